@@ -1,0 +1,105 @@
+"""Cut the aligned crop out of a photo."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sfplus.alignment.similarity import Fit, fit_similarity
+from sfplus.alignment.templates import Template, find_template
+from sfplus.errors import UsageError
+
+Pixels = npt.NDArray[np.uint8]
+
+_CENTRE_HEIGHT = 0.5  # see centre_crop
+_OPENCV_SIDE = 32_000  # cv2.warpAffine refuses photos with a side of 32,767 pixels or more
+
+
+def warp(photo: Pixels, matrix: npt.ArrayLike, template: str | Template = "sphereface-112x96") -> Pixels:
+    """Sample a crop bilinearly; what lies outside the photo is black, as with MATLAB's imtransform.
+
+    Args:
+        photo: uint8 RGB (H, W, 3).
+        matrix: (2, 3), from photo to crop, 0-based pixel centres (see `fit_similarity`).
+        template: gives the size of the crop.
+
+    Returns:
+        uint8 RGB (template.height, template.width, 3).
+
+    Raises:
+        UsageError: wrong shapes or dtype, or a matrix without inverse.
+    """
+    size = find_template(template)
+    forward = np.array(matrix, np.float64)
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
+        raise UsageError(f"expected uint8 (H, W, 3), got {photo.dtype} {photo.shape}", where="photo")
+    if forward.shape != (2, 3):
+        raise UsageError(f"expected shape (2, 3), got {forward.shape}", where="matrix")
+    if not np.isfinite(forward).all() or abs(np.linalg.det(forward[:, :2])) < 1e-18:
+        raise UsageError("has no inverse", where="matrix")
+    if max(photo.shape) > _OPENCV_SIDE:
+        photo, forward = _part(photo, forward, size)
+    target = (size.width, size.height)
+    crop = cv2.warpAffine(photo, forward, target, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return np.asarray(crop, np.uint8)
+
+
+def _part(photo: Pixels, forward: npt.NDArray[np.float64], size: Template) -> tuple[Pixels, npt.NDArray[np.float64]]:
+    """The part of a huge photo that the crop can see, with the matrix moved along."""
+    corners = np.array([[0, 0], [size.width, 0], [0, size.height], [size.width, size.height]]).T
+    seen = np.linalg.solve(forward[:, :2], corners - forward[:, 2:])
+    limits = np.array([[photo.shape[1]], [photo.shape[0]]])
+    first = np.clip(np.floor(seen.min(1, keepdims=True)) - 2, 0, limits - 1).astype(int)
+    last = np.clip(np.ceil(seen.max(1, keepdims=True)) + 3, first + 1, limits).astype(int)
+    (left, top), (right, bottom) = first[:, 0], last[:, 0]
+    moved = np.hstack([forward[:, :2], forward[:, :2] @ first + forward[:, 2:]])
+    return np.ascontiguousarray(photo[top:bottom, left:right][:_OPENCV_SIDE, :_OPENCV_SIDE]), moved
+
+
+def align(
+    photo: Pixels, landmarks: npt.ArrayLike, template: str | Template = "sphereface-112x96", fit: Fit = "image"
+) -> Pixels:
+    """Cut one face out of a photo so that its landmarks come to lie on the template's points.
+
+    With the defaults this is the crop of SphereFace's face_align_demo.m before it is compressed. MATLAB fits 1-based
+    landmarks to a 1-based template and samples with pixel 1 first; `Detector` and `TEMPLATES` have both moved by one
+    pixel to 0-based coordinates, so the sampled positions are the same. Use the same fit for training and for testing.
+
+    Args:
+        photo: uint8 RGB (H, W, 3).
+        landmarks: (5, 2), x y in 0-based pixel centres, one row of `Faces.landmarks`.
+        template: a name in `TEMPLATES`, or a template.
+        fit: `image` or `template`, see `fit_similarity`.
+
+    Returns:
+        uint8 RGB (template.height, template.width, 3).
+
+    Raises:
+        UsageError: wrong shapes, unknown template or fit.
+        PhotoError: landmarks that allow no fit.
+    """
+    points = np.asarray(landmarks)
+    if points.shape != (5, 2):
+        raise UsageError(f"expected shape (5, 2), got {points.shape}", where="landmarks")
+    return warp(photo, fit_similarity(points[None], template, fit)[0], template)
+
+
+def centre_crop(photo: Pixels, template: str | Template = "sphereface-112x96") -> Pixels:
+    """The middle of a photo as a crop, for photos in which no face was found but one must be there.
+
+    The region has the template's aspect.
+
+    Args:
+        photo: uint8 RGB (H, W, 3).
+        template: a name in `TEMPLATES`, or a template.
+
+    Returns:
+        uint8 RGB (template.height, template.width, 3).
+    """
+    size = find_template(template)
+    height, width = photo.shape[:2]
+    scale = size.height / (_CENTRE_HEIGHT * min(height, width))
+    # The middle of the photo, in pixel centres, goes to the middle of the crop.
+    x, y = (size.width - 1) / 2 - scale * (width - 1) / 2, (size.height - 1) / 2 - scale * (height - 1) / 2
+    return warp(photo, [[scale, 0, x], [0, scale, y]], size)

@@ -1,0 +1,279 @@
+"""A recipe's chain of stages: plan it, run it, say how it stands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from sfplus.errors import SfplusError, UsageError
+from sfplus.images import write_atomically
+from sfplus.recipe import Recipe
+from sfplus.shipped import find_model
+from sfplus.stages import align, cache, detect, embed, report, sample, train, verify
+from sfplus.stages.cache import Artefact, Stage
+from sfplus.stages.inputs import InputFile, ModelFolder, Source, digest_json
+from sfplus.stages.run import Run
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class From:
+    """An input that another step makes: its artefact, or one folder or file inside it."""
+
+    step: str
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """An input that is a folder of photos of the user's."""
+
+    root: Path
+
+
+@dataclass(frozen=True)
+class File:
+    """An input that is a file of the user's."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Model:
+    """An input that is a trained model: a folder, or the name of one that sfplus ships."""
+
+    name: str
+
+
+Input = From | Photos | File | Model
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a chain, its settings and where its inputs come from; the name tells two uses of a stage apart."""
+
+    name: str
+    stage: Stage
+    settings: BaseModel
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+
+
+def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
+    """The steps of a recipe, each after those it takes from.
+
+    Args:
+        recipe: the validated recipe.
+        text: its YAML, shown in the report.
+        command: what makes the report again.
+    """
+    steps: list[Step] = []
+    if recipe.sample:
+        steps.append(Step("sample", sample.STAGE, recipe.sample))
+    if recipe.train or recipe.finetune:
+        root = next((key.photos for key in (recipe.train, recipe.finetune) if key and key.photos), None)
+        steps += crop_steps(Photos(root) if root else From("sample", sample.TRAIN), recipe, "train")
+    if recipe.train:
+        settings = _pick(train.TrainSettings, recipe.train)
+        steps.append(Step("train", train.TRAIN, settings, {"crops": From("align/train")}))
+    if recipe.finetune:
+        start = Model(recipe.finetune.model) if recipe.finetune.model else From("train")
+        inputs = {"crops": From("align/train"), "start": start}
+        steps.append(Step("finetune", train.FINETUNE, _pick(train.FinetuneSettings, recipe.finetune), inputs))
+    if recipe.verify:
+        steps += _verify_steps(recipe, text, command)
+    return steps
+
+
+def crop_steps(photos: From | Photos, recipe: Recipe, name: str, undetected: str = "drop") -> list[Step]:
+    """Detect and align one set of photos."""
+    settings = align.AlignFolderSettings(**recipe.align.model_dump(), undetected=undetected)
+    return [
+        Step(f"detect/{name}", detect.STAGE, recipe.detect, {"photos": photos}),
+        Step(f"align/{name}", align.STAGE, settings, {"photos": photos, "faces": From(f"detect/{name}")}),
+    ]
+
+
+def _verify_steps(recipe: Recipe, text: str, command: str) -> list[Step]:
+    key = recipe.verify
+    assert key is not None
+    photos = Photos(key.photos) if key.photos else From("sample", sample.VERIFY)
+    pairs = File(key.pairs) if key.pairs else From("sample", sample.PAIRS)
+    undetected = "centre-crop" if key.undetected == "centre-crop" else "drop"
+    steps = crop_steps(photos, recipe, "verify", undetected)
+    models: dict[str, Input] = {}
+    if recipe.embed.model:
+        models["model"] = Model(recipe.embed.model)
+    else:
+        models |= {"train": From("train")} if recipe.train else {}
+        models |= {"finetune": From("finetune")} if recipe.finetune else {}
+    shown: dict[str, Input] = {"crops": From("align/verify"), "faces": From("detect/verify"), "photos": photos}
+    for model, source in models.items():
+        settings = _pick(embed.EmbedSettings, recipe.embed)
+        steps.append(Step(f"embed/{model}", embed.STAGE, settings, {"crops": From("align/verify"), "model": source}))
+        inputs = {"features": From(f"embed/{model}"), "crops": From("align/verify"), "pairs": pairs}
+        steps.append(Step(f"verify/{model}", verify.STAGE, _pick(verify.VerifySettings, key), inputs))
+        shown |= {f"verify/{model}": From(f"verify/{model}"), f"model/{model}": source}
+    settings = report.ReportStageSettings(
+        **recipe.report.model_dump(), recipe=text, command=command, drawn=recipe.sample is not None
+    )
+    return [*steps, Step("report", report.STAGE, settings, shown)]
+
+
+def closure(steps: Sequence[Step], until: str) -> list[Step]:
+    """The steps of the stage `until` and all that they need.
+
+    Raises:
+        UsageError: the recipe has no such stage.
+    """
+    needed = {step.name for step in steps if step.stage.name == until}
+    if not needed:
+        names = ", ".join(dict.fromkeys(step.stage.name for step in steps))
+        raise UsageError(f"this recipe has no stage '{until}'", where="--until", remedy=f"its stages: {names}")
+    for step in reversed(steps):
+        if step.name in needed:
+            needed |= {source.step for source in step.inputs.values() if isinstance(source, From)}
+    return [step for step in steps if step.name in needed]
+
+
+def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> dict[str, Artefact]:
+    """Run steps in order; `record` is the file that remembers what was run, for `status` to compare with."""
+    done: dict[str, Artefact] = {}
+    for step in steps:
+        inputs = _resolve(step, done, run)
+        done[step.name] = step.stage.run(step.settings, inputs, run, step.name)
+        if record:
+            _remember(record, step.name, step.stage.identity(step.settings, inputs))
+    return done
+
+
+def publish_report(artefact: Artefact, folder: Path) -> Path:
+    """Copy the report to where a person looks for it; returns the HTML file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (report.HTML, report.JSON):
+        write_atomically(folder / name, (artefact.folder / name).read_bytes())
+    return folder / report.HTML
+
+
+def headline(step: str, artefact: Artefact) -> str:
+    """The result of a verify step in one line."""
+    counts, settings = artefact.manifest["counts"], artefact.manifest["settings"]
+    accuracy = f"{100 * counts['accuracy']:.2f} % +- {100 * counts['standard_error']:.2f}"
+    return f"{step}: {accuracy} ({settings['protocol']} protocol, {counts['pairs']} pairs)"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a step stands: fresh, running, partial, stale or missing, and why."""
+
+    step: str
+    state: str
+    reason: str = ""
+    artefact: Artefact | None = None
+
+
+def standings(steps: Sequence[Step], run: Run, record: Path) -> list[Standing]:
+    """How each step stands, nothing being run."""
+    done: dict[str, Artefact] = {}
+    known = _recorded(record)
+    rows = []
+    for step in steps:
+        row = _standing(step, done, run, known.get(step.name))
+        if row.artefact:
+            done[step.name] = row.artefact
+        rows.append(row)
+    return rows
+
+
+def _standing(step: Step, done: Mapping[str, Artefact], run: Run, before: dict[str, Any] | None) -> Standing:
+    waits = [source.step for source in step.inputs.values() if isinstance(source, From) and source.step not in done]
+    if waits:
+        return Standing(step.name, "stale" if before else "missing", f"waits for {waits[0]}")
+    try:
+        identity = step.stage.identity(step.settings, _resolve(step, done, run))
+    except SfplusError as error:
+        return Standing(step.name, "missing", str(error))
+    folder = run.artefact_folder(step.stage.name, digest_json(identity))
+    artefact = Artefact.open(folder)
+    if artefact:
+        return Standing(step.name, "fresh", "", artefact)
+    if cache.is_locked(folder):
+        return Standing(step.name, "running", "another run is working on it")
+    if cache.partial_folder(folder).exists():
+        return Standing(step.name, "partial", "was interrupted; a new run goes on from there")
+    return Standing(step.name, "stale", _difference(before, identity)) if before else Standing(step.name, "missing")
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which setting or input changed, in words."""
+    old, new = _flat(before["settings"]), _flat(now["settings"])
+    changes = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    changes += [
+        f"input {key} changed" for key, content in now["inputs"].items() if before["inputs"].get(key) != content
+    ]
+    if before["version"] != now["version"]:
+        changes.append("sfplus makes this stage in another way now")
+    return (
+        ", ".join(change if len(change) < 120 else change.split(":")[0] + " changed" for change in changes)
+        or "its artefact was deleted"
+    )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _resolve(step: Step, done: Mapping[str, Artefact], run: Run) -> dict[str, Source]:
+    return {name: _source(source, done, run) for name, source in step.inputs.items()}
+
+
+def _source(source: Input, done: Mapping[str, Artefact], run: Run) -> Source:
+    if isinstance(source, Photos):
+        return run.photo_folder(source.root)
+    if isinstance(source, File):
+        return InputFile(source.path)
+    if isinstance(source, Model):
+        return ModelFolder(find_model(source.name))
+    artefact = done[source.step]
+    if not source.part:
+        return artefact
+    path = artefact.folder / source.part
+    return run.photo_folder(path) if path.is_dir() else InputFile(path)
+
+
+def _recorded(record: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(record.read_text("utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _remember(record: Path, step: str, identity: dict[str, Any]) -> None:
+    known = _recorded(record)
+    if known.get(step) != identity:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, json.dumps(known | {step: identity}, indent=1).encode())
+
+
+def _pick(model: type[Settings], key: BaseModel) -> Settings:
+    """The stage's own settings out of a recipe's key, without the paths that are inputs."""
+    return model.model_validate({name: getattr(key, name) for name in model.model_fields})
+
+
+def copy_changed(source: Path, target: Path) -> None:
+    """Copy a file unless the target has the same size and time of change; the target appears whole or not at all."""
+    stat = source.stat()
+    if target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, source.read_bytes())
+    shutil.copystat(source, target)

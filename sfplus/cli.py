@@ -1,0 +1,333 @@
+"""The command line: parse, call, print. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sfplus import __version__
+
+if TYPE_CHECKING:
+    from sfplus.recipe import Recipe
+    from sfplus.stages.run import Run
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", add_completion=False,
+    help="""Face recognition on the hypersphere: detect, align, train, fine-tune, verify, report.
+
+First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, a few minutes)""",
+)  # fmt: skip
+recipes_app = typer.Typer(no_args_is_help=True, help="List, show and check recipes.")
+app.add_typer(recipes_app, name="recipes")
+
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; asking for a missing one is an error.")
+]
+Workspace = Annotated[Path, typer.Option("--workspace", help="Where artefacts (cache/) and reports (runs/) go.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see: sfplus recipes list) or a YAML file.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example finetune.energy.power=0")
+]
+In = Annotated[Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth; nothing in it is changed.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where the results go; made where missing.")]
+ModelName = Annotated[str, typer.Option("--model", help="A folder with a model, or the name of a shipped one.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        print(f"sfplus {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    until: Annotated[str, typer.Option("--until", help="Stop after this stage: detect, align, train, ...")] = "",
+    device: Device = "auto",
+    workspace: Workspace = Path("data"),
+) -> None:
+    """Run a recipe, or what of it is stale, and print the result.
+
+    Example: sfplus run demo --until train
+    """
+    _run_recipe(recipe, overrides or [], until, device, workspace)
+
+
+@app.command()
+def train(
+    recipe: RecipeName, overrides: Overrides = None, device: Device = "auto", workspace: Workspace = Path("data")
+) -> None:
+    """Train as a recipe says, with the stages before it where they are stale.
+
+    Example: sfplus train sphereface-plus-m4 train.photos=my/photos
+    """
+    _run_recipe(recipe, overrides or [], "train", device, workspace)
+
+
+@app.command()
+def finetune(
+    recipe: RecipeName, overrides: Overrides = None, device: Device = "auto", workspace: Workspace = Path("data")
+) -> None:
+    """Fine-tune as a recipe says (SphereFace+), with the stages before it where they are stale.
+
+    Example: sfplus finetune demo finetune.energy.weight=0
+    """
+    _run_recipe(recipe, overrides or [], "finetune", device, workspace)
+
+
+@app.command()
+def status(recipe: RecipeName, overrides: Overrides = None, workspace: Workspace = Path("data")) -> None:
+    """Show how each stage of a recipe stands: fresh, stale (and why), partial, running, missing.
+
+    Example: sfplus status demo
+    """
+    from sfplus import chain
+
+    _, steps, record, run = _open_recipe(recipe, overrides or [], "cpu", workspace)
+    for row in chain.standings(steps, run, record):
+        detail = row.reason or (str(row.artefact.folder) if row.artefact else "")
+        print(f"{row.step:<18} {row.state:<8} {detail}".rstrip())
+
+
+@app.command()
+def detect(in_: In, out: Out, device: Device = "auto") -> None:
+    """Find the faces in a folder of photos: OUT gets faces.parquet, photos.parquet and failures.jsonl.
+
+    Example: sfplus detect holiday faces
+    """
+    from sfplus.folders import detect_folder
+
+    raise typer.Exit(detect_folder(in_, out, device))
+
+
+@app.command()
+def align(
+    in_: In,
+    out: Out,
+    template: Annotated[str, typer.Option(help="sphereface-112x96 or arcface-112x112")] = "sphereface-112x96",
+    device: Device = "auto",
+) -> None:
+    """Cut the aligned face out of each photo of a folder; OUT mirrors its tree. A second call does only what is new.
+
+    Exit code 1 when a photo could not be read; failures.jsonl in OUT names it, and photos without a face too.
+
+    Example: sfplus align holiday crops
+    """
+    from sfplus.folders import align_folder
+
+    raise typer.Exit(align_folder(in_, out, template, device))
+
+
+@app.command()
+def embed(in_: In, out: Out, model: ModelName = "", device: Device = "auto") -> None:
+    """Turn a folder of photos into features: OUT gets features.safetensors and index.parquet.
+
+    Example: sfplus embed holiday features
+    """
+    from sfplus.folders import embed_folder
+
+    raise typer.Exit(embed_folder(in_, out, model, device))
+
+
+@app.command()
+def verify(
+    photos: Annotated[Path, typer.Argument(help="The folder of photos that the pairs name.")],
+    pairs: Annotated[Path, typer.Argument(help="The list of pairs, in the format of LFW's pairs.txt.")],
+    model: ModelName = "",
+    undetected: Annotated[
+        str, typer.Option(help="Photos without a found face: centre-crop, skip or fail.")
+    ] = "centre-crop",
+    device: Device = "auto",
+    workspace: Workspace = Path("data"),
+) -> None:
+    """Verify a model on a list of pairs and write a report.
+
+    Example: sfplus verify data/lfw data/lfw/pairs.txt --model pretrained/sphereface10-small
+    """
+    overrides = [f"verify.photos={photos}", f"verify.pairs={pairs}", f"verify.undetected={undetected}"]
+    _run_recipe("lfw", [*overrides, *([f"embed.model={model}"] if model else [])], "", device, workspace)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A.jpg")],
+    second: Annotated[Path, typer.Argument(metavar="B.jpg")],
+    model: ModelName = "",
+    save: Annotated[Path | None, typer.Option("--save", help="A folder for the two crops.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Compare the faces of two photos: similarity, and the decision at the model's threshold.
+
+    Example: sfplus compare anna.jpg anna-2019.jpg --save crops
+    """
+    from sfplus.compare import compare_photos
+
+    compare_photos(first, second, model, save, device)
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the drawn photos go, a folder per person.")],
+    people: Annotated[int, typer.Option(min=1)] = 60,
+    photos: Annotated[int, typer.Option(min=1, help="Photos of each person.")] = 10,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw portraits of people who do not exist, with their true landmarks (landmarks.csv).
+
+    Example: sfplus sample drawn --people 60 --photos 10 --seed 0
+    """
+    from sfplus.datasets.portraits import write_portraits
+
+    rows = write_portraits(folder, people, photos, seed)
+    print(f"{len(rows)} photos of {people} drawn people in {folder}")
+
+
+@app.command()
+def export(
+    recipe: RecipeName,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the model goes.")],
+    half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
+    overrides: Overrides = None,
+    device: Device = "auto",
+    workspace: Workspace = Path("data"),
+) -> None:
+    """Save the model of a recipe with its threshold, for compare, embed and verify --model.
+
+    Example: sfplus export demo my-model
+    """
+    from sfplus.compare import export_model
+    from sfplus.recipe import find_recipe, load_recipe
+    from sfplus.shipped import find_model
+
+    artefacts = _run_recipe(recipe, overrides or [], "verify", device, workspace)
+    source = load_recipe(find_recipe(recipe), overrides or []).embed.model
+    export_model(artefacts, find_model(source) if source else None, folder, half)
+
+
+@app.command()
+def lfw(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the photos and pairs.txt go.")] = Path(
+        "data/lfw"
+    ),
+) -> None:
+    """Download Labeled Faces in the Wild (233 MB), check it and unpack it.
+
+    Example: sfplus lfw data/lfw
+    """
+    from sfplus.datasets.lfw import fetch_lfw
+
+    print(f"LFW is in {fetch_lfw(folder)}")
+
+
+@app.command()
+def doctor(workspace: Workspace = Path("data")) -> None:
+    """Say what is installed, which devices, data and models there are, and what is wrong.
+
+    Example: sfplus doctor
+    """
+    from sfplus.doctor import examine
+
+    raise typer.Exit(examine(workspace))
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """List the shipped recipes."""
+    from sfplus.recipe import find_recipe, header, recipe_names
+
+    for name in recipe_names():
+        print(f"{name:<22} {header(find_recipe(name))}")
+
+
+@recipes_app.command("show")
+def recipes_show(recipe: RecipeName) -> None:
+    """Print a recipe, to read or to start one's own from."""
+    from sfplus.recipe import find_recipe
+
+    print(find_recipe(recipe).read_text("utf-8"), end="")
+
+
+@recipes_app.command("check")
+def recipes_check(recipe: RecipeName, overrides: Overrides = None) -> None:
+    """Check that a recipe is right; nothing is run."""
+    from sfplus import chain
+    from sfplus.recipe import find_recipe, load_recipe
+
+    path = find_recipe(recipe)
+    steps = chain.plan(load_recipe(path, overrides or []))
+    print(f"{path}: right; {' -> '.join(step.name for step in steps)}")
+
+
+def _open_recipe(name: str, overrides: list[str], device: str, workspace: Path) -> tuple[Recipe, list, Path, Run]:  # type: ignore[type-arg]
+    from sfplus import chain
+    from sfplus.console import Console
+    from sfplus.recipe import find_recipe, load_recipe
+    from sfplus.stages.run import Run
+
+    path = find_recipe(name)
+    recipe = load_recipe(path, overrides)
+    run = Run(workspace, Console(), device)
+    text = path.read_text("utf-8") + "".join(f"# changed on the command line: {o}\n" for o in overrides)
+    command = " ".join(["sfplus", "run", name, *map(shlex.quote, overrides)])
+    return recipe, chain.plan(recipe, text, command), run.recipe_folder(path.stem) / "run.json", run
+
+
+def _run_recipe(name: str, overrides: list[str], until: str, device: str, workspace: Path) -> dict:  # type: ignore[type-arg]
+    from sfplus import chain
+
+    _, steps, record, run = _open_recipe(name, overrides, device, workspace)
+    if device != "auto":
+        _ = run.device  # a missing device is an error before anything is read
+    if until:
+        steps = chain.closure(steps, until)
+    artefacts = chain.run_steps(steps, run, record)
+    for step, artefact in artefacts.items():
+        if step.startswith("verify/"):
+            print(chain.headline(step, artefact))
+    if "report" in artefacts:
+        print(f"report: {chain.publish_report(artefacts['report'], record.parent)}")
+    else:
+        print(f"{steps[-1].name}: {artefacts[steps[-1].name].folder}")
+    return artefacts
+
+
+def main() -> None:
+    """The console script: errors without tracebacks; exit code 2 for misuse, 1 for failure, 130 for Ctrl-C."""
+    from sfplus.errors import SfplusError
+
+    try:
+        sys.exit(app(standalone_mode=False))
+    except _UsageError as error:
+        error.show()
+        sys.exit(2)
+    except SfplusError as error:
+        print(f"sfplus: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("sfplus: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(f"sfplus: {error.filename or 'disk'}: {error.strerror}; {_DISK[error.errno]}", file=sys.stderr)
+        sys.exit(1)
+
+
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # the base of all misuse, in whichever click typer brings
+_DISK = {
+    errno.ENOSPC: "free some space; the same command goes on from here",
+    errno.EDQUOT: "free some space; the same command goes on from here",
+    errno.EROFS: "choose another --workspace or OUT",
+    errno.EACCES: "change its permissions, or choose another folder",
+    errno.EPERM: "change its permissions, or choose another folder",
+    errno.ENOTDIR: "choose another folder",
+}

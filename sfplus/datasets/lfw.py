@@ -1,0 +1,88 @@
+"""Labeled Faces in the Wild: download with progress and hash check, safe unpacking."""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from sfplus.errors import DatasetError
+from sfplus.images import write_atomically
+
+_PHOTOS = 13233  # in the whole set (LFW technical report)
+# The archive of the original, unaligned photos and the pairs of view 2, as scikit-learn's fetcher names them.
+_ARCHIVE = (
+    "https://ndownloader.figshare.com/files/5976018",
+    "055f7d9c632d7370e6fb4afc7468d40f970c34a80d4c6f50ffec63f5a8d536c0",
+)
+_PAIRS = (
+    "https://ndownloader.figshare.com/files/5976006",
+    "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592",
+)
+
+
+def fetch_lfw(folder: Path) -> Path:
+    """Put LFW's photos and `pairs.txt` into `folder`; what is there already is kept.
+
+    Raises:
+        DatasetError: there is no network, or a download is damaged.
+    """
+    if not (folder / "pairs.txt").is_file():
+        write_atomically(folder / "pairs.txt", _download(*_PAIRS, folder).read_bytes())
+    if sum(1 for _ in folder.glob("*/*.jpg")) < _PHOTOS:
+        unpack(_download(*_ARCHIVE, folder), folder)
+    return folder
+
+
+def _download(url: str, sha256: str, folder: Path) -> Path:
+    import pooch
+    import requests
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        path = pooch.retrieve(url, f"sha256:{sha256}", path=folder / ".download", progressbar=True)
+    except requests.RequestException as error:
+        raise DatasetError(
+            f"cannot be downloaded ({type(error).__name__})", where=url,
+            remedy="without a network: get LFW elsewhere and give its folder, make lfw LFW=path",
+        ) from error  # fmt: skip
+    except ValueError as error:
+        raise DatasetError(
+            "the download is damaged: its SHA-256 differs", where=url, remedy="try again later"
+        ) from error
+    return Path(path)
+
+
+def unpack(archive: Path, folder: Path) -> int:
+    """Unpack the regular files of an archive, its top folder left out, each one inside `folder`.
+
+    Links, devices and names that would leave the folder are refused: an archive that has them is not LFW.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        DatasetError: the archive is damaged or holds such a member.
+    """
+    count = 0
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isdir():
+                    continue
+                parts = PurePosixPath(member.name).parts[1:]
+                if not member.isfile() or not parts or ".." in parts or PurePosixPath(member.name).is_absolute():
+                    raise DatasetError(
+                        f"holds '{member.name}', which is no plain file inside it", where=archive, remedy="get it again"
+                    )
+                file = tar.extractfile(member)
+                assert file is not None
+                target = folder.joinpath(*parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(target, file.read())
+                count += 1
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DatasetError(
+            f"is no readable archive ({error})", where=archive, remedy="delete it and try again"
+        ) from error
+    return count

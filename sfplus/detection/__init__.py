@@ -1,0 +1,21 @@
+"""Faces in photos: where they are (MTCNN) and which one is meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sfplus.detection.choose import Choice, choose
+from sfplus.detection.faces import Faces
+
+if TYPE_CHECKING:
+    from sfplus.detection.mtcnn import Detector
+
+__all__ = ["Choice", "Detector", "Faces", "choose"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Detector":  # brings in torch, which takes seconds
+        from sfplus.detection.mtcnn import Detector
+
+        return Detector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,92 @@
+"""The faces of one photo as parallel arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from sfplus.errors import UsageError
+
+Floats = npt.NDArray[np.float32]
+Index = int | slice | npt.NDArray[np.bool_] | npt.NDArray[np.integer] | list[int] | list[bool]
+
+_BOX_COLOUR, _POINT_COLOUR = (0, 255, 0), (255, 64, 64)
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """The N faces of one photo, highest score first; the arrays are read-only.
+
+    Coordinates are 0-based pixel centres: (0, 0) is the middle of the upper left pixel, x to the right, y down.
+
+    Attributes:
+        boxes: float32 (N, 4), x1 y1 x2 y2: first and last column and row that belong to the face.
+        scores: float32 (N,), from 0 to 1.
+        landmarks: float32 (N, 5, 2), x y of left eye, right eye, nose, left and right mouth corner (left in the photo).
+
+    Raises:
+        UsageError: the arrays do not fit together or hold numbers that are not finite.
+    """
+
+    boxes: Floats
+    scores: Floats
+    landmarks: Floats
+
+    def __post_init__(self) -> None:
+        scores = np.array(self.scores, np.float32)
+        count = len(scores) if scores.ndim else 0
+        order = np.argsort(-scores, axis=-1, kind="stable") if scores.ndim == 1 else slice(None)
+        for name, shape in (("scores", (count,)), ("boxes", (count, 4)), ("landmarks", (count, 5, 2))):
+            array = np.array(getattr(self, name), np.float32)
+            if array.shape != shape:
+                raise UsageError(f"expected shape {shape} for {count} scores, got {array.shape}", where=f"Faces.{name}")
+            if not np.isfinite(array).all():
+                raise UsageError("holds numbers that are not finite", where=f"Faces.{name}")
+            array = array[order]
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    @classmethod
+    def empty(cls) -> Faces:
+        """No face at all."""
+        return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: Index) -> Faces:
+        """Some of the faces; a single number gives `Faces` of length one. The order by score is kept."""
+        rows: slice | npt.NDArray[np.generic] = index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))
+        if not isinstance(rows, slice) and not rows.size and rows.dtype != np.bool_:
+            rows = slice(0)
+        return Faces(self.boxes[rows], self.scores[rows], self.landmarks[rows])
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{score:.3f} at ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
+            for score, (x1, y1, x2, y2) in zip(self.scores[:3], self.boxes[:3], strict=True)
+        )
+        more = f" and {len(self) - 3} more" if len(self) > 3 else ""
+        return f"Faces({len(self)}{': ' if shown else ''}{shown}{more})"
+
+    def draw(self, photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Draw boxes and landmarks.
+
+        Args:
+            photo: uint8 RGB (H, W, 3), left as it is.
+
+        Returns:
+            A copy with the drawing, uint8 RGB (H, W, 3).
+        """
+        picture = Image.fromarray(photo)
+        pen = ImageDraw.Draw(picture)
+        width = max(1, round(min(picture.size) / 250))
+        for box, points in zip(self.boxes.tolist(), self.landmarks.tolist(), strict=True):
+            x1, y1, x2, y2 = box
+            pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=_BOX_COLOUR, width=width)
+            for x, y in points:
+                pen.ellipse((x - width, y - width, x + width, y + width), fill=_POINT_COLOUR)
+        return np.array(picture)

@@ -1,0 +1,212 @@
+"""The image pyramid of MTCNN, drawn onto few canvases, and exact area means of any rectangles of many photos at once.
+
+Area means come from integral images (sums over everything above and to the left): the mean of a rectangle is four
+look-ups, whatever its size, so that all candidates of all photos are cut and resized in one operation.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sfplus.device import Device
+
+CELL, STRIDE = 12, 2  # P-Net sees 12 x 12 pixels and steps by 2
+_EDGE = CELL - STRIDE  # pixels that n cells need beyond n strides
+_CANVAS = 1 << 18  # pixels; larger levels are cut into strips that overlap by _EDGE
+
+
+class Piece(NamedTuple):
+    """A level of the pyramid, or a strip of one, and its place on a canvas; pixels and cells."""
+
+    level: int
+    top: int  # first row of the level
+    height: int
+    width: int
+    y: int  # on the canvas, even
+    x: int
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of P-Net's answers (pooling rounds up, so that an odd last row counts)."""
+        return (self.height - _EDGE + 1) // STRIDE, (self.width - _EDGE + 1) // STRIDE
+
+
+class Plan(NamedTuple):
+    """How photos of one size are searched: the sides and scales of the levels, and the pieces of each canvas."""
+
+    sides: list[tuple[int, int]]
+    scales: list[float]
+    canvases: list[tuple[int, int, list[Piece]]]
+
+
+class Canvas(NamedTuple):
+    """One canvas, ready for use on the device.
+
+    Attributes:
+        corners: int64 (2, h, 2, w): rows of the photo's integral image, at the low and high edges (y, x) of the pixels.
+        weight: float32 (h, w, 1): 1 / (128 * area) of that rectangle; the networks see (mean - 127.5) / 128.
+        walls: rows and columns after the first convolution that must not leak into a piece of odd size.
+        cells: int64 (4, h', w'): level (-1 outside all pieces), row and column in the level, position in the level.
+    """
+
+    height: int
+    width: int
+    corners: torch.Tensor
+    weight: torch.Tensor
+    walls: list[tuple[slice, slice]]
+    cells: torch.Tensor
+
+
+def plan(height: int, width: int, min_face: int, factor: float) -> Plan:
+    """Choose the levels, as facenet-pytorch does, and pack them onto canvases of even sides."""
+    scales, scale, side = [], CELL / min_face, min(height, width) * (CELL / min_face)
+    while side >= CELL:
+        scales.append(scale)
+        scale, side = scale * factor, side * factor
+    sides = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
+    pieces = [piece for level, size in enumerate(sides) for piece in _strips(level, *size)]
+    pieces.sort(key=lambda piece: (-piece.height, piece.level, piece.top))
+    if not pieces:
+        return Plan([], [], [])
+    widest = max(piece.width for piece in pieces)
+    packings = [_pack(pieces, widest * stretch // 8) for stretch in (8, 10, 12, 14, 16)]
+    return Plan(sides, scales, min(packings, key=lambda canvases: sum(h * w for h, w, _ in canvases)))
+
+
+def _strips(level: int, height: int, width: int) -> Iterator[Piece]:
+    rows = max(1, (_CANVAS // width - _EDGE) // STRIDE)  # cells a strip may have
+    cells = (height - _EDGE + 1) // STRIDE
+    for first in range(0, cells, rows):
+        top = first * STRIDE
+        last = first + rows >= cells
+        yield Piece(level, top, height - top if last else rows * STRIDE + _EDGE, width, 0, 0)
+
+
+def _pack(pieces: Sequence[Piece], width: int) -> list[tuple[int, int, list[Piece]]]:
+    """First fit on shelves, highest first; a new canvas when the last one is full."""
+    width += width % 2
+    canvases: list[tuple[int, list[Piece]]] = []
+    shelves: list[list[int]] = []  # of the last canvas: y, height, x that is free
+    for piece in pieces:
+        shelf = next((s for s in shelves if piece.height <= s[1] and s[2] + piece.width <= width), None)
+        if shelf is None:
+            y = canvases[-1][0] if canvases else 0
+            if not canvases or (y + piece.height) * width > max(_CANVAS, piece.height * width):
+                canvases.append((0, []))
+                shelves, y = [], 0
+            shelf = [y, piece.height, 0]
+            shelves.append(shelf)
+            canvases[-1] = (y + piece.height + piece.height % 2, canvases[-1][1])
+        canvases[-1][1].append(piece._replace(y=shelf[0], x=shelf[2]))
+        shelf[2] += piece.width + piece.width % 2
+    return [(height, width, placed) for height, placed in canvases]
+
+
+def draw(plan: Plan, index: int, height: int, width: int, device: Device) -> Canvas:
+    """Work out the look-ups of one canvas for photos of a size."""
+    canvas_height, canvas_width, pieces = plan.canvases[index]
+    corners = np.zeros((2, canvas_height, 2, canvas_width), np.int64)
+    weight = np.zeros((canvas_height, canvas_width, 1), np.float32)
+    cells = np.full((4, (canvas_height - _EDGE) // 2, (canvas_width - _EDGE) // 2), -1, np.int64)
+    walls = []
+    for piece in pieces:
+        level_height, level_width = plan.sides[piece.level]
+        y = _bins(height, level_height, piece.top, piece.height)
+        x = _bins(width, level_width, 0, piece.width)
+        here = np.s_[piece.y : piece.y + piece.height, :, piece.x : piece.x + piece.width]
+        corners[:, *here] = y[:, :, None, None] * (width + 1) + x
+        weight[here[::2]] = 1 / (128 * (y[1] - y[0])[:, None, None] * (x[1] - x[0])[:, None])
+        rows, columns = piece.cells
+        block = cells[:, piece.y // 2 : piece.y // 2 + rows, piece.x // 2 : piece.x // 2 + columns]
+        row, column = np.arange(rows)[:, None] + piece.top // STRIDE, np.arange(columns)
+        for part, value in zip(block, (piece.level, row, column, row * level_width + column), strict=True):
+            part[:] = value
+        beyond_y, beyond_x = piece.y + piece.height - 2, piece.x + piece.width - 2
+        if piece.height % 2:
+            walls.append(np.s_[beyond_y : beyond_y + 1, piece.x : beyond_x + 1])
+        if piece.width % 2:
+            walls.append(np.s_[piece.y : beyond_y + 1, beyond_x : beyond_x + 1])
+    tables = [device.put(torch.from_numpy(a)) for a in (corners, weight, cells)]
+    return Canvas(canvas_height, canvas_width, tables[0], tables[1], walls, tables[2])
+
+
+def _bins(length: int, count: int, first: int, number: int) -> npt.NDArray[np.int64]:
+    """Low and high edges (2, number) of some bins of adaptive average pooling, which may share pixels."""
+    bins = np.arange(first, first + number)
+    return np.stack([bins * length // count, -(-(bins + 1) * length // count)])
+
+
+class Integrals:
+    """The integral images of photos of any sizes, one after the other.
+
+    Args:
+        photos: uint8 (H, W, 3) each.
+        device: where the sums are kept and used.
+    """
+
+    def __init__(self, photos: Sequence[npt.NDArray[np.uint8]], device: Device) -> None:
+        sizes = np.array([photo.shape[:2] for photo in photos], np.int64).reshape(-1, 2)
+        starts = np.concatenate([[0], np.cumsum((sizes + 1).prod(1))])
+        sums = np.empty((starts[-1], 3), np.int32)
+        for photo, start, end in zip(photos, starts[:-1], starts[1:], strict=True):
+            # 32 bits wrap around in large photos, but differences of fewer than 2^23 pixels come out right again.
+            cv2.integral(photo, sums[start:end].reshape(photo.shape[0] + 1, -1, 3), sdepth=cv2.CV_32S)
+        self._sums = device.put(torch.from_numpy(sums))
+        self._starts = device.put(torch.from_numpy(starts[:-1]))
+        self._sizes = device.put(torch.from_numpy(sizes))
+
+    def canvas(self, owners: torch.Tensor, canvas: Canvas) -> torch.Tensor:
+        """Draw a canvas for each of some photos of its size: float32 (B, 3, h, w), channels last."""
+        corners = canvas.corners + self._starts[owners, None, None, None, None]
+        return self._means(corners, canvas.weight).permute(0, 3, 1, 2)
+
+    def _means(self, corners: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Corners (N, 2, H, 2, W): rows of the sums, low and high in y and x; weights (N, H, W, 1)."""
+        sums = self._sums.index_select(0, corners.flatten()).view(*corners.shape, 3)
+        sums = sums[:, 1] - sums[:, 0]
+        sums = sums[:, :, 1] - sums[:, :, 0]
+        return (sums * weight).sub_(127.5 / 128)
+
+    def clip(self, owners: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """What of each box lies in its photo: int64 (N, 4), left, top, right, bottom; the last two are exclusive."""
+        ends = self._sizes[owners].flip(1)
+        return torch.cat([(boxes[:, :2].long() - 1).clamp(min=0), torch.minimum(boxes[:, 2:4].long(), ends)], 1)
+
+    def cut(self, owners: torch.Tensor, parts: torch.Tensor, side: int, mirrored: bool = False) -> torch.Tensor:
+        """Cut parts (see `clip`) of photos and resize them by area: float32 (N, 3, side, side), channels last."""
+        first, length = parts[:, :2, None, None], (parts[:, 2:] - parts[:, :2])[:, :, None, None]
+        bins = torch.arange(side, device=parts.device)
+        edges = torch.cat([bins * length // side, ((bins + 1) * length + side - 1) // side], 2) + first
+        if mirrored:
+            edges[:, 0] = edges[:, 0].flip(2)
+        x, y = edges.unbind(1)  # (N, 2, side): low and high edges of the bins
+        rows = self._starts[owners, None, None] + y * (self._sizes[owners, 1, None, None] + 1)
+        counts = (edges[:, :, 1] - edges[:, :, 0]).float()
+        weight = 1 / (128 * counts[:, 1, :, None, None] * counts[:, 0, None, :, None])
+        return self._means(rows[:, :, :, None, None] + x[:, None, None], weight).permute(0, 3, 1, 2)
+
+
+class Pyramid:
+    """Plans and canvases for photos of any size; the latest are kept.
+
+    Args:
+        min_face: side of the smallest face, pixels.
+        factor: scale of each level relative to the one before.
+        device: where the canvases are used.
+    """
+
+    def __init__(self, min_face: int, factor: float, device: Device) -> None:
+        self.plan: Callable[[int, int], Plan] = functools.lru_cache(64)(lambda h, w: plan(h, w, min_face, factor))
+        self._draw = functools.lru_cache(8)(lambda h, w, index: draw(self.plan(h, w), index, h, w, device))
+
+    def canvases(self, height: int, width: int) -> Iterator[Canvas]:
+        """The canvases of a photo of this size, one at a time."""
+        for index in range(len(self.plan(height, width).canvases)):
+            yield self._draw(height, width, index)

@@ -1,0 +1,14 @@
+"""Mathematics on the hypersphere: energies and angular classifiers. Needs nothing but torch.
+
+A head is a module with `forward(features (M, d), labels (M,)) -> logits (M, C)`, `predict(features) -> logits`
+without margin, a `weight (C, d)` and a `current_lambda`; `HEADS` finds its class by the name used in recipes.
+"""
+
+from __future__ import annotations
+
+from sfplus.hypersphere.energy import class_energy
+from sfplus.hypersphere.margin import ASoftmax, margin_cosine
+
+HEADS = {"asoftmax": ASoftmax}
+
+__all__ = ["HEADS", "ASoftmax", "class_energy", "margin_cosine"]

@@ -1,0 +1,245 @@
+"""Photos as files: list a folder, decode one photo safely, encode a picture, write a file in one step."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from sfplus.errors import DatasetError, PhotoError, SfplusError, UsageError
+
+Pixels = npt.NDArray[np.uint8]
+
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"})
+# Only these decoders may run: Pillow also knows formats that start other programs (EPS).
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM")
+_WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+_AGAIN = "get the file again or remove it"
+# EXIF orientation -> what undoes it (EXIF 2.3, tag 0x0112).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_WRITE_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: "choose a folder that can be written",
+    errno.EPERM: "choose a folder that can be written",
+    errno.ENOENT: "make the folder first",
+    errno.ENAMETOOLONG: "use a shorter name",
+}
+
+
+def list_photos(root: Path) -> list[str]:
+    """Find all photos below a folder, at any depth.
+
+    Links are followed, also out of the folder; a link back to a folder that contains it is cut. A broken link with a
+    photo's suffix is listed, so that reading it records a failure. Names with a leading dot are skipped.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        POSIX-style paths relative to `root`, sorted; undecodable bytes are kept as surrogate escapes.
+
+    Raises:
+        DatasetError: `root` or a folder in it is missing, not a folder or cannot be listed.
+    """
+    return sorted(_walk(root))
+
+
+def _walk(root: Path) -> Iterator[str]:
+    suffixes = tuple(PHOTO_SUFFIXES)
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while pending:
+        inside, above = pending.pop()
+        folder = os.path.join(os.fspath(root), inside)  # noqa: PTH118 (pathlib is slow for 500,000 files)
+        try:
+            status = os.stat(folder)  # noqa: PTH116
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:
+                continue
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name[0] == ".":
+                        continue
+                    if _is_folder(entry):
+                        pending.append((f"{inside}{name}/", above | {identity}))
+                    elif name.lower().endswith(suffixes):
+                        yield inside + name
+        except OSError as error:
+            raise DatasetError(
+                f"cannot be listed: {error.strerror}", where=folder, remedy="give a folder of photos that can be read"
+            ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
+    """Decode one photo completely, or say why it cannot be.
+
+    The EXIF rotation is applied; grey, 1-bit, palette and CMYK become RGB; 16-bit grey is scaled by 1/257 (16-bit
+    colour keeps its upper byte, as Pillow reads it); what is transparent is laid on white; of an animation the first
+    frame is taken.
+
+    Args:
+        path: the file.
+        max_pixels: photos with more pixels are refused before they are decoded.
+
+    Returns:
+        uint8 RGB (H, W, 3), contiguous.
+
+    Raises:
+        PhotoError: the file is missing, unreadable, empty, cut short, too large, a video or no photo.
+    """
+    path = Path(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        raise PhotoError("is a video", where=path, remedy="extract its frames as photos first")
+    try:
+        with _open_regular(path) as file:
+            return _decode(file, path, max_pixels)
+    except SfplusError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PhotoError("is not a photo in a known format", where=path, remedy="convert it to JPEG or PNG") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(path, f"more than {max_pixels:,}") from error
+    except MemoryError as error:
+        raise PhotoError("does not fit into memory", where=path, remedy="make it smaller") from error
+    except Exception as error:  # Pillow's decoders raise a dozen different classes on damaged files
+        reason = f"cannot be decoded, it is damaged or cut short ({error})"
+        raise PhotoError(reason, where=path, remedy=_AGAIN) from error
+
+
+def _open_regular(path: Path) -> io.BufferedReader:
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size:
+            return path.open("rb")
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            remedy = "give yourself the right to read it"
+        else:
+            remedy = "check the path; a link may point to a file that is gone"
+        raise PhotoError(f"cannot be read: {error.strerror}", where=path, remedy=remedy) from error
+    except ValueError as error:  # a null byte in the name
+        raise PhotoError(f"cannot be read: {error}", where=path, remedy="check the path") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise PhotoError("is a folder", where=path, remedy="give a photo")
+    if not stat.S_ISREG(status.st_mode):
+        raise PhotoError("is not an ordinary file", where=path, remedy="give a photo")
+    raise PhotoError("is empty (0 bytes)", where=path, remedy=_AGAIN)
+
+
+def _too_large(path: Path, amount: str) -> PhotoError:
+    return PhotoError(f"has too many pixels ({amount})", where=path, remedy="make it smaller")
+
+
+def _decode(file: io.BufferedReader, path: Path, max_pixels: int) -> Pixels:
+    with Image.open(file, formats=_FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise _too_large(path, f"{width} x {height}, the limit is {max_pixels:,}")
+        if width < 1 or height < 1:
+            raise PhotoError(f"has no pixels ({width} x {height})", where=path, remedy=_AGAIN)
+        image.load()
+        picture = _upright(image)
+        if picture.mode == "RGB" and "transparency" not in picture.info:
+            return np.array(picture)
+        if picture.mode.startswith("I"):
+            return _from_16_bit(np.asarray(picture), path)
+        if picture.mode == "F":
+            raise PhotoError("has floating-point samples", where=path, remedy="convert it to 8 or 16 bits")
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            paper = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+            picture = Image.alpha_composite(paper, picture)
+        return np.array(picture.convert("RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged EXIF says nothing about the orientation
+        orientation = 1
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _from_16_bit(samples: npt.NDArray[np.generic], path: Path) -> Pixels:
+    values = samples.astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise PhotoError("has 32-bit samples", where=path, remedy="convert it to 8 or 16 bits")
+    grey = ((values + 128) // 257).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def encode_image(rgb: Pixels, suffix: str = ".jpg", quality: int = 75) -> bytes:
+    """Encode a picture as JPEG or PNG.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        suffix: `.jpg`, `.jpeg` or `.png`.
+        quality: of JPEG, 1 to 95; 75 is MATLAB's default, which the SphereFace crops were written with.
+
+    Returns:
+        The bytes of the file; the same for the same picture and library versions.
+
+    Raises:
+        UsageError: the array is not a picture, the suffix or the quality is unknown.
+    """
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+        raise UsageError(f"expected uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}", where="picture")
+    kind = _WRITTEN.get(suffix.lower())
+    if kind is None:
+        raise UsageError(f"cannot write '{suffix}'", where="suffix", remedy=f"use one of {', '.join(_WRITTEN)}")
+    if not 1 <= quality <= 95:
+        raise UsageError(f"expected 1 to 95, got {quality}", where="quality")
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, kind, **({"quality": quality} if kind == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file completely or not at all: into a temporary file beside it, which then takes its place.
+
+    Args:
+        path: the file; its folder must exist. An old file is replaced.
+        data: the new contents.
+
+    Raises:
+        SfplusError: the file cannot be written (full disk, read-only folder, name too long); nothing is left behind.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        remedy = _WRITE_REMEDIES.get(error.errno or 0, "check the folder")
+        raise SfplusError(f"cannot be written: {error.strerror}", where=path, remedy=remedy) from error

@@ -1,0 +1,86 @@
+"""The SphereFace networks of 4, 10, 20, 36 and 64 layers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+CHANNELS = (64, 128, 256, 512)
+UNITS = {
+    "sphereface4": (0, 0, 0, 0),
+    "sphereface10": (0, 1, 2, 0),
+    "sphereface20": (1, 2, 4, 1),
+    "sphereface36": (2, 4, 8, 2),
+    "sphereface64": (3, 8, 16, 3),
+}
+"""Residual units of the four stages (SphereFace paper, table 2; sphereface_model.prototxt for 20 and 64)."""
+
+
+class SphereFaceNet(nn.Module):
+    """Four stages of convolutions and a linear layer: (N, 3, 112, 96) -> (N, feature_size).
+
+    Each stage is a 3x3 convolution of stride 2 and a PReLU, then residual units
+    `x + PReLU(conv(PReLU(conv(x))))`. No normalisation, no pooling, nothing after a sum or after `fc5`. Submodules
+    carry the prototxt's layer names (`conv2_3`, `relu2_3`, `fc5`).
+
+    Initialisation (prototxt): U(-sqrt(3/fan_in), sqrt(3/fan_in)) and zero bias for `conv*_1` and `fc5`; N(0, 0.01)
+    for the convolutions of the units, whose bias is 0 and never trained; PReLU slopes 0.25, one per channel.
+
+    Args:
+        units: residual units per stage.
+        feature_size: length of a feature.
+        width: multiplier of the channels 64, 128, 256, 512.
+    """
+
+    def __init__(self, units: tuple[int, ...], feature_size: int = 512, width: float = 1.0) -> None:
+        super().__init__()
+        self.units = units
+        before = 3
+        for stage, (count, full) in enumerate(zip(units, CHANNELS, strict=True), start=1):
+            channels = max(1, round(full * width))
+            for layer in range(1, 2 * count + 2):
+                stride = 2 if layer == 1 else 1
+                conv = nn.Conv2d(before, channels, 3, stride=stride, padding=1)
+                _initialise(conv, residual=layer > 1)
+                self.add_module(f"conv{stage}_{layer}", conv)
+                self.add_module(f"relu{stage}_{layer}", nn.PReLU(channels, init=0.25))
+                before = channels
+        self.fc5 = nn.Linear(before * 7 * 6, feature_size)
+        _initialise(self.fc5, residual=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of normalised BGR crops: (N, 3, 112, 96) float -> (N, feature_size)."""
+        for stage, count in enumerate(self.units, start=1):
+            x = self._layer(stage, 1, x)
+            for first in range(2, 2 * count + 1, 2):
+                x = x + self._layer(stage, first + 1, self._layer(stage, first, x))
+        return self.fc5(x.flatten(1))  # type: ignore[no-any-return]
+
+    def _layer(self, stage: int, layer: int, x: Tensor) -> Tensor:
+        name = f"{stage}_{layer}"
+        return self._modules[f"relu{name}"](self._modules[f"conv{name}"](x))  # type: ignore[misc,no-any-return]
+
+
+def _initialise(layer: nn.Conv2d | nn.Linear, *, residual: bool) -> None:
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    if residual:
+        nn.init.normal_(layer.weight, std=0.01)
+        layer.bias.requires_grad_(False)
+    else:
+        bound = math.sqrt(3 / math.prod(layer.weight.shape[1:]))
+        nn.init.uniform_(layer.weight, -bound, bound)
+
+
+def to_input(crops: Tensor) -> Tensor:
+    """What the SphereFace networks read (sphereface_model.prototxt): BGR, (x - 127.5) / 128.
+
+    Args:
+        crops: uint8 RGB (N, H, W, 3), on any device.
+
+    Returns:
+        float32 (N, 3, H, W) on the same device, in channels_last.
+    """
+    return crops.flip(-1).permute(0, 3, 1, 2).to(torch.float32).sub_(127.5).mul_(1 / 128)

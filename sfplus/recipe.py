@@ -1,0 +1,229 @@
+"""Typed recipes: YAML in, validated settings out; an unknown key is an error with its line and the nearest key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sfplus.errors import RecipeError
+from sfplus.shipped import shipped
+from sfplus.stages.align import AlignSettings
+from sfplus.stages.detect import DetectSettings
+from sfplus.stages.embed import EmbedSettings
+from sfplus.stages.report import ReportSettings
+from sfplus.stages.sample import SampleSettings
+from sfplus.stages.train import FinetuneSettings, TrainSettings
+from sfplus.stages.verify import VerifySettings
+
+
+class TrainKey(TrainSettings):
+    """The key `train` of a recipe."""
+
+    photos: Path | None = Field(None, description="a folder per person; left out where the recipe draws its sample")
+
+
+class FinetuneKey(FinetuneSettings):
+    """The key `finetune` of a recipe."""
+
+    model: str | None = Field(None, description="the model to start from; left out where the recipe trains one")
+    photos: Path | None = Field(None, description="a folder per person; left out where the key train says it")
+
+
+class EmbedKey(EmbedSettings):
+    """The key `embed` of a recipe."""
+
+    model: str | None = Field(None, description="the model to verify; left out where the recipe trains one")
+
+
+class VerifyKey(VerifySettings):
+    """The key `verify` of a recipe."""
+
+    photos: Path | None = Field(None, description="the photos that the pairs name; left out with a drawn sample")
+    pairs: Path | None = Field(None, description="the list of pairs (LFW's pairs.txt); left out with a drawn sample")
+
+
+class Recipe(BaseModel):
+    """A whole chain; its keys are the stages in the order in which they run.
+
+    What a stage takes from another is implied by the chain: it is never a path into the cache.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    sample: SampleSettings | None = None
+    detect: DetectSettings = DetectSettings()
+    align: AlignSettings = AlignSettings()
+    train: TrainKey | None = None
+    finetune: FinetuneKey | None = None
+    embed: EmbedKey = EmbedKey()
+    verify: VerifyKey | None = None
+    report: ReportSettings = ReportSettings()
+
+    @model_validator(mode="after")
+    def _chain_holds(self) -> Recipe:
+        keys = [key for key in (self.train, self.finetune) if key]
+        if keys and not (self.sample or any(key.photos for key in keys)):
+            raise ValueError("train.photos is missing: say which folder holds the training photos")
+        if self.train and self.finetune and self.finetune.photos:
+            raise ValueError("finetune.photos is only for recipes without train: fine-tuning takes the same photos")
+        if self.verify and not ((self.verify.photos and self.verify.pairs) or self.sample):
+            raise ValueError("verify.photos or verify.pairs is missing: say where the photos and their pair list are")
+        if self.finetune and not (self.train or self.finetune.model):
+            raise ValueError("finetune.model is missing: say which model to start from, or add a train stage")
+        if self.verify and not (self.train or self.finetune or self.embed.model):
+            raise ValueError("embed.model is missing: say which model to verify, or add a train stage")
+        return self
+
+
+def recipe_names() -> list[str]:
+    """The recipes that sfplus ships."""
+    return sorted(path.stem for path in shipped("pipelines").glob("*.yaml"))
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe, given by its shipped name or by a path.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        if path.is_file():
+            return path
+        raise RecipeError("there is no such recipe file", where=name, remedy="see: sfplus recipes list")
+    path = shipped("pipelines") / f"{name}.yaml"
+    if not path.is_file():
+        near = _nearest(name, recipe_names())
+        raise RecipeError(f"no recipe is called '{name}'", remedy=near or "see: sfplus recipes list")
+    return path
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        path: the YAML file.
+        overrides: `key.key=value`, the value in YAML, applied before validation.
+
+    Raises:
+        RecipeError: with `file:line` of the first fault, or the override that is wrong.
+    """
+    try:
+        text = path.read_text("utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text) or {}
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RecipeError(f"is not YAML: {error.problem}", where=f"{path}:{line}", remedy="mend this line") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"cannot be read ({error})", where=path, remedy="check the file") from error
+    if not isinstance(data, dict):
+        raise RecipeError(
+            "is no recipe: it must hold stages as keys", where=f"{path}:1", remedy="see: sfplus recipes show demo"
+        )
+    _refuse_twins(node, path)
+    for override in overrides:
+        _override(data, override)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error, node, path, overrides) from None
+
+
+def header(path: Path) -> str:
+    """The first sentence of the comment that opens a recipe."""
+    lines = [line.removeprefix("#").strip() for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
+    return lines[0] if lines else ""
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RecipeError("is not of the form key=value", where=override, remedy="for example: finetune.energy.power=0")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = data.setdefault(parent, {})
+        if child is None:
+            child = data[parent] = {}
+        if not isinstance(child, dict):
+            raise RecipeError(f"'{parent}' holds a value, no keys", where=override, remedy="check the key")
+        data = child
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError("the value is not YAML", where=override, remedy="put it in quotes") from error
+
+
+def _refuse_twins(node: yaml.Node | None, path: Path) -> None:
+    """YAML lets a key stand twice and keeps the last one; that is never meant."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        if key.value in seen:
+            raise RecipeError(
+                f"the key '{key.value}' stands twice", where=f"{path}:{key.start_mark.line + 1}", remedy="remove one"
+            )
+        seen.add(key.value)
+        _refuse_twins(value, path)
+
+
+def _explain(error: ValidationError, node: yaml.Node | None, path: Path, overrides: Sequence[str]) -> RecipeError:
+    fault = error.errors()[0]
+    location = [part for part in fault["loc"] if not isinstance(part, int)]
+    key = ".".join(map(str, location))
+    named = [override for override in overrides if key and f"{override.partition('=')[0]}.".startswith(f"{key}.")]
+    where = named[0] if named else f"{path}:{_line(node, location)}"
+    if fault["type"] == "extra_forbidden":
+        valid = _fields(location[:-1])
+        remedy = _nearest(str(location[-1]), valid) or f"valid keys: {', '.join(valid)}"
+        return RecipeError(f"unknown key '{key}'", where=where, remedy=remedy)
+    reason = re.sub(r"^Value error, ", "", fault["msg"])
+    got = "" if fault["type"] in ("missing", "value_error") else f", not {fault['input']!r}"
+    return RecipeError(
+        f"{key}: {reason}{got}" if key else reason,
+        where=where,
+        remedy="see: sfplus recipes show demo" if not key else "",
+    )
+
+
+def _line(node: yaml.Node | None, location: Sequence[Any]) -> int:
+    line = 1
+    for part in location:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        for key, value in node.value:
+            if key.value == str(part):
+                line, node = key.start_mark.line + 1, value
+                break
+        else:
+            break
+    return line
+
+
+def _fields(location: Sequence[Any]) -> list[str]:
+    model: Any = Recipe
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        model = next(
+            (
+                t
+                for t in (annotation, *getattr(annotation, "__args__", ()))
+                if isinstance(t, type) and issubclass(t, BaseModel)
+            ),
+            None,
+        )
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(words), 1, 0.5)
+    return f"did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,210 @@
+"""Plots of a report, as SVG text that takes its colours from the page around it.
+
+Colours are CSS variables with a fallback: `--ink-soft` (text and axes), `--rule` (grid) and `--series-1` to
+`--series-6` (the colours of Okabe and Ito, told apart by colour-blind readers), so one picture suits light and dark
+pages. The same data and matplotlib give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from sfplus.errors import one_line
+from sfplus.verification.curves import roc
+from sfplus.verification.protocols import Result
+
+_Floats = NDArray[np.float64]
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+_INK, _RULE = "#6b7076", "#c9c9c6"
+_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (9, 2)), (0, (3, 3)))
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sfplus",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.titlesize": 9,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "lines.linewidth": 1.7,
+    "legend.frameon": False,
+    "legend.labelcolor": _INK,
+    "text.parse_math": False,
+}
+_BINS = 300  # points drawn of a long history
+
+
+def roc_plot(results: Mapping[str, Result]) -> str:
+    """ROC of each model: TAR against FAR, which starts where the number of different pairs lets it be measured."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure("roc")
+        smallest, lowest = 1.0, 1.0
+        for k, result in enumerate(results.values()):
+            first = 1 / int((~result.same).sum())
+            far, tar, _ = roc(result.scores, result.same)
+            last = np.append(np.flatnonzero(np.diff(far)), len(far) - 1)  # the top of each vertical step
+            shown = far[last] >= first * 0.5
+            _line(axes, k, far[last][shown], tar[last][shown], drawstyle="steps-post")
+            smallest, lowest = min(smallest, first), min(lowest, float(tar[last][shown][0]))
+        axes.set_xscale("log")
+        axes.set_xlim(smallest, 1)
+        axes.set_ylim(math.floor(min(lowest, 0.95) * 20) / 20 - 0.002, 1.004)
+        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.set_xlabel("false accept rate (different people taken for one)")
+        axes.set_ylabel("true accept rate")
+        _legend(axes, list(results), "lower right")
+        return _svg(figure)
+
+
+def histogram_plot(result: Result) -> str:
+    """Scores of pairs of one person and of two, and the mean threshold of the folds."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure("histogram")
+        edges = np.linspace(float(result.scores.min()), float(result.scores.max()) + 1e-9, 61)
+        kinds = {"two people": ~result.same, "one person": result.same}
+        for (label, chosen), k in zip(kinds.items(), (1, 0), strict=True):
+            counts, _ = np.histogram(result.scores[chosen], edges)
+            axes.stairs(counts, edges, fill=True, color=SERIES[k], alpha=0.35, label=label)
+            axes.stairs(counts, edges, color=SERIES[k], linewidth=1.2)
+        threshold = float(result.threshold.mean())
+        axes.axvline(threshold, color=_INK, linewidth=1.2, linestyle=(0, (4, 2)))
+        axes.set_title(f"threshold {threshold:.3f}", x=_share(threshold, axes.get_xlim()), ha="center")
+        axes.set_xlabel("score (cosine)")
+        axes.set_ylabel("pairs")
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        _legend(axes, list(kinds), "best")
+        return _svg(figure)
+
+
+def fold_plot(results: Mapping[str, Result]) -> str:
+    """Accuracy of every fold, a row for each model, with the mean and its standard error."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure("folds", height=0.9 + 0.42 * len(results))
+        for k, result in enumerate(results.values()):
+            colour = SERIES[k % len(SERIES)]
+            accuracy = np.sort(result.accuracy)
+            equal = np.arange(len(accuracy)) - np.searchsorted(accuracy, accuracy)  # folds alike fan out downwards
+            axes.plot(accuracy, k + 0.07 * equal, "o", color=colour, alpha=0.45, markersize=6, markeredgewidth=0)
+            axes.errorbar(result.mean, k, xerr=result.standard_error, fmt="|", color=colour, markersize=15,
+                          markeredgewidth=2.2, capsize=3)  # fmt: skip
+        axes.set_yticks(range(len(results)), [one_line(name) for name in results])
+        axes.set_ylim(len(results) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.set_xlabel("accuracy of each fold")
+        return _svg(figure)
+
+
+def history_plot(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Sequence[str] = ("loss", "accuracy", "energy")
+) -> dict[str, str]:
+    """Training curves by metric, of each metric that some row holds, against `step`.
+
+    Args:
+        histories: rows by name of the run; a row holds `step` and some metrics; what is no finite number is left out.
+        metrics: the keys to draw. Of a long run, means of up to 300 equal parts are drawn.
+    """
+    plots = {}
+    for metric in metrics:
+        runs = {name: _curve(rows, metric) for name, rows in histories.items()}
+        runs = {name: curve for name, curve in runs.items() if len(curve[0])}
+        if runs:
+            plots[metric] = _history(metric, runs, list(histories))
+    return plots
+
+
+def _history(metric: str, runs: Mapping[str, tuple[_Floats, _Floats]], names: list[str]) -> str:
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(f"history-{metric}", 4.0, 2.9)
+        for name, (steps, values) in runs.items():
+            alone = {"marker": "o", "markersize": 4} if len(steps) < 3 else {}
+            _line(axes, names.index(name), steps, values, **alone)
+        axes.set_xlabel("step")
+        axes.set_ylabel(one_line(metric).replace("_", " "))
+        axes.margins(x=0.01)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        _legend(axes, list(runs), "best")
+        return _svg(figure)
+
+
+def _curve(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[_Floats, _Floats]:
+    points = [(row.get("step"), row.get(metric)) for row in rows]
+    table = np.array([p for p in points if all(isinstance(v, int | float) and math.isfinite(v) for v in p)], float)
+    parts = np.array_split(table.reshape(-1, 2), min(len(table), _BINS) or 1)
+    means = np.array([part.mean(axis=0) for part in parts if len(part)]).reshape(-1, 2)
+    return means[:, 0], means[:, 1]
+
+
+def _figure(name: str, width: float = 5.0, height: float = 3.2) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.set_gid(name)
+    return figure, figure.subplots()
+
+
+def _line(axes: Axes, k: int, x: _Floats, y: _Floats, **style: Any) -> None:
+    axes.plot(x, y, color=SERIES[k % len(SERIES)], linestyle=_DASHES[k % len(_DASHES)], label=str(k), **style)
+
+
+def _legend(axes: Axes, names: list[str], where: Any) -> None:
+    """Name the curves; only afterwards, as matplotlib gives a meaning to a leading underscore."""
+    for text, name in zip(axes.legend(loc=where).get_texts(), names, strict=True):
+        text.set_text(one_line(name))
+
+
+def _share(value: float, limits: tuple[float, float]) -> float:
+    """Where a value lies between two limits, kept off the ends."""
+    return min(max((value - limits[0]) / (limits[1] - limits[0]), 0.12), 0.88)
+
+
+def _percent(value: float, _: object = None) -> str:
+    return f"{100 * value:.4g} %"
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an SVG element: no prologue, no metadata, ids of its own, colours of the page."""
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    text = buffer.getvalue()
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], count=1, flags=re.DOTALL)
+    name = str(figure.get_gid())
+    text = re.sub(r'(<[A-Za-z]+ (?:[a-z]+="[^"<>]*" )*id=")', rf"\g<1>{name}-", text)
+    text = re.sub(r'((?:xlink:href="|url\()#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg xmlns="http://www.w3.org/2000/svg" '
+                  r'xmlns:xlink="http://www.w3.org/1999/xlink" \1 role="img">', text, count=1)  # fmt: skip
+    variables = {_INK: "--ink-soft", _RULE: "--rule"} | {c: f"--series-{i}" for i, c in enumerate(SERIES, 1)}
+    for colour, variable in variables.items():
+        text = text.replace(f": {colour}", f": var({variable}, {colour})")
+    return text.strip()

@@ -1,0 +1,124 @@
+"""Stage `align`: photos and faces to crops, one file a photo, in the folders of the photos."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from sfplus.errors import DatasetError, SfplusError
+from sfplus.stages.cache import Job, Stage
+from sfplus.stages.detect import FACES, PHOTOS
+from sfplus.stages.tables import FAILURES, read_lines, read_table, write_lines, write_table
+
+CROPS, TABLE = "crops", "crops.parquet"
+_CHUNK = 256  # photos between two looks at the progress line
+
+
+class AlignSettings(BaseModel):
+    """The similarity that takes five landmarks to a template, as the original did it (face_align_demo.m)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    template: Literal["sphereface-112x96", "arcface-112x112"] = Field(
+        "sphereface-112x96", description="where the landmarks go (face_align_demo.m: 112 high, 96 wide)"
+    )
+    fit: Literal["image", "template"] = Field(
+        "image", description="least squares in the photo (face_align_demo.m: cp2tform) or in the crop (Umeyama)"
+    )
+    jpeg_quality: int = Field(75, ge=1, le=100, description="of the crops (face_align_demo.m: MATLAB's imwrite, 75)")
+
+
+class AlignFolderSettings(AlignSettings):
+    """What one set of photos needs besides: set by the chain, not by recipes."""
+
+    undetected: Literal["drop", "centre-crop"] = "drop"
+
+
+def _build(job: Job) -> dict[str, Any]:
+    settings: AlignFolderSettings = job.settings
+    root, faces = job.inputs["photos"].root, job.inputs["faces"].folder
+    rows = _plan(faces, settings.undetected)
+    _notice_crops(job, faces, settings.template)
+    step = job.run.bar
+    step.start(len(rows), "crops")
+    failures = read_lines(faces / FAILURES)
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            errors = list(pool.map(lambda row: _align(root, job.folder / CROPS, row, settings), chunk))
+            failures += [
+                {"photo": row["photo"], "stage": "align", "reason": error.reason, "remedy": error.remedy}
+                for row, error in zip(chunk, errors, strict=True) if error
+            ]  # fmt: skip
+            step.advance(len(chunk))
+    lost = {row["photo"] for row in failures if row["stage"] == "align"}
+    rows = [row for row in rows if row["photo"] not in lost]
+    if not rows:
+        raise DatasetError("no photo gave a crop", where=root, remedy="look at failures.jsonl of the detect stage")
+    write_table(job.folder / TABLE, {key: [row[key] for row in rows] for key in ("photo", "crop", "how")})
+    write_lines(job.folder / FAILURES, sorted(failures, key=lambda row: row["photo"]))
+    how = Counter(row["how"] for row in rows)
+    return {"crops": len(rows), "centre_crops": how["centre-crop"], "failures": len(failures)}
+
+
+def _plan(faces: Path, undetected: str) -> list[dict[str, Any]]:
+    """The crops to make: photo, name of the crop, how, landmarks."""
+    table, photos = read_table(faces / FACES), read_table(faces / PHOTOS)["photo"]
+    chosen = {
+        photo: points
+        for photo, used, points in zip(table["photo"], table["chosen"], table["landmarks"], strict=True) if used
+    }  # fmt: skip
+    if undetected == "drop":
+        photos = [photo for photo in photos if photo in chosen]
+    stems = Counter(PurePosixPath(photo).with_suffix("").as_posix() for photo in photos)
+    rows = []
+    for photo in photos:
+        stem = PurePosixPath(photo).with_suffix("").as_posix()
+        name = f"{stem}.jpg" if stems[stem] == 1 else f"{photo}.jpg"  # a.png and a.jpg side by side stay apart
+        how = "face" if photo in chosen else "centre-crop"
+        rows.append({"photo": photo, "crop": name, "how": how, "landmarks": chosen.get(photo)})
+    return rows
+
+
+def _align(root: Path, crops: Path, row: dict[str, Any], settings: AlignFolderSettings) -> SfplusError | None:
+    from sfplus.alignment import TEMPLATES, align, centre_crop
+    from sfplus.images import encode_image, read_photo, write_atomically
+
+    path = crops / row["crop"]
+    if path.exists():  # made before an interruption; each crop appears whole or not at all
+        return None
+    try:
+        photo = read_photo(root / row["photo"])
+        if row["landmarks"] is None:
+            crop = centre_crop(photo, TEMPLATES[settings.template])
+        else:
+            points = np.array(row["landmarks"], np.float32).reshape(5, 2)
+            crop = align(photo, points, settings.template, settings.fit)
+    except SfplusError as error:
+        return error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, encode_image(crop, ".jpg", settings.jpeg_quality))
+    return None
+
+
+def _notice_crops(job: Job, faces: Path, template: str) -> None:
+    """Say it when the photos look like crops that somebody aligned already."""
+    from sfplus.alignment import TEMPLATES
+
+    photos = read_table(faces / PHOTOS)
+    sizes = Counter(zip(photos["height"], photos["width"], strict=True))
+    crop_sizes = {(t.height, t.width) for t in TEMPLATES.values()}
+    already = sum(count for size, count in sizes.items() if size in crop_sizes)
+    if sizes and already > 0.5 * sizes.total():
+        job.run.console.warn(
+            f"{job.inputs['photos'].root}: {already} of {sizes.total()} photos have the size of aligned crops; "
+            f"aligning twice costs accuracy, so give the original photos, or use them as crops"
+        )
+
+
+STAGE = Stage("align", 1, _build)

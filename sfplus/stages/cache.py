@@ -1,0 +1,200 @@
+"""The stage cache: content fingerprints, one lock per artefact, resume, atomic commit.
+
+An artefact is a folder with a `manifest.json`, which is written last; the folder is then moved into place in one step.
+No manifest, no artefact. Its fingerprint covers the settings, the inputs by content and the stage's own version, so a
+changed setting can never be served from an old cache; recipes that share a fingerprint share the artefact.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+from pydantic import BaseModel
+
+from sfplus.errors import ArtefactError
+from sfplus.stages.inputs import Source, digest_json, file_digest, walk
+from sfplus.stages.run import Run
+
+MANIFEST = "manifest.json"
+LOGS = "logs"  # a folder inside an artefact whose files hold times, and so are left out of its content digest
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A finished artefact, read only.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what `manifest.json` says: stage, version, settings, inputs, content, counts, device, versions, times.
+    """
+
+    folder: Path
+    manifest: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> Artefact | None:
+        """The artefact in `folder`, or None when there is none.
+
+        Raises:
+            ArtefactError: a manifest is there and cannot be read.
+        """
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            manifest["content"], manifest["stage"]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtefactError(
+                "its manifest is damaged", where=folder, remedy="delete this folder and run again"
+            ) from error
+        return cls(folder, manifest)
+
+    @property
+    def content(self) -> str:
+        """SHA-256 over the names and bytes of all its files but the manifest and the logs."""
+        return str(self.manifest["content"])
+
+    def describe(self) -> str:
+        """Which artefact this is, in a few characters."""
+        return f"{self.manifest['stage']} {self.content[:12]}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage's `build` works with.
+
+    Attributes:
+        settings: the stage's validated settings.
+        inputs: its inputs by name.
+        folder: where it writes; it may hold what an interrupted run of the same fingerprint left.
+        run: device and console.
+    """
+
+    settings: Any
+    inputs: Mapping[str, Any]
+    folder: Path
+    run: Run
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: `run(settings, inputs, run) -> Artefact`.
+
+    Attributes:
+        name: the key in recipes.
+        version: raised whenever the same settings and inputs would give another artefact.
+        build: does the work in `job.folder` and returns counts for the manifest and the summary line.
+    """
+
+    name: str
+    version: int
+    build: Callable[[Job], dict[str, Any]]
+
+    def identity(self, settings: BaseModel, inputs: Mapping[str, Source]) -> dict[str, Any]:
+        """All that decides the artefact, ready for JSON; its digest is the fingerprint."""
+        return {
+            "stage": self.name,
+            "version": self.version,
+            "settings": settings.model_dump(mode="json"),
+            "inputs": {name: source.content for name, source in sorted(inputs.items())},
+        }
+
+    def run(self, settings: BaseModel, inputs: Mapping[str, Source], run: Run, label: str = "") -> Artefact:
+        """Return the artefact, from the cache where it is there, else built, or resumed, under its lock."""
+        identity = self.identity(settings, inputs)
+        folder = run.artefact_folder(self.name, digest_json(identity))
+        label = label or self.name
+        found = Artefact.open(folder)
+        if found is None:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _lock(folder, label, run):
+                found = Artefact.open(folder)  # the run we waited for may have made it
+                if found is None:
+                    return self._build(identity, settings, inputs, run, folder, label)
+        run.console.fresh(label)
+        return found
+
+    def _build(
+        self,
+        identity: dict[str, Any],
+        settings: BaseModel,
+        inputs: Mapping[str, Source],
+        run: Run,
+        folder: Path,
+        label: str,
+    ) -> Artefact:
+        partial = partial_folder(folder)
+        partial.mkdir(exist_ok=True)
+        started, clock = datetime.now(UTC), time.monotonic()
+        with run.console.step(label, resumed=any(partial.iterdir())) as step:
+            counts = self.build(Job(settings, inputs, partial, run.at(step)))
+            manifest = identity | {
+                "fingerprint": folder.name,
+                "sources": {name: source.describe() for name, source in sorted(inputs.items())},
+                "counts": counts,
+                "device": run.device_said,
+                "versions": run.versions(),
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - clock, 2),
+            }
+            return commit(partial, folder, manifest)
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where an artefact grows before it is moved to `folder`."""
+    return folder.with_name(f"{folder.name}.partial")
+
+
+def commit(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artefact:
+    """Digest the files, write the manifest last, flush it and move the folder into place in one step."""
+    lines, size = [], 0
+    for name in walk(partial):
+        if name == MANIFEST or name.split("/")[0] == LOGS:
+            continue
+        lines.append([name, file_digest(partial / name)])
+        size += (partial / name).stat().st_size
+    manifest = manifest | {"content": digest_json(lines), "files": len(lines), "bytes": size}
+    with (partial / MANIFEST).open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder)
+    return Artefact(folder, manifest)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a run is working on this artefact now."""
+    if not _lock_file(folder).exists():
+        return False
+    try:
+        with filelock.FileLock(_lock_file(folder), timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+@contextmanager
+def _lock(folder: Path, label: str, run: Run) -> Iterator[None]:
+    lock = filelock.FileLock(_lock_file(folder))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        run.console.say(f"{label}: another run is working on this; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

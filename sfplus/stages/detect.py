@@ -1,0 +1,157 @@
+"""Stage `detect`: photos to faces, resumable batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from sfplus.errors import PhotoError
+from sfplus.stages.cache import Job, Stage
+from sfplus.stages.tables import FAILURES, Journal, write_lines, write_table
+
+BATCH = 32  # photos; fixed, so that a resumed run makes the same batches
+FACES, PHOTOS = "faces.parquet", "photos.parquet"
+
+
+class DetectSettings(BaseModel):
+    """MTCNN, as the original called it (face_detect_demo.m)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min_face: int = Field(20, ge=12, description="smallest face in pixels (face_detect_demo.m: minSize 20)")
+    factor: float = Field(0.85, gt=0.1, lt=1, description="step of the pyramid (face_detect_demo.m: factor 0.85)")
+    thresholds: tuple[float, float, float] = Field(
+        (0.6, 0.7, 0.9), description="scores that P-, R- and O-Net must reach (face_detect_demo.m: [0.6 0.7 0.9])"
+    )
+    mirror_landmarks: bool = Field(True, description="average the landmarks with those of the mirrored face (MTCNNv1)")
+    choose: Literal["centre", "largest", "confident"] = Field(
+        "centre", description="which of several faces is used (face_detect_demo.m: the one nearest the centre)"
+    )
+
+
+def _build(job: Job) -> dict[str, Any]:
+    from sfplus.detection import Detector
+
+    settings: DetectSettings = job.settings
+    folder = job.inputs["photos"]
+    journal = Journal(job.folder / "journal.jsonl")
+    names = folder.photos[sum(map(len, journal.batches)) :]
+    step = job.run.bar
+    step.start(len(folder.photos), "photos", done=len(folder.photos) - len(names))
+    detector = Detector(
+        settings.min_face, settings.factor, settings.thresholds, settings.mirror_landmarks, device=job.run.device
+    )
+    tally = {"photos": 0, "faces": 0, "missed": 0, "unreadable": 0}
+    for rows in journal.batches:
+        _count(rows, tally)
+    for batch in _decoded(folder.root, names):
+        rows = _detect(batch, detector, settings.choose)
+        journal.add(rows)
+        _count(rows, tally)
+        step.advance(len(rows), _note(tally))
+    _write(job.folder, journal.close())
+    step.note = _note(tally)
+    return tally
+
+
+def _decoded(root: Path, names: list[str]) -> Iterator[list[tuple[str, np.ndarray | PhotoError]]]:
+    """Batches of decoded photos; the next batch is decoded by threads while the networks work on this one."""
+    with ThreadPoolExecutor(2) as pool:
+        pending: list[Any] = []
+        for names_of_batch in _batches(names):
+            pending.append((names_of_batch, [pool.submit(_read, root, name) for name in names_of_batch]))
+            if len(pending) == 2:
+                yield _collect(*pending.pop(0))
+        for item in pending:
+            yield _collect(*item)
+
+
+def _batches(names: Iterable[str]) -> Iterator[list[str]]:
+    names = iter(names)
+    while batch := list(islice(names, BATCH)):
+        yield batch
+
+
+def _collect(names: list[str], futures: list[Any]) -> list[tuple[str, np.ndarray | PhotoError]]:
+    return [(name, future.result()) for name, future in zip(names, futures, strict=True)]
+
+
+def _read(root: Path, name: str) -> np.ndarray | PhotoError:
+    from sfplus.images import read_photo
+
+    try:
+        name.encode()
+        return read_photo(root / name)
+    except UnicodeEncodeError:
+        return PhotoError("its name is not valid UTF-8", where=root / name, remedy="rename the file")
+    except PhotoError as error:
+        return error
+
+
+def _detect(batch: list[tuple[str, np.ndarray | PhotoError]], detector: Any, rule: str) -> list[dict[str, Any]]:
+    from sfplus.detection import choose
+
+    found = iter(detector.detect([photo for _, photo in batch if not isinstance(photo, PhotoError)]))
+    rows: list[dict[str, Any]] = []
+    for name, photo in batch:
+        if isinstance(photo, PhotoError):
+            rows.append({"photo": name, "reason": photo.reason, "remedy": photo.remedy})
+            continue
+        faces, (height, width) = next(found), photo.shape[:2]
+        choice = choose(faces, height, width, rule)
+        rows.append({
+            "photo": name, "height": height, "width": width,
+            "chosen": choice.index if choice else None, "choice": choice.reason if choice else "no face found",
+            "faces": [
+                {"box": box.tolist(), "score": float(score), "landmarks": points.ravel().tolist()}
+                for box, score, points in zip(faces.boxes, faces.scores, faces.landmarks, strict=True)
+            ],
+        })  # fmt: skip
+    return rows
+
+
+def _count(rows: list[dict[str, Any]], tally: dict[str, int]) -> None:
+    for row in rows:
+        tally["photos"] += 1
+        tally["faces"] += len(row.get("faces", ()))
+        tally["unreadable"] += "reason" in row
+        tally["missed"] += row.get("faces") == []
+
+
+def _note(tally: dict[str, int]) -> str:
+    text = f"{tally['faces']} faces, {tally['missed']} missed"
+    return f"{text}, {tally['unreadable']} unreadable" if tally["unreadable"] else text
+
+
+def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    good = [row for row in rows if "reason" not in row]
+    faces = [(row, index, face) for row in good for index, face in enumerate(row["faces"])]
+    write_table(folder / PHOTOS, {key: [row[key] for row in good] for key in ("photo", "height", "width", "choice")})
+    write_table(folder / FACES, {
+        "photo": [row["photo"] for row, _, _ in faces],
+        "face": [index for _, index, _ in faces],
+        "chosen": [row["chosen"] == index for row, index, _ in faces],
+        "score": np.array([face["score"] for _, _, face in faces], np.float32),
+        "box": [np.array(face["box"], np.float32) for _, _, face in faces],
+        "landmarks": [np.array(face["landmarks"], np.float32) for _, _, face in faces],
+    })  # fmt: skip
+    failures = [
+        {"photo": r["photo"], "stage": "detect", "reason": r["reason"], "remedy": r["remedy"]}
+        for r in rows
+        if "reason" in r
+    ]
+    missed = [
+        {"photo": r["photo"], "stage": "detect", "reason": "no face found", "remedy": "look at the photo"}
+        for r in good
+        if not r["faces"]
+    ]
+    write_lines(folder / FAILURES, sorted(failures + missed, key=lambda row: row["photo"]))
+
+
+STAGE = Stage("detect", 1, _build)

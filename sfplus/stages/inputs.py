@@ -1,0 +1,176 @@
+"""What a stage can read: artefacts, folders of photos and single files, each with a digest of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from sfplus.errors import DatasetError, WeightsError
+from sfplus.images import list_photos, write_atomically
+
+_MODEL_FILES = ("model.safetensors", "config.json", "head.safetensors")
+_FRESH_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its clock
+
+
+class Source(Protocol):
+    """An input of a stage."""
+
+    @property
+    def content(self) -> str:
+        """Digest of all that the stage could read from it."""
+
+    def describe(self) -> str:
+        """For people: what it is and how much."""
+
+
+class PhotoFolder:
+    """A folder of photos; its content is the names and bytes of the photos in it.
+
+    Args:
+        root: the folder.
+        index: a file that remembers digests by size and time of change, so that a second look reads no photo.
+    """
+
+    def __init__(self, root: Path, index: Path) -> None:
+        self.root = root
+        self._index = index
+
+    @cached_property
+    def photos(self) -> list[str]:
+        """The photos, sorted, as paths relative to `root`.
+
+        Raises:
+            DatasetError: there is no such folder, or no photo in it.
+        """
+        photos = list_photos(self.root)
+        if not photos:
+            raise DatasetError("there is no photo in this folder", where=self.root, remedy="check the path")
+        return photos
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 over names and bytes; photos that cannot be read count by their name."""
+        known = _read_index(self._index)
+        now = time.time_ns()
+        entries: dict[str, list[Any]] = {}
+        todo = []
+        for name in self.photos:
+            stamp = _stamp(self.root / name)
+            if name in known and known[name][:3] == stamp:
+                entries[name] = known[name]
+            else:
+                entries[name] = [*stamp, ""]
+                todo.append(name)
+        with ThreadPoolExecutor(4) as pool:
+            for name, digest in zip(
+                todo, pool.map(lambda name: _digest_or_reason(self.root / name), todo), strict=True
+            ):
+                entries[name][3] = digest
+        settled = {name: entry for name, entry in entries.items() if now - entry[1] > _FRESH_NS}
+        if settled != known:
+            self._index.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._index, json.dumps(settled).encode())
+        return digest_json([[name, entries[name][3]] for name in self.photos])
+
+    def describe(self) -> str:
+        """The folder and the number of photos."""
+        return f"{self.root}, {len(self.photos)} photos"
+
+
+class InputFile:
+    """A single file of the user's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 of the bytes.
+
+        Raises:
+            DatasetError: it is missing or unreadable.
+        """
+        try:
+            return file_digest(self.path)
+        except OSError as error:
+            raise DatasetError(
+                f"cannot be read ({error.strerror})", where=self.path, remedy="check the path"
+            ) from error
+
+    def describe(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+
+class ModelFolder:
+    """A folder that holds a model: weights, config and, where it goes on training, the classifier."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 over the files of the model.
+
+        Raises:
+            WeightsError: there is no model in this folder.
+        """
+        files = [self.folder / name for name in _MODEL_FILES]
+        if not files[0].is_file():
+            raise WeightsError(
+                "there is no model in this folder", where=self.folder, remedy=f"it needs {files[0].name}"
+            )
+        return digest_json([[file.name, file_digest(file)] for file in files if file.is_file()])
+
+    def describe(self) -> str:
+        """Its path."""
+        return str(self.folder)
+
+
+def digest_json(value: object) -> str:
+    """SHA-256 of the canonical JSON of a value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def walk(root: Path) -> Iterator[str]:
+    """The regular files under `root`, sorted, as POSIX paths relative to it."""
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in sorted(files):
+            yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return [-1, 0, 0]
+    return [stat.st_size, max(stat.st_mtime_ns, stat.st_ctime_ns), stat.st_ino]
+
+
+def _digest_or_reason(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _read_index(path: Path) -> dict[str, list[Any]]:
+    try:
+        index = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return index if isinstance(index, dict) else {}

@@ -1,0 +1,68 @@
+"""The small files inside artefacts: Parquet tables, JSON lines, journals that survive a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sfplus.images import write_atomically
+
+FAILURES = "failures.jsonl"
+
+
+def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns of equal length as Parquet; the bytes depend on the values alone."""
+    pq.write_table(pa.table(dict(columns)), path, compression="zstd")
+
+
+def read_table(path: Path) -> dict[str, list[Any]]:
+    """The columns of a Parquet table as lists."""
+    return pq.read_table(path).to_pydict()  # type: ignore[no-any-return]
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines in one step."""
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines; a last line that a kill cut short is left out."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return []
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+class Journal:
+    """A file of JSON lines that grows batch by batch, so that a killed stage goes on after its last whole batch.
+
+    Each line holds the rows of one batch.
+
+    Args:
+        path: the file; what it holds already is read first, a line that was cut short is dropped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.batches: list[list[dict[str, Any]]] = [line["rows"] for line in read_lines(path)]
+        write_lines(path, [{"rows": rows} for rows in self.batches])
+        self._path = path
+        self._file = path.open("a", encoding="utf-8")
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append one batch in one write."""
+        self.batches.append([dict(row) for row in rows])
+        self._file.write(json.dumps({"rows": rows}) + "\n")
+        self._file.flush()
+
+    def close(self) -> list[dict[str, Any]]:
+        """Remove the file; return all rows."""
+        self._file.close()
+        self._path.unlink()
+        return [row for batch in self.batches for row in batch]

@@ -1,0 +1,87 @@
+"""Stage `verify`: features and a list of pairs to scores, fold accuracies and thresholds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from sfplus.errors import PairsError
+from sfplus.images import write_atomically
+from sfplus.stages.cache import Job, Stage
+from sfplus.stages.embed import FEATURES, INDEX
+from sfplus.stages.tables import read_table, write_table
+
+SCORES, RESULT = "scores.parquet", "result.json"
+
+
+class VerifySettings(BaseModel):
+    """Verification over the folds of a list of pairs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    protocol: Literal["sphereface"] = Field(
+        "sphereface", description="how scores and thresholds are made (evaluation.m); its name stands on every number"
+    )
+    undetected: Literal["centre-crop", "skip", "fail"] = Field(
+        "centre-crop", description="what becomes of photos without a found face: cut the centre, drop their pairs, stop"
+    )
+
+
+def _build(job: Job) -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    from sfplus.datasets.pairs import read_pairs
+    from sfplus.verification.protocols import PROTOCOLS
+
+    settings: VerifySettings = job.settings
+    pairs = read_pairs(job.inputs["pairs"].path)
+    folder = job.inputs["features"].folder
+    features = load_file(folder / FEATURES)["features"]
+    index = read_table(folder / INDEX)
+    rows = _rows_by_stem(index["photo"])
+    left, right = (np.array([rows.get(name, -1) for name in names]) for names in (pairs.left, pairs.right))
+    there = (left >= 0) & (right >= 0)
+    missing = sorted(
+        {n for names, at in ((pairs.left, left), (pairs.right, right)) for n, i in zip(names, at, strict=True) if i < 0}
+    )
+    _apply_policy(settings.undetected, missing, job.inputs["pairs"].path)
+    how = Counter(index["how"][i] for i in {*left[there].tolist(), *right[there].tolist()})
+    result = PROTOCOLS[settings.protocol](
+        features[left[there]], features[right[there]], pairs.same[there], pairs.fold[there]
+    )
+    write_table(job.folder / SCORES, {
+        "left": [index["photo"][i] for i in left[there]], "right": [index["photo"][i] for i in right[there]],
+        "same": pairs.same[there], "fold": pairs.fold[there], "score": result.scores,
+    })  # fmt: skip
+    by_pair = ("scores", "same", "fold")  # they are in the table
+    facts = {key: value for key, value in result.to_dict().items() if key not in by_pair} | {
+        "undetected": {
+            "policy": settings.undetected, "centre_crops": how["centre-crop"],
+            "photos_left_out": missing, "pairs_left_out": int((~there).sum()),
+        }
+    }  # fmt: skip
+    write_atomically(job.folder / RESULT, json.dumps(facts, indent=1).encode())
+    figure = f"{100 * result.mean:.2f} % +- {100 * result.standard_error:.2f}"
+    job.run.bar.note = f"{settings.protocol} protocol, {len(result.accuracy)} folds: {figure}"
+    return {"pairs": int(there.sum()), "accuracy": result.mean, "standard_error": result.standard_error}
+
+
+def _rows_by_stem(photos: list[str]) -> dict[str, int]:
+    """Row of each photo by its name without extension, as lists of pairs name it."""
+    return {PurePosixPath(photo).with_suffix("").as_posix(): row for row, photo in enumerate(photos)}
+
+
+def _apply_policy(policy: str, missing: list[str], pairs: Path) -> None:
+    if not missing or policy == "skip":
+        return
+    reason = f"{len(missing)} of its photos have no crop, the first is {missing[0]}"
+    remedy = "see failures.jsonl of the detect stage, get the photos, or set verify.undetected=skip"
+    raise PairsError(reason, where=pairs, remedy=remedy)
+
+
+STAGE = Stage("verify", 1, _build)

@@ -1,0 +1,1 @@
+"""Training: settings, the loop, its optimizer, schedule, checkpoints and history."""

@@ -1,0 +1,65 @@
+"""The history of a run: one JSON row per logged step, and the same curves for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sfplus.images import write_atomically
+
+
+class History:
+    """Writes `history.jsonl`, `timings.jsonl` and `tensorboard/` in a folder.
+
+    `history.jsonl` is a function of settings, crops, device and threads, whether or not the run was interrupted, so
+    it can be hashed. Times are in `timings.jsonl`; TensorBoard's files hold wall times too: neither can be hashed.
+
+    Args:
+        folder: where the files are; must exist.
+        step: rows of later steps, and a row cut short by a crash, are dropped: they will be written again.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self.rows: list[dict[str, Any]] = []
+        for name in ("history.jsonl", "timings.jsonl"):
+            kept = [row for row in read_rows(folder / name) if row["step"] <= step]
+            write_atomically(folder / name, "".join(json.dumps(row) + "\n" for row in kept).encode())
+            self.rows = kept if name == "history.jsonl" else self.rows
+        self._history = (folder / "history.jsonl").open("a", encoding="utf-8")
+        self._timings = (folder / "timings.jsonl").open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def add(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
+        """Append a row; both dicts have the key `step`."""
+        self.rows.append(row)
+        for file, values in ((self._history, row), (self._timings, timing)):
+            file.write(json.dumps(values) + "\n")
+            file.flush()
+        for name, value in {**row, **timing}.items():
+            if name != "step" and value is not None:
+                self._board.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        """Flush and close all files."""
+        self._history.close()
+        self._timings.close()
+        self._board.close()
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a history; none where there is no file. A row cut short by a crash, and what follows, is left out."""
+    rows: list[dict[str, Any]] = []
+    if not file.is_file():
+        return rows
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            break
+        rows.append(row)
+    return rows

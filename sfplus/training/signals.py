@@ -1,0 +1,45 @@
+"""SIGINT and SIGTERM during training: the step in progress ends first."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+
+class Signals:
+    """Notes the first SIGINT or SIGTERM, so that the step in progress can end; a second one acts at once.
+
+    Works in the main thread; elsewhere Python delivers no signals.
+
+    Args:
+        active: in distributed training only the first process notes signals: the others go on until it is gone.
+    """
+
+    def __init__(self, active: bool) -> None:
+        self.number = 0
+        self._active = active and threading.current_thread() is threading.main_thread()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if self._active:
+            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def pass_on(self) -> None:
+        """Let the signal do what it would have done."""
+        self._restore()
+        signal.raise_signal(self.number)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}

@@ -1,0 +1,1 @@
+"""Verification: from pairs of features to accuracy, thresholds and error rates."""

@@ -1,0 +1,1 @@
+"""Weights on disk: our own layout, and the formats of others."""

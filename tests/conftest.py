@@ -1,0 +1,92 @@
+"""Shared by all tests: threads, the folder of real data, a drawn photo, a quiet run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share the machine
+os.environ.setdefault("COLUMNS", "200")  # so that help and messages are not wrapped
+
+import pytest
+
+from sfplus.cli import main
+from sfplus.datasets.portraits import write_portraits
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real photos, from SFPLUS_SHARED_DATA or beside the checkout; the test is skipped without it."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SFPLUS_SHARED_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real photos at {folder}; set SFPLUS_SHARED_DATA")
+    return folder
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def sfplus(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """Run the command line in this process: `sfplus("run", "demo")`."""
+
+    def call(*words: object) -> Answer:
+        monkeypatch.setattr("sys.argv", ["sfplus", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capfd.readouterr()
+        return Answer(int(stop.value.code or 0), out, err)
+
+    return call
+
+
+TINY = """# A recipe for tests.
+sample: {people: 8, photos: 4, verify_people: 4, folds: 2, pairs_per_fold: 4}
+detect: {min_face: 60, factor: 0.7}
+train:
+  network: sphereface4
+  feature_size: 16
+  width: 0.125
+  head: {m: 2}
+  batch_size: 8
+  base_lr: 0.02
+  steps: []
+  max_iter: 6
+  checkpoint_every: 2
+  log_every: 2
+finetune:
+  head: {m: 2, iteration: 2000}
+  energy: {power: 1}
+  batch_size: 8
+  base_lr: 0.01
+  steps: []
+  max_iter: 4
+  checkpoint_every: 2
+  log_every: 2
+verify: {protocol: sphereface}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A small recipe on drawn faces that runs through in seconds."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 4 drawn people of 3 photos each."""
+    folder = tmp_path_factory.mktemp("drawn")
+    write_portraits(folder, 4, 3, 0)
+    return folder

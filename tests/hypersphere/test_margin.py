@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sfplus.hypersphere import HEADS, ASoftmax, margin_cosine
+
+
+def psi(theta: np.ndarray, m: int) -> np.ndarray:
+    """SphereFace paper, equation 8."""
+    k = np.minimum(np.floor(m * theta / np.pi), m - 1)
+    return (-1) ** k * np.cos(m * theta) - 2 * k
+
+
+def head_of(m: int, classes: int = 5, features: int = 3, **options: float) -> ASoftmax:
+    torch.manual_seed(0)
+    return ASoftmax(features, classes, m=m, **options).double()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+def test_margin_on_a_fine_grid(m: int) -> None:
+    theta = np.linspace(0, np.pi, 100_001)
+    values = margin_cosine(torch.from_numpy(np.cos(theta)), m).numpy()
+    np.testing.assert_allclose(values, psi(theta, m), atol=2e-12)
+    assert (np.diff(values) <= 1e-12).all(), "psi must fall"
+    assert values[0] == 1 and values[-1] == pytest.approx(1 - 2 * m)
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_margin_at_the_branch_points(m: int) -> None:
+    theta = np.arange(m + 1) * np.pi / m
+    cosine = torch.from_numpy(np.cos(theta)).requires_grad_()
+    exact = margin_cosine(torch.cat([cosine, torch.zeros(1, dtype=torch.float64)]), m)
+    np.testing.assert_allclose(exact[:-1].detach().numpy(), 1 - 2 * np.arange(m + 1), atol=1e-12)
+    assert float(exact[-1]) == pytest.approx({2: -1, 3: -2, 4: -3}[m])
+    (slope,) = torch.autograd.grad(exact.sum(), cosine)
+    assert slope.isfinite().all()
+    assert slope[0] == pytest.approx(m**2) and slope[-1] == pytest.approx(m**2)  # d cos(m t) / d cos(t) at 0 and pi
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_margin_slope_against_finite_differences(m: int) -> None:
+    cosine = torch.linspace(-0.999, 0.999, 501, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(margin_cosine(cosine, m).sum(), cosine)
+    step = 1e-6
+    numeric = (margin_cosine(cosine + step, m) - margin_cosine(cosine - step, m)) / (2 * step)
+    torch.testing.assert_close(slope, numeric.detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+def test_logits_are_those_of_the_caffe_layer(m: int) -> None:
+    """A NumPy transcription of what margin_inner_product_layer.cpp computes forward."""
+    head = head_of(m, classes=6, features=4, base=100.0, gamma=0.3, power=0.7, lambda_min=2.0, iteration=10)
+    x = torch.randn(8, 4, dtype=torch.float64)
+    labels = torch.tensor([0, 5, 2, 2, 1, 4, 3, 0])
+    w = head.weight.detach().numpy().copy()
+    logits = head(x, labels).detach().numpy()
+
+    w /= np.linalg.norm(w, axis=1, keepdims=True)
+    length = np.linalg.norm(x.numpy(), axis=1)
+    expected = x.numpy() @ w.T
+    relax = max(2.0, 100.0 * (1 + 0.3 * 11) ** -0.7)
+    for i, y in enumerate(labels.numpy()):
+        if m > 1:
+            theta = np.arccos(expected[i, y] / length[i])
+            expected[i, y] = (relax * expected[i, y] + length[i] * psi(theta, m)) / (1 + relax)
+    np.testing.assert_allclose(logits, expected, atol=1e-12)
+    np.testing.assert_allclose(head.weight.detach().numpy(), w, atol=1e-15)
+    assert head.current_lambda == pytest.approx(relax)
+
+
+def test_lambda_anneals_to_the_floor_of_the_prototxt() -> None:
+    head = ASoftmax(2, 2)
+    assert head.current_lambda == 1000
+    for passes, expected in ((1, 1000 / 1.12), (1658, 1000 / (1 + 0.12 * 1658)), (1659, 5.0), (28000, 5.0)):
+        head.iteration.fill_(passes)
+        assert head.current_lambda == pytest.approx(expected, rel=1e-12)
+    head.iteration.fill_(1658)
+    assert head.current_lambda > 5
+
+
+def test_only_training_counts_and_normalises() -> None:
+    head = ASoftmax(3, 4).eval()
+    before = head.weight.detach().clone()
+    head(torch.randn(2, 3), torch.tensor([0, 1]))
+    head.predict(torch.randn(2, 3))
+    assert int(head.iteration) == 0 and torch.equal(head.weight, before)
+    head.train()(torch.randn(2, 3), torch.tensor([0, 1]))
+    assert int(head.iteration) == 1
+    torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(4))
+
+
+def test_counter_survives_saving() -> None:
+    head = ASoftmax(3, 4)
+    for _ in range(3):
+        head(torch.randn(2, 3), torch.tensor([0, 1]))
+    other = ASoftmax(3, 4)
+    other.load_state_dict(head.state_dict())
+    assert int(other.iteration) == 3 and other.current_lambda == head.current_lambda
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+def test_gradient_is_exact(m: int) -> None:
+    head = head_of(m, lambda_min=0.5, base=0.5).eval()
+    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 1, 2, 3, 4, 0])
+    weight = (3 * torch.randn(5, 3, dtype=torch.float64)).requires_grad_()
+
+    def logits(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(head, {"weight": w}, (x, labels))
+
+    assert torch.autograd.gradcheck(logits, (x, weight))
+    assert torch.autograd.gradgradcheck(lambda x, w: F.cross_entropy(logits(x, w), labels), (x, weight))
+
+
+def test_gradient_in_training_is_that_of_the_normalised_weight() -> None:
+    """The in-place normalisation must not change what is differentiated."""
+    head = head_of(4)
+    x, labels = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 0])
+    F.cross_entropy(head(x, labels), labels).backward()
+    trained = head.weight.grad
+    again = head_of(4, iteration=1).eval()
+    again.weight.data.copy_(head.weight.detach())
+    F.cross_entropy(again(x, labels), labels).backward()
+    torch.testing.assert_close(trained, again.weight.grad)
+    assert trained is not None
+    radial = (trained * head.weight).sum(1)
+    assert radial.abs().max() < 1e-12, "a direction has no gradient along itself"
+
+
+def test_two_forwards_before_one_backward() -> None:
+    head = ASoftmax(3, 4)
+    labels = torch.tensor([0, 1])
+    losses = [F.cross_entropy(head(torch.randn(2, 3), labels), labels) for _ in range(2)]
+    sum(losses).backward()  # type: ignore[union-attr]
+    assert head.weight.grad is not None
+
+
+def test_margin_makes_the_true_class_harder() -> None:
+    x, labels = torch.randn(20, 3, dtype=torch.float64), torch.arange(20) % 5
+    plain = head_of(1)(x, labels)[torch.arange(20), labels]
+    before = plain
+    for m in (2, 3, 4):
+        target = head_of(m, base=0.0, lambda_min=0.0)(x, labels)[torch.arange(20), labels]
+        assert (target <= before + 1e-12).all()
+        before = target
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+def test_zero_features_and_aligned_features_stay_finite(m: int) -> None:
+    head = ASoftmax(2, 2, m=m, base=0.0, lambda_min=0.0)
+    head.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [-3.0, 0.0], [0.0, 2.0], [1e-20, 0.0]], requires_grad=True)
+    logits = head(x, torch.zeros(5, dtype=torch.int64))
+    logits.sum().backward()
+    assert logits.isfinite().all()
+    assert x.grad is not None and x.grad.isfinite().all()
+    np.testing.assert_allclose(logits[1:3, 0].detach().numpy(), [3, 3 * (1 - 2 * m)], rtol=1e-6)
+
+
+def test_predict_is_length_times_cosine() -> None:
+    head, x = ASoftmax(6, 4), torch.randn(5, 6)
+    expected = x.norm(dim=1, keepdim=True) * F.cosine_similarity(x[:, None], head.weight[None], dim=2)
+    torch.testing.assert_close(head.predict(x), expected)
+
+
+def test_stays_in_float32_under_autocast() -> None:
+    head, labels = ASoftmax(64, 10).eval(), torch.arange(4)
+    x = torch.randn(4, 64)
+    expected, plain = head(x, labels), head.predict(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(head(x, labels), expected) and torch.equal(head.predict(x), plain)
+
+
+def test_weights_start_as_in_caffe() -> None:
+    torch.manual_seed(0)
+    weight = ASoftmax(512, 2000).weight
+    bound = (3 / 512) ** 0.5
+    assert weight.abs().max() <= bound and float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("m", [0, 5, -1])
+def test_refuses_other_margins(m: int) -> None:
+    with pytest.raises(ValueError, match="1, 2, 3 or 4"):
+        ASoftmax(2, 2, m=m)
+    with pytest.raises(ValueError, match="1, 2, 3 or 4"):
+        margin_cosine(torch.zeros(1), m)
+
+
+def test_every_head_has_the_common_interface() -> None:
+    for build in HEADS.values():
+        head = build(8, 3)
+        x, labels = torch.randn(2, 8), torch.tensor([0, 2])
+        assert head(x, labels).shape == head.predict(x).shape == (2, 3)
+        assert head.weight.shape == (3, 8) and head.current_lambda >= 0

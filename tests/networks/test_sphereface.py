@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sfplus.errors import UsageError
+from sfplus.networks import NETWORKS, create, to_input
+
+PARAMETERS = {
+    "sphereface4": 12_562_496,
+    "sphereface10": 15_219_264,
+    "sphereface20": 22_670_656,
+    "sphereface36": 32_778_816,
+    "sphereface64": 48_200_512,
+}
+CONVOLUTIONS = {"sphereface4": 4, "sphereface10": 10, "sphereface20": 20, "sphereface36": 36, "sphereface64": 64}
+# Bottom and top of every residual sum of sphereface_model.prototxt (20 layers).
+SUMS_20 = {
+    "1_1": ["1_3"],
+    "2_1": ["2_3", "2_5"],
+    "3_1": ["3_3", "3_5", "3_7", "3_9"],
+    "4_1": ["4_3"],
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parameter_counts(name: str) -> None:
+    with torch.device("meta"):
+        network = create(name)
+    assert sum(p.numel() for p in network.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layer_names_and_depth(name: str) -> None:
+    with torch.device("meta"):
+        network = create(name, width=0.125)
+    layers = {key.rpartition(".")[0] for key in network.state_dict()}
+    convolutions = {layer[4:] for layer in layers if layer.startswith("conv")}
+    assert layers == {f"conv{c}" for c in convolutions} | {f"relu{c}" for c in convolutions} | {"fc5"}
+    assert len(convolutions) + 1 == CONVOLUTIONS[name] + 1, "fc5 is not counted"
+
+
+def prelu_conv(state: dict[str, Tensor], name: str, x: Tensor, stride: int = 1) -> Tensor:
+    x = F.conv2d(x, state[f"conv{name}.weight"], state[f"conv{name}.bias"], stride=stride, padding=1)
+    return torch.where(x > 0, x, x * state[f"relu{name}.weight"][:, None, None])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_forward_follows_the_prototxt(memory_format: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    network = create("sphereface20", feature_size=24, width=0.125).to(memory_format=memory_format)  # type: ignore[call-overload]
+    for parameter in network.parameters():  # residual units start almost silent: make them heard
+        torch.nn.init.normal_(parameter, std=0.1)
+    x = torch.randn(2, 3, 112, 96)
+    state = {name: tensor.double() for name, tensor in network.state_dict().items()}
+    y = x.double()
+    sizes = []
+    for first, sums in SUMS_20.items():
+        y = prelu_conv(state, first, y, stride=2)
+        stage = first[0]
+        for top in sums:
+            last = int(top[2:])
+            y = y + prelu_conv(state, top, prelu_conv(state, f"{stage}_{last - 1}", y))
+        sizes.append(tuple(y.shape[1:]))
+    assert sizes == [(8, 56, 48), (16, 28, 24), (32, 14, 12), (64, 7, 6)]
+    flat = y.contiguous().reshape(2, -1)
+    expected = flat @ state["fc5.weight"].T + state["fc5.bias"]
+    features = network(x.contiguous(memory_format=memory_format))
+    assert features.shape == (2, 24)
+    torch.testing.assert_close(features.double(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_initial_weights() -> None:
+    torch.manual_seed(0)
+    network = create("sphereface20", width=0.5)
+    for name, parameter in network.named_parameters():
+        layer, kind = name.split(".")
+        if layer.startswith("relu"):
+            assert (parameter == 0.25).all() and parameter.requires_grad
+        elif kind == "bias":
+            trained = layer == "fc5" or layer.endswith("_1")
+            assert (parameter == 0).all() and parameter.requires_grad == trained, name
+        elif layer == "fc5" or layer.endswith("_1"):
+            bound = (3 / parameter[0].numel()) ** 0.5
+            assert float(parameter.abs().max()) == pytest.approx(bound, rel=0.01) and parameter.abs().max() <= bound
+        else:
+            assert float(parameter.std()) == pytest.approx(0.01, rel=0.05), name
+
+
+def test_same_seed_same_network() -> None:
+    torch.manual_seed(3)
+    first = create("sphereface10", width=0.125).state_dict()
+    torch.manual_seed(3)
+    second = create("sphereface10", width=0.125).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [("sphereface21", "sphereface20"), ("SphereFace64", "sphereface64"), ("zzz", "sphereface4,")],
+)
+def test_unknown_names_get_a_suggestion(name: str, suggestion: str) -> None:
+    with pytest.raises(UsageError, match=suggestion) as caught:
+        create(name)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(("feature_size", "width"), [(0, 1.0), (8, 0.0), (8, -1.0), (8, 1e9), (8, float("nan"))])
+def test_refuses_impossible_sizes(feature_size: int, width: float) -> None:
+    with pytest.raises(UsageError, match="make no network"):
+        create("sphereface4", feature_size=feature_size, width=width)
+
+
+def test_input_is_bgr_over_128() -> None:
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+    x = to_input(torch.from_numpy(crops))
+    expected = (crops[..., ::-1].transpose(0, 3, 1, 2).astype(np.float64) - 127.5) / 128
+    assert x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(x.numpy(), expected.astype(np.float32))

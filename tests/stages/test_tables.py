@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from sfplus.stages.tables import Journal, read_lines, read_table, write_lines, write_table
+
+
+def test_tables_round_trip_exactly_and_have_the_same_bytes(tmp_path: Path) -> None:
+    columns = {"photo": ["a/ü.jpg", "b\n.jpg"], "box": [np.array([0.1, 2], np.float32), np.array([3, 4], np.float32)]}
+    write_table(tmp_path / "1", columns)
+    write_table(tmp_path / "2", columns)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    table = read_table(tmp_path / "1")
+    assert table["photo"] == columns["photo"] and np.float32(table["box"][0][0]) == np.float32(0.1)
+    assert pq.read_table(tmp_path / "1").num_rows == 2
+
+
+def test_empty_tables(tmp_path: Path) -> None:
+    write_table(tmp_path / "t", {"photo": [], "box": []})
+    assert read_table(tmp_path / "t") == {"photo": [], "box": []}
+
+
+def test_lines_that_a_kill_cut_short_are_left_out(tmp_path: Path) -> None:
+    write_lines(tmp_path / "l", [{"a": 1}, {"photo": "x\ud8ff\n"}])
+    assert read_lines(tmp_path / "l") == [{"a": 1}, {"photo": "x\ud8ff\n"}]
+    with (tmp_path / "l").open("a") as file:
+        file.write('{"a": 2')
+    assert read_lines(tmp_path / "l") == [{"a": 1}, {"photo": "x\ud8ff\n"}]
+    assert read_lines(tmp_path / "none") == []
+
+
+def test_a_journal_goes_on_after_its_last_whole_batch(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    first = Journal(path)
+    first.add([{"n": 1}, {"n": 2}])
+    first.add([{"n": 3}])
+    text = path.read_text()
+    path.write_text(text + '{"rows": [{"n"')  # as a kill leaves it
+    second = Journal(path)
+    assert [len(batch) for batch in second.batches] == [2, 1]
+    second.add([{"n": 4}])
+    assert [row["n"] for row in second.close()] == [1, 2, 3, 4] and not path.exists()

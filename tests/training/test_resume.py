@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sfplus.errors import TrainingError
+from sfplus.training import resume
+from sfplus.training.optimizer import create_optimizer
+from sfplus.training.resume import load_checkpoint, save_checkpoint
+
+
+def model() -> tuple[torch.nn.Module, torch.optim.SGD]:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.PReLU(4), torch.nn.BatchNorm2d(4))
+    return module, create_optimizer(module, lr=0.1, momentum=0.9, weight_decay=1e-3)
+
+
+def advance(module: torch.nn.Module, optimizer: torch.optim.SGD) -> None:
+    optimizer.zero_grad()
+    module(torch.randn(2, 3, 5, 5)).square().sum().backward()
+    optimizer.step()
+
+
+def snapshots(folder: Path, steps: range) -> tuple[torch.nn.Module, torch.optim.SGD]:
+    module, optimizer = model()
+    for step in steps:
+        advance(module, optimizer)
+        save_checkpoint(folder, step, "digest", module, optimizer)
+    return module, optimizer
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_everything_comes_back(tmp_path: Path) -> None:
+    module, optimizer = snapshots(tmp_path, range(1, 4))
+    optimizer.param_groups[0]["lr"] = 0.025
+    save_checkpoint(tmp_path, 4, "digest", module, optimizer)
+    other, its_optimizer = model()
+    torch.manual_seed(99)
+    assert load_checkpoint(tmp_path, "digest", other, its_optimizer) == 4
+    assert [group["lr"] for group in its_optimizer.param_groups] == [0.025, 0.2]
+    continued = torch.get_rng_state()
+    for _ in range(3):
+        advance(other, its_optimizer)
+    torch.set_rng_state(continued)
+    for _ in range(3):
+        advance(module, optimizer)
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_the_last_two_are_kept(tmp_path: Path) -> None:
+    snapshots(tmp_path, range(1, 6))
+    assert names(tmp_path) == ["checkpoint-000004", "checkpoint-000005"]
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    module, optimizer = model()
+    (tmp_path / "checkpoint-notes").mkdir()
+    assert load_checkpoint(tmp_path, "digest", module, optimizer) == 0
+
+
+def damage(path: Path, how: str) -> None:
+    file = path / "module.safetensors"
+    data = bytearray(file.read_bytes())
+    if how == "cut short":
+        file.write_bytes(data[:-1])
+    elif how == "one bit":
+        data[-5] ^= 1
+        file.write_bytes(data)
+    elif how == "gone":
+        file.unlink()
+    elif how == "empty folder":
+        shutil.rmtree(path)
+        path.mkdir()
+    elif how == "no folder":
+        shutil.rmtree(path)
+        path.write_text("")
+    else:
+        state = path / "state.json"
+        texts = {
+            "state cut short": state.read_text()[:-3],
+            "state of another step": state.read_text().replace('"step": 3', '"step": 2'),
+            "state no object": "[1]",
+            "state nested": "[" * 100_000,
+            "state binary": "\0",
+        }
+        state.write_text(texts[how])
+
+
+DAMAGES = ["cut short", "one bit", "gone", "empty folder", "no folder", "state cut short"]
+DAMAGES += ["state of another step", "state no object", "state nested", "state binary"]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, how: str) -> None:
+    snapshots(tmp_path, range(1, 4))
+    damage(tmp_path / "checkpoint-000003", how)
+    module, optimizer = model()
+    with pytest.warns(UserWarning, match=r"checkpoint-000003: is damaged \(.*\); the one before it is used") as caught:
+        assert load_checkpoint(tmp_path, "digest", module, optimizer) == 2
+    assert len(caught) == 1 and "\n" not in str(caught[0].message)
+    advance(module, optimizer)
+    save_checkpoint(tmp_path, 3, "digest", module, optimizer)
+    assert names(tmp_path) == ["checkpoint-000002", "checkpoint-000003"]
+    assert load_checkpoint(tmp_path, "digest", *model()) == 3
+
+
+def test_all_damaged_starts_again(tmp_path: Path) -> None:
+    snapshots(tmp_path, range(1, 3))
+    damage(tmp_path / "checkpoint-000001", "one bit")
+    damage(tmp_path / "checkpoint-000002", "gone")
+    module, optimizer = model()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert load_checkpoint(tmp_path, "digest", module, optimizer) == 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("crash", range(1, 10))
+def test_a_crash_at_any_write_leaves_a_valid_checkpoint(
+    tmp_path: Path, crash: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The n-th operation on the disk is the last that happens."""
+    module, optimizer = snapshots(tmp_path, range(1, 4))
+    count = 0
+
+    def counted(function: Any) -> Any:
+        def operation(*args: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count >= crash:
+                raise InterruptedError
+            return function(*args, **options)
+
+        return operation
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", counted(os.fsync))
+        patch.setattr(Path, "mkdir", counted(Path.mkdir))
+        patch.setattr(Path, "replace", counted(Path.replace))
+        patch.setattr(resume.shutil, "rmtree", counted(shutil.rmtree))
+        try:
+            save_checkpoint(tmp_path, 4, "digest", module, optimizer)
+        except InterruptedError:
+            pass
+    found = load_checkpoint(tmp_path, "digest", *model())
+    assert found == (4 if crash > 5 else 3), "mkdir, three files, then the name"
+    save_checkpoint(tmp_path, 5, "digest", module, optimizer)
+    assert names(tmp_path) == [f"checkpoint-{found:06d}", "checkpoint-000005"]
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    snapshots(tmp_path, range(1, 2))
+    with pytest.raises(TrainingError, match="other settings or other crops; train into another folder"):
+        load_checkpoint(tmp_path, "another digest", *model())
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    snapshots(tmp_path, range(1, 2))
+    module = torch.nn.Linear(2, 2)
+    with pytest.raises(TrainingError, match="does not fit this network and head") as caught:
+        load_checkpoint(tmp_path, "digest", module, create_optimizer(module, lr=1, momentum=0.9, weight_decay=0))
+    assert "\n" not in str(caught.value)
+
+
+def test_checkpoints_hold_no_pickle(tmp_path: Path) -> None:
+    snapshots(tmp_path, range(1, 2))
+    folder = tmp_path / "checkpoint-000001"
+    assert names(folder) == ["module.safetensors", "optimizer.safetensors", "state.json"]
+    assert json.loads((folder / "state.json").read_text())["step"] == 1
+
+
+def test_without_momentum(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 2)
+    optimizer = create_optimizer(module, lr=1, momentum=0, weight_decay=0)
+    save_checkpoint(tmp_path, 1, "digest", module, optimizer)
+    assert load_checkpoint(tmp_path, "digest", module, optimizer) == 1

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from sfplus.hypersphere import HEADS
+from sfplus.networks import NETWORKS
+from sfplus.training.settings import EnergySettings, HeadSettings, SolverSettings, TrainingSettings
+
+
+def test_defaults_are_those_of_the_sphereface_solver() -> None:
+    expected = {
+        "network": "sphereface20",
+        "feature_size": 512,
+        "width": 1.0,
+        "head": dict(name="asoftmax", m=4, base=1000, gamma=0.12, power=1, lambda_min=5, iteration=0),
+        "energy": None,
+        "base_lr": 0.1,
+        "steps": (16000, 24000, 28000),
+        "lr_gamma": 0.1,
+        "max_iter": 28000,
+        "batch_size": 512,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "mirror": True,
+    }
+    assert expected.items() <= TrainingSettings().model_dump().items()
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"base_Ir": 0.1}, "base_Ir"),
+        ({"head": {"margin": 4}}, "margin"),
+        ({"head": {"m": 5}}, "m"),
+        ({"energy": {"mode": "reference"}}, "mode"),
+        ({"energy": {"power": -1}}, "power"),
+        ({"network": "sphereface21"}, "network"),
+        ({"steps": [100, 50]}, "rising"),
+        ({"steps": [100, 100]}, "rising"),
+        ({"steps": [0, 100]}, "rising"),
+        ({"max_iter": 0}, "max_iter"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"base_lr": float("nan")}, "base_lr"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_refuses_what_makes_no_run(change: dict[str, Any], where: str) -> None:
+    with pytest.raises(ValidationError, match=where):
+        TrainingSettings.model_validate(change)
+
+
+def test_every_setting_is_described() -> None:
+    for settings in (HeadSettings, EnergySettings, SolverSettings, TrainingSettings):
+        for name, field in settings.model_fields.items():
+            assert field.description, name
+
+
+def test_names_agree_with_the_libraries() -> None:
+    """The settings list names themselves, so that checking a recipe needs no torch."""
+    assert get_args(TrainingSettings.model_fields["network"].annotation) == NETWORKS
+    assert set(get_args(HeadSettings.model_fields["name"].annotation)) == set(HEADS)
+
+
+def test_settings_do_not_import_torch() -> None:
+    code = "import sys, sfplus.training.settings; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
