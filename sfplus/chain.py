@@ -144,6 +144,7 @@ def closure(steps: Sequence[Step], until: str) -> list[Step]:
 
 def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> dict[str, Artefact]:
     """Run steps in order; `record` is the file that remembers what was run, for `status` to compare with."""
+    _check_inputs(steps)
     done: dict[str, Artefact] = {}
     for step in steps:
         inputs = _resolve(step, done, run)
@@ -151,6 +152,17 @@ def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> di
         if record:
             _remember(record, step.name, step.stage.identity(step.settings, inputs))
     return done
+
+
+def _check_inputs(steps: Sequence[Step]) -> None:
+    """What the user gives must be there before anything is started, not hours later."""
+    for source in [source for step in steps for source in step.inputs.values()]:
+        if isinstance(source, Model):
+            find_model(source.name)
+        elif isinstance(source, Photos | File):
+            path = source.root if isinstance(source, Photos) else source.path
+            if not path.exists():
+                raise UsageError("there is nothing at this path", where=path, remedy="check the path")
 
 
 def publish_report(artefact: Artefact, folder: Path) -> Path:

@@ -27,7 +27,7 @@ def test_a_good_recipe(write) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("train:\n  photos: p\n  netwrk: x\nverify: {photos: a, pairs: b}", 3, "unknown key 'train.netwrk'; did you mean 'network'?"),
+        ("train:\n  photos: p\n  netwrk: x\n", 3, "unknown key 'train.netwrk'; did you mean 'network'?"),
         ("trian: {}\n", 1, "unknown key 'trian'; did you mean 'train'?"),
         ("train:\n  photos: p\n  head:\n    m: 2\n    gama: 1\n", 5, "did you mean 'gamma'?"),
         ("train:\n  photos: p\n  zzzzz: 1\n", 3, "valid keys:"),
@@ -101,7 +101,7 @@ def test_shipped_recipes_are_right_and_open_with_a_comment(name: str) -> None:
     assert load_recipe(path) and header(path).endswith(".")
 
 
-# What the prototxts of sphereface-plus say: m, base_lr, steps, lr_gamma, max_iter, gamma of lambda, its counter's start.
+# What the prototxts say: m, base_lr, steps, lr_gamma, max_iter, gamma of lambda, start of its counter.
 SOLVERS = [
     (1, 0.05, (7000,), 0.2, 11000, 0.12, 0),
     (2, 0.1, (5000,), 0.1, 8000, 0.11, 0),

@@ -27,8 +27,8 @@ def fit_similarity(landmarks: npt.ArrayLike, template: str | Template, fit: Fit 
         template: a name in `TEMPLATES`, or a template.
         fit: where the squared distances are measured. `image`: in the photo, as MATLAB's cp2tform does it for
             SphereFace (template to photo, then inverted); `template`: in the crop, as Umeyama (IEEE PAMI 13-4, 1991),
-            scikit-image and the ArcFace pipelines do it. The first gives slightly smaller faces less often: its
-            crops are scaled by 1 / r^2 relative to the second, r being the correlation of landmarks and template.
+            scikit-image and the ArcFace pipelines do it. Both agree on the rotation and on the middle of the landmarks;
+            the first magnifies more, by 1 / r^2, where r <= 1 is the correlation of the landmarks with the template.
 
     Returns:
         float64 (N, 2, 3): matrices from photo to crop, for column vectors (x, y, 1).

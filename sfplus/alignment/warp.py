@@ -12,7 +12,7 @@ from sfplus.errors import UsageError
 
 Pixels = npt.NDArray[np.uint8]
 
-_CENTRE_HEIGHT = 0.5  # see centre_crop
+_CENTRE_HEIGHT, _CENTRE_UP = 0.52, 0.03  # see centre_crop
 _OPENCV_SIDE = 32_000  # cv2.warpAffine refuses photos with a side of 32,767 pixels or more
 
 
@@ -88,7 +88,9 @@ def align(
 def centre_crop(photo: Pixels, template: str | Template = "sphereface-112x96") -> Pixels:
     """The middle of a photo as a crop, for photos in which no face was found but one must be there.
 
-    The region has the template's aspect.
+    The region has the template's aspect and no rotation; its height is 0.52 of the photo's smaller side and its middle
+    lies 0.03 of that side above the photo's: the medians of the regions that the aligned sphereface-112x96 crops of
+    1,000 photos of LFW (250 x 250) come from are a height of 130.0 px and a middle of (125.5, 117.2).
 
     Args:
         photo: uint8 RGB (H, W, 3).
@@ -96,10 +98,14 @@ def centre_crop(photo: Pixels, template: str | Template = "sphereface-112x96") -
 
     Returns:
         uint8 RGB (template.height, template.width, 3).
+
+    Raises:
+        UsageError: wrong shape or dtype, or unknown template.
     """
     size = find_template(template)
     height, width = photo.shape[:2]
-    scale = size.height / (_CENTRE_HEIGHT * min(height, width))
-    # The middle of the photo, in pixel centres, goes to the middle of the crop.
-    x, y = (size.width - 1) / 2 - scale * (width - 1) / 2, (size.height - 1) / 2 - scale * (height - 1) / 2
-    return warp(photo, [[scale, 0, x], [0, scale, y]], size)
+    side = max(1, min(height, width))
+    scale = size.height / (_CENTRE_HEIGHT * side)
+    x, y = (width - 1) / 2, (height - 1) / 2 - _CENTRE_UP * side
+    shifts = (size.width - 1) / 2 - scale * x, (size.height - 1) / 2 - scale * y
+    return warp(photo, [[scale, 0, shifts[0]], [0, scale, shifts[1]]], size)

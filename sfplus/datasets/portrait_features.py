@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sfplus.datasets.portrait_geometry import SKIN, bump, cloud, ramp
+from sfplus.datasets.portrait_geometry import SKIN, bump, ramp
 from sfplus.datasets.portrait_head import Head
 from sfplus.datasets.portrait_people import Floats, Person, Shot, planes
 
@@ -99,7 +99,7 @@ def _eye(head: Head, shot: Shot, side: int, colour: Floats, glint: Floats) -> No
     )
 
 
-def _brow(head: Head, shot: Shot, side: int, colour: Floats, hairs: Floats) -> None:
+def _brow(head: Head, shot: Shot, side: int, colour: Floats) -> None:
     """One eyebrow: a tapered arc of short hairs."""
     p = head.person
     height = p.brow_y + shot.brow_raise
@@ -117,11 +117,11 @@ def _brow(head: Head, shot: Shot, side: int, colour: Floats, hairs: Floats) -> N
     thick = p.brow_thick * (0.75 + 0.55 * np.sin(np.pi * np.clip(clipped * 0.9 + 0.15, 0, 1))) * ramp(1.12, 0.55, along)
     across = (y - middle) / np.maximum(thick, 0.006)
     body = np.exp(-0.5 * np.abs(across) ** 2.6) * ramp(-0.06, 0.16, along) * ramp(1.06, 0.86, along)
-    opacity = np.clip(p.brow_dark * body * (0.95 + 0.28 * hairs[view]), 0, 0.97)
+    opacity = np.clip(p.brow_dark * body * (0.95 + 0.28 * head.grain[view]), 0, 0.97)
     _over(colour[:, *view], p.hair * 0.42 + 0.002, opacity)
 
 
-def _mouth(head: Head, shot: Shot, colour: Floats, glint: Floats, hairs: Floats) -> None:
+def _mouth(head: Head, shot: Shot, colour: Floats, glint: Floats) -> None:
     """Lips, and teeth where they part."""
     p, smile = head.person, shot.smile
     width = mouth_corners(p, shot)[1][0]
@@ -148,7 +148,7 @@ def _mouth(head: Head, shot: Shot, colour: Floats, glint: Floats, hairs: Floats)
     ends = ramp(1.03, 0.96, side)
     outer = ramp(-soft, soft, y - top) * ramp(1.5 * soft, -1.5 * soft, y - low) * ends
     upper_part = ramp(0.012, -0.012, y - middle)
-    streaks = 1 + 0.10 * hairs[view]
+    streaks = 1 + 0.10 * head.grain[view]
     tone = (0.95 - 0.25 * upper_part) * streaks
     tone = tone + 0.22 * bump(along, y - low, (0, -0.55 * p.lower_lip), (0.42, 0.30 * p.lower_lip))
     tone = tone - 0.20 * ramp(0.035, 0.0, low - y) * (1 - upper_part)
@@ -184,12 +184,10 @@ def paint(head: Head, shot: Shot) -> Painted:
     """Paint one expression on a copy of the bare skin."""
     colour = head.albedo.copy()
     glint = np.zeros(colour.shape[1:], np.float32)
-    rng = np.random.default_rng(head.person.texture + 1)
-    hairs = 0.6 * cloud(rng, glint.shape, (34, 158)) + 0.6 * cloud(rng, glint.shape, (110, 158))
     for side in (-1, 1):
         _eye(head, shot, side, colour, glint)
-        _brow(head, shot, side, colour, hairs)
-    _mouth(head, shot, colour, glint, hairs)
+        _brow(head, shot, side, colour)
+    _mouth(head, shot, colour, glint)
     if shot.smile > 0:
         corner = mouth_corners(head.person, shot)[0][1]
         side, edge = np.abs(head.x), head.person.nose_width * 0.62 + 0.08

@@ -72,9 +72,10 @@ def edge(person: Person, shot: Shot, u: Floats) -> Floats:
         p.hairline
         + shot.hairline_shift
         - 1.1 * p.recede * np.exp(-0.5 * ((turn - 0.55) / 0.30) ** 2)
-        - (0.2 + 1.6 * p.recede) * p.recede
+        - (0.2 + 3 * p.recede) * p.recede
     )
     line = line + 0.05 * (1 - np.cos(u)) + 0.02 * jag
+    line = line - ramp(-0.95, -1.05, line)  # bald to the crown
     if p.fringe > 0.3:
         low = -0.40 + 0.10 * np.clip(np.abs(u - parting), 0, 1) + 0.035 * wide + 0.03 * jag
         line = line + p.fringe * ramp(1.2, 0.8, turn) * (low - line)

@@ -39,6 +39,7 @@ class Head:
     hollow: Floats  # ambient light that reaches the skin, in [0, 1]
     albedo: Floats  # (3, H, W)
     gloss: Floats
+    grain: Floats  # (H, W) upright streaks, about [-1, 1], for brows and lips
 
     def point(self, x: float, y: float) -> Floats:
         """The point (3,) of the surface that is at (x, y) from the front."""
@@ -147,7 +148,6 @@ def build_head(seed: int, person: int) -> Head:
     hollow = np.clip(1 - 4.5 * np.clip(soft - 0.004, 0, None) * np.clip(np.cos(u) * 2, 0, 1), 0.35, 1)
     oily = 0.5 + 0.7 * bump(x, y, (0, -0.5), (0.35, 0.16)) + bump(x, y, (0, 0.2), (0.09, 0.3))
     gloss = oily + 0.5 * bump(np.abs(x), y, (0.42, 0.2), (0.12, 0.08))
-    return Head(
-        p, surface, x, y, u, relief, depth, normal, hollow.astype(np.float32),
-        _albedo(p, x, y, rng), gloss.astype(np.float32),
-    )  # fmt: skip
+    grain = 0.6 * cloud(rng, x.shape, (34, 158)) + 0.6 * cloud(rng, x.shape, (110, 158))
+    colour, dim, shiny = _albedo(p, x, y, rng), hollow.astype(np.float32), gloss.astype(np.float32)
+    return Head(p, surface, x, y, u, relief, depth, normal, dim, colour, shiny, grain)

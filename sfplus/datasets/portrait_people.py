@@ -171,7 +171,7 @@ def draw_person(seed: int, person: int) -> Person:
     else:
         length = float(u(0.02, 0.2)) if style < 0.88 else float(u(0.7, 1.3))
     volume = float(u(0.06, 0.17)) if length > 0.5 else float(u(0.015, 0.13))
-    recede = 0.0 if feminine else float(max(0.0, u(-0.25, 0.22) + 0.25 * age))
+    recede = 0.0 if feminine or length > 0.3 else float(max(0.0, u(-0.25, 0.22) + 0.25 * age))
     fringe = float(u(0.6, 1.0)) if rng.random() < (0.35 if feminine else 0.14) else float(u(0, 0.25))
     volume = min(volume, 0.03) if recede > 0.1 else volume
     beard = 0 if feminine else int(rng.choice(5, p=[0.46, 0.2, 0.08, 0.1, 0.16]))
@@ -257,7 +257,7 @@ def draw_shot(seed: int, person: int, photo: int, roll: float | None, yaw: float
         light=np.float32(light),
         light_colour=planes(key),
         ambient=planes(fill),
-        hair_tint=planes(np.exp(rng.normal(0, 0.48) + rng.normal(0, 0.11, 3))),
+        hair_tint=planes(np.exp(rng.normal(0, 0.48) + rng.normal(0, 0.13) * np.array([1.0, 0.15, -1.0]))),
         hairline_shift=float(rng.normal(0, 0.02)),
         parting_shift=float(rng.normal(0, 0.15)),
         volume_shift=float(u(-0.02, 0.04)),

@@ -2,8 +2,8 @@
 
 Nobody is shown: every face is computed from (seed, person, photo). A person has a lasting face (shape, skin, eyes,
 brows, nose, mouth, hair); a photo adds pose, expression, light, background, clothes and the faults of a camera. People
-differ in geometry and shading; the tint of the hair, its line and the background change from photo to photo, so that they
-are poor clues. Pixels are the same for the same arguments on one machine; another processor may round differently.
+differ in geometry and shading; the tint of the hair, its line and the background change from photo to photo, so that
+they are poor clues. Pixels are the same for the same arguments on one machine; another processor may round differently.
 """
 
 from __future__ import annotations

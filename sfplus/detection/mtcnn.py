@@ -34,8 +34,10 @@ class Detector:
     The answers for a photo do not depend on the other photos of a call, nor on their order, to the last bit on the same
     machine with the same number of threads: the networks always run on batches of one fixed size.
 
-    Coordinates: MTCNN counts pixels from 1, as MATLAB does, and so do the numbers of facenet-pytorch. Here they are
-    0-based pixel centres: facenet-pytorch's boxes and landmarks minus 1.
+    Coordinates: MTCNN counts pixels from 1, as MATLAB does, and facenet-pytorch returns those numbers. Here they are
+    0-based pixel centres: facenet-pytorch's boxes and landmarks minus 1. That this is the true offset shows on 120
+    photos of LFW: against their mirror images, facenet-pytorch's landmarks lie (1.02 +- 0.03) px too far right; against
+    the photos enlarged three times, (0.97 +- 0.07) px too far right and (1.10 +- 0.09) px too far down.
 
     Args:
         min_face: side of the smallest face to be found, pixels.
@@ -98,7 +100,7 @@ class Detector:
         pixels = 0
         for index, given in enumerate(photos):
             photo = given if isinstance(given, np.ndarray) else read_photo(Path(given))
-            if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+            if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
                 reason = f"expected uint8 RGB of shape (H, W, 3), got {photo.dtype} {photo.shape}"
                 raise PhotoError(reason, where=f"photo {index}", remedy="read it with sfplus.images.read_photo")
             if chunk and pixels + photo.size // 3 > self._chunk:
@@ -135,8 +137,8 @@ class Detector:
                     parts.append(self._search(integrals.canvas(padded, canvas), canvas, padded, scales, len(some)))
         owners, levels, boxes, scores, shifts = (torch.cat(part) for part in zip(*parts, strict=True))
         order = owners.argsort(stable=True)
-        owners, levels, boxes, scores, shifts = (t[order] for t in (owners, levels, boxes, scores, shifts))
-        keep = _suppress(boxes, scores, owners * 64 + levels, 0.5)
+        owners, levels, boxes, scores, shifts = (part[order] for part in (owners, levels, boxes, scores, shifts))
+        keep = _suppress(boxes, scores, owners * 2**20 + levels, 0.5)
         keep = keep[_suppress(boxes[keep], scores[keep], owners[keep], 0.7)]
         owners, boxes, shifts = owners[keep], boxes[keep], shifts[keep]
         return owners, _square(boxes + shifts * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2))
@@ -155,7 +157,7 @@ class Detector:
         logits = net.conv4_1(maps)
         scores = (logits[:count, 1] - logits[:count, 0]).sigmoid()  # the softmax of two
         member, y, x = ((scores >= self.thresholds[0]) & (canvas.cells[0] >= 0)).nonzero(as_tuple=True)
-        level, row, column = canvas.cells[:3, y, x]
+        level, row, column = canvas.cells[:, y, x]
         corner = torch.stack([column, row], 1).float() * STRIDE
         scale = scales[level, None]
         boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + CELL) / scale).floor()], 1)
@@ -229,7 +231,8 @@ def _suppress(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, t
     if not len(boxes):
         return groups
     exact = (boxes.double() * 2**20).round() / 2**20
-    kept: torch.Tensor = batched_nms(exact - exact.min(), scores.double(), groups, threshold)
+    _, numbers = torch.unique(groups, return_inverse=True)
+    kept: torch.Tensor = batched_nms(exact - exact.min(), scores.double(), numbers, threshold)
     return kept.sort().values
 
 

@@ -53,7 +53,7 @@ class Canvas(NamedTuple):
         corners: int64 (2, h, 2, w): rows of the photo's integral image, at the low and high edges (y, x) of the pixels.
         weight: float32 (h, w, 1): 1 / (128 * area) of that rectangle; the networks see (mean - 127.5) / 128.
         walls: rows and columns after the first convolution that must not leak into a piece of odd size.
-        cells: int64 (4, h', w'): level (-1 outside all pieces), row and column in the level, position in the level.
+        cells: int64 (3, h', w'): level (-1 outside all pieces), row and column of P-Net's cell in the level.
     """
 
     height: int
@@ -114,7 +114,7 @@ def draw(plan: Plan, index: int, height: int, width: int, device: Device) -> Can
     canvas_height, canvas_width, pieces = plan.canvases[index]
     corners = np.zeros((2, canvas_height, 2, canvas_width), np.int64)
     weight = np.zeros((canvas_height, canvas_width, 1), np.float32)
-    cells = np.full((4, (canvas_height - _EDGE) // 2, (canvas_width - _EDGE) // 2), -1, np.int64)
+    cells = np.full((3, (canvas_height - _EDGE) // 2, (canvas_width - _EDGE) // 2), -1, np.int64)
     walls = []
     for piece in pieces:
         level_height, level_width = plan.sides[piece.level]
@@ -125,9 +125,9 @@ def draw(plan: Plan, index: int, height: int, width: int, device: Device) -> Can
         weight[here[::2]] = 1 / (128 * (y[1] - y[0])[:, None, None] * (x[1] - x[0])[:, None])
         rows, columns = piece.cells
         block = cells[:, piece.y // 2 : piece.y // 2 + rows, piece.x // 2 : piece.x // 2 + columns]
-        row, column = np.arange(rows)[:, None] + piece.top // STRIDE, np.arange(columns)
-        for part, value in zip(block, (piece.level, row, column, row * level_width + column), strict=True):
-            part[:] = value
+        block[0] = piece.level
+        block[1] = np.arange(rows)[:, None] + piece.top // STRIDE
+        block[2] = np.arange(columns)
         beyond_y, beyond_x = piece.y + piece.height - 2, piece.x + piece.width - 2
         if piece.height % 2:
             walls.append(np.s_[beyond_y : beyond_y + 1, piece.x : beyond_x + 1])
@@ -157,22 +157,24 @@ class Integrals:
         sums = np.empty((starts[-1], 3), np.int32)
         for photo, start, end in zip(photos, starts[:-1], starts[1:], strict=True):
             # 32 bits wrap around in large photos, but differences of fewer than 2^23 pixels come out right again.
-            cv2.integral(photo, sums[start:end].reshape(photo.shape[0] + 1, -1, 3), sdepth=cv2.CV_32S)
+            cv2.integral(
+                np.ascontiguousarray(photo), sums[start:end].reshape(photo.shape[0] + 1, -1, 3), sdepth=cv2.CV_32S
+            )
         self._sums = device.put(torch.from_numpy(sums))
         self._starts = device.put(torch.from_numpy(starts[:-1]))
         self._sizes = device.put(torch.from_numpy(sizes))
 
     def canvas(self, owners: torch.Tensor, canvas: Canvas) -> torch.Tensor:
         """Draw a canvas for each of some photos of its size: float32 (B, 3, h, w), channels last."""
-        corners = canvas.corners + self._starts[owners, None, None, None, None]
-        return self._means(corners, canvas.weight).permute(0, 3, 1, 2)
+        return self._means(canvas.corners + self._starts[owners, None, None, None, None], canvas.weight)
 
     def _means(self, corners: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Corners (N, 2, H, 2, W): rows of the sums, low and high in y and x; weights (N, H, W, 1)."""
+        """Corners (N, 2, H, 2, W): rows of the sums, low and high in y and x; weights (N, H, W, 1) or (H, W, 1)."""
         sums = self._sums.index_select(0, corners.flatten()).view(*corners.shape, 3)
         sums = sums[:, 1] - sums[:, 0]
         sums = sums[:, :, 1] - sums[:, :, 0]
-        return (sums * weight).sub_(127.5 / 128)
+        seen: torch.Tensor = (sums * weight).sub_(127.5 / 128)
+        return seen.permute(0, 3, 1, 2)
 
     def clip(self, owners: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """What of each box lies in its photo: int64 (N, 4), left, top, right, bottom; the last two are exclusive."""
@@ -190,7 +192,7 @@ class Integrals:
         rows = self._starts[owners, None, None] + y * (self._sizes[owners, 1, None, None] + 1)
         counts = (edges[:, :, 1] - edges[:, :, 0]).float()
         weight = 1 / (128 * counts[:, 1, :, None, None] * counts[:, 0, None, :, None])
-        return self._means(rows[:, :, :, None, None] + x[:, None, None], weight).permute(0, 3, 1, 2)
+        return self._means(rows[:, :, :, None, None] + x[:, None, None], weight)
 
 
 class Pyramid:

@@ -54,7 +54,7 @@ def class_energy(weight: Tensor, labels: Tensor, power: float) -> Tensor:
         raise ValueError(f"the power of an energy is 0 or more, not {power}")
     with torch.autocast(weight.device.type, enabled=False):
         unit = F.normalize(weight.to(torch.promote_types(weight.dtype, torch.float32)), dim=1)
-        anchors, counts = torch.unique(labels, return_counts=True)  # type: ignore[no-untyped-call]
+        anchors, counts = torch.unique(labels, return_counts=True)
         squared = (2 - 2 * (unit[anchors] @ unit.T)).clamp_min(SMALLEST_SQUARED_CHORD)
         pairs = riesz_kernel(squared, power).scatter(1, anchors[:, None], 0.0)
         total: Tensor = (pairs.sum(1) * counts).sum()

@@ -64,10 +64,12 @@ def fit(
 
     Returns:
         `steps`, `seconds` of this call, and `loss` (cross-entropy of the head's logits) and `accuracy` (without
-        margin, on training batches) averaged over the logged rows of the last tenth of the run.
+        margin, on training batches) averaged over the logged rows of the last tenth of the run; nan in processes
+        other than the first.
 
     Raises:
-        TrainingError: the loss is not finite, or the checkpoint was made with other settings or crops.
+        TrainingError: the loss or a weight is not finite (looked at when a row or a checkpoint is due), or the
+            checkpoint was made with other settings or crops.
         UsageError: the batch cannot be divided among the processes.
         DatasetError: a label is beyond the head's classes, or a crop has another size than the others.
         PhotoError: a crop cannot be decoded.
@@ -93,7 +95,7 @@ def fit(
     done = load_checkpoint(folder, _digest(settings, crops), objective, optimizer)
     history = History(folder, done) if accelerator.is_main_process else None
     try:
-        with torch.backends.cudnn.flags(deterministic=True):
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True):
             run = _Run(accelerator, objective, optimizer, crops, settings, folder, device, history, on_step)
             run.steps(done)
     finally:
@@ -151,7 +153,8 @@ class _Run:
         self.crops, self.settings, self.folder, self.device = crops, settings, folder, device
         self.history, self.on_step = history, on_step
         self.digest = _digest(settings, crops)
-        self.saved = self.clock = 0.0
+        self.saved = self.logged = 0
+        self.clock = 0.0
         self.warned = False
 
     def steps(self, done: int) -> None:
@@ -194,30 +197,39 @@ class _Run:
             return crops, labels
 
         with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(load, first)
+            coming = [pool.submit(load, first)] if first <= settings.max_iter else []
             for step in range(first, settings.max_iter + 1):
-                crops, labels = coming.result()
-                coming = pool.submit(load, step + 1)
+                crops, labels = coming.pop().result()
+                if step < settings.max_iter:
+                    coming.append(pool.submit(load, step + 1))
                 yield step, crops, labels
 
     def _rate(self, step: int) -> float:
         return learning_rate(step, self.settings.base_lr, self.settings.steps, self.settings.lr_gamma)
 
     def _save(self, step: int) -> None:
-        if self.accelerator.is_main_process and self.saved != step:
-            save_checkpoint(self.folder, step, self.digest, self.objective, self.optimizer)
-            self.saved = step
+        if not self.accelerator.is_main_process or self.saved == step:
+            return
+        if not all(p.isfinite().all() for p in self.objective.parameters()):
+            raise self._diverged(step, "the weights are not finite")
+        save_checkpoint(self.folder, step, self.digest, self.objective, self.optimizer)
+        self.saved = step
+
+    def _diverged(self, step: int, what: str) -> TrainingError:
+        return TrainingError(
+            f"{what} at step {step} (lambda {self._lambda():.4g}, learning rate {self._rate(step):.4g})",
+            where=self.folder,
+            remedy="use a smaller base_lr, start from a model trained with a smaller m, or a larger lambda_min",
+        )
+
+    def _lambda(self) -> float:
+        value: Any = self.objective.head.current_lambda
+        return float(value)
 
     def _log(self, step: int, measured: Tensor) -> dict[str, Any]:
         loss, energy, accuracy, length = self.accelerator.reduce(measured, "mean").tolist()
-        relax = self.objective.head.current_lambda
-        rate = self._rate(step)
         if not (math.isfinite(loss) and math.isfinite(energy)):
-            raise TrainingError(
-                f"the loss is {loss} at step {step} (lambda {relax:.4g}, learning rate {rate:.4g})",
-                where=self.folder,
-                remedy="use a smaller base_lr, start from a model trained with a smaller m, or a larger lambda_min",
-            )
+            raise self._diverged(step, f"the loss is {loss}")
         now = time.perf_counter()
         speed = (step - self.logged) * self.settings.batch_size / (now - self.clock)
         self.clock, self.logged = now, step
@@ -226,8 +238,8 @@ class _Run:
             "epoch": step * self.settings.batch_size / len(self.crops),
             "loss": loss,
             "accuracy": accuracy,
-            "lambda": relax,
-            "lr": rate,
+            "lambda": self._lambda(),
+            "lr": self._rate(step),
             "energy": energy if self.settings.energy is not None else None,
             "feature_length": length,
         }

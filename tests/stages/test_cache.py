@@ -122,7 +122,8 @@ def test_two_runs_at_once_make_one_artefact_and_one_says_that_it_waits(run: Run,
 def test_a_lock_dies_with_its_process(run: Run) -> None:
     folder = run.artefact_folder("x", "f" * 64)
     folder.parent.mkdir(parents=True)
-    code = f"import filelock as f, time; l = f.FileLock({str(folder) + '.lock'!r}); l.acquire(); print(1, flush=True); time.sleep(60)"
+    name = f"{folder}.lock"
+    code = f"import filelock as f, time; k = f.FileLock({name!r}); k.acquire(); print(1, flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -1,58 +1,15 @@
-"""A tiny training run: six made-up people, eight crops each, a small network."""
+"""Fixtures of the tiny training run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
+from tiny import SETTINGS, State, Train, run, write_crops
 
 from sfplus.datasets.crops import CropDataset
-from sfplus.device import choose_device
-from sfplus.hypersphere import ASoftmax
-from sfplus.networks import create
-from sfplus.training.loop import fit
-from sfplus.training.settings import EnergySettings, HeadSettings, TrainingSettings
-
-PEOPLE, CROPS = 6, 8
-SETTINGS = TrainingSettings(
-    network="sphereface4",
-    feature_size=32,
-    width=0.125,
-    head=HeadSettings(gamma=1.0, lambda_min=2.0),
-    energy=EnergySettings(power=2, weight=0.5),
-    base_lr=0.01,
-    steps=(12,),
-    max_iter=20,
-    batch_size=10,
-    checkpoint_every=6,
-    log_every=4,
-)
-
-
-def tiny_model(settings: TrainingSettings) -> tuple[torch.nn.Module, ASoftmax]:
-    torch.manual_seed(settings.seed)
-    network = create(settings.network, feature_size=settings.feature_size, width=settings.width)
-    return network, ASoftmax(settings.feature_size, PEOPLE, **settings.head.model_dump(exclude={"name"}))
-
-
-def write_crops(folder: Path) -> CropDataset:
-    rng = np.random.default_rng(0)
-    paths, labels = [], []
-    for person in range(PEOPLE):
-        looks = rng.integers(0, 256, (14, 12, 3))
-        for number in range(CROPS):
-            pixels = np.clip(looks + rng.integers(-40, 41, looks.shape), 0, 255).astype(np.uint8)
-            path = folder / f"person {person}" / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).resize((96, 112)).save(path)
-            paths.append(path)
-            labels.append(person)
-    return CropDataset(paths, labels, 112, 96)
+from sfplus.training.settings import TrainingSettings
 
 
 @pytest.fixture(scope="session")
@@ -60,28 +17,18 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> CropDataset:
     return write_crops(tmp_path_factory.mktemp("crops"))
 
 
-Train = Callable[..., tuple[dict[str, torch.Tensor], dict[str, float]]]
-
-
 @pytest.fixture
 def train(crops: CropDataset) -> Train:
     """Call with a folder and changed settings: the state after training, and the summary."""
 
-    def run(folder: Path, on_step: Any = None, **changes: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-        settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), **changes})
-        network, head = tiny_model(settings)
-        summary = fit(network, head, crops, settings, folder, choose_device("cpu"), on_step)
-        state = {f"network.{k}": v for k, v in network.state_dict().items()}
-        return state | {f"head.{k}": v for k, v in head.state_dict().items()}, summary
+    def call(folder: Path, on_step: Any = None, **changes: Any) -> tuple[State, dict[str, float]]:
+        return run(crops, folder, TrainingSettings.model_validate({**SETTINGS.model_dump(), **changes}), on_step)
 
-    return run
+    return call
 
 
 @pytest.fixture(scope="session")
-def undisturbed(crops: CropDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], Path]:
+def undisturbed(crops: CropDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[State, Path]:
     """The state and the folder of a run of `SETTINGS` that nobody disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    network, head = tiny_model(SETTINGS)
-    fit(network, head, crops, SETTINGS, folder, choose_device("cpu"))
-    state = {f"network.{k}": v for k, v in network.state_dict().items()}
-    return state | {f"head.{k}": v for k, v in head.state_dict().items()}, folder
+    return run(crops, folder, SETTINGS)[0], folder

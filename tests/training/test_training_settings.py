@@ -17,7 +17,7 @@ def test_defaults_are_those_of_the_sphereface_solver() -> None:
         "network": "sphereface20",
         "feature_size": 512,
         "width": 1.0,
-        "head": dict(name="asoftmax", m=4, base=1000, gamma=0.12, power=1, lambda_min=5, iteration=0),
+        "head": {"name": "asoftmax", "m": 4, "base": 1000, "gamma": 0.12, "power": 1, "lambda_min": 5, "iteration": 0},
         "energy": None,
         "base_lr": 0.1,
         "steps": (16000, 24000, 28000),

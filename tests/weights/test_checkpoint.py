@@ -213,7 +213,10 @@ def test_other_paths_say_what_to_do(tmp_path: Path, name: str, words: str) -> No
 
 def test_copy_by_name_takes_what_fits() -> None:
     torch.manual_seed(0)
-    small, large = create("sphereface10", feature_size=8, width=0.125), create("sphereface20", feature_size=9, width=0.125)
+    small, large = (
+        create("sphereface10", feature_size=8, width=0.125),
+        create("sphereface20", feature_size=9, width=0.125),
+    )
     source = small.state_dict() | {"fc6.weight": torch.zeros(3)}
     before = {name: tensor.clone() for name, tensor in large.state_dict().items()}
     report = copy_by_name(source, large)

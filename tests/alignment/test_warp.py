@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import map_coordinates
+from skimage import data
+
+from sfplus.alignment import TEMPLATES, Template, align, centre_crop, fit_similarity, warp
+from sfplus.errors import PhotoError, UsageError
+from sfplus.images import list_photos, read_photo
+
+PHOTO = data.astronaut()
+# Eyes, nose and mouth corners of the astronaut, read off by eye, counted from 1.
+LANDMARKS = np.array([[203.0, 103], [246, 107], [225, 132], [203, 146], [238, 150]])
+
+
+def sampled(photo: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bilinear with black outside, coordinates counted from 0."""
+    channels = [map_coordinates(photo[:, :, c].astype(float), [y, x], order=1, mode="grid-constant") for c in range(3)]
+    return np.stack(channels, 2)
+
+
+def matlab_crop(photo: np.ndarray, landmarks: np.ndarray, tilt: float = 0) -> np.ndarray:
+    """face_align_demo.m as written: cp2tform and imtransform, all coordinates counted from 1."""
+    template = np.array(
+        [[30.2946, 51.6963], [65.5318, 51.5014], [48.0252, 71.7366], [33.5493, 92.3655], [62.7299, 92.2041]]
+    )
+    x, y = template.T
+    system = np.vstack([np.stack([x, -y, 1 + 0 * x, 0 * x], 1), np.stack([y, x, 0 * x, 1 + 0 * x], 1)])
+    a, b, c, d = np.linalg.lstsq(system, landmarks.T.ravel(), rcond=None)[0]
+    v, u = np.mgrid[1:113, 1:97]
+    return sampled(photo, a * u - b * v + c - 1, b * u + a * v + d - 1)
+
+
+@pytest.mark.parametrize("roll", [0, 0.7, -2.5])
+@pytest.mark.parametrize("shift", [0, 150])
+def test_align_gives_the_crop_of_the_matlab_code(roll: float, shift: float) -> None:
+    turn = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
+    landmarks = (LANDMARKS - 225) @ turn.T * 1.5 + 225 + shift
+    crop = align(PHOTO, landmarks - 1)
+    assert crop.shape == (112, 96, 3)
+    assert crop.dtype == np.uint8
+    difference = abs(crop - matlab_crop(PHOTO, landmarks))
+    assert difference.mean() < 0.6  # OpenCV rounds positions to 1/32 pixel
+    moved = abs(crop - matlab_crop(PHOTO, landmarks + 0.25))
+    assert moved.mean() > 2 * difference.mean()
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+@pytest.mark.parametrize("fit", ["image", "template"])
+def test_landmarks_land_on_the_template(template: Template, fit: str) -> None:
+    """White dots where the template, moved into the photo, has its points: they come out at the template's points."""
+    photo = np.zeros((400, 300, 3), np.uint8)
+    landmarks = np.rint(template.points * 2 @ np.array([[0.8, 0.6], [-0.6, 0.8]]) + [150, 60]).astype(int)
+    for x, y in landmarks:
+        photo[y - 2 : y + 3, x - 2 : x + 3] = 255
+    crop = align(photo, landmarks, template, fit).mean(2)
+    rows, columns = np.mgrid[: template.height, : template.width]
+    for x, y in template.points:
+        near = np.where((abs(columns - x) < 5) & (abs(rows - y) < 5), crop, 0)
+        centre = (near * columns).sum() / near.sum(), (near * rows).sum() / near.sum()
+        np.testing.assert_allclose(centre, (x, y), atol=0.35)
+
+
+def test_identity_shift_and_black_border() -> None:
+    small = Template("small", 6, 4, np.arange(10.0).reshape(5, 2), "a test")
+    assert np.array_equal(warp(PHOTO, [[1, 0, 0], [0, 1, 0]], small), PHOTO[:4, :6])
+    assert np.array_equal(warp(PHOTO, [[1, 0, -100], [0, 1, -50]], small), PHOTO[50:54, 100:106])
+    crop = warp(PHOTO, [[1, 0, 3], [0, 1, 2]], small)
+    assert np.array_equal(crop[2:, 3:], PHOTO[:2, :3])
+    assert not crop[:2].any()
+    assert not crop[:, :3].any()
+
+
+def test_the_arcface_crop_holds_the_sphereface_crop() -> None:
+    """Their points differ by 8 pixels in x, and by the one that MATLAB counts more."""
+    arcface, sphereface = align(PHOTO, LANDMARKS, "arcface-112x112"), align(PHOTO, LANDMARKS)
+    difference = abs(arcface[1:, 9:105].astype(int) - sphereface[:-1])
+    assert difference.mean() < 0.6
+
+
+def test_photos_longer_than_opencv_allows() -> None:
+    wide = np.zeros((130, 40_000, 3), np.uint8)
+    wide[:, 35_000 : 35_000 + 300] = PHOTO[60:190, 100:400]
+    moved = LANDMARKS - 1 + [35_000 - 100, -60]
+    np.testing.assert_array_equal(
+        align(wide, moved), align(np.ascontiguousarray(wide[:, 34_000:]), moved - [34_000, 0])
+    )
+    assert not warp(wide, [[1, 0, 500], [0, 1, 500]]).any()
+
+
+def test_tiny_photos() -> None:
+    for shape in ((1, 1), (1, 300), (300, 1), (5, 4)):
+        photo = np.full((*shape, 3), 200, np.uint8)
+        assert centre_crop(photo).shape == (112, 96, 3)
+        assert align(photo, LANDMARKS).shape == (112, 96, 3)
+    assert centre_crop(np.full((1, 1, 3), 200, np.uint8))[56, 48].tolist() == [200] * 3
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_centre_crop_takes_the_middle_of_any_photo(template: Template) -> None:
+    rows, columns = np.mgrid[:250, :250].astype(np.uint8)
+    crop = centre_crop(np.stack([rows, columns, 0 * rows], 2), template)
+    top, bottom, left, right = crop[0, 0, 0], crop[-1, 0, 0], crop[0, 0, 1], crop[0, -1, 1]
+    assert bottom - top == pytest.approx(130, abs=3)  # 0.52 of the side
+    assert (right - left) / (bottom - top) == pytest.approx(template.width / template.height, abs=0.02)
+    assert (int(top) + bottom) / 2 == pytest.approx(124.5 - 7.5, abs=1)
+    assert (int(left) + right) / 2 == pytest.approx(124.5, abs=1)
+    side = np.zeros((250, 500, 3), np.uint8)
+    side[:, 125:375, 0], side[:, 125:375, 1] = rows, columns
+    assert np.array_equal(centre_crop(side, template)[..., :2], crop[..., :2])
+
+
+@pytest.mark.parametrize(
+    ("photo", "matrix", "reason"),
+    [
+        (PHOTO.astype(float), np.eye(2, 3), "uint8"),
+        (PHOTO[:, :, 0], np.eye(2, 3), "uint8"),
+        (PHOTO[:0], np.eye(2, 3), "uint8"),
+        (PHOTO, np.eye(3), r"\(2, 3\)"),
+        (PHOTO, np.zeros((2, 3)), "no inverse"),
+        (PHOTO, np.full((2, 3), np.nan), "no inverse"),
+    ],
+)
+def test_wrong_arguments(photo: np.ndarray, matrix: np.ndarray, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        warp(photo, matrix)
+
+
+def test_align_refuses_what_is_not_one_face() -> None:
+    with pytest.raises(UsageError, match=r"\(5, 2\)"):
+        align(PHOTO, LANDMARKS[None])
+    with pytest.raises(PhotoError, match="one point"):
+        align(PHOTO, LANDMARKS * 0)
+
+
+@pytest.mark.slow
+def test_centre_crop_covers_what_aligned_crops_of_lfw_cover(shared_data: Path) -> None:
+    from sfplus.detection import Detector, choose
+
+    root = shared_data / "lfw" / "photos"
+    found = Detector(device="cpu").detect([root / name for name in list_photos(root)[::130]])
+    chosen = [faces.landmarks[choice.index] for faces in found if (choice := choose(faces, 250, 250))]
+    matrices = fit_similarity(np.stack(chosen), "sphereface-112x96")
+    middles = np.linalg.solve(matrices[:, :, :2], [[47.5], [55.5]] - matrices[:, :, 2:])[:, :, 0]
+    assert np.median(112 / np.linalg.norm(matrices[:, :, 0], axis=1)) == pytest.approx(0.52 * 250, abs=3)
+    np.testing.assert_allclose(np.median(middles, 0), [124.5, 124.5 - 7.5], atol=2)
+    assert read_photo(root / list_photos(root)[0]).shape == (250, 250, 3)

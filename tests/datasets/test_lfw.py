@@ -1,0 +1,88 @@
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+import requests
+
+from sfplus.datasets import lfw
+from sfplus.datasets.folders import identities
+from sfplus.errors import DatasetError
+
+
+def archive(tmp_path: Path, *members: tuple[str, bytes | str]) -> Path:
+    """A tar: bytes become files, text becomes links."""
+    path = tmp_path / "a.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, what in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(what, bytes):
+                info.size = len(what)
+                tar.addfile(info, io.BytesIO(what))
+            else:
+                info.type, info.linkname = tarfile.SYMTYPE, what
+                tar.addfile(info)
+    return path
+
+
+def test_unpacks_below_the_folder_without_the_top(tmp_path: Path) -> None:
+    path = archive(tmp_path, ("lfw/A/A_0001.jpg", b"1"), ("lfw/B/B_0001.jpg", b"22"))
+    assert lfw.unpack(path, tmp_path / "out") == 2
+    assert (tmp_path / "out/B/B_0001.jpg").read_bytes() == b"22"
+
+
+@pytest.mark.parametrize(
+    "member",
+    [("lfw/../../evil.jpg", b"x"), ("/etc/evil.jpg", b"x"), ("lfw/A/link.jpg", "/etc/passwd"), ("top.jpg", b"x")],
+)
+def test_members_that_would_leave_the_folder_are_refused(tmp_path: Path, member: tuple[str, bytes | str]) -> None:
+    with pytest.raises(DatasetError, match="no plain file inside it"):
+        lfw.unpack(archive(tmp_path, member), tmp_path / "out")
+    assert not list(tmp_path.rglob("*.jpg"))
+
+
+def test_a_cut_archive(tmp_path: Path) -> None:
+    path = archive(tmp_path, ("lfw/A/A_0001.jpg", bytes(range(256)) * 400))
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(DatasetError, match="no readable archive"):
+        lfw.unpack(path, tmp_path / "out")
+
+
+def test_without_a_network_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise requests.ConnectionError("no route")
+
+    monkeypatch.setattr("pooch.retrieve", offline)
+    with pytest.raises(DatasetError, match="make lfw LFW=path"):
+        lfw.fetch_lfw(tmp_path / "lfw")
+
+
+def test_a_download_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pooch itself compares the hash: served from a local file in place of the network."""
+    (tmp_path / "served").write_bytes(b"<html>quota exceeded</html>")
+
+    def served(url: str, output: str, pooch: object, **_: object) -> None:
+        Path(output).write_bytes((tmp_path / "served").read_bytes())
+
+    monkeypatch.setattr("pooch.core.choose_downloader", lambda *_, **__: served)
+    with pytest.raises(DatasetError, match="SHA-256 differs"):
+        lfw.fetch_lfw(tmp_path / "lfw")
+    assert not (tmp_path / "lfw/pairs.txt").exists()
+
+
+def test_people_are_numbered_in_sorted_order() -> None:
+    people, labels, names = identities(["b/2.jpg", "a/1.jpg", "c/1.jpg", "b/1.jpg"], exclude=["c", "unknown"])
+    assert people == ["a", "b"] and labels == [0, 1, 1] and names == ["a/1.jpg", "b/1.jpg", "b/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("photos", "says"),
+    [
+        (["1.jpg", "a/1.jpg"], "in no person's folder"),
+        (["a/1.jpg", "a/2.jpg"], "1 person to tell apart"),
+        ([], "0 person"),
+    ],
+)
+def test_sets_that_cannot_be_trained_on(photos: list[str], says: str) -> None:
+    with pytest.raises(DatasetError, match=says):
+        identities(photos)

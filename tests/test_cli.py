@@ -1,0 +1,131 @@
+"""The command line as a user meets it: help, misuse, recipes, status."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from sfplus import cli
+
+COMMANDS = [
+    "run", "train", "finetune", "status", "detect", "align", "embed", "verify", "compare", "sample", "export", "lfw",
+    "doctor", "recipes",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(command: str, sfplus: Callable) -> None:  # type: ignore[type-arg]
+    answer = sfplus(command, "--help")
+    assert answer.code == 0 and "Usage" in answer.out
+    assert command == "recipes" or "Example: sfplus" in answer.out
+
+
+def test_help_imports_neither_torch_nor_numpy_and_answers_at_once() -> None:
+    code = (
+        "import sys\nsys.argv = ['sfplus', '--help']\nfrom sfplus.cli import main\n"
+        "try: main()\nfinally: print(sorted({'torch', 'numpy', 'pydantic', 'cv2'} & set(sys.modules)))"
+    )
+    clock = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("[]") and "doctor" in done.stdout and time.monotonic() - clock < 5
+
+
+def test_importing_sfplus_imports_no_torch() -> None:
+    code = "import sys, sfplus; assert 'torch' not in sys.modules; sfplus.Detector; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_version(sfplus: Callable) -> None:  # type: ignore[type-arg]
+    assert sfplus("--version").out.startswith("sfplus 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nope"], "No such command"),
+        (["run"], "Missing argument"),
+        (["run", "demo", "--nope"], "No such option"),
+        (["run", "dmo"], "did you mean 'demo'?"),
+        (["run", "demo", "--until", "fly"], "this recipe has no stage 'fly'; its stages: sample, detect"),
+        (["run", "demo", "train.netwrk=x"], "train.netwrk=x: unknown key 'train.netwrk'; did you mean 'network'?"),
+        (["run", "demo", "--device", "gpu"], "no device is called 'gpu'; use auto, cpu, cuda or cuda:N"),
+        (["recipes", "check", "nowhere.yaml"], "there is no such recipe file"),
+        (["align", "a", "a/b"], "OUT and IN lie in one another"),
+        (["align", "a", "b", "--template", "x"], "there is no template 'x'"),
+        (["embed", ".", "../out", "--model", "nope"], "there is no model 'nope'"),
+        (["align", "nowhere", "out"], "nowhere: there is nothing at this path"),
+        (["verify", ".", "nowhere.txt", "--model", "."], "nowhere.txt: there is nothing at this path"),
+        (["sample", "x", "--people", "0"], "--people"),
+    ],
+)
+def test_misuse_is_one_line_and_exit_code_2(
+    words: list[str], says: str, sfplus: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[type-arg]
+    monkeypatch.chdir(tmp_path)
+    answer = sfplus(*words)
+    assert answer.code == 2 and says in answer.err, answer
+    assert "Traceback" not in answer.err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_recipe_that_asks_for_a_missing_gpu_starts_nothing(tiny: Path, sfplus: Callable, tmp_path: Path) -> None:  # type: ignore[type-arg]
+    answer = sfplus("run", tiny, "--device", "cuda", "--workspace", tmp_path / "data")
+    assert answer.code == 2 and "'cuda' was asked for, this machine has no GPU" in answer.err
+    assert not (tmp_path / "data").exists()
+
+
+def test_recipes(sfplus: Callable) -> None:  # type: ignore[type-arg]
+    assert "demo " in sfplus("recipes", "list").out and "sphereface-plus-m4" in sfplus("recipes", "list").out
+    assert sfplus("recipes", "show", "demo").out == Path("pipelines/demo.yaml").read_text()
+    answer = sfplus("recipes", "check", "demo")
+    assert answer.code == 0 and "sample -> detect/train" in answer.out
+
+
+def test_status_of_a_recipe_that_was_never_run(tiny: Path, sfplus: Callable, tmp_path: Path) -> None:  # type: ignore[type-arg]
+    lines = sfplus("status", tiny, "--workspace", tmp_path / "data").out.splitlines()
+    assert lines[0].split() == ["sample", "missing"] and len(lines) == 12
+
+
+def test_doctor_finds_the_packages_and_what_is_wrong(
+    sfplus: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:  # type: ignore[type-arg]
+    answer = sfplus("doctor", "--workspace", tmp_path)
+    assert answer.code == 0 and f"torch            {torch.__version__.split('+')[0]}" in answer.out
+    assert "P-, R- and O-Net load" in answer.out and "wrong" not in answer.out
+    monkeypatch.setitem(sys.modules, "facenet_pytorch.models.mtcnn", None)
+    answer = sfplus("doctor", "--workspace", tmp_path)
+    assert answer.code == 1 and "pip install --no-deps facenet-pytorch" in answer.out
+
+
+def test_disk_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device", "data/x")
+
+    monkeypatch.setattr(cli, "app", lambda **_: full())
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    assert (
+        capsys.readouterr().err
+        == "sfplus: data/x: No space left on device; free some space; the same command goes on from here\n"
+    )
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", lambda **_: stop())
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 130 and "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main()

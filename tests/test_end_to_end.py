@@ -1,0 +1,138 @@
+"""The whole chain on drawn faces: its result, a second run, kill -9 in every stage, Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from sfplus.stages.inputs import file_digest, walk
+
+STAGES = ["sample", "detect", "align", "train", "finetune", "embed", "verify", "report"]
+
+
+def contents(workspace: Path) -> dict[str, str]:
+    """Content digest of each step; the report holds dates and seconds and is left out."""
+    found = {}
+    for step, identity in json.loads((workspace / "runs/tiny/run.json").read_text()).items():
+        for manifest in (workspace / "cache" / identity["stage"]).glob("*/manifest.json"):
+            facts = json.loads(manifest.read_text())
+            if {k: facts[k] for k in ("settings", "inputs", "version")} == {
+                k: identity[k] for k in ("settings", "inputs", "version")
+            }:
+                found[step] = facts["content"]
+    found.pop("report")
+    return found
+
+
+def test_the_whole_chain(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:  # type: ignore[type-arg]
+    answer = sfplus("run", tiny, "--workspace", tmp_path / "data", "--device", "cpu")
+    assert answer.code == 0, answer.err
+    assert "device: cpu" in answer.err and answer.err.count("done") == 12
+    assert (
+        "verify/train: " in answer.out
+        and "verify/finetune: " in answer.out
+        and "(sphereface protocol, 16 pairs)" in answer.out
+    )
+
+    report = tmp_path / "data/runs/tiny/report.html"
+    assert answer.out.splitlines()[-1] == f"report: {report}"
+    page = report.read_text()
+    HTMLParser().feed(page)
+    assert "These are drawn faces" in page and "SphereFace+" in page and "astronaut" in page and "sfplus run" in page
+    facts = json.loads((tmp_path / "data/runs/tiny/report.json").read_text())
+    assert list(facts["results"]) == ["SphereFace", "SphereFace+"]
+    assert all(len(result["accuracy"]) == 2 for result in facts["results"].values())
+    assert {row["stage"] for row in facts["stages"]} >= {"detect", "align", "train", "finetune", "verify/train"}
+    assert set(facts["histories"]) == {"SphereFace", "SphereFace+"}
+
+    for identity in json.loads((tmp_path / "data/runs/tiny/run.json").read_text()).values():
+        assert identity["stage"] in STAGES
+    for folder in (tmp_path / "data/cache/train").glob("*/"):
+        names = set(walk(folder))
+        assert {"model.safetensors", "config.json", "head.safetensors", "history.jsonl", "manifest.json"} <= names
+        assert not any("checkpoint" in name for name in names)
+
+    clock = time.monotonic()
+    again = sfplus("run", tiny, "--workspace", tmp_path / "data", "--device", "cpu")
+    assert again.err.count("fresh") == 12 and "done" not in again.err and time.monotonic() - clock < 2
+    assert again.out == answer.out
+
+    until = sfplus("run", tiny, "finetune.energy.weight=0", "--until", "finetune", "--workspace", tmp_path / "data")
+    assert until.err.count("fresh") == 4 and until.err.count("done") == 1
+    status = sfplus("status", tiny, "finetune.energy.weight=0.5", "--workspace", tmp_path / "data").out
+    assert "train              fresh" in status and "stale    energy.weight: 0.0 -> 0.5" in status
+
+
+def test_a_model_of_ones_own_is_exported_and_compared(
+    tiny: Path, tmp_path: Path, drawn: Path, sfplus: Callable
+) -> None:  # type: ignore[type-arg]
+    assert sfplus("export", tiny, tmp_path / "model", "--workspace", tmp_path / "data").code == 0
+    assert {"model.safetensors", "config.json", "mean.safetensors"} <= set(walk(tmp_path / "model"))
+    about = json.loads((tmp_path / "model/config.json").read_text())["verification"]
+    assert about["protocol"] == "sphereface" and -1 <= about["threshold"] <= 1
+    one, two = sorted(drawn.glob("*/*.jpg"))[:2]
+    answer = sfplus("compare", one, two, "--model", tmp_path / "model")
+    assert answer.code == 0 and "decided at" in answer.out
+
+
+def command(tiny: Path, workspace: Path) -> list[str]:
+    code = "from sfplus.cli import main; main()"
+    return [sys.executable, "-c", code, "run", str(tiny), "--workspace", str(workspace), "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    from conftest import TINY
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.yaml").write_text(TINY)
+    subprocess.run(command(folder / "tiny.yaml", folder / "data"), check=True, capture_output=True)
+    return contents(folder / "data")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_kill_9_in_each_stage_then_the_same_artefacts(
+    stage: str, tiny: Path, tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    workspace = tmp_path / "data"
+    process = subprocess.Popen(command(tiny, workspace), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((workspace / "cache" / stage).glob("*.partial")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+    if stage in ("detect", "train", "finetune"):
+        time.sleep(0.7)  # somewhere in the middle
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, f"{stage} was over before it could be killed"
+    done = subprocess.run(command(tiny, workspace), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert contents(workspace) == undisturbed
+    assert not list((workspace / "cache").glob("*/*.partial"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_with_one_line_and_goes_on(tiny: Path, tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    workspace = tmp_path / "data"
+    process = subprocess.Popen(command(tiny, workspace), stderr=subprocess.PIPE, text=True, env={**os.environ})
+    while not list((workspace / "cache/train").glob("*.partial")):
+        time.sleep(0.001)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "the same command goes on from here" in err and "Traceback" not in err
+    done = subprocess.run(command(tiny, workspace), capture_output=True, text=True, check=True)
+    assert "going on where an interrupted run stopped" in done.stderr
+    assert contents(workspace) == undisturbed
+
+
+def test_digest_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_digest(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

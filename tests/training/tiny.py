@@ -1,0 +1,65 @@
+"""A tiny training run: six made-up people, eight crops each, a small network; for tests and their subprocesses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sfplus.datasets.crops import CropDataset
+from sfplus.device import choose_device
+from sfplus.hypersphere import ASoftmax
+from sfplus.networks import create
+from sfplus.training.loop import OnStep, fit
+from sfplus.training.settings import EnergySettings, HeadSettings, TrainingSettings
+
+State = dict[str, torch.Tensor]
+Train = Callable[..., tuple[State, dict[str, float]]]
+
+PEOPLE, CROPS = 6, 8
+SETTINGS = TrainingSettings(
+    network="sphereface4",
+    feature_size=32,
+    width=0.125,
+    head=HeadSettings(gamma=1.0, lambda_min=2.0),
+    energy=EnergySettings(power=2, weight=0.5),
+    base_lr=0.01,
+    steps=(12,),
+    max_iter=20,
+    batch_size=10,
+    checkpoint_every=6,
+    log_every=4,
+)
+
+
+def tiny_model(settings: TrainingSettings) -> tuple[torch.nn.Module, ASoftmax]:
+    torch.manual_seed(settings.seed)
+    network = create(settings.network, feature_size=settings.feature_size, width=settings.width)
+    return network, ASoftmax(settings.feature_size, PEOPLE, **settings.head.model_dump(exclude={"name"}))
+
+
+def write_crops(folder: Path) -> CropDataset:
+    rng = np.random.default_rng(0)
+    paths, labels = [], []
+    for person in range(PEOPLE):
+        looks = rng.integers(0, 256, (14, 12, 3))
+        for number in range(CROPS):
+            pixels = np.clip(looks + rng.integers(-40, 41, looks.shape), 0, 255).astype(np.uint8)
+            path = folder / f"person {person}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).resize((96, 112)).save(path)
+            paths.append(path)
+            labels.append(person)
+    return CropDataset(paths, labels, 112, 96)
+
+
+def run(
+    crops: CropDataset, folder: Path, settings: TrainingSettings, on_step: OnStep | None = None
+) -> tuple[State, dict[str, float]]:
+    """Train the tiny model: its state, and the summary."""
+    network, head = tiny_model(settings)
+    summary = fit(network, head, crops, settings, folder, choose_device("cpu"), on_step)
+    return torch.nn.ModuleDict({"network": network, "head": head}).state_dict(), summary
