@@ -120,10 +120,10 @@ def _verify_steps(recipe: Recipe, text: str, command: str) -> list[Step]:
         inputs = {"features": From(f"embed/{model}"), "crops": From("align/verify"), "pairs": pairs}
         steps.append(Step(f"verify/{model}", verify.STAGE, _pick(verify.VerifySettings, key), inputs))
         shown |= {f"verify/{model}": From(f"verify/{model}"), f"model/{model}": source}
-    settings = report.ReportStageSettings(
+    page = report.ReportStageSettings(
         **recipe.report.model_dump(), recipe=text, command=command, drawn=recipe.sample is not None
     )
-    return [*steps, Step("report", report.STAGE, settings, shown)]
+    return [*steps, Step("report", report.STAGE, page, shown)]
 
 
 def closure(steps: Sequence[Step], until: str) -> list[Step]:

@@ -37,7 +37,8 @@ def compare_photos(first: Path, second: Path, model: str, save: Path | None, dev
     if not about or not (embedder.folder / MEAN).is_file():
         raise UsageError("this model has no threshold", where=embedder.folder, remedy="make it with: sfplus export")
     crops = embedder.crops([first, second])
-    score = similarity(*embedder.features(crops), load_file(embedder.folder / MEAN)["mean"])
+    one, two = embedder.features(crops)
+    score = similarity(one, two, load_file(embedder.folder / MEAN)["mean"])
     threshold = about["threshold"]
     print(f"similarity {score:.3f}: {'same person' if score > threshold else 'different people'}")
     print(

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from sfplus.errors import DeviceError, UsageError
 
@@ -34,13 +35,13 @@ class Device:
             return f"{self.torch}, {torch.cuda.get_device_name(self.torch)}"
         return f"cpu, {torch.get_num_threads()} threads"
 
-    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+    def put(self, tensor: Tensor) -> Tensor:
         """Copy a host tensor here; from pinned memory and without waiting where the device is a GPU."""
         if self.is_cuda and not tensor.is_cuda:
             return tensor.pin_memory().to(self.torch, non_blocking=True)
         return tensor.to(self.torch)
 
-    def place(self, module: torch.nn.Module) -> torch.nn.Module:
+    def place(self, module: nn.Module) -> nn.Module:
         """Move a network here, its convolutions in channels_last, which is the faster layout on CPU and GPU."""
         return module.to(self.torch, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

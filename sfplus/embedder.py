@@ -58,7 +58,7 @@ class Embedder:
         arrays = [photo if isinstance(photo, np.ndarray) else read_photo(Path(photo)) for photo in photos]
         crops = []
         for photo, array, faces in zip(photos, arrays, self._detector.detect(arrays), strict=True):
-            choice = choose(faces, *array.shape[:2], "centre")
+            choice = choose(faces, array.shape[0], array.shape[1], "centre")
             if choice is None:
                 where = "" if isinstance(photo, np.ndarray) else photo
                 raise PhotoError("no face found", where=where, remedy="choose a photo with a larger, clearer face")

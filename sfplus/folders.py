@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from sfplus import chain
-from sfplus.chain import From, Model, Photos, Step
+from sfplus.chain import From, Input, Model, Photos, Step
 from sfplus.console import Console
 from sfplus.errors import UsageError
 from sfplus.recipe import Recipe
@@ -40,7 +40,7 @@ def align_folder(photos: Path, out: Path, template: str, device: str) -> int:
 
 def embed_folder(photos: Path, out: Path, model: str, device: str) -> int:
     """Features of a folder of photos, with their index, in `out`; returns the exit code."""
-    inputs = {"crops": From("align/photos"), "model": Model(model or DEFAULT_MODEL)}
+    inputs: dict[str, Input] = {"crops": From("align/photos"), "model": Model(model or DEFAULT_MODEL)}
     done = _run(photos, out, device, Recipe(), [Step("embed", embed.STAGE, embed.EmbedSettings(), inputs)])
     for name in (embed.FEATURES, embed.INDEX):
         chain.copy_changed(done["embed"].folder / name, out / name)

@@ -25,7 +25,8 @@ from sfplus.stages.inputs import Source, digest_json, file_digest, walk
 from sfplus.stages.run import Run
 
 MANIFEST = "manifest.json"
-LOGS = "logs"  # a folder inside an artefact whose files hold times, and so are left out of its content digest
+# What holds dates and durations is left out of an artefact's content digest.
+_TIMED = frozenset({MANIFEST, "tensorboard", "timings.jsonl", "report.html", "report.json"})
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Artefact:
 
     @property
     def content(self) -> str:
-        """SHA-256 over the names and bytes of all its files but the manifest and the logs."""
+        """SHA-256 over the names and bytes of all its files but those that hold times."""
         return str(self.manifest["content"])
 
     def describe(self) -> str:
@@ -158,7 +159,7 @@ def commit(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artefact:
     """Digest the files, write the manifest last, flush it and move the folder into place in one step."""
     lines, size = [], 0
     for name in walk(partial):
-        if name == MANIFEST or name.split("/")[0] == LOGS:
+        if name.split("/")[0] in _TIMED:
             continue
         lines.append([name, file_digest(partial / name)])
         size += (partial / name).stat().st_size

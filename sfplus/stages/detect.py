@@ -94,7 +94,7 @@ def _read(root: Path, name: str) -> np.ndarray | PhotoError:
         return error
 
 
-def _detect(batch: list[tuple[str, np.ndarray | PhotoError]], detector: Any, rule: str) -> list[dict[str, Any]]:
+def _detect(batch: list[tuple[str, np.ndarray | PhotoError]], detector: Any, rule: Any) -> list[dict[str, Any]]:
     from sfplus.detection import choose
 
     found = iter(detector.detect([photo for _, photo in batch if not isinstance(photo, PhotoError)]))

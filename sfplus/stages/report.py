@@ -126,9 +126,9 @@ def _worst(verified: Artefact, result: Any, crops: Artefact) -> dict[str, list[A
 
     def pair(i: int) -> PairCrop:
         left, right = table["left"][i], table["right"][i]
-        pictures = [(crops.folder / CROPS / crop_of[name]).read_bytes() for name in (left, right)]
+        one, two = ((crops.folder / CROPS / crop_of[name]).read_bytes() for name in (left, right))
         fold = int(result.fold[i])
-        return PairCrop(left, right, *pictures, float(result.scores[i]), fold, float(result.threshold[fold]))
+        return PairCrop(left, right, one, two, float(result.scores[i]), fold, float(result.threshold[fold]))
 
     accepts, rejects = worst_pairs(result, pairs, _WORST)
     return {"false_accepts": [pair(i) for i in accepts], "false_rejects": [pair(i) for i in rejects]}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.transform import SimilarityTransform
 
-from sfplus.alignment import TEMPLATES, fit_similarity
+from sfplus.alignment import TEMPLATES, Template, fit_similarity
 from sfplus.errors import PhotoError, UsageError
 
 GOAL = TEMPLATES["sphereface-112x96"].points
@@ -120,9 +120,6 @@ def test_batches_do_not_change_the_fit() -> None:
     assert alone.dtype == np.float64
 
 
-MIRROR_ONLY = np.array([[np.cos(k), np.sin(k)] for k in range(5)])
-
-
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(
     ("bad", "reason"),
@@ -141,8 +138,6 @@ def test_degenerate_landmarks_are_named(bad: np.ndarray, reason: str, fit: str) 
 
 @pytest.mark.parametrize("fit", FITS)
 def test_landmarks_without_any_resemblance_are_refused(fit: str) -> None:
-    from sfplus.alignment import Template
-
     corners = np.exp(2j * np.pi * np.arange(5) / 5)
     pentagon = Template("pentagon", 9, 9, np.stack([corners.real, corners.imag], 1), "a test")
     mirrored = pentagon.points * [1, -1]

@@ -16,7 +16,7 @@ from skimage.transform import SimilarityTransform
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
-from sfplus.datasets import portrait_hair, portrait_head, portrait_people
+from sfplus.datasets.portraits import hair, portrait_head, portrait_people
 from sfplus.datasets.portraits import LANDMARK_COLUMNS, Portrait, draw_portrait, write_portraits
 
 PEOPLE, PHOTOS = 44, 4
@@ -54,7 +54,7 @@ def test_a_portrait_is_an_rgb_photo_with_five_points_inside(crowd):
 
 def test_a_photo_does_not_depend_on_what_was_drawn_before():
     alone = draw_portrait(3, 2, 7).jpeg()
-    for cached in (portrait_head.build_head, portrait_hair.build_hair, portrait_people.draw_person):
+    for cached in (head.build_head, hair.build_hair, people.draw_person):
         cached.cache_clear()
     for person, photo in ((9, 0), (3, 5), (4, 2), (3, 0)):
         draw_portrait(person, photo, 7, roll=10)

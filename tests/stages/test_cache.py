@@ -30,8 +30,8 @@ class Words:
 
 def _write(job: Job) -> dict[str, Any]:
     (job.folder / "text").write_text(job.settings.text + job.inputs["words"].content)
-    (job.folder / "logs").mkdir(exist_ok=True)
-    (job.folder / "logs" / "times").write_text(str(time.time()))
+    (job.folder / "tensorboard").mkdir(exist_ok=True)
+    (job.folder / "tensorboard" / "times").write_text(str(time.time()))
     return {"letters": len(job.settings.text)}
 
 
@@ -68,7 +68,7 @@ def test_settings_inputs_and_version_each_change_the_fingerprint(run: Run) -> No
     assert len(folders) == 4
 
 
-def test_logs_are_left_out_of_the_content(run: Run, tmp_path: Path) -> None:
+def test_times_are_left_out_of_the_content(run: Run, tmp_path: Path) -> None:
     other = Run(tmp_path / "other", Console(quiet=True), "cpu")
     assert make(run).content == make(other).content
     assert make(run, text="y").content != make(run).content

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sfplus.datasets.portrait_features import mouth_corners, paint
-from sfplus.datasets.portrait_geometry import HAIR, SKIN, Pose, Sheet, cast, ramp
-from sfplus.datasets.portrait_hair import Hair, build_hair, dye, edge, hair_surface
-from sfplus.datasets.portrait_head import Head, build_head
-from sfplus.datasets.portrait_people import Floats, Person, Shot
-from sfplus.datasets.portrait_scene import CREEP, Frame, background, body, ear, glasses, lay
+from sfplus.datasets.portraits.features import mouth_corners, paint
+from sfplus.datasets.portraits.geometry import HAIR, SKIN, Pose, Sheet, cast, ramp
+from sfplus.datasets.portraits.hair import Hair, build_hair, dye, edge, hair_surface
+from sfplus.datasets.portraits.head import Head, build_head
+from sfplus.datasets.portraits.people import Floats, Person, Shot
+from sfplus.datasets.portraits.scene import CREEP, Frame, background, body, ear, glasses, lay
 
 
 def _seen(sheet: Sheet, maps: list[Floats], u: Floats, y: Floats) -> Floats:
@@ -44,7 +44,7 @@ def _cast_shadow(head: Head, light: Floats) -> Floats:
     flat = max(0.25, float(np.hypot(light[0], light[1])))
     blocked = np.zeros_like(depth)
     for step in (0.03, 0.06, 0.10, 0.15, 0.21):
-        move = np.float32([[1, 0, -light[0] / flat * step * pixel], [0, 1, -light[1] / flat * step * pixel]])
+        move = np.array([[1, 0, -light[0] / flat * step * pixel], [0, 1, -light[1] / flat * step * pixel]], np.float32)
         other = cv2.warpAffine(depth, move, depth.shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         blocked = np.maximum(blocked, other - depth - step * max(0.15, float(light[2])) / flat)
     soft = cv2.GaussianBlur(np.clip(blocked * 30, 0, 1), (0, 0), 1.6)
@@ -56,7 +56,7 @@ def _lit_skin(head: Head, shot: Shot, pose: Pose, frame: Frame) -> list[Floats]:
     """The painted skin under the light of the photo, three planes in linear light over `SKIN`."""
     painted = paint(head, shot)
     light = pose.unproject(frame.light(shot))
-    middle = light + pose.unproject(np.float32([0, 0, 1]))
+    middle = light + pose.unproject(np.array([0, 0, 1], np.float32))
     facing = _along(head.normal, light)
     lit_part = 1 - 0.72 * _cast_shadow(head, light)
     cover = ramp(0.30, -0.06, head.y - edge(head.person, shot, head.u)) * (
@@ -70,7 +70,7 @@ def _lit_skin(head: Head, shot: Shot, pose: Pose, frame: Frame) -> list[Floats]:
         sheen = sheen * sheen
     shine = 0.075 * head.gloss * sheen * key + 0.85 * painted.glint * (0.5 + 0.5 * lit_part)
     dark = 1 - np.clip((facing + 0.36) / 1.36, 0, 1)
-    bounce = np.float32([0.10, 0.045, 0.03])
+    bounce = np.array([0.10, 0.045, 0.03], np.float32)
     lit = []
     for plane, creep, warm, lamp, room in zip(
         painted.albedo, CREEP.flat, bounce, shot.light_colour.flat, shot.ambient.flat, strict=True
@@ -112,7 +112,7 @@ def _hair_in_front(
     """The hair over the head, lit as strands are: brightest where they run across the mirror direction."""
     colour, opacity = dye(hair, person, shot)
     light = pose.unproject(frame.light(shot))
-    middle = light + pose.unproject(np.float32([0, 0, 1]))
+    middle = light + pose.unproject(np.array([0, 0, 1], np.float32))
     along = _along(hair.tangent, middle / np.linalg.norm(middle))
     sheen = np.clip(1 - along * along, 0, 1) ** 2
     for _ in range(3):
@@ -136,9 +136,9 @@ def compose(seed: int, person: int, shot: Shot) -> tuple[Floats, Floats]:
     head = build_head(seed, person)
     p, pose = head.person, Pose(shot.yaw, shot.pitch)
     frame = Frame(shot.roll, shot.scale, shot.centre)
-    pivot = frame.pixels(np.float32([0.10 * np.sin(shot.yaw), 0.75]))
+    pivot = frame.pixels(np.array([0.10 * np.sin(shot.yaw), 0.75], np.float32))
     lean = Frame(0.3 * shot.roll, shot.scale, np.zeros(2, np.float32))
-    torso = Frame(lean.roll, shot.scale, pivot - lean.pixels(np.float32([0, 0.75])))
+    torso = Frame(lean.roll, shot.scale, pivot - lean.pixels(np.array([0, 0.75], np.float32)))
     picture, shell = background(shot), _shell(p, shot, pose, frame)
     if p.hair_length > 0.3 or (p.recede < 0.1 and p.hair_volume > 0.03):
         _hair_behind(picture, shell, p, shot)

@@ -8,8 +8,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from sfplus.datasets.portrait_geometry import BOTTOM, SKIN, STEPS, TOP, Surface, at_height, bump, cloud, normals, ramp
-from sfplus.datasets.portrait_people import Floats, Person, draw_person, linear, planes
+from sfplus.datasets.portraits.geometry import BOTTOM, SKIN, STEPS, TOP, Surface, at_height, bump, cloud, normals, ramp
+from sfplus.datasets.portraits.people import Floats, Person, draw_person, linear, planes
 
 
 def head_surface(person: Person) -> Surface:
@@ -44,8 +44,8 @@ class Head:
     def point(self, x: float, y: float) -> Floats:
         """The point (3,) of the surface that is at (x, y) from the front."""
         u = float(np.arcsin(np.clip(x / at_height(self.surface.half, y), -1, 1)))
-        column, row = SKIN.locate(np.float32([[u]]), np.float32([[y]]))
-        return np.float32([x, y, cv2.remap(self.depth, column, row, cv2.INTER_LINEAR)[0, 0]])
+        column, row = SKIN.locate(np.array([[u]], np.float32), np.array([[y]], np.float32))
+        return np.array([x, y, cv2.remap(self.depth, column, row, cv2.INTER_LINEAR)[0, 0]], np.float32)
 
 
 def _relief(person: Person, x: Floats, y: Floats, u: Floats) -> Floats:

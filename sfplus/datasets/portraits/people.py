@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+AnyFloats = NDArray[np.floating[Any]]  # float32 at run time where numpy's stubs widen
 
 
 @dataclass(frozen=True)
@@ -248,12 +250,12 @@ def draw_shot(seed: int, person: int, photo: int, roll: float | None, yaw: float
         yaw=float(np.deg2rad(drawn_yaw if yaw is None else yaw)),
         pitch=float(np.deg2rad(np.clip(rng.normal(0, 5), -11, 11))),
         scale=float(u(57, 74)),
-        centre=np.float32([125 + rng.normal(0, 5), 116 + rng.normal(0, 5)]),
+        centre=np.array([125 + rng.normal(0, 5), 116 + rng.normal(0, 5)], np.float32),
         smile=smile,
         mouth_open=opened,
         brow_raise=float(rng.normal(0, 0.018)),
         eyes=float(u(0.72, 1.08)),
-        gaze=np.float32([np.clip(rng.normal(0, 0.10), -0.2, 0.2), np.clip(rng.normal(0, 0.05), -0.1, 0.1)]),
+        gaze=np.array([np.clip(rng.normal(0, 0.10), -0.2, 0.2), np.clip(rng.normal(0, 0.05), -0.1, 0.1)], np.float32),
         light=np.float32(light),
         light_colour=planes(key),
         ambient=planes(fill),

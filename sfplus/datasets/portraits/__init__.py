@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfplus.datasets.portrait_drawing import compose
-from sfplus.datasets.portrait_people import Floats, Shot, draw_shot
-from sfplus.datasets.portrait_scene import SIDE
+from sfplus.datasets.portraits.drawing import compose
+from sfplus.datasets.portraits.people import Floats, Shot, draw_shot
+from sfplus.datasets.portraits.scene import SIDE
 from sfplus.images import encode_image, write_atomically
 
 LANDMARK_COLUMNS = tuple(

@@ -8,8 +8,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from sfplus.datasets.portrait_geometry import BOTTOM, HAIR, STEPS, TOP, Surface, at_height, cloud, normals, ramp
-from sfplus.datasets.portrait_people import Floats, Person, Shot, draw_person
+from sfplus.datasets.portraits.geometry import BOTTOM, HAIR, STEPS, TOP, Surface, at_height, cloud, normals, ramp
+from sfplus.datasets.portraits.people import Floats, Person, Shot, draw_person
 
 
 def hair_surface(person: Person, volume: float) -> Surface:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sfplus.datasets.portrait_geometry import SKIN, bump, ramp
-from sfplus.datasets.portrait_head import Head
-from sfplus.datasets.portrait_people import Floats, Person, Shot, planes
+from sfplus.datasets.portraits.geometry import SKIN, bump, ramp
+from sfplus.datasets.portraits.head import Head
+from sfplus.datasets.portraits.people import Floats, Person, Shot, planes
 
 _WHITE = planes([0.56, 0.51, 0.48])
 _TEETH = planes([0.86, 0.82, 0.74])
@@ -31,8 +31,8 @@ def _over(canvas: Floats, colour: Floats, opacity: Floats) -> None:
 def _window(head: Head, left: float, right: float, top: float, bottom: float) -> tuple[slice, slice]:
     """Rows and columns of the sheet that hold the given front-view rectangle."""
     half = 0.98 * float(head.person.width)
-    u = np.arcsin(np.clip(np.float32([left, right]) / (0.85 * half), -1, 1)).astype(np.float32)
-    column, row = SKIN.locate(u, np.float32([top, bottom]))
+    u = np.arcsin(np.clip(np.array([left, right], np.float32) / (0.85 * half), -1, 1)).astype(np.float32)
+    column, row = SKIN.locate(u, np.array([top, bottom], np.float32))
     rows = slice(max(0, int(row[0])), min(SKIN.rows, int(row[1]) + 2))
     return rows, slice(max(0, int(column[0])), min(SKIN.columns, int(column[1]) + 2))
 

@@ -13,20 +13,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfplus.datasets.portrait_people import Floats
+from sfplus.datasets.portraits.people import AnyFloats, Floats
 
 TOP, BOTTOM = -1.75, 2.25  # range of y of the profiles
 STEPS = 1601
 
 
-def ramp(low: float, high: float, value: Floats) -> Floats:
+def ramp(low: float, high: float, value: AnyFloats) -> Floats:
     """Smooth step from 0 at `low` to 1 at `high` (which may be the smaller one)."""
     t = np.clip((value - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
     smooth: Floats = t * t * (3 - 2 * t)
     return smooth
 
 
-def bump(x: Floats, y: Floats, at: tuple[float, float], size: tuple[float, float]) -> Floats:
+def bump(x: AnyFloats, y: AnyFloats, at: tuple[float, float], size: tuple[float, float]) -> Floats:
     """Gaussian of height 1 around `at` with the standard deviations `size`."""
     across, down = (x - np.float32(at[0])) / np.float32(size[0]), (y - np.float32(at[1])) / np.float32(size[1])
     value: Floats = np.exp(-0.5 * (across * across + down * down))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sfplus.datasets.portrait_geometry import Pose, bump, cloud, ramp
-from sfplus.datasets.portrait_head import Head
-from sfplus.datasets.portrait_people import Floats, Person, Shot, planes
+from sfplus.datasets.portraits.geometry import Pose, bump, cloud, ramp
+from sfplus.datasets.portraits.head import Head
+from sfplus.datasets.portraits.people import Floats, Person, Shot, planes
 
 SIDE = 250  # pixels
 CREEP = planes([0.36, 0.22, 0.17])  # how far light creeps round an edge of skin
@@ -32,7 +32,7 @@ class Frame:
 
     def window(self, left: float, top: float, right: float, bottom: float) -> tuple[slice, slice]:
         """Rows and columns of the picture that hold a rectangle of camera coordinates, even numbers."""
-        corners = self.pixels(np.float32([[left, top], [right, top], [left, bottom], [right, bottom]]))
+        corners = self.pixels(np.array([[left, top], [right, top], [left, bottom], [right, bottom]], np.float32))
         low = np.clip(np.floor(corners.min(0) / 2).astype(int) * 2, 0, SIDE)
         high = np.clip(np.ceil(corners.max(0) / 2).astype(int) * 2 + 2, low, SIDE)
         return slice(low[1], high[1]), slice(low[0], high[0])
@@ -53,7 +53,7 @@ class Frame:
         """Direction (3,) to the light in this frame."""
         cos, sin = np.cos(self.roll), np.sin(self.roll)
         x, y, z = shot.light
-        return np.float32([x * cos + y * sin, y * cos - x * sin, z])
+        return np.array([x * cos + y * sin, y * cos - x * sin, z], np.float32)
 
 
 def lay(picture: Floats, window: tuple[slice, slice], colour: Floats, opacity: Floats) -> None:

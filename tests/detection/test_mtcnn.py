@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from facenet_pytorch import MTCNN
+from skimage import data
+from skimage.transform import resize
+
+from sfplus.detection import Detector, Faces
+from sfplus.detection.mtcnn import _final, _suppress
+from sfplus.errors import DependencyError, DeviceError, PhotoError, UsageError
+from sfplus.images import encode_image, list_photos, read_photo
+
+ASTRONAUT = data.astronaut()
+FACE = np.ascontiguousarray(ASTRONAUT[20:220, 130:310])  # 200 x 180
+
+
+def shrunk(height: int, width: int) -> np.ndarray:
+    return (resize(FACE, (height, width), anti_aliasing=True) * 255).astype(np.uint8)
+
+
+PHOTOS = [
+    FACE,
+    np.ascontiguousarray(FACE[:, ::-1]),
+    shrunk(100, 90),
+    np.concatenate([shrunk(80, 70), shrunk(80, 72)[:, ::-1], np.zeros((80, 9, 3), np.uint8)], 1),
+    np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8),
+    shrunk(100, 90)[:, ::-1],
+    np.zeros((100, 90, 3), np.uint8),
+]
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Detector:
+    return Detector(mirror_landmarks=False, device="cpu")
+
+
+def facenet(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    network = MTCNN(min_face_size=20, factor=0.85, thresholds=[0.6, 0.7, 0.9], keep_all=True, select_largest=False)
+    boxes, scores, landmarks = network.detect(photo, landmarks=True)
+    if boxes is None:
+        return np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2))
+    return np.stack(boxes).astype(float), np.array(scores, float), np.stack(landmarks).astype(float)
+
+
+def same_bits(one: Faces, other: Faces) -> bool:
+    return all(np.array_equal(getattr(one, n), getattr(other, n)) for n in ("boxes", "scores", "landmarks"))
+
+
+@pytest.mark.parametrize("photo", [ASTRONAUT, FACE, PHOTOS[2], PHOTOS[3]], ids=["astronaut", "face", "small", "two"])
+def test_agrees_with_facenet_pytorch(plain: Detector, photo: np.ndarray) -> None:
+    boxes, scores, landmarks = facenet(photo)
+    assert len(boxes)
+    (faces,) = plain.detect([photo])
+    order = np.argsort(-scores, kind="stable")
+    np.testing.assert_allclose(faces.boxes + 1, boxes[order], atol=0.01)
+    np.testing.assert_allclose(faces.landmarks + 1, landmarks[order], atol=0.01)
+    np.testing.assert_allclose(faces.scores, scores[order], atol=1e-4)
+
+
+def test_finds_the_astronaut(detector: Detector) -> None:
+    best = detector.detect([ASTRONAUT])[0][0]
+    x1, y1, x2, y2 = best.boxes[0]
+    assert x1 < 200 and x2 > 245 and y1 < 95 and y2 > 155
+    left_eye, right_eye, nose, left_mouth, right_mouth = best.landmarks[0]
+    assert left_eye[0] < nose[0] < right_eye[0] and left_mouth[0] < right_mouth[0]
+    assert left_eye[1] < nose[1] < left_mouth[1]
+    assert best.scores[0] > 0.99
+
+
+def test_order_and_company_do_not_change_a_bit(detector: Detector) -> None:
+    alone = [detector.detect([photo])[0] for photo in PHOTOS]
+    assert sum(map(len, alone)) >= 5
+    for seed in range(3):
+        order = np.random.default_rng(seed).integers(0, len(PHOTOS), 2 * len(PHOTOS))
+        together = detector.detect([PHOTOS[i] for i in order])
+        assert all(same_bits(faces, alone[i]) for faces, i in zip(together, order, strict=True))
+
+
+def test_chunks_do_not_change_a_bit(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = detector.detect(PHOTOS)
+    monkeypatch.setattr(detector, "_chunk", 30_000)
+    assert all(same_bits(a, b) for a, b in zip(detector.detect(PHOTOS), whole, strict=True))
+
+
+def test_batches_of_canvases_give_the_same_faces(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of the GPU: several canvases and many candidates at a time."""
+    one_by_one = detector.detect(PHOTOS)
+    monkeypatch.setattr(detector, "_sizes", (100_000, 96, 32))
+    for faces, expected in zip(detector.detect(PHOTOS), one_by_one, strict=True):
+        np.testing.assert_allclose(faces.boxes, expected.boxes, atol=1e-3)
+        np.testing.assert_allclose(faces.landmarks, expected.landmarks, atol=1e-3)
+
+
+def test_mirrored_landmarks_are_the_mean_of_both_passes(detector: Detector, plain: Detector) -> None:
+    """In a photo that is its own mirror image, averaging leaves landmarks that mirror one another."""
+    half = FACE[:, :90]
+    symmetric = np.concatenate([half, half[:, ::-1]], 1)
+    both, one = detector.detect([symmetric])[0], plain.detect([symmetric])[0]
+    assert len(both) == len(one) >= 1
+    assert np.array_equal(both.boxes, one.boxes) and np.array_equal(both.scores, one.scores)
+
+    def asymmetry(faces: Faces) -> float:
+        mirrored = np.stack([179 - faces.landmarks[0, [1, 0, 2, 4, 3], 0], faces.landmarks[0, [1, 0, 2, 4, 3], 1]], 1)
+        return float(abs(mirrored - faces.landmarks[0]).mean())
+
+    assert asymmetry(both) < min(1.5, asymmetry(one))
+
+
+def mirror_offset(detector: Detector, photos: list[np.ndarray]) -> float:
+    """How far right of the truth x is on average: in the mirror image x becomes width - 1 - x, and any offset shows."""
+    mirrored = [np.ascontiguousarray(photo[:, ::-1]) for photo in photos]
+    offsets = [
+        (one.landmarks[0, :, 0] + other.landmarks[0, [1, 0, 2, 4, 3], 0] - (photo.shape[1] - 1)) / 2
+        for photo, one, other in zip(photos, detector.detect(photos), detector.detect(mirrored), strict=True)
+        if len(one) and len(other)
+    ]
+    return float(np.mean(offsets))
+
+
+def test_landmarks_are_counted_from_0(detector: Detector) -> None:
+    parts = [
+        np.ascontiguousarray(ASTRONAUT[y : y + 170, x : x + 150]) for y in range(20, 35, 5) for x in range(140, 156, 5)
+    ]
+    assert abs(mirror_offset(detector, parts)) < 0.4
+
+
+@pytest.mark.parametrize(
+    "photo",
+    [
+        np.zeros((1, 1, 3), np.uint8),
+        np.zeros((1, 500, 3), np.uint8),
+        np.zeros((500, 1, 3), np.uint8),
+        np.zeros((19, 300, 3), np.uint8),
+        np.zeros((20, 20, 3), np.uint8),
+        np.full((120, 100, 3), 255, np.uint8),
+        np.zeros((100, 120, 3), np.uint8),
+        np.random.default_rng(1).integers(0, 256, (150, 100, 3), dtype=np.uint8),
+        np.random.default_rng(1).integers(0, 2, (77, 99, 1), dtype=np.uint8).repeat(3, 2) * 255,
+    ],
+)
+def test_photos_without_faces(detector: Detector, photo: np.ndarray) -> None:
+    (faces,) = detector.detect([photo])
+    assert len(faces) == 0
+
+
+def test_no_photos_at_all(detector: Detector) -> None:
+    assert detector.detect([]) == []
+
+
+def test_faces_cut_by_the_border(detector: Detector) -> None:
+    for part in (FACE[:, 60:], FACE[:, :110], FACE[70:], FACE[:120]):
+        for faces in detector.detect([part, np.ascontiguousarray(part)]):
+            assert np.isfinite(faces.landmarks).all()
+
+
+def test_paths_are_read_and_their_errors_reach_the_caller(detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode_image(FACE, ".png"))
+    (tmp_path / "b.jpg").write_bytes(b"")
+    assert same_bits(detector.detect([tmp_path / "a.png"])[0], detector.detect([FACE])[0])
+    with pytest.raises(PhotoError, match=r"b.jpg: is empty"):
+        detector.detect([tmp_path / "a.png", tmp_path / "b.jpg"])
+
+
+@pytest.mark.parametrize("photo", [FACE[:, :, 0], FACE.astype(np.float32), FACE[:0], np.zeros((9, 9, 4), np.uint8)])
+def test_arrays_that_are_no_photos(detector: Detector, photo: np.ndarray) -> None:
+    with pytest.raises(PhotoError, match=r"photo 1: expected uint8 RGB"):
+        detector.detect([FACE, photo])
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"min_face": 11}, UsageError),
+        ({"min_face": float("nan")}, UsageError),
+        ({"factor": 1.0}, UsageError),
+        ({"factor": 0.0}, UsageError),
+        ({"thresholds": (0.6, 0.7)}, UsageError),
+        ({"thresholds": (0.6, 0.7, 1.1)}, UsageError),
+        ({"device": "tpu"}, UsageError),
+        ({"device": "cuda:99"}, DeviceError),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Detector(**{"device": "cpu", **settings})  # type: ignore[arg-type]
+
+
+def test_missing_and_broken_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        for name in [name for name in sys.modules if name.split(".")[0] == "facenet_pytorch"]:
+            patch.delitem(sys.modules, name)
+        patch.setattr(sys, "path", [])
+        patch.setattr(sys, "path_importer_cache", {})
+        with pytest.raises(DependencyError, match=r"needs facenet-pytorch, .*--no-deps facenet-pytorch==2.6.0"):
+            Detector(device="cpu")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError("no pnet.pt")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(DependencyError, match=r"broken \(no pnet.pt\).*pip install --no-deps"):
+        Detector(device="cpu")
+
+
+def test_importing_the_room_does_not_import_torch() -> None:
+    check = "import sys, sfplus.detection, sfplus.alignment; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_suppression_is_separate_for_each_group_and_ascending() -> None:
+    boxes = torch.tensor([[-30.0, -30, 0, 0], [0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 9], [50, 50, 60, 60]])
+    scores = torch.tensor([0.3, 0.8, 0.9, 0.7, 0.1])
+    groups = torch.tensor([0, 0, 0, 1, 2])
+    assert _suppress(boxes, scores, groups, 0.5).tolist() == [0, 2, 3, 4]
+    assert _suppress(boxes[:0], scores[:0], groups[:0], 0.5).tolist() == []
+
+
+def slow_minimum_suppression(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
+    """nms.m with type 'Min', box by box."""
+    left, kept = list(np.argsort(-scores)), []
+    while left:
+        best = left.pop(0)
+        kept.append(best)
+        remain = []
+        for other in left:
+            w = min(boxes[best, 2], boxes[other, 2]) - max(boxes[best, 0], boxes[other, 0]) + 1
+            h = min(boxes[best, 3], boxes[other, 3]) - max(boxes[best, 1], boxes[other, 1]) + 1
+            areas = [(boxes[i, 2] - boxes[i, 0] + 1) * (boxes[i, 3] - boxes[i, 1] + 1) for i in (best, other)]
+            if max(w, 0) * max(h, 0) / min(areas) <= 0.7:
+                remain.append(other)
+        left = remain
+    return kept
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_last_suppression_is_nms_by_the_smaller_box(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first = rng.uniform(0, 60, (40, 2))
+    boxes = np.hstack([first, first + rng.uniform(20, 60, (40, 2))]).astype(np.float32)
+    scores = rng.permutation(40).astype(np.float32) / 40
+    kept = _final(boxes, scores, np.zeros((40, 5, 2), np.float32))
+    assert np.array_equal(kept.boxes, boxes[slow_minimum_suppression(boxes, scores)])
+    assert 1 < len(kept) < 40
+
+
+@pytest.mark.slow
+def test_agrees_with_facenet_pytorch_on_real_photos(plain: Detector, shared_data: Path) -> None:
+    root = shared_data / "lfw" / "photos"
+    photos = [read_photo(root / name) for name in list_photos(root)[::100]]
+    near = total = 0
+    for photo, faces in zip(photos, plain.detect(photos), strict=True):
+        boxes, _, landmarks = facenet(photo)
+        total += max(len(boxes), len(faces))
+        for box, points in zip(boxes, landmarks, strict=True):
+            away = np.hstack([abs(faces.boxes + 1 - box), abs(faces.landmarks + 1 - points).reshape(-1, 10)])
+            near += bool(len(faces)) and away.max(1).min() < 0.5
+    assert total > 75
+    assert near >= 0.99 * total
+
+
+@pytest.mark.slow
+def test_nearly_every_real_photo_has_a_face_and_order_does_not_matter(detector: Detector, shared_data: Path) -> None:
+    root = shared_data / "lfw" / "photos"
+    paths = [root / name for name in list_photos(root)[::60]]
+    found = detector.detect(paths)
+    assert sum(map(bool, map(len, found))) >= len(paths) - 1
+    order = np.random.default_rng(0).permutation(len(paths))
+    again = detector.detect([paths[i] for i in order])
+    assert all(same_bits(again[k], found[i]) for k, i in enumerate(order))
+
+
+@pytest.mark.slow
+def test_landmarks_are_counted_from_0_on_real_photos(detector: Detector, shared_data: Path) -> None:
+    """Also down: x of a pixel's centre becomes 3 x + 1 when every pixel is repeated three times."""
+    root = shared_data / "lfw" / "photos"
+    photos = [read_photo(root / name) for name in list_photos(root)[::128]]
+    assert abs(mirror_offset(detector, photos)) < 0.2
+    large = Detector(min_face=60, device="cpu").detect([photo.repeat(3, 0).repeat(3, 1) for photo in photos])
+    pairs = [(a, b) for a, b in zip(detector.detect(photos), large, strict=True) if len(a) == len(b) == 1]
+    offsets = [(3 * a.landmarks[0].astype(float) + 1 - b.landmarks[0]) / 2 for a, b in pairs]
+    assert len(pairs) > 40
+    assert abs(np.median(offsets, (0, 1))).max() < 0.3
+
+
+@pytest.mark.slow
+def test_forty_megapixels_stay_below_two_gigabytes() -> None:
+    code = """
+import resource
+import numpy as np
+from skimage import data
+from sfplus.detection import Detector
+photo = np.tile(data.astronaut()[:500, :500], (10, 16, 1))
+faces, = Detector(min_face=40, device="cpu").detect([photo])
+assert len(faces) >= 100, len(faces)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(answer.stdout.split()[-1]) * 1024 < 2e9

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from facenet_pytorch.models.mtcnn import PNet
+from torch.nn.functional import interpolate
+
+from sfplus.detection import pyramid
+from sfplus.detection.mtcnn import Detector
+from sfplus.detection.pyramid import Canvas, Integrals, Pyramid, plan
+from sfplus.device import choose_device
+
+CPU = choose_device("cpu")
+SIZES = [(250, 250), (97, 131), (64, 301), (20, 20), (21, 20), (33, 1000)]
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def as_seen(photo: np.ndarray) -> torch.Tensor:
+    """(1, 3, H, W), as facenet-pytorch feeds it before it resizes."""
+    return torch.from_numpy(photo).permute(2, 0, 1)[None].float()
+
+
+def canvases(photo: np.ndarray) -> list[tuple[Canvas, torch.Tensor]]:
+    integrals, owner = Integrals([photo], CPU), torch.tensor([0])
+    found = Pyramid(20, 0.85, CPU).canvases(*photo.shape[:2])
+    return [(canvas, integrals.canvas(owner, canvas)) for canvas in found]
+
+
+@pytest.mark.parametrize("strips", [False, True])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_pieces_are_the_levels_resized_by_area(
+    monkeypatch: pytest.MonkeyPatch, height: int, width: int, strips: bool
+) -> None:
+    if strips:
+        monkeypatch.setattr(pyramid, "_CANVAS", 2000)
+    photo = noise(height, width)
+    layout = plan(height, width, 20, 0.85)
+    drawn = canvases(photo)
+    seen = {level: np.zeros(size, int) for level, size in enumerate(layout.sides)}
+    for (_, pixels), (canvas_height, canvas_width, pieces) in zip(drawn, layout.canvases, strict=True):
+        assert pixels.shape == (1, 3, canvas_height, canvas_width)
+        assert canvas_height % 2 == canvas_width % 2 == 0
+        used = np.zeros((canvas_height, canvas_width), int)
+        for piece in pieces:
+            level = (interpolate(as_seen(photo), layout.sides[piece.level], mode="area") - 127.5) / 128
+            expected = level[..., piece.top : piece.top + piece.height, : piece.width]
+            found = pixels[..., piece.y : piece.y + piece.height, piece.x : piece.x + piece.width]
+            torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+            used[piece.y : piece.y + piece.height, piece.x : piece.x + piece.width] += 1
+            seen[piece.level][piece.top : piece.top + piece.height, : piece.width] += 1
+            assert piece.x % 2 == piece.y % 2 == piece.top % 2 == 0
+        assert used.max() == 1
+    assert all(level.min() > 0 for level in seen.values())
+    assert strips or len(drawn) == 1
+
+
+@pytest.mark.parametrize("strips", [False, True])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_every_cell_of_every_level_has_facenets_score(
+    monkeypatch: pytest.MonkeyPatch, height: int, width: int, strips: bool
+) -> None:
+    if strips:
+        monkeypatch.setattr(pyramid, "_CANVAS", 2000)
+    photo = noise(height, width)
+    layout, detector = plan(height, width, 20, 0.85), Detector(thresholds=(0, 0, 0), device="cpu")
+    expected, found = {}, {}
+    with torch.inference_mode():
+        for level, size in enumerate(layout.sides):
+            shift, score = PNet()((interpolate(as_seen(photo), size, mode="area") - 127.5) / 128)
+            rows, columns = score.shape[2:]
+            for row, column in np.ndindex(rows, columns):
+                expected[level, row, column] = [*shift[0, :, row, column].tolist(), score[0, 1, row, column].item()]
+        for canvas, pixels in canvases(photo):
+            owners, scales = torch.tensor([0]), torch.tensor(layout.scales)
+            _, levels, _, scores, shifts = detector._search(pixels, canvas, owners, scales, 1)
+            _, y, x = (canvas.cells[:1] >= 0).nonzero(as_tuple=True)
+            places = canvas.cells[:, y, x].T.tolist()
+            assert [place[0] for place in places] == levels.tolist()
+            answers = torch.cat([shifts, scores[:, None]], 1).tolist()
+            assert not set(map(tuple, places)) & set(found)  # no cell twice
+            found.update(zip(map(tuple, places), answers, strict=True))
+    assert set(found) == set(expected)
+    keys = sorted(expected)
+    np.testing.assert_allclose([found[k] for k in keys], [expected[k] for k in keys], atol=2e-5)
+
+
+@pytest.mark.parametrize("side", [24, 48])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_cut_is_area_interpolation_of_any_part_of_any_photo(side: int, mirrored: bool) -> None:
+    photos = [noise(90, 70, 1), noise(31, 200, 2), noise(1, 5, 3)]
+    rng = np.random.default_rng(0)
+    owners = np.array([0] * 30 + [1] * 30 + [2] * 5)
+    limits = np.array([photo.shape[1::-1] for photo in photos])[owners]
+    first = (rng.uniform(0, 1, (65, 2)) * limits).astype(int)
+    last = first + 1 + (rng.uniform(0, 1, (65, 2)) * (limits - first)).astype(int)
+    last = np.minimum(last, limits)
+    parts = torch.from_numpy(np.hstack([first, last]))
+    found = Integrals(photos, CPU).cut(torch.from_numpy(owners), parts, side, mirrored)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for owner, (left, top, right, bottom), cut in zip(owners, parts.tolist(), found, strict=True):
+        expected = (
+            interpolate(as_seen(photos[owner][top:bottom, left:right]), (side, side), mode="area") - 127.5
+        ) / 128
+        torch.testing.assert_close(cut[None], expected.flip(3) if mirrored else expected, atol=1e-6, rtol=0)
+
+
+def test_clip_keeps_what_lies_in_the_photo() -> None:
+    """Boxes count from 1 and include their last pixel, as in pad.m."""
+    integrals = Integrals([noise(50, 40)], CPU)
+    boxes = torch.tensor([[1, 1, 40, 50], [-5.7, 0.9, 3.9, 99.5], [39.6, 2, 80, 3], [60, 60, 70, 70], [-9, -9, 0.5, 5]])
+    clipped = integrals.clip(torch.zeros(5, dtype=torch.long), boxes)
+    assert clipped[:3].tolist() == [[0, 0, 40, 50], [0, 0, 3, 50], [38, 1, 40, 3]]
+    assert ((clipped[3:, 2:] - clipped[3:, :2]).amin(1) <= 0).all()
+
+
+def test_sums_that_do_not_fit_into_32_bits() -> None:
+    white = np.full((3000, 3000, 3), 255, np.uint8)  # 2.3e9 > 2^31
+    white[-50:, -50:] = 10
+    integrals = Integrals([white], CPU)
+    parts = torch.tensor([[0, 0, 3000, 2900], [2950, 2950, 3000, 3000], [2000, 1000, 2900, 2900]])
+    cuts = (integrals.cut(torch.zeros(3, dtype=torch.long), parts, 24) * 128 + 127.5).flatten(1)
+    torch.testing.assert_close(cuts[:, 0], torch.tensor([255.0, 10, 255]))
+    torch.testing.assert_close(cuts.amin(1), cuts.amax(1))
+
+
+def test_too_small_photos_have_no_level() -> None:
+    assert plan(19, 500, 20, 0.85) == ([], [], [])
+    assert len(plan(20, 500, 20, 0.85).scales) == 1
+    assert len(plan(250, 250, 20, 0.85).scales) == 16
