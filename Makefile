@@ -5,6 +5,7 @@ DEVICE ?= auto
 SET ?=
 MODEL ?=
 LFW ?=
+PAIRS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sfplus-installed
@@ -18,6 +19,7 @@ help:  ## list the targets
 	@echo
 	@echo "  RECIPE=demo     which recipe (see: $(SFPLUS) recipes list)"
 	@echo "  SET='key=value' settings changed for this run, for example SET='finetune.energy.power=0'"
+	@echo "  LFW=folder      photos of LFW; MODEL=folder the model to verify; PAIRS=file where pairs.txt is elsewhere"
 	@echo "  DEVICE=auto     auto, cpu, cuda or cuda:N"
 
 $(STAMP): pyproject.toml

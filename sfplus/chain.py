@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from sfplus.datasets.pairs import read_pairs
 from sfplus.errors import SfplusError, UsageError
 from sfplus.images import write_atomically
 from sfplus.recipe import Recipe
@@ -145,6 +146,8 @@ def closure(steps: Sequence[Step], until: str) -> list[Step]:
 def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> dict[str, Artefact]:
     """Run steps in order; `record` is the file that remembers what was run, for `status` to compare with."""
     _check_inputs(steps)
+    if run.device_name != "auto":
+        _ = run.device  # a missing device is an error before anything is read
     done: dict[str, Artefact] = {}
     for step in steps:
         inputs = _resolve(step, done, run)
@@ -156,13 +159,15 @@ def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> di
 
 def _check_inputs(steps: Sequence[Step]) -> None:
     """What the user gives must be there before anything is started, not hours later."""
-    for source in [source for step in steps for source in step.inputs.values()]:
+    for name, source in [item for step in steps for item in step.inputs.items()]:
         if isinstance(source, Model):
             find_model(source.name)
         elif isinstance(source, Photos | File):
             path = source.root if isinstance(source, Photos) else source.path
             if not path.exists():
                 raise UsageError("there is nothing at this path", where=path, remedy="check the path")
+            if name == "pairs":
+                read_pairs(path)
 
 
 def publish_report(artefact: Artefact, folder: Path) -> Path:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sfplus import __version__
 
 if TYPE_CHECKING:
-    from sfplus.recipe import Recipe
+    from sfplus.chain import Step
+    from sfplus.stages.cache import Artefact
     from sfplus.stages.run import Run
 
 app = typer.Typer(
@@ -25,11 +25,10 @@ First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, a few minutes)
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show and check recipes.")
 app.add_typer(recipes_app, name="recipes")
 
-Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; asking for a missing one is an error.")
-]
+DATA = Path("data")
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; a missing one is an error.")]
 Workspace = Annotated[Path, typer.Option("--workspace", help="Where artefacts (cache/) and reports (runs/) go.")]
-RecipeName = Annotated[
+Name = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see: sfplus recipes list) or a YAML file.")
 ]
 Overrides = Annotated[
@@ -49,11 +48,11 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command()
 def run(
-    recipe: RecipeName,
+    recipe: Name,
     overrides: Overrides = None,
     until: Annotated[str, typer.Option("--until", help="Stop after this stage: detect, align, train, ...")] = "",
     device: Device = "auto",
-    workspace: Workspace = Path("data"),
+    workspace: Workspace = DATA,
 ) -> None:
     """Run a recipe, or what of it is stale, and print the result.
 
@@ -63,9 +62,7 @@ def run(
 
 
 @app.command()
-def train(
-    recipe: RecipeName, overrides: Overrides = None, device: Device = "auto", workspace: Workspace = Path("data")
-) -> None:
+def train(recipe: Name, overrides: Overrides = None, device: Device = "auto", workspace: Workspace = DATA) -> None:
     """Train as a recipe says, with the stages before it where they are stale.
 
     Example: sfplus train sphereface-plus-m4 train.photos=my/photos
@@ -74,9 +71,7 @@ def train(
 
 
 @app.command()
-def finetune(
-    recipe: RecipeName, overrides: Overrides = None, device: Device = "auto", workspace: Workspace = Path("data")
-) -> None:
+def finetune(recipe: Name, overrides: Overrides = None, device: Device = "auto", workspace: Workspace = DATA) -> None:
     """Fine-tune as a recipe says (SphereFace+), with the stages before it where they are stale.
 
     Example: sfplus finetune demo finetune.energy.weight=0
@@ -85,14 +80,14 @@ def finetune(
 
 
 @app.command()
-def status(recipe: RecipeName, overrides: Overrides = None, workspace: Workspace = Path("data")) -> None:
+def status(recipe: Name, overrides: Overrides = None, workspace: Workspace = DATA) -> None:
     """Show how each stage of a recipe stands: fresh, stale (and why), partial, running, missing.
 
     Example: sfplus status demo
     """
     from sfplus import chain
 
-    _, steps, record, run = _open_recipe(recipe, overrides or [], "cpu", workspace)
+    steps, record, run = _open_recipe(recipe, overrides or [], "cpu", workspace)
     for row in chain.standings(steps, run, record):
         detail = row.reason or (str(row.artefact.folder) if row.artefact else "")
         print(f"{row.step:<18} {row.state:<8} {detail}".rstrip())
@@ -147,7 +142,7 @@ def verify(
         str, typer.Option(help="Photos without a found face: centre-crop, skip or fail.")
     ] = "centre-crop",
     device: Device = "auto",
-    workspace: Workspace = Path("data"),
+    workspace: Workspace = DATA,
 ) -> None:
     """Verify a model on a list of pairs and write a report.
 
@@ -185,20 +180,23 @@ def sample(
 
     Example: sfplus sample drawn --people 60 --photos 10 --seed 0
     """
+    from sfplus.console import Console
     from sfplus.datasets.portraits import write_portraits
 
-    rows = write_portraits(folder, people, photos, seed)
+    with Console().step("sample", resumed=False) as step:
+        step.start(people * photos, "photos")
+        rows = write_portraits(folder, people, photos, seed, on_photo=step.advance)
     print(f"{len(rows)} photos of {people} drawn people in {folder}")
 
 
 @app.command()
 def export(
-    recipe: RecipeName,
+    recipe: Name,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the model goes.")],
     half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
     overrides: Overrides = None,
     device: Device = "auto",
-    workspace: Workspace = Path("data"),
+    workspace: Workspace = DATA,
 ) -> None:
     """Save the model of a recipe with its threshold, for compare, embed and verify --model.
 
@@ -229,7 +227,7 @@ def lfw(
 
 
 @app.command()
-def doctor(workspace: Workspace = Path("data")) -> None:
+def doctor(workspace: Workspace = DATA) -> None:
     """Say what is installed, which devices, data and models there are, and what is wrong.
 
     Example: sfplus doctor
@@ -249,7 +247,7 @@ def recipes_list() -> None:
 
 
 @recipes_app.command("show")
-def recipes_show(recipe: RecipeName) -> None:
+def recipes_show(recipe: Name) -> None:
     """Print a recipe, to read or to start one's own from."""
     from sfplus.recipe import find_recipe
 
@@ -257,7 +255,7 @@ def recipes_show(recipe: RecipeName) -> None:
 
 
 @recipes_app.command("check")
-def recipes_check(recipe: RecipeName, overrides: Overrides = None) -> None:
+def recipes_check(recipe: Name, overrides: Overrides = None) -> None:
     """Check that a recipe is right; nothing is run."""
     from sfplus import chain
     from sfplus.recipe import find_recipe, load_recipe
@@ -267,26 +265,27 @@ def recipes_check(recipe: RecipeName, overrides: Overrides = None) -> None:
     print(f"{path}: right; {' -> '.join(step.name for step in steps)}")
 
 
-def _open_recipe(name: str, overrides: list[str], device: str, workspace: Path) -> tuple[Recipe, list, Path, Run]:  # type: ignore[type-arg]
+def _open_recipe(name: str, overrides: list[str], device: str, workspace: Path) -> tuple[list[Step], Path, Run]:
     from sfplus import chain
     from sfplus.console import Console
+    from sfplus.errors import UsageError
     from sfplus.recipe import find_recipe, load_recipe
     from sfplus.stages.run import Run
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        remedy = "start it once; sfplus.training.loop.fit is what runs under accelerate launch"
+        raise UsageError("a recipe runs in one process", where="WORLD_SIZE", remedy=remedy)
     path = find_recipe(name)
-    recipe = load_recipe(path, overrides)
     run = Run(workspace, Console(), device)
     text = path.read_text("utf-8") + "".join(f"# changed on the command line: {o}\n" for o in overrides)
     command = " ".join(["sfplus", "run", name, *map(shlex.quote, overrides)])
-    return recipe, chain.plan(recipe, text, command), run.recipe_folder(path.stem) / "run.json", run
+    return chain.plan(load_recipe(path, overrides), text, command), run.recipe_folder(path.stem) / "run.json", run
 
 
-def _run_recipe(name: str, overrides: list[str], until: str, device: str, workspace: Path) -> dict:  # type: ignore[type-arg]
+def _run_recipe(name: str, overrides: list[str], until: str, device: str, workspace: Path) -> dict[str, Artefact]:
     from sfplus import chain
 
-    _, steps, record, run = _open_recipe(name, overrides, device, workspace)
-    if device != "auto":
-        _ = run.device  # a missing device is an error before anything is read
+    steps, record, run = _open_recipe(name, overrides, device, workspace)
     if until:
         steps = chain.closure(steps, until)
     artefacts = chain.run_steps(steps, run, record)
@@ -298,36 +297,3 @@ def _run_recipe(name: str, overrides: list[str], until: str, device: str, worksp
     else:
         print(f"{steps[-1].name}: {artefacts[steps[-1].name].folder}")
     return artefacts
-
-
-def main() -> None:
-    """The console script: errors without tracebacks; exit code 2 for misuse, 1 for failure, 130 for Ctrl-C."""
-    from sfplus.errors import SfplusError
-
-    try:
-        sys.exit(app(standalone_mode=False))
-    except _UsageError as error:
-        error.show()
-        sys.exit(2)
-    except SfplusError as error:
-        print(f"sfplus: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("sfplus: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        print(f"sfplus: {error.filename or 'disk'}: {error.strerror}; {_DISK[error.errno]}", file=sys.stderr)
-        sys.exit(1)
-
-
-_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # the base of all misuse, in whichever click typer brings
-_DISK = {
-    errno.ENOSPC: "free some space; the same command goes on from here",
-    errno.EDQUOT: "free some space; the same command goes on from here",
-    errno.EROFS: "choose another --workspace or OUT",
-    errno.EACCES: "change its permissions, or choose another folder",
-    errno.EPERM: "change its permissions, or choose another folder",
-    errno.ENOTDIR: "choose another folder",
-}

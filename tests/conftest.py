@@ -12,7 +12,7 @@ os.environ.setdefault("COLUMNS", "200")  # so that help and messages are not wra
 
 import pytest
 
-from sfplus.cli import main
+from sfplus.__main__ import main
 from sfplus.datasets.portraits import write_portraits
 
 

@@ -43,7 +43,7 @@ def test_fine_tuning_a_given_model_needs_no_training(tmp_path: Path) -> None:
 
 def test_undetected_photos_get_a_centre_crop_for_verification_only() -> None:
     settings = {step.name: step.settings for step in chain.plan(load_recipe(Path("pipelines/demo.yaml")))}
-    assert settings["align/train"].undetected == "drop" and settings["align/verify"].undetected == "centre-crop"  # type: ignore[attr-defined]
+    assert settings["align/train"].undetected == "drop" and settings["align/verify"].undetected == "centre-crop"
 
 
 def states(tiny: Path, run: Run, *overrides: str) -> dict[str, tuple[str, str]]:
@@ -73,7 +73,7 @@ def test_status_says_fresh_stale_and_why_partial_and_missing(tiny: Path, tmp_pat
     assert states(tiny, run)["train"][0] == "partial"
 
 
-def run_artefact(run: Run, step: str):  # type: ignore[no-untyped-def]
+def run_artefact(run: Run, step: str):
     from sfplus.stages.cache import Artefact
 
     identity = json.loads((run.workspace / "run.json").read_text())[step]

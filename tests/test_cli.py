@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfplus import cli
+from sfplus import __main__ as script
 
 COMMANDS = [
     "run", "train", "finetune", "status", "detect", "align", "embed", "verify", "compare", "sample", "export", "lfw",
@@ -18,7 +18,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_teaches(command: str, sfplus: Callable) -> None:  # type: ignore[type-arg]
+def test_help_teaches(command: str, sfplus: Callable) -> None:
     answer = sfplus(command, "--help")
     assert answer.code == 0 and "Usage" in answer.out
     assert command == "recipes" or "Example: sfplus" in answer.out
@@ -26,7 +26,7 @@ def test_help_teaches(command: str, sfplus: Callable) -> None:  # type: ignore[t
 
 def test_help_imports_neither_torch_nor_numpy_and_answers_at_once() -> None:
     code = (
-        "import sys\nsys.argv = ['sfplus', '--help']\nfrom sfplus.cli import main\n"
+        "import sys\nsys.argv = ['sfplus', '--help']\nfrom sfplus.__main__ import main\n"
         "try: main()\nfinally: print(sorted({'torch', 'numpy', 'pydantic', 'cv2'} & set(sys.modules)))"
     )
     clock = time.monotonic()
@@ -39,7 +39,7 @@ def test_importing_sfplus_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_version(sfplus: Callable) -> None:  # type: ignore[type-arg]
+def test_version(sfplus: Callable) -> None:
     assert sfplus("--version").out.startswith("sfplus 0.")
 
 
@@ -64,7 +64,7 @@ def test_version(sfplus: Callable) -> None:  # type: ignore[type-arg]
 )
 def test_misuse_is_one_line_and_exit_code_2(
     words: list[str], says: str, sfplus: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # type: ignore[type-arg]
+) -> None:
     monkeypatch.chdir(tmp_path)
     answer = sfplus(*words)
     assert answer.code == 2 and says in answer.err, answer
@@ -72,27 +72,27 @@ def test_misuse_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_recipe_that_asks_for_a_missing_gpu_starts_nothing(tiny: Path, sfplus: Callable, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_a_recipe_that_asks_for_a_missing_gpu_starts_nothing(tiny: Path, sfplus: Callable, tmp_path: Path) -> None:
     answer = sfplus("run", tiny, "--device", "cuda", "--workspace", tmp_path / "data")
     assert answer.code == 2 and "'cuda' was asked for, this machine has no GPU" in answer.err
     assert not (tmp_path / "data").exists()
 
 
-def test_recipes(sfplus: Callable) -> None:  # type: ignore[type-arg]
+def test_recipes(sfplus: Callable) -> None:
     assert "demo " in sfplus("recipes", "list").out and "sphereface-plus-m4" in sfplus("recipes", "list").out
     assert sfplus("recipes", "show", "demo").out == Path("pipelines/demo.yaml").read_text()
     answer = sfplus("recipes", "check", "demo")
     assert answer.code == 0 and "sample -> detect/train" in answer.out
 
 
-def test_status_of_a_recipe_that_was_never_run(tiny: Path, sfplus: Callable, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_status_of_a_recipe_that_was_never_run(tiny: Path, sfplus: Callable, tmp_path: Path) -> None:
     lines = sfplus("status", tiny, "--workspace", tmp_path / "data").out.splitlines()
     assert lines[0].split() == ["sample", "missing"] and len(lines) == 12
 
 
 def test_doctor_finds_the_packages_and_what_is_wrong(
     sfplus: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:  # type: ignore[type-arg]
+) -> None:
     answer = sfplus("doctor", "--workspace", tmp_path)
     assert answer.code == 0 and f"torch            {torch.__version__.split('+')[0]}" in answer.out
     assert "P-, R- and O-Net load" in answer.out and "wrong" not in answer.out
@@ -101,13 +101,18 @@ def test_doctor_finds_the_packages_and_what_is_wrong(
     assert answer.code == 1 and "pip install --no-deps facenet-pytorch" in answer.out
 
 
+def test_a_recipe_runs_in_one_process(tiny: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert sfplus("run", tiny).code == 2
+
+
 def test_disk_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def full() -> None:
         raise OSError(28, "No space left on device", "data/x")
 
-    monkeypatch.setattr(cli, "app", lambda **_: full())
+    monkeypatch.setattr(script, "app", lambda **_: full())
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        script.main()
     assert stop.value.code == 1
     assert (
         capsys.readouterr().err
@@ -119,13 +124,20 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def stop() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", lambda **_: stop())
+    monkeypatch.setattr(script, "app", lambda **_: stop())
     with pytest.raises(SystemExit) as exit_:
-        cli.main()
+        script.main()
     assert exit_.value.code == 130 and "the same command goes on from here" in capsys.readouterr().err
 
 
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(script, "app", lambda **_: __import__("no_such_package"))
+    with pytest.raises(SystemExit) as stop:
+        script.main()
+    assert stop.value.code == 1 and "the package 'no_such_package' is missing" in capsys.readouterr().err
+
+
 def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "app", lambda **_: 1 / 0)
+    monkeypatch.setattr(script, "app", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        cli.main()
+        script.main()

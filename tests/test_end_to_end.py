@@ -26,7 +26,7 @@ def contents(workspace: Path) -> dict[str, str]:
     return found
 
 
-def test_the_whole_chain(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:  # type: ignore[type-arg]
+def test_the_whole_chain(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     answer = sfplus("run", tiny, "--workspace", tmp_path / "data", "--device", "cpu")
     assert answer.code == 0, answer.err
     assert "device: cpu" in answer.err and answer.err.count("done") == 12
@@ -67,7 +67,7 @@ def test_the_whole_chain(tiny: Path, tmp_path: Path, sfplus: Callable) -> None: 
 
 def test_a_model_of_ones_own_is_exported_and_compared(
     tiny: Path, tmp_path: Path, drawn: Path, sfplus: Callable
-) -> None:  # type: ignore[type-arg]
+) -> None:
     assert sfplus("export", tiny, tmp_path / "model", "--workspace", tmp_path / "data").code == 0
     assert {"model.safetensors", "config.json", "mean.safetensors"} <= set(walk(tmp_path / "model"))
     about = json.loads((tmp_path / "model/config.json").read_text())["verification"]
@@ -78,8 +78,7 @@ def test_a_model_of_ones_own_is_exported_and_compared(
 
 
 def command(tiny: Path, workspace: Path) -> list[str]:
-    code = "from sfplus.cli import main; main()"
-    return [sys.executable, "-c", code, "run", str(tiny), "--workspace", str(workspace), "--device", "cpu"]
+    return [sys.executable, "-m", "sfplus", "run", str(tiny), "--workspace", str(workspace), "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")

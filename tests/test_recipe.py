@@ -10,7 +10,7 @@ GOOD = "train:\n  photos: p\n  network: sphereface4\nverify: {photos: a, pairs: 
 
 
 @pytest.fixture
-def write(tmp_path: Path):  # type: ignore[no-untyped-def]
+def write(tmp_path: Path):
     def _write(text: str) -> Path:
         path = tmp_path / "r.yaml"
         path.write_text(text)
@@ -19,7 +19,7 @@ def write(tmp_path: Path):  # type: ignore[no-untyped-def]
     return _write
 
 
-def test_a_good_recipe(write) -> None:  # type: ignore[no-untyped-def]
+def test_a_good_recipe(write) -> None:
     recipe = load_recipe(write(GOOD))
     assert recipe.train and recipe.train.network == "sphereface4" and recipe.train.photos == Path("p")
 
@@ -45,14 +45,14 @@ def test_a_good_recipe(write) -> None:  # type: ignore[no-untyped-def]
         ("finetune: {photos: a}\n", 1, "finetune.model is missing"),
     ],
 )  # fmt: skip
-def test_faults_name_line_and_remedy(write, text: str, line: int, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_faults_name_line_and_remedy(write, text: str, line: int, words: str) -> None:
     path = write(text)
     with pytest.raises(RecipeError) as error:
         load_recipe(path)
     assert words in str(error.value) and error.value.where == f"{path}:{line}" and "\n" not in str(error.value)
 
 
-def test_tags_that_run_code_are_refused(write) -> None:  # type: ignore[no-untyped-def]
+def test_tags_that_run_code_are_refused(write) -> None:
     with pytest.raises(RecipeError, match="is not YAML"):
         load_recipe(write("train: !!python/object/apply:os.system ['true']\n"))
 
@@ -63,7 +63,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         load_recipe(tmp_path / "r.yaml")
 
 
-def test_overrides(write) -> None:  # type: ignore[no-untyped-def]
+def test_overrides(write) -> None:
     recipe = load_recipe(
         write(GOOD), ["train.head.m=2", "detect.thresholds=[0.5, 0.6, 0.7]", "finetune.energy.power=0"]
     )
@@ -81,13 +81,13 @@ def test_overrides(write) -> None:  # type: ignore[no-untyped-def]
         ("train.head.m=x", "valid integer"),
     ],
 )
-def test_wrong_overrides_are_named(write, override: str, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_overrides_are_named(write, override: str, words: str) -> None:
     with pytest.raises(RecipeError, match=words.replace("[", r"\[")) as error:
         load_recipe(write(GOOD), [override])
     assert error.value.where == override
 
 
-def test_recipes_are_found_by_name_or_path(write) -> None:  # type: ignore[no-untyped-def]
+def test_recipes_are_found_by_name_or_path(write) -> None:
     assert find_recipe("demo").name == "demo.yaml" and find_recipe(str(write(GOOD))).name == "r.yaml"
     with pytest.raises(RecipeError, match="did you mean 'demo'"):
         find_recipe("dmo")
@@ -113,7 +113,7 @@ SOLVERS = [
 @pytest.mark.parametrize(("m", "lr", "steps", "lr_gamma", "max_iter", "gamma", "iteration"), SOLVERS)
 def test_the_original_settings(
     m: int, lr: float, steps: tuple, lr_gamma: float, max_iter: int, gamma: float, iteration: int
-) -> None:  # type: ignore[type-arg]
+) -> None:
     recipe = load_recipe(find_recipe(f"sphereface-plus-m{m}"))
     train, tune = recipe.train, recipe.finetune
     assert train and tune and recipe.detect.model_dump() == {
@@ -145,7 +145,7 @@ def test_every_setting_is_described() -> None:
     check(Recipe)
 
 
-def test_a_recipe_is_what_the_yaml_says(write) -> None:  # type: ignore[no-untyped-def]
+def test_a_recipe_is_what_the_yaml_says(write) -> None:
     assert (
         yaml.safe_load(find_recipe("lfw").read_text())["embed"]["model"] == load_recipe(find_recipe("lfw")).embed.model
     )

@@ -1,0 +1,1 @@
+"""Data sets: drawn portraits, LFW, folders of photos and of crops, and lists of pairs."""

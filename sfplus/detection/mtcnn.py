@@ -118,7 +118,7 @@ class Detector:
         owners, boxes, scores, landmarks = self._output(integrals, owners, boxes)
         arrays = [tensor.cpu().numpy() for tensor in (boxes - 1, scores, landmarks - 1)]
         ends = np.searchsorted(owners.cpu().numpy(), np.arange(len(photos) + 1))
-        return [_final(*(array[a:b] for array in arrays)) for a, b in itertools.pairwise(ends)]
+        return [_final(*(array[a:b][::-1] for array in arrays)) for a, b in itertools.pairwise(ends)]
 
     def _propose(self, integrals: Integrals, photos: list[Photo]) -> tuple[torch.Tensor, torch.Tensor]:
         """First network: look everywhere, at every size. Gives owners (N,) and square boxes (N, 4)."""
@@ -126,7 +126,7 @@ class Detector:
         for index, photo in enumerate(photos):
             groups.setdefault(photo.shape[:2], []).append(index)
         none = torch.empty(0, device=self.device.torch)
-        parts: list[tuple[torch.Tensor, ...]] = [(none.long(), none.long(), none.view(0, 4), none, none.view(0, 4))]
+        parts: list[tuple[torch.Tensor, ...]] = [(*[none.long()] * 3, none.view(0, 4), none, none.view(0, 4))]
         for (height, width), members in groups.items():
             scales = torch.tensor(self._pyramid.plan(height, width).scales, device=self.device.torch)
             for canvas in self._pyramid.canvases(height, width):
@@ -135,9 +135,9 @@ class Detector:
                     some = members[start : start + batch]
                     padded = torch.tensor(some + some[-1:] * (batch - len(some)), device=self.device.torch)
                     parts.append(self._search(integrals.canvas(padded, canvas), canvas, padded, scales, len(some)))
-        owners, levels, boxes, scores, shifts = (torch.cat(part) for part in zip(*parts, strict=True))
-        order = owners.argsort(stable=True)
-        owners, levels, boxes, scores, shifts = (part[order] for part in (owners, levels, boxes, scores, shifts))
+        found = [torch.cat(part) for part in zip(*parts, strict=True)]
+        order = (found[0] * 2**40 + found[1]).argsort()
+        owners, _, levels, boxes, scores, shifts = (part[order] for part in found)
         keep = _suppress(boxes, scores, owners * 2**20 + levels, 0.5)
         keep = keep[_suppress(boxes[keep], scores[keep], owners[keep], 0.7)]
         owners, boxes, shifts = owners[keep], boxes[keep], shifts[keep]
@@ -146,7 +146,7 @@ class Detector:
     def _search(
         self, pixels: torch.Tensor, canvas: Canvas, owners: torch.Tensor, scales: torch.Tensor, count: int
     ) -> tuple[torch.Tensor, ...]:
-        """P-Net on canvases (B, 3, h, w): owners, levels, boxes, scores and shifts of the cells that may be faces."""
+        """P-Net on canvases (B, 3, h, w): owners, ranks, levels, boxes, scores, shifts of cells that may be faces."""
         net = self._pnet
         maps = net.prelu1(net.conv1(pixels))
         for rows, columns in canvas.walls:
@@ -154,14 +154,13 @@ class Detector:
         maps = torch.maximum(maps[:, :, ::2], maps[:, :, 1::2])
         maps = torch.maximum(maps[..., ::2], maps[..., 1::2])
         maps = net.prelu3(net.conv3(net.prelu2(net.conv2(maps))))
-        logits = net.conv4_1(maps)
-        scores = (logits[:count, 1] - logits[:count, 0]).sigmoid()  # the softmax of two
-        member, y, x = ((scores >= self.thresholds[0]) & (canvas.cells[0] >= 0)).nonzero(as_tuple=True)
-        level, row, column = canvas.cells[:, y, x]
+        scores = net.softmax4_1(net.conv4_1(maps))[:count, 1]
+        member, y, x = ((scores >= self.thresholds[0]) & (canvas.cells[1] >= 0)).nonzero(as_tuple=True)
+        rank, level, row, column = canvas.cells[:, y, x]
         corner = torch.stack([column, row], 1).float() * STRIDE
         scale = scales[level, None]
         boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + CELL) / scale).floor()], 1)
-        return owners[member], level, boxes, scores[member, y, x], net.conv4_2(maps)[member, :, y, x]
+        return owners[member], rank, level, boxes, scores[member, y, x], net.conv4_2(maps)[member, :, y, x]
 
     def _refine(
         self, integrals: Integrals, owners: torch.Tensor, boxes: torch.Tensor
@@ -224,16 +223,21 @@ def _networks() -> tuple[Any, Any, Any]:
 
 
 def _suppress(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Non-maximum suppression within groups, by intersection over union: indices that are kept, ascending.
+    """Non-maximum suppression within groups, by intersection over union.
 
     In float64 on a grid of 2^-20 pixels the offsets that separate the groups change nothing, not even the last bit.
+    Scores are often equal (1 to the last bit); then the order of the candidates decides, as in facenet-pytorch.
+
+    Returns:
+        int64 indices that are kept: group by group, highest score first.
     """
     if not len(boxes):
         return groups
     exact = (boxes.double() * 2**20).round() / 2**20
     _, numbers = torch.unique(groups, return_inverse=True)
-    kept: torch.Tensor = batched_nms(exact - exact.min(), scores.double(), numbers, threshold)
-    return kept.sort().values
+    kept: torch.Tensor = batched_nms(exact - exact.min(), scores.double(), numbers, threshold).sort().values
+    kept = kept[scores[kept].argsort(descending=True, stable=True)]
+    return kept[groups[kept].argsort(stable=True)]
 
 
 def _shift(boxes: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:

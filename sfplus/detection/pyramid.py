@@ -53,7 +53,8 @@ class Canvas(NamedTuple):
         corners: int64 (2, h, 2, w): rows of the photo's integral image, at the low and high edges (y, x) of the pixels.
         weight: float32 (h, w, 1): 1 / (128 * area) of that rectangle; the networks see (mean - 127.5) / 128.
         walls: rows and columns after the first convolution that must not leak into a piece of odd size.
-        cells: int64 (3, h', w'): level (-1 outside all pieces), row and column of P-Net's cell in the level.
+        cells: int64 (4, h', w'): of each of P-Net's cells the rank among all of the photo, level, row and column in the
+            level; -1 outside all pieces.
     """
 
     height: int
@@ -114,7 +115,7 @@ def draw(plan: Plan, index: int, height: int, width: int, device: Device) -> Can
     canvas_height, canvas_width, pieces = plan.canvases[index]
     corners = np.zeros((2, canvas_height, 2, canvas_width), np.int64)
     weight = np.zeros((canvas_height, canvas_width, 1), np.float32)
-    cells = np.full((3, (canvas_height - _EDGE) // 2, (canvas_width - _EDGE) // 2), -1, np.int64)
+    cells = np.full((4, (canvas_height - _EDGE) // 2, (canvas_width - _EDGE) // 2), -1, np.int64)
     walls = []
     for piece in pieces:
         level_height, level_width = plan.sides[piece.level]
@@ -125,9 +126,10 @@ def draw(plan: Plan, index: int, height: int, width: int, device: Device) -> Can
         weight[here[::2]] = 1 / (128 * (y[1] - y[0])[:, None, None] * (x[1] - x[0])[:, None])
         rows, columns = piece.cells
         block = cells[:, piece.y // 2 : piece.y // 2 + rows, piece.x // 2 : piece.x // 2 + columns]
-        block[0] = piece.level
-        block[1] = np.arange(rows)[:, None] + piece.top // STRIDE
-        block[2] = np.arange(columns)
+        block[1] = piece.level
+        block[2] = np.arange(rows)[:, None] + piece.top // STRIDE
+        block[3] = np.arange(columns)
+        block[0] = sum(h * w for h, w in plan.sides[: piece.level]) + block[2] * level_width + block[3]
         beyond_y, beyond_x = piece.y + piece.height - 2, piece.x + piece.width - 2
         if piece.height % 2:
             walls.append(np.s_[beyond_y : beyond_y + 1, piece.x : beyond_x + 1])

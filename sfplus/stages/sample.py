@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,10 +51,3 @@ def _build(job: Job) -> dict[str, Any]:
 
 
 STAGE = Stage("sample", 1, _build)
-
-
-def sample_folder(folder: Path, people: int, photos: int, seed: int) -> int:
-    """Draw people straight into a folder of the user's, for `sfplus sample`; returns the number of photos."""
-    from sfplus.datasets.portraits import write_portraits
-
-    return len(write_portraits(folder, people, photos, seed))

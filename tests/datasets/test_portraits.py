@@ -16,10 +16,9 @@ from skimage.transform import SimilarityTransform
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
-from sfplus.datasets.portraits import hair, portrait_head, portrait_people
-from sfplus.datasets.portraits import LANDMARK_COLUMNS, Portrait, draw_portrait, write_portraits
+from sfplus.datasets.portraits import LANDMARK_COLUMNS, Portrait, draw_portrait, hair, head, people, write_portraits
 
-PEOPLE, PHOTOS = 44, 4
+PEOPLE, PHOTOS = 40, 4
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def test_every_cell_of_every_level_has_facenets_score(
         monkeypatch.setattr(pyramid, "_CANVAS", 2000)
     photo = noise(height, width)
     layout, detector = plan(height, width, 20, 0.85), Detector(thresholds=(0, 0, 0), device="cpu")
-    expected, found = {}, {}
+    expected, found, order = {}, {}, {}
     with torch.inference_mode():
         for level, size in enumerate(layout.sides):
             shift, score = PNet()((interpolate(as_seen(photo), size, mode="area") - 127.5) / 128)
@@ -76,14 +76,16 @@ def test_every_cell_of_every_level_has_facenets_score(
                 expected[level, row, column] = [*shift[0, :, row, column].tolist(), score[0, 1, row, column].item()]
         for canvas, pixels in canvases(photo):
             owners, scales = torch.tensor([0]), torch.tensor(layout.scales)
-            _, levels, _, scores, shifts = detector._search(pixels, canvas, owners, scales, 1)
-            _, y, x = (canvas.cells[:1] >= 0).nonzero(as_tuple=True)
-            places = canvas.cells[:, y, x].T.tolist()
+            _, ranks, levels, _, scores, shifts = detector._search(pixels, canvas, owners, scales, 1)
+            y, x = (canvas.cells[1] >= 0).nonzero(as_tuple=True)
+            places = canvas.cells[1:, y, x].T.tolist()
+            order.update(zip(ranks.tolist(), map(tuple, places), strict=True))
             assert [place[0] for place in places] == levels.tolist()
             answers = torch.cat([shifts, scores[:, None]], 1).tolist()
             assert not set(map(tuple, places)) & set(found)  # no cell twice
             found.update(zip(map(tuple, places), answers, strict=True))
     assert set(found) == set(expected)
+    assert [order[rank] for rank in sorted(order)] == sorted(found)
     keys = sorted(expected)
     np.testing.assert_allclose([found[k] for k in keys], [expected[k] for k in keys], atol=2e-5)
 

@@ -12,6 +12,7 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ class Portrait:
         return encode_image(self.photo, ".jpg", self.quality)
 
 
+@lru_cache(maxsize=1)
+def _grain() -> Floats:
+    """Grey and coarser coloured grain of a sensor, (500, 500, 3); each photo shows another part of it."""
+    rng = np.random.default_rng(0)
+    tinted = cv2.resize(rng.standard_normal((SIDE, SIDE, 3), np.float32), (2 * SIDE, 2 * SIDE))
+    return rng.standard_normal((2 * SIDE, 2 * SIDE, 1), np.float32) + np.float32(0.6) * np.asarray(tinted, np.float32)
+
+
 def _expose(picture: Floats, shot: Shot) -> NDArray[np.uint8]:
     """Turn linear light into 8-bit sRGB through the lens and the sensor of the photo."""
     seen: NDArray[Any] = cv2.merge(list(picture))
@@ -63,12 +72,11 @@ def _expose(picture: Floats, shot: Shot) -> NDArray[np.uint8]:
     if shot.motion:
         reach = int(np.ceil(shot.motion)) | 1
         seen = cv2.blur(seen, (reach, 1) if shot.texture % 2 else (1, reach))
-    bright = np.sqrt(np.clip(seen, 0, None) / (1 + 0.18 * seen)) * np.float32(255)
-    rng = np.random.default_rng(shot.texture + 2)
-    grain = rng.standard_normal((SIDE, SIDE), np.float32)[..., None]
-    tinted = cv2.resize(rng.standard_normal((SIDE // 2, SIDE // 2, 3), np.float32), (SIDE, SIDE))
-    bright += np.float32(shot.noise) * (grain + np.float32(0.6) * tinted) + np.float32(0.5)
-    return np.asarray(np.clip(bright, 0, 255).astype(np.uint8))
+    bright = np.maximum(seen, 0)
+    bright = cv2.sqrt(bright / (1 + 0.18 * bright))
+    top, left = divmod(shot.texture % SIDE**2, SIDE)
+    grain = _grain()[top : top + SIDE, left : left + SIDE]
+    return np.asarray(cv2.addWeighted(bright, 255, grain, shot.noise, 0, dtype=cv2.CV_8U), np.uint8)
 
 
 def draw_portrait(

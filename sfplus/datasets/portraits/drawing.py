@@ -12,21 +12,21 @@ from sfplus.datasets.portraits.geometry import HAIR, SKIN, Pose, Sheet, cast, ra
 from sfplus.datasets.portraits.hair import Hair, build_hair, dye, edge, hair_surface
 from sfplus.datasets.portraits.head import Head, build_head
 from sfplus.datasets.portraits.people import Floats, Person, Shot
-from sfplus.datasets.portraits.scene import CREEP, Frame, background, body, ear, glasses, lay
+from sfplus.datasets.portraits.scene import CREEP, Frame, background, body, double, ear, glasses, lay
 
 
 def _seen(sheet: Sheet, maps: list[Floats], u: Floats, y: Floats) -> Floats:
-    """A sheet's maps (H, W) as planes of the window whose coarse rays are u and y; four samples a pixel."""
-    size = (4 * u.shape[1], 4 * u.shape[0])
-    column, row = (cv2.resize(v, size, interpolation=cv2.INTER_LINEAR) for v in sheet.locate(u, y))
-    drawn = cv2.remap(cv2.merge(maps), column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.stack(cv2.split(cv2.resize(drawn, (size[0] // 2, size[1] // 2), interpolation=cv2.INTER_AREA)))
+    """A sheet's maps (H, W) as planes of the window whose coarse rays are u and y; two samples in a row a pixel."""
+    rows, columns = 2 * u.shape[0], 2 * u.shape[1]
+    column, row = (cv2.resize(v, (2 * columns, rows), interpolation=cv2.INTER_LINEAR) for v in sheet.locate(u, y))
+    soft = cv2.GaussianBlur(cv2.merge(maps), (1, 3), 0.5)  # instead of two samples one above the other
+    drawn = cv2.remap(soft, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.stack(cv2.split(cv2.resize(drawn, (columns, rows), interpolation=cv2.INTER_AREA)))
 
 
 def _coverage(inside: Floats, scale: float) -> Floats:
     """Opacity of the pixels of a window from the coarse distance to an outline."""
-    fine = cv2.resize(inside, (2 * inside.shape[1], 2 * inside.shape[0]), interpolation=cv2.INTER_LINEAR)
-    opacity: Floats = np.clip(fine * np.float32(scale) + np.float32(0.5), 0, 1)
+    opacity: Floats = np.clip(double(inside) * np.float32(scale) + np.float32(0.5), 0, 1)
     return opacity
 
 
@@ -48,8 +48,8 @@ def _cast_shadow(head: Head, light: Floats) -> Floats:
         other = cv2.warpAffine(depth, move, depth.shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         blocked = np.maximum(blocked, other - depth - step * max(0.15, float(light[2])) / flat)
     soft = cv2.GaussianBlur(np.clip(blocked * 30, 0, 1), (0, 0), 1.6)
-    large: Floats = cv2.resize(soft, (SKIN.columns, SKIN.rows), interpolation=cv2.INTER_LINEAR)
-    return large * np.clip(np.cos(head.u) * 3, 0, 1)
+    large = cv2.resize(soft, (SKIN.columns, SKIN.rows), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large * np.clip(np.cos(head.u) * 3, 0, 1), np.float32)
 
 
 def _lit_skin(head: Head, shot: Shot, pose: Pose, frame: Frame) -> list[Floats]:
@@ -102,8 +102,7 @@ def _hair_behind(picture: Floats, shell: _Shell, person: Person, shot: Shot) -> 
     """The inside of long hair, behind the neck; of short hair, what shows beside the temples."""
     dark = person.hair * shot.hair_tint * (0.22 * shot.light_colour + 0.5 * shot.ambient) * 0.6
     limit = person.hair_length if person.hair_length > 0.3 else -0.02
-    height = cv2.resize(shell.height, shell.coverage.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    lay(picture, shell.window, dark, shell.coverage * ramp(limit - 0.03, limit - 0.15, height))
+    lay(picture, shell.window, dark, shell.coverage * ramp(limit - 0.03, limit - 0.15, double(shell.height)))
 
 
 def _hair_in_front(

@@ -8,7 +8,7 @@ import numpy as np
 
 from sfplus.datasets.portraits.geometry import SKIN, bump, ramp
 from sfplus.datasets.portraits.head import Head
-from sfplus.datasets.portraits.people import Floats, Person, Shot, planes
+from sfplus.datasets.portraits.people import AnyFloats, Floats, Person, Shot, planes
 
 _WHITE = planes([0.56, 0.51, 0.48])
 _TEETH = planes([0.86, 0.82, 0.74])
@@ -23,7 +23,7 @@ class Painted:
     glint: Floats  # (H, W) light that wet surfaces throw back whatever the shading
 
 
-def _over(canvas: Floats, colour: Floats, opacity: Floats) -> None:
+def _over(canvas: Floats, colour: AnyFloats, opacity: AnyFloats) -> None:
     """Lay a colour on the canvas (3, H, W), in place."""
     canvas += opacity * (colour - canvas)
 
@@ -103,7 +103,8 @@ def _brow(head: Head, shot: Shot, side: int, colour: Floats) -> None:
     """One eyebrow: a tapered arc of short hairs."""
     p = head.person
     height = p.brow_y + shot.brow_raise
-    view = _window(head, *sorted((side * (p.eye_x - 0.30), side * (p.eye_x + 0.32))), -height - 0.24, -height + 0.14)
+    left, right = sorted((side * (p.eye_x - 0.30), side * (p.eye_x + 0.32)))
+    view = _window(head, left, right, -height - 0.24, -height + 0.14)
     x, y = head.x[view] * side, head.y[view[0]]
     along = (x - np.float32(p.eye_x - 1.02 * p.brow_length)) / np.float32(2 * p.brow_length)
     clipped = np.clip(along, 0, 1)
@@ -189,9 +190,10 @@ def paint(head: Head, shot: Shot) -> Painted:
         _brow(head, shot, side, colour)
     _mouth(head, shot, colour, glint)
     if shot.smile > 0:
-        corner = mouth_corners(head.person, shot)[0][1]
-        side, edge = np.abs(head.x), head.person.nose_width * 0.62 + 0.08
-        crease = side - (edge + 0.55 * np.clip(head.y - head.person.nose_y + 0.06, 0, 0.4))
-        depth = np.exp(-0.5 * (crease / 0.022) ** 2) * bump(side * 0, head.y, (0, corner - 0.13), (1, 0.085))
-        colour *= 1 - (0.22 + 0.2 * head.person.age) * shot.smile * depth
+        middle = mouth_corners(head.person, shot)[0][1] - 0.13
+        view = _window(head, -0.6, 0.6, middle - 0.34, middle + 0.34)
+        away, y = np.abs(head.x[view]), head.y[view[0]]
+        edge = head.person.nose_width * 0.62 + 0.08 + 0.55 * np.clip(y - head.person.nose_y + 0.06, 0, 0.4)
+        depth = np.exp(-0.5 * ((away - edge) / 0.022) ** 2) * bump(y * 0, y, (0, middle), (1, 0.085))
+        colour[:, *view] *= 1 - (0.22 + 0.2 * head.person.age) * shot.smile * depth
     return Painted(colour, glint)

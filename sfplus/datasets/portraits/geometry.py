@@ -27,17 +27,23 @@ def ramp(low: float, high: float, value: AnyFloats) -> Floats:
 
 
 def bump(x: AnyFloats, y: AnyFloats, at: tuple[float, float], size: tuple[float, float]) -> Floats:
-    """Gaussian of height 1 around `at` with the standard deviations `size`."""
-    across, down = (x - np.float32(at[0])) / np.float32(size[0]), (y - np.float32(at[1])) / np.float32(size[1])
-    value: Floats = np.exp(-0.5 * (across * across + down * down))
+    """Gaussian of height 1 around `at` with the standard deviations `size`; y may be a column (H, 1) of x (H, W)."""
+    down = (y - np.float32(at[1])) / np.float32(size[1])
+    value = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
+    near = slice(None)
+    if y.shape[-1] == 1:  # only the rows where there is something to see
+        rows = np.flatnonzero(np.abs(down) < 5)
+        near = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0)
+    across = (x[near] - np.float32(at[0])) / np.float32(size[0])
+    down = down[near]
+    value[near] = np.exp(-0.5 * (across * across + down * down))
     return value
 
 
 def cloud(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> Floats:
     """Smooth noise about [-1, 1] with (rows, columns) cells over an (H, W) map."""
     small = rng.uniform(-1, 1, cells).astype(np.float32)
-    large: Floats = cv2.resize(small, shape[::-1], interpolation=cv2.INTER_CUBIC)
-    return large
+    return np.asarray(cv2.resize(small, shape[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Pose:
 def _index(y: Floats) -> NDArray[np.int32]:
     """Nearest sample of a profile."""
     index = (y - np.float32(TOP)) * np.float32((STEPS - 1) / (BOTTOM - TOP)) + np.float32(0.5)
-    return np.clip(index, 0, STEPS - 1).astype(np.int32)
+    return np.asarray(np.clip(index, 0, STEPS - 1), np.int32)
 
 
 def at_height(profile: Floats, y: Floats | float) -> Floats:
@@ -131,12 +137,13 @@ def cast(
     lean = np.arctan2(surface.depth * sy, surface.half * cy).astype(np.float32)
     slope = np.float32(1) / np.sqrt(1 + np.gradient(reach, heights[1] - heights[0]) ** 2).astype(np.float32)
     table = np.stack([reach, lean, surface.half, surface.depth, surface.middle, slope]).astype(np.float32)
-    height, bulge = y.astype(np.float32), np.float32(0)
+    height: AnyFloats = y
+    bulge: AnyFloats | np.float32 = np.float32(0)
     if relief is not None or abs(sp) > 0:
         front = at_height(surface.depth + surface.middle, y)
         height = (y - front * sp * cy) / cp
     for step in range(3):
-        near = table[:, _index(height)]
+        near = np.take(table, _index(height), 1)
         offset = x - (near[4] + bulge) * sy
         across = offset / np.maximum(near[0], np.float32(1e-3))
         u = np.arcsin(np.clip(across, -1, 1)) - near[1]
@@ -144,7 +151,9 @@ def cast(
             break
         if relief is not None:
             column, row = SKIN.locate(u, height)
-            bulge = cv2.remap(relief, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            bulge = np.asarray(
+                cv2.remap(relief, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
+            )
         depth = (near[4] + bulge + near[3] * np.cos(u)) * cy - near[2] * np.sin(u) * sy
         before, height = height, (y - depth * sp) / cp
         unsure = np.abs(height - before)

@@ -26,7 +26,7 @@ def hair_surface(person: Person, volume: float) -> Surface:
 
 @dataclass(frozen=True)
 class Hair:
-    """What stays the same of the hair of one person, over the `HAIR` sheet."""
+    """What stays the same of the hair of one person, over the rows of the `HAIR` sheet that its hair reaches."""
 
     surface: Surface
     strands: Floats  # (H, W) about [0, 1]
@@ -53,12 +53,15 @@ def build_hair(seed: int, person: int) -> Hair:
     sweep = 0.55 * np.tanh((u - p.parting) * 2.0) * ramp(-1.2, -0.2, y) * np.clip(np.cos(u), 0, 1)
     if p.wave > 0.75 and p.texture % 2:  # tight curls
         flat = 0.5 + 0.42 * cloud(rng, shape, (70, 90)) + 0.22 * cloud(rng, shape, (24, 30))
-    column, row = HAIR.locate(np.float32(u - sweep + curl), np.broadcast_to(y, shape) + np.float32(0.02) * curl)
+    column, row = HAIR.locate(
+        (u - sweep + curl).astype(np.float32), np.broadcast_to(y, shape) + np.float32(0.02) * curl
+    )
     strands = cv2.remap(
         flat, column.astype(np.float32), row.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
     )
     tangent[2] += np.float32(0.35) * (strands - 0.5)
-    return Hair(surface, strands, normal, tangent)
+    used = np.count_nonzero(y < max(p.hair_length, 0.65) + 0.35)  # below, even a ragged edge leaves nothing
+    return Hair(surface, np.asarray(strands, np.float32)[:used], normal[:, :used].copy(), tangent[:, :used].copy())
 
 
 def edge(person: Person, shot: Shot, u: Floats) -> Floats:
@@ -83,17 +86,17 @@ def edge(person: Person, shot: Shot, u: Floats) -> Floats:
         line = line + 0.16 * ramp(0.15, 0.9, np.abs(u - parting)) * (p.fringe + 0.3)
     if p.hair_length > 0.3:
         tips = p.hair_length + 0.05 * jag + 0.05 * wide
-        return (line + ramp(0.80 - 0.1 * p.fringe, 1.16, turn) * (tips - line)).astype(np.float32)
+        return np.asarray(line + ramp(0.80 - 0.1 * p.fringe, 1.16, turn) * (tips - line), np.float32)
     side = p.hair_length + 0.02 + 0.03 * jag
     line = line + ramp(0.75, 1.22, turn) * (side - line)
     line = line + ramp(1.26, 1.36, turn) * (-0.14 - line)
-    return (line + ramp(2.15, 2.3, turn) * (0.62 - line)).astype(np.float32)
+    return np.asarray(line + ramp(2.15, 2.3, turn) * (0.62 - line), np.float32)
 
 
 def dye(hair: Hair, person: Person, shot: Shot) -> tuple[Floats, Floats]:
     """Colour (3, H, W) and opacity (H, W) of the hair in one photo, before the light."""
     y, u = HAIR.grid()
-    line = edge(person, shot, u)
+    y, line = y[: len(hair.strands)], edge(person, shot, u)
     ragged = line + (0.10 if person.hair_length > 0.3 else 0.06) * (hair.strands - 0.5)
     soft = 0.05 if person.hair_volume > 0.04 else 0.14
     opacity = ramp(soft, -soft, y - ragged)

@@ -128,7 +128,7 @@ def _albedo(person: Person, x: Floats, y: Floats, rng: np.random.Generator) -> F
     dark = np.clip(0.85 * nostril + 0.42 * groove, 0, 1)
     colour = colour * (1 - dark * planes([0.80, 0.90, 0.90]))
     beard = _beard(p, x, y, rng)
-    return (colour * (1 - beard) + beard * (p.hair * 0.9 + linear([20, 16, 14]))).astype(np.float32)
+    return np.asarray(colour * (1 - beard) + beard * (p.hair * 0.9 + linear([20, 16, 14])), np.float32)
 
 
 @lru_cache(maxsize=4)

@@ -256,7 +256,7 @@ def draw_shot(seed: int, person: int, photo: int, roll: float | None, yaw: float
         brow_raise=float(rng.normal(0, 0.018)),
         eyes=float(u(0.72, 1.08)),
         gaze=np.array([np.clip(rng.normal(0, 0.10), -0.2, 0.2), np.clip(rng.normal(0, 0.05), -0.1, 0.1)], np.float32),
-        light=np.float32(light),
+        light=np.array(light, np.float32),
         light_colour=planes(key),
         ambient=planes(fill),
         hair_tint=planes(np.exp(rng.normal(0, 0.48) + rng.normal(0, 0.13) * np.array([1.0, 0.15, -1.0]))),

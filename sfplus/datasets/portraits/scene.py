@@ -9,7 +9,7 @@ import numpy as np
 
 from sfplus.datasets.portraits.geometry import Pose, bump, cloud, ramp
 from sfplus.datasets.portraits.head import Head
-from sfplus.datasets.portraits.people import Floats, Person, Shot, planes
+from sfplus.datasets.portraits.people import AnyFloats, Floats, Person, Shot, planes
 
 SIDE = 250  # pixels
 CREEP = planes([0.36, 0.22, 0.17])  # how far light creeps round an edge of skin
@@ -56,6 +56,12 @@ class Frame:
         return np.array([x * cos + y * sin, y * cos - x * sin, z], np.float32)
 
 
+def double(plane: AnyFloats) -> Floats:
+    """A plane (H, W) of squares of two pixels as one of pixels (2 H, 2 W)."""
+    size = (2 * plane.shape[1], 2 * plane.shape[0])
+    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR), np.float32)
+
+
 def lay(picture: Floats, window: tuple[slice, slice], colour: Floats, opacity: Floats) -> None:
     """Lay a layer over the picture, in place."""
     under = picture[:, *window]
@@ -93,7 +99,7 @@ def body(picture: Floats, person: Person, shot: Shot, frame: Frame) -> None:
     window = frame.window(-4, 0.4, 4, 4)
     if window[0].start >= window[0].stop:
         return
-    x, y = frame.coordinates(window)
+    x, y = frame.coordinates(window, 2)  # soft things: colours and distances of squares of two pixels
     light, side = frame.light(shot), np.abs(x)
     soft = 1.2 / frame.scale
     waist = person.neck * (1 + 0.10 * np.clip(1.1 - y, 0, 1) ** 2)
@@ -106,7 +112,7 @@ def body(picture: Floats, person: Person, shot: Shot, frame: Frame) -> None:
     shade = 0.22 + 0.78 * ramp(0.92, 1.75, y + 0.30 * light[1] + 0.15 * x * light[0])
     skin = person.skin * planes([0.97, 0.93, 0.92]) * (1 - tendon)
     skin = skin * (shot.ambient * (0.45 + 0.4 * shade) + shot.light_colour * wrapped * shade)
-    lay(picture, window, skin, ramp(soft, -soft, side - wide))
+    lay(picture, window, np.stack([double(v) for v in skin]), ramp(soft, -soft, double(side - wide)))
 
     broad = 1.55 if person.feminine else 1.8
     shoulder = 1.36 + 0.20 * side + 0.9 * np.clip(side - broad + 0.35, 0, 4) ** 2
@@ -123,7 +129,8 @@ def body(picture: Floats, person: Person, shot: Shot, frame: Frame) -> None:
     shade = 0.55 + 0.45 * ramp(1.25, 1.85, y + 0.2 * side)
     cloth = shot.cloth * (shot.ambient + shot.light_colour * facing) * shade
     cloth = cloth * (1 - 0.38 * np.exp(-0.5 * ((collar + 0.12) / 0.035) ** 2) - 0.25 * ramp(-0.10, 0.0, collar))
-    lay(picture, window, cloth, ramp(-soft, soft, y - shoulder) * ramp(soft, -soft, collar))
+    covered = ramp(-soft, soft, double(y - shoulder)) * ramp(soft, -soft, double(collar))
+    lay(picture, window, np.stack([double(v) for v in cloth]), covered)
 
 
 def ear(picture: Floats, head: Head, shot: Shot, pose: Pose, frame: Frame, side: int) -> None:

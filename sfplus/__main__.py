@@ -1,0 +1,49 @@
+"""The console script: runs the command line; errors become one line and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Any
+
+import typer
+
+from sfplus.cli import app
+from sfplus.errors import SfplusError
+
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # the base of all misuse, in whichever click typer brings
+_DISK = {
+    errno.ENOSPC: "free some space; the same command goes on from here",
+    errno.EDQUOT: "free some space; the same command goes on from here",
+    errno.EROFS: "choose another --workspace or OUT",
+    errno.EACCES: "change its permissions, or choose another folder",
+    errno.EPERM: "change its permissions, or choose another folder",
+    errno.ENOTDIR: "choose another folder",
+}
+
+
+def main() -> None:
+    """Run the command; exit code 0 is success, 2 misuse, 1 failure, 130 Ctrl-C."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except _UsageError as error:
+        error.show()
+        sys.exit(2)
+    except SfplusError as error:
+        print(f"sfplus: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("sfplus: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except ModuleNotFoundError as error:
+        print(f"sfplus: the package '{error.name}' is missing; install sfplus again, see: README.md", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(f"sfplus: {error.filename or 'disk'}: {error.strerror}; {_DISK[error.errno]}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
