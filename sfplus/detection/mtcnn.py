@@ -71,7 +71,8 @@ class Detector:
         self.mirror_landmarks = mirror_landmarks
         self.device = choose_device(device)
         self._pyramid = Pyramid(min_face, factor, self.device)
-        self._pnet, self._rnet, self._onet = (self.device.place(network) for network in _networks())
+        networks: list[Any] = [self.device.place(network) for network in _networks()]
+        self._pnet, self._rnet, self._onet = networks
         # Fixed batch sizes: pixels of canvases, and candidates of the second and third network. On the CPU one canvas
         # at a time stays in the cache.
         self._sizes = (1 << 21, 1024, 256) if self.device.is_cuda else (0, 32, 8)
@@ -118,7 +119,7 @@ class Detector:
         owners, boxes, scores, landmarks = self._output(integrals, owners, boxes)
         arrays = [tensor.cpu().numpy() for tensor in (boxes - 1, scores, landmarks - 1)]
         ends = np.searchsorted(owners.cpu().numpy(), np.arange(len(photos) + 1))
-        return [_final(*(array[a:b][::-1] for array in arrays)) for a, b in itertools.pairwise(ends)]
+        return [Faces(*(array[a:b] for array in arrays)) for a, b in itertools.pairwise(ends)]
 
     def _propose(self, integrals: Integrals, photos: list[Photo]) -> tuple[torch.Tensor, torch.Tensor]:
         """First network: look everywhere, at every size. Gives owners (N,) and square boxes (N, 4)."""
@@ -176,15 +177,18 @@ class Detector:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Third network: owners, boxes, scores, landmarks (N, 5, 2)."""
         owners, boxes, (shifts, points, scores) = self._judge(self._onet, integrals, owners, boxes, 48, self._sizes[2])
-        keep = scores[:, 1] > self.thresholds[2]
-        owners, boxes, shifts, points = owners[keep], boxes[keep], shifts[keep], points[keep].view(-1, 2, 5)
+        keep = (scores[:, 1] > self.thresholds[2]).nonzero()[:, 0]
+        moved = _shift(boxes, shifts)
+        keep = keep[_suppress_nested(moved[keep], scores[keep, 1], owners[keep])]
+        owners, boxes, moved, scores, points = (part[keep] for part in (owners, boxes, moved, scores[:, 1], points))
+        points = points.view(-1, 2, 5)
         if self.mirror_landmarks and len(owners):
             _, _, (_, other, _) = self._judge(self._onet, integrals, owners, boxes, 48, self._sizes[2], mirrored=True)
             other = other.view(-1, 2, 5)[:, :, _MIRRORED]
             points = (points + torch.stack([1 - other[:, 0], other[:, 1]], 1)) / 2
         sides = boxes[:, 2:] - boxes[:, :2] + 1
         landmarks = (sides[:, :, None] * points + boxes[:, :2, None] - 1).transpose(1, 2)
-        return owners, _shift(boxes, shifts), scores[keep, 1], landmarks
+        return owners, moved, scores, landmarks
 
     def _judge(
         self,
@@ -240,6 +244,33 @@ def _suppress(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, t
     return kept[groups[kept].argsort(stable=True)]
 
 
+def _suppress_nested(boxes: torch.Tensor, scores: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+    """Non-maximum suppression within photos, by intersection over the smaller box, threshold 0.7 (nms.m, 'Min').
+
+    Returns:
+        int64 indices that are kept: photo by photo, highest score first; of equal scores the last one, as in nms.m.
+    """
+    order = scores.flip(0).argsort(descending=True, stable=True)
+    order = len(order) - 1 - order
+    order = order[owners[order].argsort(stable=True)]
+    sorted_boxes, sorted_owners = boxes[order].double().cpu().numpy(), owners[order].cpu().numpy()
+    starts = np.flatnonzero(np.diff(sorted_owners, prepend=-1, append=-1))
+    kept = [_not_nested(sorted_boxes[a:b]) for a, b in itertools.pairwise(starts)]
+    return order[torch.from_numpy(np.concatenate([np.empty(0, bool), *kept])).to(order.device)]
+
+
+def _not_nested(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which boxes of one photo, best first, greedy suppression keeps."""
+    first, last = boxes[:, None, :2], boxes[:, None, 2:] + 1
+    common = np.minimum(last, last.swapaxes(0, 1)) - np.maximum(first, first.swapaxes(0, 1))
+    area = (last - first).prod(2)
+    covers = np.triu(common.clip(0).prod(2) > 0.7 * np.minimum(area, area.T), 1)
+    keep = np.ones(len(boxes), bool)
+    while not np.array_equal(keep, now := ~(covers & keep[:, None]).any(0)):
+        keep = now
+    return keep
+
+
 def _shift(boxes: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
     """Bounding-box regression (bbreg.m): shifts are fractions of the sides, counted inclusively."""
     return boxes + shifts * (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
@@ -251,20 +282,3 @@ def _square(boxes: torch.Tensor) -> torch.Tensor:
     longest = sides.amax(1, keepdim=True)
     first = boxes[:, :2] + sides / 2 - longest / 2
     return torch.cat([first, first + longest], 1)
-
-
-def _final(
-    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], landmarks: npt.NDArray[np.float32]
-) -> Faces:
-    """The faces of one photo, after suppression by intersection over the smaller box, threshold 0.7 (nms.m, 'Min')."""
-    faces = Faces(boxes, scores, landmarks)
-    if len(faces) < 2:
-        return faces
-    first, last = faces.boxes[:, None, :2].astype(np.float64), faces.boxes[:, None, 2:].astype(np.float64) + 1
-    common = np.minimum(last, last.swapaxes(0, 1)) - np.maximum(first, first.swapaxes(0, 1))
-    area = (last - first).prod(2)
-    covers = np.triu(common.clip(0).prod(2) > 0.7 * np.minimum(area, area.T), 1)
-    keep = np.ones(len(faces), bool)
-    while not np.array_equal(keep, now := ~(covers & keep[:, None]).any(0)):
-        keep = now
-    return faces[keep]

@@ -205,7 +205,12 @@ def _seconds(value: float | None) -> str:
 def _counts(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value or "")
-    return ", ".join(f"{n:,} {word}" if isinstance(n, int) else f"{word} {n}" for word, n in value.items())
+    words = {key.replace("_", " "): number for key, number in value.items()}
+    return ", ".join(f"{n:,} {word}" if isinstance(n, int) else f"{word} {_rounded(n)}" for word, n in words.items())
+
+
+def _rounded(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _name(photo: str) -> Markup:

@@ -179,7 +179,7 @@ def _histories(inputs: Any, titles: dict[str, str]) -> dict[str, list[dict[str, 
 
 
 def _stages(inputs: Any) -> list[dict[str, Any]]:
-    """One row for each artefact that the report was made from."""
+    """One row for each artefact that the report was made from, in the order in which they were made."""
     rows = []
     for name, source in inputs.items():
         if isinstance(source, Artefact):
@@ -189,7 +189,8 @@ def _stages(inputs: Any) -> list[dict[str, Any]]:
                 "stage": label, "state": "done", "seconds": m["seconds"], "device": m["device"],
                 "counts": m["counts"], "fingerprint": m["fingerprint"],
             })  # fmt: skip
-    return rows
+    order = ["detect", "align", "train", "finetune"]
+    return sorted(rows, key=lambda row: order.index(row["stage"]) if row["stage"] in order else len(order))
 
 
 STAGE = Stage("report", 1, _build)

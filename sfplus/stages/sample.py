@@ -42,7 +42,7 @@ def _build(job: Job) -> dict[str, Any]:
     names = list_photos(job.folder / VERIFY)
     real = job.folder / VERIFY / "astronaut" / "astronaut_0001.jpg"  # one photograph of a real face, in no pair
     real.parent.mkdir(exist_ok=True)
-    write_atomically(real, encode_image(data.astronaut(), ".jpg", 95))
+    write_atomically(real, encode_image(data.astronaut(), ".jpg", 95))  # type: ignore[no-untyped-call]
     pairs = draw_pairs(
         [n for n in names if not n.startswith("astronaut/")], settings.folds, settings.pairs_per_fold, settings.seed
     )

@@ -12,7 +12,7 @@ from skimage import data
 from skimage.transform import resize
 
 from sfplus.detection import Detector, Faces
-from sfplus.detection.mtcnn import _final, _suppress
+from sfplus.detection.mtcnn import _suppress, _suppress_nested
 from sfplus.errors import DependencyError, DeviceError, PhotoError, UsageError
 from sfplus.images import encode_image, list_photos, read_photo
 
@@ -228,11 +228,11 @@ def test_suppression_is_separate_for_each_group_and_sorts_by_score() -> None:
 
 
 def slow_minimum_suppression(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
-    """nms.m with type 'Min', box by box."""
-    left, kept = list(np.argsort(-scores)), []
+    """nms.m with type 'Min', box by box: of equal scores the last one first."""
+    left, kept = list(np.argsort(scores, kind="stable")), []
     while left:
-        best = left.pop(0)
-        kept.append(best)
+        best = left.pop()
+        kept.append(int(best))
         remain = []
         for other in left:
             w = min(boxes[best, 2], boxes[other, 2]) - max(boxes[best, 0], boxes[other, 0]) + 1
@@ -245,14 +245,20 @@ def slow_minimum_suppression(boxes: np.ndarray, scores: np.ndarray) -> list[int]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_last_suppression_is_nms_by_the_smaller_box(seed: int) -> None:
+def test_last_suppression_is_nms_by_the_smaller_box_in_every_photo(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    first = rng.uniform(0, 60, (40, 2))
-    boxes = np.hstack([first, first + rng.uniform(20, 60, (40, 2))]).astype(np.float32)
-    scores = rng.permutation(40).astype(np.float32) / 40
-    kept = _final(boxes, scores, np.zeros((40, 5, 2), np.float32))
-    assert np.array_equal(kept.boxes, boxes[slow_minimum_suppression(boxes, scores)])
-    assert 1 < len(kept) < 40
+    first = rng.uniform(0, 60, (90, 2))
+    boxes = np.hstack([first, first + rng.uniform(20, 60, (90, 2))]).astype(np.float32)
+    scores = rng.integers(0, 30, 90).astype(np.float32) / 30  # many are equal
+    owners = np.sort(rng.integers(0, 4, 90))
+    expected = [
+        int(np.flatnonzero(owners == photo)[k])
+        for photo in range(4)
+        for k in slow_minimum_suppression(boxes[owners == photo].astype(float), scores[owners == photo])
+    ]
+    kept = _suppress_nested(*map(torch.from_numpy, (boxes, scores, owners)))
+    assert kept.tolist() == expected
+    assert 8 < len(expected) < 90
 
 
 @pytest.mark.slow

@@ -89,8 +89,8 @@ def test_a_model_that_was_trained_on_other_crops(task: Path, sfplus: Callable) -
     assert answer.code == 2 and "the model was trained on arcface-112x112" in answer.err
 
 
-TRAIN = """train: {network: sphereface4, width: 0.125, feature_size: 8, head: {m: 1}, batch_size: 4, base_lr: 0.01, steps: [],
-  max_iter: 2, log_every: 1}
+TRAIN = """train: {network: sphereface4, width: 0.125, feature_size: 8, head: {m: 1}, batch_size: 4, base_lr: 0.01,
+  steps: [], max_iter: 2, log_every: 1}
 detect: {min_face: 60, factor: 0.7}
 """
 
