@@ -80,8 +80,10 @@ def _known(source: Path | None) -> Path:
 
 
 def _about(result: dict[str, Any], manifest: dict[str, Any], pairs: int) -> dict[str, Any]:
+    """What `config.json` says of the verification: enough to tell which pairs it was."""
     return {
         "protocol": result["protocol"], "accuracy": result["mean"], "standard_error": result["standard_error"],
-        "threshold": float(np.mean(result["threshold"])), "pairs": f"{pairs} pairs", "undetected": result["undetected"],
-        "sources": manifest["sources"],
+        "threshold": float(np.mean(result["threshold"])), "undetected": result["undetected"],
+        "pairs": f"{pairs} pairs of {Path(manifest['sources']['pairs']).name}",
+        "pairs_sha256": manifest["inputs"]["pairs"],
     }  # fmt: skip
