@@ -244,8 +244,12 @@ def slow_minimum_suppression(boxes: np.ndarray, scores: np.ndarray) -> list[int]
     return kept
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_last_suppression_is_nms_by_the_smaller_box_in_every_photo(seed: int) -> None:
+@pytest.mark.parametrize("block", [7, 512])
+@pytest.mark.parametrize("seed", range(10))
+def test_last_suppression_is_nms_by_the_smaller_box_in_every_photo(
+    monkeypatch: pytest.MonkeyPatch, seed: int, block: int
+) -> None:
+    monkeypatch.setattr("sfplus.detection.mtcnn._BLOCK", block)
     rng = np.random.default_rng(seed)
     first = rng.uniform(0, 60, (90, 2))
     boxes = np.hstack([first, first + rng.uniform(20, 60, (90, 2))]).astype(np.float32)
