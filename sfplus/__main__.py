@@ -12,6 +12,7 @@ from sfplus.cli import app
 from sfplus.errors import SfplusError
 
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # the base of all misuse, in whichever click typer brings
+_STOPPED = 130
 _DISK = {
     errno.ENOSPC: "free some space; the same command goes on from here",
     errno.EDQUOT: "free some space; the same command goes on from here",
@@ -25,7 +26,10 @@ _DISK = {
 def main() -> None:
     """Run the command; exit code 0 is success, 2 misuse, 1 failure, 130 Ctrl-C."""
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        if code == _STOPPED:  # how typer hands on Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code)
     except _UsageError as error:
         error.show()
         sys.exit(2)
@@ -34,7 +38,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("sfplus: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_STOPPED)
     except ModuleNotFoundError as error:
         print(f"sfplus: the package '{error.name}' is missing; install sfplus again, see: README.md", file=sys.stderr)
         sys.exit(1)

@@ -49,7 +49,7 @@ def sfplus(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     return call
 
 
-TINY = """# A recipe for tests.
+_TINY = """# A recipe for tests.
 sample: {people: 8, photos: 4, verify_people: 4, folds: 2, pairs_per_fold: 4}
 detect: {min_face: 60, factor: 0.7}
 train:
@@ -80,7 +80,15 @@ verify: {protocol: sphereface}
 def tiny(tmp_path: Path) -> Path:
     """A small recipe on drawn faces that runs through in seconds."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
+    path.write_text(_TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same recipe, for what is run once for several tests."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
+    path.write_text(_TINY)
     return path
 
 

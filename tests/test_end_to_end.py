@@ -1,7 +1,6 @@
 """The whole chain on drawn faces: its result, a second run, kill -9 in every stage, Ctrl-C."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -82,13 +81,10 @@ def command(tiny: Path, workspace: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    from conftest import TINY
-
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "tiny.yaml").write_text(TINY)
-    subprocess.run(command(folder / "tiny.yaml", folder / "data"), check=True, capture_output=True)
-    return contents(folder / "data")
+def undisturbed(tiny_once: Path) -> dict[str, str]:
+    workspace = tiny_once.with_name("data")
+    subprocess.run(command(tiny_once, workspace), check=True, capture_output=True)
+    return contents(workspace)
 
 
 @pytest.mark.slow
@@ -115,10 +111,9 @@ def test_kill_9_in_each_stage_then_the_same_artefacts(
 @pytest.mark.slow
 def test_ctrl_c_stops_with_one_line_and_goes_on(tiny: Path, tmp_path: Path, undisturbed: dict[str, str]) -> None:
     workspace = tmp_path / "data"
-    process = subprocess.Popen(command(tiny, workspace), stderr=subprocess.PIPE, text=True, env={**os.environ})
-    while not list((workspace / "cache/train").glob("*.partial")):
+    process = subprocess.Popen(command(tiny, workspace), stderr=subprocess.PIPE, text=True)
+    while not list((workspace / "cache/detect").glob("*.partial/journal.jsonl")):
         time.sleep(0.001)
-    time.sleep(1)
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "the same command goes on from here" in err and "Traceback" not in err
