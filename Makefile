@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml
 
 install: $(STAMP)  ## set up .venv (the other targets do it themselves)
 
-demo: $(STAMP)  ## the whole chain on drawn faces: a few minutes, offline
+demo: $(STAMP)  ## the whole chain on drawn faces: about a minute, offline
 	@$(SFPLUS) run demo --device $(DEVICE)
 
 test: $(STAMP)  ## the tests, without those marked slow

@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", add_completion=False,
     help="""Face recognition on the hypersphere: detect, align, train, fine-tune, verify, report.
 
-First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, a few minutes)""",
+First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, about a minute)""",
 )  # fmt: skip
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show and check recipes.")
 app.add_typer(recipes_app, name="recipes")
