@@ -44,9 +44,9 @@ test-slow: $(STAMP)  ## the slow tests: real photos (SFPLUS_SHARED_DATA), kills,
 lint: $(STAMP)  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-lfw: $(STAMP)  ## verify MODEL= on the real LFW=folder (downloaded without it)
+lfw: $(STAMP)  ## verify MODEL= on the real LFW=folder (without it: downloaded)
 	@$(if $(LFW),,$(SFPLUS) lfw data/lfw)
-	@$(SFPLUS) verify '$(or $(LFW),data/lfw)' '$(or $(PAIRS),$(firstword $(wildcard $(LFW)/pairs.txt $(LFW)/../pairs.txt)),data/lfw/pairs.txt)' $(if $(MODEL),--model '$(MODEL)') --device $(DEVICE)
+	@$(SFPLUS) verify '$(or $(LFW),data/lfw)' $(if $(PAIRS),'$(PAIRS)') $(if $(MODEL),--model '$(MODEL)') --device $(DEVICE)
 
 detect:  ## photos to faces, of RECIPE=
 align:  ## faces to crops, with what is stale before it

@@ -67,13 +67,7 @@ class Step:
 
 
 def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
-    """The steps of a recipe, each after those it takes from.
-
-    Args:
-        recipe: the validated recipe.
-        text: its YAML, shown in the report.
-        command: what makes the report again.
-    """
+    """The steps of a recipe, each after those it takes from; the report shows `text` (its YAML) and `command`."""
     steps: list[Step] = []
     if recipe.sample:
         steps.append(Step("sample", sample.STAGE, recipe.sample))
@@ -86,7 +80,10 @@ def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
     if recipe.finetune:
         start = Model(recipe.finetune.model) if recipe.finetune.model else From("train")
         inputs = {"crops": From("align/train"), "start": start}
-        steps.append(Step("finetune", train.FINETUNE, _pick(train.FinetuneSettings, recipe.finetune), inputs))
+        tune = _pick(train.FinetuneSettings, recipe.finetune)
+        if recipe.train and not tune.exclude:
+            tune = tune.model_copy(update={"exclude": recipe.train.exclude})
+        steps.append(Step("finetune", train.FINETUNE, tune, inputs))
     if recipe.verify:
         steps += _verify_steps(recipe, text, command)
     return steps
@@ -145,7 +142,7 @@ def closure(steps: Sequence[Step], until: str) -> list[Step]:
 
 def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> dict[str, Artefact]:
     """Run steps in order; `record` is the file that remembers what was run, for `status` to compare with."""
-    _check_inputs(steps)
+    _check_inputs(steps, run.workspace)
     if run.device_name != "auto":
         _ = run.device  # a missing device is an error before anything is read
     done: dict[str, Artefact] = {}
@@ -157,7 +154,7 @@ def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> di
     return done
 
 
-def _check_inputs(steps: Sequence[Step]) -> None:
+def _check_inputs(steps: Sequence[Step], workspace: Path) -> None:
     """What the user gives must be there before anything is started, not hours later."""
     for name, source in [item for step in steps for item in step.inputs.items()]:
         if isinstance(source, Model):
@@ -168,6 +165,8 @@ def _check_inputs(steps: Sequence[Step]) -> None:
                 raise UsageError("there is nothing at this path", where=path, remedy="check the path")
             if name == "pairs":
                 read_pairs(path)
+            elif path.resolve() in (workspace / "cache").resolve().parents:
+                raise UsageError("holds the cache too", where=path, remedy="name the folder of photos inside it")
 
 
 def publish_report(artefact: Artefact, folder: Path) -> Path:
@@ -287,7 +286,7 @@ def _pick(model: type[Settings], key: BaseModel) -> Settings:
 
 
 def copy_changed(source: Path, target: Path) -> None:
-    """Copy a file unless the target has the same size and time of change; the target appears whole or not at all."""
+    """Copy a file, in one step, unless the target has the same size and time of change."""
     stat = source.stat()
     if target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
         return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +10,7 @@ import typer
 from sfplus import __version__
 
 if TYPE_CHECKING:
-    from sfplus.chain import Step
     from sfplus.stages.cache import Artefact
-    from sfplus.stages.run import Run
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", add_completion=False,
@@ -36,6 +32,7 @@ Overrides = Annotated[
 ]
 In = Annotated[Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth; nothing in it is changed.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where the results go; made where missing.")]
+RunName = Annotated[str, typer.Option("--name", help="Where in runs/ the report goes, if not under the recipe's name.")]
 ModelName = Annotated[str, typer.Option("--model", help="A folder with a model, or the name of a shipped one.")]
 
 
@@ -53,12 +50,13 @@ def run(
     until: Annotated[str, typer.Option("--until", help="Stop after this stage: detect, align, train, ...")] = "",
     device: Device = "auto",
     workspace: Workspace = DATA,
+    name: RunName = "",
 ) -> None:
     """Run a recipe, or what of it is stale, and print the result.
 
     Example: sfplus run demo --until train
     """
-    _run_recipe(recipe, overrides or [], until, device, workspace)
+    _run(recipe, overrides or [], until, device, workspace, name)
 
 
 @app.command()
@@ -67,7 +65,7 @@ def train(recipe: Name, overrides: Overrides = None, device: Device = "auto", wo
 
     Example: sfplus train sphereface-plus-m4 train.photos=my/photos
     """
-    _run_recipe(recipe, overrides or [], "train", device, workspace)
+    _run(recipe, overrides or [], "train", device, workspace)
 
 
 @app.command()
@@ -76,19 +74,19 @@ def finetune(recipe: Name, overrides: Overrides = None, device: Device = "auto",
 
     Example: sfplus finetune demo finetune.energy.weight=0
     """
-    _run_recipe(recipe, overrides or [], "finetune", device, workspace)
+    _run(recipe, overrides or [], "finetune", device, workspace)
 
 
 @app.command()
-def status(recipe: Name, overrides: Overrides = None, workspace: Workspace = DATA) -> None:
+def status(recipe: Name, overrides: Overrides = None, workspace: Workspace = DATA, name: RunName = "") -> None:
     """Show how each stage of a recipe stands: fresh, stale (and why), partial, running, missing.
 
     Example: sfplus status demo
     """
-    from sfplus import chain
+    from sfplus.chain import standings
+    from sfplus.runner import open_recipe
 
-    steps, record, run = _open_recipe(recipe, overrides or [], "cpu", workspace)
-    for row in chain.standings(steps, run, record):
+    for row in standings(*open_recipe(recipe, overrides or [], "cpu", workspace, name)):
         detail = row.reason or (str(row.artefact.folder) if row.artefact else "")
         print(f"{row.step:<18} {row.state:<8} {detail}".rstrip())
 
@@ -111,7 +109,9 @@ def align(
     template: Annotated[str, typer.Option(help="sphereface-112x96 or arcface-112x112")] = "sphereface-112x96",
     device: Device = "auto",
 ) -> None:
-    """Cut the aligned face out of each photo of a folder; OUT mirrors its tree. A second call does only what is new.
+    """Cut the aligned face out of each photo of a folder; OUT mirrors its tree.
+
+    An interrupted call goes on where it was, and a second one is instant while IN is as it was.
 
     Exit code 1 when a photo could not be read; failures.jsonl in OUT names it, and photos without a face too.
 
@@ -136,7 +136,9 @@ def embed(in_: In, out: Out, model: ModelName = "", device: Device = "auto") -> 
 @app.command()
 def verify(
     photos: Annotated[Path, typer.Argument(help="The folder of photos that the pairs name.")],
-    pairs: Annotated[Path, typer.Argument(help="The list of pairs, in the format of LFW's pairs.txt.")],
+    pairs: Annotated[
+        Path | None, typer.Argument(help="The pairs, as in LFW's pairs.txt; else PHOTOS has them.")
+    ] = None,
     model: ModelName = "",
     undetected: Annotated[
         str, typer.Option(help="Photos without a found face: centre-crop, skip or fail.")
@@ -146,10 +148,11 @@ def verify(
 ) -> None:
     """Verify a model on a list of pairs and write a report.
 
-    Example: sfplus verify data/lfw data/lfw/pairs.txt --model pretrained/sphereface10-small
+    Example: sfplus verify data/lfw --model pretrained/sphereface10-small
     """
-    overrides = [f"verify.photos={photos}", f"verify.pairs={pairs}", f"verify.undetected={undetected}"]
-    _run_recipe("lfw", [*overrides, *([f"embed.model={model}"] if model else [])], "", device, workspace)
+    from sfplus.runner import verify_overrides
+
+    _run("lfw", verify_overrides(photos, pairs, model, undetected), "", device, workspace)
 
 
 @app.command()
@@ -206,7 +209,7 @@ def export(
     from sfplus.recipe import find_recipe, load_recipe
     from sfplus.shipped import find_model
 
-    artefacts = _run_recipe(recipe, overrides or [], "verify", device, workspace)
+    artefacts = _run(recipe, overrides or [], "verify", device, workspace)
     source = load_recipe(find_recipe(recipe), overrides or []).embed.model
     export_model(artefacts, find_model(source) if source else None, folder, half)
 
@@ -265,35 +268,9 @@ def recipes_check(recipe: Name, overrides: Overrides = None) -> None:
     print(f"{path}: right; {' -> '.join(step.name for step in steps)}")
 
 
-def _open_recipe(name: str, overrides: list[str], device: str, workspace: Path) -> tuple[list[Step], Path, Run]:
-    from sfplus import chain
-    from sfplus.console import Console
-    from sfplus.errors import UsageError
-    from sfplus.recipe import find_recipe, load_recipe
-    from sfplus.stages.run import Run
+def _run(
+    recipe: str, overrides: list[str], until: str, device: str, workspace: Path, name: str = ""
+) -> dict[str, Artefact]:
+    from sfplus.runner import run_recipe
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        remedy = "start it once; sfplus.training.loop.fit is what runs under accelerate launch"
-        raise UsageError("a recipe runs in one process", where="WORLD_SIZE", remedy=remedy)
-    path = find_recipe(name)
-    run = Run(workspace, Console(), device)
-    text = path.read_text("utf-8") + "".join(f"# changed on the command line: {o}\n" for o in overrides)
-    command = " ".join(["sfplus", "run", name, *map(shlex.quote, overrides)])
-    return chain.plan(load_recipe(path, overrides), text, command), run.recipe_folder(path.stem) / "run.json", run
-
-
-def _run_recipe(name: str, overrides: list[str], until: str, device: str, workspace: Path) -> dict[str, Artefact]:
-    from sfplus import chain
-
-    steps, record, run = _open_recipe(name, overrides, device, workspace)
-    if until:
-        steps = chain.closure(steps, until)
-    artefacts = chain.run_steps(steps, run, record)
-    for step, artefact in artefacts.items():
-        if step.startswith("verify/"):
-            print(chain.headline(step, artefact))
-    if "report" in artefacts:
-        print(f"report: {chain.publish_report(artefacts['report'], record.parent)}")
-    else:
-        print(f"{steps[-1].name}: {artefacts[steps[-1].name].folder}")
-    return artefacts
+    return run_recipe(recipe, overrides, until, device, workspace, name)

@@ -55,6 +55,8 @@ def _detector() -> tuple[str, str, str]:
         Detector(device="cpu")
     except SfplusError as error:
         return "detector", error.reason, error.remedy
+    except ImportError as error:
+        return "detector", f"cannot be imported ({error})", "install sfplus again, see README.md"
     return "detector", "P-, R- and O-Net load", ""
 
 

@@ -17,7 +17,7 @@ from sfplus.errors import PhotoError
 from sfplus.images import read_photo
 from sfplus.networks.embed import embed_crops
 from sfplus.shipped import DEFAULT_MODEL, find_model
-from sfplus.weights.checkpoint import load_model
+from sfplus.weights.checkpoint import crop_template, load_model
 
 
 class Embedder:
@@ -41,6 +41,7 @@ class Embedder:
     def __init__(self, model: str | Path = DEFAULT_MODEL, device: str | Device = "auto") -> None:
         self.folder = find_model(str(model))
         network, self.config = load_model(self.folder)
+        self._template = crop_template(self.config, self.folder)
         self._device = choose_device(device)
         self._network = self._device.place(network)
         self._detector = Detector(device=self._device)
@@ -62,7 +63,7 @@ class Embedder:
             if choice is None:
                 where = "" if isinstance(photo, np.ndarray) else photo
                 raise PhotoError("no face found", where=where, remedy="choose a photo with a larger, clearer face")
-            crops.append(align(array, faces.landmarks[choice.index], self.config["template"]))
+            crops.append(align(array, faces.landmarks[choice.index], self._template))
         return crops
 
     def features(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

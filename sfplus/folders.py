@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from sfplus import chain
 from sfplus.chain import From, Input, Model, Photos, Step
 from sfplus.console import Console
 from sfplus.errors import UsageError
+from sfplus.images import write_atomically
 from sfplus.recipe import Recipe
 from sfplus.shipped import DEFAULT_MODEL
 from sfplus.stages import align, detect, embed
 from sfplus.stages.cache import Artefact
 from sfplus.stages.run import Run
-from sfplus.stages.tables import FAILURES, read_lines
+from sfplus.stages.tables import FAILURES, read_lines, read_table
 
+_HIDDEN = ".sfplus"  # the cache of a folder of results
 _SHOWN = 5  # failures that are printed; failures.jsonl has all of them
 
 
 def detect_folder(photos: Path, out: Path, device: str) -> int:
     """Faces of a folder of photos as tables in `out`; returns the exit code."""
-    done = _run(photos, out, device, Recipe(), [])
-    for name in (detect.FACES, detect.PHOTOS, FAILURES):
-        chain.copy_changed(done["detect/photos"].folder / name, out / name)
+    done = _run(photos, out, device, chain.crop_steps(Photos(photos), Recipe(), "photos")[:1])
+    folder = done["detect/photos"].folder
+    _publish({name: folder / name for name in (detect.FACES, detect.PHOTOS, FAILURES)}, out)
     return _close(done["detect/photos"], out)
 
 
@@ -33,48 +38,63 @@ def align_folder(photos: Path, out: Path, template: str, device: str) -> int:
     if template not in ("sphereface-112x96", "arcface-112x112"):
         raise UsageError(f"there is no template '{template}'", where="--template", remedy="see: sfplus align --help")
     recipe = Recipe.model_validate({"align": {"template": template}})
-    done = _run(photos, out, device, recipe, [])
-    _publish_crops(done, out)
+    done = _run(photos, out, device, chain.crop_steps(Photos(photos), recipe, "photos"))
+    folder = done["align/photos"].folder
+    crops = {name: folder / align.CROPS / name for name in read_table(folder / align.TABLE)["crop"]}
+    tables = {detect.FACES: done["detect/photos"].folder / detect.FACES, FAILURES: folder / FAILURES}
+    _publish(crops | tables, out)
     return _close(done["align/photos"], out)
 
 
 def embed_folder(photos: Path, out: Path, model: str, device: str) -> int:
     """Features of a folder of photos, with their index, in `out`; returns the exit code."""
     inputs: dict[str, Input] = {"crops": From("align/photos"), "model": Model(model or DEFAULT_MODEL)}
-    done = _run(photos, out, device, Recipe(), [Step("embed", embed.STAGE, embed.EmbedSettings(), inputs)])
-    for name in (embed.FEATURES, embed.INDEX):
-        chain.copy_changed(done["embed"].folder / name, out / name)
-    chain.copy_changed(done["align/photos"].folder / FAILURES, out / FAILURES)
+    steps = chain.crop_steps(Photos(photos), Recipe(), "photos")
+    done = _run(photos, out, device, [*steps, Step("embed", embed.STAGE, embed.EmbedSettings(), inputs)])
+    tables = {name: done["embed"].folder / name for name in (embed.FEATURES, embed.INDEX)}
+    _publish(tables | {FAILURES: done["align/photos"].folder / FAILURES}, out)
     return _close(done["align/photos"], out)
 
 
-def _run(photos: Path, out: Path, device: str, recipe: Recipe, more: list[Step]) -> dict[str, Artefact]:
+def _run(photos: Path, out: Path, device: str, steps: list[Step]) -> dict[str, Artefact]:
     _keep_apart(photos, out)
-    run = Run(out / ".sfplus", Console(), device)
-    steps = chain.crop_steps(Photos(photos), recipe, "photos") + more
-    return chain.run_steps(steps, run)
+    done = chain.run_steps(steps, Run(out / _HIDDEN, Console(), device))
+    _drop_older(done)
+    return done
 
 
 def _keep_apart(photos: Path, out: Path) -> None:
-    """The user's photos are never written to: OUT may not lie in IN, nor IN in OUT."""
+    """The user's files are never written to: OUT and IN lie apart, and OUT is new, empty or made by sfplus."""
     source, target = photos.resolve(), out.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise UsageError("OUT and IN lie in one another", where=out, remedy="choose an OUT beside the photos")
+    if out.is_dir() and not (out / _HIDDEN).is_dir() and any(out.iterdir()):
+        raise UsageError("holds other files", where=out, remedy="choose a new or an empty folder as OUT")
 
 
-def _publish_crops(done: dict[str, Artefact], out: Path) -> None:
-    folder = done["align/photos"].folder
-    for name in align_names(folder):
-        chain.copy_changed(folder / align.CROPS / name, out / name)
-    for source in (done["detect/photos"].folder / detect.FACES, folder / FAILURES):
-        chain.copy_changed(source, out / source.name)
+def _publish(files: Mapping[str, Path], out: Path) -> None:
+    """Copy files into OUT by name, and delete those of an earlier call that are not among them."""
+    record = out / _HIDDEN / "published.json"
+    earlier = json.loads(record.read_text("utf-8")) if record.is_file() else []
+    write_atomically(record, json.dumps(sorted({*earlier, *files})).encode())
+    root = out.resolve()
+    for name, source in files.items():
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.resolve().is_relative_to(root):
+            raise UsageError("leads out of OUT", where=target.parent, remedy="remove this link")
+        chain.copy_changed(source, target)
+    for name in set(earlier) - set(files):
+        (out / name).unlink(missing_ok=True)
+    write_atomically(record, json.dumps(sorted(files)).encode())
 
 
-def align_names(folder: Path) -> list[str]:
-    """The crops of an align artefact, as paths relative to its folder of crops."""
-    from sfplus.stages.tables import read_table
-
-    return list(read_table(folder / align.TABLE)["crop"])
+def _drop_older(done: Mapping[str, Artefact]) -> None:
+    """One artefact of each stage is enough behind a folder of results."""
+    for artefact in done.values():
+        for other in artefact.folder.parent.glob("*/"):
+            if other != artefact.folder and not other.name.endswith(".partial"):
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def _close(artefact: Artefact, out: Path) -> int:

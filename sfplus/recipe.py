@@ -67,6 +67,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _chain_holds(self) -> Recipe:
+        if (self.train or self.finetune) and self.align.template != "sphereface-112x96":
+            raise ValueError("align.template: these networks are trained on sphereface-112x96 crops")
         keys = [key for key in (self.train, self.finetune) if key]
         if keys and not (self.sample or any(key.photos for key in keys)):
             raise ValueError("train.photos is missing: say which folder holds the training photos")
@@ -93,7 +95,7 @@ def find_recipe(name: str) -> Path:
         RecipeError: there is none.
     """
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         if path.is_file():
             return path
         raise RecipeError("there is no such recipe file", where=name, remedy="see: sfplus recipes list")
@@ -127,7 +129,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             "is no recipe: it must hold stages as keys", where=f"{path}:1", remedy="see: sfplus recipes show demo"
         )
-    _refuse_twins(node, path)
+    try:
+        _refuse_twins(node, path)
+    except RecursionError:
+        raise RecipeError("holds itself", where=f"{path}:1", remedy="remove the anchor") from None
     for override in overrides:
         _override(data, override)
     try:

@@ -41,6 +41,26 @@ def test_fine_tuning_a_given_model_needs_no_training(tmp_path: Path) -> None:
     assert names(steps)[:3] == ["detect/train", "align/train", "finetune"] and "verify/finetune" in names(steps)
 
 
+def test_fine_tuning_leaves_out_whom_training_left_out() -> None:
+    recipe = load_recipe(Path("pipelines/demo.yaml"), ["train.exclude=[person_001]"])
+    settings = {step.name: step.settings for step in chain.plan(recipe)}
+    assert settings["finetune"].exclude == ("person_001",)
+
+
+def test_settings_that_change_no_result_change_no_fingerprint() -> None:
+    one, two = (chain.plan(load_recipe(Path("pipelines/demo.yaml"), [f"train.checkpoint_every={n}"])) for n in (5, 9))
+    identity = [next(s for s in steps if s.name == "train") for steps in (one, two)]
+    assert identity[0].stage.identity(identity[0].settings, {}) == identity[1].stage.identity(identity[1].settings, {})
+
+
+def test_photos_may_not_hold_the_cache(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(f"train: {{photos: {tmp_path}}}\n")
+    with pytest.raises(UsageError, match="holds the cache too"):
+        chain.run_steps(
+            chain.plan(load_recipe(tmp_path / "r.yaml")), Run(tmp_path / "data", Console(quiet=True), "cpu")
+        )
+
+
 def test_undetected_photos_get_a_centre_crop_for_verification_only() -> None:
     settings = {step.name: step.settings for step in chain.plan(load_recipe(Path("pipelines/demo.yaml")))}
     assert settings["align/train"].undetected == "drop" and settings["align/verify"].undetected == "centre-crop"

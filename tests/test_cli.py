@@ -58,7 +58,7 @@ def test_version(sfplus: Callable) -> None:
         (["align", "a", "b", "--template", "x"], "there is no template 'x'"),
         (["embed", ".", "../out", "--model", "nope"], "there is no model 'nope'"),
         (["align", "nowhere", "out"], "nowhere: there is nothing at this path"),
-        (["verify", ".", "nowhere.txt", "--model", "."], "nowhere.txt: there is nothing at this path"),
+        (["verify", ".", "nowhere.txt", "--workspace", "../data"], "nowhere.txt: there is nothing at this path"),
         (["sample", "x", "--people", "0"], "--people"),
     ],
 )

@@ -143,6 +143,59 @@ def test_a_second_run_is_fresh_and_a_new_photo_is_added(drawn: Path, tmp_path: P
     assert (tmp_path / "out/new.jpg").exists()
 
 
+def test_crops_of_photos_that_are_gone_go_too(drawn: Path, tmp_path: Path, sfplus: Command) -> None:
+    shutil.copytree(drawn, tmp_path / "in")
+    sfplus("align", tmp_path / "in", tmp_path / "out")
+    photo = next((tmp_path / "in").glob("*/*.jpg"))
+    crop = tmp_path / "out" / photo.relative_to(tmp_path / "in")
+    photo.unlink()
+    assert crop.exists() and sfplus("align", tmp_path / "in", tmp_path / "out").code == 0 and not crop.exists()
+    assert len(list((tmp_path / "out/.sfplus/cache/align").glob("*/manifest.json"))) == 1
+
+
+def test_a_folder_with_other_files_is_no_out(drawn: Path, tmp_path: Path, sfplus: Command) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    answer = sfplus("align", drawn, tmp_path / "out")
+    assert answer.code == 2 and "holds other files; choose a new or an empty folder" in answer.err
+    assert list(tree(tmp_path / "out")) == [str(tmp_path / "out/mine.txt")]
+
+
+def test_a_link_out_of_out_is_not_followed(drawn: Path, tmp_path: Path, sfplus: Command) -> None:
+    """OUT/person_000 is a link to the photos themselves: they must not be replaced by their crops."""
+    shutil.copytree(drawn, tmp_path / "in")
+    before = tree(tmp_path / "in")
+    (tmp_path / "out/.sfplus").mkdir(parents=True)
+    (tmp_path / "out/person_000").symlink_to(tmp_path / "in/person_000")
+    answer = sfplus("align", tmp_path / "in", tmp_path / "out")
+    assert answer.code == 2 and "leads out of OUT; remove this link" in answer.err and tree(tmp_path / "in") == before
+
+
+def test_names_of_crops_never_meet() -> None:
+    from sfplus.stages.align import crop_names
+
+    photos = ["a.jpg", "a.jpg.jpg", "a.png", "B.png", "b.jpg", "x.jpg/1.jpg", "x.png"]
+    names = crop_names(sorted(photos))
+    folded = [name.casefold() for name in names.values()]
+    assert len(set(folded)) == len(photos) and "x.jpg" not in folded and names["x.jpg/1.jpg"] == "x.jpg/1.jpg"
+    assert crop_names(["a/1.png", "a/2.jpeg"]) == {"a/1.png": "a/1.jpg", "a/2.jpeg": "a/2.jpg"}
+
+
+def test_a_fault_of_the_disk_is_not_held_against_the_photo(
+    drawn: Path, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing read stops the stage, which can go on later; it is not recorded as a bad photo for ever."""
+    from sfplus.errors import PhotoError
+
+    def broken(path: Path) -> None:
+        raise PhotoError("cannot be decoded", where=path) from OSError(5, "Input/output error")
+
+    monkeypatch.setattr("sfplus.images.read_photo", broken)
+    assert sfplus("align", drawn, tmp_path / "out").code == 1
+    monkeypatch.undo()
+    assert not list((tmp_path / "out").glob(".sfplus/cache/detect/*/manifest.json"))
+
+
 def test_crops_that_are_aligned_again_are_noticed(drawn: Path, tmp_path: Path, sfplus: Command) -> None:
     sfplus("align", drawn, tmp_path / "crops")
     answer = sfplus("align", tmp_path / "crops", tmp_path / "twice")

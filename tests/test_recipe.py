@@ -43,6 +43,10 @@ def test_a_good_recipe(write) -> None:
         ("verify: {photos: a}\nembed: {model: m}\n", 1, "verify.pairs is missing"),
         ("verify: {photos: a, pairs: b}\n", 1, "embed.model is missing"),
         ("finetune: {photos: a}\n", 1, "finetune.model is missing"),
+        ("sample: {people: 9, verify_people: 8}\n", 1, "fewer than two people to train on"),
+        ("align: {template: arcface-112x112}\ntrain: {photos: p}\n", 1, "trained on sphereface-112x96 crops"),
+        ("align: {jpeg_quality: 98}\n", 1, "less than or equal to 95"),
+        ("train: &x\n  head: *x\n", 1, "holds itself"),
     ],
 )  # fmt: skip
 def test_faults_name_line_and_remedy(write, text: str, line: int, words: str) -> None:
@@ -85,6 +89,12 @@ def test_wrong_overrides_are_named(write, override: str, words: str) -> None:
     with pytest.raises(RecipeError, match=words.replace("[", r"\[")) as error:
         load_recipe(write(GOOD), [override])
     assert error.value.where == override
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lfw").mkdir()
+    assert find_recipe("lfw").name == "lfw.yaml"
 
 
 def test_recipes_are_found_by_name_or_path(write) -> None:

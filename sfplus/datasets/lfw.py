@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from sfplus.errors import DatasetError
 from sfplus.images import write_atomically
 
-_PHOTOS = 13233  # in the whole set (LFW technical report)
 # The archive of the original, unaligned photos and the pairs of view 2, as scikit-learn's fetcher names them.
 _ARCHIVE = (
     "https://ndownloader.figshare.com/files/5976018",
@@ -22,15 +21,19 @@ _PAIRS = (
 
 
 def fetch_lfw(folder: Path) -> Path:
-    """Put LFW's photos and `pairs.txt` into `folder`; what is there already is kept.
+    """Put LFW's photos and `pairs.txt` into `folder`; photos that are there already, all or some, are kept as they are.
 
     Raises:
         DatasetError: there is no network, or a download is damaged.
     """
     if not (folder / "pairs.txt").is_file():
         write_atomically(folder / "pairs.txt", _download(*_PAIRS, folder).read_bytes())
-    if sum(1 for _ in folder.glob("*/*.jpg")) < _PHOTOS:
-        unpack(_download(*_ARCHIVE, folder), folder)
+    interrupted = folder / ".unpacking"
+    if interrupted.exists() or next(folder.glob("*/*.jpg"), None) is None:
+        archive = _download(*_ARCHIVE, folder)
+        interrupted.touch()
+        unpack(archive, folder)
+        interrupted.unlink()
     return folder
 
 

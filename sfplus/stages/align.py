@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -30,7 +31,7 @@ class AlignSettings(BaseModel):
     fit: Literal["image", "template"] = Field(
         "image", description="least squares in the photo (face_align_demo.m: cp2tform) or in the crop (Umeyama)"
     )
-    jpeg_quality: int = Field(75, ge=1, le=100, description="of the crops (face_align_demo.m: MATLAB's imwrite, 75)")
+    jpeg_quality: int = Field(75, ge=1, le=95, description="of the crops (face_align_demo.m: MATLAB's imwrite, 75)")
 
 
 class AlignFolderSettings(AlignSettings):
@@ -75,14 +76,33 @@ def _plan(faces: Path, undetected: str) -> list[dict[str, Any]]:
     }  # fmt: skip
     if undetected == "drop":
         photos = [photo for photo in photos if photo in chosen]
-    stems = Counter(PurePosixPath(photo).with_suffix("").as_posix() for photo in photos)
-    rows = []
-    for photo in photos:
-        stem = PurePosixPath(photo).with_suffix("").as_posix()
-        name = f"{stem}.jpg" if stems[stem] == 1 else f"{photo}.jpg"  # a.png and a.jpg side by side stay apart
-        how = "face" if photo in chosen else "centre-crop"
-        rows.append({"photo": photo, "crop": name, "how": how, "landmarks": chosen.get(photo)})
-    return rows
+    return [
+        {
+            "photo": photo,
+            "crop": crop,
+            "how": "face" if photo in chosen else "centre-crop",
+            "landmarks": chosen.get(photo),
+        }
+        for photo, crop in crop_names(photos).items()
+    ]
+
+
+def crop_names(photos: Sequence[str]) -> dict[str, str]:
+    """The file of each photo's crop: its name with `.jpg`, or something longer where two would meet.
+
+    No two names are equal, also where case does not count, and none is the name of a folder.
+    """
+    stems = {photo: PurePosixPath(photo).with_suffix("").as_posix() for photo in photos}
+    shared = Counter(stem.casefold() for stem in stems.values())
+    taken = {parent.as_posix().casefold() for photo in photos for parent in PurePosixPath(photo).parents}
+    names = {}
+    for photo, stem in stems.items():
+        name = stem if shared[stem.casefold()] == 1 else photo  # a.png and a.jpg side by side stay apart
+        while f"{name}.jpg".casefold() in taken:
+            name += "_"
+        taken.add(f"{name}.jpg".casefold())
+        names[photo] = f"{name}.jpg"
+    return names
 
 
 def _align(root: Path, crops: Path, row: dict[str, Any], settings: AlignFolderSettings) -> SfplusError | None:
@@ -90,7 +110,7 @@ def _align(root: Path, crops: Path, row: dict[str, Any], settings: AlignFolderSe
     from sfplus.images import encode_image, read_photo, write_atomically
 
     path = crops / row["crop"]
-    if path.exists():  # made before an interruption; each crop appears whole or not at all
+    if path.is_file():  # made before an interruption; each crop appears whole or not at all
         return None
     try:
         photo = read_photo(root / row["photo"])

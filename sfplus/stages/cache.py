@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from sfplus.stages.inputs import Source, digest_json, file_digest, walk
 from sfplus.stages.run import Run
 
 MANIFEST = "manifest.json"
+_CHECKPOINT = "checkpoint-"  # folders that a stage goes on from; dropped once the artefact is in place
 # What holds dates and durations is left out of an artefact's content digest.
 _TIMED = frozenset({MANIFEST, "tensorboard", "timings.jsonl", "report.html", "report.json"})
 
@@ -105,7 +107,7 @@ class Stage:
         return {
             "stage": self.name,
             "version": self.version,
-            "settings": settings.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json", exclude={"checkpoint_every"}),  # it changes no result
             "inputs": {name: source.content for name, source in sorted(inputs.items())},
         }
 
@@ -135,6 +137,10 @@ class Stage:
     ) -> Artefact:
         partial = partial_folder(folder)
         partial.mkdir(exist_ok=True)
+        for leftover in partial.rglob(".*.part"):  # what a kill left of a file that was being written
+            leftover.unlink()
+        if folder.exists():  # without a manifest it is no artefact
+            shutil.rmtree(folder)
         started, clock = datetime.now(UTC), time.monotonic()
         with run.console.step(label, resumed=any(partial.iterdir())) as step:
             counts = self.build(Job(settings, inputs, partial, run.at(step)))
@@ -159,7 +165,7 @@ def commit(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artefact:
     """Digest the files, write the manifest last, flush it and move the folder into place in one step."""
     lines, size = [], 0
     for name in walk(partial):
-        if name.split("/")[0] in _TIMED:
+        if name.split("/")[0] in _TIMED or name.startswith(_CHECKPOINT):
             continue
         lines.append([name, file_digest(partial / name)])
         size += (partial / name).stat().st_size
@@ -169,6 +175,8 @@ def commit(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artefact:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(folder)
+    for checkpoint in folder.glob(f"{_CHECKPOINT}*"):
+        shutil.rmtree(checkpoint)
     return Artefact(folder, manifest)
 
 

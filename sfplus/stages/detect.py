@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import errno
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfplus.errors import PhotoError
 from sfplus.stages.cache import Job, Stage
 from sfplus.stages.tables import FAILURES, Journal, write_lines, write_table
 
-BATCH = 32  # photos; fixed, so that a resumed run makes the same batches
+BATCH = 32  # photos between two lines of the journal
+_AHEAD = 8  # photos decoded ahead
+_PIXELS = 1 << 21  # of photos that are detected together
+_PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+Photo = NDArray[np.uint8]
+Named = tuple[str, Photo | PhotoError]
 FACES, PHOTOS = "faces.parquet", "photos.parquet"
 
 
@@ -50,39 +58,31 @@ def _build(job: Job) -> dict[str, Any]:
     tally = {"photos": 0, "faces": 0, "missed": 0, "unreadable": 0}
     for rows in journal.batches:
         _count(rows, tally)
-    for batch in _decoded(folder.root, names):
-        rows = _detect(batch, detector, settings.choose)
-        journal.add(rows)
-        _count(rows, tally)
-        step.advance(len(rows), _note(tally))
-    _write(job.folder, journal.close())
+    decoded = _decoded(folder.root, names)
+    while batch := list(_rows(islice(decoded, BATCH), detector, settings.choose)):
+        journal.add(batch)
+        _count(batch, tally)
+        step.advance(len(batch), _note(tally))
+    _write(job.folder, journal.rows)
+    journal.remove()
     step.note = _note(tally)
     return tally
 
 
-def _decoded(root: Path, names: list[str]) -> Iterator[list[tuple[str, np.ndarray | PhotoError]]]:
-    """Batches of decoded photos; the next batch is decoded by threads while the networks work on this one."""
+def _decoded(root: Path, names: list[str]) -> Iterator[Named]:
+    """Photos in order; threads decode a few ahead, while the networks work on those before."""
     with ThreadPoolExecutor(2) as pool:
-        pending: list[Any] = []
-        for names_of_batch in _batches(names):
-            pending.append((names_of_batch, [pool.submit(_read, root, name) for name in names_of_batch]))
-            if len(pending) == 2:
-                yield _collect(*pending.pop(0))
-        for item in pending:
-            yield _collect(*item)
+        pending: deque[tuple[str, Future[Photo | PhotoError]]] = deque()
+        for name in names:
+            pending.append((name, pool.submit(_read, root, name)))
+            if len(pending) > _AHEAD:
+                first, future = pending.popleft()
+                yield first, future.result()
+        for name, future in pending:
+            yield name, future.result()
 
 
-def _batches(names: Iterable[str]) -> Iterator[list[str]]:
-    names = iter(names)
-    while batch := list(islice(names, BATCH)):
-        yield batch
-
-
-def _collect(names: list[str], futures: list[Any]) -> list[tuple[str, np.ndarray | PhotoError]]:
-    return [(name, future.result()) for name, future in zip(names, futures, strict=True)]
-
-
-def _read(root: Path, name: str) -> np.ndarray | PhotoError:
+def _read(root: Path, name: str) -> Photo | PhotoError:
     from sfplus.images import read_photo
 
     try:
@@ -91,29 +91,43 @@ def _read(root: Path, name: str) -> np.ndarray | PhotoError:
     except UnicodeEncodeError:
         return PhotoError("its name is not valid UTF-8", where=root / name, remedy="rename the file")
     except PhotoError as error:
+        cause = error.__cause__
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _PASSING):
+            raise  # not the photo's fault: the stage stops, and goes on from here another time
         return error
 
 
-def _detect(batch: list[tuple[str, np.ndarray | PhotoError]], detector: Any, rule: Any) -> list[dict[str, Any]]:
+def _rows(batch: Iterator[Named], detector: Any, rule: Any) -> Iterator[dict[str, Any]]:
+    """Detect a few photos at a time, so that large ones are never all in memory."""
+    group: list[Named] = []
+    pixels = 0
+    for name, photo in batch:
+        group.append((name, photo))
+        pixels += 0 if isinstance(photo, PhotoError) else photo.size // 3
+        if pixels > _PIXELS:
+            yield from _detect(group, detector, rule)
+            group, pixels = [], 0
+    yield from _detect(group, detector, rule)
+
+
+def _detect(group: list[Named], detector: Any, rule: Any) -> Iterator[dict[str, Any]]:
     from sfplus.detection import choose
 
-    found = iter(detector.detect([photo for _, photo in batch if not isinstance(photo, PhotoError)]))
-    rows: list[dict[str, Any]] = []
-    for name, photo in batch:
+    found = iter(detector.detect([photo for _, photo in group if not isinstance(photo, PhotoError)]))
+    for name, photo in group:
         if isinstance(photo, PhotoError):
-            rows.append({"photo": name, "reason": photo.reason, "remedy": photo.remedy})
+            yield {"photo": name, "reason": photo.reason, "remedy": photo.remedy}
             continue
         faces, (height, width) = next(found), photo.shape[:2]
         choice = choose(faces, height, width, rule)
-        rows.append({
+        yield {
             "photo": name, "height": height, "width": width,
             "chosen": choice.index if choice else None, "choice": choice.reason if choice else "no face found",
             "faces": [
                 {"box": box.tolist(), "score": float(score), "landmarks": points.ravel().tolist()}
                 for box, score, points in zip(faces.boxes, faces.scores, faces.landmarks, strict=True)
             ],
-        })  # fmt: skip
-    return rows
+        }  # fmt: skip
 
 
 def _count(rows: list[dict[str, Any]], tally: dict[str, int]) -> None:

@@ -25,13 +25,13 @@ def _build(job: Job) -> dict[str, Any]:
 
     from sfplus.datasets.crops import CropDataset
     from sfplus.networks.embed import embed
-    from sfplus.weights.checkpoint import load_model
+    from sfplus.weights.checkpoint import crop_template, load_model
 
     model, crops = job.inputs["model"], job.inputs["crops"]
     network, config = load_model(model.folder)
     template = crops.manifest["settings"]["template"]
     table = read_table(crops.folder / TABLE)
-    height, width = _crop_size(config, template)
+    height, width = _crop_size(crop_template(config, model.folder), template)
     dataset = CropDataset(
         [crops.folder / CROPS / name for name in table["crop"]], [0] * len(table["crop"]), height, width
     )
@@ -43,14 +43,14 @@ def _build(job: Job) -> dict[str, Any]:
     return {"crops": len(features), "feature": features.shape[1]}
 
 
-def _crop_size(config: dict[str, Any], template: str) -> tuple[int, int]:
+def _crop_size(trained: str, template: str) -> tuple[int, int]:
     from sfplus.alignment import TEMPLATES
     from sfplus.errors import UsageError
 
-    if config["template"] != template:
+    if trained != template:
         raise UsageError(
-            f"the crops follow {template}, the model was trained on {config['template']}",
-            where="align.template", remedy=f"align to {config['template']}",
+            f"the crops follow {template}, the model was trained on {trained}",
+            where="align.template", remedy=f"align to {trained}",
         )  # fmt: skip
     return TEMPLATES[template].height, TEMPLATES[template].width
 

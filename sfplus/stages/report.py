@@ -83,7 +83,7 @@ def _build(job: Job) -> dict[str, Any]:
         worst=_worst(verified[last], results[titles[last]], crops),
         undetected=Undetected(_policy(facts), missed, faces.manifest["counts"]["photos"]),
         failures=[row for row in failures if row["reason"] != "no face found"],
-        gallery=_gallery(job.inputs["photos"].root, faces),
+        gallery=_gallery(job.inputs["photos"].root, faces, settings.drawn),
         histories=_histories(job.inputs, titles),
         stages=_stages(job.inputs),
         recipe=settings.recipe,
@@ -141,13 +141,13 @@ def _crop_names(crops: Artefact) -> dict[str, str]:
     return dict(zip(table["photo"], table["crop"], strict=True))
 
 
-def _gallery(root: Path, detected: Artefact) -> list[tuple[str, bytes]]:
+def _gallery(root: Path, detected: Artefact, drawn: bool) -> list[tuple[str, bytes]]:
     """A few photos, evenly over the set, with their faces drawn in; and the real photograph of the demo."""
     from sfplus.images import encode_image, read_photo
 
     photos = read_table(detected.folder / PHOTOS)["photo"]
     faces = read_table(detected.folder / FACES)
-    real = [photo for photo in photos if photo.startswith("astronaut/")]
+    real = [photo for photo in photos if drawn and photo.startswith("astronaut/")]
     others = [photo for photo in photos if photo not in real]
     chosen = [others[i] for i in np.linspace(0, len(others) - 1, min(_GALLERY, len(others))).astype(int)] + real
     gallery = []

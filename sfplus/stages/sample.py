@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sfplus.stages.cache import Job, Stage
 
@@ -22,6 +22,12 @@ class SampleSettings(BaseModel):
     folds: int = Field(10, ge=2, description="folds of the list of pairs")
     pairs_per_fold: int = Field(20, ge=1, description="same pairs in a fold, and as many different ones")
     seed: int = Field(0, ge=0, description="another seed draws other people")
+
+    @model_validator(mode="after")
+    def _people_to_train_on(self) -> Self:
+        if self.people - self.verify_people < 2:
+            raise ValueError("verify_people leaves fewer than two people to train on")
+        return self
 
 
 def _build(job: Job) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sfplus.errors import ArtefactError
 from sfplus.images import write_atomically
 
 FAILURES = "failures.jsonl"
@@ -21,8 +22,17 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
 
 
 def read_table(path: Path) -> dict[str, list[Any]]:
-    """The columns of a Parquet table as lists."""
-    return pq.read_table(path).to_pydict()  # type: ignore[no-any-return]
+    """The columns of a Parquet table as lists.
+
+    Raises:
+        ArtefactError: the file is missing or damaged.
+    """
+    try:
+        return pq.read_table(path).to_pydict()  # type: ignore[no-any-return]
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise ArtefactError(
+            "is missing or damaged", where=path, remedy=f"delete {path.parent} and run again"
+        ) from error
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -61,8 +71,12 @@ class Journal:
         self._file.write(json.dumps({"rows": rows}) + "\n")
         self._file.flush()
 
-    def close(self) -> list[dict[str, Any]]:
-        """Remove the file; return all rows."""
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows."""
+        return [row for batch in self.batches for row in batch]
+
+    def remove(self) -> None:
+        """Close and delete the file, once its rows are safe elsewhere."""
         self._file.close()
         self._path.unlink()
-        return [row for batch in self.batches for row in batch]

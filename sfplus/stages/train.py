@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,7 @@ class FinetuneSettings(SolverSettings):
     energy: EnergySettings = Field(
         EnergySettings(), description="minimum hyperspherical energy of the classifier (MHE paper, section 5.2)"
     )
-    exclude: tuple[str, ...] = Field((), description="people to leave out, because the test set has them (get_list.m)")
+    exclude: tuple[str, ...] = Field((), description="people to leave out; empty: those that train leaves out")
 
 
 def _build_train(job: Job) -> dict[str, Any]:
@@ -83,8 +82,6 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any]) -> dict[str, Any]:
     summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show)
     about = {"template": template.name, "head": settings.head.model_dump(), "people": len(people), "crops": len(names)}
     save_model(job.folder, network, shape | about, head=head)
-    for checkpoint in job.folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
     return {"people": len(people), "crops": len(names)} | loaded | summary
 
 

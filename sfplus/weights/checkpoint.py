@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,14 +98,17 @@ def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return network.eval(), config
 
 
-def model_digest(path: Path) -> str:
-    """SHA-256 in hex of a model's weights file, as `sha256sum model.safetensors` prints it.
+def crop_template(config: dict[str, Any], path: Path) -> str:
+    """The template of the crops that a model was trained on, as its config says.
 
     Raises:
-        WeightsError: as `load_model`, for a path that holds no weights.
+        WeightsError: the config does not say it.
     """
-    with weights_file(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if not isinstance(config.get("template"), str):
+        raise WeightsError(
+            "does not say its template", where=path / CONFIG, remedy='add "template": "sphereface-112x96"'
+        )
+    return str(config["template"])
 
 
 def weights_file(path: Path) -> Path:

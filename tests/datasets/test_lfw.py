@@ -48,6 +48,26 @@ def test_a_cut_archive(tmp_path: Path) -> None:
         lfw.unpack(path, tmp_path / "out")
 
 
+def test_photos_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of deep-funneled photos must not be overwritten with the originals."""
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A/A_0001.jpg").write_bytes(b"mine")
+    (tmp_path / "pairs.txt").write_text("")
+    monkeypatch.setattr("pooch.retrieve", lambda *_, **__: pytest.fail("nothing is to be downloaded"))
+    assert lfw.fetch_lfw(tmp_path) == tmp_path and (tmp_path / "A/A_0001.jpg").read_bytes() == b"mine"
+
+
+def test_an_interrupted_unpacking_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = archive(tmp_path, ("lfw/A/A_0001.jpg", b"1"), ("lfw/B/B_0001.jpg", b"22"))
+    monkeypatch.setattr("pooch.retrieve", lambda *_, **__: str(whole))
+    folder = tmp_path / "lfw"
+    (folder / "A").mkdir(parents=True)
+    (folder / "A/A_0001.jpg").write_bytes(b"1")
+    (folder / ".unpacking").touch()
+    lfw.fetch_lfw(folder)
+    assert (folder / "B/B_0001.jpg").read_bytes() == b"22" and not (folder / ".unpacking").exists()
+
+
 def test_without_a_network_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise requests.ConnectionError("no route")

@@ -93,6 +93,31 @@ def test_a_failing_stage_leaves_no_artefact_and_is_resumed(run: Run) -> None:
     assert seen == [False, True] and not partial_folder(folder).exists()
 
 
+def test_what_a_kill_left_behind_does_not_change_the_content(run: Run, tmp_path: Path) -> None:
+    clean = make(Run(tmp_path / "clean", Console(quiet=True), "cpu")).content
+    folder = run.artefact_folder("write", digest_json(STAGE.identity(Settings(), {"words": Words()})))
+    partial_folder(folder).mkdir(parents=True)
+    (partial_folder(folder) / ".0123abcd.part").write_text("half")
+    folder.mkdir()
+    (folder / "without a manifest").write_text("")
+    made = make(run)
+    assert made.content == clean and sorted(p.name for p in made.folder.iterdir()) == [
+        "manifest.json",
+        "tensorboard",
+        "text",
+    ]
+
+
+def test_checkpoints_go_when_the_artefact_is_in_place(run: Run) -> None:
+    def build(job: Job) -> dict[str, Any]:
+        (job.folder / "checkpoint-000010").mkdir(exist_ok=True)
+        (job.folder / "checkpoint-000010" / "x").write_text(str(time.time()))
+        return {}
+
+    made = make(run, Stage("train", 1, build))
+    assert [p.name for p in made.folder.iterdir()] == ["manifest.json"] and made.manifest["files"] == 0
+
+
 def test_a_damaged_manifest_is_an_error_with_a_remedy(run: Run) -> None:
     folder = make(run).folder
     for text in ("{", "[]", "{}"):

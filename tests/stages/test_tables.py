@@ -40,4 +40,6 @@ def test_a_journal_goes_on_after_its_last_whole_batch(tmp_path: Path) -> None:
     second = Journal(path)
     assert [len(batch) for batch in second.batches] == [2, 1]
     second.add([{"n": 4}])
-    assert [row["n"] for row in second.close()] == [1, 2, 3, 4] and not path.exists()
+    assert [row["n"] for row in second.rows] == [1, 2, 3, 4] and path.exists()
+    second.remove()
+    assert not path.exists()

@@ -57,6 +57,44 @@ def test_undetected_photos_can_stop_it(task: Path, sfplus: Callable) -> None:
     assert answer.code == 1 and "1 of its photos have no crop" in answer.err and "verify.undetected=skip" in answer.err
 
 
+def test_paths_are_taken_as_they_are_and_pairs_are_found(
+    task: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that YAML would read as something else: a comment, a number, a truth value."""
+    monkeypatch.chdir(task)
+    for name in ("LFW #2", "2024", "no", "x: y", "'quoted'"):
+        (task / "photos").rename(task / name)
+        answer = sfplus("verify", name, "--model", "model", "--workspace", task / "data")
+        assert answer.code == 0 and "12 pairs" in answer.out, (name, answer.err)
+        (task / name).rename(task / "photos")
+    (task / "pairs.txt").unlink()
+    answer = sfplus("verify", "photos", "--model", "model")
+    assert answer.code == 2 and "there is no pairs.txt in it or beside it" in answer.err
+
+
+def test_a_model_that_does_not_say_its_template(task: Path, sfplus: Callable) -> None:
+    config = json.loads((task / "model/config.json").read_text())
+    del config["template"]
+    (task / "model/config.json").write_text(json.dumps(config))
+    answer = verify(sfplus, task)
+    assert answer.code == 1 and 'does not say its template; add "template"' in answer.err
+
+
+def test_a_damaged_artefact_says_what_to_do(task: Path, sfplus: Callable) -> None:
+    assert verify(sfplus, task).code == 0
+    for table in (task / "data/cache/align").glob("*/crops.parquet"):
+        table.unlink()
+    shutil.rmtree(task / "data/cache/embed")
+    answer = verify(sfplus, task)
+    assert answer.code == 1 and "crops.parquet: is missing or damaged; delete" in answer.err
+
+
+def test_photos_that_were_not_used_are_counted_at_the_end(task: Path, sfplus: Callable) -> None:
+    (task / "photos/person_000/broken.jpg").write_bytes(b"")
+    answer = verify(sfplus, task)
+    assert answer.code == 0 and "1 photos without a face, 1 failed" in answer.err and "failures.jsonl" in answer.err
+
+
 def test_a_photo_of_the_pairs_that_is_not_there(task: Path, sfplus: Callable) -> None:
     name = (task / "pairs.txt").read_text().splitlines()[2].split("\t")[0]
     shutil.rmtree(task / "photos" / name)

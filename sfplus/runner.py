@@ -1,0 +1,79 @@
+"""Commands on a recipe: open it, run it, print what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sfplus import chain
+from sfplus.console import Console
+from sfplus.errors import UsageError
+from sfplus.recipe import find_recipe, load_recipe
+from sfplus.stages.cache import Artefact
+from sfplus.stages.run import Run
+from sfplus.stages.tables import FAILURES, read_lines
+
+
+def open_recipe(
+    name: str, overrides: Sequence[str], device: str, workspace: Path, run_name: str = ""
+) -> tuple[list[chain.Step], Run, Path]:
+    """The steps of a recipe, the run they belong to, and the file that records what was run."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        remedy = "start it once; sfplus.training.loop.fit is what runs under accelerate launch"
+        raise UsageError("a recipe runs in one process", where="WORLD_SIZE", remedy=remedy)
+    path = find_recipe(name)
+    run_name = run_name or path.stem
+    if run_name != Path(run_name).name or run_name.startswith("."):
+        raise UsageError("is no name for a folder", where=f"--name {run_name}", remedy="use letters, digits and dashes")
+    text = path.read_text("utf-8") + "".join(f"# changed on the command line: {o}\n" for o in overrides)
+    command = " ".join(["sfplus", "run", *map(shlex.quote, [name, *overrides])])
+    run = Run(workspace, Console(), device)
+    return chain.plan(load_recipe(path, overrides), text, command), run, run.recipe_folder(run_name) / "run.json"
+
+
+def run_recipe(
+    name: str, overrides: Sequence[str], until: str, device: str, workspace: Path, run_name: str = ""
+) -> dict[str, Artefact]:
+    """Run a recipe up to a stage, or whole; print its results and where they are."""
+    steps, run, record = open_recipe(name, overrides, device, workspace, run_name)
+    if until:
+        steps = chain.closure(steps, until)
+    artefacts = chain.run_steps(steps, run, record)
+    _say_failures(artefacts, run.console)
+    for step, artefact in artefacts.items():
+        if step.startswith("verify/"):
+            print(chain.headline(step, artefact))
+    if "report" in artefacts:
+        print(f"report: {chain.publish_report(artefacts['report'], record.parent)}")
+    else:
+        print(f"{steps[-1].name}: {artefacts[steps[-1].name].folder}")
+    return artefacts
+
+
+def verify_overrides(photos: Path, pairs: Path | None, model: str, undetected: str) -> list[str]:
+    """What the arguments of `sfplus verify` change in the recipe `lfw`; the pairs may lie in or beside the photos.
+
+    Raises:
+        UsageError: there is no list of pairs.
+    """
+    pairs = pairs or next((f for f in (photos / "pairs.txt", photos.parent / "pairs.txt") if f.is_file()), None)
+    if pairs is None:
+        raise UsageError(
+            "there is no pairs.txt in it or beside it", where=photos, remedy="give its path, or: sfplus lfw"
+        )
+    values = {"verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected, "embed.model": model}
+    return [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value]
+
+
+def _say_failures(artefacts: Mapping[str, Artefact], console: Console) -> None:
+    """Photos that were not used: how many, and which file names them."""
+    for step, artefact in artefacts.items():
+        rows = read_lines(artefact.folder / FAILURES) if step.startswith("align/") else []
+        missed = Counter(row["reason"] == "no face found" for row in rows)
+        if rows:
+            counts = f"{missed[True]} photos without a face, {missed[False]} failed"
+            console.warn(f"{step}: {counts}: {artefact.folder / FAILURES}")
