@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sfplus import chain
+from sfplus.alignment import find_template
 from sfplus.chain import From, Input, Model, Photos, Step
 from sfplus.console import Console
 from sfplus.errors import UsageError
@@ -35,9 +36,7 @@ def detect_folder(photos: Path, out: Path, device: str) -> int:
 
 def align_folder(photos: Path, out: Path, template: str, device: str) -> int:
     """Crops of a folder of photos in the same tree under `out`, with the tables; returns the exit code."""
-    if template not in ("sphereface-112x96", "arcface-112x112"):
-        raise UsageError(f"there is no template '{template}'", where="--template", remedy="see: sfplus align --help")
-    recipe = Recipe.model_validate({"align": {"template": template}})
+    recipe = Recipe.model_validate({"align": {"template": find_template(template).name}})
     done = _run(photos, out, device, chain.crop_steps(Photos(photos), recipe, "photos"))
     folder = done["align/photos"].folder
     crops = {name: folder / align.CROPS / name for name in read_table(folder / align.TABLE)["crop"]}

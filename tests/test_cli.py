@@ -55,7 +55,7 @@ def test_version(sfplus: Callable) -> None:
         (["run", "demo", "--device", "gpu"], "no device is called 'gpu'; use auto, cpu, cuda or cuda:N"),
         (["recipes", "check", "nowhere.yaml"], "there is no such recipe file"),
         (["align", "a", "a/b"], "OUT and IN lie in one another"),
-        (["align", "a", "b", "--template", "x"], "there is no template 'x'"),
+        (["align", "a", "b", "--template", "x"], "no template is called 'x'"),
         (["embed", ".", "../out", "--model", "nope"], "there is no model 'nope'"),
         (["align", "nowhere", "out"], "nowhere: there is nothing at this path"),
         (["verify", ".", "nowhere.txt", "--workspace", "../data"], "nowhere.txt: there is nothing at this path"),
