@@ -115,7 +115,7 @@ def _verify_steps(recipe: Recipe, text: str, command: str) -> list[Step]:
     for model, source in models.items():
         settings = _pick(embed.EmbedSettings, recipe.embed)
         steps.append(Step(f"embed/{model}", embed.STAGE, settings, {"crops": From("align/verify"), "model": source}))
-        inputs = {"features": From(f"embed/{model}"), "crops": From("align/verify"), "pairs": pairs}
+        inputs = {"features": From(f"embed/{model}"), "pairs": pairs}
         steps.append(Step(f"verify/{model}", verify.STAGE, _pick(verify.VerifySettings, key), inputs))
         shown |= {f"verify/{model}": From(f"verify/{model}"), f"model/{model}": source}
     page = report.ReportStageSettings(

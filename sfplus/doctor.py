@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sfplus.shipped import shipped
+from sfplus.shipped import shipped_models
 from sfplus.stages.run import Run
 
 _LOW_DISK = 2e9  # bytes
@@ -26,11 +26,8 @@ def examine(workspace: Path) -> int:
 def _findings(workspace: Path) -> Iterator[tuple[str, str, str]]:
     """Name, what was found, and the remedy where it is wrong."""
     for package, version in Run.versions().items():
-        yield (
-            package,
-            version,
-            f"pip install {package}" if version == "missing" and package != "facenet-pytorch" else "",
-        )
+        lacks = version == "missing" and package != "facenet-pytorch"  # that one is for `_detector` to judge
+        yield package, version, f"pip install {package}" if lacks else ""
     yield _detector()
     yield from _devices()
     yield "threads", f"{os.cpu_count()} cores", ""
@@ -38,12 +35,9 @@ def _findings(workspace: Path) -> Iterator[tuple[str, str, str]]:
     free = shutil.disk_usage(here).free
     yield "free disk", f"{free / 1e9:.1f} GB at {here}", "free some space" if free < _LOW_DISK else ""
     yield "writable", str(here), "" if os.access(here, os.W_OK) else "choose another --workspace"
-    models = sorted(path.parent.name for path in shipped("pretrained").glob("*/config.json"))
-    yield "models", ", ".join(models) or "none", ""
-    for name, files in (("LFW", ("pairs.txt",)), ("CASIA-WebFace", ())):
-        folder = workspace / {"LFW": "lfw"}.get(name, name)
-        found = folder.is_dir() and all((folder / file).is_file() for file in files)
-        yield name, str(folder) if found else f"not at {folder} (needed by its recipes only)", ""
+    yield "models", ", ".join(shipped_models()) or "none", ""
+    for name, path in (("LFW", workspace / "lfw" / "pairs.txt"), ("CASIA-WebFace", workspace / "CASIA-WebFace")):
+        yield name, str(path) if path.exists() else f"not at {path} (needed by its recipes only)", ""
 
 
 def _detector() -> tuple[str, str, str]:

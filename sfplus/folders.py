@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from sfplus.shipped import DEFAULT_MODEL
 from sfplus.stages import align, detect, embed
 from sfplus.stages.cache import Artefact
 from sfplus.stages.run import Run
-from sfplus.stages.tables import FAILURES, read_lines, read_table
+from sfplus.stages.tables import FAILURES, read_failures, read_table
 
 _HIDDEN = ".sfplus"  # the cache of a folder of results
 _SHOWN = 5  # failures that are printed; failures.jsonl has all of them
@@ -98,13 +97,13 @@ def _drop_older(done: Mapping[str, Artefact]) -> None:
 
 def _close(artefact: Artefact, out: Path) -> int:
     """Say what did not work; 1 when a photo could not be used, 0 when at most faces were missing."""
-    failures = read_lines(artefact.folder / FAILURES)
+    missed, failed = read_failures(artefact.folder)
+    failures = failed + missed
     for row in failures[:_SHOWN]:
         print(f"{row['photo']!r}: {row['reason']}; {row['remedy']}", file=sys.stderr)
     if len(failures) > _SHOWN:
         print(f"... and {len(failures) - _SHOWN} more, in {out / FAILURES}", file=sys.stderr)
-    missed = Counter(row["reason"] == "no face found" for row in failures)
     counts = artefact.manifest["counts"]
     made = f"{counts['crops']} crops" if "crops" in counts else f"{counts['faces']} faces in {counts['photos']} photos"
-    print(f"{made}, {missed[True]} photos without a face, {missed[False]} failed: {out}")
-    return 1 if missed[False] else 0
+    print(f"{made}, {len(missed)} photos without a face, {len(failed)} failed: {out}")
+    return 1 if failed else 0

@@ -55,6 +55,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 _WRITE_REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
@@ -151,6 +152,12 @@ def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
     except Exception as error:  # Pillow's decoders raise a dozen different classes on damaged files
         reason = f"cannot be decoded, it is damaged or cut short ({error})"
         raise PhotoError(reason, where=path, remedy=_AGAIN) from error
+
+
+def is_passing(error: SfplusError) -> bool:
+    """Whether a photo could not be read for a fault of the machine, so that it may well be read another time."""
+    cause = error.__cause__
+    return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _PASSING)
 
 
 def _open_regular(path: Path) -> io.BufferedReader:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from sfplus.errors import UsageError
 from sfplus.recipe import find_recipe, load_recipe
 from sfplus.stages.cache import Artefact
 from sfplus.stages.run import Run
-from sfplus.stages.tables import FAILURES, read_lines
+from sfplus.stages.tables import FAILURES, read_failures
 
 
 def open_recipe(
@@ -72,8 +71,7 @@ def verify_overrides(photos: Path, pairs: Path | None, model: str, undetected: s
 def _say_failures(artefacts: Mapping[str, Artefact], console: Console) -> None:
     """Photos that were not used: how many, and which file names them."""
     for step, artefact in artefacts.items():
-        rows = read_lines(artefact.folder / FAILURES) if step.startswith("align/") else []
-        missed = Counter(row["reason"] == "no face found" for row in rows)
-        if rows:
-            counts = f"{missed[True]} photos without a face, {missed[False]} failed"
+        missed, failed = read_failures(artefact.folder) if step.startswith("align/") else ([], [])
+        if missed or failed:
+            counts = f"{len(missed)} photos without a face, {len(failed)} failed"
             console.warn(f"{step}: {counts}: {artefact.folder / FAILURES}")

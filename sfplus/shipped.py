@@ -25,7 +25,10 @@ def find_model(name: str) -> Path:
     for folder in (Path(name), shipped("pretrained") / name):
         if folder.is_dir():
             return folder
-    have = sorted(path.parent.name for path in shipped("pretrained").glob("*/config.json"))
-    raise UsageError(
-        f"there is no model '{name}'", where="model", remedy=f"give a folder, or one of: {', '.join(have)}"
-    )
+    have = ", ".join(shipped_models())
+    raise UsageError(f"there is no model '{name}'", where="model", remedy=f"give a folder, or one of: {have}")
+
+
+def shipped_models() -> list[str]:
+    """The names of the models that sfplus ships."""
+    return sorted(path.parent.name for path in shipped("pretrained").glob("*/config.json"))

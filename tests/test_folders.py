@@ -196,6 +196,22 @@ def test_a_fault_of_the_disk_is_not_held_against_the_photo(
     assert not list((tmp_path / "out").glob(".sfplus/cache/detect/*/manifest.json"))
 
 
+def test_a_fault_of_the_disk_stops_align_too(
+    drawn: Path, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sfplus.errors import PhotoError
+
+    def broken(path: Path) -> None:
+        raise PhotoError("cannot be decoded", where=path) from OSError(5, "Input/output error")
+
+    assert sfplus("detect", drawn, tmp_path / "out").code == 0  # align goes on from these faces
+    monkeypatch.setattr("sfplus.images.read_photo", broken)
+    assert sfplus("align", drawn, tmp_path / "out").code == 1
+    monkeypatch.undo()
+    assert not list((tmp_path / "out").glob(".sfplus/cache/align/*/manifest.json"))
+    assert sfplus("align", drawn, tmp_path / "out").code == 0
+
+
 def test_crops_that_are_aligned_again_are_noticed(drawn: Path, tmp_path: Path, sfplus: Command) -> None:
     sfplus("align", drawn, tmp_path / "crops")
     answer = sfplus("align", tmp_path / "crops", tmp_path / "twice")

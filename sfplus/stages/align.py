@@ -44,7 +44,7 @@ def _build(job: Job) -> dict[str, Any]:
     settings: AlignFolderSettings = job.settings
     root, faces = job.inputs["photos"].root, job.inputs["faces"].folder
     rows = _plan(faces, settings.undetected)
-    _notice_crops(job, faces, settings.template)
+    _notice_crops(job, faces)
     step = job.run.bar
     step.start(len(rows), "crops")
     failures = read_lines(faces / FAILURES)
@@ -107,7 +107,7 @@ def crop_names(photos: Sequence[str]) -> dict[str, str]:
 
 def _align(root: Path, crops: Path, row: dict[str, Any], settings: AlignFolderSettings) -> SfplusError | None:
     from sfplus.alignment import TEMPLATES, align, centre_crop
-    from sfplus.images import encode_image, read_photo, write_atomically
+    from sfplus.images import encode_image, is_passing, read_photo, write_atomically
 
     path = crops / row["crop"]
     if path.is_file():  # made before an interruption; each crop appears whole or not at all
@@ -120,13 +120,15 @@ def _align(root: Path, crops: Path, row: dict[str, Any], settings: AlignFolderSe
             points = np.array(row["landmarks"], np.float32).reshape(5, 2)
             crop = align(photo, points, settings.template, settings.fit)
     except SfplusError as error:
+        if is_passing(error):
+            raise  # not the photo's fault: the stage stops, and goes on from here another time
         return error
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, encode_image(crop, ".jpg", settings.jpeg_quality))
     return None
 
 
-def _notice_crops(job: Job, faces: Path, template: str) -> None:
+def _notice_crops(job: Job, faces: Path) -> None:
     """Say it when the photos look like crops that somebody aligned already."""
     from sfplus.alignment import TEMPLATES
 

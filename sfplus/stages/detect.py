@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sfplus.errors import PhotoError
 from sfplus.stages.cache import Job, Stage
-from sfplus.stages.tables import FAILURES, Journal, write_lines, write_table
+from sfplus.stages.tables import FAILURES, NO_FACE, Journal, write_lines, write_table
 
 BATCH = 32  # photos between two lines of the journal
 _AHEAD = 8  # photos decoded ahead
 _PIXELS = 1 << 21  # of photos that are detected together
-_PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 Photo = NDArray[np.uint8]
 Named = tuple[str, Photo | PhotoError]
 FACES, PHOTOS = "faces.parquet", "photos.parquet"
@@ -83,7 +81,7 @@ def _decoded(root: Path, names: list[str]) -> Iterator[Named]:
 
 
 def _read(root: Path, name: str) -> Photo | PhotoError:
-    from sfplus.images import read_photo
+    from sfplus.images import is_passing, read_photo
 
     try:
         name.encode()
@@ -91,8 +89,7 @@ def _read(root: Path, name: str) -> Photo | PhotoError:
     except UnicodeEncodeError:
         return PhotoError("its name is not valid UTF-8", where=root / name, remedy="rename the file")
     except PhotoError as error:
-        cause = error.__cause__
-        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _PASSING):
+        if is_passing(error):
             raise  # not the photo's fault: the stage stops, and goes on from here another time
         return error
 
@@ -122,7 +119,7 @@ def _detect(group: list[Named], detector: Any, rule: Any) -> Iterator[dict[str, 
         choice = choose(faces, height, width, rule)
         yield {
             "photo": name, "height": height, "width": width,
-            "chosen": choice.index if choice else None, "choice": choice.reason if choice else "no face found",
+            "chosen": choice.index if choice else None, "choice": choice.reason if choice else NO_FACE,
             "faces": [
                 {"box": box.tolist(), "score": float(score), "landmarks": points.ravel().tolist()}
                 for box, score, points in zip(faces.boxes, faces.scores, faces.landmarks, strict=True)
@@ -161,7 +158,7 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
         if "reason" in r
     ]
     missed = [
-        {"photo": r["photo"], "stage": "detect", "reason": "no face found", "remedy": "look at the photo"}
+        {"photo": r["photo"], "stage": "detect", "reason": NO_FACE, "remedy": "look at the photo"}
         for r in good
         if not r["faces"]
     ]

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from sfplus.errors import DatasetError, WeightsError
 from sfplus.images import list_photos, write_atomically
+from sfplus.weights import CONFIG, HEAD, MODEL
 
-_MODEL_FILES = ("model.safetensors", "config.json", "head.safetensors")
 _FRESH_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its clock
 
 
@@ -122,7 +122,7 @@ class ModelFolder:
         Raises:
             WeightsError: there is no model in this folder.
         """
-        files = [self.folder / name for name in _MODEL_FILES]
+        files = [self.folder / name for name in (MODEL, CONFIG, HEAD)]
         if not files[0].is_file():
             raise WeightsError(
                 "there is no model in this folder", where=self.folder, remedy=f"it needs {files[0].name}"

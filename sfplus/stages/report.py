@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sfplus.stages.align import CROPS
 from sfplus.stages.cache import Artefact, Job, Stage
 from sfplus.stages.detect import FACES, PHOTOS
-from sfplus.stages.tables import FAILURES, read_lines, read_table
+from sfplus.stages.tables import read_failures, read_lines, read_table
 from sfplus.stages.train import HISTORY
 from sfplus.stages.verify import RESULT, SCORES
 
@@ -72,8 +72,7 @@ def _build(job: Job) -> dict[str, Any]:
     titles = {name: _NAMES.get(name) or _model_name(job.inputs[f"model/{name}"].folder) for name in verified}
     results = {titles[name]: _result(artefact) for name, artefact in verified.items()}
     last = list(verified)[-1]
-    failures = read_lines(crops.folder / FAILURES)
-    missed = [row["photo"] for row in failures if row["reason"] == "no face found"]
+    missed, failed = read_failures(crops.folder)
     facts = json.loads((verified[last].folder / RESULT).read_text("utf-8"))["undetected"]
     report = Report(
         title=settings.title,
@@ -81,8 +80,8 @@ def _build(job: Job) -> dict[str, Any]:
         results=results,
         published=[row.model_dump() | {"accuracy": row.accuracy / 100} for row in settings.published],
         worst=_worst(verified[last], results[titles[last]], crops),
-        undetected=Undetected(_policy(facts), missed, faces.manifest["counts"]["photos"]),
-        failures=[row for row in failures if row["reason"] != "no face found"],
+        undetected=Undetected(_policy(facts), [row["photo"] for row in missed], faces.manifest["counts"]["photos"]),
+        failures=failed,
         gallery=_gallery(job.inputs["photos"].root, faces, settings.drawn),
         histories=_histories(job.inputs, titles),
         stages=_stages(job.inputs),

@@ -14,6 +14,7 @@ from sfplus.errors import ArtefactError
 from sfplus.images import write_atomically
 
 FAILURES = "failures.jsonl"
+NO_FACE = "no face found"  # the reason that is no fault of a file
 
 
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
@@ -48,6 +49,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     whole = text[: text.rfind("\n") + 1]
     return [json.loads(line) for line in whole.splitlines()]
+
+
+def read_failures(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The photos of an artefact that were not used: those without a face, and those that failed."""
+    missed: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    for row in read_lines(folder / FAILURES):
+        (missed if row["reason"] == NO_FACE else failed).append(row)
+    return missed, failed
 
 
 class Journal:

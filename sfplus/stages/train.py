@@ -12,6 +12,7 @@ from sfplus.stages.align import CROPS, TABLE
 from sfplus.stages.cache import Job, Stage
 from sfplus.stages.tables import read_table
 from sfplus.training.settings import EnergySettings, SolverSettings, TrainingSettings
+from sfplus.weights import HEAD
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,7 +88,7 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any]) -> dict[str, Any]:
 
 def _load_head(start: Path | None, head: nn.Module) -> dict[str, Any]:
     """Caffe's rule: the classifier goes on from the one of the same name and shape, where the start has one."""
-    from sfplus.weights.checkpoint import HEAD, copy_by_name, load_tensors
+    from sfplus.weights.checkpoint import copy_by_name, load_tensors
 
     if start is None:
         return {}

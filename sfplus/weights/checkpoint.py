@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from sfplus.errors import UsageError, WeightsError
 from sfplus.images import write_atomically
 from sfplus.networks import create
+from sfplus.weights import CONFIG, HEAD, MODEL
 
-MODEL, CONFIG, HEAD = "model.safetensors", "config.json", "head.safetensors"
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 
 
