@@ -6,9 +6,10 @@ without margin, a `weight (C, d)` and a `current_lambda`; `HEADS` finds its clas
 
 from __future__ import annotations
 
-from sfplus.hypersphere.energy import class_energy
+from sfplus.hypersphere.class_energy import class_energy
+from sfplus.hypersphere.energy import hyperspherical_energy
 from sfplus.hypersphere.margin import ASoftmax, margin_cosine
 
 HEADS = {"asoftmax": ASoftmax}
 
-__all__ = ["HEADS", "ASoftmax", "class_energy", "margin_cosine"]
+__all__ = ["HEADS", "ASoftmax", "class_energy", "hyperspherical_energy", "margin_cosine"]

@@ -2,60 +2,190 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, Literal
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-SMALLEST_SQUARED_CHORD = 1e-6
-"""Floor of ||a - b||^2 (an angle of 0.001 rad); below it `2 - 2 cos` in float32 is mostly rounding."""
+from sfplus.hypersphere.kernel import TF1_NORM_EPSILON, Distance, Kernel, Preset
+
+_BLOCK = {"cpu": 1024, "cuda": 4096}  # rows and columns of the blocks of cosines: a few MB, and 64 MB
 
 
-def riesz_kernel(squared: Tensor, power: float) -> Tensor:
-    """The energy f_s of pairs at a squared distance: f_s(z) = z^-s, f_0(z) = log(1/z) (MHE paper, section 3.1).
+def hyperspherical_energy(
+    weights: Tensor,
+    power: float = 2.0,
+    distance: Distance = "euclidean",
+    half_space: bool = False,
+    reduction: Literal["mean_pairs", "sum"] = "mean_pairs",
+    preset: Preset = "exact",
+) -> Tensor:
+    """The Riesz energy of N directions: the sum of f_s over unordered pairs, or its mean (MHE paper, section 3).
+
+    f_s(z) = z^-s and f_0(z) = log(1/z) of the distance z between two unit vectors. Small energy means evenly spread
+    directions. For independent random directions in many dimensions the mean tends to -ln(2)/2, 1/sqrt(2) and 1/2
+    for s = 0, 1 and 2.
+
+    With `half_space` every direction brings its opposite along (MHE paper, section 3.3): the energy is that of the 2N
+    directions [W, -W], pairs of a direction and its own opposite included, at the cost of N.
+
+    Gradients of first and second order are exact, but for pairs closer than the floor of `Kernel`, which have none;
+    duplicates, opposites and zero vectors give finite values. Memory is O(N d): cosines exist in blocks only, each
+    unordered pair of blocks is computed once, and the gradient is found in the same pass as the value, so that
+    `backward` does not visit the pairs again. Under autocast the computation stays in float32.
+
+    The preset `tf1` gives what the original TensorFlow code computes (`mhe` and `half_mhe` of MHE, architecture.py):
+    norms sqrt(||w||^2 + 1e-4), -log of the squared chord for s = 0, angles as acos/pi + 1e-4.
 
     Args:
-        squared: squared chords z^2 > 0, any shape.
+        weights: directions of any norm (N, d), or sets of them (..., N, d) that give an energy each; floating.
         power: s >= 0.
-    """
-    if power == 0:
-        return -0.5 * squared.log()
-    return squared.reciprocal() if power == 2 else squared.pow(-power / 2)
-
-
-def class_energy(weight: Tensor, labels: Tensor, power: float) -> Tensor:
-    """The SphereFace+ energy of a batch: classifiers of its labels against the classifiers of all other classes.
-
-    `1 / (m (C - 1)) * sum_i sum_{j != y_i} f_s(||w_{y_i} - w_j||)` with rows normalised, i over the m labels of the
-    batch, repetitions included (MHE paper, sections 3.6 and 5.2). Independent random directions in many dimensions
-    give -ln(2)/2, 1/sqrt(2) and 1/2 for s = 0, 1 and 2.
-
-    The distance is the chord, squared as `2 - 2 cos` and floored at `SMALLEST_SQUARED_CHORD`: equal classifiers give
-    a finite energy, and no gradient, because their direction of escape is undefined. Everywhere else the value and
-    the gradients of first and second order are exact. A label that is repeated costs once; memory is that of
-    (distinct labels, C) matrices. Finding the distinct labels makes a GPU wait once. Under autocast the computation
-    stays in float32.
-
-    Args:
-        weight: classifiers (C, d), floating, C >= 2, not necessarily of unit norm.
-        labels: class of each sample (M,), int64 in [0, C), M >= 1.
-        power: s >= 0; 0, 1 and 2 are the paper's.
+        distance: `euclidean` (the chord) or `geodesic` (the angle in radians; A-MHE).
+        half_space: whether a direction and its opposite are the same neuron.
+        reduction: `mean_pairs` or `sum`, over unordered pairs; 2N(2N - 1)/2 of them in half-space.
+        preset: `exact` or `tf1`.
 
     Returns:
-        A scalar, float32 or the dtype of `weight` where that is wider.
+        A scalar, or (...); float32, or float64 where `weights` is.
 
     Raises:
-        ValueError: fewer than two classes, no label, a wrong shape or a negative power: there is no energy.
+        ValueError: fewer than two directions, which have no energy, or a wrong argument.
     """
-    if weight.ndim != 2 or labels.ndim != 1:
-        raise ValueError(f"weight must be (C, d) and labels (M,), not {tuple(weight.shape)} and {tuple(labels.shape)}")
-    if len(weight) < 2 or len(labels) == 0:
-        raise ValueError(f"an energy needs two classes and one label, not {len(weight)} and {len(labels)}")
-    if not power >= 0:
-        raise ValueError(f"the power of an energy is 0 or more, not {power}")
-    with torch.autocast(weight.device.type, enabled=False):
-        unit = F.normalize(weight.to(torch.promote_types(weight.dtype, torch.float32)), dim=1)
-        anchors, counts = torch.unique(labels, return_counts=True)
-        squared = (2 - 2 * (unit[anchors] @ unit.T)).clamp_min(SMALLEST_SQUARED_CHORD)
-        pairs = riesz_kernel(squared, power).scatter(1, anchors[:, None], 0.0)
-        total: Tensor = (pairs.sum(1) * counts).sum()
-        return total / (len(labels) * (len(weight) - 1))
+    kernel = Kernel(float(power), distance, half_space, preset)
+    if weights.ndim < 2 or weights.shape[-2] < 2:
+        raise ValueError(f"an energy needs (..., N, d) with N of 2 or more, not {tuple(weights.shape)}")
+    if reduction not in ("mean_pairs", "sum"):
+        raise ValueError(f"the reduction is mean_pairs or sum, not '{reduction}'")
+    *sets, count, size = weights.shape
+    with torch.autocast(weights.device.type, enabled=False):
+        unit = directions(weights, preset).reshape(-1, count, size)
+        needs_gradient = torch.is_grad_enabled() and unit.requires_grad
+        total = pair_energy(unit, kernel.power, distance, half_space, preset, needs_gradient)[0]
+        if half_space:
+            total = 2 * total + _opposites(unit, kernel)
+            count *= 2
+        if reduction == "mean_pairs":
+            total = total / (count * (count - 1) / 2)
+        energy: Tensor = total.reshape(sets)
+        return energy
+
+
+def directions(weights: Tensor, preset: Preset = "exact") -> Tensor:
+    """Vectors (..., d) at unit norm, float32 or wider; a zero vector stays zero, at right angles to all, and has no
+    gradient. The preset `tf1` divides by sqrt(||w||^2 + 1e-4), which makes small vectors shorter than 1."""
+    weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
+    if preset == "tf1":
+        norm = (weights.square().sum(-1, keepdim=True) + TF1_NORM_EPSILON).sqrt()
+    else:
+        norm = torch.linalg.vector_norm(weights, dim=-1, keepdim=True)
+        norm = norm.masked_fill(norm == 0, torch.inf)
+    unit: Tensor = weights / norm
+    return unit
+
+
+def _opposites(unit: Tensor, kernel: Kernel) -> Tensor:
+    """The energy of the N pairs of a direction and its own opposite, (sets,)."""
+    one_side = Kernel(kernel.power, kernel.distance, preset=kernel.preset)
+    if kernel.preset == "tf1":  # its directions are shorter than 1, so that these pairs have a gradient
+        return one_side.value(-unit.square().sum(-1)).sum(-1)
+    opposite = one_side.value(unit.new_full((1,), -1.0))
+    return (opposite * unit.shape[1]).expand(len(unit))
+
+
+@torch.library.custom_op("sfplus::pair_energy", mutates_args=())
+def pair_energy(
+    unit: Tensor, power: float, distance: str, half_space: bool, preset: str, needs_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """The sum of a kernel over unordered pairs, and its gradient, without an N x N matrix.
+
+    An operator of torch, so that torch.compile takes it as it is. Differentiable twice.
+
+    Args:
+        unit: directions (sets, N, d), float32 or float64.
+        power: of the `Kernel`, as the next three.
+        distance: see there.
+        half_space: see there.
+        preset: see there.
+        needs_gradient: whether to compute the gradient; without it the second result is empty.
+
+    Returns:
+        The sums (sets,) and their gradients by the inner products (sets, N, d); the norm of `unit` is the caller's.
+    """
+    kernel = Kernel(power, distance, half_space, preset)
+    total = unit.new_zeros(len(unit), dtype=torch.float64)
+    gradient = torch.zeros_like(unit) if needs_gradient else unit.new_empty(0)
+    for rows, columns in _blocks(unit):
+        here, there = unit[:, rows], unit[:, columns]
+        value, *slopes = kernel.derivatives(here @ there.mT, int(needs_gradient))
+        own = rows == columns
+        if own:
+            value.diagonal(dim1=1, dim2=2).zero_()
+        total += value.sum((1, 2)) * (0.5 if own else 1.0)
+        for slope in slopes:
+            if own:
+                slope.diagonal(dim1=1, dim2=2).zero_()
+            else:
+                gradient[:, columns].baddbmm_(slope.mT, here)
+            gradient[:, rows].baddbmm_(slope, there)
+    return total.to(unit.dtype), gradient
+
+
+@torch.library.custom_op("sfplus::pair_energy_curvature", mutates_args=())
+def pair_energy_curvature(
+    unit: Tensor, along: Tensor, power: float, distance: str, half_space: bool, preset: str
+) -> Tensor:
+    """The derivative of <gradient of `pair_energy`, along> by `unit`: (sets, N, d), as both arguments."""
+    kernel = Kernel(power, distance, half_space, preset)
+    result = torch.zeros_like(unit)
+    for rows, columns in _blocks(unit):
+        here, there, along_here, along_there = unit[:, rows], unit[:, columns], along[:, rows], along[:, columns]
+        _, slope, curvature = kernel.derivatives(here @ there.mT, 2)
+        curvature *= along_here @ there.mT + here @ along_there.mT
+        if rows == columns:
+            slope.diagonal(dim1=1, dim2=2).zero_()
+            curvature.diagonal(dim1=1, dim2=2).zero_()
+        else:
+            result[:, columns].baddbmm_(slope.mT, along_here).baddbmm_(curvature.mT, here)
+        result[:, rows].baddbmm_(slope, along_there).baddbmm_(curvature, there)
+    return result
+
+
+def _blocks(unit: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Blocks of rows and columns that together cover each unordered pair once."""
+    count, side = unit.shape[1], _BLOCK.get(unit.device.type, 1024)
+    starts = range(0, count, side)
+    for row in starts:
+        for column in range(row, count, side):
+            yield slice(row, row + side), slice(column, column + side)
+
+
+@pair_energy.register_fake
+def _(
+    unit: Tensor, power: float, distance: str, half_space: bool, preset: str, needs_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    return unit.new_empty(len(unit)), torch.empty_like(unit) if needs_gradient else unit.new_empty(0)
+
+
+@pair_energy_curvature.register_fake
+def _(unit: Tensor, along: Tensor, power: float, distance: str, half_space: bool, preset: str) -> Tensor:
+    return torch.empty_like(unit)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    unit, *ctx.kernel, ctx.has_gradient = inputs
+    ctx.save_for_backward(unit, output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, by_total: Tensor | None, by_gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+    unit, gradient = ctx.saved_tensors
+    if not ctx.has_gradient:
+        raise RuntimeError("this energy was computed without its gradient")
+    parts = [] if by_total is None else [by_total[:, None, None] * gradient]
+    if by_gradient is not None:
+        parts.append(pair_energy_curvature(unit, by_gradient, *ctx.kernel))
+    return (sum(parts) if parts else None, *[None] * 5)
+
+
+pair_energy.register_autograd(_backward, setup_context=_remember)

@@ -1,0 +1,106 @@
+"""Riesz kernels: the energy of one pair of directions as a function of the cosine between them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Distance = Literal["euclidean", "geodesic"]
+Preset = Literal["exact", "tf1"]
+
+SMALLEST_SQUARED_CHORD = {torch.float32: 1e-6, torch.float64: 1e-12}
+"""Floor of ||a - b||^2 (an angle of 0.001 rad in float32); below it `2 - 2 cos` is mostly rounding."""
+
+TF1_NORM_EPSILON = 1e-4
+"""What the original TensorFlow code adds to the squared norm of a direction (MHE, architecture.py)."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The energy f_s of two directions at a distance z: f_s(z) = z^-s, f_0(z) = log(1/z) (MHE paper, section 3.1).
+
+    z is the chord ||a - b|| = sqrt(2 - 2 cos) (euclidean) or the angle in radians (geodesic, A-MHE). Values, first
+    and second derivatives are exact but for this floor: a squared chord below `SMALLEST_SQUARED_CHORD` counts as
+    that floor and has derivative 0, since two directions that coincide have no direction of escape. The geodesic
+    kernel has the same floor at opposite directions, where the slope of the arc cosine is infinite.
+
+    The preset `tf1` is the arithmetic of the original TensorFlow code (MHE, architecture.py): for s = 0 it takes
+    -log(z^2), twice the paper's value, and its angle is z/pi + 1e-4.
+
+    Attributes:
+        power: s >= 0.
+        distance: `euclidean` or `geodesic`.
+        half_space: add the energy towards the opposite direction, f(c) + f(-c).
+        preset: `exact` or `tf1`.
+
+    Raises:
+        ValueError: the power is negative or not a number, or a name is none of the above.
+    """
+
+    power: float = 2.0
+    distance: str = "euclidean"
+    half_space: bool = False
+    preset: str = "exact"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.power < math.inf:
+            raise ValueError(f"the power of an energy is 0 or more, not {self.power}")
+        if self.distance not in ("euclidean", "geodesic"):
+            raise ValueError(f"the distance is euclidean or geodesic, not '{self.distance}'")
+        if self.preset not in ("exact", "tf1"):
+            raise ValueError(f"the preset is exact or tf1, not '{self.preset}'")
+
+    def value(self, cosine: Tensor) -> Tensor:
+        """Energy of pairs with these cosines, any shape; differentiable by autograd."""
+        return self.derivatives(cosine, 0)[0]
+
+    def derivatives(self, cosine: Tensor, order: int) -> list[Tensor]:
+        """[f, df/dc, d^2f/dc^2] up to `order` 0, 1 or 2, each of the shape of `cosine`."""
+        one_side = self._chord if self.distance == "euclidean" else self._angle
+        result = one_side(cosine, order)
+        if self.half_space:
+            for rank, other in enumerate(one_side(-cosine, order)):
+                result[rank] = result[rank] - other if rank == 1 else result[rank] + other
+        return result
+
+    def _chord(self, cosine: Tensor, order: int) -> list[Tensor]:
+        s, floor = self.power, SMALLEST_SQUARED_CHORD[cosine.dtype]
+        squared = 2 - 2 * cosine
+        inside = squared < floor if order else None
+        squared = squared.clamp_min(floor)
+        if s == 0:
+            value = squared.log() * (-1.0 if self.preset == "tf1" else -0.5)
+            falling = squared.reciprocal() if order else squared
+            factor = 2.0 if self.preset == "tf1" else 1.0
+        else:
+            value = squared.reciprocal() if s == 2 else squared.rsqrt() if s == 1 else squared.pow(-s / 2)
+            falling = value.square() if s == 2 else value / squared if order else squared
+            factor = s
+        result = [value]
+        if inside is not None:
+            result.append((falling * factor).masked_fill_(inside, 0))
+        if order == 2:
+            assert inside is not None
+            result.append((falling / squared).mul_(factor * (s + 2)).masked_fill_(inside, 0))
+        return result
+
+    def _angle(self, cosine: Tensor, order: int) -> list[Tensor]:
+        s, limit = self.power, 1 - SMALLEST_SQUARED_CHORD[cosine.dtype] / 2
+        inside = cosine.abs() > limit if order else None
+        cosine = cosine.clamp(-limit, limit)
+        scale, shift = (1 / math.pi, 1e-4) if self.preset == "tf1" else (1.0, 0.0)
+        angle = cosine.acos() * scale + shift
+        result = [-angle.log() if s == 0 else angle.pow(-s)]
+        if inside is not None:
+            sine = (1 - cosine.square()).sqrt()
+            slope = angle.pow(-s - 1).mul_(scale * (s or 1)).div_(sine)
+            result.append(slope.masked_fill_(inside, 0))
+        if order == 2:
+            assert inside is not None
+            curvature = slope * ((s + 1) * scale / angle + cosine / sine) / sine
+            result.append(curvature.masked_fill_(inside, 0))
+        return result

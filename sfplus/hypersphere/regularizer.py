@@ -1,0 +1,170 @@
+"""Minimum hyperspherical energy for a whole network: one object, one term of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from sfplus.hypersphere.energy import hyperspherical_energy
+from sfplus.hypersphere.kernel import Distance, Kernel, Preset
+from sfplus.hypersphere.margin import ASoftmax as Head
+from sfplus.hypersphere.projection import Projection
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose neurons have an energy: a convolution, a linear layer or a head.
+
+    Attributes:
+        name: as in `model.named_modules()`.
+        module: the layer itself; its weight is read at each use.
+    """
+
+    name: str
+    module: nn.Module
+
+    def neurons(self) -> Tensor:
+        """Its neurons as vectors (groups, N, d): those of one group see the same input and are compared."""
+        module = self.module
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        weight = weight.view(getattr(module, "groups", 1), -1, *weight.shape[1:])
+        if isinstance(module, _ConvTransposeNd):  # stored as (Cin, Cout / groups, ...)
+            weight = weight.transpose(1, 2)
+        return weight.flatten(2)
+
+
+def neuron_layers(model: nn.Module) -> list[Layer]:
+    """The convolutions, linear layers and heads of a model with two neurons or more, in the order of definition.
+
+    Weights that several layers share count once. Depthwise convolutions have one neuron per group, hence no energy.
+    """
+    layers, seen = [], set()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | _ConvNd | Head):
+            layer = Layer(name, module)
+            if id(module.weight) not in seen and layer.neurons().shape[1] > 1:
+                seen.add(id(module.weight))
+                layers.append(layer)
+    return layers
+
+
+class HypersphericalEnergy(nn.Module):
+    """MHE, half-space MHE, A-MHE and CoMHE of all layers of a network (MHE paper, section 3; CoMHE paper).
+
+    MHE as published adds the mean energy of each hidden layer, and ten times that of the output layer, to the loss:
+
+        >>> model = torchvision.models.resnet18(num_classes=100)            # doctest: +SKIP
+        >>> energy = HypersphericalEnergy(model, power=0, half_space=True)  # doctest: +SKIP
+        >>> loss = cross_entropy(model(x), labels) + energy()               # doctest: +SKIP
+
+    A-MHE is `distance="geodesic"`; there the original's factors are hidden=0.1 and output=1 for s = 1 and 2. CoMHE is
+    `projection=RandomProjection` (or another; options through functools.partial), half_space=True and power=2, with
+    `energy.step(lr)` before each training step; functools.cache(RandomProjection) shares one projection between
+    layers of one size.
+
+    The output layer is always taken full-space and without projection, as in the original. The neurons of a layer are
+    the rows of its flattened weight, bias left out; those of a grouped convolution are compared within their group.
+    The projections' state is part of `state_dict`, so that a resumed run goes on as it would have.
+
+    Args:
+        model: any network; it is not made part of this module. Layers are found now, weights are read at each call.
+        power: s >= 0 of the energy.
+        distance: `euclidean` or `geodesic`.
+        half_space: whether a neuron and its opposite are the same, in hidden layers.
+        hidden: factor of each hidden layer.
+        output: factor of the output layer.
+        output_layer: its name; default: the last layer by order of definition. "-" for none.
+        skip: names of layers to leave out, or patterns such as `layer1.*`.
+        projection: called with the size d of a hidden layer's neurons, gives the `Projection` to use; layers whose
+            neurons are no larger than the projected ones are left as they are.
+        preset: `exact` or `tf1`, the original code's arithmetic.
+
+    Attributes:
+        layers: the layers that are taken.
+        values: the mean energy of each layer, by name, detached, from the last call.
+
+    Raises:
+        ValueError: no layer is left, a name or pattern fits none, or an argument is not possible.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        power: float = 2.0,
+        distance: Distance = "euclidean",
+        half_space: bool = False,
+        hidden: float = 1.0,
+        output: float = 10.0,
+        output_layer: str = "",
+        skip: Sequence[str] = (),
+        projection: Callable[[int], Projection] | None = None,
+        preset: Preset = "exact",
+    ) -> None:
+        super().__init__()
+        Kernel(float(power), distance, half_space, preset)  # refuses what is not possible
+        self.power, self.distance, self.half_space, self.preset = power, distance, half_space, preset
+        found = neuron_layers(model)
+        names = [layer.name for layer in found]
+        for pattern in [*skip, *([output_layer] if output_layer not in ("", "-") else [])]:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ValueError(f"no layer is called '{pattern}'; there are {', '.join(names) or 'none'}")
+        self.layers = tuple(layer for layer in found if not any(fnmatchcase(layer.name, p) for p in skip))
+        if not self.layers:
+            raise ValueError("the model has no convolution or linear layer of two neurons or more to take")
+        self.output_layer = output_layer or names[-1]
+        self.hidden, self.output = hidden, output
+        self.values: dict[str, Tensor] = {}
+        self.projections = nn.ModuleDict()
+        for layer in self.layers if projection else ():
+            neurons = layer.neurons()
+            made = projection(neurons.shape[2])  # type: ignore[misc]
+            if layer.name != self.output_layer and neurons.shape[2] > made.dim:
+                self.projections[_key(layer)] = made.to(neurons.device)
+
+    def extra_repr(self) -> str:
+        """What `print(energy)` shows."""
+        settings = f"power={self.power}, distance={self.distance}, half_space={self.half_space}, preset={self.preset}"
+        return f"{settings}, layers={len(self.layers)}, hidden={self.hidden}, output={self.output}"
+
+    def forward(self) -> Tensor:
+        """The weighted sum of the layers' mean energies: a scalar to add to the loss; float32 under autocast."""
+        total: Tensor | None = None
+        for layer in self.layers:
+            last = layer.name == self.output_layer
+            neurons = layer.neurons()
+            with torch.autocast(neurons.device.type, enabled=False):
+                if _key(layer) in self.projections:
+                    project = self.projections[_key(layer)]
+                    neurons = torch.cat([project(group.float()) for group in neurons])
+                half_space = self.half_space and not last
+                energy = hyperspherical_energy(
+                    neurons, self.power, self.distance, half_space, preset=self.preset
+                ).mean()
+            self.values[layer.name] = energy.detach()
+            part = energy * (self.output if last else self.hidden)
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+    def step(self, lr: float) -> None:
+        """Redraw or move the projections; once per training step, before the loss, with the step's learning rate."""
+        moved = set()
+        for layer, projection in self._projected():
+            if id(projection) not in moved:
+                moved.add(id(projection))
+                for group in layer.neurons().detach().float():
+                    projection.step(group, lr)
+
+    def _projected(self) -> Iterator[tuple[Layer, Projection]]:
+        for layer in self.layers:
+            if _key(layer) in self.projections:
+                yield layer, self.projections[_key(layer)]  # type: ignore[misc]
+
+
+def _key(layer: Layer) -> str:
+    return layer.name.replace(".", "/")
