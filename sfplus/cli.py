@@ -173,6 +173,22 @@ def compare(
 
 
 @app.command()
+def energy(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a .safetensors file, or a model's name.")],
+    power: Annotated[float, typer.Option(help="s of the energy 1/z^s; 0 is log(1/z).")] = 2.0,
+    half_space: Annotated[bool, typer.Option("--half-space", help="Take a neuron and its opposite for one.")] = False,
+    plot: Annotated[Path, typer.Option("--plot", help="The picture to write.")] = Path("energy.png"),
+) -> None:
+    """Show how the neurons of each layer of a model are spread: energy against random and best, nearest angles.
+
+    Example: sfplus energy sphereface10-small --half-space --plot energy.png
+    """
+    from sfplus.diagnose import print_energy
+
+    print_energy(model, power, half_space, plot)
+
+
+@app.command()
 def sample(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the drawn photos go, a folder per person.")],
     people: Annotated[int, typer.Option(min=1)] = 60,

@@ -29,13 +29,13 @@ class Layer:
     module: nn.Module
 
     def neurons(self) -> Tensor:
-        """Its neurons as vectors (groups, N, d): those of one group see the same input and are compared."""
+        """Its neurons as vectors (groups, N, d), float32 or wider; only those of one group are compared."""
         module = self.module
         weight: Tensor = module.weight  # type: ignore[assignment]
         weight = weight.view(getattr(module, "groups", 1), -1, *weight.shape[1:])
         if isinstance(module, _ConvTransposeNd):  # stored as (Cin, Cout / groups, ...)
             weight = weight.transpose(1, 2)
-        return weight.flatten(2)
+        return weight.flatten(2).to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def neuron_layers(model: nn.Module) -> list[Layer]:
@@ -140,7 +140,7 @@ class HypersphericalEnergy(nn.Module):
             with torch.autocast(neurons.device.type, enabled=False):
                 if _key(layer) in self.projections:
                     project = self.projections[_key(layer)]
-                    neurons = torch.cat([project(group.float()) for group in neurons])
+                    neurons = torch.cat([project(group) for group in neurons])
                 half_space = self.half_space and not last
                 energy = hyperspherical_energy(
                     neurons, self.power, self.distance, half_space, preset=self.preset
@@ -157,7 +157,7 @@ class HypersphericalEnergy(nn.Module):
         for layer, projection in self._projected():
             if id(projection) not in moved:
                 moved.add(id(projection))
-                for group in layer.neurons().detach().float():
+                for group in layer.neurons().detach():
                     projection.step(group, lr)
 
     def _projected(self) -> Iterator[tuple[Layer, Projection]]:

@@ -124,7 +124,7 @@ class _Objective(nn.Module):
         entropy = F.cross_entropy(self.head(features, labels), labels)
         energy = torch.zeros_like(entropy)
         if self._energy is not None:
-            energy = class_energy(self.head.weight, labels, self._energy.power)  # type: ignore[arg-type]
+            energy = class_energy(self.head.weight, labels, self._energy.power, self._energy.mode)  # type: ignore[arg-type]
         loss = entropy if self._energy is None else entropy + self._energy.weight * energy
         if not measure:
             return loss, None

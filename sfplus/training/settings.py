@@ -32,13 +32,19 @@ class HeadSettings(_Settings):
 class EnergySettings(_Settings):
     """The hyperspherical energy that SphereFace+ adds to the loss."""
 
-    mode: Literal["paper"] = Field(
+    mode: Literal["paper", "batch", "caffe"] = Field(
         default="paper",
-        description="paper: the batch's classifiers against all others (MHE paper, sections 3.6 and 5.2)",
+        description="paper: the batch's classifiers against all others (MHE paper, sections 3.6 and 5.2); batch: among "
+        "the people of the batch (OpenSphere: power 2, weight 0.1); caffe: the push of the released layer",
     )
-    power: float = Field(default=2.0, ge=0, description="s of the energy 1/z^s; 0 is log(1/z) (MHE paper: 0, 1, 2)")
+    power: float = Field(
+        default=2.0, ge=0, description="s of the energy 1/z^s; 0 is log(1/z) (MHE paper: 0, 1, 2); none in mode caffe"
+    )
     weight: float = Field(
-        default=1.0, ge=0, description="lambda_M, the factor of the energy; not Caffe's alpha, tune it anew"
+        default=1.0,
+        ge=0,
+        description="lambda_M, the factor of the energy; in mode caffe the alpha of the prototxt, "
+        "which in exact arithmetic does nothing at 10; tune it anew",
     )
 
 

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sfplus.hypersphere import class_energy
+from sfplus.hypersphere.kernel import SMALLEST_SQUARED_CHORD
+
+
+def spelled_out(weight: torch.Tensor, labels: list[int], power: float) -> float:
+    """The formula of the MHE paper, section 5.2, one pair at a time."""
+    rows = [row / row.norm() for row in weight]
+    total = 0.0
+    for label in labels:
+        for other in range(len(rows)):
+            if other != label:
+                distance = float((rows[label] - rows[other]).norm())
+                total += math.log(1 / distance) if power == 0 else distance**-power
+    return total / (len(labels) * (len(rows) - 1))
+
+
+@pytest.mark.parametrize("power", [0, 1, 2, 0.5, 3])
+def test_equals_the_double_sum_of_the_paper(power: float) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(7, 4, dtype=torch.float64)
+    labels = [3, 1, 3, 6, 3]
+    energy = class_energy(weight, torch.tensor(labels), power)
+    assert energy.shape == () and energy.dtype == torch.float64
+    assert float(energy) == pytest.approx(spelled_out(weight, labels, power), rel=1e-12)
+
+
+@pytest.mark.parametrize(("power", "expected"), [(0, -math.log(2) / 2), (1, 2**-0.5), (2, 0.5)])
+def test_random_directions_in_many_dimensions(power: int, expected: float) -> None:
+    torch.manual_seed(0)
+    energy = class_energy(torch.randn(1000, 512), torch.arange(256), power)
+    assert float(energy) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("power", [0, 1, 2, 1.5])
+def test_gradients_of_both_orders(power: float) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 2, 2, 4])
+    assert torch.autograd.gradcheck(lambda w: class_energy(w, labels, power), weight)
+    assert torch.autograd.gradgradcheck(lambda w: class_energy(w, labels, power), weight)
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_scaling_a_row_changes_nothing(power: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(6, 8, dtype=torch.float64)
+    scales = torch.tensor([[1e-3], [1], [5], [0.1], [100], [2]], dtype=torch.float64)
+    labels = torch.arange(6)
+    torch.testing.assert_close(class_energy(weight, labels, power), class_energy(weight * scales, labels, power))
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+@pytest.mark.parametrize("gap", [0.0, 1e-7, 1e-4])
+def test_equal_classifiers_stay_finite(power: int, gap: float) -> None:
+    weight = torch.tensor([[1.0, 0.0], [1.0, gap], [0.0, 1.0], [0.0, 0.0]], requires_grad=True)
+    energy = class_energy(weight, torch.tensor([0, 1]), power)
+    energy.backward()
+    floor = SMALLEST_SQUARED_CHORD[torch.float32]
+    worst = {0: -0.5 * math.log(floor), 1: floor**-0.5, 2: 1 / floor}
+    assert float(energy) <= worst[power]
+    assert weight.grad is not None and weight.grad.isfinite().all()
+
+
+def test_repeated_labels_weigh_as_often_as_they_occur() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(9, 5, dtype=torch.float64)
+    once = [class_energy(weight, torch.tensor([label]), 2) for label in (4, 7)]
+    torch.testing.assert_close(class_energy(weight, torch.tensor([4, 7, 4, 4]), 2), (3 * once[0] + once[1]) / 4)
+
+
+def test_slices_of_a_batch_average_to_the_whole() -> None:
+    """What distributed training relies on."""
+    torch.manual_seed(0)
+    weight, labels = torch.randn(9, 5), torch.tensor([1, 1, 2, 8, 1, 0])
+    halves = (class_energy(weight, labels[:3], 2) + class_energy(weight, labels[3:], 2)) / 2
+    torch.testing.assert_close(class_energy(weight, labels, 2), halves)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_stays_in_float32_under_autocast(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight, labels = torch.randn(50, 64).to(dtype), torch.arange(20)
+    expected = class_energy(weight.double(), labels, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        energy = class_energy(weight, labels, 2)
+    assert energy.dtype == torch.float32
+    torch.testing.assert_close(energy.double(), expected, rtol=1e-5, atol=0)
+
+
+def test_gradient_pushes_close_classifiers_apart() -> None:
+    weight = F.normalize(torch.tensor([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.0]]), dim=1).requires_grad_()
+    energy = class_energy(weight, torch.tensor([0]), 2)
+    (gradient,) = torch.autograd.grad(energy, weight)
+    assert float(class_energy(weight - 0.01 * gradient, torch.tensor([0]), 2)) < float(energy)
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "power", "words"),
+    [
+        ((1, 4), [0], 2, "two classes"),
+        ((0, 4), [0], 2, "two classes"),
+        ((3, 4), [], 2, "one label"),
+        ((3, 4), [0], -1, "0 or more"),
+        ((3, 4), [0], math.nan, "0 or more"),
+        ((3,), [0], 2, "must be"),
+        ((3, 4), [[0]], 2, "must be"),
+    ],
+)
+def test_refuses_what_has_no_energy(shape: tuple[int, ...], labels: list[int], power: float, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        class_energy(torch.ones(shape), torch.tensor(labels, dtype=torch.int64), power)
+
+
+def test_batch_mode_is_the_mean_over_distinct_labels() -> None:
+    """OpenSphere's loss, one pair at a time."""
+    torch.manual_seed(0)
+    weight, labels = torch.randn(9, 5, dtype=torch.float64), [4, 1, 4, 8, 0, 1]
+    chosen = sorted(set(labels))
+    terms = []
+    for position, i in enumerate(chosen):
+        for j in chosen[position + 1 :]:
+            cosine = float(weight[i] @ weight[j] / (weight[i].norm() * weight[j].norm()))
+            terms.append(math.acos(cosine) ** -2)
+    energy = class_energy(weight, torch.tensor(labels), mode="batch")
+    assert float(energy) == pytest.approx(sum(terms) / len(terms), rel=1e-12)
+
+
+def test_batch_mode_clamps_where_opensphere_does() -> None:
+    weight = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    energy = class_energy(weight, torch.tensor([0, 1]), mode="batch")
+    assert float(energy) == pytest.approx(math.acos(1 - 1e-5) ** -2)  # 5e4 for one pair of equal classifiers
+    (gradient,) = torch.autograd.grad(energy, weight)
+    assert not gradient.any()
+
+
+def test_batch_of_one_person_has_no_pair() -> None:
+    weight = torch.randn(4, 3, requires_grad=True)
+    energy = class_energy(weight, torch.tensor([2, 2]), mode="batch")
+    energy.backward()
+    assert float(energy) == 0 and weight.grad is not None and not weight.grad.any()
+
+
+def test_batch_mode_has_gradients_of_both_orders() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 2, 2, 4])
+    assert torch.autograd.gradcheck(lambda w: class_energy(w, labels, mode="batch"), weight)
+    assert torch.autograd.gradgradcheck(lambda w: class_energy(w, labels, mode="batch"), weight)
+
+
+def caffe_layer(weight: np.ndarray, labels: list[int], alpha: float) -> tuple[float, np.ndarray]:
+    """inter_class_layer.cpp, type AMONG with normalize, as its loops go: value and gradient of unit rows."""
+    batch, classes = len(labels), len(weight)
+    distance = 0.0
+    for i in range(classes):
+        for y in labels:
+            distance += ((weight[i] - weight[y]) ** 2).sum() / classes
+    mean = weight.sum(0) / classes
+    mean /= np.sqrt((mean**2).sum() + 1e-5)
+    gradient = np.zeros_like(weight)
+    for y in labels:
+        gradient[y] += -4 * alpha / (batch * distance**2 + 1e-5) * (weight[y] - mean)
+    return distance, gradient
+
+
+@pytest.mark.parametrize("alpha", [1.0, 10.0])
+def test_caffe_mode_is_the_cpu_layer(alpha: float) -> None:
+    torch.manual_seed(0)
+    weight = F.normalize(torch.randn(7, 4, dtype=torch.float64) + 0.5, dim=1).requires_grad_()
+    labels = [3, 1, 3, 6]
+    value, expected = caffe_layer(weight.detach().numpy(), labels, alpha)
+    energy = class_energy(weight, torch.tensor(labels), mode="caffe", alpha=alpha)
+    (gradient,) = torch.autograd.grad(energy, weight)
+    assert float(energy) == pytest.approx(value, rel=1e-12)
+    np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-10, atol=1e-15)
+
+
+def test_published_alpha_does_nothing_in_exact_arithmetic() -> None:
+    """10,572 classes, a batch of 256: D = 512 and a push of 1e-6, hundreds of times below the weight decay."""
+    torch.manual_seed(0)
+    weight = F.normalize(torch.randn(10572, 64), dim=1).requires_grad_()
+    energy = class_energy(weight, torch.arange(256), mode="caffe", alpha=10.0)
+    (gradient,) = torch.autograd.grad(energy, weight)
+    assert float(energy) == pytest.approx(512, rel=1e-2)
+    assert 1e-7 < float(gradient.norm(dim=1).max()) < 2e-6 < 5e-4
+
+
+def test_modes_and_weights_of_other_types() -> None:
+    weight, labels = torch.randn(5, 3).bfloat16().requires_grad_(), torch.tensor([0, 1])
+    for mode in ("paper", "batch", "caffe"):
+        energy = class_energy(weight, labels, mode=mode)
+        assert energy.dtype == torch.float32
+        energy.backward()
+    assert weight.grad is not None and weight.grad.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="'papier'"):
+        class_energy(weight, labels, mode="papier")  # type: ignore[arg-type]

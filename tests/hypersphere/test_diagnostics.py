@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics.pairwise import cosine_similarity
+from torch import nn
+
+from sfplus.hypersphere import diagnostics, spread, spread_of_layers
+from sfplus.hypersphere.bounds import least_energy, random_energy
+
+
+@pytest.mark.parametrize("half_space", [False, True])
+@pytest.mark.parametrize("rows", [2048, 7])
+def test_against_the_whole_matrix(half_space: bool, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, "_ROWS", rows)
+    torch.manual_seed(0)
+    weight = torch.randn(30, 8, dtype=torch.float64)
+    cosine = cosine_similarity(weight.numpy())
+    result = spread(weight, 1.0, half_space)
+    angle = np.arccos(np.clip(np.abs(cosine) if half_space else cosine, -1, 1))
+    off = ~np.eye(30, dtype=bool)
+    assert result.mean_angle == pytest.approx(angle[off].mean(), rel=1e-9)
+    np.fill_diagonal(angle, np.inf)
+    np.testing.assert_allclose(result.nearest.numpy(), angle.min(1), rtol=1e-6)
+    assert result.min_angle == pytest.approx(angle.min(), rel=1e-6)
+    assert result.mean_nearest == pytest.approx(angle.min(1).mean(), rel=1e-6)
+    values = np.linalg.svd(weight.numpy() / np.linalg.norm(weight.numpy(), axis=1, keepdims=True))[1] ** 2
+    assert result.redundancy == pytest.approx(1 - values.sum() ** 2 / (values**2).sum() / 8, rel=1e-9)
+    assert (result.count, result.dimension, result.power) == (30, 8, 1.0)
+    assert result.random == random_energy(30, 8, 1.0, half_space)
+    assert result.least == least_energy(30, 8, 1.0, half_space)
+
+
+def test_orthogonal_and_equal_directions() -> None:
+    best, worst = spread(torch.eye(5), half_space=True), spread(torch.ones(5, 5))
+    assert best.excess == pytest.approx(0, abs=1e-5) and best.redundancy == pytest.approx(0, abs=1e-6)
+    assert best.min_angle == pytest.approx(math.pi / 2)
+    assert worst.excess > 100 and worst.redundancy == pytest.approx(0.8) and worst.min_angle < 1e-3
+
+
+def test_random_directions_have_excess_one() -> None:
+    torch.manual_seed(0)
+    assert spread(torch.randn(2000, 64)).excess == pytest.approx(1, abs=0.3)
+
+
+def test_excess_is_not_a_number_where_random_is_infinite() -> None:
+    assert math.isnan(spread(torch.randn(6, 3), power=2.0).excess)
+
+
+def test_layers_of_a_model() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ReLU(), nn.Linear(8, 3))
+    assert list(spread_of_layers(model)) == ["0[0]", "0[1]", "2"]
+    with pytest.raises(ValueError, match="no convolution"):
+        spread_of_layers(nn.ReLU())
+    with pytest.raises(ValueError, match="N of 2 or more"):
+        spread(torch.ones(1, 4))
