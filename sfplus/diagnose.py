@@ -69,4 +69,5 @@ def layer_weights(model: str) -> dict[str, Tensor]:
 def _row(row: Spread) -> str:
     nearest, smallest = math.degrees(row.mean_nearest), math.degrees(row.min_angle)
     energies = f"{row.count:>6} {row.dimension:>6} {row.energy:>10.5f} {row.random:>10.5f} {row.least:>10.5f}"
-    return f"{energies} {row.excess:>7.2f} {nearest:>8.1f} {smallest:>8.1f} {row.redundancy:>10.2f}"
+    excess = round(row.excess, 2) + 0.0  # no minus before a zero
+    return f"{energies} {excess:>7.2f} {nearest:>8.1f} {smallest:>8.1f} {row.redundancy:>10.2f}"

@@ -98,8 +98,16 @@ def spread(weight: Tensor, power: float = 2.0, half_space: bool = False) -> Spre
     )
 
 
-def spread_of_layers(model: nn.Module, power: float = 2.0, half_space: bool = False) -> dict[str, Spread]:
+def spread_of_layers(
+    model: nn.Module, power: float = 2.0, half_space: bool = False, most: int = 20_000
+) -> dict[str, Spread]:
     """The spread of each convolution, linear layer and head of a model, by name; grouped convolutions as `name[g]`.
+
+    Args:
+        model: any network.
+        power: s >= 0 of the energies.
+        half_space: take a neuron and its opposite for the same.
+        most: of a layer with more neurons the first so many are measured: time grows with their square.
 
     Raises:
         ValueError: the model has no such layer.
@@ -109,7 +117,7 @@ def spread_of_layers(model: nn.Module, power: float = 2.0, half_space: bool = Fa
         groups = layer.neurons().detach()
         for index, group in enumerate(groups):
             name = layer.name if len(groups) == 1 else f"{layer.name}[{index}]"
-            result[name] = spread(group, power, half_space)
+            result[name] = spread(group[:most], power, half_space)
     if not result:
         raise ValueError("the model has no convolution or linear layer of two neurons or more")
     return result

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sfplus.datasets.crops import CropDataset
 from sfplus.device import Device
 from sfplus.errors import DatasetError, TrainingError, UsageError
-from sfplus.hypersphere import class_energy
+from sfplus.hypersphere import class_energy, spread_of_layers
 from sfplus.networks import to_input
 from sfplus.training.batches import draw_batch
 from sfplus.training.history import History
@@ -244,9 +244,21 @@ class _Run:
             "feature_length": length,
         }
         if self.history is not None:
+            row |= self._spread()
             self.history.add(row, {"step": step, "crops_per_second": speed})
             self._warn_at_chance(step)
         return row | {"crops_per_second": speed}
+
+    def _spread(self) -> dict[str, float | None]:
+        """How the neurons of each layer and the classifiers of the head are spread; see `hypersphere.Spread`."""
+        layers = nn.ModuleDict({"network": self.objective.network, "head": self.objective.head})
+        power = self.settings.energy.power if self.settings.energy is not None else 2.0
+        row: dict[str, float | None] = {}
+        for layer, found in spread_of_layers(layers, power).items():
+            for name in ("energy", "excess", "mean_nearest", "min_angle", "redundancy"):
+                value: float = getattr(found, name)
+                row[f"spread/{layer.removeprefix('network.')}/{name}"] = value if math.isfinite(value) else None
+        return row
 
     def _warn_at_chance(self, step: int) -> None:
         """Say once that nothing is learnt: the commonest failure of A-Softmax from scratch."""

@@ -18,7 +18,7 @@ from tiny import PEOPLE, SETTINGS, State, Train, run, tiny_model
 from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.errors import DatasetError, TrainingError
-from sfplus.hypersphere import ASoftmax, class_energy
+from sfplus.hypersphere import ASoftmax, class_energy, spread
 from sfplus.networks import to_input
 from sfplus.training.batches import draw_batch
 from sfplus.training.loop import fit
@@ -69,7 +69,12 @@ def test_history_and_summary(undisturbed: Undisturbed, train: Train, tmp_path: P
     rows = [json.loads(line) for line in (undisturbed[1] / "history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [4, 8, 12, 16, 20]
     names = ["step", "epoch", "loss", "accuracy", "lambda", "lr", "energy", "feature_length"]
-    assert all(list(row) == names for row in rows)
+    assert all(list(row)[: len(names)] == names for row in rows)
+    layers = ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "fc5", "head"]
+    values = ["energy", "excess", "mean_nearest", "min_angle", "redundancy"]
+    assert list(rows[0])[len(names) :] == [f"spread/{layer}/{value}" for layer in layers for value in values]
+    last = spread(undisturbed[0]["head.weight"], 2)
+    assert [rows[-1][f"spread/head/{value}"] for value in values] == [getattr(last, value) for value in values]
     assert [row["lr"] for row in rows] == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001])
     assert [row["lambda"] for row in rows] == pytest.approx([1000 / (1 + row["step"]) for row in rows])
     assert rows[0]["epoch"] == pytest.approx(40 / 48)
