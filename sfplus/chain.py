@@ -118,6 +118,7 @@ def _verify_steps(recipe: Recipe, text: str, command: str) -> list[Step]:
         inputs = {"features": From(f"embed/{model}"), "pairs": pairs}
         steps.append(Step(f"verify/{model}", verify.STAGE, _pick(verify.VerifySettings, key), inputs))
         shown |= {f"verify/{model}": From(f"verify/{model}"), f"model/{model}": source}
+        shown[f"embed/{model}"] = From(f"embed/{model}")
     page = report.ReportStageSettings(
         **recipe.report.model_dump(), recipe=text, command=command, drawn=recipe.sample is not None
     )
@@ -172,7 +173,7 @@ def _check_inputs(steps: Sequence[Step], workspace: Path) -> None:
 def publish_report(artefact: Artefact, folder: Path) -> Path:
     """Copy the report to where a person looks for it; returns the HTML file."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (report.HTML, report.JSON):
+    for name in (report.HTML, report.JSON, report.MARKDOWN):
         write_atomically(folder / name, (artefact.folder / name).read_bytes())
     return folder / report.HTML
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sfplus import __version__
+from sfplus.cli_verify import DATA, Device, ModelName, Workspace
+from sfplus.cli_verify import app as verify_app
 
 if TYPE_CHECKING:
     from sfplus.stages.cache import Artefact
@@ -19,11 +21,9 @@ app = typer.Typer(
 First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, about a minute)""",
 )  # fmt: skip
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show and check recipes.")
+app.add_typer(verify_app)
 app.add_typer(recipes_app, name="recipes")
 
-DATA = Path("data")
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; a missing one is an error.")]
-Workspace = Annotated[Path, typer.Option("--workspace", help="Where artefacts (cache/) and reports (runs/) go.")]
 Name = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see: sfplus recipes list) or a YAML file.")
 ]
@@ -33,7 +33,6 @@ Overrides = Annotated[
 In = Annotated[Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth; nothing in it is changed.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where the results go; made where missing.")]
 RunName = Annotated[str, typer.Option("--name", help="Where in runs/ the report goes, if not under the recipe's name.")]
-ModelName = Annotated[str, typer.Option("--model", help="A folder with a model, or the name of a shipped one.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -131,45 +130,6 @@ def embed(in_: In, out: Out, model: ModelName = "", device: Device = "auto") -> 
     from sfplus.folders import embed_folder
 
     raise typer.Exit(embed_folder(in_, out, model, device))
-
-
-@app.command()
-def verify(
-    photos: Annotated[Path, typer.Argument(help="The folder of photos that the pairs name.")],
-    pairs: Annotated[
-        Path | None, typer.Argument(help="The pairs, as in LFW's pairs.txt; else PHOTOS has them.")
-    ] = None,
-    model: ModelName = "",
-    undetected: Annotated[
-        str, typer.Option(help="Photos without a found face: centre-crop, skip or fail.")
-    ] = "centre-crop",
-    device: Device = "auto",
-    workspace: Workspace = DATA,
-) -> None:
-    """Verify a model on a list of pairs and write a report.
-
-    Example: sfplus verify data/lfw --model pretrained/sphereface10-small
-    """
-    from sfplus.runner import verify_overrides
-
-    _run("lfw", verify_overrides(photos, pairs, model, undetected), "", device, workspace)
-
-
-@app.command()
-def compare(
-    first: Annotated[Path, typer.Argument(metavar="A.jpg")],
-    second: Annotated[Path, typer.Argument(metavar="B.jpg")],
-    model: ModelName = "",
-    save: Annotated[Path | None, typer.Option("--save", help="A folder for the two crops.")] = None,
-    device: Device = "auto",
-) -> None:
-    """Compare the faces of two photos: similarity, and the decision at the model's threshold.
-
-    Example: sfplus compare anna.jpg anna-2019.jpg --save crops
-    """
-    from sfplus.compare import compare_photos
-
-    compare_photos(first, second, model, save, device)
 
 
 @app.command()

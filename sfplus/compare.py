@@ -7,44 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sfplus.errors import UsageError
 from sfplus.images import encode_image, write_atomically
+from sfplus.judge import Judge, similarity
 from sfplus.shipped import DEFAULT_MODEL
 from sfplus.stages.cache import Artefact
 from sfplus.stages.embed import FEATURES, INDEX
 from sfplus.stages.tables import read_table
 from sfplus.stages.verify import RESULT, SCORES
 
-MEAN = "mean.safetensors"
 
-
-def similarity(first: NDArray[np.float32], second: NDArray[np.float32], mean: NDArray[np.float32]) -> float:
-    """Cosine of two features (D,) after the mean feature of the verification set is taken away, in [-1, 1]."""
-    a, b = np.float64(first) - mean, np.float64(second) - mean
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-def compare_photos(first: Path, second: Path, model: str, save: Path | None, device: str) -> None:
-    """Print the similarity of the faces of two photos and the decision at the model's threshold."""
-    from safetensors.numpy import load_file
-
+def compare_photos(first: Path, second: Path, model: str, far: float | None, save: Path | None, device: str) -> None:
+    """Print the similarity of the faces of two photos and the decision at the model's threshold, or at a FAR."""
     from sfplus.embedder import Embedder
 
     embedder = Embedder(model or DEFAULT_MODEL, device)
-    about = embedder.config.get("verification")
-    if not about or not (embedder.folder / MEAN).is_file():
-        raise UsageError("this model has no threshold", where=embedder.folder, remedy="make it with: sfplus export")
+    judge = Judge.load(embedder.folder, embedder.config)
+    judge.threshold(far)
     crops = embedder.crops([first, second])
     one, two = embedder.features(crops)
-    score = similarity(one, two, load_file(embedder.folder / MEAN)["mean"])
-    threshold = about["threshold"]
-    print(f"similarity {score:.3f}: {'same person' if score > threshold else 'different people'}")
-    print(
-        f"decided at {threshold:.3f}, the threshold of {embedder.folder.name} on {about['pairs']}, "
-        f"where {100 * about['accuracy']:.2f} % of decisions are right ({about['protocol']} protocol)"
-    )
+    print(judge.say(float(similarity(one, two, judge.mean)), far))
     if save:
         save.mkdir(parents=True, exist_ok=True)
         for letter, path, crop in zip("AB", (first, second), crops, strict=True):
@@ -54,23 +37,30 @@ def compare_photos(first: Path, second: Path, model: str, save: Path | None, dev
 
 
 def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Path, half: bool) -> None:
-    """Save the last model that was verified, with the threshold and the mean feature of its verification."""
+    """Save the last model that was verified, with the threshold, mean feature and scores of its verification.
+
+    Raises:
+        UsageError: another protocol than `sphereface` was used, whose thresholds are of other scores.
+    """
     import torch
-    from safetensors.numpy import load_file, save
+    from safetensors.numpy import load_file
 
     from sfplus.weights.checkpoint import load_model, save_model
 
     name = next(step for step in reversed(artefacts) if step.startswith("verify/")).removeprefix("verify/")
     network, config = load_model(artefacts[name].folder if name in artefacts else _known(source))
     features, verified = artefacts[f"embed/{name}"].folder, artefacts[f"verify/{name}"]
+    result = json.loads((verified.folder / RESULT).read_text("utf-8"))
+    if result["protocol"] != "sphereface":
+        remedy = "export with verify.protocol=sphereface"
+        raise UsageError("its thresholds are of other scores", where=f"protocol {result['protocol']}", remedy=remedy)
     table, index = read_table(verified.folder / SCORES), read_table(features / INDEX)
     row = {photo: number for number, photo in enumerate(index["photo"])}
-    used = [row[photo] for photo in table["left"] + table["right"]]
-    mean = load_file(features / FEATURES)["features"][used].astype(np.float64).mean(0)
-    result = json.loads((verified.folder / RESULT).read_text("utf-8"))
+    values = load_file(features / FEATURES)["features"]
+    left, right = (values[[row[photo] for photo in table[side]]] for side in ("left", "right"))
     config |= {"verification": _about(result, verified.manifest, len(table["same"]))}
     save_model(folder, network, config, dtype=torch.float16 if half else None)
-    write_atomically(folder / MEAN, save({"mean": mean.astype(np.float32)}))
+    Judge.of_pairs(left, right, np.array(table["same"])).save(folder)
     print(f"model: {folder}")
 
 

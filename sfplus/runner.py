@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sfplus import chain
@@ -18,7 +20,7 @@ from sfplus.stages.tables import FAILURES, read_failures
 
 
 def open_recipe(
-    name: str, overrides: Sequence[str], device: str, workspace: Path, run_name: str = ""
+    name: str, overrides: Sequence[str], device: str, workspace: Path, run_name: str = "", command: str = ""
 ) -> tuple[list[chain.Step], Run, Path]:
     """The steps of a recipe, the run they belong to, and the file that records what was run."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -29,16 +31,38 @@ def open_recipe(
     if run_name != Path(run_name).name or run_name.startswith("."):
         raise UsageError("is no name for a folder", where=f"--name {run_name}", remedy="use letters, digits and dashes")
     text = path.read_text("utf-8") + "".join(f"# changed on the command line: {o}\n" for o in overrides)
-    command = " ".join(["sfplus", "run", *map(shlex.quote, [name, *overrides])])
+    command = command or shlex.join(["sfplus", "run", name, *overrides])
     run = Run(workspace, Console(), device)
     return chain.plan(load_recipe(path, overrides), text, command), run, run.recipe_folder(run_name) / "run.json"
 
 
 def run_recipe(
-    name: str, overrides: Sequence[str], until: str, device: str, workspace: Path, run_name: str = ""
+    name: str,
+    overrides: Sequence[str],
+    until: str,
+    device: str,
+    workspace: Path,
+    run_name: str = "",
+    against: str = "",
+    out: Path | None = None,
+    command: str = "",
 ) -> dict[str, Artefact]:
-    """Run a recipe up to a stage, or whole; print its results and where they are."""
-    steps, run, record = open_recipe(name, overrides, device, workspace, run_name)
+    """Run a recipe up to a stage, or whole; print its results and where they are.
+
+    Args:
+        name: of the recipe, or its file.
+        overrides: `key=value`.
+        until: the last stage to run.
+        device: what to run on.
+        workspace: where cache and runs are.
+        run_name: of the folder in `runs/`, if not the recipe's.
+        against: a second model to verify on the same crops and pairs, shown beside the recipe's own.
+        out: where the report goes, if not to the folder in `runs/`.
+        command: what the report says makes it again, if not `sfplus run`.
+    """
+    steps, run, record = open_recipe(name, overrides, device, workspace, run_name, command)
+    if against:
+        steps = _with_other(steps, against)
     if until:
         steps = chain.closure(steps, until)
     artefacts = chain.run_steps(steps, run, record)
@@ -47,25 +71,58 @@ def run_recipe(
         if step.startswith("verify/"):
             print(chain.headline(step, artefact))
     if "report" in artefacts:
-        print(f"report: {chain.publish_report(artefacts['report'], record.parent)}")
+        print(f"report: {chain.publish_report(artefacts['report'], out or record.parent)}")
     else:
         print(f"{steps[-1].name}: {artefacts[steps[-1].name].folder}")
     return artefacts
 
 
-def verify_overrides(photos: Path, pairs: Path | None, model: str, undetected: str) -> list[str]:
-    """What the arguments of `sfplus verify` change in the recipe `lfw`; the pairs may lie in or beside the photos.
+def _with_other(steps: Sequence[chain.Step], model: str) -> list[chain.Step]:
+    """The steps of a verification, and before its own model another one on the same crops and pairs."""
+    *first, embed, verify, report = steps
+    other = chain.Model(model)
+    added = [
+        replace(embed, name="embed/against", inputs={**embed.inputs, "model": other}),
+        replace(verify, name="verify/against", inputs={**verify.inputs, "features": chain.From("embed/against")}),
+    ]
+    shown = {name: chain.From(name) for name in ("verify/against", "embed/against")} | {"model/against": other}
+    return [*first, *added, embed, verify, replace(report, inputs={**shown, **report.inputs})]
+
+
+def verify_photos(
+    photos: Path,
+    pairs: Path | None,
+    model: str,
+    against: str,
+    protocol: str,
+    undetected: str,
+    device: str,
+    workspace: Path,
+    out: Path | None,
+    command: str,
+) -> None:
+    """Run the recipe `lfw` on other photos and pairs; the pairs may lie in or beside the photos.
 
     Raises:
-        UsageError: there is no list of pairs.
+        UsageError: there is no list of pairs, or `against` is no model.
     """
     pairs = pairs or next((f for f in (photos / "pairs.txt", photos.parent / "pairs.txt") if f.is_file()), None)
     if pairs is None:
         raise UsageError(
             "there is no pairs.txt in it or beside it", where=photos, remedy="give its path, or: sfplus lfw"
         )
-    values = {"verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected, "embed.model": model}
-    return [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value]
+    if Path(against).is_file():
+        remedy = "give a model, or both as features: sfplus embed makes them"
+        raise UsageError("is a file of features, beside photos", where=f"--against {against}", remedy=remedy)
+    values = {"verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected, "embed.model": model,
+              "verify.protocol": protocol}  # fmt: skip
+    overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value]
+    run_recipe("lfw", overrides, "", device, workspace, against=against, out=out, command=command)
+
+
+def this_command() -> str:
+    """The command line as it was given, for a report to repeat."""
+    return shlex.join(["sfplus", *sys.argv[1:]])
 
 
 def _say_failures(artefacts: Mapping[str, Artefact], console: Console) -> None:

@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -21,9 +21,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from scipy.special import ndtri
+
 from sfplus.errors import one_line
 from sfplus.verification.curves import roc
 from sfplus.verification.protocols import Result
+
+if TYPE_CHECKING:
+    from sfplus.hypersphere import Spread
 
 _Floats = NDArray[np.float64]
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -58,6 +63,7 @@ _STYLE: Any = {
     "text.parse_math": False,
 }
 _BINS = 300  # points drawn of a long history
+_RATES = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)  # ticks of a DET plot
 
 
 def roc_plot(results: Mapping[str, Result]) -> str:
@@ -84,10 +90,36 @@ def roc_plot(results: Mapping[str, Result]) -> str:
         return _svg(figure)
 
 
-def histogram_plot(result: Result) -> str:
-    """Scores of pairs of one person and of two, and the mean threshold of the folds."""
+def det_plot(results: Mapping[str, Result]) -> str:
+    """DET of each model: false rejects against false accepts, both on the scale of normal deviates.
+
+    Scores of normal distributions give straight lines (Martin et al. 1997, The DET curve in assessment of detection
+    task performance).
+    """
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure("histogram")
+        figure, axes = _figure("det")
+        low = 1.0
+        for k, result in enumerate(results.values()):
+            far, tar, _ = roc(result.scores, result.same)
+            shown = (far > 0) & (far < 1) & (tar > 0) & (tar < 1)
+            _line(axes, k, ndtri(far[shown]), ndtri(1 - tar[shown]), drawstyle="steps-post")
+            low = min(low, 1 / max(int(result.same.sum()), int((~result.same).sum())))
+        axes.axline((0, 0), slope=1, color=_INK, linewidth=0.8, linestyle=(0, (1, 3)))
+        limits = ndtri(max(low, 1e-6)) - 0.1, ndtri(0.6)
+        ticks = [rate for rate in _RATES if low <= rate <= 0.6]
+        for set_limits, axis in ((axes.set_xlim, axes.xaxis), (axes.set_ylim, axes.yaxis)):
+            set_limits(*limits)
+            axis.set_ticks(ndtri(ticks), [_percent(rate) for rate in ticks])
+        axes.set_xlabel("false accept rate")
+        axes.set_ylabel("false reject rate")
+        _legend(axes, list(results), "upper right")
+        return _svg(figure)
+
+
+def histogram_plot(result: Result, name: str = "histogram") -> str:
+    """Scores of pairs of one person and of two, and the mean threshold of the folds; `name` is the figure's id."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(name)
         edges = np.linspace(float(result.scores.min()), float(result.scores.max()) + 1e-9, 61)
         kinds = {"two people": ~result.same, "one person": result.same}
         for (label, chosen), k in zip(kinds.items(), (1, 0), strict=True):
@@ -123,6 +155,25 @@ def fold_plot(results: Mapping[str, Result]) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(_percent))
         axes.set_xlabel("accuracy of each fold")
+        return _svg(figure)
+
+
+def angle_plot(spreads: Mapping[str, Spread]) -> str:
+    """How many classes of each classifier have their nearest neighbour at which angle."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure("angles")
+        angles = [np.degrees(spread.nearest.numpy()) for spread in spreads.values()]
+        low, high = min(float(a.min()) for a in angles), max(float(a.max()) for a in angles)
+        bins = min(max(8, round(2 * max(map(len, angles)) ** 0.5)), 60)
+        edges = np.linspace(low, max(high, low + 1), bins + 1)
+        for k, values in enumerate(angles):
+            counts, _ = np.histogram(values, edges)
+            axes.stairs(counts, edges, fill=True, color=SERIES[k % len(SERIES)], alpha=0.2)
+            axes.stairs(counts, edges, color=SERIES[k % len(SERIES)], linestyle=_DASHES[k % len(_DASHES)], label=str(k))
+        axes.set_xlabel("angle to the nearest other class, degrees")
+        axes.set_ylabel("classes")
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        _legend(axes, list(spreads), "best")
         return _svg(figure)
 
 

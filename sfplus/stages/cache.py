@@ -28,7 +28,7 @@ from sfplus.stages.run import Run
 MANIFEST = "manifest.json"
 _CHECKPOINT = "checkpoint-"  # folders that a stage goes on from; dropped once the artefact is in place
 # What holds dates and durations is left out of an artefact's content digest.
-_TIMED = frozenset({MANIFEST, "tensorboard", "timings.jsonl", "report.html", "report.json"})
+_TIMED = frozenset({MANIFEST, "tensorboard", "timings.jsonl", "report.html", "report.json", "report.md"})
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfplus.stages.align import CROPS
 from sfplus.stages.cache import Artefact, Job, Stage
 from sfplus.stages.detect import FACES, PHOTOS
+from sfplus.stages.embed import FEATURES, INDEX
 from sfplus.stages.tables import read_failures, read_lines, read_table
 from sfplus.stages.train import HISTORY
 from sfplus.stages.verify import RESULT, SCORES
+from sfplus.weights import CONFIG, HEAD
 
-HTML, JSON = "report.html", "report.json"
-_WORST = 12  # false accepts shown, and as many false rejects
-_GALLERY = 4  # photos shown with the face that was found
+if TYPE_CHECKING:
+    from sfplus.datasets.pairs import Pairs
+    from sfplus.hypersphere import Spread
+    from sfplus.reports.html import PairCrop
+    from sfplus.verification.protocols import Result
+
+HTML, JSON, MARKDOWN = "report.html", "report.json", "report.md"
+SIDES = ("left", "right")
+_GALLERY, _SIDE = 4, 640  # photos shown with the face that was found, and their longer side at most
+_CLASSES = 20_000  # of a larger classifier the first so many are measured: time grows with their square
 _NAMES = {"train": "SphereFace", "finetune": "SphereFace+"}
 _DRAWN = (
     "These are drawn faces of people who do not exist. The numbers show that the chain works; "
@@ -69,23 +80,29 @@ def _build(job: Job) -> dict[str, Any]:
     verified = {
         name.removeprefix("verify/"): source for name, source in job.inputs.items() if name.startswith("verify/")
     }
-    titles = {name: _NAMES.get(name) or _model_name(job.inputs[f"model/{name}"].folder) for name in verified}
-    results = {titles[name]: _result(artefact) for name, artefact in verified.items()}
+    titles = _titles({name: job.inputs[f"model/{name}"].folder for name in verified})
+    tables = {name: read_table(artefact.folder / SCORES) for name, artefact in verified.items()}
+    results = {name: _result(artefact, tables[name]) for name, artefact in verified.items()}
+    pairs = {name: _pairs(tables[name], results[name]) for name in verified}
     last = list(verified)[-1]
     missed, failed = read_failures(crops.folder)
     facts = json.loads((verified[last].folder / RESULT).read_text("utf-8"))["undetected"]
     report = Report(
         title=settings.title,
         notice=_DRAWN if settings.drawn else "",
-        results=results,
-        published=[row.model_dump() | {"accuracy": row.accuracy / 100} for row in settings.published],
-        worst=_worst(verified[last], results[titles[last]], crops),
+        results={titles[name]: result for name, result in results.items()},
+        pairs={titles[name]: of_name for name, of_name in pairs.items()},
+        protocols={titles[name]: _protocols(job.inputs[f"embed/{name}"], tables[name], results[name]) for name in verified},
+        published=_published(settings, {titles[name]: job.inputs[f"model/{name}"].folder for name in verified}),
+        worst=_worst(results[last], tables[last], crops),
         undetected=Undetected(_policy(facts), [row["photo"] for row in missed], faces.manifest["counts"]["photos"]),
         failures=failed,
         gallery=_gallery(job.inputs["photos"].root, faces, settings.drawn),
         histories=_histories(job.inputs, titles),
+        spreads=_spreads(job.inputs, titles),
         stages=_stages(job.inputs),
         recipe=settings.recipe,
+        hashes=_hashes(job.inputs, titles, verified[last]),
         versions=job.run.versions(),
         device=job.run.device_said,
         command=settings.command,
@@ -95,17 +112,72 @@ def _build(job: Job) -> dict[str, Any]:
     return {"models": len(results)}
 
 
-def _result(artefact: Artefact) -> Any:
+def _titles(models: dict[str, Path]) -> dict[str, str]:
+    """What each model is called; two of one name are told apart by their folders."""
+    names = {name: _NAMES.get(name) or _model_name(folder) for name, folder in models.items()}
+    shared = Counter(names.values())
+    return {k: name if shared[name] == 1 else f"{name} ({models[k].parent.name})" for k, name in names.items()}
+
+
+def _result(artefact: Artefact, table: dict[str, list[Any]]) -> Result:
     from sfplus.verification.protocols import Result
 
-    table = read_table(artefact.folder / SCORES)
     facts = json.loads((artefact.folder / RESULT).read_text("utf-8"))
     return Result.from_dict(facts | {"scores": table["score"], "same": table["same"], "fold": table["fold"]})
 
 
+def _pairs(table: dict[str, list[Any]], result: Result) -> Pairs:
+    """The pairs that were verified, by names without extension, as lists of pairs have them."""
+    from sfplus.datasets.pairs import Pairs
+
+    left, right = (tuple(PurePosixPath(name).with_suffix("").as_posix() for name in table[side]) for side in SIDES)
+    return Pairs(left, right, result.same, result.fold)
+
+
+def _protocols(features: Artefact, table: dict[str, list[Any]], result: Result) -> dict[str, Result]:
+    """The results of all protocols."""
+    from safetensors.numpy import load_file
+
+    from sfplus.reports.facts import by_protocol
+
+    rows = {photo: row for row, photo in enumerate(read_table(features.folder / INDEX)["photo"])}
+    values = load_file(features.folder / FEATURES)["features"]
+    left, right = (values[[rows[photo] for photo in table[side]]] for side in SIDES)
+    return by_protocol(left, right, result)
+
+
+def _published(settings: ReportSettings, models: dict[str, Path]) -> list[dict[str, Any]]:
+    """Published figures: the recipe's, then those that a model's config.json brings along."""
+    rows = list(settings.published)
+    for name, folder in models.items():
+        config = _config(folder)
+        rows += [Published.model_validate({"name": name} | row) for row in config.get("published", [])]
+    return [row.model_dump() | {"accuracy": row.accuracy / 100} for row in rows]
+
+
+def _spreads(inputs: Any, titles: dict[str, str]) -> dict[str, Spread]:
+    """How the classifiers are spread, of the models that have one."""
+    from sfplus.hypersphere import spread
+    from sfplus.weights.checkpoint import load_tensors
+
+    heads = {title: inputs[f"model/{name}"].folder / HEAD for name, title in titles.items()}
+    weights = {title: load_tensors(head).get("weight") for title, head in heads.items() if head.is_file()}
+    return {title: spread(weight[:_CLASSES]) for title, weight in weights.items() if weight is not None}
+
+
+def _hashes(inputs: Any, titles: dict[str, str], verified: Artefact) -> dict[str, str]:
+    """SHA-256 of the content of photos, pairs and models."""
+    pairs = {f"pairs: {Path(verified.manifest['sources']['pairs']).name}": verified.manifest["inputs"]["pairs"]}
+    models = {f"model: {title}": inputs[f"model/{name}"].content for name, title in titles.items()}
+    return {f"photos: {inputs['photos'].root.name}": inputs["photos"].content} | pairs | models
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / CONFIG).read_text("utf-8")))
+
+
 def _model_name(folder: Path) -> str:
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    return str(config.get("name") or folder.name)
+    return str(_config(folder).get("name") or folder.name)
 
 
 def _policy(facts: dict[str, Any]) -> str:
@@ -115,22 +187,13 @@ def _policy(facts: dict[str, Any]) -> str:
     return f"{text} ({facts['pairs_left_out']} pairs)"
 
 
-def _worst(verified: Artefact, result: Any, crops: Artefact) -> dict[str, list[Any]]:
-    from sfplus.datasets.pairs import Pairs
-    from sfplus.reports.html import PairCrop, worst_pairs
+def _worst(result: Result, table: dict[str, list[Any]], crops: Artefact) -> dict[str, list[PairCrop]]:
+    from sfplus.reports.html import worst_crops
 
-    table = read_table(verified.folder / SCORES)
     crop_of = _crop_names(crops)
-    pairs = Pairs(tuple(table["left"]), tuple(table["right"]), result.same, result.fold)
-
-    def pair(i: int) -> PairCrop:
-        left, right = table["left"][i], table["right"][i]
-        one, two = ((crops.folder / CROPS / crop_of[name]).read_bytes() for name in (left, right))
-        fold = int(result.fold[i])
-        return PairCrop(left, right, one, two, float(result.scores[i]), fold, float(result.threshold[fold]))
-
-    accepts, rejects = worst_pairs(result, pairs, _WORST)
-    return {"false_accepts": [pair(i) for i in accepts], "false_rejects": [pair(i) for i in rejects]}
+    return worst_crops(
+        result, table["left"], table["right"], lambda name: (crops.folder / CROPS / crop_of[name]).read_bytes()
+    )
 
 
 def _crop_names(crops: Artefact) -> dict[str, str]:
@@ -152,7 +215,7 @@ def _gallery(root: Path, detected: Artefact, drawn: bool) -> list[tuple[str, byt
     gallery = []
     for photo in chosen:
         rows = [i for i, name in enumerate(faces["photo"]) if name == photo]
-        picture = _drawn_faces(read_photo(root / photo), faces, rows)
+        picture = _small(_drawn_faces(read_photo(root / photo), faces, rows))
         scores = ", ".join(f"{faces['score'][i]:.3f}" for i in rows)
         gallery.append(
             (f"{photo}: {len(rows)} face{'s' * (len(rows) != 1)} {scores}".rstrip(), encode_image(picture, ".jpg", 85))
@@ -167,6 +230,12 @@ def _drawn_faces(photo: NDArray[np.uint8], table: dict[str, list[Any]], rows: li
         return photo
     columns = {key: np.array([table[key][i] for i in rows], np.float32) for key in ("box", "score", "landmarks")}
     return Faces(columns["box"], columns["score"], columns["landmarks"].reshape(-1, 5, 2)).draw(photo)
+
+
+def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    image = Image.fromarray(picture)
+    image.thumbnail((_SIDE, _SIDE))
+    return np.asarray(image)
 
 
 def _histories(inputs: Any, titles: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
@@ -192,4 +261,4 @@ def _stages(inputs: Any) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: order.index(row["stage"]) if row["stage"] in order else len(order))
 
 
-STAGE = Stage("report", 1, _build)
+STAGE = Stage("report", 2, _build)

@@ -1,0 +1,105 @@
+"""How a report writes numbers, names and pictures: the filters of its templates, for the page and for Markdown."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from sfplus.errors import one_line
+
+
+def page_templates() -> jinja2.Environment:
+    """Templates of the page: all text is escaped and on one line, whatever it holds."""
+    return _environment(True, one_line, percent=_page_percent, name=_name, short=_short, block=_block, uri=_uri)
+
+
+def markdown_templates() -> jinja2.Environment:
+    """Templates of Markdown: text cannot make tables, links, markup or HTML."""
+    return _environment(False, _markdown, percent=percent, block=_indented)
+
+
+def _environment(autoescape: bool, text: Any, **filters: Any) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: text(value) if type(value) is str else value,
+    )
+    environment.filters |= filters | {"points": _points, "seconds": _seconds, "counts": _counts, "chance": _chance}
+    return environment
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A fraction in per cent, or that it is not measurable."""
+    return "not measurable" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def _page_percent(value: float | None, digits: int = 2) -> str:
+    return Markup(percent(value, digits).replace(" %", "&#8239;%"))
+
+
+def _points(value: float, sign: str = "") -> str:
+    return f"{100 * value:{sign}.2f}".replace("-", "−")
+
+
+def _chance(value: float) -> str:
+    """A p-value."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _counts(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value or "")
+    words = {key.replace("_", " "): number for key, number in value.items()}
+    return ", ".join(f"{n:,} {word}" if isinstance(n, int) else f"{word} {_rounded(n)}" for word, n in words.items())
+
+
+def _rounded(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _name(photo: str) -> Markup:
+    """A photo's name that can break after its folder and its words."""
+    return Markup("<wbr>").join(escape(part) for part in re.split("(?<=[/_])", one_line(photo)))
+
+
+def _short(photo: str) -> Markup:
+    """A photo's own name where it repeats its folder's: "Name/Name_0001" is Name_0001."""
+    folder, _, own = photo.rpartition("/")
+    return _name(own if folder and own.startswith(folder) else photo)
+
+
+def _block(text: str) -> Markup:
+    """Text that keeps its line breaks."""
+    return Markup("\n").join(escape(one_line(line.expandtabs(4))) for line in text.strip("\n").split("\n"))
+
+
+def _uri(image: bytes) -> Markup:
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(image).decode()}")
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", one_line(text))
+
+
+def _indented(text: str) -> Markup:
+    """A block of code, in Markdown by indentation: no text can end it."""
+    return Markup("\n".join(f"    {one_line(line.expandtabs(4))}" for line in text.strip("\n").split("\n")))
