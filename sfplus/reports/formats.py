@@ -16,7 +16,7 @@ from sfplus.errors import one_line
 
 def page_templates() -> jinja2.Environment:
     """Templates of the page: all text is escaped and on one line, whatever it holds."""
-    return _environment(True, one_line, percent=_page_percent, name=_name, short=_short, block=_block, uri=_uri)
+    return _environment(True, one_line, percent=_page_percent, name=_name, short=_short, block=_block, uri=data_uri)
 
 
 def markdown_templates() -> jinja2.Environment:
@@ -91,7 +91,8 @@ def _block(text: str) -> Markup:
     return Markup("\n").join(escape(one_line(line.expandtabs(4))) for line in text.strip("\n").split("\n"))
 
 
-def _uri(image: bytes) -> Markup:
+def data_uri(image: bytes) -> Markup:
+    """A JPEG or PNG as an address that holds it whole."""
     kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
     return Markup(f"data:image/{kind};base64,{base64.b64encode(image).decode()}")
 

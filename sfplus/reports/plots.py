@@ -158,6 +158,34 @@ def fold_plot(results: Mapping[str, Result]) -> str:
         return _svg(figure)
 
 
+def standing_plot(same: NDArray[np.floating], different: NDArray[np.floating], score: float) -> str:
+    """The ROC of similarities, and where on it a decision at `score` stands.
+
+    Args:
+        same: (S,) similarities of pairs of one person.
+        different: (N,) those of pairs of two people.
+        score: of the pair in question.
+    """
+    labels = np.arange(len(same) + len(different)) < len(same)
+    far, tar, _ = roc(np.concatenate([same, different]), labels)
+    here = float((different >= score).mean()), float((same >= score).mean())
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure("standing")
+        least = 1 / len(different)
+        _line(axes, 0, np.maximum(far, least / 2), tar, drawstyle="steps-post")
+        axes.plot(max(here[0], least / 2), here[1], "o", color=SERIES[1], markersize=8, clip_on=False, label="1")
+        axes.set_xscale("log")
+        axes.set_xlim(least / 2, 1)
+        axes.set_ylim(-0.02, 1.02)
+        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.set_xlabel("pairs of two people that score as high, or higher")
+        axes.set_ylabel("pairs of one person that do")
+        _legend(axes, ["verification pairs", f"these photos, {score:.3f}"], "best")
+        return _svg(figure)
+
+
 def angle_plot(spreads: Mapping[str, Spread]) -> str:
     """How many classes of each classifier have their nearest neighbour at which angle."""
     with matplotlib.rc_context(_STYLE):
