@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from markupsafe import Markup, escape
 from sfplus.errors import one_line
 
 
+@cache
 def page_templates() -> jinja2.Environment:
     """Templates of the page: all text is escaped and on one line, whatever it holds."""
     return _environment(True, one_line, percent=_page_percent, name=_name, short=_short, block=_block, uri=data_uri)
 
 
+@cache
 def markdown_templates() -> jinja2.Environment:
     """Templates of Markdown: text cannot make tables, links, markup or HTML."""
     return _environment(False, _markdown, percent=percent, block=_indented)

@@ -39,9 +39,9 @@ _DRAWN = (
     "and is in no pair."
 )
 _POLICIES = {
-    "centre-crop": "the centre of the photo is used instead",
-    "skip": "pairs with such a photo are left out",
-    "fail": "verification stops at such a photo",
+    "centre-crop": "The centre of the photo is used instead",
+    "skip": "Pairs with such a photo are left out",
+    "fail": "Verification stops at such a photo",
 }
 
 

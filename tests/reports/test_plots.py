@@ -6,25 +6,37 @@ import xml.etree.ElementTree as ET
 import matplotlib
 import numpy as np
 import pytest
+import torch
+from samples import SAME, result
 
-from sfplus.reports.plots import _curve, fold_plot, histogram_plot, history_plot, roc_plot
-from sfplus.verification.protocols import Result, sphereface
+from sfplus.hypersphere import spread
+from sfplus.reports.plots import (
+    _curve,
+    angle_plot,
+    det_plot,
+    fold_plot,
+    histogram_plot,
+    history_plot,
+    roc_plot,
+    standing_plot,
+)
+from sfplus.verification.protocols import Result
 
 HOSTILE = "_a $x^{2 <script>alert(1)</script> --> \n\x00 é &"
 ROWS = [{"step": 10 * i, "loss": 9 - i / 10, "accuracy": i / 50} for i in range(50)]
 
 
-def result(seed: int) -> Result:
-    rng = np.random.default_rng(seed)
-    same, fold = np.arange(200) % 2 == 0, np.arange(200) % 10
-    left, right = rng.normal(size=(2, 200, 8))
-    right[same] += left[same]
-    return sphereface(left, right, same, fold)
-
-
 def drawn(name: str = "SphereFace") -> dict[str, str]:
     results = {name: result(0), "SphereFace+": result(1)}
-    plots = {"roc": roc_plot(results), "histogram": histogram_plot(result(0)), "folds": fold_plot(results)}
+    scores, kinds = result(0).scores, (SAME, ~SAME)
+    plots = {
+        "roc": roc_plot(results),
+        "det": det_plot(results),
+        "histogram": histogram_plot(result(0)),
+        "folds": fold_plot(results),
+        "angles": angle_plot({name: spread(torch.eye(5)), "SphereFace+": spread(torch.eye(4) + 0.1)}),
+        "standing": standing_plot(*(scores[kind] for kind in kinds), score=0.25),
+    }
     return plots | history_plot({name: ROWS, "other": [{"step": 5, "energy": 0.5}]})
 
 
@@ -34,11 +46,13 @@ def texts(svg: str) -> set[str]:
 
 def test_each_plot_is_one_svg_that_says_what_it_shows() -> None:
     plots = drawn()
-    assert list(plots) == ["roc", "histogram", "folds", "loss", "accuracy", "energy"]
+    assert list(plots) == ["roc", "det", "histogram", "folds", "angles", "standing", "loss", "accuracy", "energy"]
     assert {"SphereFace", "SphereFace+", "true accept rate", "1 %"} <= texts(plots["roc"])
     assert {"one person", "two people", "pairs", f"threshold {result(0).threshold.mean():.3f}"} <= texts(
         plots["histogram"]
     )
+    assert {"SphereFace", "SphereFace+", "false reject rate", "5 %"} <= texts(plots["det"])
+    assert {"SphereFace", "classes"} <= texts(plots["angles"]) and "these photos, 0.250" in texts(plots["standing"])
     assert {"SphereFace", "SphereFace+", "accuracy of each fold"} <= texts(plots["folds"])
     assert {"SphereFace", "loss", "step"} <= texts(plots["loss"])
     assert "SphereFace" not in texts(plots["energy"])
@@ -77,7 +91,7 @@ def test_hostile_names_stay_text() -> None:
     for kind, svg in drawn(HOSTILE).items():
         assert "<script" not in svg
         assert "script" not in {element.tag for element in ET.fromstring(svg).iter()}
-        if kind in ("roc", "folds", "loss"):
+        if kind in ("roc", "det", "folds", "angles", "loss"):
             assert "_a $x^{2 <script>alert(1)</script> --> \\n\\x00 é &" in texts(svg)
 
 
@@ -99,5 +113,5 @@ def test_long_history_is_drawn_by_means() -> None:
 def test_degenerate_scores_can_be_drawn(scores: np.ndarray) -> None:
     same, fold = np.arange(20) % 2 == 0, np.arange(20) // 10
     flat = Result("sphereface", np.array([0.5, 0.5]), np.zeros(2), scores, same, fold)
-    for svg in (roc_plot({"a": flat}), histogram_plot(flat), fold_plot({"a": flat})):
+    for svg in (roc_plot({"a": flat}), det_plot({"a": flat}), histogram_plot(flat), fold_plot({"a": flat})):
         ET.fromstring(svg)

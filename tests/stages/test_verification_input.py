@@ -42,7 +42,7 @@ def report(task: Path) -> dict:
 def test_undetected_photos_get_their_centre_by_default(task: Path, sfplus: Callable) -> None:
     answer = verify(sfplus, task)
     assert answer.code == 0 and "12 pairs" in answer.out
-    assert "the centre of the photo is used instead (1 photos" in report(task)["undetected"]["policy"]
+    assert "The centre of the photo is used instead (1 photos" in report(task)["undetected"]["policy"]
     assert len(report(task)["undetected"]["names"]) == 1
 
 

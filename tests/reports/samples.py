@@ -1,0 +1,67 @@
+"""A report with everything in it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from sfplus.datasets.pairs import Pairs
+from sfplus.hypersphere import spread
+from sfplus.images import encode_image
+from sfplus.reports.html import PairCrop, Report, Undetected
+from sfplus.verification.protocols import Result, sphereface
+
+_PICTURE = np.indices((112, 96)).sum(0).astype(np.uint8)[:, :, None].repeat(3, 2)
+JPEG, PNG = encode_image(_PICTURE, ".jpg"), encode_image(_PICTURE, ".png")
+SAME, FOLD = np.arange(200) % 2 == 0, np.arange(200) // 20
+
+
+def result(seed: int, noise: float = 1.0) -> Result:
+    """200 pairs of 40 people in 10 folds; the models of all seeds see the same people."""
+    rng = np.random.default_rng(7)
+    left, right = rng.normal(size=(2, 200, 8))
+    right[SAME] += left[SAME]
+    left = left + noise * np.random.default_rng(seed).normal(size=left.shape)
+    return sphereface(left, right, SAME, FOLD)
+
+
+def pairs() -> Pairs:
+    """The pairs of `result`."""
+    left = [f"Person_{i % 40}/Person_{i % 40}_{i:04d}" for i in range(200)]
+    right = [f"Person_{(i + 1 - s) % 40}/Person_{(i + 1 - s) % 40}_{i + 500:04d}" for i, s in enumerate(SAME)]
+    return Pairs(tuple(left), tuple(right), SAME, FOLD.astype(np.int64))
+
+
+def full(name: str = "Ann/Ann_0001") -> Report:
+    """A report with everything in it; `name` is that of a photo and stands in many places."""
+    crops = [PairCrop(name, "Bo Li/Bo Li_0002", JPEG, PNG, 0.61, 4, 0.3)]
+    rows = [{"step": i, "loss": 9.0 - i, "accuracy": 0.1 * i, "energy": 0.5} for i in range(5)]
+    results = {"SphereFace": result(0), "SphereFace+": result(1)}
+    torch.manual_seed(0)
+    return Report(
+        title="LFW, aligned",
+        notice="These are drawn faces",
+        results=results,
+        pairs=dict.fromkeys(results, pairs()),
+        protocols={model: {"sphereface": found} for model, found in results.items()},
+        published=[{"name": "SphereFace, released", "accuracy": 0.993, "source": "its README"}],
+        worst={"false_accepts": crops, "false_rejects": crops},
+        undetected=Undetected("They are cropped at the centre", [f"{name}{i}" for i in range(57)], 7701),
+        failures=[{"photo": name, "reason": "is cut short", "remedy": "get it again"}] * 102,
+        gallery=[(f"Detected: {name}", JPEG)],
+        histories={"SphereFace": rows, "SphereFace+": [*rows, {"step": 6, "loss": math.nan}]},
+        spreads={model: spread(torch.randn(50, 16)) for model in results},
+        stages=[
+            {"stage": "detect", "state": "fresh", "seconds": 3725.0, "device": "cpu", "counts": {"photos": 7701},
+             "fingerprint": "0123456789abcdef"},
+            {"stage": "verify", "state": "done"},
+        ],
+        recipe="# a recipe\ndetect: {min_face: 20}\n",
+        hashes={"pairs: pairs.txt": "ab" * 32},
+        versions={"torch": "2.14"},
+        device="NVIDIA H100",
+        command="sfplus run demo",
+        created="23 November 2025",
+    )  # fmt: skip

@@ -1,0 +1,110 @@
+"""`sfplus report`: several runs in one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfplus.datasets.pairs import Pairs
+from sfplus.reports.html import Report, render
+from sfplus.verification.protocols import sphereface
+
+SAME, FOLD = np.arange(400) % 2 == 0, np.repeat(np.arange(10, dtype=np.int64), 40)
+PAIRS = Pairs(
+    tuple(f"Person_{i % 80}/Person_{i % 80}_{i:04d}" for i in range(400)),
+    tuple(f"Person_{(i + (i % 2)) % 80}/Person_{(i + (i % 2)) % 80}_{i + 400:04d}" for i in range(400)),
+    SAME, FOLD,
+)  # fmt: skip
+
+
+def write_run(folder: Path, noise: float, seed: int, pairs: Pairs = PAIRS, name: str = "Net") -> Path:
+    """A report of features that lie the further from the truth, the more noise there is."""
+    rng = np.random.default_rng(1)
+    left, right = rng.normal(size=(2, 400, 16))
+    right[SAME] = left[SAME]
+    noises = np.random.default_rng(seed).normal(size=(2, 400, 16)) * noise
+    result = sphereface(left + noises[0], right + noises[1], SAME, FOLD)
+    published = [{"name": "Net, released", "accuracy": 0.99, "source": "its README"}]
+    render(Report(title="x", results={name: result}, pairs={name: pairs}, published=published), folder)
+    return folder
+
+
+def report(sfplus: Callable, tmp_path: Path, *runs: object) -> tuple[dict, str]:
+    answer = sfplus("report", *runs, "--workspace", tmp_path / "data", "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert answer.out == f"report: {tmp_path / 'out' / 'report.html'}\n"
+    return json.loads((tmp_path / "out/report.json").read_bytes()), (tmp_path / "out/report.html").read_text()
+
+
+def test_runs_of_the_same_pairs_are_compared(tmp_path: Path, sfplus: Callable) -> None:
+    poor = write_run(tmp_path / "data/runs/poor", 3, 0)
+    good = write_run(tmp_path / "elsewhere/good", 0.7, 1)
+    fair = write_run(tmp_path / "data/runs/fair", 0.7, 2)
+    data, page = report(sfplus, tmp_path, "poor", good, fair / "report.json")
+    assert list(data["results"]) == ["poor: Net", "good: Net", "fair: Net"] and data["notice"] == ""
+    rows = {(row["first"], row["last"]): row for row in data["comparisons"]}
+    assert rows["poor: Net", "good: Net"]["real"] and rows["poor: Net", "good: Net"]["difference"] > 0.1
+    assert not rows["good: Net", "fair: Net"]["real"] and len(rows) == 3
+    assert "means nothing" in page and "more than chance" in page and page.count("published: its README") == 1
+    accuracy = json.loads((poor / "report.json").read_bytes())["results"]["Net"]["accuracy"]
+    assert data["results"]["poor: Net"]["accuracy"] == accuracy
+    assert "sfplus report poor" in data["command"]
+    again, _ = report(sfplus, tmp_path, tmp_path / "out")
+    assert again["comparisons"] == data["comparisons"]
+
+
+def test_one_difference_is_told_in_words(tmp_path: Path, sfplus: Callable) -> None:
+    write_run(tmp_path / "data/runs/a", 0.7, 1)
+    write_run(tmp_path / "data/runs/b", 0.7, 2)
+    _, page = report(sfplus, tmp_path, "a", "b")
+    assert "This difference means nothing." in page and "One pair is 0.2500 points" in page
+    write_run(tmp_path / "data/runs/b", 3, 2)
+    _, page = report(sfplus, tmp_path, "a", "b")
+    assert "This difference is more than chance explains." in page
+
+
+def test_runs_of_other_pairs_are_not_compared(tmp_path: Path, sfplus: Callable) -> None:
+    write_run(tmp_path / "data/runs/a", 0.7, 1)
+    other = replace(PAIRS, left=PAIRS.right, right=PAIRS.left)
+    write_run(tmp_path / "data/runs/b", 0.7, 2, other, "Other")
+    data, page = report(sfplus, tmp_path, "a", "b")
+    assert data["comparisons"] == [] and "Not all of these models were verified on the same pairs" in page
+    assert list(data["results"]) == ["Net", "Other"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["nope"], 2, "there is no report of 'nope'; runs: a"),
+        (["a", "a"], 2, "a run is named twice"),
+        (["a", "--out", "data/runs/a"], 2, "holds the report of one of the runs; choose another --out"),
+        (["text.json"], 1, "text.json: is not a report; give the report.json of"),
+        (["empty.json"], 1, "empty.json: is not a report"),
+        (["none.json"], 1, "none.json: holds no result"),
+        (["damaged.json"], 1, "damaged.json: holds a damaged result"),
+        (["folds.json"], 1, "folds.json: holds a damaged result"),
+        (["deep.json"], 1, "deep.json: is not a report"),
+        ([], 2, "Missing argument"),
+    ],
+)
+def test_what_is_no_run_is_one_line(
+    words: list[str], code: int, says: str, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = json.loads((write_run(Path("data/runs/a"), 1, 0) / "report.json").read_bytes())
+    Path("text.json").write_text("hello")
+    Path("empty.json").write_text("[]")
+    Path("deep.json").write_text("[" * 100_000)
+    Path("none.json").write_text('{"results": {}}')
+    data["results"]["Net"]["fold"][0] = 77
+    Path("folds.json").write_text(json.dumps(data))
+    del data["results"]["Net"]["scores"]
+    Path("damaged.json").write_text(json.dumps(data))
+    answer = sfplus("report", *words)
+    assert answer.code == code and says in answer.err and "Traceback" not in answer.err, answer
+    assert len(answer.err.strip().splitlines()) == 1 or code == 2
