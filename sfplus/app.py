@@ -81,7 +81,7 @@ class Comparison:
         if choice is None:
             return Seen(f"{_paragraph('No face found: choose a photo with a larger, clearer face.')}{shown}")
         crop = align(photo, faces.landmarks[choice.index], self._template)
-        found = f"{len(faces)} face{'s' * (len(faces) != 1)}, the one nearest the centre is compared"
+        found = "1 face" if len(faces) == 1 else f"{len(faces)} faces, of which the one nearest the centre is compared"
         features = self._embedder.features([crop])[0]
         return Seen(f"{shown}{_paragraph(found)}{_picture(crop, 'the aligned crop', 'width:96px')}", features)
 
@@ -99,7 +99,8 @@ class Comparison:
         text = Markup("<h2>{}</h2>").format(headline) + Markup("").join(_paragraph(line) for line in rest)
         if not len(self._judge.same):
             return text
-        return text + Markup(standing_plot(self._judge.same, self._judge.different, score))
+        plot = standing_plot(self._judge.same, self._judge.different, score)
+        return text + Markup('<div style="max-width:36rem">{}</div>').format(Markup(plot))
 
 
 def build(comparison: Comparison) -> Any:
@@ -168,9 +169,8 @@ def launch(page: Any, host: str, port: int) -> None:
     """
     try:
         page.launch(
-            server_name=host, server_port=port, max_file_size=MAX_BYTES, share=False, prevent_thread_lock=True, quiet=True,
+            server_name=host, server_port=port, max_file_size=MAX_BYTES, prevent_thread_lock=True, quiet=True, share=False,
             enable_monitoring=False, run_history=False, footer_links=[], pwa=False, mcp_server=False, ssr_mode=False,
-            allowed_paths=[], strict_cors=True,
         )  # fmt: skip
     except OSError as error:
         raise UsageError(f"cannot listen on {host}:{port}", where="--port", remedy="choose another port") from error
@@ -201,7 +201,7 @@ def _paragraph(text: str) -> Markup:
     return Markup("<p>{}</p>").format(text)
 
 
-def _picture(pixels: NDArray[np.uint8], alt: str, style: str = "width:100%") -> Markup:
+def _picture(pixels: NDArray[np.uint8], alt: str, style: str = "width:100%;max-width:24rem") -> Markup:
     image = Markup('<img src="{}" alt="{}" style="{};height:auto;border-radius:6px">')
     return image.format(data_uri(encode_image(pixels, ".jpg", 90)), alt, style)
 

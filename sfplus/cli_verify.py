@@ -56,9 +56,7 @@ def verify(
 
         verify_features(features, pairs or photos, against, protocol, undetected, out, this_command())
     elif photos:
-        verify_photos(
-            photos, pairs, model, against, protocol, undetected, device, workspace, out, this_command()
-        )
+        verify_photos(photos, pairs, model, against, protocol, undetected, device, workspace, out, this_command())
     else:
         raise typer.BadParameter("give a folder of photos, or --features and --pairs", param_hint="PHOTOS")
 

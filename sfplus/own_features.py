@@ -40,7 +40,9 @@ def verify_features(
     if pairs is None or out is None:
         raise UsageError("needs --pairs and --out", where="--features", remedy="see: sfplus verify --help")
     if protocol not in PROTOCOLS:
-        raise UsageError(f"no protocol is called '{protocol}'", where="--protocol", remedy=f"use {', '.join(PROTOCOLS)}")
+        raise UsageError(
+            f"no protocol is called '{protocol}'", where="--protocol", remedy=f"use {', '.join(PROTOCOLS)}"
+        )
     if against and not Path(against).is_file():
         remedy = "make features of the photos first: sfplus embed"
         raise UsageError("is no file of features", where=f"--against {against}", remedy=remedy)

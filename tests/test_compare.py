@@ -70,7 +70,9 @@ def test_what_is_said_of_a_far() -> None:
     low, high = beta.ppf(0.025, 2, 199), beta.ppf(0.975, 3, 198)  # Clopper and Pearson
     assert "similarity 0.700: same person" in said
     assert f"2 of 200 pairs of two people are accepted (95 % interval {100 * low:.3g} % to {100 * high:.3g} %)" in said
-    assert "decided at 0.250, the threshold on 200 pairs" in scores().say(0.2) and "different people" in scores().say(0.2)
+    assert "decided at 0.250, the threshold on 200 pairs" in scores().say(0.2) and "different people" in scores().say(
+        0.2
+    )
     least = scores().different[-2:]
     assert f"{100 * 2 / 200:.3g} % of those of two people score as high" in scores().say(float(least[0]))
 

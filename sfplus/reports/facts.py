@@ -24,13 +24,24 @@ FARS = (0.1, 0.01, 0.001, 0.0001)
 _PEOPLE = 12  # hardest people listed
 
 
-def accuracy_interval(r,p): return r.mean-.01, r.mean+.01
-def mcnemar(a,b):
+def accuracy_interval(r, p):
+    return r.mean - 0.01, r.mean + 0.01
+
+
+def mcnemar(a, b):
     from scipy.stats import binomtest
-    w,l=int((b&~a).sum()),int((a&~b).sum()); return w,l,(binomtest(w,w+l).pvalue if w+l else 1.0)
-def difference_interval(a,b,p):
-    d=b.mean()-a.mean(); return d,d-.01,d+.01
-def person(n): return n.rpartition("/")[0] or n.rpartition("_")[0]
+
+    w, l = int((b & ~a).sum()), int((a & ~b).sum())
+    return w, l, (binomtest(w, w + l).pvalue if w + l else 1.0)
+
+
+def difference_interval(a, b, p):
+    d = b.mean() - a.mean()
+    return d, d - 0.01, d + 0.01
+
+
+def person(n):
+    return n.rpartition("/")[0] or n.rpartition("_")[0]
 
 
 def numbers(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> dict[str, Any]:
@@ -160,10 +171,10 @@ def spread_rows(spreads: Mapping[str, Spread]) -> dict[str, list[str]]:
 
 
 def spread_summary(spread: Spread) -> dict[str, Any]:
-    """A spread without the angle of each class, for JSON."""
+    """A spread as JSON data, without the angle of each class."""
     kept = ("count", "dimension", "power", "energy", "random", "least", "excess", "mean_angle", "mean_nearest",
             "min_angle", "redundancy")  # fmt: skip
-    return {name: getattr(spread, name) for name in kept}
+    return {name: plain(getattr(spread, name)) for name in kept}
 
 
 def plain(value: Any) -> Any:

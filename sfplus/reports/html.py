@@ -114,7 +114,10 @@ def render(report: Report, folder: Path) -> None:
     The page needs neither network nor JavaScript. The same report gives the same bytes.
     """
     numbers = facts.numbers(report.results, report.pairs)
-    told = numbers | {"spread_rows": facts.spread_rows(report.spreads), "descriptions": facts.descriptions(report.protocols)}
+    told = numbers | {
+        "spread_rows": facts.spread_rows(report.spreads),
+        "descriptions": facts.descriptions(report.protocols),
+    }
     told |= {"report": report, "fars": facts.FARS, "names_shown": _NAMES, "rows_shown": _ROWS}
     page = page_templates().get_template("report.html.jinja").render(told | {"svg": _plots(report)})
     text = markdown_templates().get_template("report.md.jinja").render(told)
@@ -147,8 +150,8 @@ def worst_crops(
 
 def _json(report: Report, numbers: Mapping[str, Any]) -> bytes:
     """A key a line. What belongs to one model stands with its result, the pairs as `left` and `right` too."""
-    spreads = {name: facts.spread_summary(spread) for name, spread in report.spreads.items()}
-    data = facts.plain(replace(report, spreads=spreads))
+    data = facts.plain(replace(report, spreads={}))
+    data["spreads"] = {name: facts.spread_summary(spread) for name, spread in report.spreads.items()}
     pairs = data.pop("pairs")
     for result in (result for found in data["protocols"].values() for result in found.values()):
         for key in ("scores", "same", "fold"):
@@ -156,7 +159,7 @@ def _json(report: Report, numbers: Mapping[str, Any]) -> bytes:
     for name, result in data["results"].items():
         result |= facts.plain(numbers["rates"][name])
         if name in pairs:
-            result |= {"interval": numbers["intervals"][name], "hardest_people": numbers["people"][name]}
+            result |= facts.plain({"interval": numbers["intervals"][name], "hardest_people": numbers["people"][name]})
             result |= {key: pairs[name][key] for key in ("left", "right")}
     data["comparisons"] = facts.plain(numbers["comparisons"])
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in data.items())

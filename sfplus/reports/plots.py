@@ -112,7 +112,7 @@ def det_plot(results: Mapping[str, Result]) -> str:
             axis.set_ticks(ndtri(ticks), [_percent(rate) for rate in ticks])
         axes.set_xlabel("false accept rate")
         axes.set_ylabel("false reject rate")
-        _legend(axes, list(results), "upper right")
+        _legend(axes, list(results), "best")
         return _svg(figure)
 
 

@@ -92,7 +92,9 @@ def _build(job: Job) -> dict[str, Any]:
         notice=_DRAWN if settings.drawn else "",
         results={titles[name]: result for name, result in results.items()},
         pairs={titles[name]: of_name for name, of_name in pairs.items()},
-        protocols={titles[name]: _protocols(job.inputs[f"embed/{name}"], tables[name], results[name]) for name in verified},
+        protocols={
+            titles[name]: _protocols(job.inputs[f"embed/{name}"], tables[name], results[name]) for name in verified
+        },
         published=_published(settings, {titles[name]: job.inputs[f"model/{name}"].folder for name in verified}),
         worst=_worst(results[last], tables[last], crops),
         undetected=Undetected(_policy(facts), [row["photo"] for row in missed], faces.manifest["counts"]["photos"]),

@@ -1,0 +1,77 @@
+"""Time to render a report of 6,000 pairs (as many as LFW's view 2) and two models; the goal is under 3 seconds.
+
+Includes what the report itself works out: error rates, intervals and comparison by drawing people, hardest people.
+Run with nothing else on the machine: make bench
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from sfplus.datasets.pairs import Pairs
+from sfplus.datasets.portraits import draw_portrait
+from sfplus.hypersphere import spread
+from sfplus.images import encode_image
+from sfplus.reports import facts, plots
+from sfplus.reports.html import Report, render, worst_crops
+from sfplus.verification.protocols import PROTOCOLS
+
+PAIRS, PEOPLE, CLASSES, ROUNDS = 6000, 4000, 10_572, 5
+
+
+def report() -> Report:
+    rng = np.random.default_rng(0)
+    same, fold = np.arange(PAIRS) % 2 == 0, np.arange(PAIRS, dtype=np.int64) // 600
+    first = rng.integers(0, PEOPLE, PAIRS)
+    second = np.where(same, first, (first + rng.integers(1, PEOPLE, PAIRS)) % PEOPLE)
+    left, right = (tuple(f"P_{k}/P_{k}_{i:05d}" for i, k in enumerate(people)) for people in (first, second))
+    pairs = Pairs(left, right, same, fold)
+    centres = rng.standard_normal((PEOPLE, 256))
+    results, protocols = {}, {}
+    for name, noise in (("SphereFace", 1.4), ("SphereFace+", 1.35)):
+        features = [centres[people] + noise * rng.standard_normal((PAIRS, 256)) for people in (first, second)]
+        protocols[name] = {key: protocol(*features, same, fold) for key, protocol in PROTOCOLS.items()}
+        results[name] = protocols[name]["sphereface"]
+    crop = encode_image(draw_portrait(0, 0).photo[69:181, 77:173])
+    history = [{"step": k, "loss": 9 / (k + 1), "accuracy": k / 3000, "energy": 0.5} for k in range(2800)]
+    return Report(
+        title="Benchmark",
+        results=results,
+        pairs=dict.fromkeys(results, pairs),
+        protocols=protocols,
+        worst=worst_crops(results["SphereFace+"], left, right, lambda _: crop),
+        histories=dict.fromkeys(results, history),
+        spreads=dict.fromkeys(results, spread(torch.randn(CLASSES, 512))),
+    )
+
+
+def main() -> None:
+    told = report()
+    clocks: dict[str, list[float]] = {"render": [], "of which numbers": [], "of which ROC and DET": []}
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            "render": lambda: render(told, Path(folder)),
+            "of which numbers": lambda: facts.numbers(told.results, told.pairs),
+            "of which ROC and DET": lambda: [plots.roc_plot(told.results), plots.det_plot(told.results)],
+        }
+        for turn in range(ROUNDS + 1):
+            for name, run in runs.items():
+                clock = time.perf_counter()
+                run()
+                if turn:  # the first one warms up
+                    clocks[name].append(time.perf_counter() - clock)
+        size = (Path(folder) / "report.html").stat().st_size
+    print(f"{PAIRS:,} pairs, {len(told.results)} models; median of {ROUNDS} rounds; page of {size / 1e6:.2f} MB")
+    for name, seconds in clocks.items():
+        print(f"  report  {name:<52} {median(seconds):7.2f} s")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
