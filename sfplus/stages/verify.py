@@ -24,8 +24,8 @@ class VerifySettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    protocol: Literal["sphereface"] = Field(
-        "sphereface", description="how scores and thresholds are made (evaluation.m); its name stands on every number"
+    protocol: Literal["sphereface", "insightface", "opensphere", "exact"] = Field(
+        "sphereface", description="how scores and thresholds are made; its name stands on every number"
     )
     undetected: Literal["centre-crop", "skip", "fail"] = Field(
         "centre-crop", description="what becomes of photos without a found face: cut the centre, drop their pairs, stop"
@@ -52,11 +52,12 @@ def _build(job: Job) -> dict[str, Any]:
     _apply_policy(settings.undetected, missing, job.inputs["pairs"].path)
     how = Counter(index["how"][i] for i in {*left[there].tolist(), *right[there].tolist()})
     result = PROTOCOLS[settings.protocol](
-        features[left[there]], features[right[there]], pairs.same[there], pairs.fold[there]
+        features[left[there]], features[right[there]], pairs.same[there], pairs.fold[there], mirrored=True
     )
+    tested = there & (pairs.fold >= 0)
     write_table(job.folder / SCORES, {
-        "left": [index["photo"][i] for i in left[there]], "right": [index["photo"][i] for i in right[there]],
-        "same": pairs.same[there], "fold": pairs.fold[there], "score": result.scores,
+        "left": [index["photo"][i] for i in left[tested]], "right": [index["photo"][i] for i in right[tested]],
+        "same": result.same, "fold": result.fold, "score": result.scores,
     })  # fmt: skip
     by_pair = ("scores", "same", "fold")  # they are in the table
     facts = {key: value for key, value in result.to_dict().items() if key not in by_pair} | {
@@ -68,7 +69,7 @@ def _build(job: Job) -> dict[str, Any]:
     write_atomically(job.folder / RESULT, json.dumps(facts, indent=1).encode())
     figure = f"{100 * result.mean:.2f} % +- {100 * result.standard_error:.2f}"
     job.run.bar.note = f"{settings.protocol} protocol, {len(result.accuracy)} folds: {figure}"
-    return {"pairs": int(there.sum()), "accuracy": result.mean, "standard_error": result.standard_error}
+    return {"pairs": int(tested.sum()), "accuracy": result.mean, "standard_error": result.standard_error}
 
 
 def _rows_by_stem(photos: list[str]) -> dict[str, int]:
@@ -84,4 +85,4 @@ def _apply_policy(policy: str, missing: list[str], pairs: Path) -> None:
     raise PairsError(reason, where=pairs, remedy=remedy)
 
 
-STAGE = Stage("verify", 1, _build)
+STAGE = Stage("verify", 2, _build)

@@ -133,7 +133,8 @@ def test_what_does_not_fit_the_format_is_not_written(tmp_path: Path, pairs: Pair
         {"same": np.array([1, 0])},
         {"fold": np.array([0, 0], dtype=np.int32)},
         {"fold": np.array([0, 2], dtype=np.int64)},
-        {"fold": np.array([-1, 0], dtype=np.int64)},
+        {"fold": np.array([-1, 1], dtype=np.int64)},
+        {"fold": np.array([-1, -1], dtype=np.int64)},
     ],
 )
 def test_pairs_are_validated(change: dict[str, object]) -> None:

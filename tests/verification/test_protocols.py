@@ -100,6 +100,7 @@ def test_threshold_of_adversarial_scores(name: str) -> None:
 )
 def test_accuracy_equals_counting_to_the_last_pair(pairs: list[tuple[int, bool]], thresholds: list[int]) -> None:
     scores, same = np.array([p[0] / 10 for p in pairs]), np.array([p[1] for p in pairs])
+    thresholds.sort()
     accuracy = _accuracy(scores, same, np.array(thresholds) / 40)
     assert accuracy.tolist() == [counted(scores, same, t / 40) / len(pairs) for t in thresholds]
 
