@@ -117,8 +117,7 @@ def _verify_steps(recipe: Recipe, text: str, command: str) -> list[Step]:
         steps.append(Step(f"embed/{model}", embed.STAGE, settings, {"crops": From("align/verify"), "model": source}))
         inputs = {"features": From(f"embed/{model}"), "pairs": pairs}
         steps.append(Step(f"verify/{model}", verify.STAGE, _pick(verify.VerifySettings, key), inputs))
-        shown |= {f"{stage}/{model}": From(f"{stage}/{model}") for stage in ("embed", "verify")}
-        shown[f"model/{model}"] = source
+        shown |= {f"verify/{model}": From(f"verify/{model}"), f"model/{model}": source}
     page = report.ReportStageSettings(
         **recipe.report.model_dump(), recipe=text, command=command, drawn=recipe.sample is not None
     )

@@ -16,7 +16,8 @@ from sfplus.reports.html import HTML, Report, Undetected, render, worst_crops
 from sfplus.stages.inputs import file_digest
 from sfplus.stages.run import Run
 from sfplus.verification.features import read_features
-from sfplus.verification.protocols import PROTOCOLS, Result
+from sfplus.verification.protocols import PROTOCOLS
+from sfplus.verification.result import Result
 
 
 def verify_features(

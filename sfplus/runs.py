@@ -13,7 +13,7 @@ from sfplus.datasets.pairs import Pairs
 from sfplus.errors import ArtefactError, SfplusError, UsageError
 from sfplus.reports.html import HTML, JSON, Report, render, worst_crops
 from sfplus.stages.run import Run
-from sfplus.verification.protocols import Result
+from sfplus.verification.result import Result
 
 _UNLIKE = (
     "Not all of these models were verified on the same pairs. Only those that were are compared; figures of different "

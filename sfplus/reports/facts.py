@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -14,41 +14,23 @@ from numpy.typing import NDArray
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
-from sfplus.verification.curves import auc, eer, tar_at_far
-from sfplus.verification.protocols import PROTOCOLS, Result
+from sfplus.verification.bootstrap import Interval
+from sfplus.verification.curves import FARS, accuracy_interval, auc, eer, tar_at_far
+from sfplus.verification.protocols import PROTOCOLS
+from sfplus.verification.result import Result
+from sfplus.verification.significance import Comparison, compare
 
 if TYPE_CHECKING:
     from sfplus.hypersphere import Spread
 
-FARS = (0.1, 0.01, 0.001, 0.0001)
 _PEOPLE = 12  # hardest people listed
-
-
-def accuracy_interval(r, p):
-    return r.mean - 0.01, r.mean + 0.01
-
-
-def mcnemar(a, b):
-    from scipy.stats import binomtest
-
-    w, l = int((b & ~a).sum()), int((a & ~b).sum())
-    return w, l, (binomtest(w, w + l).pvalue if w + l else 1.0)
-
-
-def difference_interval(a, b, p):
-    d = b.mean() - a.mean()
-    return d, d - 0.01, d + 0.01
-
-
-def person(n):
-    return n.rpartition("/")[0] or n.rpartition("_")[0]
 
 
 def numbers(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> dict[str, Any]:
     """Everything below, by name of the model; comparisons as rows."""
     return {
         "rates": {name: rates(result) for name, result in results.items()},
-        "intervals": {name: interval(results[name], known) for name, known in pairs.items()},
+        "intervals": {name: found for name, known in pairs.items() if (found := interval(results[name], known))},
         "people": {name: hardest_people(results[name], known) for name, known in pairs.items()},
         "comparisons": comparisons(results, pairs),
         "folds": max((len(result.accuracy) for result in results.values()), default=0),
@@ -69,85 +51,70 @@ def worst_pairs(result: Result, n: int) -> tuple[NDArray[np.int64], NDArray[np.i
     return wrong[~result.same[wrong]][:n], wrong[result.same[wrong]][:n]
 
 
-def check_pairs(result: Result, pairs: Pairs) -> None:
-    """Refuse a result of other pairs.
+def interval(result: Result, pairs: Pairs) -> Interval | None:
+    """95 % interval of the accuracy over people; None where they are too few."""
+    with contextlib.suppress(PairsError):
+        return accuracy_interval(result, pairs)
+    return None
 
-    Raises:
-        PairsError: the labels or folds differ.
+
+def comparisons(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> list[Comparison]:
+    """How of any two results of the same pairs and protocol the later stands against the earlier.
+
+    Each p is adjusted for the number of comparisons (Holm 1979). Pairs of too few people are not compared.
     """
-    if not (np.array_equal(result.same, pairs.same) and np.array_equal(result.fold, pairs.fold)):
-        raise PairsError("the result is of other pairs", remedy="verify these pairs again")
+    found = []
+    for first, second in combinations(pairs, 2):
+        if results[first].protocol == results[second].protocol and _alike(pairs[first], pairs[second]):
+            with contextlib.suppress(PairsError):
+                found.append(compare(results[first], results[second], pairs[second], (first, second)))
+    least, adjusted = 0.0, {}
+    for rank, row in enumerate(sorted(found, key=lambda row: row.p)):
+        least = adjusted[row.first, row.second] = max(least, min(1.0, row.p * (len(found) - rank)))
+    return [replace(row, p=adjusted[row.first, row.second]) for row in found]
 
 
-def interval(result: Result, pairs: Pairs) -> dict[str, float]:
-    """95 % interval of the accuracy, by drawing people: `low` and `high`, as fractions."""
-    low, high = accuracy_interval(result, pairs)
-    return {"low": low, "high": high}
-
-
-def comparisons(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> list[dict[str, Any]]:
-    """A row for each two results of the same pairs and protocol: how the later one stands against the earlier.
-
-    `difference` of the shares of pairs decided rightly, with its 95 % interval `low` to `high`; `won` and `lost`
-    pairs; `p` of McNemar's exact test, adjusted for the number of comparisons (Holm 1979); `real`: p is below 0.05 and
-    the interval leaves out 0.
-    """
-    rows = []
-    for first, last in combinations(pairs, 2):
-        if results[first].protocol != results[last].protocol or not same_pairs(pairs[first], pairs[last]):
-            continue
-        a, b = results[first].correct, results[last].correct
-        won, lost, p = mcnemar(a, b)
-        difference, low, high = difference_interval(a, b, pairs[last])
-        rows.append({
-            "first": first, "last": last, "pairs": len(a), "won": won, "lost": lost,
-            "difference": difference, "low": low, "high": high, "p": p,
-        })  # fmt: skip
-    least = 0.0
-    for rank, row in enumerate(sorted(rows, key=lambda row: row["p"])):
-        least = row["p"] = max(least, min(1.0, row["p"] * (len(rows) - rank)))
-    for row in rows:
-        row["real"] = row["p"] < 0.05 and not row["low"] <= 0 <= row["high"]
-    return rows
-
-
-def same_pairs(first: Pairs, last: Pairs) -> bool:
+def _alike(first: Pairs, second: Pairs) -> bool:
     """Whether two lists hold the same pairs in the same order; their folds may differ."""
-    return first.left == last.left and first.right == last.right and np.array_equal(first.same, last.same)
+    return first.left == second.left and first.right == second.right and np.array_equal(first.same, second.same)
 
 
-def by_protocol(left: NDArray[np.float32], right: NDArray[np.float32], result: Result) -> dict[str, Result]:
-    """The results of all protocols that fit the features (P, d) of the pairs of a result, that one among them."""
+def by_protocol(
+    left: NDArray[np.floating],
+    right: NDArray[np.floating],
+    same: NDArray[np.bool_],
+    fold: NDArray[np.int64],
+    mirrored: bool,
+) -> dict[str, dict[str, Any]]:
+    """What each protocol that fits the features makes of pairs, without the scores (see `VerificationProtocol`)."""
     found = {}
     for name, protocol in PROTOCOLS.items():
         with contextlib.suppress(PairsError):
-            found[name] = result if name == result.protocol else protocol(left, right, result.same, result.fold)
+            result = protocol(left, right, same, fold, mirrored=mirrored).to_dict()
+            found[name] = {key: value for key, value in result.items() if key not in ("scores", "same", "fold")}
     return found
 
 
-def descriptions(protocols: Mapping[str, Mapping[str, Result]]) -> dict[str, str]:
+def descriptions(protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """What each protocol does that some model was judged by, in the order of PROTOCOLS."""
     known = [name for name in PROTOCOLS if any(name in found for found in protocols.values())]
-    return {name: str(PROTOCOLS[name].__doc__).split("\n")[0] for name in known}
+    return {name: str(PROTOCOLS[name].__doc__).split("\n")[0].rstrip(".") for name in known}
 
 
 def hardest_people(result: Result, pairs: Pairs) -> list[dict[str, Any]]:
     """The people of most wrong pairs: `person`, `pairs`, `false_accepts` and `false_rejects`, worst first."""
-    names, index = np.unique([person(name) for name in (*pairs.left, *pairs.right)], return_inverse=True)
-    left, right = index.reshape(2, -1)
+    names, left, right = pairs.people
     other = left != right  # a pair of one person counts once
 
     def count(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        sides = np.concatenate([left[chosen], right[chosen & other]])
-        return np.bincount(sides, minlength=len(names))
+        return np.bincount(np.concatenate([left[chosen], right[chosen & other]]), minlength=len(names))
 
     wrong = ~result.correct
     every, accepts, rejects = count(np.ones_like(wrong)), count(wrong & ~result.same), count(wrong & result.same)
     errors = accepts + rejects
     order = np.lexsort((np.arange(len(names)), every, -errors))[:_PEOPLE]
     return [
-        {"person": str(names[i]), "pairs": int(every[i]), "false_accepts": int(accepts[i]),
-         "false_rejects": int(rejects[i])}
+        {"person": names[i], "pairs": int(every[i]), "false_accepts": int(accepts[i]), "false_rejects": int(rejects[i])}
         for i in order if errors[i]
     ]  # fmt: skip
 
@@ -181,6 +148,8 @@ def plain(value: Any) -> Any:
     """A value as JSON data: pictures are left out, and what is not a finite number becomes null."""
     if isinstance(value, Result):
         return value.to_dict()
+    if isinstance(value, Interval):
+        return value._asdict()
     if is_dataclass(value):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value) if not f.name.endswith("_jpeg")}
     if isinstance(value, Mapping):

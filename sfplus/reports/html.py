@@ -15,7 +15,8 @@ from sfplus.errors import UsageError
 from sfplus.images import write_atomically
 from sfplus.reports import facts, plots
 from sfplus.reports.formats import markdown_templates, page_templates
-from sfplus.verification.protocols import Result
+from sfplus.verification.curves import FARS, tested_pairs
+from sfplus.verification.result import Result
 
 if TYPE_CHECKING:
     from sfplus.hypersphere import Spread
@@ -63,7 +64,7 @@ class Report:
         notice: what a reader must know first, e.g. that the faces are drawn.
         results: result by name of the model; the last one is the headline.
         pairs: the pairs of each result, by the same names; with them people are resampled and models compared.
-        protocols: the results of other protocols on the same features, by name of the model, then of the protocol.
+        protocols: `mean` and `standard_error` by other protocols on the same features, by model, then by protocol.
         published: rows with `name`, `accuracy` (a fraction, as in Result) and `source`.
         worst: "false_accepts" and "false_rejects" of the headline model, worst first.
         undetected: photos without a face, and the policy for them.
@@ -84,7 +85,7 @@ class Report:
     notice: str = ""
     results: Mapping[str, Result] = field(default_factory=dict)
     pairs: Mapping[str, Pairs] = field(default_factory=dict)
-    protocols: Mapping[str, Mapping[str, Result]] = field(default_factory=dict)
+    protocols: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     published: Sequence[Mapping[str, Any]] = ()
     worst: Mapping[str, Sequence[PairCrop]] = field(default_factory=dict)
     undetected: Undetected | None = None
@@ -105,7 +106,7 @@ class Report:
             if not 0 <= row["accuracy"] <= 1:
                 raise UsageError(f"{row['accuracy']} is not a fraction", where=f"published accuracy of {row['name']}")
         for name, pairs in self.pairs.items():
-            facts.check_pairs(self.results[name], pairs)
+            tested_pairs(self.results[name], pairs)
 
 
 def render(report: Report, folder: Path) -> None:
@@ -118,7 +119,7 @@ def render(report: Report, folder: Path) -> None:
         "spread_rows": facts.spread_rows(report.spreads),
         "descriptions": facts.descriptions(report.protocols),
     }
-    told |= {"report": report, "fars": facts.FARS, "names_shown": _NAMES, "rows_shown": _ROWS}
+    told |= {"report": report, "fars": FARS, "names_shown": _NAMES, "rows_shown": _ROWS}
     page = page_templates().get_template("report.html.jinja").render(told | {"svg": _plots(report)})
     text = markdown_templates().get_template("report.md.jinja").render(told)
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,15 +154,14 @@ def _json(report: Report, numbers: Mapping[str, Any]) -> bytes:
     data = facts.plain(replace(report, spreads={}))
     data["spreads"] = {name: facts.spread_summary(spread) for name, spread in report.spreads.items()}
     pairs = data.pop("pairs")
-    for result in (result for found in data["protocols"].values() for result in found.values()):
-        for key in ("scores", "same", "fold"):
-            del result[key]
     for name, result in data["results"].items():
         result |= facts.plain(numbers["rates"][name])
         if name in pairs:
-            result |= facts.plain({"interval": numbers["intervals"][name], "hardest_people": numbers["people"][name]})
+            result |= facts.plain({"interval": numbers["intervals"].get(name), "hardest_people": numbers["people"][name]})
             result |= {key: pairs[name][key] for key in ("left", "right")}
-    data["comparisons"] = facts.plain(numbers["comparisons"])
+    data["comparisons"] = [
+        facts.plain(row) | {"real": row.real, "verdict": row.verdict} for row in numbers["comparisons"]
+    ]
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in data.items())
     return f"{{\n{lines}\n}}\n".encode()
 

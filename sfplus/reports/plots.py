@@ -25,7 +25,7 @@ from scipy.special import ndtri
 
 from sfplus.errors import one_line
 from sfplus.verification.curves import roc
-from sfplus.verification.protocols import Result
+from sfplus.verification.result import Result
 
 if TYPE_CHECKING:
     from sfplus.hypersphere import Spread

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sfplus.stages.align import CROPS
 from sfplus.stages.cache import Artefact, Job, Stage
 from sfplus.stages.detect import FACES, PHOTOS
-from sfplus.stages.embed import FEATURES, INDEX
 from sfplus.stages.tables import read_failures, read_lines, read_table
 from sfplus.stages.train import HISTORY
 from sfplus.stages.verify import RESULT, SCORES
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from sfplus.datasets.pairs import Pairs
     from sfplus.hypersphere import Spread
     from sfplus.reports.html import PairCrop
-    from sfplus.verification.protocols import Result
+    from sfplus.verification.result import Result
 
 HTML, JSON, MARKDOWN = "report.html", "report.json", "report.md"
-SIDES = ("left", "right")
+_SIDES = ("left", "right")
 _GALLERY, _SIDE = 4, 640  # photos shown with the face that was found, and their longer side at most
 _CLASSES = 20_000  # of a larger classifier the first so many are measured: time grows with their square
 _NAMES = {"train": "SphereFace", "finetune": "SphereFace+"}
@@ -72,114 +73,125 @@ class ReportStageSettings(ReportSettings):
     drawn: bool = False
 
 
+@dataclass(frozen=True)
+class _Model:
+    """A verified model.
+
+    Attributes:
+        folder: where it lies.
+        content: its digest.
+        verified: what the verify stage found.
+        table: the scores.
+        result: of the verification.
+    """
+
+    folder: Path
+    content: str
+    verified: Artefact
+    table: dict[str, list[Any]]
+    result: Result
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Any], name: str) -> _Model:
+        """The model that was verified as `name`."""
+        from sfplus.verification.result import Result
+
+        model, verified = inputs[f"model/{name}"], inputs[f"verify/{name}"]
+        table = read_table(verified.folder / SCORES)
+        arrays = {"scores": table["score"], "same": table["same"], "fold": table["fold"]}
+        return cls(model.folder, model.content, verified, table, Result.from_dict(_facts(verified) | arrays))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What its config.json says."""
+        return dict(json.loads((self.folder / CONFIG).read_text("utf-8")))
+
+    @property
+    def pairs(self) -> Pairs:
+        """The pairs that were decided, by names without extension, as lists of pairs have them."""
+        from sfplus.datasets.pairs import Pairs
+
+        left, right = (tuple(PurePosixPath(name).with_suffix("").as_posix() for name in self.table[s]) for s in _SIDES)
+        return Pairs(left, right, self.result.same, self.result.fold)
+
+
 def _build(job: Job) -> dict[str, Any]:
     from sfplus.reports.html import Report, Undetected, render
 
     settings: ReportStageSettings = job.settings
     crops, faces = job.inputs["crops"], job.inputs["faces"]
-    verified = {
-        name.removeprefix("verify/"): source for name, source in job.inputs.items() if name.startswith("verify/")
-    }
-    titles = _titles({name: job.inputs[f"model/{name}"].folder for name in verified})
-    tables = {name: read_table(artefact.folder / SCORES) for name, artefact in verified.items()}
-    results = {name: _result(artefact, tables[name]) for name, artefact in verified.items()}
-    pairs = {name: _pairs(tables[name], results[name]) for name in verified}
-    last = list(verified)[-1]
+    models = _models(job.inputs)
+    last = list(models.values())[-1]
     missed, failed = read_failures(crops.folder)
-    facts = json.loads((verified[last].folder / RESULT).read_text("utf-8"))["undetected"]
     report = Report(
         title=settings.title,
         notice=_DRAWN if settings.drawn else "",
-        results={titles[name]: result for name, result in results.items()},
-        pairs={titles[name]: of_name for name, of_name in pairs.items()},
-        protocols={
-            titles[name]: _protocols(job.inputs[f"embed/{name}"], tables[name], results[name]) for name in verified
-        },
-        published=_published(settings, {titles[name]: job.inputs[f"model/{name}"].folder for name in verified}),
-        worst=_worst(results[last], tables[last], crops),
-        undetected=Undetected(_policy(facts), [row["photo"] for row in missed], faces.manifest["counts"]["photos"]),
+        results={title: model.result for title, model in models.items()},
+        pairs={title: model.pairs for title, model in models.items()},
+        protocols={title: _facts(model.verified)["protocols"] for title, model in models.items()},
+        published=_published(settings, models),
+        worst=_worst(last, crops),
+        undetected=Undetected(
+            _policy(_facts(last.verified)["undetected"]),
+            [row["photo"] for row in missed],
+            faces.manifest["counts"]["photos"],
+        ),
         failures=failed,
         gallery=_gallery(job.inputs["photos"].root, faces, settings.drawn),
-        histories=_histories(job.inputs, titles),
-        spreads=_spreads(job.inputs, titles),
+        histories=_histories(models),
+        spreads=_spreads(models),
         stages=_stages(job.inputs),
         recipe=settings.recipe,
-        hashes=_hashes(job.inputs, titles, verified[last]),
+        hashes=_hashes(job.inputs["photos"], last.verified, models),
         versions=job.run.versions(),
         device=job.run.device_said,
         command=settings.command,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     render(report, job.folder)
-    return {"models": len(results)}
+    return {"models": len(models)}
 
 
-def _titles(models: dict[str, Path]) -> dict[str, str]:
-    """What each model is called; two of one name are told apart by their folders."""
-    names = {name: _NAMES.get(name) or _model_name(folder) for name, folder in models.items()}
-    shared = Counter(names.values())
-    return {k: name if shared[name] == 1 else f"{name} ({models[k].parent.name})" for k, name in names.items()}
+def _models(inputs: Mapping[str, Any]) -> dict[str, _Model]:
+    """The verified models by what they are called; two of one name are told apart by their folders."""
+    names = [name.removeprefix("verify/") for name in inputs if name.startswith("verify/")]
+    models = {name: _Model.of(inputs, name) for name in names}
+    titles = {k: _NAMES.get(k) or str(model.config.get("name") or model.folder.name) for k, model in models.items()}
+    shared = Counter(titles.values())
+    return {
+        titles[name] if shared[titles[name]] == 1 else f"{titles[name]} ({model.folder.parent})": model
+        for name, model in models.items()
+    }
 
 
-def _result(artefact: Artefact, table: dict[str, list[Any]]) -> Result:
-    from sfplus.verification.protocols import Result
-
-    facts = json.loads((artefact.folder / RESULT).read_text("utf-8"))
-    return Result.from_dict(facts | {"scores": table["score"], "same": table["same"], "fold": table["fold"]})
+def _facts(verified: Artefact) -> dict[str, Any]:
+    return dict(json.loads((verified.folder / RESULT).read_text("utf-8")))
 
 
-def _pairs(table: dict[str, list[Any]], result: Result) -> Pairs:
-    """The pairs that were verified, by names without extension, as lists of pairs have them."""
-    from sfplus.datasets.pairs import Pairs
-
-    left, right = (tuple(PurePosixPath(name).with_suffix("").as_posix() for name in table[side]) for side in SIDES)
-    return Pairs(left, right, result.same, result.fold)
-
-
-def _protocols(features: Artefact, table: dict[str, list[Any]], result: Result) -> dict[str, Result]:
-    """The results of all protocols."""
-    from safetensors.numpy import load_file
-
-    from sfplus.reports.facts import by_protocol
-
-    rows = {photo: row for row, photo in enumerate(read_table(features.folder / INDEX)["photo"])}
-    values = load_file(features.folder / FEATURES)["features"]
-    left, right = (values[[rows[photo] for photo in table[side]]] for side in SIDES)
-    return by_protocol(left, right, result)
-
-
-def _published(settings: ReportSettings, models: dict[str, Path]) -> list[dict[str, Any]]:
+def _published(settings: ReportSettings, models: Mapping[str, _Model]) -> list[dict[str, Any]]:
     """Published figures: the recipe's, then those that a model's config.json brings along."""
-    rows = list(settings.published)
-    for name, folder in models.items():
-        config = _config(folder)
-        rows += [Published.model_validate({"name": name} | row) for row in config.get("published", [])]
+    rows = [*settings.published]
+    for title, model in models.items():
+        rows += [Published.model_validate({"name": title} | row) for row in model.config.get("published", [])]
     return [row.model_dump() | {"accuracy": row.accuracy / 100} for row in rows]
 
 
-def _spreads(inputs: Any, titles: dict[str, str]) -> dict[str, Spread]:
+def _spreads(models: Mapping[str, _Model]) -> dict[str, Spread]:
     """How the classifiers are spread, of the models that have one."""
     from sfplus.hypersphere import spread
     from sfplus.weights.checkpoint import load_tensors
 
-    heads = {title: inputs[f"model/{name}"].folder / HEAD for name, title in titles.items()}
+    heads = {title: model.folder / HEAD for title, model in models.items()}
     weights = {title: load_tensors(head).get("weight") for title, head in heads.items() if head.is_file()}
-    return {title: spread(weight[:_CLASSES]) for title, weight in weights.items() if weight is not None}
+    return {title: spread(weight[:_CLASSES].float()) for title, weight in weights.items() if weight is not None}
 
 
-def _hashes(inputs: Any, titles: dict[str, str], verified: Artefact) -> dict[str, str]:
+def _hashes(photos: Any, verified: Artefact, models: Mapping[str, _Model]) -> dict[str, str]:
     """SHA-256 of the content of photos, pairs and models."""
     pairs = {f"pairs: {Path(verified.manifest['sources']['pairs']).name}": verified.manifest["inputs"]["pairs"]}
-    models = {f"model: {title}": inputs[f"model/{name}"].content for name, title in titles.items()}
-    return {f"photos: {inputs['photos'].root.name}": inputs["photos"].content} | pairs | models
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / CONFIG).read_text("utf-8")))
-
-
-def _model_name(folder: Path) -> str:
-    return str(_config(folder).get("name") or folder.name)
+    return (
+        {f"photos: {photos.root.name}": photos.content} | pairs | {f"model: {k}": m.content for k, m in models.items()}
+    )
 
 
 def _policy(facts: dict[str, Any]) -> str:
@@ -189,13 +201,12 @@ def _policy(facts: dict[str, Any]) -> str:
     return f"{text} ({facts['pairs_left_out']} pairs)"
 
 
-def _worst(result: Result, table: dict[str, list[Any]], crops: Artefact) -> dict[str, list[PairCrop]]:
+def _worst(model: _Model, crops: Artefact) -> dict[str, list[PairCrop]]:
     from sfplus.reports.html import worst_crops
 
     crop_of = _crop_names(crops)
-    return worst_crops(
-        result, table["left"], table["right"], lambda name: (crops.folder / CROPS / crop_of[name]).read_bytes()
-    )
+    left, right = (model.table[side] for side in _SIDES)
+    return worst_crops(model.result, left, right, lambda name: (crops.folder / CROPS / crop_of[name]).read_bytes())
 
 
 def _crop_names(crops: Artefact) -> dict[str, str]:
@@ -240,12 +251,9 @@ def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _histories(inputs: Any, titles: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
-    return {
-        title: read_lines(inputs[f"model/{name}"].folder / HISTORY)
-        for name, title in titles.items()
-        if (inputs[f"model/{name}"].folder / HISTORY).is_file()
-    }
+def _histories(models: Mapping[str, _Model]) -> dict[str, list[dict[str, Any]]]:
+    files = {title: model.folder / HISTORY for title, model in models.items()}
+    return {title: read_lines(file) for title, file in files.items() if file.is_file()}
 
 
 def _stages(inputs: Any) -> list[dict[str, Any]]:

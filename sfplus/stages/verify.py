@@ -36,6 +36,7 @@ def _build(job: Job) -> dict[str, Any]:
     from safetensors.numpy import load_file
 
     from sfplus.datasets.pairs import read_pairs
+    from sfplus.reports.facts import by_protocol
     from sfplus.verification.protocols import PROTOCOLS
 
     settings: VerifySettings = job.settings
@@ -54,6 +55,7 @@ def _build(job: Job) -> dict[str, Any]:
     result = PROTOCOLS[settings.protocol](
         features[left[there]], features[right[there]], pairs.same[there], pairs.fold[there], mirrored=True
     )
+    every = by_protocol(features[left[there]], features[right[there]], pairs.same[there], pairs.fold[there], True)
     tested = there & (pairs.fold >= 0)
     write_table(job.folder / SCORES, {
         "left": [index["photo"][i] for i in left[tested]], "right": [index["photo"][i] for i in right[tested]],
@@ -61,6 +63,7 @@ def _build(job: Job) -> dict[str, Any]:
     })  # fmt: skip
     by_pair = ("scores", "same", "fold")  # they are in the table
     facts = {key: value for key, value in result.to_dict().items() if key not in by_pair} | {
+        "protocols": every,
         "undetected": {
             "policy": settings.undetected, "centre_crops": how["centre-crop"],
             "photos_left_out": missing, "pairs_left_out": int((~there).sum()),
@@ -85,4 +88,4 @@ def _apply_policy(policy: str, missing: list[str], pairs: Path) -> None:
     raise PairsError(reason, where=pairs, remedy=remedy)
 
 
-STAGE = Stage("verify", 2, _build)
+STAGE = Stage("verify", 3, _build)

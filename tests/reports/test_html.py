@@ -13,7 +13,7 @@ from samples import JPEG, PNG, full, pairs, result
 
 from sfplus.errors import PairsError, UsageError
 from sfplus.reports.html import Report, render, worst_crops
-from sfplus.verification.protocols import Result
+from sfplus.verification.result import Result
 
 EVIL = "<script>alert('x')</script>\" onerror=\"y/\u202e\n&\udc80{{ 7 * 7 }}"
 VOID = {"meta", "img", "br", "wbr", "circle", "ellipse", "path", "use"}

@@ -20,7 +20,7 @@ from sfplus.reports.plots import (
     roc_plot,
     standing_plot,
 )
-from sfplus.verification.protocols import Result
+from sfplus.verification.result import Result
 
 HOSTILE = "_a $x^{2 <script>alert(1)</script> --> \n\x00 é &"
 ROWS = [{"step": 10 * i, "loss": 9 - i / 10, "accuracy": i / 50} for i in range(50)]
