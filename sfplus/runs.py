@@ -53,10 +53,8 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
         notice="" if len(pairs) == len(results) and len({(p.left, p.right) for p in pairs.values()}) == 1 else _UNLIKE,
         published=_published(told.values()),
         worst=worst_crops(results[last], pairs[last].left, pairs[last].right) if last in pairs else {},
-        histories={
-            label: told[file]["histories"][name] for (file, name), label in labels.items()
-            if name in told[file].get("histories", {})
-        },
+        protocols=_of_models("protocols", told, labels),
+        histories=_of_models("histories", told, labels),
         hashes={
             f"{file.parent.name}, {name}": digest
             for file, data in told.items() for name, digest in data.get("hashes", {}).items()
@@ -67,6 +65,12 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
     )  # fmt: skip
     render(report, out)
     print(f"report: {out / HTML}")
+
+
+def _of_models(key: str, told: dict[Path, dict[str, Any]], labels: dict[tuple[Path, str], str]) -> dict[str, Any]:
+    """What the reports say under a key of their models, by label."""
+    known = {(file, name): told[file].get(key, {}) for file, name in labels}
+    return {label: known[where][where[1]] for where, label in labels.items() if where[1] in known[where]}
 
 
 def _find(run: str, workspace: Path) -> Path:
@@ -81,12 +85,16 @@ def _find(run: str, workspace: Path) -> Path:
 def _read(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_bytes())
-        if data["results"]:
+        kinds = {"results": dict, "histories": dict, "protocols": dict, "hashes": dict, "published": list}
+        if not all(isinstance(data.get(key, kind()), kind) for key, kind in kinds.items()):
+            reason = "is not a report"
+        elif data["results"]:
             return dict(data)
-        reason = "holds no result"
+        else:
+            reason = "holds no result"
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, AttributeError, RecursionError):
         reason = "is not a report"
     raise ArtefactError(reason, where=file, remedy="give the report.json of sfplus verify or sfplus run")
 

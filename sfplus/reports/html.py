@@ -157,7 +157,9 @@ def _json(report: Report, numbers: Mapping[str, Any]) -> bytes:
     for name, result in data["results"].items():
         result |= facts.plain(numbers["rates"][name])
         if name in pairs:
-            result |= facts.plain({"interval": numbers["intervals"].get(name), "hardest_people": numbers["people"][name]})
+            result |= facts.plain(
+                {"interval": numbers["intervals"].get(name), "hardest_people": numbers["people"][name]}
+            )
             result |= {key: pairs[name][key] for key in ("left", "right")}
     data["comparisons"] = [
         facts.plain(row) | {"real": row.real, "verdict": row.verdict} for row in numbers["comparisons"]

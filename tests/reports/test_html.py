@@ -190,7 +190,7 @@ def test_what_is_empty_is_left_out(tmp_path: Path) -> None:
 
 def test_one_model_against_another_is_counted_pair_by_pair(text: str) -> None:
     first, last = result(0).correct, result(1).correct
-    won, lost = re.findall(r"<b>(\d+)</b> (?:pairs rightly|wrong)", text)
+    won, lost = re.findall(r">(\d+) : (\d+)</td>", text)[0]
     assert (int(won), int(lost)) == (int((last & ~first).sum()), int((first & ~last).sum()))
 
 
