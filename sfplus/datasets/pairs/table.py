@@ -6,6 +6,7 @@ import posixpath
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +72,17 @@ class Pairs:
     def photos(self) -> list[str]:
         """The distinct photo names, sorted."""
         return sorted({*self.left, *self.right})
+
+    @property
+    def tested(self) -> Pairs:
+        """The pairs that are tested: all of them, unless some only help to choose thresholds."""
+        keep = self.fold >= 0
+        return self if keep.all() else self[keep]
+
+    def __getitem__(self, keep: NDArray[np.bool_]) -> Pairs:
+        """The pairs for which `keep` (P,) is true."""
+        left, right = (tuple(compress(side, keep.tolist())) for side in (self.left, self.right))
+        return Pairs(left, right, self.same[keep], self.fold[keep])
 
     @cached_property
     def people(self) -> People:
