@@ -32,6 +32,10 @@ def verify(
     protocol: Annotated[
         str, typer.Option("--protocol", help="What accuracy means: sphereface, insightface, opensphere or exact.")
     ] = "sphereface",
+    mirrored: Annotated[
+        bool,
+        typer.Option("--mirrored", help="Features are of photo and mirror image side by side, as of sfplus embed."),
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Where report.html, .json and .md go.")] = None,
     undetected: Annotated[
         str, typer.Option(help="Photos without a found face: centre-crop, skip or fail.")
@@ -43,10 +47,10 @@ def verify(
 
     Example: sfplus verify data/lfw --model pretrained/sphereface10-small --against my/model
 
-    Example: sfplus verify --features F.safetensors --pairs pairs.txt --against G.npz --out report
+    Example: sfplus verify --features F.npz --pairs pairs.txt --against G.npz --out report
 
-    F.npz holds arrays names (of photos as in the pairs, extension optional) and features (N, d). Of a photo
-    without features, undetected=skip leaves the pairs out.
+    F.npz holds arrays names (of photos as in the pairs, extension optional) and features (N, d). Pairs with a photo
+    that has no features are an error, or left out with --undetected skip.
     """
     from sfplus.runner import this_command, verify_photos
 
@@ -54,7 +58,7 @@ def verify(
     if features:
         from sfplus.own_features import verify_features
 
-        verify_features(features, pairs or photos, against, protocol, undetected, out, this_command())
+        verify_features(features, pairs or photos, against, protocol, mirrored, undetected, out, this_command())
     elif photos:
         verify_photos(photos, pairs, model, against, protocol, undetected, device, workspace, out, this_command())
     else:

@@ -96,7 +96,7 @@ def test_kinds_of_files(kind: str, task: Path, embedded: dict[str, Path], tmp_pa
         path = task / "one-out/features.safetensors"
     elif kind == "parquet":
         path = tmp_path / "one.parquet"
-        pq.write_table(pa.table({"name": names, "feature": list(features)}), path)
+        pq.write_table(pa.table({"names": names, "features": list(features)}), path)
     else:
         path = embedded["one"]
     answer = sfplus("verify", "--features", path, "--pairs", task / "pairs.txt", "--out", tmp_path / "out")
@@ -108,13 +108,16 @@ def test_protocols_by_name(
     protocol: str, task: Path, drawn: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable
 ) -> None:
     words = ("--protocol", protocol, "--out", tmp_path / "out")
-    answer = sfplus("verify", "--features", embedded["one"], "--pairs", task / "pairs.txt", *words)
+    answer = sfplus("verify", "--features", embedded["one"], "--pairs", task / "pairs.txt", "--mirrored", *words)
     assert answer.code == 0 and f"({protocol} protocol, 12 pairs)" in answer.out, answer.err
-    own = told(tmp_path / "out")
-    assert own["results"]["one"]["protocol"] == protocol and "sphereface" in own["protocols"]["one"]
+    own = told(tmp_path / "out")["results"]["one"]
     answer = verify(sfplus, task, drawn, task / "pairs.txt", "--model", task / "models/one", *words)
     assert answer.code == 0 and f"({protocol} protocol, 12 pairs)" in answer.out, answer.err
-    assert told(tmp_path / "out")["results"]["one"]["protocol"] == protocol
+    photos = told(tmp_path / "out")
+    assert photos["results"]["one"]["protocol"] == own["protocol"] == protocol
+    np.testing.assert_allclose(own["scores"], photos["results"]["one"]["scores"], atol=1e-6)
+    assert photos["results"]["one"]["mean"] == photos["protocols"]["one"][protocol]["mean"]
+    assert list(photos["protocols"]["one"]) == ["sphereface", "insightface", "opensphere", "exact"]
 
 
 def test_photos_without_features(task: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable) -> None:
@@ -147,7 +150,13 @@ def test_photos_without_features(task: Path, embedded: dict[str, Path], tmp_path
     ],
 )
 def test_misuse_is_one_line_and_writes_nothing(
-    words: list[str], code: int, says: str, task: Path, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    code: int,
+    says: str,
+    task: Path,
+    tmp_path: Path,
+    sfplus: Callable,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "here/photos").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
