@@ -169,8 +169,9 @@ def launch(page: Any, host: str, port: int) -> None:
     """
     try:
         page.launch(
-            server_name=host, server_port=port, max_file_size=MAX_BYTES, prevent_thread_lock=True, quiet=True, share=False,
-            enable_monitoring=False, run_history=False, footer_links=[], pwa=False, mcp_server=False, ssr_mode=False,
+            server_name=host, server_port=port, max_file_size=MAX_BYTES, share=False, enable_monitoring=False,
+            run_history=False, footer_links=[], pwa=False, mcp_server=False, ssr_mode=False, quiet=True,
+            prevent_thread_lock=True,
         )  # fmt: skip
     except OSError as error:
         raise UsageError(f"cannot listen on {host}:{port}", where="--port", remedy="choose another port") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+
 import numpy as np
 
 from sfplus.datasets.pairs import Pairs, pair_files, read_pairs, without_suffix

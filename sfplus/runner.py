@@ -85,7 +85,7 @@ def _with_other(steps: Sequence[chain.Step], model: str) -> list[chain.Step]:
         replace(embed, name="embed/against", inputs={**embed.inputs, "model": other}),
         replace(verify, name="verify/against", inputs={**verify.inputs, "features": chain.From("embed/against")}),
     ]
-    shown = {"verify/against": chain.From("verify/against"), "model/against": other}
+    shown: dict[str, chain.Input] = {"verify/against": chain.From("verify/against"), "model/against": other}
     return [*first, *added, embed, verify, replace(report, inputs={**shown, **report.inputs})]
 
 

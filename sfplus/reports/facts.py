@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
 from sfplus.verification.bootstrap import Interval
-from sfplus.verification.curves import FARS, accuracy_interval, auc, eer, tar_at_far
+from sfplus.verification.curves import FARS, accuracy_interval, auc, eer, rate_intervals, tar_at_far
 from sfplus.verification.protocols import PROTOCOLS
 from sfplus.verification.result import Result
 from sfplus.verification.significance import Comparison, compare
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from sfplus.hypersphere import Spread
 
 _PEOPLE = 12  # hardest people listed
+_DRAWN = 20_000_000  # pairs drawn at most for an interval
 
 
 def numbers(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> dict[str, Any]:
     """Everything below, by name of the model; comparisons as rows."""
     return {
         "rates": {name: rates(result) for name, result in results.items()},
-        "intervals": {name: found for name, known in pairs.items() if (found := interval(results[name], known))},
+        "intervals": {name: found for name, known in pairs.items() if (found := intervals(results[name], known))},
         "people": {name: hardest_people(results[name], known) for name, known in pairs.items()},
         "comparisons": comparisons(results, pairs),
         "folds": max((len(result.accuracy) for result in results.values()), default=0),
@@ -51,11 +52,18 @@ def worst_pairs(result: Result, n: int) -> tuple[NDArray[np.int64], NDArray[np.i
     return wrong[~result.same[wrong]][:n], wrong[result.same[wrong]][:n]
 
 
-def interval(result: Result, pairs: Pairs) -> Interval | None:
-    """95 % interval of the accuracy over people; None where they are too few."""
+def intervals(result: Result, pairs: Pairs) -> dict[str, Interval | None]:
+    """95 % intervals over people of `accuracy`, `auc`, `eer` and the TAR at each of FARS; none of too few people."""
+    draws = _draws(pairs)
     with contextlib.suppress(PairsError):
-        return accuracy_interval(result, pairs)
-    return None
+        accuracy = {"accuracy": accuracy_interval(result, pairs, replicates=draws)}
+        return accuracy | rate_intervals(result, pairs, replicates=draws)
+    return {}
+
+
+def _draws(pairs: Pairs) -> int:
+    """How often people are drawn: less often where there are so many pairs that it would take minutes."""
+    return max(100, min(1000, _DRAWN // len(pairs)))
 
 
 def comparisons(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> list[Comparison]:
@@ -67,7 +75,15 @@ def comparisons(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> li
     for first, second in combinations(pairs, 2):
         if results[first].protocol == results[second].protocol and _alike(pairs[first], pairs[second]):
             with contextlib.suppress(PairsError):
-                found.append(compare(results[first], results[second], pairs[second], (first, second)))
+                found.append(
+                    compare(
+                        results[first],
+                        results[second],
+                        pairs[second],
+                        (first, second),
+                        replicates=_draws(pairs[second]),
+                    )
+                )
     least, adjusted = 0.0, {}
     for rank, row in enumerate(sorted(found, key=lambda row: row.p)):
         least = adjusted[row.first, row.second] = max(least, min(1.0, row.p * (len(found) - rank)))

@@ -158,7 +158,7 @@ def _json(report: Report, numbers: Mapping[str, Any]) -> bytes:
         result |= facts.plain(numbers["rates"][name])
         if name in pairs:
             result |= facts.plain(
-                {"interval": numbers["intervals"].get(name), "hardest_people": numbers["people"][name]}
+                {"intervals": numbers["intervals"].get(name, {}), "hardest_people": numbers["people"][name]}
             )
             result |= {key: pairs[name][key] for key in ("left", "right")}
     data["comparisons"] = [

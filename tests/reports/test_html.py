@@ -152,11 +152,10 @@ def test_data_hold_the_same_facts(folder: Path) -> None:
     assert data["histories"]["SphereFace+"][-1] == {"step": 6, "loss": None}
     assert data["gallery"] == [["Detected: Ann/Ann_0001"]]
     assert tuple(data["results"]["SphereFace"]["left"]) == pairs().left and "pairs" not in data
-    assert (
-        data["results"]["SphereFace"]["interval"]["low"]
-        < result(0).mean
-        < data["results"]["SphereFace"]["interval"]["high"]
-    )
+    intervals = data["results"]["SphereFace"]["intervals"]
+    assert intervals["accuracy"]["low"] < result(0).mean < intervals["accuracy"]["high"]
+    assert intervals["auc"]["low"] < data["results"]["SphereFace"]["auc"] < intervals["auc"]["high"]
+    assert intervals["0.0001"] is None
     assert data["protocols"]["SphereFace"]["sphereface"]["mean"] == result(0).mean
     assert data["spreads"]["SphereFace"]["count"] == 50 and "nearest" not in data["spreads"]["SphereFace"]
     assert len(data["comparisons"]) == 1
