@@ -91,9 +91,9 @@ def _read_net(reader: Reader) -> CaffeModel:
 
 
 def _keep(rest: bytearray, more: bytes | memoryview) -> None:
-    rest += more
-    if len(rest) > _MAX_REST:
+    if len(rest) + len(more) > _MAX_REST:
         raise Malformed(f"more than {_MAX_REST >> 20} MiB that are no weights")
+    rest += more
 
 
 def _read_layer(reader: Reader, start: int, end: int, blob_number: int) -> tuple[bytes, list[Blob]]:

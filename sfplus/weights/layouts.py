@@ -38,14 +38,17 @@ def recognise(tensors: Mapping[str, Tensor]) -> Layout:
     """Bring PyTorch weights under our names.
 
     clcarwin's sphere20a has our names and a classifier `fc6.weight` of (features, classes). OpenSphere's SFNet reads
-    RGB over 127.5 and has ReLUs: channels and scale go into `conv1_1.weight`, and a ReLU is a PReLU of slope 0, so the
-    features are the same, of what all networks here read. Its networks without batch normalisation were trained with
-    the original block (`sfnet20_deprecated` in the configs), those with it with the modern one.
+    RGB over 127.5 and has ReLUs: channels and scale go into `conv1_1.weight`, and a ReLU is a PReLU of slope 0 (which
+    training would move), so that the features are the same, of what all networks here read. Its networks without batch
+    normalisation were trained with the original block (`sfnet20_deprecated` in the configs), those with it with the
+    modern one.
     """
     plain = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     if "layer1.0.conv1.weight" not in plain:
         head = plain.pop("fc6.weight", None)
-        return Layout(plain, head) if head is None else Layout(plain, head.T.contiguous(), "clcarwin")
+        if head is None:
+            return Layout(plain)
+        return Layout(plain, head.T.contiguous() if head.dim() == 2 else head, "clcarwin")
     ours: dict[str, Tensor] = {}
     for name, tensor in plain.items():
         if found := _SFNET.fullmatch(name):

@@ -96,7 +96,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise WeightsError("holds no state dict", where=path, remedy="save the network's state_dict()")
     for name, tensor in found.items():
-        if tensor.layout != torch.strided or tensor.numel() > tensor.untyped_storage().nbytes() // tensor.itemsize:
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
             raise WeightsError(f"tensor {name} is not stored whole", where=path, remedy="get the file again")
     return {str(name): tensor.detach() for name, tensor in found.items()}
 
@@ -135,7 +136,11 @@ def _assemble(config: dict[str, Any], layout: Layout, path: Path) -> Source:
             tensors[name] = torch.zeros(expected.shape, dtype=expected.dtype)
     fit(network, tensors, config["network"], path)
     head = layout.head
-    if head is not None and (head.dim() != 2 or head.shape[1] != config["feature_size"] or not is_finite(head)):
-        reason = f"the classifier is {tuple(head.shape)}, features have {config['feature_size']}"
+    if head is None:
+        return Source(network, config, None)
+    if head.dim() != 2 or head.shape[1] != config["feature_size"] or not head.is_floating_point():
+        reason = f"the classifier is {tuple(head.shape)} {head.dtype}, features have {config['feature_size']}"
         raise WeightsError(reason, where=path, remedy="get the file again")
-    return Source(network, config, head)
+    if not is_finite(head.float()):
+        raise WeightsError("the classifier does not hold finite numbers", where=path, remedy="get the file again")
+    return Source(network, config, head.float())

@@ -265,6 +265,18 @@ def test_hostile_blobs_take_linear_time(blob: bytes, tmp_path: Path) -> None:
     assert time.perf_counter() - clock < 10
 
 
+def test_a_large_field_that_is_no_weights_is_not_copied(tmp_path: Path) -> None:
+    data = field(3, bytes(20_000_000))
+    (tmp_path / "x.caffemodel").write_bytes(data + layer())
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match="4 MiB that are no weights"):
+            read_caffemodel(tmp_path / "x.caffemodel")
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_memory_stays_below_twice_the_file(packed: bool, tmp_path: Path) -> None:
     values = np.arange(1_000_000, dtype=np.float32)
