@@ -1,10 +1,11 @@
 """Coverage-guided fuzzing of the Caffe readers: python fuzz_caffe.py FOLDER [libFuzzer options].
 
-Stops at anything but a WeightsError, at arrays that hold more than the file, at 5 seconds or 1 GiB for one input.
+Stops at anything but a WeightsError, at arrays that hold more than the file, at 5 seconds or 256 MiB for one input.
 """
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -34,5 +35,7 @@ def one(data: bytes) -> None:
         assert "\n" not in str(error)
 
 
-atheris.Setup([*sys.argv, "-timeout=5", "-rss_limit_mb=1024", "-max_len=4096"], one)
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (256 << 20),) * 2)  # libFuzzer's own limit counts its parent's peak
+atheris.Setup([*sys.argv, "-timeout=5", "-rss_limit_mb=0", "-max_len=4096"], one)
 atheris.Fuzz()

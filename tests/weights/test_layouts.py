@@ -152,10 +152,7 @@ def test_pickles_that_run_code_are_refused(bomb: str, tmp_path: Path, monkeypatc
         (network().state_dict() | {"fc6.weight": torch.ones((), dtype=torch.complex64)}, "the classifier is"),
         ({"layer1.0.conv1.weight": torch.ones(())}, "conv1_1.weight is"),
         ({"layer1.0.conv1.weight": torch.ones(64, 3, 3, 3)}, "conv2_1.weight is missing"),
-        (
-            network().state_dict() | {"fc6.weight": torch.ones(25, 9)},
-            r"the classifier is \(9, 25\) torch.float32, features have 24",
-        ),
+        (network().state_dict() | {"fc6.weight": torch.ones(25, 9)}, r"the classifier is \(9, 25\) torch.float32"),
         (network().state_dict() | {"fc6.weight": torch.full((24, 9), torch.inf)}, "the classifier"),
         (network().state_dict() | {"conv1_4.weight": torch.ones(8, 8, 3, 3)}, "conv1_4.weight does not belong"),
         (sfnet().state_dict() | {"layer2.1.conv3.weight": torch.ones(1)}, "layer2.1.conv3.weight does not belong"),
