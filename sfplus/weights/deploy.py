@@ -64,7 +64,7 @@ def to_caffe(network: SphereFaceNet, name: str, head: Tensor | None = None) -> t
         head: the classifier (classes, features): layer `fc6` of the weights, from which Caffe goes on training.
 
     Returns:
-        The description for deployment, input `data`, output `fc5` (`bn5` with batch normalisation); and the weights.
+        The description for deployment, input `data`, output `fc5`; and the weights.
     """
     build = _Builder(network, name)
     for stage, count in enumerate(network.units, start=1):
