@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -33,7 +33,10 @@ Overrides = Annotated[
 In = Annotated[Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth; nothing in it is changed.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where the results go; made where missing.")]
 RunName = Annotated[str, typer.Option("--name", help="Where in runs/ the report goes, if not under the recipe's name.")]
-ModelName = Annotated[str, typer.Option("--model", help="A folder with a model, or the name of a shipped one.")]
+ModelName = Annotated[
+    str, typer.Option("--model", help="A folder with a model, a name of `sfplus models list`, or hf:owner/name.")
+]
+Dtype = Literal["float32", "bfloat16"]
 
 
 @app.callback(invoke_without_command=True)
@@ -123,14 +126,23 @@ def align(
 
 
 @app.command()
-def embed(in_: In, out: Out, model: ModelName = "", device: Device = "auto") -> None:
+def embed(
+    in_: In,
+    out: Out,
+    model: ModelName = "",
+    crops: Annotated[bool, typer.Option("--crops", help="IN holds crops that are aligned already.")] = False,
+    dtype: Annotated[Dtype, typer.Option(help="Of the arithmetic; float32 is the reference.")] = "float32",
+    device: Device = "auto",
+) -> None:
     """Turn a folder of photos into features: OUT gets features.safetensors and index.parquet.
+
+    Exit code 1 when a photo could not be read, or with --crops has not the size of a crop; failures.jsonl names it.
 
     Example: sfplus embed holiday features
     """
     from sfplus.folders import embed_folder
 
-    raise typer.Exit(embed_folder(in_, out, model, device))
+    raise typer.Exit(embed_folder(in_, out, model, device, crops, dtype))
 
 
 @app.command()
