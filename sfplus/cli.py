@@ -227,6 +227,24 @@ def export(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder, .caffemodel, .onnx, .safetensors, .pth")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, .caffemodel (and .prototxt) or .onnx")],
+    network: Annotated[str, typer.Option(help="Such as sphereface20; else layer names and shapes decide.")] = "",
+    block: Annotated[str, typer.Option(help="original or modern residual units; else the file decides.")] = "",
+) -> None:
+    """Convert a model between Caffe, sfplus and ONNX; clcarwin's and OpenSphere's PyTorch files are read too.
+
+    Nothing is overwritten. A .pt or .pth file is read as data only, never as code.
+
+    Example: sfplus convert sphereface_model.caffemodel sphereface20
+    """
+    from sfplus.weights.convert import convert as convert_model
+
+    print("\n".join(convert_model(source, target, network, block)))
+
+
+@app.command()
 def lfw(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the photos and pairs.txt go.")] = Path(
         "data/lfw"
