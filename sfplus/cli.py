@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sfplus import __version__
+from sfplus.cli_groups import Name, Overrides, models_app, recipes_app
 
 if TYPE_CHECKING:
     from sfplus.stages.cache import Artefact
@@ -18,18 +19,12 @@ app = typer.Typer(
 
 First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, about a minute)""",
 )  # fmt: skip
-recipes_app = typer.Typer(no_args_is_help=True, help="List, show and check recipes.")
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(models_app, name="models")
 
 DATA = Path("data")
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; a missing one is an error.")]
 Workspace = Annotated[Path, typer.Option("--workspace", help="Where artefacts (cache/) and reports (runs/) go.")]
-Name = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see: sfplus recipes list) or a YAML file.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example finetune.energy.power=0")
-]
 In = Annotated[Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth; nothing in it is changed.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where the results go; made where missing.")]
 RunName = Annotated[str, typer.Option("--name", help="Where in runs/ the report goes, if not under the recipe's name.")]
@@ -268,34 +263,6 @@ def doctor(workspace: Workspace = DATA) -> None:
     from sfplus.doctor import examine
 
     raise typer.Exit(examine(workspace))
-
-
-@recipes_app.command("list")
-def recipes_list() -> None:
-    """List the shipped recipes."""
-    from sfplus.recipe import find_recipe, header, recipe_names
-
-    for name in recipe_names():
-        print(f"{name:<22} {header(find_recipe(name))}")
-
-
-@recipes_app.command("show")
-def recipes_show(recipe: Name) -> None:
-    """Print a recipe, to read or to start one's own from."""
-    from sfplus.recipe import find_recipe
-
-    print(find_recipe(recipe).read_text("utf-8"), end="")
-
-
-@recipes_app.command("check")
-def recipes_check(recipe: Name, overrides: Overrides = None) -> None:
-    """Check that a recipe is right; nothing is run."""
-    from sfplus import chain
-    from sfplus.recipe import find_recipe, load_recipe
-
-    path = find_recipe(recipe)
-    steps = chain.plan(load_recipe(path, overrides or []))
-    print(f"{path}: right; {' -> '.join(step.name for step in steps)}")
 
 
 def _run(
