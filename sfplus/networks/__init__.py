@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 
 from sfplus.errors import UsageError
@@ -59,7 +61,8 @@ def create(
         network = backbone(name, feature_size, *INPUTS[input])
         network.options = {"input": input} if input != "112x96" else {}
     elif name in UNITS:
-        network = SphereFaceNet(UNITS[name], feature_size, width, input, block, batch_norm)
+        with nullcontext() if weights is None else torch.device("meta"):
+            network = SphereFaceNet(UNITS[name], feature_size, width, input, block, batch_norm)
     else:
         near = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.4)
         remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(NETWORKS)}"

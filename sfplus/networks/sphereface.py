@@ -97,13 +97,15 @@ class SphereFaceNet(nn.Module):
 
 
 def _initialise(layer: nn.Conv2d | nn.Linear, *, residual: bool) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias).requires_grad_(not residual)
+    if layer.weight.is_meta:  # nothing to draw; asking torch for it would import its compiler, most of a second
+        return
     if residual:
         nn.init.normal_(layer.weight, std=0.01)
     else:
         bound = math.sqrt(3 / math.prod(layer.weight.shape[1:]))
         nn.init.uniform_(layer.weight, -bound, bound)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias).requires_grad_(not residual)
 
 
 def to_input(crops: Tensor) -> Tensor:

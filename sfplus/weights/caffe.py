@@ -61,7 +61,7 @@ def read_caffemodel(path: Path) -> CaffeModel:
         return _read_net(Reader(path.read_bytes()))
     except OSError as error:
         raise WeightsError(f"cannot be read: {error.strerror}", where=path, remedy="check the path") from error
-    except (Malformed, DecodeError) as error:
+    except (Malformed, DecodeError, UnicodeError) as error:
         reason = f"is not a readable Caffe model ({error})"
         raise WeightsError(reason, where=path, remedy="get the file again; .prototxt is another kind of file") from None
 
@@ -72,10 +72,10 @@ def _read_net(reader: Reader) -> CaffeModel:
         if number in _LAYERS and kind == BYTES:
             key, blob_number = _LAYERS[number]
             raw, found = _read_layer(reader, first, last, blob_number)
-            layer = tagged(number, BYTES, len(raw)) + raw
-            _keep(rest, layer)
+            message = tagged(number, BYTES, len(raw)) + raw
+            _keep(rest, message)
             if found:
-                name = getattr(NetParameter.FromString(layer), key)[0].name
+                name = getattr(NetParameter.FromString(message), key)[0].name
                 if name in blobs:
                     raise Malformed(f"two layers named '{name}'")
                 blobs[name] = found
@@ -84,13 +84,16 @@ def _read_net(reader: Reader) -> CaffeModel:
     net = NetParameter.FromString(bytes(rest))
     if not net.layer and not net.layers:
         raise Malformed("no layer in it")
+    for layer in (*net.layers, *net.layer):  # protobuf gives text that is not UTF-8 as bytes, or raises
+        if not all(isinstance(text, str) for text in (layer.name, *layer.bottom, *layer.top)):
+            raise Malformed("a name that is no text")
     return CaffeModel(net, blobs)
 
 
 def _keep(rest: bytearray, more: bytes | memoryview) -> None:
-    rest += more
-    if len(rest) > _MAX_REST:
+    if len(rest) + len(more) > _MAX_REST:
         raise Malformed(f"more than {_MAX_REST >> 20} MiB that are no weights")
+    rest += more
 
 
 def _read_layer(reader: Reader, start: int, end: int, blob_number: int) -> tuple[bytes, list[Blob]]:
@@ -125,7 +128,8 @@ def _read_blob(reader: Reader, start: int, end: int) -> Blob:
     data = _join(doubles or singles)
     if legacy:
         shape = [legacy.get(number, 0) for number in (1, 2, 3, 4)]
-    if len(shape) > _MAX_DIMENSIONS or any(size < 0 for size in shape):
+    bounded = math.prod(max(size, 1) for size in shape[:_MAX_DIMENSIONS]) <= _MAX_BYTES  # numpy needs it of empty ones
+    if len(shape) > _MAX_DIMENSIONS or any(size < 0 for size in shape) or not bounded:
         raise Malformed(f"a blob of shape {shape[: _MAX_DIMENSIONS + 1]} at byte {start}")
     if math.prod(shape) != len(data):
         raise Malformed(f"a blob of shape {tuple(shape)} with {len(data):,} numbers at byte {start}")

@@ -32,9 +32,10 @@ def from_caffe(model: CaffeModel) -> Layout:
         if layers[name].type in _OUTSIDE:
             continue
         if layers[name].type == "BatchNorm" and len(blobs) == 3 and blobs[2].size == 1:
-            factor = float(blobs[2].reshape(-1)[0]) or 1.0
-            tensors[f"{name}.running_mean"] = _tensor(blobs[0], 1) / factor
-            tensors[f"{name}.running_var"] = _tensor(blobs[1], 1) / factor
+            factor = float(blobs[2].reshape(-1)[0])
+            scale = 1 / factor if factor else 0  # as in Caffe
+            tensors[f"{name}.running_mean"] = _tensor(blobs[0], 1) * scale
+            tensors[f"{name}.running_var"] = _tensor(blobs[1], 1) * scale
             continue
         ours = f"bn{name.removeprefix('scale')}" if name.startswith("scale") else name
         for kind, blob in zip(("weight", "bias", *(f"blob{i}" for i in range(2, len(blobs)))), blobs, strict=False):

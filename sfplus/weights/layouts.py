@@ -13,6 +13,7 @@ from torch import Tensor
 from sfplus.networks import INPUTS
 from sfplus.networks.sphereface import CHANNELS, UNITS
 
+CONVOLUTION = re.compile(r"conv\d_\d+\.weight")
 _SFNET = re.compile(r"layer(\d)\.(\d+)\.(conv|bn)([12])\.(\w+)")
 
 
@@ -37,14 +38,17 @@ def recognise(tensors: Mapping[str, Tensor]) -> Layout:
     """Bring PyTorch weights under our names.
 
     clcarwin's sphere20a has our names and a classifier `fc6.weight` of (features, classes). OpenSphere's SFNet reads
-    RGB over 127.5 and has ReLUs: channels and scale go into `conv1_1.weight`, and a ReLU is a PReLU of slope 0, so the
-    features are the same, of what all networks here read. Its networks without batch normalisation were trained with
-    the original block (`sfnet20_deprecated` in the configs), those with it with the modern one.
+    RGB over 127.5 and has ReLUs: channels and scale go into `conv1_1.weight`, and a ReLU is a PReLU of slope 0 (which
+    training would move), so that the features are the same, of what all networks here read. Its networks without batch
+    normalisation were trained with the original block (`sfnet20_deprecated` in the configs), those with it with the
+    modern one.
     """
     plain = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     if "layer1.0.conv1.weight" not in plain:
         head = plain.pop("fc6.weight", None)
-        return Layout(plain, head) if head is None else Layout(plain, head.T.contiguous(), "clcarwin")
+        if head is None:
+            return Layout(plain)
+        return Layout(plain, head.T.contiguous() if head.dim() == 2 else head, "clcarwin")
     ours: dict[str, Tensor] = {}
     for name, tensor in plain.items():
         if found := _SFNET.fullmatch(name):
@@ -73,7 +77,7 @@ def describe(layout: Layout, network: str = "", block: str = "") -> dict[str, An
         `network`, `feature_size`, `width` and the options that are not as usual; the weights may still not fit it.
     """
     shapes = {name: tuple(tensor.shape) or (0,) for name, tensor in layout.tensors.items()}
-    have = {name for name in shapes if re.fullmatch(r"conv\d_\d+\.weight", name)}
+    have = set(filter(CONVOLUTION.fullmatch, shapes))
     linear = shapes.get("fc5.weight", (512, 0))
     found = {
         "network": network or min(UNITS, key=lambda name: len(have ^ _convolutions(UNITS[name]))),
@@ -95,8 +99,9 @@ def _convolutions(units: tuple[int, ...]) -> set[str]:
 
 
 def _width(channels: list[int]) -> float:
-    """A multiplier that rounds to these channels, the simplest where several do."""
-    low = max((count - 0.5) / full for count, full in zip(channels, CHANNELS, strict=True))
-    high = min((count + 0.5) / full for count, full in zip(channels, CHANNELS, strict=True))
-    exact = [count / full for count, full in zip(channels, CHANNELS, strict=True)]
-    return next((width for width in exact if low <= width <= high), (low + high) / 2)
+    """A multiplier that rounds to these channels, the simplest where several do; a stage of 0 channels says nothing."""
+    stages = [(count, full) for count, full in zip(channels, CHANNELS, strict=True) if count]
+    low = max([(count - 0.5) / full for count, full in stages if count > 1], default=0)
+    high = min([(count + 0.5) / full for count, full in stages], default=2)
+    exact = [count / full for count, full in stages]
+    return next((width for width in exact if low < width < high), (low + high) / 2)

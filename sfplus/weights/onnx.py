@@ -53,6 +53,8 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
     except Exception as error:  # the exporter has no common exception
         raise WeightsError(f"{config['network']} cannot be exported to ONNX ({error})") from error
     model = program.model_proto  # type: ignore[union-attr]
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        part.ClearField("metadata_props")  # where each node was in the source files of this machine
     onnx.helper.set_model_props(model, {_KEY: json.dumps(dict(config))})
     data: bytes = model.SerializeToString()
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])

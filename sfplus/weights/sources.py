@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.errors import UsageError, WeightsError
-from sfplus.networks import NETWORKS
+from sfplus.networks import BLOCKS, NETWORKS
 from sfplus.weights import CONFIG, HEAD
-from sfplus.weights.checkpoint import FOREIGN, build, fit, load_model, load_tensors
-from sfplus.weights.layouts import Layout, describe, recognise
+from sfplus.weights.checkpoint import FOREIGN, build, fit, is_finite, load_model, load_tensors
+from sfplus.weights.layouts import CONVOLUTION, Layout, describe, recognise
 
 PICKLES = {".pt", ".pth"}
 _TEMPLATES = {"112x96": "sphereface-112x96", "112x112": "arcface-112x112"}
@@ -45,8 +46,11 @@ def read_source(path: Path, network: str = "", block: str = "") -> Source:
 
     Raises:
         WeightsError: the file cannot be read or is no such model; the message names the first tensor that differs.
-        UsageError: the kind of file is not known, or what is asked for contradicts the model's own config.
+        UsageError: the kind of file, the network or the block is unknown, or contradicts the model's own config.
     """
+    for key, value, known in (("network", network, NETWORKS), ("block", block, BLOCKS)):
+        if value not in ("", *known):
+            raise UsageError(f"'{value}' is unknown", where=key, remedy=f"use one of {', '.join(known)}")
     suffix = "" if path.is_dir() else path.suffix.lower()
     if suffix not in {"", ".safetensors", *PICKLES, *FOREIGN}:
         remedy = "give a folder, .safetensors, .caffemodel, .onnx, .pt or .pth"
@@ -79,7 +83,9 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         WeightsError: the file is damaged, would run code, or holds no state dict.
     """
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on old protocols
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise a dozen different classes
         reason = f"is no state dict that can be read without running code ({str(error).strip().partition(chr(10))[0]})"
         remedy = "save its state_dict() where you trust it"
@@ -90,7 +96,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise WeightsError("holds no state dict", where=path, remedy="save the network's state_dict()")
     for name, tensor in found.items():
-        if tensor.layout != torch.strided or tensor.numel() > tensor.untyped_storage().nbytes() // tensor.itemsize:
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
             raise WeightsError(f"tensor {name} is not stored whole", where=path, remedy="get the file again")
     return {str(name): tensor.detach() for name, tensor in found.items()}
 
@@ -111,9 +118,7 @@ def _check(source: Source, path: Path, network: str, block: str) -> Source:
 
 
 def _from_layout(layout: Layout, path: Path, network: str, block: str) -> Source:
-    if network not in ("", *NETWORKS):
-        raise UsageError(f"'{network}' is unknown", where="network", remedy=f"use one of {', '.join(NETWORKS)}")
-    if not any(name.startswith("conv") and name.endswith(".weight") for name in layout.tensors):
+    if not any(map(CONVOLUTION.fullmatch, layout.tensors)):
         reason = f"has no layers of a SphereFace network, but {', '.join(list(layout.tensors)[:3]) or 'nothing'}"
         raise WeightsError(reason, where=path, remedy="give a SphereFace or SphereFace+ model")
     config = describe(layout, network, block)
@@ -131,7 +136,11 @@ def _assemble(config: dict[str, Any], layout: Layout, path: Path) -> Source:
             tensors[name] = torch.zeros(expected.shape, dtype=expected.dtype)
     fit(network, tensors, config["network"], path)
     head = layout.head
-    if head is not None and (head.dim() != 2 or head.shape[1] != config["feature_size"] or not head.isfinite().all()):
-        reason = f"the classifier is {tuple(head.shape)}, features have {config['feature_size']}"
+    if head is None:
+        return Source(network, config, None)
+    if head.dim() != 2 or head.shape[1] != config["feature_size"] or not head.is_floating_point():
+        reason = f"the classifier is {tuple(head.shape)} {head.dtype}, features have {config['feature_size']}"
         raise WeightsError(reason, where=path, remedy="get the file again")
-    return Source(network, config, head)
+    if not is_finite(head.float()):
+        raise WeightsError("the classifier does not hold finite numbers", where=path, remedy="get the file again")
+    return Source(network, config, head.float())
