@@ -57,7 +57,7 @@ class Entry(BaseModel):
     def _holds(self) -> Entry:
         if self.lfw not in self.runs:
             raise ValueError("lfw is none of runs")
-        if self.url and not self.url.endswith(f"/{list(self.files)[-1]}"):
+        if self.url and self.url.rpartition("/")[2] not in list(self.files)[-1:]:
             raise ValueError("url does not end with the last of files")
         return self
 
@@ -116,10 +116,8 @@ def state(name: str) -> str:
 
 def sha256s(name: str) -> dict[str, str]:
     """SHA-256 of the files of an entry, as published, else as pinned on this machine, else `UNKNOWN`."""
-    pins = _pins().get(name, {})
-    return {
-        file: pins.get(file, known) if known == UNKNOWN else known for file, known in find_entry(name).files.items()
-    }
+    files, pins = find_entry(name).files, _pins().get(name, {})
+    return files | {file: pin for file, pin in pins.items() if files.get(file) == UNKNOWN}
 
 
 def describe(name: str) -> str:
