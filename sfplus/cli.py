@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sfplus import __version__
+from sfplus.cli_groups import Name, Overrides, models_app, recipes_app
 
 if TYPE_CHECKING:
     from sfplus.stages.cache import Artefact
@@ -18,22 +19,19 @@ app = typer.Typer(
 
 First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, about a minute)""",
 )  # fmt: skip
-recipes_app = typer.Typer(no_args_is_help=True, help="List, show and check recipes.")
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(models_app, name="models")
 
 DATA = Path("data")
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; a missing one is an error.")]
 Workspace = Annotated[Path, typer.Option("--workspace", help="Where artefacts (cache/) and reports (runs/) go.")]
-Name = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see: sfplus recipes list) or a YAML file.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example finetune.energy.power=0")
-]
 In = Annotated[Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth; nothing in it is changed.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where the results go; made where missing.")]
 RunName = Annotated[str, typer.Option("--name", help="Where in runs/ the report goes, if not under the recipe's name.")]
-ModelName = Annotated[str, typer.Option("--model", help="A folder with a model, or the name of a shipped one.")]
+ModelName = Annotated[
+    str, typer.Option("--model", help="A folder with a model, a name of `sfplus models list`, or hf:owner/name.")
+]
+Dtype = Literal["float32", "bfloat16"]
 
 
 @app.callback(invoke_without_command=True)
@@ -123,14 +121,23 @@ def align(
 
 
 @app.command()
-def embed(in_: In, out: Out, model: ModelName = "", device: Device = "auto") -> None:
+def embed(
+    in_: In,
+    out: Out,
+    model: ModelName = "",
+    crops: Annotated[bool, typer.Option("--crops", help="IN holds crops that are aligned already.")] = False,
+    dtype: Annotated[Dtype, typer.Option(help="Of the arithmetic; float32 is the reference.")] = "float32",
+    device: Device = "auto",
+) -> None:
     """Turn a folder of photos into features: OUT gets features.safetensors and index.parquet.
+
+    Exit code 1 when a photo could not be read, or with --crops has not the size of a crop; failures.jsonl names it.
 
     Example: sfplus embed holiday features
     """
     from sfplus.folders import embed_folder
 
-    raise typer.Exit(embed_folder(in_, out, model, device))
+    raise typer.Exit(embed_folder(in_, out, model, device, crops, dtype))
 
 
 @app.command()
@@ -272,34 +279,6 @@ def doctor(workspace: Workspace = DATA) -> None:
     from sfplus.doctor import examine
 
     raise typer.Exit(examine(workspace))
-
-
-@recipes_app.command("list")
-def recipes_list() -> None:
-    """List the shipped recipes."""
-    from sfplus.recipe import find_recipe, header, recipe_names
-
-    for name in recipe_names():
-        print(f"{name:<22} {header(find_recipe(name))}")
-
-
-@recipes_app.command("show")
-def recipes_show(recipe: Name) -> None:
-    """Print a recipe, to read or to start one's own from."""
-    from sfplus.recipe import find_recipe
-
-    print(find_recipe(recipe).read_text("utf-8"), end="")
-
-
-@recipes_app.command("check")
-def recipes_check(recipe: Name, overrides: Overrides = None) -> None:
-    """Check that a recipe is right; nothing is run."""
-    from sfplus import chain
-    from sfplus.recipe import find_recipe, load_recipe
-
-    path = find_recipe(recipe)
-    steps = chain.plan(load_recipe(path, overrides or []))
-    print(f"{path}: right; {' -> '.join(step.name for step in steps)}")
 
 
 def _run(

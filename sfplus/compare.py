@@ -16,8 +16,7 @@ from sfplus.stages.cache import Artefact
 from sfplus.stages.embed import FEATURES, INDEX
 from sfplus.stages.tables import read_table
 from sfplus.stages.verify import RESULT, SCORES
-
-MEAN = "mean.safetensors"
+from sfplus.weights import MEAN
 
 
 def similarity(first: NDArray[np.float32], second: NDArray[np.float32], mean: NDArray[np.float32]) -> float:
