@@ -181,7 +181,9 @@ def compare(
 
 @app.command()
 def energy(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a .safetensors file, or a model's name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A folder, a .safetensors or .caffemodel file, or a name.")
+    ],
     power: Annotated[float, typer.Option(help="s of the energy 1/z^s; 0 is log(1/z).")] = 2.0,
     half_space: Annotated[bool, typer.Option("--half-space", help="Take a neuron and its opposite for one.")] = False,
     plot: Annotated[Path, typer.Option("--plot", help="The picture to write.")] = Path("energy.png"),
