@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sfplus import __version__
+from sfplus.cli_groups import Name, Overrides, models_app, recipes_app
 from sfplus.cli_verify import DATA, Device, ModelName, Workspace
 from sfplus.cli_verify import app as verify_app
 
@@ -20,19 +21,14 @@ app = typer.Typer(
 
 First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, about a minute)""",
 )  # fmt: skip
-recipes_app = typer.Typer(no_args_is_help=True, help="List, show and check recipes.")
 app.add_typer(verify_app)
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(models_app, name="models")
 
-Name = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see: sfplus recipes list) or a YAML file.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example finetune.energy.power=0")
-]
 In = Annotated[Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth; nothing in it is changed.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where the results go; made where missing.")]
 RunName = Annotated[str, typer.Option("--name", help="Where in runs/ the report goes, if not under the recipe's name.")]
+Dtype = Literal["float32", "bfloat16"]
 
 
 @app.callback(invoke_without_command=True)
@@ -122,19 +118,30 @@ def align(
 
 
 @app.command()
-def embed(in_: In, out: Out, model: ModelName = "", device: Device = "auto") -> None:
+def embed(
+    in_: In,
+    out: Out,
+    model: ModelName = "",
+    crops: Annotated[bool, typer.Option("--crops", help="IN holds crops that are aligned already.")] = False,
+    dtype: Annotated[Dtype, typer.Option(help="Of the arithmetic; float32 is the reference.")] = "float32",
+    device: Device = "auto",
+) -> None:
     """Turn a folder of photos into features: OUT gets features.safetensors and index.parquet.
+
+    Exit code 1 when a photo could not be read, or with --crops has not the size of a crop; failures.jsonl names it.
 
     Example: sfplus embed holiday features
     """
     from sfplus.folders import embed_folder
 
-    raise typer.Exit(embed_folder(in_, out, model, device))
+    raise typer.Exit(embed_folder(in_, out, model, device, crops, dtype))
 
 
 @app.command()
 def energy(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a .safetensors file, or a model's name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A folder, a .safetensors or .caffemodel file, or a name.")
+    ],
     power: Annotated[float, typer.Option(help="s of the energy 1/z^s; 0 is log(1/z).")] = 2.0,
     half_space: Annotated[bool, typer.Option("--half-space", help="Take a neuron and its opposite for one.")] = False,
     plot: Annotated[Path, typer.Option("--plot", help="The picture to write.")] = Path("energy.png"),
@@ -191,6 +198,24 @@ def export(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder, .caffemodel, .onnx, .safetensors, .pth")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, .caffemodel (and .prototxt) or .onnx")],
+    network: Annotated[str, typer.Option(help="Such as sphereface20; else layer names and shapes decide.")] = "",
+    block: Annotated[str, typer.Option(help="original or modern residual units; else the file decides.")] = "",
+) -> None:
+    """Convert a model between Caffe, sfplus and ONNX; clcarwin's and OpenSphere's PyTorch files are read too.
+
+    Nothing is overwritten. A .pt or .pth file is read as data only, never as code.
+
+    Example: sfplus convert sphereface_model.caffemodel sphereface20
+    """
+    from sfplus.weights.convert import convert as convert_model
+
+    print("\n".join(convert_model(source, target, network, block)))
+
+
+@app.command()
 def lfw(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the photos and pairs.txt go.")] = Path(
         "data/lfw"
@@ -214,34 +239,6 @@ def doctor(workspace: Workspace = DATA) -> None:
     from sfplus.doctor import examine
 
     raise typer.Exit(examine(workspace))
-
-
-@recipes_app.command("list")
-def recipes_list() -> None:
-    """List the shipped recipes."""
-    from sfplus.recipe import find_recipe, header, recipe_names
-
-    for name in recipe_names():
-        print(f"{name:<22} {header(find_recipe(name))}")
-
-
-@recipes_app.command("show")
-def recipes_show(recipe: Name) -> None:
-    """Print a recipe, to read or to start one's own from."""
-    from sfplus.recipe import find_recipe
-
-    print(find_recipe(recipe).read_text("utf-8"), end="")
-
-
-@recipes_app.command("check")
-def recipes_check(recipe: Name, overrides: Overrides = None) -> None:
-    """Check that a recipe is right; nothing is run."""
-    from sfplus import chain
-    from sfplus.recipe import find_recipe, load_recipe
-
-    path = find_recipe(recipe)
-    steps = chain.plan(load_recipe(path, overrides or []))
-    print(f"{path}: right; {' -> '.join(step.name for step in steps)}")
 
 
 def _run(

@@ -12,7 +12,9 @@ app = typer.Typer()
 DATA = Path("data")
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; a missing one is an error.")]
 Workspace = Annotated[Path, typer.Option("--workspace", help="Where artefacts (cache/) and reports (runs/) go.")]
-ModelName = Annotated[str, typer.Option("--model", help="A folder with a model, or the name of a shipped one.")]
+ModelName = Annotated[
+    str, typer.Option("--model", help="A folder with a model, a name of `sfplus models list`, or hf:owner/name.")
+]
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from sfplus.errors import UsageError, WeightsError
@@ -13,6 +14,7 @@ from sfplus.images import write_atomically
 from sfplus.reports.energy_plot import energy_plot
 from sfplus.shipped import find_model
 from sfplus.weights import HEAD
+from sfplus.weights.caffe import Blob, read_caffemodel
 from sfplus.weights.checkpoint import load_tensors, weights_file
 
 _LEGEND = """energy: mean over pairs of neurons, {}; random: expected of independent directions; least: a lower bound
@@ -25,7 +27,7 @@ def print_energy(model: str, power: float, half_space: bool, plot: Path) -> None
     """Print a row per layer of a model and write the plot.
 
     Args:
-        model: a folder with a model, a `.safetensors` file of any network, or the name of a model.
+        model: a folder with a model, a `.safetensors` or `.caffemodel` file of any network, or the name of a model.
         power: s >= 0 of the energies.
         half_space: take a neuron and its opposite for the same.
         plot: the PNG to write.
@@ -52,11 +54,15 @@ def layer_weights(model: str) -> dict[str, Tensor]:
         WeightsError: the file cannot be read or has no such weight.
     """
     path = Path(model)
-    file = weights_file(path if path.is_file() else find_model(model))
-    tensors = {name.removesuffix(".weight"): tensor for name, tensor in load_tensors(file).items()}
-    head = file.with_name(HEAD)
-    if head.is_file() and file != head:
-        tensors["head"] = load_tensors(head)["weight"]
+    if path.suffix.lower() == ".caffemodel":
+        blobs = {name: blobs[0] for name, blobs in read_caffemodel(path).blobs.items() if blobs}
+        file, tensors = path, {name: _filters(blob) for name, blob in blobs.items()}
+    else:
+        file = weights_file(path if path.is_file() else find_model(model))
+        tensors = {name.removesuffix(".weight"): tensor for name, tensor in load_tensors(file).items()}
+        head = file.with_name(HEAD)
+        if head.is_file() and file != head:
+            tensors["head"] = load_tensors(head)["weight"]
     layers = {
         name: tensor for name, tensor in tensors.items()
         if tensor.ndim > 1 and len(tensor) > 1 and tensor.is_floating_point()
@@ -64,6 +70,13 @@ def layer_weights(model: str) -> dict[str, Tensor]:
     if not layers:
         raise WeightsError("has no weights of two neurons or more", where=file, remedy="give the weights of a network")
     return layers
+
+
+def _filters(blob: Blob) -> Tensor:
+    """The rows of a blob; old files give linear layers as (1, 1, N, d)."""
+    while blob.ndim > 2 and len(blob) == 1:
+        blob = blob[0]
+    return torch.from_numpy(blob.copy())
 
 
 def _row(row: Spread) -> str:

@@ -44,14 +44,17 @@ def align_folder(photos: Path, out: Path, template: str, device: str) -> int:
     return _close(done["align/photos"], out)
 
 
-def embed_folder(photos: Path, out: Path, model: str, device: str) -> int:
-    """Features of a folder of photos, with their index, in `out`; returns the exit code."""
-    inputs: dict[str, Input] = {"crops": From("align/photos"), "model": Model(model or DEFAULT_MODEL)}
-    steps = chain.crop_steps(Photos(photos), Recipe(), "photos")
-    done = _run(photos, out, device, [*steps, Step("embed", embed.STAGE, embed.EmbedSettings(), inputs)])
+def embed_folder(photos: Path, out: Path, model: str, device: str, crops: bool = False, dtype: str = "float32") -> int:
+    """Features of a folder of photos, or of aligned crops, with their index, in `out`; returns the exit code."""
+    settings = embed.EmbedSettings.model_validate({"dtype": dtype})
+    inputs: dict[str, Input] = {"model": Model(model or DEFAULT_MODEL)}
+    inputs["crops"] = Photos(photos) if crops else From("align/photos")
+    steps = [] if crops else chain.crop_steps(Photos(photos), Recipe(), "photos")
+    done = _run(photos, out, device, [*steps, Step("embed", embed.STAGE, settings, inputs)])
     tables = {name: done["embed"].folder / name for name in (embed.FEATURES, embed.INDEX)}
-    _publish(tables | {FAILURES: done["align/photos"].folder / FAILURES}, out)
-    return _close(done["align/photos"], out)
+    last = done["embed" if crops else "align/photos"]
+    _publish(tables | {FAILURES: last.folder / FAILURES}, out)
+    return _close(last, out)
 
 
 def _run(photos: Path, out: Path, device: str, steps: list[Step]) -> dict[str, Artefact]:

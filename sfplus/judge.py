@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from sfplus.errors import UsageError, WeightsError
 from sfplus.images import write_atomically
+from sfplus.weights import MEAN
 
-MEAN = "mean.safetensors"
 _REMEDY = "make it with: sfplus export"
 
 

@@ -20,6 +20,7 @@ from sfplus.stages.report import ReportSettings
 from sfplus.stages.sample import SampleSettings
 from sfplus.stages.train import FinetuneSettings, TrainSettings
 from sfplus.stages.verify import VerifySettings
+from sfplus.training.settings import head_settings
 
 
 class TrainKey(TrainSettings):
@@ -138,7 +139,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise _explain(error, node, path, overrides) from None
+        raise _explain(error, node, data, path, overrides) from None
 
 
 def header(path: Path) -> str:
@@ -179,14 +180,16 @@ def _refuse_twins(node: yaml.Node | None, path: Path) -> None:
         _refuse_twins(value, path)
 
 
-def _explain(error: ValidationError, node: yaml.Node | None, path: Path, overrides: Sequence[str]) -> RecipeError:
+def _explain(
+    error: ValidationError, node: yaml.Node | None, data: dict[str, Any], path: Path, overrides: Sequence[str]
+) -> RecipeError:
     fault = error.errors()[0]
     location = [part for part in fault["loc"] if not isinstance(part, int)]
     key = ".".join(map(str, location))
     named = [override for override in overrides if key and f"{override.partition('=')[0]}.".startswith(f"{key}.")]
     where = named[0] if named else f"{path}:{_line(node, location)}"
     if fault["type"] == "extra_forbidden":
-        valid = _fields(location[:-1])
+        valid = _fields(location[:-1], data)
         remedy = _nearest(str(location[-1]), valid) or f"valid keys: {', '.join(valid)}"
         return RecipeError(f"unknown key '{key}'", where=where, remedy=remedy)
     reason = re.sub(r"^Value error, ", "", fault["msg"])
@@ -212,20 +215,19 @@ def _line(node: yaml.Node | None, location: Sequence[Any]) -> int:
     return line
 
 
-def _fields(location: Sequence[Any]) -> list[str]:
+def _fields(location: Sequence[Any], data: Any) -> list[str]:
+    """The keys that are valid at a place of the recipe; those of a head depend on its name in the data."""
     model: Any = Recipe
     for part in location:
-        annotation = model.model_fields[part].annotation
-        model = next(
-            (
-                t
-                for t in (annotation, *getattr(annotation, "__args__", ()))
-                if isinstance(t, type) and issubclass(t, BaseModel)
-            ),
-            None,
-        )
-        if model is None:
+        annotation, data = model.model_fields[part].annotation, data.get(part)
+        candidates = [
+            t
+            for t in (annotation, *getattr(annotation, "__args__", ()))
+            if isinstance(t, type) and issubclass(t, BaseModel)
+        ]
+        if not candidates:
             return []
+        model = candidates[0] if len(candidates) == 1 else head_settings(data)
     return list(model.model_fields)
 
 

@@ -111,7 +111,7 @@ def verify_photos(
         raise UsageError(
             "there is no pairs.txt in it or beside it", where=photos, remedy="give its path, or: sfplus lfw"
         )
-    if Path(against).is_file():
+    if Path(against).suffix in (".npz", ".safetensors", ".parquet"):
         remedy = "give a model, or both as features: sfplus embed makes them"
         raise UsageError("is a file of features, beside photos", where=f"--against {against}", remedy=remedy)
     values = {"verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected, "embed.model": model,

@@ -13,7 +13,7 @@ from sfplus import __main__ as script
 
 COMMANDS = [
     "run", "train", "finetune", "status", "detect", "align", "embed", "verify", "compare", "sample", "export", "lfw",
-    "doctor", "recipes",
+    "doctor", "recipes", "models",
 ]  # fmt: skip
 
 
@@ -21,7 +21,7 @@ COMMANDS = [
 def test_help_teaches(command: str, sfplus: Callable) -> None:
     answer = sfplus(command, "--help")
     assert answer.code == 0 and "Usage" in answer.out
-    assert command == "recipes" or "Example: sfplus" in answer.out
+    assert command in ("recipes", "models") or "Example: sfplus" in answer.out
 
 
 def test_help_imports_neither_torch_nor_numpy_and_answers_at_once() -> None:
@@ -60,6 +60,8 @@ def test_version(sfplus: Callable) -> None:
         (["align", "nowhere", "out"], "nowhere: there is nothing at this path"),
         (["verify", ".", "nowhere.txt", "--workspace", "../data"], "nowhere.txt: there is nothing at this path"),
         (["sample", "x", "--people", "0"], "--people"),
+        (["models", "info", "sphereface21"], "the zoo has no model 'sphereface21'; did you mean 'sphereface20'?"),
+        (["embed", "a", "b", "--dtype", "float16"], "float16"),
     ],
 )
 def test_misuse_is_one_line_and_exit_code_2(

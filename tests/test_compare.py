@@ -17,8 +17,9 @@ from sklearn.metrics import roc_curve
 from sklearn.metrics.pairwise import cosine_similarity
 
 from sfplus.errors import UsageError, WeightsError
-from sfplus.judge import MEAN, Judge, similarity
+from sfplus.judge import Judge, similarity
 from sfplus.networks import create
+from sfplus.weights import MEAN
 from sfplus.weights.checkpoint import save_model
 
 ABOUT = {"threshold": 0.25, "accuracy": 0.9, "pairs": "200 pairs of pairs.txt", "protocol": "sphereface"}

@@ -5,13 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from sfplus import diagnose
 from sfplus.hypersphere import spread
+from sfplus.networks import create
+from sfplus.weights.caffe import write_caffemodel
+from sfplus.weights.deploy import to_caffe
 
 
 def test_table_and_plot_of_a_shipped_model(sfplus: Callable[..., Any], tmp_path: Path) -> None:
@@ -39,6 +44,19 @@ def test_any_network_and_a_head_beside_it(sfplus: Callable[..., Any], tmp_path: 
     assert float(rows[0][3]) == pytest.approx(expected.energy, abs=1e-5)
     assert rows[2][6] == "0.00" and rows[2][7] == "90.0", "orthogonal: the least that there is"
     assert "s = 0, half-space" in answer.out
+
+
+def test_caffe_models_of_both_formats(sfplus: Callable[..., Any], tmp_path: Path) -> None:
+    network = create("sphereface4", feature_size=8, width=0.125)
+    path = tmp_path / "model.caffemodel"
+    write_caffemodel(path, to_caffe(network, "tiny")[1])
+    answer = sfplus("energy", path, "--plot", tmp_path / "e.png")
+    assert answer.code == 0, answer.err
+    rows = {line.split()[0]: line.split()[1:] for line in answer.out.splitlines() if line[:4] in ("conv", "fc5 ")}
+    assert list(rows) == ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "fc5"] and rows["fc5"][:2] == ["8", "2688"]
+    assert float(rows["fc5"][2]) == pytest.approx(spread(network.fc5.weight).energy, abs=1e-5)
+    old = diagnose._filters(np.ones((1, 1, 4, 3), np.float32))
+    assert old.shape == (4, 3)
 
 
 @pytest.mark.parametrize(

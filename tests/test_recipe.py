@@ -80,6 +80,10 @@ def test_overrides(write) -> None:
     [
         ("train.head.m", "is not of the form key=value"),
         ("train.head.mm=2", "unknown key 'train.head.mm'"),
+        ("train.head.gama=2", "did you mean 'gamma'"),
+        ("train.head={name: arcface, scal: 2}", "did you mean 'scale'"),
+        ("train.head={name: softmax, gamma: 2}", "valid keys: name"),
+        ("train.head.name=arkface", "use arcface"),
         ("train.network.x=2", "holds a value, no keys"),
         ("train.head.m=[", "the value is not YAML"),
         ("train.head.m=x", "valid integer"),

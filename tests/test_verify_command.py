@@ -28,7 +28,8 @@ def task(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("one", "two")):
         torch.manual_seed(seed)
         shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125, "template": "sphereface-112x96"}
-        published = [{"name": "Net, released", "accuracy": 99.3, "source": "its README"}] if name == "one" else []
+        said = {"lfw": 99.3, "runs": [99.3, 99.1], "protocol": "sphereface", "source": "its README"}
+        published = {"one": said, "two": {"lfw": "<b>"}}[name]
         network = create("sphereface4", feature_size=16, width=0.125)
         save_model(folder / "models" / name, network, shape | {"published": published})
     return folder
@@ -66,7 +67,8 @@ def test_two_models_on_the_same_photos(task: Path, drawn: Path, sfplus: Callable
     assert "verify/against: " in answer.out and f"report: {task / 'photos/report.html'}" in answer.out
     data = told(task / "photos")
     assert list(data["results"]) == ["two", "one"] and "exact" in data["protocols"]["one"]
-    assert data["published"] == [{"name": "Net, released", "accuracy": 0.993, "source": "its README"}]
+    source = "its README (sphereface protocol, the mean of 2 runs is 99.20)"
+    assert data["published"] == [{"name": "one on LFW", "accuracy": 0.993, "source": source}]
     assert f"--against {task / 'models/two'}" in data["command"] and data["command"].startswith("sfplus verify ")
     assert set(data["hashes"]) == {"photos: drawn0", "pairs: pairs.txt", "model: two", "model: one"}
     again = verify(sfplus, task, *words, "--out", task / "again")

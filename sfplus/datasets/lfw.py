@@ -6,6 +6,7 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from sfplus.download import download
 from sfplus.errors import DatasetError
 from sfplus.images import write_atomically
 
@@ -38,22 +39,10 @@ def fetch_lfw(folder: Path) -> Path:
 
 
 def _download(url: str, sha256: str, folder: Path) -> Path:
-    import pooch
-    import requests
-
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        path = pooch.retrieve(url, f"sha256:{sha256}", path=folder / ".download", progressbar=True)
-    except requests.RequestException as error:
-        raise DatasetError(
-            f"cannot be downloaded ({type(error).__name__})", where=url,
-            remedy="without a network: get LFW elsewhere and give its folder, make lfw LFW=path",
-        ) from error  # fmt: skip
-    except ValueError as error:
-        raise DatasetError(
-            "the download is damaged: its SHA-256 differs", where=url, remedy="try again later"
-        ) from error
-    return Path(path)
+    path = folder / ".download" / sha256
+    remedy = "without a network: get LFW elsewhere and give its folder, make lfw LFW=path"
+    download(url, path, sha256, DatasetError, remedy)
+    return path
 
 
 def unpack(archive: Path, folder: Path) -> int:

@@ -74,14 +74,35 @@ def hyperspherical_energy(
 def directions(weights: Tensor, preset: Preset = "exact") -> Tensor:
     """Vectors (..., d) at unit norm, float32 or wider; a zero vector stays zero, at right angles to all, and has no
     gradient. The preset `tf1` divides by sqrt(||w||^2 + 1e-4), which makes small vectors shorter than 1."""
-    weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
-    if preset == "tf1":
-        norm = (weights.square().sum(-1, keepdim=True) + TF1_NORM_EPSILON).sqrt()
-    else:
-        norm = torch.linalg.vector_norm(weights, dim=-1, keepdim=True)
-        norm = norm.masked_fill(norm == 0, torch.inf)
-    unit: Tensor = weights / norm
+    wide = torch.promote_types(weights.dtype, torch.float32)
+    unit: Tensor = _Normalise.apply(weights.to(wide), TF1_NORM_EPSILON if preset == "tf1" else 0.0)[0]
     return unit
+
+
+class _Normalise(torch.autograd.Function):
+    """w / n and n, with n = sqrt(||w||^2 + epsilon), in half the passes that autograd would make over a gradient."""
+
+    @staticmethod
+    def forward(weights: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+        norm = torch.linalg.vector_norm(weights, dim=-1, keepdim=True)
+        norm = (norm.square() + epsilon).sqrt() if epsilon else norm.masked_fill(norm == 0, torch.inf)
+        return weights / norm, norm
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, by_unit: Tensor | None, by_norm: Tensor | None) -> tuple[Tensor | None, None]:
+        unit, norm = ctx.saved_tensors
+        parts = []
+        if by_unit is not None:
+            along = torch.linalg.vecdot(by_unit, unit).unsqueeze(-1)
+            parts.append(torch.addcmul(by_unit, along, unit, value=-1) / norm)
+        if by_norm is not None:  # in second derivatives only
+            parts.append(by_norm * unit)
+        return sum(parts) if parts else None, None
 
 
 def _opposites(unit: Tensor, kernel: Kernel) -> Tensor:

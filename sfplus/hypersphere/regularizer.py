@@ -139,8 +139,8 @@ class HypersphericalEnergy(nn.Module):
             neurons = layer.neurons()
             with torch.autocast(neurons.device.type, enabled=False):
                 if _key(layer) in self.projections:
-                    project = self.projections[_key(layer)]
-                    neurons = torch.cat([project(group) for group in neurons])
+                    projected = [self.projections[_key(layer)](group) for group in neurons]
+                    neurons = torch.cat(projected) if len(projected) > 1 else projected[0]
                 half_space = self.half_space and not last
                 energy = hyperspherical_energy(
                     neurons, self.power, self.distance, half_space, preset=self.preset

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from sfplus.errors import DatasetError, PhotoError, UsageError
 from sfplus.stages.align import CROPS, TABLE
-from sfplus.stages.cache import Job, Stage
-from sfplus.stages.tables import read_table, write_table
+from sfplus.stages.cache import Artefact, Job, Stage
+from sfplus.stages.inputs import PhotoFolder
+from sfplus.stages.tables import FAILURES, read_table, write_lines, write_table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sfplus.alignment import Template
+    from sfplus.images import Pixels
 
 FEATURES, INDEX = "features.safetensors", "index.parquet"
-_BATCH = 64  # crops; fixed, so that a feature never depends on a setting
 
 
 class EmbedSettings(BaseModel):
@@ -19,40 +28,113 @@ class EmbedSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the arithmetic: float32 is the reference, bfloat16 the faster one where there is any"
+    )
+
 
 def _build(job: Job) -> dict[str, Any]:
+    import numpy as np
     from safetensors.numpy import save_file
 
-    from sfplus.datasets.crops import CropDataset
-    from sfplus.networks.embed import embed
+    from sfplus.alignment import find_template
+    from sfplus.networks.embed import embed_batches, pass_size
     from sfplus.weights.checkpoint import crop_template, load_model
 
-    model, crops = job.inputs["model"], job.inputs["crops"]
-    network, config = load_model(model.folder)
-    template = crops.manifest["settings"]["template"]
-    table = read_table(crops.folder / TABLE)
-    height, width = _crop_size(crop_template(config, model.folder), template)
-    dataset = CropDataset(
-        [crops.folder / CROPS / name for name in table["crop"]], [0] * len(table["crop"]), height, width
-    )
+    settings: EmbedSettings = job.settings
+    network, config = load_model(job.inputs["model"].folder)
+    template = find_template(crop_template(config, job.inputs["model"].folder))
+    reader = _Crops(job.inputs["crops"], template)
     step = job.run.bar
-    step.start(len(dataset), "crops")
-    features = embed(network, dataset, job.run.device, batch_size=_BATCH, on_batch=step.advance)
+    step.start(len(reader.paths), "crops")
+    device = job.run.device
+    parts = []
+    for features in embed_batches(network, reader.batches(pass_size(device)), device, dtype=settings.dtype):
+        parts.append(features)
+        step.advance(len(features), settings.dtype)
+    if not parts:
+        first = reader.failures[0]
+        raise DatasetError(f"no crop can be used ({first['reason']})", where=first["photo"], remedy=first["remedy"])
+    features = np.concatenate(parts)
     save_file({"features": features}, job.folder / FEATURES)
-    write_table(job.folder / INDEX, {"photo": table["photo"], "how": table["how"]})
-    return {"crops": len(features), "feature": features.shape[1]}
+    write_table(job.folder / INDEX, reader.index)
+    write_lines(job.folder / FAILURES, reader.failures)
+    return {"crops": len(features), "feature": features.shape[1], "failures": len(reader.failures)}
 
 
-def _crop_size(trained: str, template: str) -> tuple[int, int]:
-    from sfplus.alignment import TEMPLATES
-    from sfplus.errors import UsageError
+class _Crops:
+    """The crops of an align artefact, or of a folder of the user's, where some may be unusable.
 
-    if trained != template:
-        raise UsageError(
-            f"the crops follow {template}, the model was trained on {trained}",
-            where="align.template", remedy=f"align to {trained}",
-        )  # fmt: skip
-    return TEMPLATES[template].height, TEMPLATES[template].width
+    Attributes:
+        paths: of all of them.
+        index: the columns `photo` and `how` of those that `batches` has yielded.
+        failures: what was wrong with the others.
+    """
+
+    def __init__(self, source: Artefact | PhotoFolder, template: Template) -> None:
+        self._size = (template.height, template.width)
+        self.index: dict[str, list[str]] = {"photo": [], "how": []}
+        self.failures: list[dict[str, str]] = []
+        self._users = isinstance(source, PhotoFolder)
+        if isinstance(source, PhotoFolder):
+            self._names = source.photos
+            self._how = ["crop"] * len(self._names)
+            self.paths = [source.root / name for name in self._names]
+            return
+        made = source.manifest["settings"]["template"]
+        if made != template.name:
+            raise UsageError(
+                f"the crops follow {made}, the model was trained on {template.name}",
+                where="align.template", remedy=f"align to {template.name}",
+            )  # fmt: skip
+        table = read_table(source.folder / TABLE)
+        self._names, self._how = table["photo"], table["how"]
+        self.paths = [source.folder / CROPS / name for name in table["crop"]]
+
+    def batches(self, count: int) -> Iterator[Tensor]:
+        """Crops in order, uint8 RGB (N, H, W, 3) with N <= count; threads decode a few ahead."""
+        import numpy as np
+        import torch
+
+        from sfplus.ahead import ahead
+
+        crops = []
+        for row, crop in enumerate(ahead(self._read, range(len(self.paths)), 2 * count, threads=4)):
+            if isinstance(crop, PhotoError):
+                failure = {"stage": "embed", "reason": crop.reason, "remedy": crop.remedy}
+                self.failures.append({"photo": self._names[row], **failure})
+                continue
+            self.index["photo"].append(self._names[row])
+            self.index["how"].append(self._how[row])
+            crops.append(crop)
+            if len(crops) == count:
+                yield torch.from_numpy(np.stack(crops))
+                crops.clear()
+        if crops:
+            yield torch.from_numpy(np.stack(crops))
+
+    def _read(self, row: int) -> Pixels | PhotoError:
+        from sfplus.images import is_passing, read_photo
+
+        path = self.paths[row]
+        try:
+            _check_name(self._names[row], path)
+            crop = read_photo(path)
+            if crop.shape[:2] != self._size:
+                sizes = f"is {crop.shape[1]} x {crop.shape[0]} pixels, not {self._size[1]} x {self._size[0]}"
+                raise PhotoError(sizes, where=path, remedy="embed it as a photo, without --crops")
+        except PhotoError as error:
+            if not self._users or is_passing(error):
+                raise  # not the crop's fault: the stage stops
+            return error
+        return crop
 
 
-STAGE = Stage("embed", 1, _build)
+def _check_name(name: str, path: Path) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise PhotoError("its name is not valid UTF-8", where=path, remedy="rename the file") from None
+
+
+STAGE = Stage("embed", 2, _build)

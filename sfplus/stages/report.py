@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -169,10 +170,19 @@ def _facts(verified: Artefact) -> dict[str, Any]:
 
 
 def _published(settings: ReportSettings, models: Mapping[str, _Model]) -> list[dict[str, Any]]:
-    """Published figures: the recipe's, then those that a model's config.json brings along."""
+    """Published figures: the recipe's, then those of LFW that the zoo or a model's own config.json knows."""
+    from sfplus.shipped import shipped
+    from sfplus.weights.zoo import zoo
+
     rows = [*settings.published]
     for title, model in models.items():
-        rows += [Published.model_validate({"name": title} | row) for row in model.config.get("published", [])]
+        said: Any = model.config.get("published")
+        if model.folder.resolve().parent == shipped("pretrained").resolve() and model.folder.name in zoo():
+            said = zoo()[model.folder.name].model_dump()
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # it is anybody's
+            runs = f", the mean of {len(said['runs'])} runs is {np.mean(said['runs']):.2f}" * (len(said["runs"]) > 1)
+            source = f"{said['source']} ({said['protocol']} protocol{runs})"
+            rows.append(Published(name=f"{title} on LFW", accuracy=said["lfw"], source=source))
     return [row.model_dump() | {"accuracy": row.accuracy / 100} for row in rows]
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -53,7 +52,7 @@ def fit(
 
     Args:
         network: (N, 3, H, W) -> (N, F), with its starting weights.
-        head: classifier (N, F), labels -> logits, for as many classes as `crops` has.
+        head: one of `hypersphere.HEADS`, for as many classes as `crops` has.
         crops: what to learn from.
         settings: of the run; all of them but `checkpoint_every` are part of the digest that a checkpoint must match.
             What describes network and head is not read: they are given.
@@ -63,7 +62,7 @@ def fit(
             `crops_per_second` (else an empty dict). What it raises ends the run.
 
     Returns:
-        `steps`, `seconds` of this call, and `loss` (cross-entropy of the head's logits) and `accuracy` (without
+        `steps`, `seconds` of this call, and `loss` (of the head, without the energy) and `accuracy` (without
         margin, on training batches) averaged over the logged rows of the last tenth of the run; nan in processes
         other than the first.
 
@@ -117,11 +116,11 @@ class _Objective(nn.Module):
         self._energy, self._device = energy, device
 
     def forward(self, crops: Tensor, labels: Tensor, measure: bool) -> tuple[Tensor, Tensor | None]:
-        """The loss and, when asked, [cross-entropy, energy, accuracy without margin, mean length of a feature]."""
+        """The loss and, when asked, [loss of the head, energy, accuracy without margin, mean length of a feature]."""
         with self._device.autocast():
             features = self.network(to_input(crops))
         features = features.float()
-        entropy = F.cross_entropy(self.head(features, labels), labels)
+        entropy = self.head.loss(features, labels)  # type: ignore[operator]
         energy = torch.zeros_like(entropy)
         if self._energy is not None:
             energy = class_energy(self.head.weight, labels, self._energy.power, self._energy.mode)  # type: ignore[arg-type]

@@ -1,3 +1,4 @@
 """Weights on disk: our own layout, and the formats of others."""
 
-MODEL, CONFIG, HEAD = "model.safetensors", "config.json", "head.safetensors"  # the files of a model's folder
+# The files of a model's folder; the mean feature of the verification set is what `sfplus compare` subtracts.
+MODEL, CONFIG, HEAD, MEAN = "model.safetensors", "config.json", "head.safetensors", "mean.safetensors"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -16,9 +18,10 @@ from torch import Tensor, nn
 
 from sfplus.errors import UsageError, WeightsError
 from sfplus.images import write_atomically
-from sfplus.networks import create
+from sfplus.networks import NETWORKS, create
 from sfplus.weights import CONFIG, HEAD, MODEL
 
+FOREIGN = {".caffemodel", ".onnx"}
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 
 
@@ -29,6 +32,9 @@ class _Config(BaseModel):
     network: str
     feature_size: int = Field(ge=1, le=65536)
     width: float = Field(gt=0, le=16)
+    input: Literal["112x96", "112x112"] = "112x96"
+    block: Literal["original", "modern"] = "original"
+    batch_norm: bool = False
 
 
 def save_model(
@@ -45,7 +51,7 @@ def save_model(
         folder: created where missing.
         network: its state is written under the names of `state_dict()`.
         config: `network`, `feature_size` and `width` as `networks.create` takes them, and what else describes the
-            model: `template`, `input`, `provenance`. Must be JSON.
+            model: `template`, `provenance`. The network's other options are added. Must be JSON.
         head: the classifier, kept for fine-tuning.
         dtype: storage of floating tensors, for example float16, which halves the file; default: as they are.
 
@@ -53,6 +59,7 @@ def save_model(
         WeightsError: config lacks a key or is not JSON.
     """
     try:
+        config = config | getattr(network, "options", {})
         _Config.model_validate(config)
         text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
     except (ValidationError, TypeError, ValueError) as error:
@@ -65,10 +72,10 @@ def save_model(
 
 
 def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Read a model that `save_model` wrote.
+    """Read a model that `save_model` wrote, or a SphereFace network from a `.caffemodel` or `.onnx` file.
 
     Args:
-        path: the folder, or its .safetensors file with `config.json` beside it.
+        path: the folder, its .safetensors file with `config.json` beside it, or a file of the other kinds.
 
     Returns:
         The network, float32 on the CPU in evaluation mode, and its config.
@@ -76,26 +83,86 @@ def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         WeightsError: something is missing, damaged, unsafe or does not fit; the message names the first tensor.
     """
+    if path.suffix.lower() in FOREIGN and not path.is_dir():
+        from sfplus.weights.sources import read_source
+
+        source = read_source(path)
+        return source.network, source.config
     file = weights_file(path)
     config = _read_config(file.with_name(CONFIG))
+    network = build(config, file.with_name(CONFIG))
+    fit(network, load_tensors(file), config["network"], file)
+    return network, config
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str], name: str) -> None:
+    """Give a network the weights of a file or folder, any that `load_model` reads; it is then in evaluation mode.
+
+    Raises:
+        WeightsError: as `load_model`; the message names the first tensor that differs.
+    """
+    loaded, _ = load_model(Path(path))
+    options = getattr(network, "options", {}), getattr(loaded, "options", {})
+    if options[0] != options[1]:
+        raise WeightsError(f"its network has the options {options[1]}, not {options[0]}", where=path)
+    fit(network, loaded.state_dict(), name, Path(path))
+
+
+def build(config: Mapping[str, Any], where: Path) -> nn.Module:
+    """The network that a config describes, with weights that mean nothing yet; draws no random numbers.
+
+    Raises:
+        WeightsError: the config describes no network that can be made.
+    """
     try:
-        with torch.device("meta"):
-            network = create(config["network"], feature_size=config["feature_size"], width=config["width"])
+        options = _Config.model_validate(config).model_dump(include=set(_Config.model_fields) - {"network"})
+        if config["network"] in NETWORKS:
+            with torch.device("meta"):
+                return create(config["network"], **options)
+        with torch.random.fork_rng(devices=[]):
+            return create(config["network"], **options)
     except UsageError as error:
-        raise WeightsError(error.reason, where=file.with_name(CONFIG), remedy=error.remedy) from None
-    tensors = load_tensors(file)
-    expected = network.state_dict()
-    for name in [*expected, *tensors]:
-        if name not in tensors or name not in expected:
-            what = "is missing" if name in expected else f"does not belong to {config['network']}"
-            raise WeightsError(f"tensor {name} {what}", where=file, remedy="use the config.json of this file")
-        if tensors[name].shape != expected[name].shape:
-            shapes = f"{tuple(tensors[name].shape)}, {config['network']} needs {tuple(expected[name].shape)}"
-            raise WeightsError(f"tensor {name} is {shapes}", where=file, remedy="use the config.json of this file")
-        if not tensors[name].is_floating_point() or not tensors[name].isfinite().all():
-            raise WeightsError(f"tensor {name} does not hold finite floating-point numbers", where=file)
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    return network.eval(), config
+        raise WeightsError(error.reason, where=where, remedy=error.remedy) from None
+    except ValidationError as error:
+        raise WeightsError(f"does not describe a model: {_reason(error)}", where=where) from None
+
+
+def fit(network: nn.Module, tensors: Mapping[str, Tensor], name: str, where: Path) -> None:
+    """Give a network all its tensors, which must be what it has: the same shapes, finite floating-point numbers.
+
+    Args:
+        network: gets the tensors themselves where they are float32; afterwards in evaluation mode.
+        tensors: under the names of its `state_dict()`.
+        name: of the network, for messages.
+        where: the file that they are from, for messages.
+
+    Raises:
+        WeightsError: names the first tensor that differs, with both shapes.
+    """
+    expected, remedy = network.state_dict(), "use the config.json of this file, or the right network"
+    given: dict[str, Tensor] = {}
+    for key in dict.fromkeys([*expected, *tensors]):
+        if key not in tensors or key not in expected:
+            what = "is missing" if key in expected else f"does not belong to {name}"
+            raise WeightsError(f"tensor {key} {what}", where=where, remedy=remedy)
+        if tensors[key].shape != expected[key].shape:
+            shapes = f"{tuple(tensors[key].shape)}, {name} needs {tuple(expected[key].shape)}"
+            raise WeightsError(f"tensor {key} is {shapes}", where=where, remedy=remedy)
+        if tensors[key].is_floating_point() and expected[key].is_floating_point():
+            given[key] = tensors[key].to(expected[key].dtype)
+            if not is_finite(given[key]):
+                raise WeightsError(f"tensor {key} does not hold finite floating-point numbers", where=where)
+        elif tensors[key].dtype == expected[key].dtype:  # a counter
+            given[key] = tensors[key]
+        else:
+            raise WeightsError(f"tensor {key} holds {tensors[key].dtype}, not {expected[key].dtype}", where=where)
+    network.load_state_dict(given, assign=True)
+    network.eval()
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a floating tensor has neither infinities nor NaN; one pass, no copy, a tenth of `isfinite().all()`."""
+    return tensor.numel() == 0 or all(math.isfinite(extreme) for extreme in tensor.aminmax())
 
 
 def crop_template(config: dict[str, Any], path: Path) -> str:
@@ -118,11 +185,8 @@ def weights_file(path: Path) -> Path:
         WeightsError: there is none, or it is of a kind that is not read; says what to do.
     """
     if path.suffix.lower() in _PICKLES:
-        remedy = "load it where you trust it with torch.load(..., weights_only=True) and save with save_model"
+        remedy = f"convert it: sfplus convert {path.name} FOLDER"
         raise WeightsError("is a pickle, which can run code when it is read", where=path, remedy=remedy)
-    if path.suffix.lower() == ".caffemodel":
-        remedy = "convert it to model.safetensors and config.json first"
-        raise WeightsError("is a Caffe model", where=path, remedy=remedy)
     file = path / MODEL if path.is_dir() else path
     if not file.is_file():
         raise WeightsError("there is no such file", where=file, remedy="give a folder written by sfplus train")

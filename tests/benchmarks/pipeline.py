@@ -7,14 +7,12 @@ Run with nothing else on the machine: make bench
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
 from facenet_pytorch import MTCNN
+from racing import race
 
 from sfplus.alignment import align
 from sfplus.datasets.portraits import draw_portrait
@@ -25,7 +23,7 @@ from sfplus.networks import create
 from sfplus.networks.embed import embed_crops
 from sfplus.verification.protocols import sphereface
 
-PHOTOS, ROUNDS = 48, 5
+PHOTOS = 48
 
 
 def photos() -> list[np.ndarray]:
@@ -36,23 +34,11 @@ def photos() -> list[np.ndarray]:
     return [draw_portrait(i // 4, i % 4).photo for i in range(PHOTOS)]
 
 
-def race(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each run; the runs take turns, so that a drift of the machine meets all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(ROUNDS + 1):
-        for name, run in runs.items():
-            clock = time.perf_counter()
-            run()
-            if turn:  # the first one warms up
-                seconds[name].append(time.perf_counter() - clock)
-    return {name: median(values) for name, values in seconds.items()}
-
-
 def main() -> None:
     images = photos()
     device = choose_device("auto")
     size = f"{images[0].shape[1]} x {images[0].shape[0]}"
-    print(f"{device.describe()}; {len(images)} photos of {size}; median of {ROUNDS} rounds")
+    print(f"{device.describe()}; {len(images)} photos of {size}; median of 5 rounds")
     batches = [np.stack(images[start : start + 16]) for start in range(0, len(images), 16)]
     ours = Detector(mirror_landmarks=False, device=device)
     mirrored = Detector(device=device)

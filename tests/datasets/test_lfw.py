@@ -1,9 +1,11 @@
+import hashlib
 import io
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
+from local_server import Server, serve
 
 from sfplus.datasets import lfw
 from sfplus.datasets.folders import identities
@@ -53,13 +55,29 @@ def test_photos_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "A").mkdir()
     (tmp_path / "A/A_0001.jpg").write_bytes(b"mine")
     (tmp_path / "pairs.txt").write_text("")
-    monkeypatch.setattr("pooch.retrieve", lambda *_, **__: pytest.fail("nothing is to be downloaded"))
+    monkeypatch.setattr(lfw, "download", lambda *_: pytest.fail("nothing is to be downloaded"))
     assert lfw.fetch_lfw(tmp_path) == tmp_path and (tmp_path / "A/A_0001.jpg").read_bytes() == b"mine"
 
 
-def test_an_interrupted_unpacking_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = archive(tmp_path, ("lfw/A/A_0001.jpg", b"1"), ("lfw/B/B_0001.jpg", b"22"))
-    monkeypatch.setattr("pooch.retrieve", lambda *_, **__: str(whole))
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """LFW's files, much smaller, on this machine."""
+    photos = archive(tmp_path, ("lfw/A/A_0001.jpg", b"1"), ("lfw/B/B_0001.jpg", b"22")).read_bytes()
+    with serve() as server:
+        for name, content in (("_ARCHIVE", photos), ("_PAIRS", b"10\t300\n")):
+            monkeypatch.setattr(lfw, name, (server.put(f"/{name}", content), hashlib.sha256(content).hexdigest()))
+        yield server
+
+
+def test_it_is_downloaded_once(tmp_path: Path, host: Server) -> None:
+    for _ in range(2):
+        lfw.fetch_lfw(tmp_path / "lfw")
+    assert host.asked == ["/_PAIRS", "/_ARCHIVE"]
+    assert (tmp_path / "lfw/pairs.txt").read_bytes() == b"10\t300\n"
+    assert (tmp_path / "lfw/B/B_0001.jpg").read_bytes() == b"22"
+
+
+def test_an_interrupted_unpacking_goes_on(tmp_path: Path, host: Server) -> None:
     folder = tmp_path / "lfw"
     (folder / "A").mkdir(parents=True)
     (folder / "A/A_0001.jpg").write_bytes(b"1")
@@ -69,22 +87,13 @@ def test_an_interrupted_unpacking_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_without_a_network_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise requests.ConnectionError("no route")
-
-    monkeypatch.setattr("pooch.retrieve", offline)
-    with pytest.raises(DatasetError, match="make lfw LFW=path"):
+    monkeypatch.setattr(lfw, "_PAIRS", ("http://127.0.0.1:1/pairs.txt", "0" * 64))  # nothing listens there
+    with pytest.raises(DatasetError, match=r"cannot be downloaded \(ConnectionError\); .*make lfw LFW=path"):
         lfw.fetch_lfw(tmp_path / "lfw")
 
 
-def test_a_download_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pooch itself compares the hash: served from a local file in place of the network."""
-    (tmp_path / "served").write_bytes(b"<html>quota exceeded</html>")
-
-    def served(url: str, output: str, pooch: object, **_: object) -> None:
-        Path(output).write_bytes((tmp_path / "served").read_bytes())
-
-    monkeypatch.setattr("pooch.core.choose_downloader", lambda *_, **__: served)
+def test_a_download_with_another_hash_is_refused(tmp_path: Path, host: Server) -> None:
+    host.put("/_PAIRS", b"10\t301\n")
     with pytest.raises(DatasetError, match="SHA-256 differs"):
         lfw.fetch_lfw(tmp_path / "lfw")
     assert not (tmp_path / "lfw/pairs.txt").exists()

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
+from sfplus.errors import UsageError
 from sfplus.networks import create, to_input
-from sfplus.networks.embed import embed, embed_crops
+from sfplus.networks.embed import embed_batches, embed_crops, pass_size
 
 CPU = choose_device("cpu")
 
@@ -50,12 +49,42 @@ def test_neighbours_in_a_batch_do_not_matter(network: torch.nn.Module, crops: to
     np.testing.assert_array_equal(embed_crops(network, crops, CPU, batch_size=11), features)
 
 
-def test_sets_of_files_give_the_same_features(network: torch.nn.Module, crops: torch.Tensor, tmp_path: Path) -> None:
-    paths = [tmp_path / f"{index} é.png" for index in range(len(crops))]
-    for path, crop in zip(paths, crops, strict=True):
-        Image.fromarray(crop.numpy()).save(path)
-    seen: list[int] = []
+def test_batches_one_after_the_other_give_the_same_features(network: torch.nn.Module, crops: torch.Tensor) -> None:
     network.train()
-    features = embed(network, CropDataset(paths, [0] * 11, 112, 96), CPU, batch_size=4, on_batch=seen.append)
-    assert seen == [4, 4, 3] and network.training
-    np.testing.assert_array_equal(features, embed_crops(network, crops, CPU, batch_size=4))
+    found = embed_batches(network, torch.split(crops, 4), CPU)
+    parts = [next(found)]
+    assert not network.training  # until the iterator ends
+    parts += found
+    assert [len(part) for part in parts] == [4, 4, 3] and network.training
+    np.testing.assert_array_equal(np.concatenate(parts), embed_crops(network, crops, CPU, batch_size=4))
+    network.eval()
+
+
+def test_batches_are_taken_as_they_are_needed(network: torch.nn.Module, crops: torch.Tensor) -> None:
+    taken = []
+
+    def batches() -> Iterator[torch.Tensor]:
+        for number in range(1000):
+            taken.append(number)
+            yield crops[:1]
+
+    found = embed_batches(network, batches(), CPU)
+    for _ in range(3):
+        next(found)
+    assert len(taken) == 4  # one is under way
+    found.close()
+
+
+def test_the_size_of_a_pass_is_what_is_used_where_none_is_given(network: torch.nn.Module, crops: torch.Tensor) -> None:
+    assert pass_size(CPU) == 8 and pass_size(CPU, mirror=False) == 16
+    np.testing.assert_array_equal(embed_crops(network, crops, CPU), embed_crops(network, crops, CPU, batch_size=8))
+
+
+def test_bfloat16_is_near_and_differs(network: torch.nn.Module, crops: torch.Tensor) -> None:
+    features = embed_crops(network, crops, CPU)
+    half = embed_crops(network, crops, CPU, dtype="bfloat16")
+    assert half.dtype == np.float32
+    error = np.linalg.norm(half - features, axis=1) / np.linalg.norm(features, axis=1)
+    assert error.min() > 1e-4 and error.max() < 0.01
+    with pytest.raises(UsageError, match="use float32 or bfloat16"):
+        embed_crops(network, crops, CPU, dtype="float16")  # type: ignore[arg-type]

@@ -73,6 +73,68 @@ def test_forward_follows_the_prototxt(memory_format: torch.memory_format) -> Non
     torch.testing.assert_close(features.double(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("input", ["112x96", "112x112"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_modern_blocks_are_those_of_opensphere(input: str, batch_norm: bool) -> None:
+    """Add, then activation; in float64, against the formulas written out."""
+    torch.manual_seed(0)
+    options = {"input": input, "block": "modern", "batch_norm": batch_norm}
+    network = create("sphereface10", feature_size=6, width=0.05, **options).double().eval()  # type: ignore[arg-type]
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            torch.nn.init.uniform_(tensor, 0.2, 0.7)
+    state = network.state_dict()
+    x = torch.randn(2, 3, *map(int, input.split("x")), dtype=torch.float64)
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        if not batch_norm:
+            return x
+        mean, var, weight, bias = (state[f"bn{name}.{k}"] for k in ("running_mean", "running_var", "weight", "bias"))
+        shape = (1, -1, 1, 1)[: x.dim()]
+        return (x - mean.view(shape)) / (var.view(shape) + 1e-5).sqrt() * weight.view(shape) + bias.view(shape)
+
+    def conv(name: str, x: Tensor, stride: int = 1) -> Tensor:
+        y = F.conv2d(x, state[f"conv{name}.weight"], state.get(f"conv{name}.bias"), stride=stride, padding=1)
+        return norm(name, y)
+
+    def relu(name: str, x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, x * state[f"relu{name}.weight"][:, None, None])
+
+    y = relu("1_1", conv("1_1", x, 2))
+    y = relu("2_1", conv("2_1", y, 2))
+    y = relu("2_3", y + conv("2_3", relu("2_2", conv("2_2", y))))
+    y = relu("3_1", conv("3_1", y, 2))
+    y = relu("3_3", y + conv("3_3", relu("3_2", conv("3_2", y))))
+    y = relu("3_5", y + conv("3_5", relu("3_4", conv("3_4", y))))
+    y = relu("4_1", conv("4_1", y, 2)).flatten(1)
+    expected = norm("5", y @ state["fc5.weight"].T + state["fc5.bias"])
+    torch.testing.assert_close(network(x), expected)
+
+
+def test_batch_normalisation_takes_the_biases_place_and_is_trained() -> None:
+    network = create("sphereface10", feature_size=4, width=0.05, batch_norm=True)
+    names = set(network.state_dict())
+    assert not {name for name in names if name.startswith("conv") and name.endswith("bias")}
+    assert {name.partition(".")[0][4:] for name in names if name.startswith("conv")} == {
+        name.partition(".")[0][2:] for name in names if name.startswith("bn") and not name.startswith("bn5")
+    }
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_square_crops_only_lengthen_the_last_layer(name: str) -> None:
+    with torch.device("meta"):
+        network = create(name, input="112x112")
+    assert sum(p.numel() for p in network.parameters()) == PARAMETERS[name] + 512 * 7 * 512
+    assert network.options == {"input": "112x112"}
+
+
+@pytest.mark.parametrize("option", [{"input": "96x112"}, {"block": "old"}])
+def test_unknown_options(option: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="is unknown; use one of"):
+        create("sphereface4", **option)  # type: ignore[arg-type]
+
+
 def test_initial_weights() -> None:
     torch.manual_seed(0)
     network = create("sphereface20", width=0.5)

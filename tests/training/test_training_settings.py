@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from typing import Any, get_args
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from sfplus.hypersphere import HEADS
 from sfplus.networks import NETWORKS
-from sfplus.training.settings import EnergySettings, HeadSettings, SolverSettings, TrainingSettings
+from sfplus.training.settings import HEAD_SETTINGS, EnergySettings, SolverSettings, TrainingSettings
 
 
 def test_defaults_are_those_of_the_sphereface_solver() -> None:
@@ -17,7 +18,16 @@ def test_defaults_are_those_of_the_sphereface_solver() -> None:
         "network": "sphereface20",
         "feature_size": 512,
         "width": 1.0,
-        "head": {"name": "asoftmax", "m": 4, "base": 1000, "gamma": 0.12, "power": 1, "lambda_min": 5, "iteration": 0},
+        "head": {
+            "name": "asoftmax",
+            "m": 4,
+            "base": 1000,
+            "gamma": 0.12,
+            "power": 1,
+            "lambda_min": 5,
+            "iteration": 0,
+            "gradient": "exact",
+        },
         "energy": None,
         "base_lr": 0.1,
         "steps": (16000, 24000, 28000),
@@ -36,7 +46,11 @@ def test_defaults_are_those_of_the_sphereface_solver() -> None:
     [
         ({"base_Ir": 0.1}, "base_Ir"),
         ({"head": {"margin": 4}}, "margin"),
-        ({"head": {"m": 5}}, "m"),
+        ({"head": {"m": 0}}, "m"),
+        ({"head": {"name": "arcfase"}}, "use arcface"),
+        ({"head": {"name": "arcface", "lambda_min": 5}}, "lambda_min"),
+        ({"head": {"name": ["arcface"]}}, "no classifier is called"),
+        ({"head": 4}, "given by keys"),
         ({"energy": {"mode": "reference"}}, "mode"),
         ({"energy": {"power": -1}}, "power"),
         ({"network": "sphereface21"}, "network"),
@@ -55,7 +69,7 @@ def test_refuses_what_makes_no_run(change: dict[str, Any], where: str) -> None:
 
 
 def test_every_setting_is_described() -> None:
-    for settings in (HeadSettings, EnergySettings, SolverSettings, TrainingSettings):
+    for settings in (*HEAD_SETTINGS.values(), EnergySettings, SolverSettings, TrainingSettings):
         for name, field in settings.model_fields.items():
             assert field.description, name
 
@@ -63,7 +77,23 @@ def test_every_setting_is_described() -> None:
 def test_names_agree_with_the_libraries() -> None:
     """The settings list names themselves, so that checking a recipe needs no torch."""
     assert get_args(TrainingSettings.model_fields["network"].annotation) == NETWORKS
-    assert set(get_args(HeadSettings.model_fields["name"].annotation)) == set(HEADS)
+    assert list(HEAD_SETTINGS) == list(HEADS)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_settings_of_a_head_are_those_it_takes(name: str) -> None:
+    """Names and defaults, so that a recipe without options trains what the class of that name is by itself."""
+    settings = TrainingSettings.model_validate({"head": {"name": name}}).head
+    options = settings.model_dump(exclude={"name"})
+    taken: dict[str, Any] = {}
+    for base in HEADS[name].__mro__:
+        for key, parameter in inspect.signature(base.__init__).parameters.items():
+            if parameter.default is not inspect.Parameter.empty:
+                taken.setdefault(key, parameter.default)
+    assert settings.name == name and options == {key: taken.get(key) for key in options}
+    own = inspect.signature(HEADS[name]).parameters
+    assert {key for key, value in own.items() if value.default is not inspect.Parameter.empty} <= set(options)
+    assert HEADS[name](8, 3, **options).weight.shape == (3, 8)
 
 
 def test_settings_do_not_import_torch() -> None:

@@ -14,7 +14,7 @@ from sfplus.device import choose_device
 from sfplus.hypersphere import ASoftmax
 from sfplus.networks import create
 from sfplus.training.loop import OnStep, fit
-from sfplus.training.settings import EnergySettings, HeadSettings, TrainingSettings
+from sfplus.training.settings import ASoftmaxSettings, EnergySettings, TrainingSettings
 
 State = dict[str, torch.Tensor]
 Train = Callable[..., tuple[State, dict[str, float]]]
@@ -24,7 +24,7 @@ SETTINGS = TrainingSettings(
     network="sphereface4",
     feature_size=32,
     width=0.125,
-    head=HeadSettings(gamma=1.0, lambda_min=2.0),
+    head=ASoftmaxSettings(gamma=1.0, lambda_min=2.0),
     energy=EnergySettings(power=2, weight=0.5),
     base_lr=0.01,
     steps=(12,),

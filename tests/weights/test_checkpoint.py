@@ -110,8 +110,12 @@ def test_refuses_to_save_a_config_that_cannot_be_read(
         ({"conv1_1.weight": None, "fc5.weight": None}, "tensor conv1_1.weight is missing"),
         ({"extra": torch.zeros(1)}, "tensor extra does not belong to sphereface4"),
         ({"fc5.bias": torch.zeros(9)}, r"tensor fc5.bias is \(9,\), sphereface4 needs \(8,\)"),
-        ({"fc5.bias": torch.zeros(8, dtype=torch.int64)}, "tensor fc5.bias does not hold finite"),
+        ({"fc5.bias": torch.zeros(8, dtype=torch.int64)}, "tensor fc5.bias holds torch.int64, not torch.float32"),
+        ({"fc5.bias": torch.zeros(8, dtype=torch.complex64)}, "tensor fc5.bias holds torch.complex64"),
         ({"fc5.bias": torch.full((8,), torch.nan)}, "tensor fc5.bias does not hold finite"),
+        ({"fc5.bias": torch.full((8,), -torch.inf)}, "tensor fc5.bias does not hold finite"),
+        ({"fc5.bias": torch.full((8,), 1e300, dtype=torch.float64)}, "tensor fc5.bias does not hold finite"),
+        ({"fc5.bias": torch.full((8,), torch.nan).to(torch.float8_e4m3fn)}, "tensor fc5.bias does not hold finite"),
     ],
 )
 def test_names_the_first_tensor_that_differs(folder: Path, change: dict[str, Any], words: str) -> None:
@@ -196,14 +200,18 @@ def test_pickles_are_never_run(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("net.caffemodel", "Caffe model; convert"), ("missing", "no such file"), ("notes.txt", "not a .safetensors file")],
+    [
+        ("net.caffemodel", "no such file"),
+        ("net.pth", "convert it: sfplus convert net.pth FOLDER"),
+        ("missing", "no such file"),
+        ("notes.txt", "not a .safetensors file"),
+    ],
 )
 def test_other_paths_say_what_to_do(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    for function in (load_model,):
-        with pytest.raises(WeightsError, match=words) as caught:
-            function(tmp_path / name)
-        one_line(caught)
+    with pytest.raises(WeightsError, match=words) as caught:
+        load_model(tmp_path / name)
+    one_line(caught)
     with pytest.raises(WeightsError, match=r"model\.safetensors: there is no such file"):
         load_model(tmp_path)
 

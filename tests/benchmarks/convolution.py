@@ -1,0 +1,65 @@
+"""SphereConv2d forward and backward against nn.Conv2d of the same shape on this machine; ratios of medians.
+
+The last contestant is the usual way to write the layer: a convolution of the squares with ones for the norms of the
+patches, autograd through the arc cosine. Run with nothing else on the machine: python tests/benchmarks/convolution.py
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfplus.hypersphere.convolution import EPSILON, OPERATORS, SphereConv2d
+
+BATCH, ROUNDS = 128, 7
+SHAPES = ((64, 32), (128, 16))  # channels, height and width
+
+
+class WrittenPlainly(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        ones = torch.ones(1, *self.weight.shape[1:])
+        patch = (F.conv2d(x.square(), ones, padding=1) + EPSILON).sqrt()
+        length = (self.weight.square().sum((1, 2, 3)) + EPSILON).sqrt()[:, None, None]
+        cosine = F.conv2d(x, self.weight, padding=1) / patch / length
+        return 1 - 2 / math.pi * cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos()
+
+
+def race(layers: dict[str, nn.Module], x: Tensor, upstream: Tensor) -> dict[str, float]:
+    """Median seconds of each layer; the layers take turns, so that a drift of the machine meets all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in layers}
+    for turn in range(ROUNDS + 1):
+        for name, layer in layers.items():
+            x.grad = None
+            layer.zero_grad()
+            clock = time.perf_counter()
+            layer(x).backward(upstream)
+            if turn:  # the first one warms up
+                seconds[name].append(time.perf_counter() - clock)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def main() -> None:
+    print(f"{torch.get_num_threads()} threads, batch {BATCH}, 3x3, float32; median of {ROUNDS} rounds")
+    for channels, size in SHAPES:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x = torch.randn(BATCH, channels, size, size).to(memory_format=layout).requires_grad_()
+            upstream = torch.randn_like(x)
+            layers: dict[str, nn.Module] = {"nn.Conv2d": nn.Conv2d(channels, channels, 3, padding=1, bias=False)}
+            for operator in OPERATORS:
+                layers[operator] = SphereConv2d(channels, channels, 3, padding=1, operator=operator)
+            layers["cosine, rescale"] = SphereConv2d(channels, channels, 3, padding=1, rescale=True)
+            layers["linear, written plainly"] = WrittenPlainly(channels, channels, 3, padding=1, bias=False)
+            found = race({name: layer.to(memory_format=layout) for name, layer in layers.items()}, x, upstream)
+            print(f"  {channels} -> {channels} channels, {size} x {size}, {str(layout).removeprefix('torch.')}")
+            for name, seconds in found.items():
+                print(f"    {name:<24} {1000 * seconds:7.1f} ms  {seconds / found['nn.Conv2d']:5.2f} x")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

@@ -1,0 +1,162 @@
+"""Photos and crops in, features out: the same by every way, in bounded memory."""
+
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+from sfplus import Embedder
+from sfplus.errors import PhotoError, UsageError
+from sfplus.images import read_photo
+from sfplus.networks import create
+from sfplus.stages.tables import read_lines, read_table
+from sfplus.weights.checkpoint import save_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model: enough for the way through."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125}
+    save_model(folder, create("sphereface4", feature_size=16, width=0.125), {**shape, "template": "sphereface-112x96"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedder(model: Path) -> Embedder:
+    return Embedder(model, "cpu")
+
+
+@pytest.fixture(scope="module")
+def photos(drawn: Path) -> list[Path]:
+    return sorted(drawn.glob("*/*.jpg"))
+
+
+@pytest.fixture(scope="module")
+def crops(embedder: Embedder, photos: list[Path]) -> list[np.ndarray]:
+    return embedder.crops(photos)
+
+
+def same(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Equal to the rounding that another size of the passes brings (embed_crops)."""
+    np.testing.assert_allclose(ours, theirs, atol=1e-6 * np.linalg.norm(theirs, axis=1).mean())
+
+
+def test_every_way_gives_the_same_features(embedder: Embedder, photos: list[Path], crops: list[np.ndarray]) -> None:
+    features = embedder(photos)
+    assert features.shape == (12, 32) and features.dtype == np.float32 and np.ptp(features, axis=0).min() > 0
+    np.testing.assert_array_equal(embedder.features(crops), features)
+    np.testing.assert_array_equal(embedder.features(np.stack(crops)), features)
+    np.testing.assert_array_equal(embedder.features(crop for crop in crops), features)
+    np.testing.assert_array_equal(embedder(map(str, photos)), features)
+    np.testing.assert_array_equal(np.stack(list(embedder.stream(photos))), features)
+    same(np.concatenate([embedder([read_photo(photo)]) for photo in photos[:3]]), features[:3])
+
+
+def test_nothing_in_nothing_out(embedder: Embedder) -> None:
+    assert embedder([]).shape == embedder.features([]).shape == (0, 32) and not list(embedder.stream([]))
+
+
+def test_a_photo_without_a_face_does_not_stop_a_stream(embedder: Embedder, photos: list[Path], tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((99, 99, 3), np.uint8)).save(tmp_path / "black.png")
+    given = [photos[0], tmp_path / "black.png", photos[1], tmp_path / "gone.jpg", photos[2]]
+    answers = list(embedder.stream(given))
+    assert [type(answer) for answer in answers] == [np.ndarray, PhotoError, np.ndarray, PhotoError, np.ndarray]
+    assert "black.png: no face found" in str(answers[1]) and "gone.jpg: cannot be read" in str(answers[3])
+    same(np.stack(answers[::2]), embedder(photos[:3]))
+    for bad, says in ((given[1], "no face found"), (given[3], "cannot be read")):
+        with pytest.raises(PhotoError, match=says):
+            embedder([photos[0], bad])
+
+
+def test_a_stream_takes_only_a_few_photos_ahead(embedder: Embedder, photos: list[Path]) -> None:
+    photo = read_photo(photos[0])
+    taken = 0
+
+    def many() -> Iterator[np.ndarray]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield photo
+
+    stream = embedder.stream(many())
+    for _ in range(9):
+        next(stream)
+    assert taken <= 64 + 9
+    stream.close()
+
+
+def test_features_of_very_many_crops_take_little_memory(embedder: Embedder, crops: list[np.ndarray]) -> None:
+    """1,000 crops are 32 MB; the features asked for are 0.13 MB."""
+    tracemalloc.start()
+    features = embedder.features(crops[n % 12].copy() for n in range(1000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(features) == 1000 and peak < 3e6, peak
+    same(features[12:24], features[:12])
+
+
+@pytest.mark.parametrize(
+    "crop", [np.zeros((96, 112, 3), np.uint8), np.zeros((112, 96), np.uint8), np.zeros((112, 96, 3), np.float32)]
+)
+def test_what_is_no_crop_is_refused(embedder: Embedder, crop: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"expected uint8 \(112, 96, 3\), got"):
+        embedder.features([crop])
+
+
+def test_bfloat16(model: Path, embedder: Embedder, crops: list[np.ndarray]) -> None:
+    features, half = embedder.features(crops), Embedder(model, "cpu", "bfloat16").features(crops)
+    error = np.linalg.norm(half - features, axis=1) / np.linalg.norm(features, axis=1)
+    assert error.min() > 1e-4 and error.max() < 0.01
+    with pytest.raises(UsageError, match="use float32 or bfloat16"):
+        Embedder(model, "cpu", "int8").features(crops)  # type: ignore[arg-type]
+
+
+def test_a_folder_of_crops(
+    embedder: Embedder, model: Path, crops: list[np.ndarray], tmp_path: Path, sfplus: Callable
+) -> None:
+    folder = tmp_path / "crops"
+    (folder / "é").mkdir(parents=True)
+    for number, crop in enumerate(crops):
+        Image.fromarray(crop).save(folder / "é" / f"{number:02}.png")
+    (folder / "07 broken.jpg").write_bytes(b"no photo")
+    Image.fromarray(np.zeros((250, 250, 3), np.uint8)).save(folder / "photo.png")
+    answer = sfplus("embed", folder, tmp_path / "out", "--crops", "--model", model, "--device", "cpu")
+    assert answer.code == 1 and "12 crops, 0 photos without a face, 2 failed" in answer.out
+    assert "float32" in answer.err and "is 250 x 250 pixels, not 96 x 112" in answer.err
+    assert [row["photo"] for row in read_lines(tmp_path / "out/failures.jsonl")] == ["07 broken.jpg", "photo.png"]
+    index = read_table(tmp_path / "out/index.parquet")
+    assert index == {"photo": [f"é/{number:02}.png" for number in range(12)], "how": ["crop"] * 12}
+    features = load_file(tmp_path / "out/features.safetensors")["features"]
+    np.testing.assert_array_equal(features, embedder.features(crops))
+
+    answer = sfplus(
+        "embed", folder, tmp_path / "half", "--crops", "--model", model, "--device", "cpu", "--dtype", "bfloat16"
+    )
+    half = load_file(tmp_path / "half/features.safetensors")["features"]
+    assert "bfloat16" in answer.err and 1e-4 < np.linalg.norm(half - features) / np.linalg.norm(features) < 0.01
+    manifest = next((tmp_path / "half/.sfplus/cache/embed").glob("*/manifest.json"))
+    assert json.loads(manifest.read_text())["settings"] == {"dtype": "bfloat16"}
+
+
+def test_a_folder_without_one_crop(model: Path, drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
+    answer = sfplus("embed", drawn, tmp_path / "out", "--crops", "--model", model)
+    assert answer.code == 1 and "no crop can be used (is " in answer.err and "without --crops" in answer.err
+    answer = sfplus("embed", drawn, tmp_path / "out", "--dtype", "float16")
+    assert answer.code == 2 and "float16" in answer.err
+
+
+def test_crops_given_as_photos_are_noticed(
+    model: Path, crops: list[np.ndarray], tmp_path: Path, sfplus: Callable
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number, crop in enumerate(crops):
+        Image.fromarray(crop).save(tmp_path / "in" / f"{number}.png")
+    assert "aligning twice costs accuracy" in sfplus("embed", tmp_path / "in", tmp_path / "out", "--model", model).err

@@ -1,0 +1,145 @@
+"""`sfplus convert`, and models that older versions wrote."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import safetensors.torch
+import torch
+from models import crops, network
+
+from sfplus.networks import create, to_input
+from sfplus.shipped import shipped
+from sfplus.weights.checkpoint import load_model, save_model
+
+FIXTURES = Path(__file__).parent / "fixtures"
+CONFIG: dict[str, Any] = {
+    "network": "sphereface4", "feature_size": 6, "width": 0.05, "template": "sphereface-112x96", "people": 5,
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    head = torch.nn.Linear(6, 5, bias=False)
+    save_model(tmp_path / "model", network("sphereface4", 0.05, 6), CONFIG, head=head)
+    return tmp_path / "model"
+
+
+def state(path: Path) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in load_model(path)[0].state_dict().items()}
+
+
+@pytest.mark.parametrize("version", sorted(path.name for path in FIXTURES.iterdir()))
+@pytest.mark.parametrize("file", ["folder", "folder/model.safetensors", "model.caffemodel", "model.onnx"])
+def test_models_of_older_versions_keep_loading(version: str, file: str) -> None:
+    loaded, config = load_model(FIXTURES / version / file)
+    assert config["network"] == "sphereface4" and config["feature_size"] == 2
+    expected = torch.tensor(json.loads((FIXTURES / version / "features.json").read_text()))
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(to_input(torch.from_numpy(crops(2)))), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_shipped_model_keeps_loading() -> None:
+    folder = shipped("pretrained") / "sphereface10-small"
+    loaded, _ = load_model(folder)
+    made = create("sphereface10", width=0.5, feature_size=128, weights=folder)
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in made.state_dict().items())
+
+
+def test_round_trips_are_exact(folder: Path, tmp_path: Path, sfplus: Callable[..., Any]) -> None:
+    chain = ["model", "a.caffemodel", "b", "c.onnx", "d", "e.caffemodel"]
+    for source, target in itertools.pairwise(chain):
+        answer = sfplus("convert", tmp_path / source, tmp_path / target)
+        assert answer.code == 0 and not answer.err, answer.err
+        assert answer.out.startswith("sphereface4: 6 features, 112x96 crops") and str(tmp_path / target) in answer.out
+        assert ("onnxruntime agrees with torch" in answer.out) == (target == "c.onnx")
+    assert all(state(tmp_path / name) == state(folder) for name in chain[1:])
+    assert (tmp_path / "a.prototxt").read_text().replace('"a"', '"e"') == (tmp_path / "e.prototxt").read_text()
+    cv2.dnn.readNetFromCaffe(str(tmp_path / "e.prototxt"), str(tmp_path / "e.caffemodel"))
+    heads = [safetensors.torch.load_file(tmp_path / name / "head.safetensors")["weight"] for name in ("model", "b")]
+    assert torch.equal(*heads), "the classifier goes through Caffe files"
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    digest = sha256((tmp_path / "a.caffemodel").read_bytes()).hexdigest()
+    assert config["provenance"] == {"file": "a.caffemodel", "layout": "caffe", "sha256": digest}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*chain, "a.prototxt", "e.prototxt"])
+
+
+def test_a_bare_safetensors_file_is_recognised(folder: Path, tmp_path: Path, sfplus: Callable[..., Any]) -> None:
+    (folder / "model.safetensors").rename(tmp_path / "x.safetensors")
+    assert sfplus("convert", tmp_path / "x.safetensors", tmp_path / "y").code == 0
+    assert json.loads((tmp_path / "y" / "config.json").read_text())["network"] == "sphereface4"
+
+
+@pytest.mark.parametrize("target", ["x.onnx", "x.caffemodel", "x"])
+@pytest.mark.parametrize("there", ["file", "folder", "dangling link"])
+def test_nothing_is_overwritten(
+    target: str, there: str, folder: Path, tmp_path: Path, sfplus: Callable[..., Any]
+) -> None:
+    path = tmp_path / target
+    if there == "folder":
+        path.mkdir()
+    elif there == "file":
+        path.write_text("mine")
+    else:
+        path.symlink_to("nowhere")
+    answer = sfplus("convert", folder, path)
+    assert answer.code == 2 and "is already there; remove it, or choose another name" in answer.err
+    assert there != "file" or path.read_text() == "mine"
+
+
+def test_the_prototxt_beside_is_not_overwritten_either(folder: Path, sfplus: Callable[..., Any]) -> None:
+    path = folder.with_name("x.prototxt")
+    path.write_text("mine")
+    answer = sfplus("convert", folder, path.with_suffix(".caffemodel"))
+    assert answer.code == 2 and "x.prototxt: is already there" in answer.err and path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["missing", "out"], 1, "no such file"),
+        (["missing.caffemodel", "out"], 1, "no such file"),
+        (["missing.pth", "out"], 1, "no such file"),
+        (["model", "out.pth"], 2, ".pth files are not written"),
+        (["model", "out.safetensors"], 2, "give a folder"),
+        (["model/config.json", "out"], 2, "is of no kind that is read"),
+        (["model", "out", "--network", "sphereface20"], 2, "its config says sphereface4, not sphereface20"),
+        (["model", "out", "--block", "modern"], 2, "its config says original, not modern"),
+        (["model", "out", "--network", "zzz"], 2, "use one of sphereface4"),
+        (["model"], 2, "Missing argument 'OUT'"),
+        (["timm", "out.caffemodel"], 1, "Caffe files hold SphereFace networks"),
+    ],
+)
+def test_misuse_and_failures(
+    words: list[str], code: int, message: str, folder: Path, sfplus: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    if words[0] == "timm":
+        net = create("timm:resnet10t", feature_size=4)
+        save_model(Path("timm"), net, {"network": "timm:resnet10t", "feature_size": 4, "width": 1.0})
+    before = sorted(folder.parent.rglob("*"))
+    answer = sfplus("convert", *words)
+    assert answer.code == code and message in answer.err, answer.err
+    assert sorted(folder.parent.rglob("*")) == before, "nothing is left behind"
+
+
+def test_help_has_an_example(sfplus: Callable[..., Any]) -> None:
+    assert "Example: sfplus convert sphereface_model.caffemodel sphereface20" in sfplus("convert", "--help").out
+
+
+def test_a_failed_write_leaves_nothing(
+    folder: Path, sfplus: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    before = sorted(folder.parent.rglob("*"))
+    for target in ("out", "out.caffemodel"):
+        answer = sfplus("convert", folder, folder.with_name(target))
+        assert answer.code == 1 and "No space left" in answer.err
+    assert sorted(folder.parent.rglob("*")) == before

@@ -1,0 +1,202 @@
+"""Hugging Face conventions: folders, cards, downloads by the real client from a server on this machine, uploads."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from local_server import Server, serve
+from safetensors.numpy import load_file
+
+from sfplus import Embedder
+from sfplus.errors import SfplusError
+from sfplus.shipped import find_model, shipped
+from sfplus.weights import hub
+from sfplus.weights.checkpoint import load_model
+from sfplus.weights.hub import PretrainedModel
+
+SMALL = shipped("pretrained") / "sphereface10-small"
+COMMIT = "c0ffee" * 6 + "c0ff"
+
+
+class Hub:
+    """The three questions that the Hub's client asks, answered on this machine."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def put(self, repository: str, files: dict[str, bytes], revision: str = "main") -> None:
+        names = [{"rfilename": name} for name in files]
+        info = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": names, "private": False}
+        kind = {"Content_Type": "application/json"}
+        for at in (revision, COMMIT):
+            self.server.put(f"/api/models/{repository}/revision/{at}", json.dumps(info).encode(), **kind)
+            tree = [{"type": "file", "path": n, "size": len(b), "oid": "0" * 40} for n, b in files.items()]
+            self.server.put(f"/api/models/{repository}/tree/{at}", json.dumps(tree).encode(), **kind)
+        for name, content in files.items():
+            mark = {"ETag": f'"{name}"', "X_Repo_Commit": COMMIT}
+            for at in (revision, COMMIT):
+                self.server.put(f"/{repository}/resolve/{at}/{name}", content, **mark)
+
+    def refuse(self, path: str, status: int, code: str) -> None:
+        self.server.put(path, b"{}", status=status, X_Error_Code=code)
+
+
+@pytest.fixture
+def the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    hub.hub_folder.cache_clear()
+    with serve() as server:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(
+            huggingface_hub.constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            server.address + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        yield Hub(server)
+    hub.hub_folder.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in SMALL.iterdir()}
+
+
+def test_a_folder_there_and_back(tmp_path: Path) -> None:
+    model = PretrainedModel.from_pretrained(SMALL)
+    model.save_pretrained(tmp_path / "again")
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {
+        "model.safetensors", "config.json", "mean.safetensors", "README.md",
+    }  # fmt: skip
+    again = PretrainedModel.from_pretrained(str(tmp_path / "again"))
+    assert again.config == model.config == json.loads((SMALL / "config.json").read_text())
+    for (name, ours), theirs in zip(again.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert torch.equal(again.mean, model.mean)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 112, 96, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(
+        Embedder(tmp_path / "again", "cpu").features(crops), Embedder(SMALL, "cpu").features(crops)
+    )
+    x = torch.randn(2, 3, 112, 96)
+    assert torch.equal(model(x), load_model(SMALL)[0](x))
+
+
+def test_the_card_says_data_protocol_accuracy_licence_and_use(tmp_path: Path) -> None:
+    model = PretrainedModel.from_pretrained(SMALL)
+    model.config["licence"] = "research only"
+    model.save_pretrained(tmp_path)
+    card = huggingface_hub.ModelCard.load(tmp_path / "README.md")
+    assert card.data.license == "other" and card.data.library_name == "sfplus"
+    result = card.data.eval_results[0]
+    assert result.metric_value == pytest.approx(0.87533, abs=1e-5) and "sphereface protocol" in result.metric_name
+    numbers = sum(tensor.size for tensor in load_file(SMALL / "model.safetensors").values())
+    for text in (
+        "11,507 crops of 623 people", "87.53 % +- 0.50 on 6000 pairs of pairs.txt (sphereface protocol",
+        "| licence | research only |", "## Intended use", "sphereface-112x96", f"{numbers:,} parameters",
+        "without their consent",
+    ):  # fmt: skip
+        assert text in card.text, text
+    (tmp_path / "README.md").write_text("mine")
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_card_of_a_model_of_which_little_is_known() -> None:
+    network, config = load_model(SMALL)
+    bare = {key: config[key] for key in ("network", "feature_size", "width")}
+    text = str(PretrainedModel(network, bare).generate_model_card())
+    assert "| accuracy | not measured |" in text and "| training data | not stated |" in text
+    fetched = bare | {"published": {"lfw": 99.3, "protocol": "sphereface"}, "licence": "MIT", "data": "CASIA-WebFace"}
+    text = str(PretrainedModel(network, fetched).generate_model_card())
+    assert "99.30 % on LFW as published (sphereface protocol)" in text and "license: mit" in text
+
+
+def test_a_model_of_the_hub_without_its_pickles(
+    the_hub: Hub, files: dict[str, bytes], drawn: Path, sfplus: Callable
+) -> None:
+    the_hub.put("me/small", {**files, "pytorch_model.bin": b"pickle", "run.py": b"evil"})
+    folder = find_model("hf:me/small")
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json", "mean.safetensors"}
+    assert not [path for path in the_hub.server.asked if path.endswith((".bin", ".py"))]
+    asked = len(the_hub.server.asked)
+    assert find_model("hf:me/small") == folder and len(the_hub.server.asked) == asked
+    assert PretrainedModel.from_pretrained("me/small").config["people"] == 623
+    one, two = sorted(drawn.glob("*/*.jpg"))[:2]
+    answer = sfplus("compare", one, two, "--model", "hf:me/small")
+    assert answer.code == 0 and "87.53 % of decisions are right" in answer.out
+    assert str(folder) in sfplus("models", "fetch", "hf:me/small").out
+
+
+def test_a_revision(the_hub: Hub, files: dict[str, bytes]) -> None:
+    the_hub.put("me/small", files, revision="v1")
+    assert load_model(find_model("hf:me/small@v1"))[1]["people"] == 623
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_repository_without_one_of_its_files(the_hub: Hub, files: dict[str, bytes], missing: str) -> None:
+    kept = {name: content for name, content in files.items() if name != missing}
+    the_hub.put("me/half", {**kept, "pytorch_model.bin": b"pickle"})
+    with pytest.raises(SfplusError, match=f"hf:me/half: holds no {missing}; .*pickles are not read"):
+        find_model("hf:me/half")
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "error", "says"),
+    [
+        ("hf:me/none", 404, "RepoNotFound", "the Hub has no such repository; check the name"),
+        ("hf:me/small@v9", 404, "RevisionNotFound", "has no such revision"),
+        ("hf:me/gated", 403, "GatedRepo", "is gated; ask for access on its page"),
+        ("hf:me/broken", 500, "", "cannot be got"),
+        ("hf:not/a/name", 0, "", "is no repository's name; use hf:owner/name"),
+        ("hf:", 0, "", "is no repository's name; use hf:owner/name"),
+    ],
+)
+def test_what_the_hub_refuses(
+    the_hub: Hub, name: str, status: int, error: str, says: str, sfplus: Callable, tmp_path: Path
+) -> None:
+    repository, _, revision = name.removeprefix("hf:").partition("@")
+    the_hub.refuse(f"/api/models/{repository}/revision/{revision or 'main'}", status, error)
+    answer = sfplus("embed", tmp_path, tmp_path.parent / "out", "--model", name)
+    assert answer.code in (1, 2) and says in answer.err and "Traceback" not in answer.err
+
+
+def test_without_a_network(the_hub: Hub, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    the_hub.put("me/small", files)
+    folder = find_model("hf:me/small")
+    hub.hub_folder.cache_clear()
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")
+    assert find_model("hf:me/small") == folder  # it was got before
+    with pytest.raises(SfplusError, match="cannot be got"):
+        find_model("hf:me/other")
+
+
+def test_a_damaged_config_is_named(the_hub: Hub, files: dict[str, bytes]) -> None:
+    the_hub.put("me/small", {**files, "config.json": b"{}"})
+    with pytest.raises(SfplusError, match=r"config.json: does not describe a model"):
+        PretrainedModel.from_pretrained("me/small")
+
+
+def test_push(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A stand-in takes the place of the Hub's interface and keeps what would be uploaded."""
+
+    class Api:
+        def __init__(self, token: str | None = None) -> None:
+            assert token == "secret"
+
+        def create_repo(self, repo_id: str, **_: object) -> object:
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, repo_id: str, folder_path: Path, **_: object) -> str:
+            shutil.copytree(folder_path, tmp_path / repo_id)
+            return f"pushed {repo_id}"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    assert PretrainedModel.from_pretrained(SMALL).push_to_hub("me/model", token="secret") == "pushed me/model"
+    pushed = PretrainedModel.from_pretrained(tmp_path / "me/model")
+    assert pushed.config["verification"]["pairs_sha256"] and (tmp_path / "me/model/README.md").is_file()
