@@ -107,6 +107,7 @@ def test_the_extra_is_named_where_gradio_is_missing(
 
 @pytest.fixture
 def server(model: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen, int]]:
+    pytest.importorskip("gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
