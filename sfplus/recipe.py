@@ -186,7 +186,7 @@ def _explain(
     fault = error.errors()[0]
     location = [part for part in fault["loc"] if not isinstance(part, int)]
     key = ".".join(map(str, location))
-    named = [override for override in overrides if key and f"{override.partition('=')[0]}.".startswith(f"{key}.")]
+    named = [override for override in overrides if key and _meet(override.partition("=")[0], key)]
     where = named[0] if named else f"{path}:{_line(node, location)}"
     if fault["type"] == "extra_forbidden":
         valid = _fields(location[:-1], data)
@@ -199,6 +199,11 @@ def _explain(
         where=where,
         remedy="see: sfplus recipes show demo" if not key else "",
     )
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether one dotted key is the other or lies within it."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def _line(node: yaml.Node | None, location: Sequence[Any]) -> int:

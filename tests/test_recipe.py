@@ -32,7 +32,7 @@ def test_a_good_recipe(write) -> None:
         ("train:\n  photos: p\n  head:\n    m: 2\n    gama: 1\n", 5, "did you mean 'gamma'?"),
         ("train:\n  photos: p\n  zzzzz: 1\n", 3, "valid keys:"),
         ("train:\n  photos: p\n  max_iter: many\n", 3, "valid integer"),
-        ("train:\n  photos: p\n\n\n  head: {m: 7}\n", 5, "less than or equal to 4, not 7"),
+        ("train:\n  photos: p\n\n\n  head: {m: 0}\n", 5, "greater than or equal to 1, not 0"),
         ("detect: {thresholds: [0.6, 0.7]}\n", 1, "thresholds"),
         ("detect: {choose: nearest}\n", 1, "'centre'"),
         ("a: [1\n", 2, "is not YAML"),
@@ -139,7 +139,8 @@ def test_the_original_settings(
     assert train.exclude == tune.exclude == ("0166921", "1056413", "1193098")
     assert (tune.base_lr, tune.steps, tune.lr_gamma, tune.max_iter) == (lr, steps, lr_gamma, max_iter)
     assert tune.head.model_dump() == {
-        "name": "asoftmax", "m": m, "base": 1000, "gamma": gamma, "power": 1, "lambda_min": 5, "iteration": iteration
+        "name": "asoftmax", "m": m, "base": 1000, "gamma": gamma, "power": 1, "lambda_min": 5, "iteration": iteration,
+        "gradient": "caffe",
     }  # fmt: skip
     assert (
         train.head.m == m and train.momentum == tune.momentum == 0.9 and train.weight_decay == tune.weight_decay == 5e-4

@@ -1,16 +1,25 @@
-"""Mathematics on the hypersphere: energies and angular classifiers. Needs nothing but torch.
+"""Mathematics on the hypersphere: energies, angular classifiers, projections, convolution. Needs nothing but torch.
 
-A head is a module with `forward(features (M, d), labels (M,)) -> logits (M, C)`, `predict(features) -> logits`
-without margin, a `weight (C, d)` and a `current_lambda`; `HEADS` finds its class by the name used in recipes.
+A head is a classifier on top of any network: `head.loss(features, labels)` trains it, `head.predict(features)` gives
+logits without margin, `head.weight` (C, d) are the classifiers; see `Head`. SphereFace+ is any head's loss plus
+`class_energy(head.weight, labels)`; MHE, half-space MHE, A-MHE and CoMHE of a whole network are `HypersphericalEnergy`.
 """
 
 from __future__ import annotations
 
 from sfplus.hypersphere.bounds import least_energy, random_energy
 from sfplus.hypersphere.class_energy import class_energy
+from sfplus.hypersphere.convolution import (
+    SphereConv2d,
+    WeightNormLinear,
+    orthonormal_penalty,
+    orthonormal_regularizer,
+    to_sphere,
+)
 from sfplus.hypersphere.diagnostics import Spread, spread, spread_of_layers
 from sfplus.hypersphere.energy import hyperspherical_energy
-from sfplus.hypersphere.margin import ASoftmax, margin_cosine
+from sfplus.hypersphere.heads import HEADS, AdaFace, ArcFace, CosFace, NormFace, Softmax
+from sfplus.hypersphere.margin import ASoftmax, Head, LSoftmax, margin_cosine
 from sfplus.hypersphere.projection import (
     AdversarialProjection,
     AngleProjection,
@@ -19,24 +28,37 @@ from sfplus.hypersphere.projection import (
     RandomProjection,
 )
 from sfplus.hypersphere.regularizer import HypersphericalEnergy
-
-HEADS = {"asoftmax": ASoftmax}
+from sfplus.hypersphere.successors import SphereFace2, SphereFaceR
 
 __all__ = [
     "HEADS",
     "ASoftmax",
+    "AdaFace",
     "AdversarialProjection",
     "AngleProjection",
+    "ArcFace",
+    "CosFace",
     "GroupProjection",
+    "Head",
     "HypersphericalEnergy",
+    "LSoftmax",
+    "NormFace",
     "Projection",
     "RandomProjection",
+    "Softmax",
+    "SphereConv2d",
+    "SphereFace2",
+    "SphereFaceR",
     "Spread",
+    "WeightNormLinear",
     "class_energy",
     "hyperspherical_energy",
     "least_energy",
     "margin_cosine",
+    "orthonormal_penalty",
+    "orthonormal_regularizer",
     "random_energy",
     "spread",
     "spread_of_layers",
+    "to_sphere",
 ]

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from sfplus.hypersphere.energy import hyperspherical_energy
 from sfplus.hypersphere.kernel import Distance, Kernel, Preset
-from sfplus.hypersphere.margin import ASoftmax as Head
+from sfplus.hypersphere.margin import Head
 from sfplus.hypersphere.projection import Projection
 
 

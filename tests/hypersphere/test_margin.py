@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from sfplus.hypersphere import HEADS, ASoftmax, margin_cosine
+from sfplus.hypersphere.margin import ASoftmax, LSoftmax, margin_cosine
 
 
 def psi(theta: np.ndarray, m: int) -> np.ndarray:
@@ -14,12 +16,12 @@ def psi(theta: np.ndarray, m: int) -> np.ndarray:
     return (-1) ** k * np.cos(m * theta) - 2 * k
 
 
-def head_of(m: int, classes: int = 5, features: int = 3, **options: float) -> ASoftmax:
+def head_of(m: int, classes: int = 5, features: int = 3, **options: Any) -> ASoftmax:
     torch.manual_seed(0)
-    return ASoftmax(features, classes, m=m, **options).double()  # type: ignore[arg-type]
+    return ASoftmax(features, classes, m=m, **options).double()
 
 
-@pytest.mark.parametrize("m", [1, 2, 3, 4])
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 8])
 def test_margin_on_a_fine_grid(m: int) -> None:
     theta = np.linspace(0, np.pi, 100_001)
     values = margin_cosine(torch.from_numpy(np.cos(theta)), m).numpy()
@@ -28,19 +30,20 @@ def test_margin_on_a_fine_grid(m: int) -> None:
     assert values[0] == 1 and values[-1] == pytest.approx(1 - 2 * m)
 
 
-@pytest.mark.parametrize("m", [2, 3, 4])
+@pytest.mark.parametrize("m", [2, 3, 4, 5, 8])
 def test_margin_at_the_branch_points(m: int) -> None:
     theta = np.arange(m + 1) * np.pi / m
     cosine = torch.from_numpy(np.cos(theta)).requires_grad_()
     exact = margin_cosine(torch.cat([cosine, torch.zeros(1, dtype=torch.float64)]), m)
     np.testing.assert_allclose(exact[:-1].detach().numpy(), 1 - 2 * np.arange(m + 1), atol=1e-12)
-    assert float(exact[-1]) == pytest.approx({2: -1, 3: -2, 4: -3}[m])
+    assert float(exact[-1].detach()) == pytest.approx(1 - m)
     (slope,) = torch.autograd.grad(exact.sum(), cosine)
     assert slope.isfinite().all()
     assert slope[0] == pytest.approx(m**2) and slope[-1] == pytest.approx(m**2)  # d cos(m t) / d cos(t) at 0 and pi
+    np.testing.assert_allclose(slope[1:-1], 0, atol=1e-12)
 
 
-@pytest.mark.parametrize("m", [2, 3, 4])
+@pytest.mark.parametrize("m", [2, 3, 4, 5])
 def test_margin_slope_against_finite_differences(m: int) -> None:
     cosine = torch.linspace(-0.999, 0.999, 501, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(margin_cosine(cosine, m).sum(), cosine)
@@ -101,7 +104,7 @@ def test_counter_survives_saving() -> None:
     assert int(other.iteration) == 3 and other.current_lambda == head.current_lambda
 
 
-@pytest.mark.parametrize("m", [1, 2, 3, 4])
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5])
 def test_gradient_is_exact(m: int) -> None:
     head = head_of(m, lambda_min=0.5, base=0.5).eval()
     x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
@@ -148,9 +151,10 @@ def test_margin_makes_the_true_class_harder() -> None:
         before = target
 
 
+@pytest.mark.parametrize("gradient", ["exact", "caffe"])
 @pytest.mark.parametrize("m", [1, 2, 3, 4])
-def test_zero_features_and_aligned_features_stay_finite(m: int) -> None:
-    head = ASoftmax(2, 2, m=m, base=0.0, lambda_min=0.0)
+def test_zero_features_and_aligned_features_stay_finite(m: int, gradient: Literal["exact", "caffe"]) -> None:
+    head = ASoftmax(2, 2, m=m, base=0.0, lambda_min=0.0, gradient=gradient)
     head.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [-3.0, 0.0], [0.0, 2.0], [1e-20, 0.0]], requires_grad=True)
     logits = head(x, torch.zeros(5, dtype=torch.int64))
@@ -181,17 +185,86 @@ def test_weights_start_as_in_caffe() -> None:
     assert weight.abs().max() <= bound and float(weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.01)
 
 
-@pytest.mark.parametrize("m", [0, 5, -1])
-def test_refuses_other_margins(m: int) -> None:
-    with pytest.raises(ValueError, match="1, 2, 3 or 4"):
-        ASoftmax(2, 2, m=m)
-    with pytest.raises(ValueError, match="1, 2, 3 or 4"):
-        margin_cosine(torch.zeros(1), m)
+@pytest.mark.parametrize("m", [0, -1, 1.5])
+def test_refuses_other_margins(m: float) -> None:
+    for build in (ASoftmax, LSoftmax):
+        with pytest.raises(ValueError, match="a whole number of 1 or more"):
+            build(2, 2, m=m)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a whole number of 1 or more"):
+        margin_cosine(torch.zeros(1), m)  # type: ignore[arg-type]
 
 
-def test_every_head_has_the_common_interface() -> None:
-    for build in HEADS.values():
-        head = build(8, 3)
-        x, labels = torch.randn(2, 8), torch.tensor([0, 2])
-        assert head(x, labels).shape == head.predict(x).shape == (2, 3)
-        assert head.weight.shape == (3, 8) and head.current_lambda >= 0
+def caffe_coefficients(cosine: np.ndarray, length: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """cw and cx of margin_inner_product_layer.cpp: d(||x|| psi) / dx = cw w + cx x for a classifier w of unit norm."""
+    s0 = np.sign(cosine)
+    if m == 2:
+        return 4 * s0 * cosine, -(2 * s0 * cosine**2 + 1) / length
+    if m == 3:
+        s1 = np.sign(np.abs(cosine) - 0.5)
+        s2 = s0 * (1 + s1) - 2
+        return s1 * (12 * cosine**2 - 3), -(8 * s1 * cosine**3 - s2) / length
+    s3 = s0 * np.sign(2 * cosine**2 - 1)
+    s4 = 2 * s0 + s3 - 3
+    return s3 * (32 * cosine**3 - 16 * cosine), -(s3 * (24 * cosine**4 - 8 * cosine**2 - 1) - s4) / length
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_coefficients_of_the_caffe_layer_are_the_numeric_gradient(m: int) -> None:
+    rng = np.random.default_rng(m)
+    x, w = rng.standard_normal((2, 50, 6))
+    w /= np.linalg.norm(w, axis=1, keepdims=True)
+
+    def target(x: np.ndarray) -> np.ndarray:
+        length = np.linalg.norm(x, axis=1)
+        return length * margin_cosine(torch.from_numpy((x * w).sum(1) / length), m).numpy()
+
+    length = np.linalg.norm(x, axis=1)
+    cw, cx = caffe_coefficients((x * w).sum(1) / length, length, m)
+    numeric = [(target(x + step) - target(x - step)) / 2e-6 for step in 1e-6 * np.eye(6)]
+    np.testing.assert_allclose(cw[:, None] * w + cx[:, None] * x, np.stack(numeric, 1), atol=1e-7)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+def test_caffe_gradient_is_that_of_the_released_layer(m: int, training: bool) -> None:
+    """A NumPy transcription of the layer's backward pass, below the softmax loss."""
+    head = head_of(m, classes=6, features=4, base=3.0, gamma=0.0, lambda_min=0.5, gradient="caffe").train(training)
+    x = (2 * torch.randn(40, 4, dtype=torch.float64)).requires_grad_()
+    labels = torch.arange(40) % 6
+    w = F.normalize(head.weight.detach(), dim=1).numpy()
+    logits = head(x, labels)
+    F.cross_entropy(logits, labels).backward()
+
+    own, samples = labels.numpy(), np.arange(40)
+    features = x.detach().numpy()
+    top = np.exp(logits.detach().numpy())
+    top /= top.sum(1, keepdims=True)
+    top[samples, own] -= 1
+    top /= 40
+    assert head.weight.grad is not None and x.grad is not None
+    np.testing.assert_allclose(head.weight.grad.numpy(), top.T @ features, atol=1e-14)
+    expected = top @ w
+    if m > 1:
+        length = np.linalg.norm(features, axis=1)
+        cw, cx = caffe_coefficients((features * w[own]).sum(1) / length, length, m)
+        margin = (cw[:, None] * w[own] + cx[:, None] * features) / np.sqrt(cw**2 + cx**2)[:, None]
+        expected += top[samples, own, None] * ((3 * w[own] + margin) / (1 + 3) - w[own])
+    np.testing.assert_allclose(x.grad.numpy(), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+def test_both_gradients_have_the_same_logits(m: int) -> None:
+    x, labels = torch.randn(20, 3, dtype=torch.float64), torch.arange(20) % 5
+    assert torch.equal(head_of(m)(x, labels), head_of(m, gradient="caffe")(x, labels))
+
+
+def test_second_derivative_by_the_weight_is_refused_in_training() -> None:
+    head, labels = ASoftmax(3, 4), torch.tensor([0, 1])
+    (grad,) = torch.autograd.grad(head.loss(torch.randn(2, 3), labels), head.weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+def test_wrong_gradient_is_refused() -> None:
+    with pytest.raises(ValueError, match="gradient is one of exact, caffe, not right"):
+        ASoftmax(2, 2, gradient="right")  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from tiny import PEOPLE, SETTINGS, State, Train, run, tiny_model
 from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.errors import DatasetError, TrainingError
-from sfplus.hypersphere import ASoftmax, class_energy, spread
+from sfplus.hypersphere import HEADS, ASoftmax, class_energy, spread
 from sfplus.networks import to_input
 from sfplus.training.batches import draw_batch
 from sfplus.training.loop import fit
@@ -172,6 +172,22 @@ def test_keyboard_interrupt_in_the_callback_saves(train: Train, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, stop_at(3, KeyboardInterrupt()))
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-000003"]
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("mode", ["paper", "batch", "caffe"])
+def test_every_head_and_energy_trains_and_resumes_bit_for_bit(
+    name: str, mode: str, train: Train, tmp_path: Path
+) -> None:
+    changes = {"head": {"name": name}, "energy": {"mode": mode, "weight": 0.1}, "max_iter": 4, "log_every": 2}
+    whole, summary = train(tmp_path / "whole", **changes)
+    assert math.isfinite(summary["loss"])
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "halves", stop_at(2, KeyboardInterrupt()), **changes)
+    halves, _ = train(tmp_path / "halves", **changes)
+    assert same(whole, halves)
+    rows = [(tmp_path / part / "history.jsonl").read_bytes() for part in ("whole", "halves")]
+    assert rows[0] == rows[1]
 
 
 def test_a_finished_run_stays_finished(train: Train, tmp_path: Path) -> None:

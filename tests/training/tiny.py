@@ -11,7 +11,7 @@ from PIL import Image
 
 from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
-from sfplus.hypersphere import ASoftmax
+from sfplus.hypersphere import HEADS, Head
 from sfplus.networks import create
 from sfplus.training.loop import OnStep, fit
 from sfplus.training.settings import ASoftmaxSettings, EnergySettings, TrainingSettings
@@ -35,10 +35,11 @@ SETTINGS = TrainingSettings(
 )
 
 
-def tiny_model(settings: TrainingSettings) -> tuple[torch.nn.Module, ASoftmax]:
+def tiny_model(settings: TrainingSettings) -> tuple[torch.nn.Module, Head]:
     torch.manual_seed(settings.seed)
     network = create(settings.network, feature_size=settings.feature_size, width=settings.width)
-    return network, ASoftmax(settings.feature_size, PEOPLE, **settings.head.model_dump(exclude={"name"}))
+    options = settings.head.model_dump(exclude={"name"})
+    return network, HEADS[settings.head.name](settings.feature_size, PEOPLE, **options)
 
 
 def write_crops(folder: Path) -> CropDataset:
