@@ -52,6 +52,8 @@ def verify_features(
     if against and not Path(against).is_file():
         remedy = "make features of the photos first: sfplus embed"
         raise UsageError("is no file of features", where=f"--against {against}", remedy=remedy)
+    if against and Path(against).resolve() == features.resolve():
+        raise UsageError("is the file itself", where=f"--against {against}", remedy="name another one")
     listed = read_pairs(pairs)
     files = _named([Path(against), features] if against else [features])
     tables = {name: _Rows(file) for name, file in files.items()}

@@ -14,6 +14,7 @@ from sfplus import chain
 from sfplus.console import Console
 from sfplus.errors import UsageError
 from sfplus.recipe import find_recipe, load_recipe
+from sfplus.shipped import find_model
 from sfplus.stages.cache import Artefact
 from sfplus.stages.run import Run
 from sfplus.stages.tables import FAILURES, read_failures
@@ -80,7 +81,9 @@ def run_recipe(
 def _with_other(steps: Sequence[chain.Step], model: str) -> list[chain.Step]:
     """The steps of a verification, and before its own model another one on the same crops and pairs."""
     *first, embed, verify, report = steps
-    other = chain.Model(model)
+    own, other = embed.inputs["model"], chain.Model(model)
+    if isinstance(own, chain.Model) and find_model(own.name).resolve() == find_model(model).resolve():
+        raise UsageError("is the model itself", where=f"--against {model}", remedy="name another one")
     added = [
         replace(embed, name="embed/against", inputs={**embed.inputs, "model": other}),
         replace(verify, name="verify/against", inputs={**verify.inputs, "features": chain.From("embed/against")}),

@@ -146,7 +146,13 @@ def test_photos_without_features(task: Path, embedded: dict[str, Path], tmp_path
         (["--features", "F.npz", "--pairs", "nope.txt", "--out", "x"], 1, "nope.txt"),
         (["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x", "--protocol", "y"], 2, "is called 'y'; use sph"),
         (["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x", "--against", "y"], 2, "is no file of features"),
+        (
+            ["--features", "pairs.txt", "--pairs", "pairs.txt", "--out", "x", "--against", "./pairs.txt"],
+            2,
+            "file itself",
+        ),
         (["photos", "--against", "F.npz"], 2, "is a file of features, beside photos; give a model, or both as"),
+        (["photos", "--against", "sphereface10-small"], 2, "is the model itself; name another one"),
         (["photos", "--against", "nope"], 2, "there is no model 'nope'"),
         (["photos", "--protocol", "nope"], 2, "verify.protocol"),
     ],

@@ -54,11 +54,11 @@ def worst_pairs(result: Result, n: int) -> tuple[NDArray[np.int64], NDArray[np.i
 
 def intervals(result: Result, pairs: Pairs) -> dict[str, Interval | None]:
     """95 % intervals over people of `accuracy`, `auc`, `eer` and the TAR at each of FARS; none of too few people."""
-    draws = _draws(pairs)
+    found: dict[str, Interval | None] = {}
     with contextlib.suppress(PairsError):
-        accuracy = {"accuracy": accuracy_interval(result, pairs, replicates=draws)}
-        return accuracy | rate_intervals(result, pairs, replicates=draws)
-    return {}
+        found["accuracy"] = accuracy_interval(result, pairs, replicates=_draws(pairs))
+        found |= rate_intervals(result, pairs, replicates=_draws(pairs))
+    return found
 
 
 def _draws(pairs: Pairs) -> int:
@@ -72,18 +72,11 @@ def comparisons(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> li
     Each p is adjusted for the number of comparisons (Holm 1979). Pairs of too few people are not compared.
     """
     found = []
-    for first, second in combinations(pairs, 2):
-        if results[first].protocol == results[second].protocol and _alike(pairs[first], pairs[second]):
+    for names in combinations(pairs, 2):
+        (a, b), (left, right) = (results[name] for name in names), (pairs[name] for name in names)
+        if a.protocol == b.protocol and _alike(left, right):
             with contextlib.suppress(PairsError):
-                found.append(
-                    compare(
-                        results[first],
-                        results[second],
-                        pairs[second],
-                        (first, second),
-                        replicates=_draws(pairs[second]),
-                    )
-                )
+                found.append(compare(a, b, right, names, replicates=_draws(right)))
     least, adjusted = 0.0, {}
     for rank, row in enumerate(sorted(found, key=lambda row: row.p)):
         least = adjusted[row.first, row.second] = max(least, min(1.0, row.p * (len(found) - rank)))

@@ -160,7 +160,7 @@ def _models(inputs: Mapping[str, Any]) -> dict[str, _Model]:
     titles = {k: _NAMES.get(k) or str(model.config.get("name") or model.folder.name) for k, model in models.items()}
     shared = Counter(titles.values())
     return {
-        titles[name] if shared[titles[name]] == 1 else f"{titles[name]} ({model.folder.parent})": model
+        titles[name] if shared[titles[name]] == 1 else f"{titles[name]} ({model.folder})": model
         for name, model in models.items()
     }
 
