@@ -85,7 +85,7 @@ def template_features(
 ) -> tuple[_Ints, NDArray[np.float32]]:
     """Features of templates: faces of one photo or video are averaged, then those averages, then normalised.
 
-    So a video counts as much as a photo, whatever its length (IJB-C, Maze et al., ICB 2018; `IJB_11.py` of insightface).
+    So a video counts as much as a photo, whatever its length (Maze et al., ICB 2018; insightface's `IJB_11.py`).
 
     Args:
         features: (N, d) features of faces, not normalised unless you want them so.
@@ -143,7 +143,7 @@ def verify_templates(protocol: TemplateProtocol, ids: _Ints, features: NDArray[n
 def identify_templates(
     protocol: TemplateProtocol, ids: _Ints, features: NDArray[np.float32]
 ) -> dict[str, Identification]:
-    """The 1:N protocol: the mixed probes searched for in each gallery; probes of the other gallery's people are strangers.
+    """The 1:N protocol: the mixed probes searched for in each gallery, where people of the other one are strangers.
 
     The figures of IJB are means over the two galleries (Whitelam et al., CVPR Workshops 2017).
 

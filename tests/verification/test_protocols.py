@@ -8,59 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from transcriptions import counted, drawn, evaluated, searched
 
 from sfplus.errors import PairsError
-from sfplus.verification.protocols import PROTOCOLS, Result, _accuracy, _best_threshold, sphereface
-
-Floats = NDArray[np.float64]
-
-
-def counted(scores: Floats, same: NDArray[np.bool_], threshold: float) -> int:
-    """Right decisions, pair by pair."""
-    right = 0
-    for score, is_same in zip(scores.tolist(), same.tolist(), strict=True):
-        if is_same and score > threshold:
-            right += 1
-        if not is_same and score < threshold:
-            right += 1
-    return right
-
-
-def searched(scores: Floats, same: NDArray[np.bool_]) -> float:
-    """The threshold search of evaluation.m, with its loops."""
-    best, found = -1, []
-    for i in range(-10000, 10001):
-        right = counted(scores, same, i / 10000)
-        if right > best:
-            best, found = right, []
-        if right == best:
-            found.append(i / 10000)
-    return sum(found) / len(found)
-
-
-def evaluated(left: Floats, right: Floats, same: NDArray[np.bool_], fold: NDArray[np.int64]) -> Result:
-    """The whole of evaluation.m, with its loops."""
-    accuracy, threshold, own = [], [], np.zeros(len(same))
-    for k in range(fold.max() + 1):
-        others, tests = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        mean = sum(left[i] + right[i] for i in others) / (2 * len(others))
-        scores = np.zeros(len(same))
-        for i in range(len(same)):
-            a, b = left[i] - mean, right[i] - mean
-            scores[i] = np.dot(a / np.linalg.norm(a), b / np.linalg.norm(b))
-        t = searched(scores[others], same[others])
-        threshold.append(t)
-        accuracy.append(counted(scores[tests], same[tests], t) / len(tests))
-        own[tests] = scores[tests]
-    return Result("sphereface", np.array(accuracy), np.array(threshold), own, same, fold)
-
-
-def drawn(seed: int, pairs: int = 36, width: int = 6, folds: int = 3, offset: float = 0.0) -> tuple[Floats, ...]:
-    rng = np.random.default_rng(seed)
-    same = rng.permutation(np.arange(pairs) % 2 == 0)
-    left, right = rng.normal(size=(2, pairs, width))
-    right[same] = 0.6 * right[same] + left[same]
-    return left + offset, right + offset, same, rng.permutation(np.arange(pairs) % folds)  # type: ignore[return-value]
+from sfplus.verification.protocols import (
+    Result,
+    _accuracy,
+    _best_threshold,
+    sphereface,
+)
 
 
 @pytest.mark.parametrize(("seed", "offset"), [(0, 0.0), (1, 3.0), (2, 1e4)])
@@ -179,7 +135,3 @@ def test_lfw_size_takes_under_a_second() -> None:
     result = sphereface(left, right, same, fold)
     assert time.process_time() - start < 1
     assert len(result.accuracy) == 10
-
-
-def test_protocols_by_name() -> None:
-    assert PROTOCOLS["sphereface"] is sphereface

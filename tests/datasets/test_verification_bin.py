@@ -1,0 +1,228 @@
+"""insightface's .bin: read without running anything that is in it."""
+
+import io
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.model_selection import KFold
+
+from sfplus.datasets.pairs import read_pairs
+from sfplus.datasets.verification_bin import read_bin, unpack_bin
+from sfplus.errors import PairsError
+from sfplus.images import read_photo
+
+
+def photo(shade: int, form: str = "JPEG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade, shade, shade)).save(file, form)
+    return file.getvalue()
+
+
+PHOTOS = [photo(10 * i) for i in range(6)]
+LABELS = [True, False, True]
+PYTHON_2 = (  # what Python 2's pickle writes for (['ab', 'c' * 300], [True]) by protocol 2, and by protocol 1
+    b"\x80\x02]q\x00(U\x02abq\x01T\x2c\x01\x00\x00" + b"c" * 300 + b"q\x02e]q\x03\x88a\x86q\x04.",
+    b"(]q\x00(U\x02abq\x01T\x2c\x01\x00\x00" + b"c" * 300 + b"q\x02e]q\x03I01\natq\x04.",
+)
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_reads_what_python_3_packs(protocol: int, tmp_path: Path) -> None:
+    path = tmp_path / "lfw.bin"
+    path.write_bytes(pickle.dumps((PHOTOS, LABELS), protocol))
+    found = read_bin(path)
+    assert found.images == PHOTOS and found.same.tolist() == LABELS
+    assert (found.left.tolist(), found.right.tolist()) == ([0, 2, 4], [1, 3, 5])
+    path.write_bytes(pickle.dumps([PHOTOS, [1, 0, 1]], protocol))
+    assert read_bin(path).same.tolist() == LABELS
+
+
+@pytest.mark.parametrize("data", PYTHON_2)
+def test_reads_what_python_2_packed(data: bytes, tmp_path: Path) -> None:
+    assert pickle.loads(data, encoding="bytes") == ([b"ab", b"c" * 300], [True])
+    (tmp_path / "old.bin").write_bytes(data)
+    found = read_bin(tmp_path / "old.bin")
+    assert found.images == [b"ab", b"c" * 300] and found.same.tolist() == [True]
+
+
+def test_a_photo_that_comes_twice_is_one_photo(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    a, b, c = PHOTOS[:3]
+    path.write_bytes(pickle.dumps(([a, b, bytes(bytearray(b)), c, c, c], LABELS)))
+    found = read_bin(path)
+    assert found.images == [a, b, c]
+    pairs = read_pairs(path)
+    assert (pairs.left, pairs.right) == (("00000", "00001", "00002"), ("00001", "00002", "00002"))
+    assert pairs.people.left.tolist() == [0, 0, 1], "photos that a pair calls the same are one person"
+
+
+@pytest.mark.parametrize("count", [3, 10, 60, 67])
+def test_folds_are_those_of_insightface(count: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(pickle.dumps(([PHOTOS[i % 6] for i in range(2 * count)], [i % 2 == 0 for i in range(count)])))
+    fold = np.empty(count, int)
+    for k, (_, test) in enumerate(KFold(min(10, count), shuffle=False).split(np.arange(count))):
+        fold[test] = k
+    assert read_pairs(path).fold.tolist() == fold.tolist()
+
+
+def test_unpacked_photos_are_called_as_the_pairs_call_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(pickle.dumps(([*PHOTOS[:5], photo(200, "PNG")], LABELS)))
+    assert unpack_bin(path, tmp_path / "photos") == 6
+    names = sorted(file.name for file in (tmp_path / "photos").iterdir())
+    assert names == ["00000.jpg", "00001.jpg", "00002.jpg", "00003.jpg", "00004.jpg", "00005.png"]
+    assert [name.split(".")[0] for name in names] == read_pairs(path).photos
+    assert read_photo(tmp_path / "photos/00005.png")[0, 0].tolist() == [200] * 3
+    path.write_bytes(pickle.dumps(([b"text", *PHOTOS[:5]], LABELS)))
+    with pytest.raises(PairsError, match=r"photo 0 .* is not JPEG"):
+        unpack_bin(path, tmp_path / "more")
+    assert not (tmp_path / "more").exists()
+
+
+class Payload:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("place", ["alone", "first photo", "label", "behind the end"])
+def test_a_malicious_pickle_runs_nothing(protocol: int, place: str, tmp_path: Path) -> None:
+    payload = Payload(tmp_path / "owned")
+    value = {
+        "alone": payload,
+        "first photo": ([payload, *PHOTOS[1:]], LABELS),
+        "label": (PHOTOS, [payload, *LABELS[1:]]),
+        "behind the end": (PHOTOS, LABELS, payload),
+    }[place]
+    path = tmp_path / "evil.bin"
+    path.write_bytes(pickle.dumps(value, protocol))
+    with pytest.raises(PairsError, match=r"instruction .* it may run code, and nothing was run"):
+        read_bin(path)
+    assert not payload.path.exists()
+    pickle.loads(path.read_bytes())
+    assert payload.path.exists(), "the payload works, so the test can fail"
+
+
+CALLS = {
+    "GLOBAL": b"cos\nsystem\n(S'touch owned'\ntR.",
+    "INST": b"(S'touch owned'\nios\nsystem\n.",
+    "STACK_GLOBAL": b"\x8c\x02os\x8c\x06system\x93.",
+    "OBJ": b"(cos\nsystem\nS'touch owned'\no.",
+    "REDUCE": b"]]R.",
+    "BUILD": b"]]b.",
+    "NEWOBJ": b"])\x81.",
+    "NEWOBJ_EX": b"])]\x92.",
+    "EXT1": b"\x82\x01.",
+    "PERSID": b"Pid\n.",
+    "BINPERSID": b"]Q.",
+    "EMPTY_DICT": b"}.",
+    "LONG4": b"\x8b\xff\xff\xff\x7f.",
+    "STRING": b"S'ab'\n.",
+    "BYTEARRAY8": b"\x96" + struct.pack("<Q", 2) + b"ab.",
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_other_instructions_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(CALLS[name])
+    refused = {"INST": "STRING", "STACK_GLOBAL": "SHORT_BINUNICODE", "OBJ": "GLOBAL"}.get(name, name)  # the first
+    with pytest.raises(PairsError, match=f"holds the pickle instruction {refused} at byte"):
+        read_bin(path)
+
+
+BROKEN = {
+    "": "cut short",
+    "short bytes": (b"C\x05ab.", "cut short"),
+    "huge bytes": (b"\x8e" + b"\xff" * 8 + b".", "cut short"),
+    "negative length": (b"T\xff\xff\xff\xffab.", "cut short"),
+    "no stop": (b"]", "cut short"),
+    "trailing": (pickle.dumps((PHOTOS, LABELS)) + b"]", "does not end where its content ends"),
+    "two values": (b"]].", "does not end"),
+    "open mark": (b"(].", "does not end"),
+    "append to nothing": (b"\x88a.", "appends to what is no list"),
+    "append below the mark": (b"](\x88a.", "appends to what is no list"),
+    "appends without mark": (b"]e.", "closes what it never opened"),
+    "tuple of nothing": (b"\x86.", "takes more than it has"),
+    "tuple below the mark": (b"]](\x86.", "takes more than it has"),
+    "memo of nothing": (b"q\x00.", "remembers nothing"),
+    "unknown memo": (b"h\x07.", "never remembered"),
+    "number": (b"I42\n.", "where a truth value belongs"),
+    "recursive": (b"]q\x00h\x00a.", "does not hold two lists"),
+    "no lists": (pickle.dumps((b"a", b"b"), 4), "does not hold two lists"),
+    "one photo short": (pickle.dumps((PHOTOS[1:], LABELS)), "5 photos and 3 labels"),
+    "nothing": (pickle.dumps(([], [])), "0 photos and 0 labels"),
+    "labels for photos": (pickle.dumps(([True] * 6, LABELS)), "photo 0 .* is no byte string"),
+    "photos for labels": (pickle.dumps((PHOTOS, PHOTOS[:3])), "label 0 .* is no truth value"),
+    "seven": (pickle.dumps((PHOTOS, [7, 0, 1])), "labels other than true and false"),
+    "empty photo": (pickle.dumps(([b"", *PHOTOS[1:]], LABELS)), "photo 0 .* has 0 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_are_refused(name: str, tmp_path: Path) -> None:
+    data, words = BROKEN[name] if name else (b"", BROKEN[name])
+    path = tmp_path / "x.bin"
+    path.write_bytes(data)
+    with pytest.raises(PairsError, match=words) as caught:
+        read_bin(path)
+    assert caught.value.where == str(path) and caught.value.remedy
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(PairsError, match="cannot be read"):
+        read_bin(tmp_path / "x.bin")
+
+
+def test_instructions_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfplus.datasets.verification_bin._MOST_STEPS", 1000)
+    (tmp_path / "x.bin").write_bytes(b"]" * 2000 + b".")
+    with pytest.raises(PairsError, match="more than 1,000 instructions"):
+        read_bin(tmp_path / "x.bin")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files_are_read_or_refused_but_never_crash(data: st.DataObject, tmp_path: Path) -> None:
+    good = bytearray(pickle.dumps(([b"aa", b"bb", b"cc", b"dd"], [True, False]), data.draw(st.sampled_from([3, 4, 5]))))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(good) - 1))
+        kind = data.draw(st.sampled_from(["change", "drop", "insert", "swap"]))
+        byte = data.draw(st.integers(0, 255))
+        if kind == "change":
+            good[at] = byte
+        elif kind == "insert":
+            good.insert(at, byte)
+        elif kind == "drop" and len(good) > 1:
+            del good[at]
+        else:
+            good[at:] = good[at:][::-1]
+    _read_or_refuse(bytes(good), tmp_path)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from([bytes([c]) for c in b"](tlae)q\x85\x86\x87\x88\x89\x94hK\x80CU."]), max_size=40))
+def test_programs_of_allowed_instructions_never_crash(tmp_path: Path, codes: list[bytes]) -> None:
+    _read_or_refuse(b"".join(codes), tmp_path)
+
+
+def _read_or_refuse(data: bytes, folder: Path) -> None:
+    (folder / "x.bin").write_bytes(data)
+    try:
+        found = read_bin(folder / "x.bin")
+    except PairsError as error:
+        assert error.where
+    else:
+        assert len(found.left) == len(found.right) == len(found.same) > 0
+        assert max(found.left.max(), found.right.max()) < len(found.images)
