@@ -32,7 +32,8 @@ class Embedder:
     """Finds the face of each photo, aligns it and describes it by a feature.
 
     Args:
-        model: a folder with a model, the name of one that sfplus ships or has fetched, or `hf:owner/name`.
+        model: a folder or file that `load_model` reads (also `.caffemodel`, `.onnx`), the name of a model that sfplus
+            ships or has fetched, or `hf:owner/name`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         dtype: of the network's arithmetic: `float32`, the reference, or `bfloat16` (see `embed_crops`).
 
@@ -51,7 +52,7 @@ class Embedder:
     def __init__(
         self, model: str | Path = DEFAULT_MODEL, device: str | Device = "auto", dtype: Dtype = "float32"
     ) -> None:
-        self.folder = find_model(str(model))
+        self.folder = Path(model) if Path(model).is_file() else find_model(str(model))
         network, self.config = load_model(self.folder)
         self._template = find_template(crop_template(self.config, self.folder))
         self._device = choose_device(device)
