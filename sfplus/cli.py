@@ -231,8 +231,8 @@ def export(
     Example: sfplus export demo my-model
     """
     from sfplus.compare import export_model
+    from sfplus.models import find_model
     from sfplus.recipe import find_recipe, load_recipe
-    from sfplus.shipped import find_model
 
     artefacts = _run(recipe, overrides or [], "verify", device, workspace)
     source = load_recipe(find_recipe(recipe), overrides or []).embed.model
@@ -254,7 +254,7 @@ def convert(
 
     Example: sfplus convert sphereface_model.caffemodel sphereface20
     """
-    from sfplus.shipped import find_model
+    from sfplus.models import find_model
     from sfplus.weights.convert import convert as convert_model
 
     given = source if source.exists() or source.suffix else find_model(str(source))

@@ -16,9 +16,11 @@ from sfplus.detection import Detector, choose
 from sfplus.device import Device, choose_device
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
+from sfplus.models import find_model
 from sfplus.networks.embed import Dtype, embed_batches, pass_size
-from sfplus.shipped import DEFAULT_MODEL, find_model
-from sfplus.weights.checkpoint import crop_template, load_model
+from sfplus.shipped import DEFAULT_MODEL
+from sfplus.weights.checkpoint import crop_template
+from sfplus.weights.sources import load_model
 
 Photo = NDArray[np.uint8] | Path | str
 Crop = NDArray[np.uint8]

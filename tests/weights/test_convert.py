@@ -17,7 +17,8 @@ from models import crops, network
 
 from sfplus.networks import create, to_input
 from sfplus.shipped import shipped
-from sfplus.weights.checkpoint import load_model, save_model
+from sfplus.weights.checkpoint import save_model
+from sfplus.weights.sources import load_model
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CONFIG: dict[str, Any] = {
