@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from sfplus.datasets.pairs import read_pairs
 from sfplus.errors import SfplusError, UsageError
 from sfplus.images import write_atomically
+from sfplus.models import find_model
 from sfplus.recipe import Recipe
-from sfplus.shipped import find_model
 from sfplus.stages import align, cache, detect, embed, report, sample, train, verify
 from sfplus.stages.cache import Artefact, Stage
 from sfplus.stages.inputs import InputFile, ModelFolder, Source, digest_json

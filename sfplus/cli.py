@@ -189,8 +189,8 @@ def export(
     Example: sfplus export demo my-model
     """
     from sfplus.compare import export_model
+    from sfplus.models import find_model
     from sfplus.recipe import find_recipe, load_recipe
-    from sfplus.shipped import find_model
 
     artefacts = _run(recipe, overrides or [], "verify", device, workspace)
     source = load_recipe(find_recipe(recipe), overrides or []).embed.model
@@ -199,7 +199,9 @@ def export(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder, .caffemodel, .onnx, .safetensors, .pth")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="A model's name or folder, .caffemodel, .onnx, .safetensors, .pth")
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, .caffemodel (and .prototxt) or .onnx")],
     network: Annotated[str, typer.Option(help="Such as sphereface20; else layer names and shapes decide.")] = "",
     block: Annotated[str, typer.Option(help="original or modern residual units; else the file decides.")] = "",
@@ -210,9 +212,11 @@ def convert(
 
     Example: sfplus convert sphereface_model.caffemodel sphereface20
     """
+    from sfplus.models import find_model
     from sfplus.weights.convert import convert as convert_model
 
-    print("\n".join(convert_model(source, target, network, block)))
+    given = source if source.exists() or source.suffix else find_model(str(source))
+    print("\n".join(convert_model(given, target, network, block)))
 
 
 @app.command()

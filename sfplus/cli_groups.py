@@ -75,7 +75,8 @@ def models_fetch(
 
     Example: sfplus models fetch sphereface20 --from sphereface_model.caffemodel
     """
-    from sfplus.shipped import HUB, find_model
+    from sfplus.models import find_model
+    from sfplus.shipped import HUB
     from sfplus.weights.zoo import fetch
 
     if name.startswith(HUB):

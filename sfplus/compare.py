@@ -45,7 +45,8 @@ def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Pa
     import torch
     from safetensors.numpy import load_file
 
-    from sfplus.weights.checkpoint import load_model, save_model
+    from sfplus.weights.checkpoint import save_model
+    from sfplus.weights.sources import load_model
 
     name = next(step for step in reversed(artefacts) if step.startswith("verify/")).removeprefix("verify/")
     network, config = load_model(artefacts[name].folder if name in artefacts else _known(source))

@@ -11,8 +11,8 @@ from torch import Tensor
 from sfplus.errors import UsageError, WeightsError
 from sfplus.hypersphere import Spread, spread
 from sfplus.images import write_atomically
+from sfplus.models import find_model
 from sfplus.reports.energy_plot import energy_plot
-from sfplus.shipped import find_model
 from sfplus.weights import HEAD
 from sfplus.weights.caffe import Blob, read_caffemodel
 from sfplus.weights.checkpoint import load_tensors, weights_file

@@ -16,9 +16,11 @@ from sfplus.detection import Detector, choose
 from sfplus.device import Device, choose_device
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
+from sfplus.models import find_model
 from sfplus.networks.embed import Dtype, embed_batches, pass_size
-from sfplus.shipped import DEFAULT_MODEL, find_model
-from sfplus.weights.checkpoint import crop_template, load_model
+from sfplus.shipped import DEFAULT_MODEL
+from sfplus.weights.checkpoint import crop_template
+from sfplus.weights.sources import load_model
 
 Photo = NDArray[np.uint8] | Path | str
 Crop = NDArray[np.uint8]
@@ -32,7 +34,8 @@ class Embedder:
     """Finds the face of each photo, aligns it and describes it by a feature.
 
     Args:
-        model: a folder with a model, the name of one that sfplus ships or has fetched, or `hf:owner/name`.
+        model: a folder or file that `load_model` reads (also `.caffemodel`, `.onnx`), the name of a model that sfplus
+            ships or has fetched, or `hf:owner/name`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         dtype: of the network's arithmetic: `float32`, the reference, or `bfloat16` (see `embed_crops`).
 
@@ -51,7 +54,7 @@ class Embedder:
     def __init__(
         self, model: str | Path = DEFAULT_MODEL, device: str | Device = "auto", dtype: Dtype = "float32"
     ) -> None:
-        self.folder = find_model(str(model))
+        self.folder = Path(model) if Path(model).is_file() else find_model(str(model))
         network, self.config = load_model(self.folder)
         self._template = find_template(crop_template(self.config, self.folder))
         self._device = choose_device(device)

@@ -17,6 +17,7 @@ from sfplus.images import read_photo
 from sfplus.networks import create
 from sfplus.stages.tables import read_lines, read_table
 from sfplus.weights.checkpoint import save_model
+from sfplus.weights.convert import convert
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,11 @@ def crops(embedder: Embedder, photos: list[Path]) -> list[np.ndarray]:
 def same(ours: np.ndarray, theirs: np.ndarray) -> None:
     """Equal to the rounding that another size of the passes brings (embed_crops)."""
     np.testing.assert_allclose(ours, theirs, atol=1e-6 * np.linalg.norm(theirs, axis=1).mean())
+
+
+def test_a_caffe_model_as_it_is(model: Path, embedder: Embedder, crops: list[np.ndarray], tmp_path: Path) -> None:
+    convert(model, tmp_path / "model.caffemodel")
+    same(Embedder(tmp_path / "model.caffemodel", "cpu").features(crops), embedder.features(crops))
 
 
 def test_every_way_gives_the_same_features(embedder: Embedder, photos: list[Path], crops: list[np.ndarray]) -> None:

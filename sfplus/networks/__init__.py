@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import nn
 
-from sfplus.errors import UsageError
-from sfplus.networks.backbones import PREFIXES, backbone
-from sfplus.networks.sphereface import INPUTS, UNITS, SphereFaceNet, to_input
-
-NETWORKS: tuple[str, ...] = tuple(UNITS)
-BLOCKS = ("original", "modern")
+from sfplus.networks.architectures import BLOCKS, NETWORKS, build_network
+from sfplus.networks.sphereface import INPUTS, to_input
 
 
 def create(
@@ -45,33 +39,15 @@ def create(
         WeightsError: the weights cannot be read or do not fit; the message names the first tensor that differs.
         DependencyError: timm is asked for and not installed.
     """
-    if feature_size < 1 or not 0 < width <= 16:
-        raise UsageError(
-            f"feature_size {feature_size} and width {width} make no network",
-            where="network",
-            remedy="use a feature_size of 1 or more and a width between 0 and 16",
-        )
-    for key, value, known in (("input", input, tuple(INPUTS)), ("block", block, BLOCKS)):
-        if value not in known:
-            raise UsageError(f"'{value}' is unknown", where=key, remedy=f"use one of {', '.join(known)}")
-    network: Any
-    if name.startswith(PREFIXES):
-        if width != 1 or block != "original" or batch_norm:
-            raise UsageError("width, block and batch_norm are for the SphereFace networks", where=name)
-        network = backbone(name, feature_size, *INPUTS[input])
-        network.options = {"input": input} if input != "112x96" else {}
-    elif name in UNITS:
-        with nullcontext() if weights is None else torch.device("meta"):
-            network = SphereFaceNet(UNITS[name], feature_size, width, input, block, batch_norm)
-    else:
-        near = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.4)
-        remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(NETWORKS)}"
-        raise UsageError(f"no network is called '{name}'", where="network", remedy=remedy)
-    if weights is not None:
-        from sfplus.weights.checkpoint import load_weights
+    options = {"feature_size": feature_size, "width": width, "input": input, "block": block, "batch_norm": batch_norm}
+    if weights is None:
+        return build_network(name, **options)  # type: ignore[arg-type]
+    from sfplus.weights.sources import load_weights  # which builds networks itself
 
-        load_weights(network, weights, name)
-    return network  # type: ignore[no-any-return]
+    with torch.device("meta") if name in NETWORKS else nullcontext():
+        network = build_network(name, **options)  # type: ignore[arg-type]
+    load_weights(network, weights, name)
+    return network
 
 
 __all__ = ["BLOCKS", "INPUTS", "NETWORKS", "create", "to_input"]

@@ -39,7 +39,8 @@ def _build(job: Job) -> dict[str, Any]:
 
     from sfplus.alignment import find_template
     from sfplus.networks.embed import embed_batches, pass_size
-    from sfplus.weights.checkpoint import crop_template, load_model
+    from sfplus.weights.checkpoint import crop_template
+    from sfplus.weights.sources import load_model
 
     settings: EmbedSettings = job.settings
     network, config = load_model(job.inputs["model"].folder)

@@ -50,7 +50,7 @@ def _build_train(job: Job) -> dict[str, Any]:
 def _build_finetune(job: Job) -> dict[str, Any]:
     import torch
 
-    from sfplus.weights.checkpoint import load_model
+    from sfplus.weights.sources import load_model
 
     torch.manual_seed(job.settings.seed)
     network, config = load_model(job.inputs["start"].folder)

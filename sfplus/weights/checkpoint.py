@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from sfplus.errors import UsageError, WeightsError
 from sfplus.images import write_atomically
-from sfplus.networks import NETWORKS, create
+from sfplus.networks.architectures import NETWORKS, build_network
 from sfplus.weights import CONFIG, HEAD, MODEL
 
 FOREIGN = {".caffemodel", ".onnx"}
@@ -71,41 +70,13 @@ def save_model(
     write_atomically(folder / CONFIG, text.encode())
 
 
-def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Read a model that `save_model` wrote, or a SphereFace network from a `.caffemodel` or `.onnx` file.
-
-    Args:
-        path: the folder, its .safetensors file with `config.json` beside it, or a file of the other kinds.
-
-    Returns:
-        The network, float32 on the CPU in evaluation mode, and its config.
-
-    Raises:
-        WeightsError: something is missing, damaged, unsafe or does not fit; the message names the first tensor.
-    """
-    if path.suffix.lower() in FOREIGN and not path.is_dir():
-        from sfplus.weights.sources import read_source
-
-        source = read_source(path)
-        return source.network, source.config
+def load_folder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a model that `save_model` wrote: the folder or its .safetensors file; see `sources.load_model`."""
     file = weights_file(path)
     config = _read_config(file.with_name(CONFIG))
     network = build(config, file.with_name(CONFIG))
     fit(network, load_tensors(file), config["network"], file)
     return network, config
-
-
-def load_weights(network: nn.Module, path: str | os.PathLike[str], name: str) -> None:
-    """Give a network the weights of a file or folder, any that `load_model` reads; it is then in evaluation mode.
-
-    Raises:
-        WeightsError: as `load_model`; the message names the first tensor that differs.
-    """
-    loaded, _ = load_model(Path(path))
-    options = getattr(network, "options", {}), getattr(loaded, "options", {})
-    if options[0] != options[1]:
-        raise WeightsError(f"its network has the options {options[1]}, not {options[0]}", where=path)
-    fit(network, loaded.state_dict(), name, Path(path))
 
 
 def build(config: Mapping[str, Any], where: Path) -> nn.Module:
@@ -118,9 +89,9 @@ def build(config: Mapping[str, Any], where: Path) -> nn.Module:
         options = _Config.model_validate(config).model_dump(include=set(_Config.model_fields) - {"network"})
         if config["network"] in NETWORKS:
             with torch.device("meta"):
-                return create(config["network"], **options)
+                return build_network(config["network"], **options)
         with torch.random.fork_rng(devices=[]):
-            return create(config["network"], **options)
+            return build_network(config["network"], **options)
     except UsageError as error:
         raise WeightsError(error.reason, where=where, remedy=error.remedy) from None
     except ValidationError as error:

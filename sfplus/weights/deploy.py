@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfplus.networks import INPUTS
-from sfplus.networks.sphereface import SphereFaceNet
+from sfplus.networks.sphereface import INPUTS, SphereFaceNet
 from sfplus.weights.caffe import Blob, CaffeModel
 from sfplus.weights.caffe_schema import NetParameter
 from sfplus.weights.layouts import Layout

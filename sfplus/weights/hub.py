@@ -21,7 +21,8 @@ from sfplus.errors import SfplusError, UsageError, WeightsError
 from sfplus.images import write_atomically
 from sfplus.shipped import HUB
 from sfplus.weights import CONFIG, MEAN, MODEL
-from sfplus.weights.checkpoint import load_model, load_tensors, save_model, to_bytes
+from sfplus.weights.checkpoint import load_tensors, save_model, to_bytes
+from sfplus.weights.sources import load_model
 
 _FILES = (MODEL, CONFIG, MEAN)
 _LOGIN = "for a private or gated one: hf auth login"

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfplus.networks import INPUTS
-from sfplus.networks.sphereface import CHANNELS, UNITS
+from sfplus.networks.sphereface import CHANNELS, INPUTS, UNITS
 
 CONVOLUTION = re.compile(r"conv\d_\d+\.weight")
 _SFNET = re.compile(r"layer(\d)\.(\d+)\.(conv|bn)([12])\.(\w+)")

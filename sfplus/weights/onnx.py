@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.errors import DependencyError, WeightsError
-from sfplus.networks import INPUTS
+from sfplus.networks.sphereface import INPUTS
 
 TOLERANCE = 1e-4
 """How far onnxruntime may be from torch, relative to the largest number of the features."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.errors import UsageError, WeightsError
-from sfplus.networks import BLOCKS, NETWORKS
+from sfplus.networks.architectures import BLOCKS, NETWORKS
 from sfplus.weights import CONFIG, HEAD
-from sfplus.weights.checkpoint import FOREIGN, build, fit, is_finite, load_model, load_tensors
+from sfplus.weights.checkpoint import FOREIGN, build, fit, is_finite, load_folder, load_tensors
 from sfplus.weights.layouts import CONVOLUTION, Layout, describe, recognise
 
 PICKLES = {".pt", ".pth"}
@@ -34,6 +35,37 @@ class Source:
     network: nn.Module
     config: dict[str, Any]
     head: Tensor | None
+
+
+def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a model that `save_model` wrote, or a SphereFace network from a `.caffemodel` or `.onnx` file.
+
+    Args:
+        path: the folder, its .safetensors file with `config.json` beside it, or a file of the other kinds.
+
+    Returns:
+        The network, float32 on the CPU in evaluation mode, and its config.
+
+    Raises:
+        WeightsError: something is missing, damaged, unsafe or does not fit; the message names the first tensor.
+    """
+    if path.suffix.lower() in FOREIGN and not path.is_dir():
+        source = read_source(path)
+        return source.network, source.config
+    return load_folder(path)
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str], name: str) -> None:
+    """Give a network the weights of a file or folder, any that `load_model` reads; it is then in evaluation mode.
+
+    Raises:
+        WeightsError: as `load_model`; the message names the first tensor that differs.
+    """
+    loaded, _ = load_model(Path(path))
+    options = getattr(network, "options", {}), getattr(loaded, "options", {})
+    if options[0] != options[1]:
+        raise WeightsError(f"its network has the options {options[1]}, not {options[0]}", where=path)
+    fit(network, loaded.state_dict(), name, Path(path))
 
 
 def read_source(path: Path, network: str = "", block: str = "") -> Source:
@@ -103,7 +135,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _from_folder(path: Path, network: str, block: str) -> Source:
-    loaded, config = load_model(path)
+    loaded, config = load_folder(path)
     head = (path if path.is_dir() else path.parent) / HEAD
     tensors = load_tensors(head) if head.is_file() else {}
     return _check(Source(loaded, config, tensors.get("weight")), path, network, block)

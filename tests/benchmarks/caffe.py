@@ -31,7 +31,7 @@ LOADS = {
         "model = create('sphereface20', weights='x.caffemodel')",
     ),
     "load_model from safetensors": (
-        "from sfplus.weights.checkpoint import load_model",
+        "from sfplus.weights.sources import load_model",
         "model = load_model(Path('folder'))",
     ),
     "cv2.dnn.readNetFromCaffe": (

@@ -10,7 +10,8 @@ import torchvision
 
 from sfplus.errors import DependencyError, UsageError, WeightsError
 from sfplus.networks import create
-from sfplus.weights.checkpoint import load_model, save_model
+from sfplus.weights.checkpoint import save_model
+from sfplus.weights.sources import load_model
 
 
 def test_timm_network_is_timms_own() -> None:

@@ -14,7 +14,8 @@ import torch
 from sfplus.errors import WeightsError
 from sfplus.hypersphere import ASoftmax
 from sfplus.networks import create
-from sfplus.weights.checkpoint import HEAD, copy_by_name, load_model, load_tensors, save_model
+from sfplus.weights.checkpoint import HEAD, copy_by_name, load_tensors, save_model
+from sfplus.weights.sources import load_model
 
 CONFIG: dict[str, Any] = {"network": "sphereface4", "feature_size": 8, "width": 0.125, "template": "sphereface-112x96"}
 

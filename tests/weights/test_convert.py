@@ -17,7 +17,8 @@ from models import crops, network
 
 from sfplus.networks import create, to_input
 from sfplus.shipped import shipped
-from sfplus.weights.checkpoint import load_model, save_model
+from sfplus.weights.checkpoint import save_model
+from sfplus.weights.sources import load_model
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CONFIG: dict[str, Any] = {
@@ -104,7 +105,7 @@ def test_the_prototxt_beside_is_not_overwritten_either(folder: Path, sfplus: Cal
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["missing", "out"], 1, "no such file"),
+        (["missing", "out"], 2, "there is no model 'missing'"),
         (["missing.caffemodel", "out"], 1, "no such file"),
         (["missing.pth", "out"], 1, "no such file"),
         (["model", "out.pth"], 2, ".pth files are not written"),
@@ -143,3 +144,10 @@ def test_a_failed_write_leaves_nothing(
         answer = sfplus("convert", folder, folder.with_name(target))
         assert answer.code == 1 and "No space left" in answer.err
     assert sorted(folder.parent.rglob("*")) == before
+
+
+def test_a_model_by_its_name(sfplus: Callable[..., Any], tmp_path: Path) -> None:
+    answer = sfplus("convert", "sphereface10-small", tmp_path / "small.caffemodel")
+    assert answer.code == 0 and answer.out.startswith("sphereface10: 128 features"), answer.err
+    answer = sfplus("convert", "sphereface10-smal", tmp_path / "other")
+    assert answer.code == 2 and "did you mean 'sphereface10-small'" in answer.err

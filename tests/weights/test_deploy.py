@@ -16,10 +16,9 @@ from sfplus.networks import create, to_input
 from sfplus.networks.sphereface import SphereFaceNet
 from sfplus.weights.caffe import CaffeModel, write_caffemodel
 from sfplus.weights.caffe_schema import NetParameter
-from sfplus.weights.checkpoint import load_model
 from sfplus.weights.deploy import from_caffe, to_caffe
 from sfplus.weights.prototxt import write_prototxt
-from sfplus.weights.sources import read_source
+from sfplus.weights.sources import load_model, read_source
 
 
 def write(folder: Path, net: SphereFaceNet, head: torch.Tensor | None = None) -> Path:

@@ -15,10 +15,11 @@ from safetensors.numpy import load_file
 
 from sfplus import Embedder
 from sfplus.errors import SfplusError
-from sfplus.shipped import find_model, shipped
+from sfplus.models import find_model
+from sfplus.shipped import shipped
 from sfplus.weights import hub
-from sfplus.weights.checkpoint import load_model
 from sfplus.weights.hub import PretrainedModel
+from sfplus.weights.sources import load_model
 
 SMALL = shipped("pretrained") / "sphereface10-small"
 COMMIT = "c0ffee" * 6 + "c0ff"

@@ -14,11 +14,13 @@ from local_server import Server, serve
 
 from sfplus import Embedder
 from sfplus.errors import WeightsError
+from sfplus.models import find_model
 from sfplus.networks import create
-from sfplus.shipped import find_model, models_home, shipped, shipped_models
+from sfplus.shipped import models_home, shipped, shipped_models
 from sfplus.weights import zoo
-from sfplus.weights.checkpoint import load_model, to_bytes
+from sfplus.weights.checkpoint import to_bytes
 from sfplus.weights.convert import convert
+from sfplus.weights.sources import load_model
 
 NEW = "sphereface20"  # by hand, SHA-256 unknown
 HTML = b"<!DOCTYPE html><html>Google Drive - Virus scan warning</html>"
