@@ -13,8 +13,8 @@ from pathlib import Path
 from sfplus import chain
 from sfplus.console import Console
 from sfplus.errors import UsageError
+from sfplus.models import find_model
 from sfplus.recipe import find_recipe, load_recipe
-from sfplus.shipped import find_model
 from sfplus.stages.cache import Artefact
 from sfplus.stages.run import Run
 from sfplus.stages.tables import FAILURES, read_failures
