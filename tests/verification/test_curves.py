@@ -5,10 +5,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import mannwhitneyu, norm
-from sklearn.metrics import roc_curve
+from sklearn.metrics import det_curve, roc_auc_score, roc_curve
 
 from sfplus.errors import PairsError
-from sfplus.verification.curves import auc, eer, roc, tar_at_far
+from sfplus.verification.curves import auc, det, eer, roc, smallest_far, tar_at_far
 
 SAME = np.array([True, True, True, False, False, False])
 
@@ -82,3 +82,29 @@ def test_lfw_supports_a_far_of_a_thousandth_only() -> None:
 def test_one_kind_of_pair_is_refused() -> None:
     with pytest.raises(PairsError):
         roc(np.zeros(3), np.ones(3, bool))
+
+
+def test_det_is_scikit_learns() -> None:
+    rng = np.random.default_rng(4)
+    scores, same = rng.integers(0, 15, 80) / 8, rng.random(80) < 0.5
+    far, frr, thresholds = det(scores, same)
+    theirs = det_curve(same, scores)
+    for point in zip(*theirs, strict=True):  # theirs leaves out the ends of the curve
+        assert np.isclose(np.stack([far, frr, thresholds], 1), point).all(1).any()
+    assert auc(scores, same) == roc_auc_score(same, scores)
+
+
+def test_the_smallest_far_is_said_and_not_passed() -> None:
+    same = np.repeat([True, False], [10, 3000])
+    scores = np.random.default_rng(5).normal(size=3010) + 3 * same
+    assert smallest_far(same) == 1 / 3000
+    assert tar_at_far(scores, same, smallest_far(same)) is not None
+    assert tar_at_far(scores, same, 0.99 * smallest_far(same)) is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_numbers_are_refused(bad: float) -> None:
+    scores = np.array([1.0, bad, 0.5, 0.2, 0.1, 0.0])
+    for rate in (roc, det, auc, eer, lambda *a: tar_at_far(*a, 0.5)):
+        with pytest.raises(PairsError, match="1 scores are NaN or infinity"):
+            rate(scores, SAME)
