@@ -8,8 +8,6 @@ from pathlib import Path
 from sfplus.errors import UsageError
 from sfplus.shipped import HUB, models_home, shipped
 from sfplus.weights import MODEL
-from sfplus.weights.hub import hub_folder
-from sfplus.weights.zoo import zoo
 
 
 def find_model(name: str) -> Path:
@@ -20,6 +18,8 @@ def find_model(name: str) -> Path:
         WeightsError: the hub does not have it, or not as a model of sfplus.
     """
     if name.startswith(HUB):
+        from sfplus.weights.hub import hub_folder  # torch is slow to import
+
         return hub_folder(name)
     path = Path(name)
     if path.is_dir():
@@ -34,6 +34,8 @@ def find_model(name: str) -> Path:
 
 
 def _remedy(name: str) -> str:
+    from sfplus.weights.zoo import zoo
+
     if name in zoo():
         return f"get it first: sfplus models fetch {name}"
     near = difflib.get_close_matches(name, zoo(), n=1, cutoff=0.6)
