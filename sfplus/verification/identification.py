@@ -13,7 +13,7 @@ from sfplus.errors import DependencyError, PairsError
 
 _Singles = NDArray[np.float32]
 _Ints = NDArray[np.int64]
-_SCORES = 1 << 20  # scores in memory at a time: 4 MiB, which stay in the processor's cache
+_SCORES = 1 << 22  # scores in memory at a time: 16 MiB, which stay in the processor's cache
 _PROBES, _NUMBERS = 1024, 1 << 22  # probes, and numbers of gallery features, in one matrix product
 _TIE = np.float32(1e-6)  # cosines closer than single precision tells apart
 

@@ -15,7 +15,8 @@ __all__ = ["PROTOCOLS", "Result", "VerificationProtocol", "exact", "insightface"
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
-_BLOCK = 128  # pairs whose features are worked on at a time: they stay in the processor's cache
+_SIDES = "left", "right"
+_BLOCK = 512  # pairs whose features are worked on at a time: they stay in the processor's cache
 
 
 class VerificationProtocol(Protocol):
@@ -56,6 +57,7 @@ def sphereface(
     # A pair's score depends on the mean m of its fold only through l.r - m.(l + r) + m.m, so all folds share the inner
     # products; a point c near all of the means goes first, so that m - c is small and nothing cancels.
     centre = (first.mean(0, dtype=np.float64) + second.mean(0, dtype=np.float64)) / 2
+    _finite(first, second, centre)
     member = np.equal.outer(owner, np.arange(int(owner.max()) + 1)).astype(np.float64)
     inner, squares, sums = np.empty(len(labels)), np.empty((2, len(labels))), np.zeros((len(centre), member.shape[1]))
     for rows in _blocks(len(labels)):
@@ -74,7 +76,7 @@ def sphereface(
     for k in range(folds):
         norms = squares - 2 * along[..., k] + lengths[k]
         least = np.maximum(1e-24 * size, 1e-12 * squares)
-        for name, bad in zip(("left", "right"), norms <= least, strict=True):
+        for name, bad in zip(_SIDES, norms <= least, strict=True):
             _refuse(bad, f"{name} features equal the mean feature")
         now = (inner - along[0, :, k] - along[1, :, k] + lengths[k]) / np.sqrt(norms[0] * norms[1])
         test = tested & (owner == k)
@@ -197,12 +199,13 @@ def _cosines(
         raise PairsError(f"features of {first.shape[1]} numbers are not those of a photo and its mirror image joined")
     inner, squares = np.empty(len(labels)), np.empty((2, len(labels)))
     for rows in _blocks(len(labels)):
-        a, b = first[rows].astype(np.float64), second[rows].astype(np.float64)
+        a, b = np.asarray(first[rows], np.float64), np.asarray(second[rows], np.float64)
         if mirrored:
             a, b = a[:, :half] + a[:, half:], b[:, :half] + b[:, half:]
         inner[rows] = np.einsum("ij,ij->i", a, b)
         squares[0, rows], squares[1, rows] = np.einsum("ij,ij->i", a, a), np.einsum("ij,ij->i", b, b)
-    for name, square in zip(("left", "right"), squares, strict=True):
+    _finite(first, second, squares)
+    for name, square in zip(_SIDES, squares, strict=True):
         _refuse(square == 0, f"{name} features are zero")
     return inner / np.sqrt(squares[0] * squares[1]), labels, owner, tested
 
@@ -217,15 +220,22 @@ def _features(values: ArrayLike, name: str) -> NDArray[np.floating[Any]]:
         features = features.astype(np.float64)
     if features.ndim != 2 or not features.size:
         raise PairsError(f"{name} features must be (P, d), not {features.shape}")
-    _refuse(np.asarray(~np.isfinite(features).all(axis=1)), f"{name} features hold NaN or infinity")
     return features
+
+
+def _finite(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]], sums: _Floats) -> None:
+    """Refuse features that are not finite; `sums` over them tell whether there are any, so that few are looked at."""
+    if not np.isfinite(sums).all():
+        for name, features in zip(_SIDES, (first, second), strict=True):
+            _refuse(np.asarray(~np.isfinite(features).all(axis=1)), f"{name} features hold NaN or infinity")
+        raise PairsError("features are too large", remedy="divide all of them by one number")
 
 
 def _checked(
     left: ArrayLike, right: ArrayLike, same: ArrayLike, fold: ArrayLike, folded: bool = True
 ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]], NDArray[np.bool_], _Ints, NDArray[np.bool_]]:
     """Features, labels, the fold to which each pair belongs, and whether it is tested."""
-    first, second = _features(left, "left"), _features(right, "right")
+    first, second = _features(left, _SIDES[0]), _features(right, _SIDES[1])
     labels, folds = np.asarray(same), np.asarray(fold)
     pairs = (len(first),)
     if first.shape != second.shape or labels.shape != pairs or folds.shape != pairs:

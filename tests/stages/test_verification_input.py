@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 
-from sfplus.datasets.pairs import draw_pairs, write_pairs
+from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import list_photos
 from sfplus.networks import create
+from sfplus.stages.tables import read_table
 from sfplus.weights.checkpoint import save_model
 
 
@@ -125,6 +127,40 @@ def test_a_model_that_was_trained_on_other_crops(task: Path, sfplus: Callable) -
     (task / "model/config.json").write_text(config.replace("sphereface-112x96", "arcface-112x112"))
     answer = verify(sfplus, task)
     assert answer.code == 2 and "the model was trained on arcface-112x112" in answer.err
+
+
+@pytest.mark.parametrize("protocol", ["insightface", "opensphere", "exact"])
+def test_other_protocols(protocol: str, task: Path, sfplus: Callable) -> None:
+    photos, pairs, model = task / "photos", task / "pairs.txt", task / "model"
+    settings = (
+        f"verify.photos={photos}",
+        f"verify.pairs={pairs}",
+        f"embed.model={model}",
+        f"verify.protocol={protocol}",
+    )
+    answer = sfplus("run", "lfw", *settings, "--workspace", task / "data")
+    assert answer.code == 0 and f"{protocol} protocol, 12 pairs" in answer.out, answer.err
+    result = next(iter(report(task)["results"].values()))
+    assert result["protocol"] == protocol and len(result["accuracy"]) == (1 if protocol == "opensphere" else 2)
+    features = np.concatenate([load_file(f)["features"] for f in (task / "data/cache/embed").glob("*/*.safetensors")])
+    index = read_table(next((task / "data/cache/embed").glob("*/index.parquet")))["photo"]
+    row = {name.removesuffix(".jpg"): i for i, name in enumerate(index)}
+    sums = features[:, : features.shape[1] // 2] + features[:, features.shape[1] // 2 :]
+    sums = np.float64(sums) / np.linalg.norm(np.float64(sums), axis=1, keepdims=True)
+    listed = read_pairs(pairs)
+    cosines = [sums[row[a]] @ sums[row[b]] for a, b in zip(listed.left, listed.right, strict=True)]
+    np.testing.assert_allclose(result["scores"], cosines, atol=1e-6)
+
+
+def test_view_1_is_verified_on_its_test_pairs(task: Path, sfplus: Callable) -> None:
+    lines = (task / "pairs.txt").read_text().splitlines()
+    (task / "pairsDevTest.txt").write_text("\n".join(["3", *lines[1:7]]) + "\n")
+    (task / "pairsDevTrain.txt").write_text("\n".join(["3", *lines[7:13]]) + "\n")
+    arguments = (task / "photos", task / "pairsDevTest.txt", "--model", task / "model", "--workspace", task / "data")
+    answer = sfplus("verify", *arguments)
+    assert answer.code == 0 and "sphereface protocol, 6 pairs" in answer.out, answer.err
+    result = next(iter(report(task)["results"].values()))
+    assert len(result["scores"]) == 6 and len(result["accuracy"]) == 1
 
 
 TRAIN = """train: {network: sphereface4, width: 0.125, feature_size: 8, head: {m: 1}, batch_size: 4, base_lr: 0.01,

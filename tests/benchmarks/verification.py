@@ -1,0 +1,129 @@
+"""The verification protocols beside loops over thresholds, and search among distractors beside its matrix product.
+
+`evaluation.m` and insightface's `calculate_roc` are written out here with their loops over folds and thresholds, each
+step over all pairs at once. Run with nothing else on the machine: make bench. An argument is the number of distractors.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import normalize
+
+from sfplus.verification.identification import identify
+from sfplus.verification.protocols import insightface, sphereface
+
+ROUNDS = 3
+PAIRS, WIDTH, FOLDS = 6000, 1024, 10
+PROBES, DISTRACTORS, FEATURE = 1000, int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000, 512
+BLOCK = 1 << 14
+
+Floats = NDArray[np.float64]
+
+
+def race(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of each run; the runs take turns, so that a drift of the machine meets all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            clock = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - clock)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def evaluation_m(left: Floats, right: Floats, same: NDArray[np.bool_], fold: NDArray[np.int64]) -> list[float]:
+    """Fold accuracies of evaluation.m."""
+    found = []
+    for k in range(FOLDS):
+        train, test = fold != k, fold == k
+        mean = np.concatenate([left[train], right[train]]).mean(0)
+        a, b = left - mean, right - mean
+        a, b = a / np.linalg.norm(a, axis=1, keepdims=True), b / np.linalg.norm(b, axis=1, keepdims=True)
+        scores = (a * b).sum(1)
+        thresholds = np.arange(-10000, 10001) / 10000
+        chosen, kind = scores[train], same[train]
+        accuracy = np.array([((chosen[kind] > t).sum() + (chosen[~kind] < t).sum()) / len(kind) for t in thresholds])
+        t = thresholds[accuracy == accuracy.max()].mean()
+        found.append(((scores[test & same] > t).sum() + (scores[test & ~same] < t).sum()) / test.sum())
+    return found
+
+
+def calculate_roc(left: Floats, right: Floats, same: NDArray[np.bool_]) -> list[float]:
+    """Fold accuracies of calculate_roc in insightface's verification.py, with all thresholds on test folds too."""
+    half = left.shape[1] // 2
+    first, second = (normalize(side[:, :half] + side[:, half:]) for side in (left, right))
+    distance = np.sum(np.square(np.subtract(first, second)), 1)
+    thresholds, found = np.arange(0, 4, 0.01), []
+
+    def rates(t: float, d: Floats, actual: NDArray[np.bool_]) -> tuple[float, float, float]:
+        predicted = np.less(d, t)
+        tp = np.sum(np.logical_and(predicted, actual))
+        fp = np.sum(np.logical_and(predicted, np.logical_not(actual)))
+        tn = np.sum(np.logical_and(np.logical_not(predicted), np.logical_not(actual)))
+        fn = np.sum(np.logical_and(np.logical_not(predicted), actual))
+        return float(tp) / float(tp + fn), float(fp) / float(fp + tn), float(tp + tn) / d.size
+
+    for train, test in KFold(FOLDS, shuffle=False).split(np.arange(len(same))):
+        best = int(np.argmax([rates(t, distance[train], same[train])[2] for t in thresholds]))
+        for t in thresholds:
+            rates(t, distance[test], same[test])
+        found.append(rates(thresholds[best], distance[test], same[test])[2])
+    return found
+
+
+def protocols() -> None:
+    rng = np.random.default_rng(0)
+    same, fold = np.tile(np.repeat([True, False], PAIRS // FOLDS // 2), FOLDS), np.arange(PAIRS) // (PAIRS // FOLDS)
+    left, right = rng.standard_normal((2, PAIRS, WIDTH))
+    right[same] += 0.12 * left[same]
+    ours, theirs = sphereface(left, right, same, fold).accuracy, evaluation_m(left, right, same, fold)
+    assert ours.tolist() == theirs
+    ours, theirs = insightface(left, right, same, fold, mirrored=True).accuracy, calculate_roc(left, right, same)
+    assert ours.tolist() == theirs
+    singles = left.astype(np.float32), right.astype(np.float32)
+    seconds = race({
+        "evaluation.m": lambda: evaluation_m(left, right, same, fold),
+        "sphereface": lambda: sphereface(left, right, same, fold),
+        "sphereface, single precision in": lambda: sphereface(*singles, same, fold),
+        "calculate_roc of insightface": lambda: calculate_roc(left, right, same),
+        "insightface": lambda: insightface(left, right, same, fold, mirrored=True),
+    })  # fmt: skip
+    print(f"{PAIRS:,} pairs of {WIDTH:,}-d features, {FOLDS} folds, equal fold accuracies")
+    bases = {"sphereface": "evaluation.m", "insightface": "calculate_roc of insightface"}
+    for name, took in seconds.items():
+        base = bases.get(name.split(",")[0])
+        print(f"  {name:<34} {1000 * took:9.1f} ms" + (f"  {seconds[base] / took:6.0f} x" if base else ""))
+
+
+def distractors() -> None:
+    rng = np.random.default_rng(0)
+    probes, gallery = rng.standard_normal((2, PROBES, FEATURE), dtype=np.float32)
+    block = rng.standard_normal((BLOCK, FEATURE), dtype=np.float32)
+    sizes = [BLOCK] * (DISTRACTORS // BLOCK) + [DISTRACTORS % BLOCK]
+    scores = np.empty((PROBES, BLOCK), np.float32)
+
+    def product() -> None:
+        for size in sizes:
+            np.matmul(probes, block[:size].T, out=scores[:, :size])
+
+    def ours() -> None:
+        identify(probes, np.arange(PROBES), gallery, np.arange(PROBES), (block[:size] for size in sizes))
+
+    seconds = race({"matrix product alone": product, "identify": ours})
+    print(f"{PROBES:,} probes among {DISTRACTORS:,} distractors, {FEATURE}-d")
+    for name, took in seconds.items():
+        print(f"  {name:<34} {took:9.2f} s   {took / seconds['matrix product alone']:6.2f} of the product")
+
+
+if __name__ == "__main__":
+    print(f"{os.cpu_count()} processors; median of {ROUNDS} rounds")
+    protocols()
+    distractors()
