@@ -20,7 +20,10 @@ from sfplus.weights.checkpoint import load_tensors, weights_file
 _LEGEND = """energy: mean over pairs of neurons, {}; random: expected of independent directions; least: a lower bound
 excess: 0 at the least, 1 at random, above 1 the neurons crowd more than random ones would
 nearest, smallest: mean and least angle to the nearest neighbour, degrees
-redundancy: 0 where the neurons fill all dimensions evenly, towards 1 where they fill few"""
+redundancy: 0 where the neurons fill all dimensions evenly, towards 1 where they fill few
+A file does not say which convolutions are grouped or transposed: every row of a weight counts as a neuron."""
+
+_MOST = 20_000  # neurons of a layer; time grows with their square
 
 
 def print_energy(model: str, power: float, half_space: bool, plot: Path) -> None:
@@ -35,7 +38,7 @@ def print_energy(model: str, power: float, half_space: bool, plot: Path) -> None
     if not 0 <= power < math.inf:
         raise UsageError(f"the power is {power}", where="--power", remedy="use 0 or more; 0, 1 and 2 are the paper's")
     weights = layer_weights(model)
-    spreads = {name: spread(weight.flatten(1), power, half_space) for name, weight in weights.items()}
+    spreads = {name: spread(weight.flatten(1)[:_MOST], power, half_space) for name, weight in weights.items()}
     width = max(5, *(len(name) for name in spreads))
     head = f"{'layer':<{width}} {'N':>6} {'d':>6} {'energy':>10} {'random':>10} {'least':>10}"
     print(f"{head} {'excess':>7} {'nearest':>8} {'smallest':>8} {'redundancy':>10}")
@@ -59,13 +62,17 @@ def layer_weights(model: str) -> dict[str, Tensor]:
         file, tensors = path, {name: _filters(blob) for name, blob in blobs.items()}
     else:
         file = weights_file(path if path.is_file() else find_model(model))
-        tensors = {name.removesuffix(".weight"): tensor for name, tensor in load_tensors(file).items()}
+        tensors = {
+            name.removesuffix(".weight"): tensor
+            for name, tensor in load_tensors(file).items()
+            if name.endswith("weight")
+        }
         head = file.with_name(HEAD)
         if head.is_file() and file != head:
             tensors["head"] = load_tensors(head)["weight"]
     layers = {
         name: tensor for name, tensor in tensors.items()
-        if tensor.ndim > 1 and len(tensor) > 1 and tensor.is_floating_point()
+        if tensor.ndim > 1 and tensor.is_floating_point() and int(tensor.flatten(1).ne(0).any(1).sum()) > 1
     }  # fmt: skip
     if not layers:
         raise WeightsError("has no weights of two neurons or more", where=file, remedy="give the weights of a network")

@@ -191,6 +191,10 @@ def _explain(
     if fault["type"] == "extra_forbidden":
         valid = _fields(location[:-1], data)
         remedy = _nearest(str(location[-1]), valid) or f"valid keys: {', '.join(valid)}"
+        head = key.rpartition(".")[0]
+        if any(override.startswith(f"{head}.name=") for override in overrides):
+            others = ", ".join(name for name in valid if name != "name")
+            remedy = f"another classifier has other keys: {head}={{name: ..., {others}}}"
         return RecipeError(f"unknown key '{key}'", where=where, remedy=remedy)
     reason = re.sub(r"^Value error, ", "", fault["msg"])
     got = "" if fault["type"] in ("missing", "value_error") else f", not {fault['input']!r}"

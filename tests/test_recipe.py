@@ -95,6 +95,12 @@ def test_wrong_overrides_are_named(write, override: str, words: str) -> None:
     assert error.value.where == override
 
 
+def test_another_classifier_needs_keys_of_its_own(write) -> None:
+    path = write("train: {photos: p, head: {m: 2, gamma: 1}}\n")
+    with pytest.raises(RecipeError, match=r"other keys: train.head=\{name: \.\.\., scale, m\}"):
+        load_recipe(path, ["train.head.name=arcface"])
+
+
 def test_a_folder_of_the_same_name_does_not_hide_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lfw").mkdir()

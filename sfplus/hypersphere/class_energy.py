@@ -35,8 +35,8 @@ def class_energy(
 
     The CUDA code that trained the published models computes none of these: it sums without atomics and never clears
     its mean, so that D, and with it the push, depended on lost updates. In exact arithmetic the published alpha = 10
-    gives gradients of 1e-6 at batch 256 and 10,572 classes, far below the weight decay: no effect. Neither alpha nor
-    the race has a counterpart here; weights of `paper` and `batch` are to be tuned anew.
+    gives gradients of 1e-6 at batch 256 and 10,572 classes, far below the weight decay: no effect. The race is not
+    reproduced, and alpha says nothing about the weight of `paper` or `batch`: tune them anew.
 
     Values and gradients of `paper` and `batch` are exact and twice differentiable, but for the floor of `Kernel`
     (equal classifiers: finite, no gradient); that of `caffe` is once differentiable. A label that is repeated costs
@@ -45,7 +45,7 @@ def class_energy(
 
     Args:
         weight: classifiers (C, d), floating, C >= 2, not necessarily of unit norm.
-        labels: class of each sample (M,), int64 in [0, C), M >= 1.
+        labels: class of each sample (M,), integers in [0, C), M >= 1.
         power: s >= 0; 0, 1 and 2 are the paper's.
         mode: which of the three.
         alpha: factor of the gradient of `caffe`; 5.3, 6, 2.3 and 10 in the prototxts of m = 1 to 4.
@@ -54,7 +54,7 @@ def class_energy(
         A scalar, float32 or the dtype of `weight` where that is wider.
 
     Raises:
-        ValueError: fewer than two classes, no label, a wrong shape, a negative power or an unknown mode.
+        ValueError: fewer than two classes, no label, a wrong shape, a negative label or power, or an unknown mode.
     """
     if weight.ndim != 2 or labels.ndim != 1:
         raise ValueError(f"weight must be (C, d) and labels (M,), not {tuple(weight.shape)} and {tuple(labels.shape)}")
@@ -62,7 +62,9 @@ def class_energy(
         raise ValueError(f"an energy needs two classes and one label, not {len(weight)} and {len(labels)}")
     if mode not in ("paper", "batch", "caffe"):
         raise ValueError(f"the mode is paper, batch or caffe, not '{mode}'")
-    kernel = Kernel(float(power), "geodesic" if mode == "batch" else "euclidean")
+    kernel, labels = Kernel(float(power), "geodesic" if mode == "batch" else "euclidean"), labels.long()
+    if mode != "caffe" and int(labels.min()) < 0:
+        raise ValueError("a label is negative")
     with torch.autocast(weight.device.type, enabled=False):
         unit = directions(weight)
         if mode == "paper":

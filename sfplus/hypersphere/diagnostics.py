@@ -17,10 +17,11 @@ _ROWS = 2048  # of a block of cosines
 
 @dataclass(frozen=True)
 class Spread:
-    """How N directions in R^d are spread over the sphere. Angles are in radians.
+    """How N directions in R^d are spread over the sphere. Angles are in radians. Zero vectors are left out.
 
     Attributes:
         count: N.
+        zeros: how many vectors were zero.
         dimension: d.
         power: s of the energies.
         energy: mean energy of the pairs (euclidean).
@@ -34,6 +35,7 @@ class Spread:
     """
 
     count: int
+    zeros: int
     dimension: int
     power: float
     energy: float
@@ -72,8 +74,9 @@ def spread(weight: Tensor, power: float = 2.0, half_space: bool = False) -> Spre
     Raises:
         ValueError: fewer than two directions.
     """
-    energy = float(hyperspherical_energy(weight, power, half_space=half_space))
-    unit = directions(weight)
+    live = weight[weight.ne(0).any(1)]
+    energy = float(hyperspherical_energy(live, power, half_space=half_space))
+    unit = directions(live)
     count, dimension = unit.shape
     nearest, angles, potential = [], 0.0, 0.0
     for start in range(0, count, _ROWS):
@@ -87,6 +90,7 @@ def spread(weight: Tensor, power: float = 2.0, half_space: bool = False) -> Spre
         nearest.append(cosine.amax(1).acos())
     return Spread(
         count=count,
+        zeros=len(weight) - count,
         dimension=dimension,
         power=power,
         energy=energy,
@@ -94,7 +98,7 @@ def spread(weight: Tensor, power: float = 2.0, half_space: bool = False) -> Spre
         least=least_energy(count, dimension, power, half_space),
         mean_angle=angles / (count * (count - 1)),
         nearest=torch.cat(nearest).float().cpu(),
-        redundancy=1 - count**2 / max(potential, 1e-30) / min(count, dimension),
+        redundancy=1 - count**2 / potential / min(count, dimension),
     )
 
 
@@ -102,6 +106,9 @@ def spread_of_layers(
     model: nn.Module, power: float = 2.0, half_space: bool = False, most: int = 20_000
 ) -> dict[str, Spread]:
     """The spread of each convolution, linear layer and head of a model, by name; grouped convolutions as `name[g]`.
+
+    Layers with fewer than two neurons that are not zero are left out. Weights are read in evaluation mode, so that
+    parametrisations with a state, such as spectral_norm, do not move.
 
     Args:
         model: any network.
@@ -112,12 +119,18 @@ def spread_of_layers(
     Raises:
         ValueError: the model has no such layer.
     """
-    result = {}
-    for layer in neuron_layers(model):
-        groups = layer.neurons().detach()
-        for index, group in enumerate(groups):
-            name = layer.name if len(groups) == 1 else f"{layer.name}[{index}]"
-            result[name] = spread(group[:most], power, half_space)
+    result, training = {}, [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        for layer in neuron_layers(model):
+            groups = layer.neurons().detach()
+            for index, group in enumerate(groups[:, :most]):
+                if int(group.ne(0).any(1).sum()) > 1:
+                    name = layer.name if len(groups) == 1 else f"{layer.name}[{index}]"
+                    result[name] = spread(group, power, half_space)
+    finally:
+        for module in training:
+            module.training = True
     if not result:
         raise ValueError("the model has no convolution or linear layer of two neurons or more")
     return result

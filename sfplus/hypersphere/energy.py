@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from sfplus.hypersphere.kernel import TF1_NORM_EPSILON, Distance, Kernel, Preset
 
-_BLOCK = {"cpu": 1024, "cuda": 4096}  # rows and columns of the blocks of cosines: a few MB, and 64 MB
+_BLOCK = {"cpu": 1024, "cuda": 4096}  # rows and columns of the blocks of cosines, 4 MB and 64 MB each
 
 
 def hyperspherical_energy(
@@ -33,7 +34,8 @@ def hyperspherical_energy(
     Gradients of first and second order are exact, but for pairs closer than the floor of `Kernel`, which have none;
     duplicates, opposites and zero vectors give finite values. Memory is O(N d): cosines exist in blocks only, each
     unordered pair of blocks is computed once, and the gradient is found in the same pass as the value, so that
-    `backward` does not visit the pairs again. Under autocast the computation stays in float32.
+    `backward` does not visit the pairs again. Under autocast the computation stays in float32; TF32, where it was
+    allowed, is not used. torch.compile takes it as one operator (first derivatives only); torch.func does not.
 
     The preset `tf1` gives what the original TensorFlow code computes (`mhe` and `half_mhe` of MHE, architecture.py):
     norms sqrt(||w||^2 + 1e-4), -log of the squared chord for s = 0, angles as acos/pi + 1e-4.
@@ -80,12 +82,16 @@ def directions(weights: Tensor, preset: Preset = "exact") -> Tensor:
 
 
 class _Normalise(torch.autograd.Function):
-    """w / n and n, with n = sqrt(||w||^2 + epsilon), in half the passes that autograd would make over a gradient."""
+    """w / n and n, with n = sqrt(||w||^2 + epsilon), in half the passes that autograd would make over a gradient.
+
+    Squares are summed in float64, so that equal rows get equal cosines and float32 rows of any norm do not overflow.
+    """
 
     @staticmethod
     def forward(weights: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-        norm = torch.linalg.vector_norm(weights, dim=-1, keepdim=True)
+        norm = torch.linalg.vector_norm(weights, dim=-1, keepdim=True, dtype=_sum_dtype(weights))
         norm = (norm.square() + epsilon).sqrt() if epsilon else norm.masked_fill(norm == 0, torch.inf)
+        norm = norm.to(weights.dtype)
         return weights / norm, norm
 
     @staticmethod
@@ -103,6 +109,11 @@ class _Normalise(torch.autograd.Function):
         if by_norm is not None:  # in second derivatives only
             parts.append(by_norm * unit)
         return sum(parts) if parts else None, None
+
+
+def _sum_dtype(values: Tensor) -> torch.dtype:
+    """Float64, where the device has it."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def _opposites(unit: Tensor, kernel: Kernel) -> Tensor:
@@ -134,21 +145,22 @@ def pair_energy(
         The sums (sets,) and their gradients by the inner products (sets, N, d); the norm of `unit` is the caller's.
     """
     kernel = Kernel(power, distance, half_space, preset)
-    total = unit.new_zeros(len(unit), dtype=torch.float64)
+    total = unit.new_zeros(len(unit), dtype=_sum_dtype(unit))
     gradient = torch.zeros_like(unit) if needs_gradient else unit.new_empty(0)
-    for rows, columns in _blocks(unit):
-        here, there = unit[:, rows], unit[:, columns]
-        value, *slopes = kernel.derivatives(here @ there.mT, int(needs_gradient))
-        own = rows == columns
-        if own:
-            value.diagonal(dim1=1, dim2=2).zero_()
-        total += value.sum((1, 2)) * (0.5 if own else 1.0)
-        for slope in slopes:
+    with _without_tf32(unit):
+        for sets, rows, columns in _blocks(unit):
+            here, there = unit[sets, rows], unit[sets, columns]
+            value, *slopes = kernel.derivatives(here @ there.mT, int(needs_gradient))
+            own = rows == columns
             if own:
-                slope.diagonal(dim1=1, dim2=2).zero_()
-            else:
-                gradient[:, columns].baddbmm_(slope.mT, here)
-            gradient[:, rows].baddbmm_(slope, there)
+                value.diagonal(dim1=1, dim2=2).zero_()
+            total[sets] += value.sum((1, 2)) * (0.5 if own else 1.0)
+            for slope in slopes:
+                if own:
+                    slope.diagonal(dim1=1, dim2=2).zero_()
+                else:
+                    gradient[sets, columns].baddbmm_(slope.mT, here)
+                gradient[sets, rows].baddbmm_(slope, there)
     return total.to(unit.dtype), gradient
 
 
@@ -159,26 +171,43 @@ def pair_energy_curvature(
     """The derivative of <gradient of `pair_energy`, along> by `unit`: (sets, N, d), as both arguments."""
     kernel = Kernel(power, distance, half_space, preset)
     result = torch.zeros_like(unit)
-    for rows, columns in _blocks(unit):
-        here, there, along_here, along_there = unit[:, rows], unit[:, columns], along[:, rows], along[:, columns]
-        _, slope, curvature = kernel.derivatives(here @ there.mT, 2)
-        curvature *= along_here @ there.mT + here @ along_there.mT
-        if rows == columns:
-            slope.diagonal(dim1=1, dim2=2).zero_()
-            curvature.diagonal(dim1=1, dim2=2).zero_()
-        else:
-            result[:, columns].baddbmm_(slope.mT, along_here).baddbmm_(curvature.mT, here)
-        result[:, rows].baddbmm_(slope, along_there).baddbmm_(curvature, there)
+    with _without_tf32(unit):
+        for sets, rows, columns in _blocks(unit):
+            here, there = unit[sets, rows], unit[sets, columns]
+            along_here, along_there = along[sets, rows], along[sets, columns]
+            _, slope, curvature = kernel.derivatives(here @ there.mT, 2)
+            curvature *= along_here @ there.mT + here @ along_there.mT
+            if rows == columns:
+                slope.diagonal(dim1=1, dim2=2).zero_()
+                curvature.diagonal(dim1=1, dim2=2).zero_()
+            else:
+                result[sets, columns].baddbmm_(slope.mT, along_here).baddbmm_(curvature.mT, here)
+            result[sets, rows].baddbmm_(slope, along_there).baddbmm_(curvature, there)
     return result
 
 
-def _blocks(unit: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Blocks of rows and columns that together cover each unordered pair once."""
-    count, side = unit.shape[1], _BLOCK.get(unit.device.type, 1024)
-    starts = range(0, count, side)
-    for row in starts:
-        for column in range(row, count, side):
-            yield slice(row, row + side), slice(column, column + side)
+def _blocks(unit: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+    """Blocks of sets, rows and columns that together cover each unordered pair once; none has more than side^2."""
+    sets, count, side = len(unit), unit.shape[1], _BLOCK.get(unit.device.type, 1024)
+    together = max(1, side**2 // min(count, side) ** 2)
+    for first in range(0, sets, together):
+        for row in range(0, count, side):
+            for column in range(row, count, side):
+                yield slice(first, first + together), slice(row, row + side), slice(column, column + side)
+
+
+@contextlib.contextmanager
+def _without_tf32(unit: Tensor) -> Iterator[None]:
+    """Products of full float32 on a GPU, whatever the program allows elsewhere: 2 - 2 cos does not bear 10 bits."""
+    if unit.device.type != "cuda":
+        yield
+        return
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 @pair_energy.register_fake

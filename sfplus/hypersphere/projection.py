@@ -9,6 +9,8 @@ ahead, and the gradient of the energy goes through that step (CoMHE paper, secti
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +27,11 @@ class Projection(nn.Module, abc.ABC):
         size: d, the size of a neuron.
         dim: p, the size of a projected neuron.
         count: number of projections at once.
-        seed: of the matrix (count, dim, size), whose entries are N(0, 1); the same on every process and device.
+        seed: of the matrix (count, dim, size), whose entries are N(0, 1); the same on every process.
 
     Attributes:
         dim: p; neurons that are no larger are better left as they are.
+        stream: tells projections of one seed apart; `HypersphericalEnergy` numbers its layers with it.
         steps: how often `step` was called; saved, so that a resumed run draws what an uninterrupted one does.
     """
 
@@ -39,12 +42,16 @@ class Projection(nn.Module, abc.ABC):
         super().__init__()
         if min(size, dim, count) < 1:
             raise ValueError(f"size, dim and count of a projection are 1 or more, not {size}, {dim} and {count}")
-        self.size, self.dim, self.count, self.seed = size, dim, count, seed
+        self.size, self.dim, self.count, self.seed, self.stream = size, dim, count, seed, 0
         self.register_buffer("steps", torch.tensor(0, dtype=torch.int64))
 
     def extra_repr(self) -> str:
         """What `print(projection)` shows."""
         return f"{self.size} -> {self.dim}, count={self.count}"
+
+    def restart(self, stream: int) -> None:
+        """Begin anew with another stream of random numbers."""
+        self.stream = stream
 
     @abc.abstractmethod
     def forward(self, weight: Tensor) -> Tensor:
@@ -54,35 +61,52 @@ class Projection(nn.Module, abc.ABC):
     def step(self, weight: Tensor, lr: float) -> None:
         """Prepare the next training step, given the neurons (N, d) as they stand and the network's learning rate."""
 
-    def _draw(self, step: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed + step)
-        return torch.randn(self.count, self.dim, self.size, generator=generator)
+    def _draw(self, step: int, device: torch.device | str = "cpu") -> Tensor:
+        key = hash((self.seed, self.stream, step)) % 2**63  # of integers: the same in every process
+        generator = torch.Generator(device).manual_seed(key)
+        return torch.randn(self.count, self.dim, self.size, generator=generator, device=device)
 
 
 class RandomProjection(Projection):
     """Random projections, redrawn at every step (CoMHE paper, section 4.1); defaults: random_projection/train.py.
 
-    Two layers whose neurons have one size may share an instance, and so the drawing (shared basis, section 4.4).
+    Two layers whose neurons have one size may share an instance, and so the drawing (shared basis, section 4.4). The
+    matrices are drawn where the weights are, so that CPU and GPU draw different ones; they are no part of the state,
+    which is `steps`.
     """
 
     def __init__(self, size: int, dim: int = 40, count: int = 20, seed: int = 345) -> None:
         super().__init__(size, dim, count, seed)
-        self.register_buffer("matrix", self._draw(0), persistent=False)
+        self._done = 0  # steps, without asking a GPU
+        self.matrix = self._draw(0)
+
+    def restart(self, stream: int) -> None:
+        """Begin anew with another stream of random numbers."""
+        super().restart(stream)
+        self.matrix = self._draw(self._done)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Neurons (N, d) to (count, N, dim)."""
-        projected = weight @ self.matrix.to(weight.dtype).flatten(0, 1).T
+        projected = weight @ self.matrix.to(weight).flatten(0, 1).T
         return projected.view(-1, self.count, self.dim).transpose(0, 1)
 
-    @torch.no_grad()
     def step(self, weight: Tensor, lr: float) -> None:
-        """Draw anew: a function of the seed and the number of steps."""
+        """Draw anew: a function of seed, stream, number of steps and kind of device."""
         self.steps += 1
-        self.matrix.copy_(self._draw(int(self.steps)))
+        self._done += 1
+        self.matrix = self._draw(self._done, weight.device)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *others)
+        self._done = int(self.steps)
+        self.matrix = self._draw(self._done, self.matrix.device)
 
 
 class _LearnedProjection(Projection):
-    """A matrix that descends an objective of its own by plain gradient steps at the network's learning rate."""
+    """A matrix that descends an objective of its own by plain gradient steps at the network's learning rate.
+
+    The gradient of a gradient that this takes is not there under torch.compile.
+    """
 
     lr: Tensor
 
@@ -92,14 +116,19 @@ class _LearnedProjection(Projection):
         self.register_buffer("lr", torch.tensor(lr, dtype=torch.float32))
         self.register_buffer("matrix", self._draw(0))
 
+    def restart(self, stream: int) -> None:
+        """Begin anew with another stream of random numbers."""
+        super().restart(stream)
+        self.matrix.copy_(self._draw(0))
+
     @abc.abstractmethod
     def objective(self, matrix: Tensor, weight: Tensor) -> Tensor:
         """What the matrix (1, dim, d) is to make small for neurons (N, d): a scalar."""
 
     def forward(self, weight: Tensor) -> Tensor:
         """Neurons (N, d) to (1, N, dim), by the matrix one step ahead; differentiable through that step."""
-        ahead = self.matrix - self.lr * self._slope(weight, unroll=torch.is_grad_enabled() and weight.requires_grad)
-        projected: Tensor = weight @ ahead.to(weight.dtype).mT
+        slope = self._slope(weight, unroll=torch.is_grad_enabled() and weight.requires_grad)
+        projected: Tensor = weight @ (self.matrix.to(weight) - self.lr.to(weight) * slope).to(weight.dtype).mT
         return projected
 
     def step(self, weight: Tensor, lr: float) -> None:
@@ -107,11 +136,13 @@ class _LearnedProjection(Projection):
         self.steps += 1
         self.lr.fill_(lr)
         for _ in range(self.iterations):
-            self.matrix.sub_(self._slope(weight.detach()) + _DECAY * self.matrix, alpha=lr)
+            slope = self._slope(weight.detach()).to(self.matrix)
+            self.matrix.sub_(slope + _DECAY * self.matrix, alpha=lr)
 
     def _slope(self, weight: Tensor, unroll: bool = False) -> Tensor:
         with torch.enable_grad():
-            matrix = self.matrix.to(torch.promote_types(weight.dtype, torch.float32), copy=True).requires_grad_()
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            matrix = self.matrix.to(weight.device, wide, copy=True).requires_grad_()
             return torch.autograd.grad(self.objective(matrix, weight), matrix, create_graph=unroll)[0]
 
 
@@ -129,8 +160,7 @@ class AngleProjection(_LearnedProjection):
         """The Frobenius norm of the change of cosines."""
         seen, true = directions(weight @ matrix[0].T), directions(weight)
         difference = seen @ seen.T - true @ true.T
-        change: Tensor = torch.linalg.matrix_norm(difference)
-        return change
+        return (difference.square().sum() + 1e-12).sqrt()  # neurons of zeros change nothing: the root has a slope
 
 
 class AdversarialProjection(_LearnedProjection):
@@ -153,7 +183,8 @@ class GroupProjection(Projection):
 
     Args:
         size: d; flattened filters (Cin, k, k) fall into groups of channels where `groups` divides Cin.
-        groups: number of parts; the last is filled up with zeros, which change no cosine.
+        groups: number of parts, or fewer where parts of one size do not come out even; the last is filled up with
+            zeros, which change no cosine.
         random: choose the members of each part at random, once, instead of in order.
         seed: of that choice.
     """
@@ -161,7 +192,10 @@ class GroupProjection(Projection):
     order: Tensor
 
     def __init__(self, size: int, groups: int = 8, random: bool = False, seed: int = 345) -> None:
-        super().__init__(size, -(-size // groups), groups, seed)
+        if not 1 <= groups <= size:
+            raise ValueError(f"the groups of neurons of size {size} are 1 to {size}, not {groups}")
+        dim = -(-size // groups)
+        super().__init__(size, dim, -(-size // dim), seed)
         order = torch.randperm(size, generator=torch.Generator().manual_seed(seed)) if random else torch.arange(size)
         self.register_buffer("order", order)
 

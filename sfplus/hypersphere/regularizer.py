@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import is_lazy
 
 from sfplus.hypersphere.energy import hyperspherical_energy
 from sfplus.hypersphere.kernel import Distance, Kernel, Preset
@@ -32,7 +33,9 @@ class Layer:
         """Its neurons as vectors (groups, N, d), float32 or wider; only those of one group are compared."""
         module = self.module
         weight: Tensor = module.weight  # type: ignore[assignment]
-        weight = weight.view(getattr(module, "groups", 1), -1, *weight.shape[1:])
+        if is_lazy(weight):
+            raise ValueError(f"layer {self.name or type(module).__name__} has no shape yet: run the model once first")
+        weight = weight.reshape(getattr(module, "groups", 1), -1, *weight.shape[1:])
         if isinstance(module, _ConvTransposeNd):  # stored as (Cin, Cout / groups, ...)
             weight = weight.transpose(1, 2)
         return weight.flatten(2).to(torch.promote_types(weight.dtype, torch.float32))
@@ -42,13 +45,18 @@ def neuron_layers(model: nn.Module) -> list[Layer]:
     """The convolutions, linear layers and heads of a model with two neurons or more, in the order of definition.
 
     Weights that several layers share count once. Depthwise convolutions have one neuron per group, hence no energy.
+    Parametrised weights (weight_norm, spectral_norm, ...) are taken as the layer uses them.
+
+    Raises:
+        ValueError: a lazy layer has no shape yet.
     """
     layers, seen = [], set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | _ConvNd | Head):
-            layer = Layer(name, module)
-            if id(module.weight) not in seen and layer.neurons().shape[1] > 1:
-                seen.add(id(module.weight))
+            layer, weight = Layer(name, module), module.weight
+            shared = isinstance(weight, nn.Parameter) and id(weight) in seen
+            if not shared and layer.neurons().shape[1] > 1:
+                seen.add(id(weight) if isinstance(weight, nn.Parameter) else 0)
                 layers.append(layer)
     return layers
 
@@ -62,17 +70,19 @@ class HypersphericalEnergy(nn.Module):
         >>> energy = HypersphericalEnergy(model, power=0, half_space=True)  # doctest: +SKIP
         >>> loss = cross_entropy(model(x), labels) + energy()               # doctest: +SKIP
 
-    A-MHE is `distance="geodesic"`; there the original's factors are hidden=0.1 and output=1 for s = 1 and 2. CoMHE is
-    `projection=RandomProjection` (or another; options through functools.partial), half_space=True and power=2, with
-    `energy.step(lr)` before each training step; functools.cache(RandomProjection) shares one projection between
-    layers of one size.
+    The factors are those of the original code, whose energies differ from the paper's: `preset="tf1"` has them (for
+    s = 0 twice the paper's; in A-MHE the angle over pi, and there hidden=0.1, output=1 for s = 1 and 2). A-MHE is
+    `distance="geodesic"`. CoMHE is `projection=RandomProjection` (or another; options through functools.partial),
+    half_space=True and power=2, with `energy.step(lr)` before each training step; functools.cache(RandomProjection)
+    shares one projection between layers of one size.
 
     The output layer is always taken full-space and without projection, as in the original. The neurons of a layer are
-    the rows of its flattened weight, bias left out; those of a grouped convolution are compared within their group.
-    The projections' state is part of `state_dict`, so that a resumed run goes on as it would have.
+    the rows of its flattened weight, bias left out; those of a grouped convolution are compared within their group,
+    without projection. The projections' state is part of `state_dict`, so that a resumed run goes on as it would have.
 
     Args:
-        model: any network; it is not made part of this module. Layers are found now, weights are read at each call.
+        model: any network; it is not made part of this module. The layers are found now and held: one that is put
+            in the place of another later, or a copy of the model, is not seen. Weights are read at each call.
         power: s >= 0 of the energy.
         distance: `euclidean` or `geodesic`.
         half_space: whether a neuron and its opposite are the same, in hidden layers.
@@ -108,23 +118,32 @@ class HypersphericalEnergy(nn.Module):
         super().__init__()
         Kernel(float(power), distance, half_space, preset)  # refuses what is not possible
         self.power, self.distance, self.half_space, self.preset = power, distance, half_space, preset
+        if isinstance(skip, str):
+            raise ValueError("skip is a list of names, not one text")
         found = neuron_layers(model)
         names = [layer.name for layer in found]
-        for pattern in [*skip, *([output_layer] if output_layer not in ("", "-") else [])]:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise ValueError(f"no layer is called '{pattern}'; there are {', '.join(names) or 'none'}")
+        missing = [pattern for pattern in skip if not any(fnmatchcase(name, pattern) for name in names)]
+        missing += [output_layer] if output_layer not in ("", "-", *names) else []
+        if missing:
+            raise ValueError(f"no layer is called '{missing[0]}'; there are {', '.join(names) or 'none'}")
         self.layers = tuple(layer for layer in found if not any(fnmatchcase(layer.name, p) for p in skip))
         if not self.layers:
             raise ValueError("the model has no convolution or linear layer of two neurons or more to take")
-        self.output_layer = output_layer or names[-1]
+        self.output_layer = names[-1] if output_layer == "" else output_layer
         self.hidden, self.output = hidden, output
         self.values: dict[str, Tensor] = {}
-        self.projections = nn.ModuleDict()
-        for layer in self.layers if projection else ():
-            neurons = layer.neurons()
-            made = projection(neurons.shape[2])  # type: ignore[misc]
-            if layer.name != self.output_layer and neurons.shape[2] > made.dim:
-                self.projections[_key(layer)] = made.to(neurons.device)
+        self.projections = nn.ModuleList(self._project(layer, projection) for layer in self.layers)
+        for stream, made in enumerate(dict.fromkeys(self.projections)):
+            if isinstance(made, Projection):
+                made.restart(stream)
+
+    def _project(self, layer: Layer, projection: Callable[[int], Projection] | None) -> nn.Module:
+        """The projection of a layer; an empty place where it needs none."""
+        groups, _, size = layer.neurons().shape
+        if projection is None or groups > 1 or layer.name == self.output_layer:
+            return nn.Identity()
+        made = projection(size)
+        return made.to(layer.neurons().device) if size > made.dim else nn.Identity()
 
     def extra_repr(self) -> str:
         """What `print(energy)` shows."""
@@ -134,13 +153,12 @@ class HypersphericalEnergy(nn.Module):
     def forward(self) -> Tensor:
         """The weighted sum of the layers' mean energies: a scalar to add to the loss; float32 under autocast."""
         total: Tensor | None = None
-        for layer in self.layers:
+        for layer, projection in zip(self.layers, self.projections, strict=True):
             last = layer.name == self.output_layer
             neurons = layer.neurons()
             with torch.autocast(neurons.device.type, enabled=False):
-                if _key(layer) in self.projections:
-                    projected = [self.projections[_key(layer)](group) for group in neurons]
-                    neurons = torch.cat(projected) if len(projected) > 1 else projected[0]
+                if isinstance(projection, Projection):
+                    neurons = projection(neurons[0])
                 half_space = self.half_space and not last
                 energy = hyperspherical_energy(
                     neurons, self.power, self.distance, half_space, preset=self.preset
@@ -151,20 +169,11 @@ class HypersphericalEnergy(nn.Module):
         assert total is not None
         return total
 
+    @torch.no_grad()
     def step(self, lr: float) -> None:
         """Redraw or move the projections; once per training step, before the loss, with the step's learning rate."""
-        moved = set()
-        for layer, projection in self._projected():
-            if id(projection) not in moved:
-                moved.add(id(projection))
-                for group in layer.neurons().detach():
-                    projection.step(group, lr)
-
-    def _projected(self) -> Iterator[tuple[Layer, Projection]]:
-        for layer in self.layers:
-            if _key(layer) in self.projections:
-                yield layer, self.projections[_key(layer)]  # type: ignore[misc]
-
-
-def _key(layer: Layer) -> str:
-    return layer.name.replace(".", "/")
+        moved: set[nn.Module] = set()
+        for layer, projection in zip(self.layers, self.projections, strict=True):
+            if isinstance(projection, Projection) and projection not in moved:
+                moved.add(projection)
+                projection.step(layer.neurons()[0], lr)

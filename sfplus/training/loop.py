@@ -229,9 +229,7 @@ class _Run:
         loss, energy, accuracy, length = self.accelerator.reduce(measured, "mean").tolist()
         if not (math.isfinite(loss) and math.isfinite(energy)):
             raise self._diverged(step, f"the loss is {loss}")
-        now = time.perf_counter()
-        speed = (step - self.logged) * self.settings.batch_size / (now - self.clock)
-        self.clock, self.logged = now, step
+        speed = (step - self.logged) * self.settings.batch_size / (time.perf_counter() - self.clock)
         row = {
             "step": step,
             "epoch": step * self.settings.batch_size / len(self.crops),
@@ -246,6 +244,7 @@ class _Run:
             row |= self._spread()
             self.history.add(row, {"step": step, "crops_per_second": speed})
             self._warn_at_chance(step)
+        self.clock, self.logged = time.perf_counter(), step
         return row | {"crops_per_second": speed}
 
     def _spread(self) -> dict[str, float | None]:

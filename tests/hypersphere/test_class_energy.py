@@ -191,7 +191,7 @@ def test_published_alpha_does_nothing_in_exact_arithmetic() -> None:
     energy = class_energy(weight, torch.arange(256), mode="caffe", alpha=10.0)
     (gradient,) = torch.autograd.grad(energy, weight)
     assert float(energy) == pytest.approx(512, rel=1e-2)
-    assert 1e-7 < float(gradient.norm(dim=1).max()) < 2e-6 < 5e-4
+    assert 1e-7 < float(gradient.norm(dim=1).max()) < 2e-6, "the weight decay pulls with 5e-4"
 
 
 def test_modes_and_weights_of_other_types() -> None:
@@ -203,3 +203,16 @@ def test_modes_and_weights_of_other_types() -> None:
     assert weight.grad is not None and weight.grad.dtype == torch.bfloat16
     with pytest.raises(ValueError, match="'papier'"):
         class_energy(weight, labels, mode="papier")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["paper", "batch"])
+def test_refuses_negative_labels(mode: str) -> None:
+    with pytest.raises(ValueError, match="negative"):
+        class_energy(torch.randn(5, 3), torch.tensor([4, -1]), mode=mode)  # type: ignore[arg-type]
+
+
+def test_labels_of_any_integer_type() -> None:
+    weight = torch.randn(5, 3)
+    expected = class_energy(weight, torch.tensor([1, 0]))
+    for dtype in (torch.uint8, torch.int32, torch.bool):
+        assert torch.equal(class_energy(weight, torch.tensor([1, 0]).to(dtype)), expected)

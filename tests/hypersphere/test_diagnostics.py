@@ -50,6 +50,26 @@ def test_excess_is_not_a_number_where_random_is_infinite() -> None:
     assert math.isnan(spread(torch.randn(6, 3), power=2.0).excess)
 
 
+def test_zero_neurons_are_left_out() -> None:
+    weight = torch.cat([torch.zeros(50, 60), torch.eye(60)[:40]])
+    result = spread(weight)
+    assert (result.count, result.zeros, len(result.nearest)) == (40, 50, 40)
+    assert result.redundancy == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="N of 2 or more"):
+        spread(torch.zeros(4, 4))
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+    nn.init.zeros_(model[0].weight)
+    assert list(spread_of_layers(model)) == ["1"]
+
+
+def test_reading_moves_nothing() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)), nn.BatchNorm1d(8).eval())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    spread_of_layers(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training and model[0].training and not model[1].training
+
+
 def test_layers_of_a_model() -> None:
     model = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ReLU(), nn.Linear(8, 3))
     assert list(spread_of_layers(model)) == ["0[0]", "0[1]", "2"]

@@ -223,10 +223,50 @@ def test_floor_is_where_the_text_says(distance: str, dtype: torch.dtype) -> None
     assert not slope[:2].any() and not curvature[:2].any() and slope[2] > 0 and curvature[2] > 0
 
 
-def test_equal_directions_have_no_gradient() -> None:
-    weight = torch.ones(4, 3, requires_grad=True)
-    hyperspherical_energy(weight).backward()
-    assert weight.grad is not None and not weight.grad.any()
+@pytest.mark.parametrize("dimension", [3, 200, 576, 4608, 21504])
+@pytest.mark.parametrize("value", [1.0, 0.037, 3.3, None])
+def test_equal_directions_have_no_gradient(dimension: int, value: float | None) -> None:
+    """Neither do the roundings of a product in float32 push them apart."""
+    torch.manual_seed(0)
+    row = torch.randn(1, dimension) if value is None else torch.full((1, dimension), value)
+    weight = row.repeat(8, 1).requires_grad_()
+    energy = hyperspherical_energy(weight)
+    energy.backward()
+    assert weight.grad is not None and not weight.grad.any() and energy.detach() == pytest.approx(1e5)
+
+
+@pytest.mark.parametrize("scale", [1e-22, 1e-5, 1e20])
+def test_rows_of_any_norm(scale: float) -> None:
+    weight = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    expected = hyperspherical_energy(weight)
+    torch.testing.assert_close(hyperspherical_energy(weight * scale), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 10), (torch.float64, 40)])
+@pytest.mark.parametrize("distance", ["euclidean", "geodesic"])
+def test_largest_power_is_finite_and_a_larger_one_refused(distance: Any, dtype: torch.dtype, largest: int) -> None:
+    weight = torch.tensor([[1.0, 0], [1, 0], [1, 4e-3], [0, 1]], dtype=dtype, requires_grad=True)
+    energy = hyperspherical_energy(weight, largest, distance, half_space=True)
+    (gradient,) = torch.autograd.grad(energy, weight, create_graph=True)
+    (second,) = torch.autograd.grad(gradient[0, 0], weight)
+    assert energy.isfinite() and gradient.isfinite().all() and second.isfinite().all()
+    with pytest.raises(ValueError, match=f"at most {largest} in"):
+        hyperspherical_energy(weight, largest + 1, distance)
+
+
+def test_zero_rows_have_finite_second_derivatives() -> None:
+    weight = torch.tensor([[0.0, 0, 0], [1, 2, 3], [3, 1, 0]], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(hyperspherical_energy(weight), weight, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), weight)
+    assert second.isfinite().all() and second[1:].any()
+
+
+def test_many_sets_are_taken_a_few_at_a_time() -> None:
+    unit = torch.empty(100, 1000, 4)
+    for sets, rows, columns in module._blocks(unit):
+        assert unit[sets, rows].shape[0] * unit[sets, rows].shape[1] * unit[sets, columns].shape[1] <= 1024**2
+    small = list(module._blocks(torch.empty(50, 64, 4)))
+    assert len(small) == 1, "small sets go together"
 
 
 @given(

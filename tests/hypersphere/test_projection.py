@@ -119,16 +119,18 @@ def test_gradient_goes_through_the_projection(kind: type[Projection]) -> None:
         return hyperspherical_energy(projection(w), 2, half_space=True).mean()
 
     assert torch.autograd.gradcheck(energy, weight, atol=1e-4)
+    if kind in (RandomProjection, GroupProjection):
+        assert torch.autograd.gradgradcheck(energy, weight, atol=1e-4)
     with torch.no_grad():
         assert not energy(weight).requires_grad
 
 
-@pytest.mark.parametrize(("size", "groups"), [(24, 4), (10, 3), (7, 7)])
+@pytest.mark.parametrize(("size", "groups"), [(24, 4), (10, 3), (7, 7), (27, 8), (3, 2)])
 def test_groups_are_slices_of_the_neurons(size: int, groups: int) -> None:
     weight = weights(5, size)
     energies = hyperspherical_energy(GroupProjection(size, groups)(weight), 1)
     width = -(-size // groups)
-    expected = [hyperspherical_energy(weight[:, k * width : (k + 1) * width], 1) for k in range(groups)]
+    expected = [hyperspherical_energy(weight[:, k : k + width], 1) for k in range(0, size, width)]
     torch.testing.assert_close(energies, torch.stack(expected))
 
 
@@ -147,3 +149,9 @@ def test_shared_basis() -> None:
 def test_refuses_what_projects_nothing(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="1 or more"):
         RandomProjection(**options)
+
+
+@pytest.mark.parametrize("groups", [0, -1, 11])
+def test_refuses_groups_that_are_none(groups: int) -> None:
+    with pytest.raises(ValueError, match="1 to 10"):
+        GroupProjection(10, groups)

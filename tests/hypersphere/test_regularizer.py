@@ -7,9 +7,10 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from sfplus.hypersphere import ASoftmax, HypersphericalEnergy, hyperspherical_energy
-from sfplus.hypersphere.projection import AngleProjection, GroupProjection, RandomProjection
+from sfplus.hypersphere.projection import AdversarialProjection, AngleProjection, GroupProjection, RandomProjection
 from sfplus.hypersphere.regularizer import neuron_layers
 
 
@@ -100,24 +101,25 @@ def test_heads_count_as_layers_and_shared_weights_once() -> None:
 def test_comhe(kind: Any) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(200, 5))
     energy = HypersphericalEnergy(model, half_space=True, projection=kind)
-    assert list(energy.projections) == (["0", "1"] if kind is GroupProjection else ["1"]), "27 inputs need none"
+    used = [isinstance(projection, kind) for projection in energy.projections]
+    assert used == [kind is GroupProjection, True, False], "27 inputs need no projection, the output layer never"
     for _ in range(2):
         energy.step(0.1)
         total = energy()
-    projected = energy.projections["1"](model[1].weight.flatten(1))
+    projected = energy.projections[1](model[1].weight.flatten(1))
     expected = hyperspherical_energy(projected, 2, half_space=True).mean()
     torch.testing.assert_close(energy.values["1"], expected.detach())
     total.backward()
     assert model[1].weight.grad is not None and model[1].weight.grad.isfinite().all()
-    assert int(energy.projections["1"].steps) == (0 if kind is GroupProjection else 2)
+    assert int(energy.projections[1].steps) == (0 if kind is GroupProjection else 2)
 
 
 def test_comhe_with_a_shared_basis_steps_once() -> None:
     model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 3))
     energy = HypersphericalEnergy(model, projection=functools.cache(RandomProjection))
-    assert energy.projections["0"] is energy.projections["1"]
+    assert energy.projections[0] is energy.projections[1]
     energy.step(0.1)
-    assert int(energy.projections["0"].steps) == 1
+    assert int(energy.projections[0].steps) == 1
 
 
 def test_comhe_of_the_original_logs() -> None:
@@ -141,10 +143,69 @@ def test_projections_are_saved_and_resume() -> None:
     for _ in range(3):
         one.step(0.1)
     other = HypersphericalEnergy(model, projection=RandomProjection)
+    assert not torch.equal(one(), other())
     other.load_state_dict(one.state_dict())
+    assert torch.equal(one(), other())
     one.step(0.1)
     other.step(0.1)
     assert torch.equal(one(), other())
+
+
+@pytest.mark.parametrize("kind", [RandomProjection, AngleProjection, AdversarialProjection])
+def test_layers_of_one_size_have_projections_of_their_own(kind: Any) -> None:
+    energy = HypersphericalEnergy(nn.Sequential(*[nn.Linear(64, 8) for _ in range(3)]), projection=kind)
+    for _ in range(2):
+        assert not torch.equal(energy.projections[0].matrix, energy.projections[1].matrix)
+        energy.step(0.1)
+
+
+@pytest.mark.parametrize("kind", [RandomProjection, AngleProjection, AdversarialProjection, GroupProjection])
+def test_layers_of_zeros_stay_finite(kind: Any) -> None:
+    model = nn.Sequential(nn.Linear(64, 8), nn.Linear(64, 8), nn.Linear(8, 3))
+    nn.init.zeros_(model[0].weight)
+    energy = HypersphericalEnergy(model, half_space=True, projection=kind)
+    energy.step(0.1)
+    energy().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("wrap", [weight_norm, spectral_norm, orthogonal])
+def test_parametrised_layers_are_all_taken(wrap: Any) -> None:
+    model = nn.Sequential(*[wrap(nn.Linear(8, 8)) for _ in range(11)])
+    for _ in range(3):
+        energy = HypersphericalEnergy(model)
+        assert len(energy.layers) == 11 and energy.output_layer == "10"
+    energy().backward()
+    assert all(p.grad is not None for p in model[0].parametrizations.parameters() if p.requires_grad)
+
+
+def test_any_name_of_a_layer() -> None:
+    model = nn.Module()
+    for name in ("keys", "values", "a/b", "a"):
+        setattr(model, name, nn.Linear(64, 8))
+    model.a.b = nn.Linear(64, 8)
+    energy = HypersphericalEnergy(model, projection=RandomProjection, output_layer="-")
+    energy.step(0.1)
+    assert energy().isfinite() and len(energy.values) == 5
+    assert HypersphericalEnergy(nn.Linear(64, 8), projection=RandomProjection, output_layer="-")().isfinite()
+
+
+@pytest.mark.parametrize("kind", [RandomProjection, GroupProjection, None])
+def test_second_derivatives_of_the_whole(kind: Any) -> None:
+    model = nn.Sequential(nn.Linear(5, 3), nn.Linear(4, 3)).double()
+    energy = HypersphericalEnergy(
+        model, half_space=True, projection=kind and (lambda size: kind(size, 2)), preset="tf1"
+    )
+    weights = [layer.weight for layer in model]
+
+    def total(*values: torch.Tensor) -> torch.Tensor:
+        for layer, value in zip(model, values, strict=True):
+            del layer.weight
+            layer.weight = value
+        return energy()
+
+    inputs = [weight.detach().clone().requires_grad_() for weight in weights]
+    assert torch.autograd.gradcheck(total, inputs) and torch.autograd.gradgradcheck(total, inputs)
 
 
 def test_weights_are_read_at_each_call_and_stay_float32_under_autocast() -> None:
@@ -167,6 +228,9 @@ def test_weights_are_read_at_each_call_and_stay_float32_under_autocast() -> None
         (nn.Linear(3, 4), {"skip": ["fc"]}, "no layer is called 'fc'"),
         (nn.Sequential(nn.Linear(3, 4)), {"skip": ["0"]}, "no convolution or linear layer"),
         (nn.Sequential(nn.Linear(3, 4)), {"output_layer": "1"}, "no layer is called '1'; there are 0"),
+        (nn.Sequential(nn.Linear(3, 4)), {"output_layer": "*"}, r"no layer is called '\*'"),
+        (nn.Sequential(nn.Linear(3, 4)), {"skip": "0"}, "a list of names"),
+        (nn.Sequential(nn.LazyLinear(4)), {}, "layer 0 has no shape yet"),
         (nn.Linear(3, 4), {"power": -1}, "0 or more"),
         (nn.Linear(3, 4), {"distance": "cosine"}, "euclidean or geodesic"),
     ],
