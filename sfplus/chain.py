@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from sfplus.datasets.pairs import read_pairs
+from sfplus.datasets.pairs import pair_files, read_pairs
 from sfplus.errors import SfplusError, UsageError
 from sfplus.images import write_atomically
 from sfplus.models import find_model
@@ -41,7 +41,7 @@ class Photos:
 
 @dataclass(frozen=True)
 class File:
-    """An input that is a file of the user's."""
+    """An input that is a list of pairs of the user's: a file, two that belong together, or a folder."""
 
     path: Path
 
@@ -256,7 +256,7 @@ def _source(source: Input, done: Mapping[str, Artefact], run: Run) -> Source:
     if isinstance(source, Photos):
         return run.photo_folder(source.root)
     if isinstance(source, File):
-        return InputFile(source.path)
+        return InputFile(source.path, pair_files(source.path))
     if isinstance(source, Model):
         return ModelFolder(find_model(source.name))
     artefact = done[source.step]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -85,24 +85,30 @@ class PhotoFolder:
 
 
 class InputFile:
-    """A single file of the user's."""
+    """A file of the user's, or several that are read as one.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: what the stage is given.
+        files: all that is read for it; default: the path itself.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
+        self.path, self._files = path, files or (path,)
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 of the bytes.
+        """SHA-256 of the bytes; of several files over theirs.
 
         Raises:
             DatasetError: it is missing or unreadable.
         """
         try:
-            return file_digest(self.path)
+            digests = [file_digest(file) for file in self._files]
         except OSError as error:
             raise DatasetError(
-                f"cannot be read ({error.strerror})", where=self.path, remedy="check the path"
+                f"cannot be read ({error.strerror})", where=error.filename or self.path, remedy="check the path"
             ) from error
+        return digests[0] if len(digests) == 1 else digest_json(digests)
 
     def describe(self) -> str:
         """Its path."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sfplus.datasets.pairs import pair_files
 from sfplus.errors import DatasetError, WeightsError
 from sfplus.images import encode_image
 from sfplus.stages import inputs
@@ -82,6 +83,21 @@ def test_input_file(tmp_path: Path) -> None:
     assert InputFile(tmp_path / "pairs.txt").content == hashlib.sha256(b"10\t300\n").hexdigest()
     with pytest.raises(DatasetError, match="nowhere"):
         _ = InputFile(tmp_path / "nowhere").content
+
+
+def test_files_that_are_read_as_one(tmp_path: Path) -> None:
+    """LFW's view 1 is two files: a change of either makes a stage stale."""
+    files = pair_files(tmp_path / "pairsDevTest.txt")
+    assert [file.name for file in files] == ["pairsDevTest.txt", "pairsDevTrain.txt"]
+    seen = set()
+    for texts in (("a", "b"), ("b", "a"), ("a", "c")):
+        for file, text in zip(files, texts, strict=True):
+            file.write_text(text)
+        seen.add(InputFile(files[0], files).content)
+    assert len(seen) == 3
+    files[1].unlink()
+    with pytest.raises(DatasetError, match="pairsDevTrain.txt"):
+        _ = InputFile(files[0], files).content
 
 
 def test_model_folder(tmp_path: Path) -> None:
