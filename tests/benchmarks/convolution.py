@@ -6,12 +6,12 @@ patches, autograd through the arc cosine. Run with nothing else on the machine: 
 
 from __future__ import annotations
 
+import functools
 import math
-import time
-from statistics import median
 
 import torch
 import torch.nn.functional as F
+from racing import race
 from torch import Tensor, nn
 
 from sfplus.hypersphere.convolution import EPSILON, OPERATORS, SphereConv2d
@@ -29,18 +29,10 @@ class WrittenPlainly(nn.Conv2d):
         return 1 - 2 / math.pi * cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos()
 
 
-def race(layers: dict[str, nn.Module], x: Tensor, upstream: Tensor) -> dict[str, float]:
-    """Median seconds of each layer; the layers take turns, so that a drift of the machine meets all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in layers}
-    for turn in range(ROUNDS + 1):
-        for name, layer in layers.items():
-            x.grad = None
-            layer.zero_grad()
-            clock = time.perf_counter()
-            layer(x).backward(upstream)
-            if turn:  # the first one warms up
-                seconds[name].append(time.perf_counter() - clock)
-    return {name: median(values) for name, values in seconds.items()}
+def step(layer: nn.Module, x: Tensor, upstream: Tensor) -> None:
+    x.grad = None
+    layer.zero_grad()
+    layer(x).backward(upstream)
 
 
 def main() -> None:
@@ -54,7 +46,11 @@ def main() -> None:
                 layers[operator] = SphereConv2d(channels, channels, 3, padding=1, operator=operator)
             layers["cosine, rescale"] = SphereConv2d(channels, channels, 3, padding=1, rescale=True)
             layers["linear, written plainly"] = WrittenPlainly(channels, channels, 3, padding=1, bias=False)
-            found = race({name: layer.to(memory_format=layout) for name, layer in layers.items()}, x, upstream)
+            runs = {
+                name: functools.partial(step, layer.to(memory_format=layout), x, upstream)
+                for name, layer in layers.items()
+            }
+            found = race(runs, ROUNDS)
             print(f"  {channels} -> {channels} channels, {size} x {size}, {str(layout).removeprefix('torch.')}")
             for name, seconds in found.items():
                 print(f"    {name:<24} {1000 * seconds:7.1f} ms  {seconds / found['nn.Conv2d']:5.2f} x")

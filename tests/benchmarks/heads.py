@@ -7,13 +7,11 @@ Run with nothing else on the machine: make bench
 from __future__ import annotations
 
 import math
-import random
-import time
 from collections.abc import Callable
-from statistics import median
 
 import torch
 import torch.nn.functional as F
+from racing import race
 from torch import Tensor, nn
 
 from sfplus.device import choose_device
@@ -47,20 +45,6 @@ class UsualPort(nn.Module):
         return -F.log_softmax(logits, dim=1).gather(1, labels[:, None]).mean()
 
 
-def race(runs: dict[str, Callable[[], object]], wait: Callable[[], None]) -> dict[str, float]:
-    """Median seconds of each run; they take turns in a random order: one leaves its memory and caches to the next."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(ROUNDS + 1):
-        for name in random.sample(list(runs), len(runs)):
-            wait()
-            clock = time.perf_counter()
-            runs[name]()
-            wait()
-            if turn:  # the first one warms up
-                seconds[name].append(time.perf_counter() - clock)
-    return {name: median(values) for name, values in seconds.items()}
-
-
 def main() -> None:
     device = choose_device("auto")
     features = torch.randn(SAMPLES, FEATURES, device=device.torch, requires_grad=True)
@@ -80,10 +64,7 @@ def main() -> None:
         loss(features, labels).backward()
 
     print(f"{device.describe()}; {SAMPLES} x {CLASSES}, d = {FEATURES}; median of {ROUNDS} rounds")
-    found = race(
-        {name: lambda pair=pair: step(*pair) for name, pair in contestants.items()},  # type: ignore[misc]
-        torch.cuda.synchronize if device.is_cuda else lambda: None,
-    )
+    found = race({name: lambda pair=pair: step(*pair) for name, pair in contestants.items()}, ROUNDS)  # type: ignore[misc]
     base = found["linear + cross-entropy"]
     for name, seconds in found.items():
         print(f"  {name:<30} {1000 * seconds:8.1f} ms  {seconds / base:5.2f} x")

@@ -7,12 +7,11 @@ Run with nothing else on the machine: make bench
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
+from racing import race
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.datasets.portraits import draw_portrait
@@ -53,23 +52,17 @@ def report() -> Report:
 
 def main() -> None:
     told = report()
-    clocks: dict[str, list[float]] = {"render": [], "of which numbers": [], "of which ROC and DET": []}
     with tempfile.TemporaryDirectory() as folder:
         runs = {
             "render": lambda: render(told, Path(folder)),
             "of which numbers": lambda: facts.numbers(told.results, told.pairs),
             "of which ROC and DET": lambda: [plots.roc_plot(told.results), plots.det_plot(told.results)],
         }
-        for turn in range(ROUNDS + 1):
-            for name, run in runs.items():
-                clock = time.perf_counter()
-                run()
-                if turn:  # the first one warms up
-                    clocks[name].append(time.perf_counter() - clock)
+        found = race(runs, ROUNDS)
         size = (Path(folder) / "report.html").stat().st_size
     print(f"{PAIRS:,} pairs, {len(told.results)} models; median of {ROUNDS} rounds; page of {size / 1e6:.2f} MB")
-    for name, seconds in clocks.items():
-        print(f"  report  {name:<52} {median(seconds):7.2f} s")
+    for name, seconds in found.items():
+        print(f"  report  {name:<52} {seconds:7.2f} s")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable
-from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
+from racing import race
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import normalize
 
@@ -26,17 +24,6 @@ PROBES, DISTRACTORS, FEATURE = 1000, int(sys.argv[1]) if len(sys.argv) > 1 else 
 BLOCK = 1 << 14
 
 Floats = NDArray[np.float64]
-
-
-def race(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each run; the runs take turns, so that a drift of the machine meets all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            clock = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - clock)
-    return {name: median(values) for name, values in seconds.items()}
 
 
 def evaluation_m(left: Floats, right: Floats, same: NDArray[np.bool_], fold: NDArray[np.int64]) -> list[float]:
@@ -117,7 +104,7 @@ def distractors() -> None:
     def ours() -> None:
         identify(probes, np.arange(PROBES), gallery, np.arange(PROBES), (block[:size] for size in sizes))
 
-    seconds = race({"matrix product alone": product, "identify": ours})
+    seconds = race({"matrix product alone": product, "identify": ours}, ROUNDS)
     print(f"{PROBES:,} probes among {DISTRACTORS:,} distractors, {FEATURE}-d")
     for name, took in seconds.items():
         print(f"  {name:<34} {took:9.2f} s   {took / seconds['matrix product alone']:6.2f} of the product")
