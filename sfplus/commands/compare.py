@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from sfplus.commands.judge import Judge, similarity
 from sfplus.errors import UsageError
 from sfplus.images import encode_image, write_atomically
-from sfplus.judge import Judge, similarity
 from sfplus.shipped import DEFAULT_MODEL
 from sfplus.stages.cache import Artefact
 from sfplus.stages.embed import FEATURES, INDEX

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from sfplus import diagnose
+from sfplus.commands import diagnose
 from sfplus.hypersphere import spread
 from sfplus.networks import create
 from sfplus.weights.caffe import write_caffemodel

@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sfplus import app
-from sfplus.app import FARS, Comparison, Seen
+from sfplus.commands import app
+from sfplus.commands.app import FARS, Comparison, Seen
+from sfplus.commands.judge import Judge
 from sfplus.errors import DependencyError
-from sfplus.judge import Judge
 from sfplus.networks import create
 from sfplus.weights.checkpoint import save_model
 

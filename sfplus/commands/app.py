@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sfplus.alignment import align
+from sfplus.commands.judge import Judge, similarity
 from sfplus.detection import Detector, choose
 from sfplus.device import choose_device
 from sfplus.embedder import Embedder
 from sfplus.errors import DependencyError, SfplusError, UsageError
 from sfplus.images import encode_image, read_photo
-from sfplus.judge import Judge, similarity
 from sfplus.reports.formats import data_uri
 from sfplus.reports.plots import standing_plot
 from sfplus.shipped import DEFAULT_MODEL

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sfplus import __version__
-from sfplus.cli_groups import Name, Overrides, models_app, recipes_app
-from sfplus.cli_verify import DATA, Device, ModelName, Workspace
-from sfplus.cli_verify import app as verify_app
+from sfplus.cli.groups import Name, Overrides, models_app, recipes_app
+from sfplus.cli.verify import DATA, Device, ModelName, Workspace
+from sfplus.cli.verify import app as verify_app
 
 if TYPE_CHECKING:
     from sfplus.stages.cache import Artefact
@@ -79,7 +79,7 @@ def status(recipe: Name, overrides: Overrides = None, workspace: Workspace = DAT
     Example: sfplus status demo
     """
     from sfplus.chain import standings
-    from sfplus.runner import open_recipe
+    from sfplus.commands.runner import open_recipe
 
     for row in standings(*open_recipe(recipe, overrides or [], "cpu", workspace, name)):
         detail = row.reason or (str(row.artefact.folder) if row.artefact else "")
@@ -92,7 +92,7 @@ def detect(in_: In, out: Out, device: Device = "auto") -> None:
 
     Example: sfplus detect holiday faces
     """
-    from sfplus.folders import detect_folder
+    from sfplus.commands.folders import detect_folder
 
     raise typer.Exit(detect_folder(in_, out, device))
 
@@ -112,7 +112,7 @@ def align(
 
     Example: sfplus align holiday crops
     """
-    from sfplus.folders import align_folder
+    from sfplus.commands.folders import align_folder
 
     raise typer.Exit(align_folder(in_, out, template, device))
 
@@ -132,7 +132,7 @@ def embed(
 
     Example: sfplus embed holiday features
     """
-    from sfplus.folders import embed_folder
+    from sfplus.commands.folders import embed_folder
 
     raise typer.Exit(embed_folder(in_, out, model, device, crops, dtype))
 
@@ -150,7 +150,7 @@ def energy(
 
     Example: sfplus energy sphereface10-small --half-space --plot energy.png
     """
-    from sfplus.diagnose import print_energy
+    from sfplus.commands.diagnose import print_energy
 
     print_energy(model, power, half_space, plot)
 
@@ -188,7 +188,7 @@ def export(
 
     Example: sfplus export demo my-model
     """
-    from sfplus.compare import export_model
+    from sfplus.commands.compare import export_model
     from sfplus.models import find_model
     from sfplus.recipe import find_recipe, load_recipe
 
@@ -240,7 +240,7 @@ def doctor(workspace: Workspace = DATA) -> None:
 
     Example: sfplus doctor
     """
-    from sfplus.doctor import examine
+    from sfplus.commands.doctor import examine
 
     raise typer.Exit(examine(workspace))
 
@@ -248,6 +248,6 @@ def doctor(workspace: Workspace = DATA) -> None:
 def _run(
     recipe: str, overrides: list[str], until: str, device: str, workspace: Path, name: str = ""
 ) -> dict[str, Artefact]:
-    from sfplus.runner import run_recipe
+    from sfplus.commands.runner import run_recipe
 
     return run_recipe(recipe, overrides, until, device, workspace, name)

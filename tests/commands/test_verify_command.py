@@ -48,7 +48,7 @@ def told(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def embedded(task: Path, drawn: Path) -> dict[str, Path]:
     """The features of the photos by either model, as `.npz`."""
-    from sfplus.folders import embed_folder
+    from sfplus.commands.folders import embed_folder
 
     files = {}
     for name in ("one", "two"):

@@ -16,8 +16,8 @@ from scipy.stats import beta
 from sklearn.metrics import roc_curve
 from sklearn.metrics.pairwise import cosine_similarity
 
+from sfplus.commands.judge import Judge, similarity
 from sfplus.errors import UsageError, WeightsError
-from sfplus.judge import Judge, similarity
 from sfplus.networks import create
 from sfplus.weights import MEAN
 from sfplus.weights.checkpoint import save_model

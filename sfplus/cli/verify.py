@@ -54,11 +54,11 @@ def verify(
     F.npz holds arrays names (of photos as in the pairs, extension optional) and features (N, d). Pairs with a photo
     that has no features are an error, or left out with --undetected skip.
     """
-    from sfplus.runner import this_command, verify_photos
+    from sfplus.commands.runner import this_command, verify_photos
 
     pairs = pairs_option or pairs
     if features:
-        from sfplus.own_features import verify_features
+        from sfplus.commands.own_features import verify_features
 
         verify_features(features, pairs or photos, against, protocol, mirrored, undetected, out, this_command())
     elif photos:
@@ -78,8 +78,8 @@ def report(
 
     Example: sfplus report demo control --out comparison
     """
-    from sfplus.runner import this_command
-    from sfplus.runs import report_runs
+    from sfplus.commands.runner import this_command
+    from sfplus.commands.runs import report_runs
 
     report_runs(runs, out, title, workspace, this_command())
 
@@ -100,7 +100,7 @@ def compare(
 
     Example: sfplus compare anna.jpg anna-2019.jpg --far 0.001 --save crops
     """
-    from sfplus.compare import compare_photos
+    from sfplus.commands.compare import compare_photos
 
     compare_photos(first, second, model, far, save, device)
 
@@ -116,6 +116,6 @@ def app_(
 
     Example: sfplus app --model sphereface10-small
     """
-    from sfplus.app import serve
+    from sfplus.commands.app import serve
 
     serve(model, host, port, device)
