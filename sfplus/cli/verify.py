@@ -68,6 +68,22 @@ def verify(
 
 
 @app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(metavar="FILE.bin", help="lfw.bin, agedb_30.bin, ... of insightface.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the photos go.")],
+    narrow: Annotated[bool, typer.Option("--narrow", help="Cut the 112 x 112 crops to 112 x 96.")] = False,
+) -> None:
+    """Write the crops of an insightface verification set as files; nothing in it is run.
+
+    Example: sfplus unpack agedb_30.bin agedb --narrow, then: sfplus embed agedb features --crops, then:
+    sfplus verify --features features/features.safetensors --pairs agedb_30.bin --mirrored
+    """
+    from sfplus.commands.unpack import unpack as unpack_photos
+
+    print(f"{unpack_photos(file, folder, narrow)} photos in {folder}")
+
+
+@app.command()
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names in data/runs, folders or report.json.")],
     out: Annotated[Path, typer.Option("--out", help="Where report.html, .json and .md go.")] = Path("report"),

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sfplus.images import encode_image, read_photo
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
+    """A set as insightface packs it: 8 crops, 4 pairs; each crop of one grey level and a bright column at 8."""
+    crops = []
+    for i in range(8):
+        crop = np.full((112, 112, 3), 20 * i, np.uint8)
+        crop[:, 8] = 255
+        crops.append(crop)
+    path = tmp_path / "set.bin"
+    path.write_bytes(pickle.dumps(([encode_image(crop, ".png") for crop in crops], [True, False] * 2)))
+    return path, crops
+
+
+def test_crops_as_they_are_and_narrow(
+    packed: tuple[Path, list[np.ndarray]], sfplus: Callable[..., Any], tmp_path: Path
+) -> None:
+    path, crops = packed
+    assert sfplus("unpack", path, tmp_path / "wide").out == f"8 photos in {tmp_path / 'wide'}\n"
+    assert sfplus("unpack", path, tmp_path / "narrow", "--narrow").code == 0
+    for i, crop in enumerate(crops):
+        np.testing.assert_array_equal(read_photo(tmp_path / "wide" / f"{i:05}.png"), crop)
+        narrow = read_photo(tmp_path / "narrow" / f"{i:05}.png")
+        np.testing.assert_array_equal(narrow, crop[:, 8:104])
+        assert (narrow[:, 0] == 255).all()
+
+
+def test_the_whole_way_to_a_report(
+    packed: tuple[Path, list[np.ndarray]], sfplus: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (112, 112, 3)).astype(np.uint8) for _ in range(80)]
+    path = tmp_path / "set.bin"
+    path.write_bytes(pickle.dumps(([encode_image(crop, ".png") for crop in crops], [True, False] * 20)))
+    assert sfplus("unpack", path, "crops", "--narrow").code == 0
+    assert sfplus("embed", "crops", "features", "--crops").code == 0
+    answer = sfplus(
+        "verify", "--features", "features/features.safetensors", "--pairs", path, "--mirrored", "--out", "report"
+    )
+    assert answer.code == 0 and "sphereface protocol" in answer.out, answer.err
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_refuses_what_runs_code_and_other_sizes(sfplus: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "bad.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    answer = sfplus("unpack", tmp_path / "bad.bin", tmp_path / "out")
+    assert answer.code == 1 and answer.err.count("\n") == 1
+    small = encode_image(np.zeros((64, 64, 3), np.uint8), ".png")
+    (tmp_path / "small.bin").write_bytes(pickle.dumps(([small, small], [True])))
+    answer = sfplus("unpack", tmp_path / "small.bin", tmp_path / "out", "--narrow")
+    assert answer.code == 1 and "64 x 64, not 112 x 112" in answer.err
