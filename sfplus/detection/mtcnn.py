@@ -10,6 +10,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import torch
 
 from sfplus.detection.faces import Faces
 from sfplus.detection.lanes import Lanes, open_lanes
+from sfplus.detection.matlab import ExactIntegrals
 from sfplus.detection.networks import Networks
 from sfplus.detection.pyramid import CELL, STRIDE, Integrals, Pyramid
 from sfplus.detection.suppression import suppress, suppress_nested
@@ -25,6 +27,7 @@ from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
 
 Photo = npt.NDArray[np.uint8]
+Parity = Literal["none", "facenet-pytorch", "matlab"]
 Judge = Callable[..., tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]
 
 _MIRRORED = [1, 0, 2, 4, 3]  # the landmarks' order in a mirrored face
@@ -49,6 +52,9 @@ class Detector:
         mirror_landmarks: run the third network on the mirrored face too and average the landmarks, as the original
             MATLAB code does (facenet-pytorch does not).
         device: `auto`, `cpu`, `cuda`, `cuda:N`, or a `Device`.
+        parity: whose numbers are wanted. `none`: the best of both, 0-based. `facenet-pytorch`: its numbers, 1-based,
+            without the mirrored pass. `matlab`: the arithmetic of the original cascade (boxes cut to whole pixels,
+            inclusive sides, order of equal scores, imResample, crops padded with black), but 0-based: MATLAB's minus 1.
 
     Raises:
         UsageError: a setting is out of range.
@@ -63,6 +69,7 @@ class Detector:
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9),
         mirror_landmarks: bool = True,
         device: str | Device = "auto",
+        parity: Parity = "none",
     ) -> None:
         if not min_face >= CELL:
             raise UsageError(f"expected {CELL} or more pixels, got {min_face}", where="min_face")
@@ -70,10 +77,15 @@ class Detector:
             raise UsageError(f"expected a number between 0 and 1, got {factor}", where="factor")
         if len(thresholds) != 3 or not all(0 <= threshold <= 1 for threshold in thresholds):
             raise UsageError(f"expected three numbers from 0 to 1, got {thresholds}", where="thresholds")
+        if parity not in get_args(Parity):
+            choice = ", ".join(get_args(Parity))
+            raise UsageError(f"no way of counting is called '{parity}'", where="parity", remedy=f"use {choice}")
         self.thresholds = tuple(thresholds)
-        self.mirror_landmarks = mirror_landmarks
+        self.mirror_landmarks = mirror_landmarks and parity != "facenet-pytorch"
         self.device = choose_device(device)
-        self._pyramid = Pyramid(min_face, factor, self.device)
+        self._first_pixel = 0 if parity == "facenet-pytorch" else 1
+        self._matlab = parity == "matlab"
+        self._pyramid = Pyramid(min_face, factor, self.device, self._matlab)
         self._networks = Networks(self.device)
         # Fixed batch sizes: pixels of canvases, and candidates of the second and third network. On the CPU one canvas
         # at a time stays in the cache.
@@ -116,12 +128,12 @@ class Detector:
             yield chunk
 
     def _detect(self, photos: list[Photo], lanes: Lanes) -> list[Faces]:
-        integrals = Integrals(photos, self.device)
+        integrals = (ExactIntegrals if self._matlab else Integrals)(photos, self.device)
         owners, boxes = self._propose(integrals, photos, lanes)
         judge = functools.partial(self._judge, integrals, lanes)
         owners, boxes = self._refine(judge, owners, boxes)
         owners, boxes, scores, landmarks = self._output(judge, owners, boxes)
-        arrays = [tensor.cpu().numpy() for tensor in (boxes - 1, scores, landmarks - 1)]
+        arrays = [tensor.cpu().numpy() for tensor in (boxes - self._first_pixel, scores, landmarks - self._first_pixel)]
         ends = np.searchsorted(owners.cpu().numpy(), np.arange(len(photos) + 1))
         return [Faces(*(array[a:b] for array in arrays)) for a, b in itertools.pairwise(ends)]
 
@@ -141,10 +153,10 @@ class Detector:
         found = [torch.cat(part) for part in zip(*parts, strict=True)]
         order = (found[0] * 2**40 + found[1]).argsort()
         owners, _, levels, boxes, scores, shifts = (part[order] for part in found)
-        keep = suppress(boxes, scores, owners * 2**20 + levels, 0.5)
-        keep = keep[suppress(boxes[keep], scores[keep], owners[keep], 0.7)]
+        keep = suppress(boxes, scores, owners * 2**20 + levels, 0.5, self._matlab)
+        keep = keep[suppress(boxes[keep], scores[keep], owners[keep], 0.7, self._matlab)]
         owners, boxes, shifts = owners[keep], boxes[keep], shifts[keep]
-        return owners, _square(boxes + shifts * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2))
+        return owners, self._square(boxes + shifts * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2))
 
     def _search(
         self, integrals: Integrals, size: tuple[int, int], index: int, members: list[int], batch: int
@@ -156,17 +168,18 @@ class Detector:
         chosen = (scores[: len(members)] >= self.thresholds[0]) & (canvas.cells[1] >= 0)
         member, y, x = chosen.nonzero(as_tuple=True)
         rank, level, row, column = canvas.cells[:, y, x].long()
-        corner = torch.stack([column, row], 1).float() * STRIDE
-        scale = torch.tensor(self._pyramid.plan(*size).scales, device=self.device.torch)[level, None]
-        boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + CELL) / scale).floor()], 1)
+        corner = torch.stack([column, row], 1) * STRIDE
+        dtype = torch.float64 if self._matlab else torch.float32
+        scale = torch.tensor(self._pyramid.plan(*size).scales, dtype=dtype, device=self.device.torch)[level, None]
+        boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + CELL) / scale).floor()], 1).float()
         return owners[member], rank, level, boxes, scores[member, y, x], self._networks.shift(features[member, y, x])
 
     def _refine(self, judge: Judge, owners: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Second network: drop most candidates, move the others."""
         owners, boxes, (scores, shifts) = judge(self._networks.refine, owners, boxes, 24, self._sizes[1])
         keep = (scores > self.thresholds[1]).nonzero()[:, 0]
-        keep = keep[suppress(boxes[keep], scores[keep], owners[keep], 0.7)]
-        return owners[keep], _square(_shift(boxes[keep], shifts[keep]))
+        keep = keep[suppress(boxes[keep], scores[keep], owners[keep], 0.7, self._matlab)]
+        return owners[keep], self._square(_shift(boxes[keep], shifts[keep]))
 
     def _output(
         self, judge: Judge, owners: torch.Tensor, boxes: torch.Tensor
@@ -186,6 +199,14 @@ class Detector:
         sides = boxes[:, 2:] - boxes[:, :2] + 1
         landmarks = (sides[:, :, None] * points + boxes[:, :2, None] - 1).transpose(1, 2)
         return owners, moved, scores, landmarks
+
+    def _square(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Squares around the same centres (rerec.m)."""
+        sides = boxes[:, 2:] - boxes[:, :2]
+        longest = sides.amax(1, keepdim=True)
+        first = boxes[:, :2] + sides / 2 - longest / 2
+        squares = torch.cat([first, first + longest], 1)
+        return squares.trunc() if self._matlab else squares
 
     def _judge(
         self,
@@ -216,11 +237,3 @@ class Detector:
 def _shift(boxes: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
     """Bounding-box regression (bbreg.m): shifts are fractions of the sides, counted inclusively."""
     return boxes + shifts * (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
-
-
-def _square(boxes: torch.Tensor) -> torch.Tensor:
-    """Squares around the same centres (rerec.m)."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    longest = sides.amax(1, keepdim=True)
-    first = boxes[:, :2] + sides / 2 - longest / 2
-    return torch.cat([first, first + longest], 1)

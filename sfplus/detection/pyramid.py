@@ -7,8 +7,9 @@ look-ups, whatever its size, so that all candidates of all photos are cut and re
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -55,6 +56,8 @@ class Canvas(NamedTuple):
         walls: rows and columns after the first convolution that must not leak into a piece of odd size.
         cells: int32 (4, h', w'): of each of P-Net's cells the rank among all of the photo, level, row and column in the
             level; -1 outside all pieces.
+        pieces: what lies on it.
+        sides: of all levels.
     """
 
     height: int
@@ -63,15 +66,21 @@ class Canvas(NamedTuple):
     weight: torch.Tensor
     walls: list[tuple[slice, slice]]
     cells: torch.Tensor
+    pieces: list[Piece]
+    sides: list[tuple[int, int]]
 
 
-def plan(height: int, width: int, min_face: int, factor: float) -> Plan:
-    """Choose the levels, as facenet-pytorch does, and pack them onto canvases of even sides."""
+def plan(height: int, width: int, min_face: int, factor: float, matlab: bool = False) -> Plan:
+    """Choose the levels, as facenet-pytorch or MATLAB does, and pack them onto canvases of even sides."""
     scales, scale, side = [], CELL / min_face, min(height, width) * (CELL / min_face)
     while side >= CELL:
         scales.append(scale)
         scale, side = scale * factor, side * factor
-    sides = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
+    if matlab:
+        scales = [CELL / min_face * factor**level for level in range(len(scales))]
+        sides = [(math.ceil(height * scale), math.ceil(width * scale)) for scale in scales]
+    else:
+        sides = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
     pieces = [piece for level, size in enumerate(sides) for piece in _strips(level, *size)]
     pieces.sort(key=lambda piece: (-piece.height, piece.level, piece.top))
     if not pieces:
@@ -136,7 +145,7 @@ def draw(plan: Plan, index: int, height: int, width: int, device: Device) -> Can
         if piece.width % 2:
             walls.append(np.s_[piece.y : beyond_y + 1, beyond_x : beyond_x + 1])
     tables = [device.put(torch.from_numpy(a)) for a in (corners, weight.repeat(4, 1), cells)]
-    return Canvas(canvas_height, canvas_width, tables[0], tables[1], walls, tables[2])
+    return Canvas(canvas_height, canvas_width, tables[0], tables[1], walls, tables[2], pieces, plan.sides)
 
 
 def _bins(length: int, count: int, first: int, number: int) -> npt.NDArray[np.int64]:
@@ -153,18 +162,20 @@ class Integrals:
         device: where the sums are kept and used.
     """
 
+    depth: ClassVar[tuple[int, Any]] = (cv2.CV_32S, "int32")
+
     def __init__(self, photos: Sequence[npt.NDArray[np.uint8]], device: Device) -> None:
         sizes = np.array([photo.shape[:2] for photo in photos], np.int32).reshape(-1, 2)
         starts = np.concatenate([[0], np.cumsum((sizes + 1).prod(1))]).astype(np.int32)
-        sums = np.empty((starts[-1], 4), np.int32)
+        sums = np.empty((starts[-1], 4), self.depth[1])
         for photo, start, end in zip(photos, starts[:-1], starts[1:], strict=True):
             # 32 bits wrap around in large photos, but differences of fewer than 2^23 pixels come out right again.
             cv2.integral(
                 cv2.cvtColor(photo, cv2.COLOR_RGB2RGBA),
                 sums[start:end].reshape(photo.shape[0] + 1, -1, 4),
-                sdepth=cv2.CV_32S,
+                sdepth=self.depth[0],
             )
-        self._sums = device.put(torch.from_numpy(sums)).view(torch.complex128)[:, 0]  # 16 bytes, moved as one
+        self._sums = device.put(torch.from_numpy(sums))
         self._starts = device.put(torch.from_numpy(starts[:-1]))
         self._sizes = device.put(torch.from_numpy(sizes))
         self._middle = torch.tensor(-127.5 / 128, device=device.torch)
@@ -176,7 +187,8 @@ class Integrals:
     def _means(self, corners: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Corners (N, 2, H, 2, W): rows of the sums, low and high in y and x; weights (N, H, W * 4) or (H, W * 4)."""
         count, _, height, _, width = corners.shape
-        sums = self._sums.index_select(0, corners.flatten()).view(torch.int32).view(count, 2, height, 2, width * 4)
+        pixels = self._sums.view(torch.complex128)[:, 0]  # 16 bytes, moved as one
+        sums = pixels.index_select(0, corners.flatten()).view(torch.int32).view(count, 2, height, 2, width * 4)
         rows = sums[:, 1].sub_(sums[:, 0])
         seen = torch.addcmul(self._middle, rows[:, :, 1].sub_(rows[:, :, 0]).float(), weight)
         return seen.view(count, height, width, 4).permute(0, 3, 1, 2)
@@ -187,7 +199,7 @@ class Integrals:
         return torch.cat([(boxes[:, :2].long() - 1).clamp(min=0), torch.minimum(boxes[:, 2:4].long(), ends)], 1)
 
     def cut(self, owners: torch.Tensor, parts: torch.Tensor, side: int, mirrored: bool = False) -> torch.Tensor:
-        """Cut parts (see `clip`) of photos and resize them by area: float32 (N, 4, side, side), the last channel void."""
+        """Cut parts (see `clip`) of photos and resize them by area: float32 (N, 4, side, side), the last void."""
         parts = parts.int()
         first, length = parts[:, :2, None, None], (parts[:, 2:] - parts[:, :2])[:, :, None, None]
         bins = torch.arange(side, device=parts.device, dtype=torch.int32)
@@ -208,10 +220,12 @@ class Pyramid:
         min_face: side of the smallest face, pixels.
         factor: scale of each level relative to the one before.
         device: where the canvases are used.
+        matlab: round the sides of the levels as MATLAB does.
     """
 
-    def __init__(self, min_face: int, factor: float, device: Device) -> None:
-        self.plan: Callable[[int, int], Plan] = functools.lru_cache(64)(lambda h, w: plan(h, w, min_face, factor))
+    def __init__(self, min_face: int, factor: float, device: Device, matlab: bool = False) -> None:
+        self.plan: Callable[[int, int], Plan]
+        self.plan = functools.lru_cache(64)(lambda h, w: plan(h, w, min_face, factor, matlab))
         self._draw = functools.lru_cache(8)(lambda h, w, index: draw(self.plan(h, w), index, h, w, device))
 
     def canvas(self, height: int, width: int, index: int) -> Canvas:

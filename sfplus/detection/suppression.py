@@ -12,17 +12,23 @@ from torchvision.ops import batched_nms
 _BLOCK = 512  # boxes that `suppress_nested` compares at a time
 
 
-def suppress(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float) -> torch.Tensor:
+def suppress(
+    boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float, matlab: bool = False
+) -> torch.Tensor:
     """Non-maximum suppression within groups, by intersection over union.
 
     In float64 on a grid of 2^-20 pixels the offsets that separate the groups change nothing, not even the last bit.
-    Scores are often equal (1 to the last bit); then the order of the candidates decides, as in facenet-pytorch.
+    Scores are often equal (1 to the last bit); then the first candidate wins, as in facenet-pytorch. With `matlab` the
+    last one wins, and sides are counted inclusively, as in nms.m ('Union').
 
     Returns:
         int64 indices that are kept: group by group, highest score first.
     """
     if not len(boxes):
         return groups
+    if matlab:
+        inclusive = boxes + boxes.new_tensor([0, 0, 1, 1])
+        return len(boxes) - 1 - suppress(inclusive.flip(0), scores.flip(0), groups.flip(0), threshold)
     exact = (boxes.double() * 2**20).round() / 2**20
     _, numbers = torch.unique(groups, return_inverse=True)
     kept: torch.Tensor = batched_nms(exact - exact.min(), scores.double(), numbers, threshold).sort().values
