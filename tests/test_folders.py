@@ -272,7 +272,10 @@ def test_detect_writes_tables(drawn: Path, tmp_path: Path, sfplus: Command) -> N
     answer = sfplus("detect", drawn, tmp_path / "out")
     assert answer.code == 0 and "in 12 photos" in answer.out
     faces = read_table(tmp_path / "out/faces.parquet")
-    assert set(faces) == {"photo", "face", "chosen", "score", "box", "landmarks"} and len(faces["landmarks"][0]) == 10
+    assert (
+        set(faces) == {"photo", "face", "chosen", "reason", "score", "box", "landmarks"}
+        and len(faces["landmarks"][0]) == 10
+    )
     assert read_table(tmp_path / "out/photos.parquet")["width"] == [250] * 12
 
 
