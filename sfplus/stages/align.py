@@ -71,6 +71,8 @@ class AlignFolderSettings(AlignSettings):
 
 
 def _build(job: Job) -> dict[str, Any]:
+    import torch
+
     settings: AlignFolderSettings = job.settings
     root, faces = job.inputs["photos"].root, job.inputs["faces"].folder
     rows = _plan(faces, settings)
@@ -78,7 +80,7 @@ def _build(job: Job) -> dict[str, Any]:
     step = job.run.bar
     step.start(len(rows), "crops")
     failures = read_lines(faces / FAILURES)
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(max(2, torch.get_num_threads())) as pool:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             errors = list(pool.map(lambda row: _align(root, job.folder / CROPS, row, settings), chunk))
