@@ -154,8 +154,8 @@ def align(
     settings: dict[str, dict[str, object]] = {
         "detect": {"min_face": min_face, "choose": choose, "parity": parity},
         "align": {
-            "template": find_template(template).name, "first_pixel": first, "fit": fit, "interpolation": interpolation, "border": border,
-            "format": format_, "jpeg_quality": jpeg_quality,
+            "template": find_template(template).name, "first_pixel": first, "fit": fit, "border": border,
+            "interpolation": interpolation, "format": format_, "jpeg_quality": jpeg_quality,
         },
     }  # fmt: skip
     raise typer.Exit(align_folder(in_, out, device, settings, report, workers))

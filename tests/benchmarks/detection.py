@@ -71,9 +71,7 @@ def print_floor(detector: Detector, count: int, seconds: float) -> None:
     matrix = torch.randn(2048, 2048)
     rate = 2048**3 / race({"sgemm": lambda: matrix @ matrix})["sgemm"]
     floor = 1000 * adds / rate
-    print(
-        f"  floor   P-Net, {adds / 1e6:.0f} million multiply-adds at {rate / 1e9:.0f} thousand million/s  {floor:.2f} ms"
-    )
+    print(f"  floor   P-Net, {adds / 1e6:.0f} M multiply-adds at {rate / 1e9:.0f} G/s: {floor:.2f} ms")
     print(f"          of {1000 * seconds / count:.2f} ms a photo")
 
 
