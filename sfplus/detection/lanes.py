@@ -19,8 +19,9 @@ Result = TypeVar("Result")
 class Lanes:
     """As many lanes as torch may use threads; none on a GPU, which works side by side by itself."""
 
-    def __init__(self, pool: ThreadPoolExecutor | None = None) -> None:
+    def __init__(self, pool: ThreadPoolExecutor | None = None, count: int = 1) -> None:
         self._pool = pool
+        self.count = count
 
     def run(self, work: Callable[..., Result], *arguments: object) -> Result:
         """`work` in a thread beside the lanes, which may `map`; without gradients."""
@@ -50,4 +51,4 @@ def open_lanes(device: Device) -> Iterator[Lanes]:
             pool.submit(int)
         ready.wait()
         torch.set_num_threads(count)  # for all but these threads
-        yield Lanes(pool)
+        yield Lanes(pool, count)

@@ -151,8 +151,16 @@ class Detector:
         parts: list[tuple[torch.Tensor, ...]] = [(*[none.long()] * 3, none.view(0, 4), none, none.view(0, 4))]
         parts += lanes.map(lambda job: self._search(integrals, *job), jobs)
         found = [torch.cat(part) for part in zip(*parts, strict=True)]
-        order = (found[0] * 2**40 + found[1]).argsort()
-        owners, _, levels, boxes, scores, shifts = (part[order] for part in found)
+        step = -(-len(photos) // lanes.count)
+        thinned = lanes.map(lambda first: self._thin(found, first, first + step), range(0, len(photos), step))
+        owners, boxes = (torch.cat(part) for part in zip(*thinned, strict=True))
+        return owners, boxes
+
+    def _thin(self, found: list[torch.Tensor], first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of what P-Net found in some photos, the best, moved: owners and square boxes."""
+        some = ((found[0] >= first) & (found[0] < last)).nonzero()[:, 0]
+        some = some[(found[0][some] * 2**40 + found[1][some]).argsort()]
+        owners, _, levels, boxes, scores, shifts = (part[some] for part in found)
         keep = suppress(boxes, scores, owners * 2**20 + levels, 0.5, self._matlab)
         keep = keep[suppress(boxes[keep], scores[keep], owners[keep], 0.7, self._matlab)]
         owners, boxes, shifts = owners[keep], boxes[keep], shifts[keep]
