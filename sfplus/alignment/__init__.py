@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from sfplus.alignment.similarity import fit_similarity
 from sfplus.alignment.templates import TEMPLATES, Template, find_template
-from sfplus.alignment.warp import align, centre_crop, warp
+from sfplus.alignment.warp import Border, Interpolation, align, centre_crop, warp
 
-__all__ = ["TEMPLATES", "Template", "align", "centre_crop", "find_template", "fit_similarity", "warp"]
+if TYPE_CHECKING:
+    from sfplus.alignment.batches import warp_batch
+
+__all__ = [
+    "TEMPLATES",
+    "Border",
+    "Interpolation",
+    "Template",
+    "align",
+    "centre_crop",
+    "find_template",
+    "fit_similarity",
+    "warp",
+    "warp_batch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "warp_batch":  # brings in torch, which takes seconds
+        from sfplus.alignment.batches import warp_batch
+
+        return warp_batch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

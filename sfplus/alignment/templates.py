@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ class Template:
         height: of the crop, pixels.
         points: float64 (5, 2), x y in 0-based pixel centres of the crop, in the order of `Faces.landmarks`; read-only.
         source: where the numbers come from.
+        first_pixel: what the source calls the first pixel, 0 or 1; `points` are its numbers minus this.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Template:
     height: int
     points: npt.NDArray[np.float64]
     source: str
+    first_pixel: int = 0
 
     def __post_init__(self) -> None:
         points = np.array(self.points, np.float64)
@@ -40,6 +43,30 @@ class Template:
             raise UsageError(reason, where=f"template {self.name}")
         points.setflags(write=False)
         object.__setattr__(self, "points", points)
+
+    def counted_from(self, first_pixel: int) -> Template:
+        """The same numbers of the source, read as if it called the first pixel 0 or 1.
+
+        OpenCV ports of SphereFace take the 1-based numbers as they are: `counted_from(0)`, a pixel to the lower right.
+        """
+        return replace(self, points=self.points + self.first_pixel - first_pixel, first_pixel=first_pixel)
+
+    def resized(self, height: int, width: int) -> Template:
+        """The same face as large as fits, in the middle of a crop of another size.
+
+        Raises:
+            UsageError: the size is not at least 1 x 1.
+        """
+        if min(height, width) < 1:
+            raise UsageError(
+                f"expected a size of at least 1 x 1, got {height} x {width}", where=f"template {self.name}"
+            )
+        middle = np.array([self.width - 1, self.height - 1]) / 2
+        points = (self.points - middle) * min(height / self.height, width / self.width)
+        name = f"{self.name.split('-')[0]}-{height}x{width}"
+        return replace(
+            self, name=name, width=width, height=height, points=points + np.array([width - 1, height - 1]) / 2
+        )
 
 
 TEMPLATES = {
@@ -51,6 +78,7 @@ TEMPLATES = {
             112,
             _SPHEREFACE - 1,
             "SphereFace, preprocess/code/face_align_demo.m, whose imtransform counts pixels from 1: minus 1 here",
+            1,
         ),
         Template(
             "arcface-112x112",
@@ -66,11 +94,20 @@ TEMPLATES = {
 def find_template(template: str | Template) -> Template:
     """Look a template up by name; a template is returned as it is.
 
+    A name with another size, as `sphereface-224x192` (height x width), gives the template resized.
+
     Raises:
         UsageError: no template has this name.
     """
     if isinstance(template, Template):
         return template
     if template not in TEMPLATES:
-        raise UsageError(f"no template is called '{template}'", where="template", remedy=f"use {', '.join(TEMPLATES)}")
+        kinds = {name.split("-")[0]: known for name, known in TEMPLATES.items()}
+        if (size := re.fullmatch(r"(\w+)-(\d{1,4})x(\d{1,4})", template)) and size[1] in kinds:
+            return kinds[size[1]].resized(int(size[2]), int(size[3]))
+        raise UsageError(
+            f"no template is called '{template}'",
+            where="template",
+            remedy=f"use {', '.join(TEMPLATES)}, or one of these with another size",
+        )
     return TEMPLATES[template]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -11,25 +13,44 @@ from sfplus.alignment.templates import Template, find_template
 from sfplus.errors import UsageError
 
 Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
 
 _CENTRE_HEIGHT, _CENTRE_UP = 0.52, 0.03  # see centre_crop
+Interpolation = Literal["bilinear", "area", "antialiased"]
+Border = Literal["black", "replicate"]
+
+_BORDERS = {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE}
 _OPENCV_SIDE = 32_000  # cv2.warpAffine refuses photos with a side of 32,767 pixels or more
 
 
-def warp(photo: Pixels, matrix: npt.ArrayLike, template: str | Template = "sphereface-112x96") -> Pixels:
-    """Sample a crop bilinearly; what lies outside the photo is black, as with MATLAB's imtransform.
+def warp(
+    photo: Pixels,
+    matrix: npt.ArrayLike,
+    template: str | Template = "sphereface-112x96",
+    interpolation: Interpolation = "bilinear",
+    border: Border = "black",
+) -> Pixels:
+    """Sample a crop; by default bilinearly, what lies outside the photo black, as with MATLAB's imtransform.
 
     Args:
         photo: uint8 RGB (H, W, 3).
         matrix: (2, 3), from photo to crop, 0-based pixel centres (see `fit_similarity`).
         template: gives the size of the crop.
+        interpolation: how the photo is made smaller, where it has more pixels than the crop. `bilinear`: the 4 pixels
+            around each position, others are passed over; `area`: the photo is shrunk first, by the whole number that
+            leaves at least as many pixels as the crop has, each the mean of a square; `antialiased`: it is blurred
+            first, by a Gaussian with a standard deviation of half a pixel of the crop, less that of the photo's pixels.
+        border: what lies outside the photo: `black`, or `replicate`: as the nearest pixel of the border.
 
     Returns:
         uint8 RGB (template.height, template.width, 3).
 
     Raises:
-        UsageError: wrong shapes or dtype, or a matrix without inverse.
+        UsageError: wrong shapes or dtype, a matrix without inverse, or an unknown interpolation or border.
     """
+    for name, given, known in (("interpolation", interpolation, get_args(Interpolation)), ("border", border, _BORDERS)):
+        if given not in known:
+            raise UsageError(f"there is no '{given}'", where=name, remedy=f"use {', '.join(known)}")
     size = find_template(template)
     forward = np.array(matrix, np.float64)
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
@@ -38,27 +59,51 @@ def warp(photo: Pixels, matrix: npt.ArrayLike, template: str | Template = "spher
         raise UsageError(f"expected shape (2, 3), got {forward.shape}", where="matrix")
     if not np.isfinite(forward).all() or abs(np.linalg.det(forward[:, :2])) < 1e-18:
         raise UsageError("has no inverse", where="matrix")
-    if max(photo.shape) > _OPENCV_SIDE:
-        photo, forward = _part(photo, forward, size)
+    shrink = 1 / np.sqrt(abs(np.linalg.det(forward[:, :2])))  # pixels of the photo to one of the crop
+    smoothed = interpolation != "bilinear" and shrink > 1
+    if max(photo.shape) > _OPENCV_SIDE or smoothed:
+        photo, forward = _part(photo, forward, size, 2 + round(2 * shrink) if smoothed else 2)
+    if smoothed:
+        photo, forward = (
+            _shrink(photo, forward, int(shrink)) if interpolation == "area" else (_blur(photo, shrink), forward)
+        )
     target = (size.width, size.height)
-    crop = cv2.warpAffine(photo, forward, target, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    crop = cv2.warpAffine(photo, forward, target, flags=cv2.INTER_LINEAR, borderMode=_BORDERS[border])
     return np.asarray(crop, np.uint8)
 
 
-def _part(photo: Pixels, forward: npt.NDArray[np.float64], size: Template) -> tuple[Pixels, npt.NDArray[np.float64]]:
-    """The part of a huge photo that the crop can see, with the matrix moved along."""
+def _shrink(photo: Pixels, forward: Floats, by: int) -> tuple[Pixels, Floats]:
+    """Means of squares of `by` x `by` pixels, those at the lower right border repeated; the matrix follows."""
+    padded = cv2.copyMakeBorder(photo, 0, -photo.shape[0] % by, 0, -photo.shape[1] % by, cv2.BORDER_REPLICATE)
+    shrunk = cv2.resize(padded, (padded.shape[1] // by, padded.shape[0] // by), interpolation=cv2.INTER_AREA)
+    scale = forward[:, :2]
+    return np.asarray(shrunk, np.uint8), np.hstack([scale * by, forward[:, 2:] + scale @ np.full((2, 1), (by - 1) / 2)])
+
+
+def _blur(photo: Pixels, shrink: float) -> Pixels:
+    deviation = 0.5 * np.sqrt(shrink**2 - 1)
+    return np.asarray(cv2.GaussianBlur(photo, (0, 0), deviation, borderType=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _part(photo: Pixels, forward: Floats, size: Template, margin: int) -> tuple[Pixels, Floats]:
+    """The part of a photo that the crop can see, and some pixels around it, with the matrix moved along."""
     corners = np.array([[0, 0], [size.width, 0], [0, size.height], [size.width, size.height]]).T
     seen = np.linalg.solve(forward[:, :2], corners - forward[:, 2:])
     limits = np.array([[photo.shape[1]], [photo.shape[0]]])
-    first = np.clip(np.floor(seen.min(1, keepdims=True)) - 2, 0, limits - 1).astype(int)
-    last = np.clip(np.ceil(seen.max(1, keepdims=True)) + 3, first + 1, limits).astype(int)
+    first = np.clip(np.floor(seen.min(1, keepdims=True)) - margin, 0, limits - 1).astype(int)
+    last = np.clip(np.ceil(seen.max(1, keepdims=True)) + margin + 1, first + 1, limits).astype(int)
     (left, top), (right, bottom) = first[:, 0], last[:, 0]
     moved = np.hstack([forward[:, :2], forward[:, :2] @ first + forward[:, 2:]])
     return np.ascontiguousarray(photo[top:bottom, left:right][:_OPENCV_SIDE, :_OPENCV_SIDE]), moved
 
 
 def align(
-    photo: Pixels, landmarks: npt.ArrayLike, template: str | Template = "sphereface-112x96", fit: Fit = "image"
+    photo: Pixels,
+    landmarks: npt.ArrayLike,
+    template: str | Template = "sphereface-112x96",
+    fit: Fit = "image",
+    interpolation: Interpolation = "bilinear",
+    border: Border = "black",
 ) -> Pixels:
     """Cut one face out of a photo so that its landmarks come to lie on the template's points.
 
@@ -71,18 +116,20 @@ def align(
         landmarks: (5, 2), x y in 0-based pixel centres, one row of `Faces.landmarks`.
         template: a name in `TEMPLATES`, or a template.
         fit: `image` or `template`, see `fit_similarity`.
+        interpolation: `bilinear`, `area` or `antialiased`, see `warp`.
+        border: `black` or `replicate`, see `warp`.
 
     Returns:
         uint8 RGB (template.height, template.width, 3).
 
     Raises:
-        UsageError: wrong shapes, unknown template or fit.
+        UsageError: wrong shapes, unknown template, fit, interpolation or border.
         PhotoError: landmarks that allow no fit.
     """
     points = np.asarray(landmarks)
     if points.shape != (5, 2):
         raise UsageError(f"expected shape (5, 2), got {points.shape}", where="landmarks")
-    return warp(photo, fit_similarity(points[None], template, fit)[0], template)
+    return warp(photo, fit_similarity(points[None], template, fit)[0], template, interpolation, border)
 
 
 def centre_crop(photo: Pixels, template: str | Template = "sphereface-112x96") -> Pixels:

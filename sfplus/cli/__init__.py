@@ -28,6 +28,16 @@ app.add_typer(models_app, name="models")
 In = Annotated[Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth; nothing in it is changed.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where the results go; made where missing.")]
 RunName = Annotated[str, typer.Option("--name", help="Where in runs/ the report goes, if not under the recipe's name.")]
+Listed = Annotated[
+    Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth, a file with a photo a line, or -.")
+]
+MinFace = Annotated[int, typer.Option(min=12, help="Side of the smallest face, pixels.")]
+Choose = Annotated[
+    Literal["centre", "largest", "confident", "all"], typer.Option(help="Which of several faces; all are numbered.")
+]
+Parity = Annotated[
+    Literal["none", "matlab"], typer.Option(help="matlab: the arithmetic of the original cascade, slower.")
+]
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -87,34 +97,65 @@ def status(recipe: Name, overrides: Overrides = None, workspace: Workspace = DAT
 
 
 @app.command()
-def detect(in_: In, out: Out, device: Device = "auto") -> None:
-    """Find the faces in a folder of photos: OUT gets faces.parquet, photos.parquet and failures.jsonl.
+def detect(
+    in_: Listed, out: Out, min_face: MinFace = 20, choose: Choose = "centre", parity: Parity = "none",
+    device: Device = "auto",
+) -> None:  # fmt: skip
+    """Find the faces in photos: OUT gets faces.parquet, photos.parquet and failures.jsonl.
 
     Example: sfplus detect holiday faces
     """
     from sfplus.commands.folders import detect_folder
 
-    raise typer.Exit(detect_folder(in_, out, device))
+    raise typer.Exit(detect_folder(in_, out, device, {"min_face": min_face, "choose": choose, "parity": parity}))
 
 
 @app.command()
 def align(
-    in_: In,
+    in_: Listed,
     out: Out,
-    template: Annotated[str, typer.Option(help="sphereface-112x96 or arcface-112x112")] = "sphereface-112x96",
+    template: Annotated[
+        str, typer.Option(help="sphereface-112x96, arcface-112x112, or either in another size (height x width).")
+    ] = "sphereface-112x96",
+    first_pixel: Annotated[
+        Literal["source", "0", "1"], typer.Option(help="What the template calls its first pixel.")
+    ] = "source",
+    fit: Annotated[
+        Literal["image", "template"], typer.Option(help="Least squares in the photo (the original) or in the crop.")
+    ] = "image",
+    interpolation: Annotated[
+        Literal["bilinear", "area", "antialiased"], typer.Option(help="How larger faces are made smaller.")
+    ] = "bilinear",
+    border: Annotated[Literal["black", "replicate"], typer.Option(help="What lies outside the photo.")] = "black",
+    format_: Annotated[Literal["jpeg", "png"], typer.Option("--format", help="Of the crops.")] = "jpeg",
+    jpeg_quality: Annotated[int, typer.Option(min=1, max=95)] = 75,
+    min_face: MinFace = 20,
+    choose: Choose = "centre",
+    parity: Parity = "none",
+    report: Annotated[bool, typer.Option("--report", help="Draw a contact sheet, too: OUT/contact-sheet.png.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Threads; 0: as many as torch takes.")] = 0,
     device: Device = "auto",
 ) -> None:
-    """Cut the aligned face out of each photo of a folder; OUT mirrors its tree.
+    """Cut the aligned face out of each photo; OUT mirrors the tree of IN.
 
     An interrupted call goes on where it was, and a second one is instant while IN is as it was.
 
     Exit code 1 when a photo could not be read; failures.jsonl in OUT names it, and photos without a face too.
 
-    Example: sfplus align holiday crops
+    Example: sfplus align holiday crops --report
     """
+    from sfplus.alignment import find_template
     from sfplus.commands.folders import align_folder
 
-    raise typer.Exit(align_folder(in_, out, template, device))
+    first = first_pixel if first_pixel == "source" else int(first_pixel)
+    settings: dict[str, dict[str, object]] = {
+        "detect": {"min_face": min_face, "choose": choose, "parity": parity},
+        "align": {
+            "template": find_template(template).name, "first_pixel": first, "fit": fit, "border": border,
+            "interpolation": interpolation, "format": format_, "jpeg_quality": jpeg_quality,
+        },
+    }  # fmt: skip
+    raise typer.Exit(align_folder(in_, out, device, settings, report, workers))
 
 
 @app.command()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sfplus import chain
-from sfplus.alignment import find_template
 from sfplus.chain import From, Input, Model, Photos, Step
 from sfplus.console import Console
 from sfplus.errors import UsageError
-from sfplus.images import write_atomically
+from sfplus.images import PHOTO_SUFFIXES, VIDEO_SUFFIXES, encode_image, write_atomically
 from sfplus.recipe import Recipe
 from sfplus.shipped import DEFAULT_MODEL
-from sfplus.stages import align, detect, embed
+from sfplus.stages import align, detect, embed, sheet
 from sfplus.stages.cache import Artefact
 from sfplus.stages.run import Run
 from sfplus.stages.tables import FAILURES, read_failures, read_table
@@ -25,23 +26,87 @@ _HIDDEN = ".sfplus"  # the cache of a folder of results
 _SHOWN = 5  # failures that are printed; failures.jsonl has all of them
 
 
-def detect_folder(photos: Path, out: Path, device: str) -> int:
-    """Faces of a folder of photos as tables in `out`; returns the exit code."""
-    done = _run(photos, out, device, chain.crop_steps(Photos(photos), Recipe(), "photos")[:1])
+def detect_folder(photos: Path, out: Path, device: str, settings: Mapping[str, Any] | None = None) -> int:
+    """Faces of a folder or list of photos as tables in `out`; returns the exit code."""
+    recipe = Recipe.model_validate({"detect": settings or {}})
+    photos = _listed(photos, out)
+    done = _run(photos, out, device, chain.crop_steps(Photos(photos), recipe, "photos")[:1])
     folder = done["detect/photos"].folder
     _publish({name: folder / name for name in (detect.FACES, detect.PHOTOS, FAILURES)}, out)
     return _close(done["detect/photos"], out)
 
 
-def align_folder(photos: Path, out: Path, template: str, device: str) -> int:
-    """Crops of a folder of photos in the same tree under `out`, with the tables; returns the exit code."""
-    recipe = Recipe.model_validate({"align": {"template": find_template(template).name}})
+def align_folder(
+    photos: Path,
+    out: Path,
+    device: str,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    report: bool = False,
+    workers: int = 0,
+) -> int:
+    """Crops of a folder or list of photos in the same tree under `out`, with the tables; returns the exit code.
+
+    Args:
+        photos: a folder, a text file with a photo a line, or `-` for such lines from standard input.
+        out: where the crops go.
+        device: as everywhere.
+        settings: keys `detect` and `align`, as in a recipe.
+        report: draw a contact sheet, too.
+        workers: threads; 0 for as many as torch takes.
+    """
+    recipe = Recipe.model_validate(settings or {})
+    photos = _listed(photos, out)
+    if workers:
+        import torch
+
+        torch.set_num_threads(workers)
     done = _run(photos, out, device, chain.crop_steps(Photos(photos), recipe, "photos"))
-    folder = done["align/photos"].folder
+    folder, faces = done["align/photos"].folder, done["detect/photos"].folder
     crops = {name: folder / align.CROPS / name for name in read_table(folder / align.TABLE)["crop"]}
-    tables = {detect.FACES: done["detect/photos"].folder / detect.FACES, FAILURES: folder / FAILURES}
-    _publish(crops | tables, out)
+    files = crops | {detect.FACES: faces / detect.FACES, FAILURES: folder / FAILURES}
+    if report:
+        files[sheet.SHEET] = out / _HIDDEN / sheet.SHEET
+        write_atomically(files[sheet.SHEET], encode_image(sheet.draw(photos, faces, folder), ".png"))
+    _publish(files, out)
     return _close(done["align/photos"], out)
+
+
+def _listed(photos: Path, out: Path) -> Path:
+    """The folder of photos; for a list, a folder of links to them, in the tree that they have below what they share.
+
+    Raises:
+        UsageError: a line names no photo, or two name the same.
+    """
+    if photos.is_dir() or not (str(photos) == "-" or photos.is_file()):
+        return photos
+    text = sys.stdin.read() if str(photos) == "-" else photos.read_text("utf-8", errors="surrogateescape")
+    paths = [Path(os.path.abspath(line)) for line in text.splitlines() if line.strip()]  # noqa: PTH100 (keeps links)
+    if not paths:
+        raise UsageError("names no photo", where=photos, remedy="give it a photo a line")
+    for path in paths:
+        if path.suffix.lower() not in PHOTO_SUFFIXES:
+            kind = "is a video, not a photo" if path.suffix.lower() in VIDEO_SUFFIXES else "is not a photo"
+            raise UsageError(kind, where=path, remedy=f"take it out of {photos}")
+    _keep_apart(photos, out)
+    root, links = Path(os.path.commonpath([path.parent for path in paths])), out / _HIDDEN / "listed"
+    shutil.rmtree(links, ignore_errors=True)
+    for path in dict.fromkeys(paths):
+        link = links / path.relative_to(root)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    return links
+
+
+def _notice_videos(photos: Path, console: Console) -> None:
+    """Say it when there are videos among the photos: nobody should think that they were looked at."""
+    videos = [
+        Path(folder, name)
+        for folder, _, names in os.walk(photos)
+        for name in names
+        if Path(name).suffix.lower() in VIDEO_SUFFIXES
+    ]
+    if videos:
+        console.warn(f"{len(videos)} videos are left out, the first is {min(videos)}; extract their frames as photos")
 
 
 def embed_folder(photos: Path, out: Path, model: str, device: str, crops: bool = False, dtype: str = "float32") -> int:
@@ -58,8 +123,11 @@ def embed_folder(photos: Path, out: Path, model: str, device: str, crops: bool =
 
 
 def _run(photos: Path, out: Path, device: str, steps: list[Step]) -> dict[str, Artefact]:
-    _keep_apart(photos, out)
-    done = chain.run_steps(steps, Run(out / _HIDDEN, Console(), device))
+    if photos != out / _HIDDEN / "listed":
+        _keep_apart(photos, out)
+    console = Console()
+    _notice_videos(photos, console)
+    done = chain.run_steps(steps, Run(out / _HIDDEN, console, device))
     _drop_older(done)
     return done
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfplus.detection.choose import Choice, choose
+from sfplus.detection.choose import Choice, choose, choose_all
 from sfplus.detection.faces import Faces
 
 if TYPE_CHECKING:
     from sfplus.detection.mtcnn import Detector
 
-__all__ = ["Choice", "Detector", "Faces", "choose"]
+__all__ = ["Choice", "Detector", "Faces", "choose", "choose_all"]
 
 
 def __getattr__(name: str) -> Any:

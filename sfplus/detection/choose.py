@@ -21,6 +21,14 @@ class Choice:
     reason: str
 
 
+def choose_all(faces: Faces) -> list[Choice]:
+    """Every face of a photo, highest score first."""
+    return [
+        Choice(index, "only face" if len(faces) == 1 else f"face {index + 1} of {len(faces)}, by score")
+        for index in range(len(faces))
+    ]
+
+
 def choose(faces: Faces, height: int, width: int, rule: Rule = "centre") -> Choice | None:
     """Choose one face of a photo; of equals the one with the higher score wins.
 

@@ -6,26 +6,30 @@ SphereFace's preprocess/code/face_detect_demo.m with MTCNN v1 and facenet-pytorc
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchvision.ops import batched_nms
 
 from sfplus.detection.faces import Faces
-from sfplus.detection.pyramid import CELL, STRIDE, Canvas, Integrals, Pyramid
+from sfplus.detection.lanes import Lanes, open_lanes
+from sfplus.detection.matlab import ExactIntegrals
+from sfplus.detection.networks import Networks
+from sfplus.detection.pyramid import CELL, STRIDE, Integrals, Pyramid
+from sfplus.detection.suppression import suppress, suppress_nested
 from sfplus.device import Device, choose_device
-from sfplus.errors import DependencyError, PhotoError, UsageError
+from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
 
 Photo = npt.NDArray[np.uint8]
+Parity = Literal["none", "facenet-pytorch", "matlab"]
+Judge = Callable[..., tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]
 
-_REMEDY = "run: pip install --no-deps facenet-pytorch==2.6.0"
-_BLOCK = 512  # boxes that the last suppression compares at a time
 _MIRRORED = [1, 0, 2, 4, 3]  # the landmarks' order in a mirrored face
 
 
@@ -33,7 +37,7 @@ class Detector:
     """Finds faces and their five landmarks.
 
     The answers for a photo do not depend on the other photos of a call, nor on their order, to the last bit on the same
-    machine with the same number of threads: the networks always run on batches of one fixed size. (Tested on the CPU.)
+    machine: the networks always run on batches of one fixed size, on the CPU each in one thread. (Tested on the CPU.)
     Memory is bounded: one photo of 40 megapixels takes 1.8 GB at its peak, libraries included.
 
     Coordinates: MTCNN counts pixels from 1, as MATLAB does, and facenet-pytorch returns those numbers. Here they are
@@ -48,6 +52,9 @@ class Detector:
         mirror_landmarks: run the third network on the mirrored face too and average the landmarks, as the original
             MATLAB code does (facenet-pytorch does not).
         device: `auto`, `cpu`, `cuda`, `cuda:N`, or a `Device`.
+        parity: whose numbers are wanted. `none`: the best of both, 0-based. `facenet-pytorch`: its numbers, 1-based,
+            without the mirrored pass. `matlab`: the arithmetic of the original cascade (boxes cut to whole pixels,
+            inclusive sides, order of equal scores, imResample, crops padded with black), but 0-based: MATLAB's minus 1.
 
     Raises:
         UsageError: a setting is out of range.
@@ -62,6 +69,7 @@ class Detector:
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9),
         mirror_landmarks: bool = True,
         device: str | Device = "auto",
+        parity: Parity = "none",
     ) -> None:
         if not min_face >= CELL:
             raise UsageError(f"expected {CELL} or more pixels, got {min_face}", where="min_face")
@@ -69,12 +77,16 @@ class Detector:
             raise UsageError(f"expected a number between 0 and 1, got {factor}", where="factor")
         if len(thresholds) != 3 or not all(0 <= threshold <= 1 for threshold in thresholds):
             raise UsageError(f"expected three numbers from 0 to 1, got {thresholds}", where="thresholds")
+        if parity not in get_args(Parity):
+            choice = ", ".join(get_args(Parity))
+            raise UsageError(f"no way of counting is called '{parity}'", where="parity", remedy=f"use {choice}")
         self.thresholds = tuple(thresholds)
-        self.mirror_landmarks = mirror_landmarks
+        self.mirror_landmarks = mirror_landmarks and parity != "facenet-pytorch"
         self.device = choose_device(device)
-        self._pyramid = Pyramid(min_face, factor, self.device)
-        networks: list[Any] = [self.device.place(network) for network in _networks()]
-        self._pnet, self._rnet, self._onet = networks
+        self._first_pixel = 0 if parity == "facenet-pytorch" else 1
+        self._matlab = parity == "matlab"
+        self._pyramid = Pyramid(min_face, factor, self.device, self._matlab)
+        self._networks = Networks(self.device)
         # Fixed batch sizes: pixels of canvases, and candidates of the second and third network. On the CPU one canvas
         # at a time stays in the cache.
         self._sizes = (1 << 21, 1024, 256) if self.device.is_cuda else (0, 32, 8)
@@ -93,9 +105,10 @@ class Detector:
             PhotoError: a path cannot be read, or an array is no photo.
         """
         found: list[Faces] = []
-        with torch.inference_mode(), torch.backends.cudnn.flags(True, deterministic=True, allow_tf32=False):
+        flags = torch.backends.cudnn.flags(True, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), flags, open_lanes(self.device) as lanes:
             for chunk in self._chunks(photos):
-                found += self._detect(chunk)
+                found += lanes.run(self._detect, chunk, lanes)
         return found
 
     def _chunks(self, photos: Sequence[Photo | Path]) -> Iterator[list[Photo]]:
@@ -114,88 +127,100 @@ class Detector:
         if chunk:
             yield chunk
 
-    def _detect(self, photos: list[Photo]) -> list[Faces]:
-        integrals = Integrals(photos, self.device)
-        owners, boxes = self._propose(integrals, photos)
-        owners, boxes = self._refine(integrals, owners, boxes)
-        owners, boxes, scores, landmarks = self._output(integrals, owners, boxes)
-        arrays = [tensor.cpu().numpy() for tensor in (boxes - 1, scores, landmarks - 1)]
+    def _detect(self, photos: list[Photo], lanes: Lanes) -> list[Faces]:
+        integrals = (ExactIntegrals if self._matlab else Integrals)(photos, self.device)
+        owners, boxes = self._propose(integrals, photos, lanes)
+        judge = functools.partial(self._judge, integrals, lanes)
+        owners, boxes = self._refine(judge, owners, boxes)
+        owners, boxes, scores, landmarks = self._output(judge, owners, boxes)
+        arrays = [tensor.cpu().numpy() for tensor in (boxes - self._first_pixel, scores, landmarks - self._first_pixel)]
         ends = np.searchsorted(owners.cpu().numpy(), np.arange(len(photos) + 1))
         return [Faces(*(array[a:b] for array in arrays)) for a, b in itertools.pairwise(ends)]
 
-    def _propose(self, integrals: Integrals, photos: list[Photo]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _propose(self, integrals: Integrals, photos: list[Photo], lanes: Lanes) -> tuple[torch.Tensor, torch.Tensor]:
         """First network: look everywhere, at every size. Gives owners (N,) and square boxes (N, 4)."""
         groups: dict[tuple[int, int], list[int]] = {}
         for index, photo in enumerate(photos):
             groups.setdefault(photo.shape[:2], []).append(index)
+        jobs: list[tuple[tuple[int, int], int, list[int], int]] = []  # size, number of the canvas, owners, batch
+        for size, members in groups.items():
+            for index, (height, width, _) in enumerate(self._pyramid.plan(*size).canvases):
+                batch = max(1, self._sizes[0] // (height * width))
+                jobs += [(size, index, members[i : i + batch], batch) for i in range(0, len(members), batch)]
         none = torch.empty(0, device=self.device.torch)
         parts: list[tuple[torch.Tensor, ...]] = [(*[none.long()] * 3, none.view(0, 4), none, none.view(0, 4))]
-        for (height, width), members in groups.items():
-            scales = torch.tensor(self._pyramid.plan(height, width).scales, device=self.device.torch)
-            for canvas in self._pyramid.canvases(height, width):
-                batch = max(1, self._sizes[0] // (canvas.height * canvas.width))
-                for start in range(0, len(members), batch):
-                    some = members[start : start + batch]
-                    padded = torch.tensor(some + some[-1:] * (batch - len(some)), device=self.device.torch)
-                    parts.append(self._search(integrals.canvas(padded, canvas), canvas, padded, scales, len(some)))
+        parts += lanes.map(lambda job: self._search(integrals, *job), jobs)
         found = [torch.cat(part) for part in zip(*parts, strict=True)]
-        order = (found[0] * 2**40 + found[1]).argsort()
-        owners, _, levels, boxes, scores, shifts = (part[order] for part in found)
-        keep = _suppress(boxes, scores, owners * 2**20 + levels, 0.5)
-        keep = keep[_suppress(boxes[keep], scores[keep], owners[keep], 0.7)]
+        step = -(-len(photos) // lanes.count)
+        thinned = lanes.map(lambda first: self._thin(found, first, first + step), range(0, len(photos), step))
+        owners, boxes = (torch.cat(part) for part in zip(*thinned, strict=True))
+        return owners, boxes
+
+    def _thin(self, found: list[torch.Tensor], first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of what P-Net found in some photos, the best, moved: owners and square boxes."""
+        some = ((found[0] >= first) & (found[0] < last)).nonzero()[:, 0]
+        some = some[(found[0][some] * 2**40 + found[1][some]).argsort()]
+        owners, _, levels, boxes, scores, shifts = (part[some] for part in found)
+        keep = suppress(boxes, scores, owners * 2**20 + levels, 0.5, self._matlab)
+        keep = keep[suppress(boxes[keep], scores[keep], owners[keep], 0.7, self._matlab)]
         owners, boxes, shifts = owners[keep], boxes[keep], shifts[keep]
-        return owners, _square(boxes + shifts * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2))
+        return owners, self._square(boxes + shifts * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2))
 
     def _search(
-        self, pixels: torch.Tensor, canvas: Canvas, owners: torch.Tensor, scales: torch.Tensor, count: int
+        self, integrals: Integrals, size: tuple[int, int], index: int, members: list[int], batch: int
     ) -> tuple[torch.Tensor, ...]:
-        """P-Net on canvases (B, 3, h, w): owners, ranks, levels, boxes, scores, shifts of cells that may be faces."""
-        net = self._pnet
-        maps = net.prelu1(net.conv1(pixels))
-        for rows, columns in canvas.walls:
-            maps[:, :, rows, columns] = -torch.inf
-        maps = torch.maximum(maps[:, :, ::2], maps[:, :, 1::2])
-        maps = torch.maximum(maps[..., ::2], maps[..., 1::2])
-        maps = net.prelu3(net.conv3(net.prelu2(net.conv2(maps))))
-        scores = net.softmax4_1(net.conv4_1(maps))[:count, 1]
-        member, y, x = ((scores >= self.thresholds[0]) & (canvas.cells[1] >= 0)).nonzero(as_tuple=True)
-        rank, level, row, column = canvas.cells[:, y, x]
-        corner = torch.stack([column, row], 1).float() * STRIDE
-        scale = scales[level, None]
-        boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + CELL) / scale).floor()], 1)
-        return owners[member], rank, level, boxes, scores[member, y, x], net.conv4_2(maps)[member, :, y, x]
+        """P-Net on one canvas of some photos; of cells that may be faces: owner, rank, level, box, score, shift."""
+        canvas = self._pyramid.canvas(*size, index)
+        owners = torch.tensor(members + members[-1:] * (batch - len(members)), device=self.device.torch)
+        scores, features = self._networks.search(integrals.canvas(owners, canvas), canvas.walls)
+        chosen = (scores[: len(members)] >= self.thresholds[0]) & (canvas.cells[1] >= 0)
+        member, y, x = chosen.nonzero(as_tuple=True)
+        rank, level, row, column = canvas.cells[:, y, x].long()
+        corner = torch.stack([column, row], 1) * STRIDE
+        dtype = torch.float64 if self._matlab else torch.float32
+        scale = torch.tensor(self._pyramid.plan(*size).scales, dtype=dtype, device=self.device.torch)[level, None]
+        boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + CELL) / scale).floor()], 1).float()
+        return owners[member], rank, level, boxes, scores[member, y, x], self._networks.shift(features[member, y, x])
 
-    def _refine(
-        self, integrals: Integrals, owners: torch.Tensor, boxes: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _refine(self, judge: Judge, owners: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Second network: drop most candidates, move the others."""
-        owners, boxes, (shifts, scores) = self._judge(self._rnet, integrals, owners, boxes, 24, self._sizes[1])
-        keep = (scores[:, 1] > self.thresholds[1]).nonzero()[:, 0]
-        keep = keep[_suppress(boxes[keep], scores[keep, 1], owners[keep], 0.7)]
-        return owners[keep], _square(_shift(boxes[keep], shifts[keep]))
+        owners, boxes, (scores, shifts) = judge(self._networks.refine, owners, boxes, 24, self._sizes[1])
+        keep = (scores > self.thresholds[1]).nonzero()[:, 0]
+        keep = keep[suppress(boxes[keep], scores[keep], owners[keep], 0.7, self._matlab)]
+        return owners[keep], self._square(_shift(boxes[keep], shifts[keep]))
 
     def _output(
-        self, integrals: Integrals, owners: torch.Tensor, boxes: torch.Tensor
+        self, judge: Judge, owners: torch.Tensor, boxes: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Third network: owners, boxes, scores, landmarks (N, 5, 2)."""
-        owners, boxes, (shifts, points, scores) = self._judge(self._onet, integrals, owners, boxes, 48, self._sizes[2])
-        keep = (scores[:, 1] > self.thresholds[2]).nonzero()[:, 0]
+        network, side, batch = self._networks.output, 48, self._sizes[2]
+        owners, boxes, (scores, shifts, points) = judge(network, owners, boxes, side, batch)
+        keep = (scores > self.thresholds[2]).nonzero()[:, 0]
         moved = _shift(boxes, shifts)
-        keep = keep[_suppress_nested(moved[keep], scores[keep, 1], owners[keep])]
-        owners, boxes, moved, scores, points = (part[keep] for part in (owners, boxes, moved, scores[:, 1], points))
+        keep = keep[suppress_nested(moved[keep], scores[keep], owners[keep])]
+        owners, boxes, moved, scores, points = (part[keep] for part in (owners, boxes, moved, scores, points))
         points = points.view(-1, 2, 5)
         if self.mirror_landmarks and len(owners):
-            _, _, (_, other, _) = self._judge(self._onet, integrals, owners, boxes, 48, self._sizes[2], mirrored=True)
+            _, _, (_, _, other) = judge(network, owners, boxes, side, batch, mirrored=True)
             other = other.view(-1, 2, 5)[:, :, _MIRRORED]
             points = (points + torch.stack([1 - other[:, 0], other[:, 1]], 1)) / 2
         sides = boxes[:, 2:] - boxes[:, :2] + 1
         landmarks = (sides[:, :, None] * points + boxes[:, :2, None] - 1).transpose(1, 2)
         return owners, moved, scores, landmarks
 
+    def _square(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Squares around the same centres (rerec.m)."""
+        sides = boxes[:, 2:] - boxes[:, :2]
+        longest = sides.amax(1, keepdim=True)
+        first = boxes[:, :2] + sides / 2 - longest / 2
+        squares = torch.cat([first, first + longest], 1)
+        return squares.trunc() if self._matlab else squares
+
     def _judge(
         self,
-        network: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
         integrals: Integrals,
+        lanes: Lanes,
+        network: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
         owners: torch.Tensor,
         boxes: torch.Tensor,
         side: int,
@@ -206,90 +231,17 @@ class Detector:
         parts = integrals.clip(owners, boxes)
         inside = (parts[:, 2:] > parts[:, :2]).all(1)
         owners, boxes, parts = owners[inside], boxes[inside], parts[inside]
-        answers = []
-        for start in range(0, max(1, len(owners)), batch):
+
+        def answer(start: int) -> tuple[torch.Tensor, ...]:
             some = torch.arange(start, start + batch, device=owners.device).clamp_(max=max(0, len(owners) - 1))
             if len(owners):
-                answers.append(network(integrals.cut(owners[some], parts[some], side, mirrored)))
-            else:
-                answers.append(network(torch.zeros(batch, 3, side, side, device=owners.device)))
-        return owners, boxes, [torch.cat(answer)[: len(owners)] for answer in zip(*answers, strict=True)]
+                return network(integrals.cut(owners[some], parts[some], side, mirrored))
+            return network(torch.zeros(batch, 4, side, side, device=owners.device))
 
-
-def _networks() -> tuple[Any, Any, Any]:
-    try:
-        from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
-
-        return PNet().eval(), RNet().eval(), ONet().eval()
-    except ModuleNotFoundError as error:
-        missing = "facenet-pytorch" if (error.name or "").startswith("facenet_pytorch") else error.name
-        raise DependencyError(f"the detector needs {missing}, which is not installed", remedy=_REMEDY) from error
-    except Exception as error:
-        raise DependencyError(f"facenet-pytorch is installed but broken ({error})", remedy=_REMEDY) from error
-
-
-def _suppress(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Non-maximum suppression within groups, by intersection over union.
-
-    In float64 on a grid of 2^-20 pixels the offsets that separate the groups change nothing, not even the last bit.
-    Scores are often equal (1 to the last bit); then the order of the candidates decides, as in facenet-pytorch.
-
-    Returns:
-        int64 indices that are kept: group by group, highest score first.
-    """
-    if not len(boxes):
-        return groups
-    exact = (boxes.double() * 2**20).round() / 2**20
-    _, numbers = torch.unique(groups, return_inverse=True)
-    kept: torch.Tensor = batched_nms(exact - exact.min(), scores.double(), numbers, threshold).sort().values
-    kept = kept[scores[kept].argsort(descending=True, stable=True)]
-    return kept[groups[kept].argsort(stable=True)]
-
-
-def _suppress_nested(boxes: torch.Tensor, scores: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
-    """Non-maximum suppression within photos, by intersection over the smaller box, threshold 0.7 (nms.m, 'Min').
-
-    Returns:
-        int64 indices that are kept: photo by photo, highest score first; of equal scores the last one, as in nms.m.
-    """
-    order = scores.flip(0).argsort(descending=True, stable=True)
-    order = len(order) - 1 - order
-    order = order[owners[order].argsort(stable=True)]
-    sorted_boxes, sorted_owners = boxes[order].double().cpu().numpy(), owners[order].cpu().numpy()
-    starts = np.flatnonzero(np.diff(sorted_owners, prepend=-1, append=-1))
-    kept = [_not_nested(sorted_boxes[a:b]) for a, b in itertools.pairwise(starts)]
-    return order[torch.from_numpy(np.concatenate([np.empty(0, bool), *kept])).to(order.device)]
-
-
-def _not_nested(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which boxes of one photo, best first, greedy suppression keeps; in blocks, so that crowds fit into memory."""
-    keep = np.ones(len(boxes), bool)
-    for start in range(0, len(boxes), _BLOCK):
-        block = boxes[start : start + _BLOCK]
-        free = ~_covers(boxes[:start][keep[:start]], block).any(axis=0, keepdims=True)
-        within, now = np.triu(_covers(block, block), 1), free
-        while not np.array_equal(now, after := free & ~(within & now.T).any(axis=0, keepdims=True)):
-            now = after
-        keep[start : start + _BLOCK] = np.ravel(now)
-    return keep
-
-
-def _covers(some: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Pairs (N, M) of boxes that share more than 0.7 of the smaller one; sides are counted inclusively."""
-    first = np.maximum(some[:, None, :2], others[None, :, :2])
-    common = (np.minimum(some[:, None, 2:], others[None, :, 2:]) + 1 - first).clip(0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2] + 1).prod(1) for boxes in (some, others)]
-    return np.asarray(common > 0.7 * np.minimum(areas[0][:, None], areas[1]))
+        answers = lanes.map(answer, range(0, max(1, len(owners)), batch))
+        return owners, boxes, [torch.cat(part)[: len(owners)] for part in zip(*answers, strict=True)]
 
 
 def _shift(boxes: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
     """Bounding-box regression (bbreg.m): shifts are fractions of the sides, counted inclusively."""
     return boxes + shifts * (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
-
-
-def _square(boxes: torch.Tensor) -> torch.Tensor:
-    """Squares around the same centres (rerec.m)."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    longest = sides.amax(1, keepdim=True)
-    first = boxes[:, :2] + sides / 2 - longest / 2
-    return torch.cat([first, first + longest], 1)

@@ -7,8 +7,9 @@ look-ups, whatever its size, so that all candidates of all photos are cut and re
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -50,11 +51,13 @@ class Canvas(NamedTuple):
     """One canvas, ready for use on the device.
 
     Attributes:
-        corners: int64 (2, h, 2, w): rows of the photo's integral image, at the low and high edges (y, x) of the pixels.
-        weight: float32 (h, w, 1): 1 / (128 * area) of that rectangle; the networks see (mean - 127.5) / 128.
+        corners: int32 (2, h, 2, w): rows of the photo's integral image, at the low and high edges (y, x) of the pixels.
+        weight: float32 (h, w * 4): 1 / (128 * area) of that rectangle; the networks see (mean - 127.5) / 128.
         walls: rows and columns after the first convolution that must not leak into a piece of odd size.
-        cells: int64 (4, h', w'): of each of P-Net's cells the rank among all of the photo, level, row and column in the
+        cells: int32 (4, h', w'): of each of P-Net's cells the rank among all of the photo, level, row and column in the
             level; -1 outside all pieces.
+        pieces: what lies on it.
+        sides: of all levels.
     """
 
     height: int
@@ -63,15 +66,21 @@ class Canvas(NamedTuple):
     weight: torch.Tensor
     walls: list[tuple[slice, slice]]
     cells: torch.Tensor
+    pieces: list[Piece]
+    sides: list[tuple[int, int]]
 
 
-def plan(height: int, width: int, min_face: int, factor: float) -> Plan:
-    """Choose the levels, as facenet-pytorch does, and pack them onto canvases of even sides."""
+def plan(height: int, width: int, min_face: int, factor: float, matlab: bool = False) -> Plan:
+    """Choose the levels, as facenet-pytorch or MATLAB does, and pack them onto canvases of even sides."""
     scales, scale, side = [], CELL / min_face, min(height, width) * (CELL / min_face)
     while side >= CELL:
         scales.append(scale)
         scale, side = scale * factor, side * factor
-    sides = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
+    if matlab:
+        scales = [CELL / min_face * factor**level for level in range(len(scales))]
+        sides = [(math.ceil(height * scale), math.ceil(width * scale)) for scale in scales]
+    else:
+        sides = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
     pieces = [piece for level, size in enumerate(sides) for piece in _strips(level, *size)]
     pieces.sort(key=lambda piece: (-piece.height, piece.level, piece.top))
     if not pieces:
@@ -113,9 +122,9 @@ def _pack(pieces: Sequence[Piece], width: int) -> list[tuple[int, int, list[Piec
 def draw(plan: Plan, index: int, height: int, width: int, device: Device) -> Canvas:
     """Work out the look-ups of one canvas for photos of a size."""
     canvas_height, canvas_width, pieces = plan.canvases[index]
-    corners = np.zeros((2, canvas_height, 2, canvas_width), np.int64)
-    weight = np.zeros((canvas_height, canvas_width, 1), np.float32)
-    cells = np.full((4, (canvas_height - _EDGE) // 2, (canvas_width - _EDGE) // 2), -1, np.int64)
+    corners = np.zeros((2, canvas_height, 2, canvas_width), np.int32)
+    weight = np.zeros((canvas_height, canvas_width), np.float32)
+    cells = np.full((4, (canvas_height - _EDGE) // 2, (canvas_width - _EDGE) // 2), -1, np.int32)
     walls = []
     for piece in pieces:
         level_height, level_width = plan.sides[piece.level]
@@ -123,7 +132,7 @@ def draw(plan: Plan, index: int, height: int, width: int, device: Device) -> Can
         x = _bins(width, level_width, 0, piece.width)
         here = np.s_[piece.y : piece.y + piece.height, :, piece.x : piece.x + piece.width]
         corners[:, *here] = y[:, :, None, None] * (width + 1) + x
-        weight[here[::2]] = 1 / (128 * (y[1] - y[0])[:, None, None] * (x[1] - x[0])[:, None])
+        weight[here[::2]] = 1 / (128 * (y[1] - y[0])[:, None] * (x[1] - x[0]))
         rows, columns = piece.cells
         block = cells[:, piece.y // 2 : piece.y // 2 + rows, piece.x // 2 : piece.x // 2 + columns]
         block[1] = piece.level
@@ -135,8 +144,8 @@ def draw(plan: Plan, index: int, height: int, width: int, device: Device) -> Can
             walls.append(np.s_[beyond_y : beyond_y + 1, piece.x : beyond_x + 1])
         if piece.width % 2:
             walls.append(np.s_[piece.y : beyond_y + 1, beyond_x : beyond_x + 1])
-    tables = [device.put(torch.from_numpy(a)) for a in (corners, weight, cells)]
-    return Canvas(canvas_height, canvas_width, tables[0], tables[1], walls, tables[2])
+    tables = [device.put(torch.from_numpy(a)) for a in (corners, weight.repeat(4, 1), cells)]
+    return Canvas(canvas_height, canvas_width, tables[0], tables[1], walls, tables[2], pieces, plan.sides)
 
 
 def _bins(length: int, count: int, first: int, number: int) -> npt.NDArray[np.int64]:
@@ -153,30 +162,36 @@ class Integrals:
         device: where the sums are kept and used.
     """
 
+    depth: ClassVar[tuple[int, Any]] = (cv2.CV_32S, "int32")
+
     def __init__(self, photos: Sequence[npt.NDArray[np.uint8]], device: Device) -> None:
-        sizes = np.array([photo.shape[:2] for photo in photos], np.int64).reshape(-1, 2)
-        starts = np.concatenate([[0], np.cumsum((sizes + 1).prod(1))])
-        sums = np.empty((starts[-1], 3), np.int32)
+        sizes = np.array([photo.shape[:2] for photo in photos], np.int32).reshape(-1, 2)
+        starts = np.concatenate([[0], np.cumsum((sizes + 1).prod(1))]).astype(np.int32)
+        sums = np.empty((starts[-1], 4), self.depth[1])
         for photo, start, end in zip(photos, starts[:-1], starts[1:], strict=True):
             # 32 bits wrap around in large photos, but differences of fewer than 2^23 pixels come out right again.
             cv2.integral(
-                np.ascontiguousarray(photo), sums[start:end].reshape(photo.shape[0] + 1, -1, 3), sdepth=cv2.CV_32S
+                cv2.cvtColor(photo, cv2.COLOR_RGB2RGBA),
+                sums[start:end].reshape(photo.shape[0] + 1, -1, 4),
+                sdepth=self.depth[0],
             )
         self._sums = device.put(torch.from_numpy(sums))
         self._starts = device.put(torch.from_numpy(starts[:-1]))
         self._sizes = device.put(torch.from_numpy(sizes))
+        self._middle = torch.tensor(-127.5 / 128, device=device.torch)
 
     def canvas(self, owners: torch.Tensor, canvas: Canvas) -> torch.Tensor:
-        """Draw a canvas for each of some photos of its size: float32 (B, 3, h, w), channels last."""
+        """Draw a canvas for each of some photos of its size: float32 (B, 4, h, w), channels last; the last is void."""
         return self._means(canvas.corners + self._starts[owners, None, None, None, None], canvas.weight)
 
     def _means(self, corners: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Corners (N, 2, H, 2, W): rows of the sums, low and high in y and x; weights (N, H, W, 1) or (H, W, 1)."""
-        sums = self._sums.index_select(0, corners.flatten()).view(*corners.shape, 3)
-        sums = sums[:, 1] - sums[:, 0]
-        sums = sums[:, :, 1] - sums[:, :, 0]
-        seen: torch.Tensor = (sums * weight).sub_(127.5 / 128)
-        return seen.permute(0, 3, 1, 2)
+        """Corners (N, 2, H, 2, W): rows of the sums, low and high in y and x; weights (N, H, W * 4) or (H, W * 4)."""
+        count, _, height, _, width = corners.shape
+        pixels = self._sums.view(torch.complex128)[:, 0]  # 16 bytes, moved as one
+        sums = pixels.index_select(0, corners.flatten()).view(torch.int32).view(count, 2, height, 2, width * 4)
+        rows = sums[:, 1].sub_(sums[:, 0])
+        seen = torch.addcmul(self._middle, rows[:, :, 1].sub_(rows[:, :, 0]).float(), weight)
+        return seen.view(count, height, width, 4).permute(0, 3, 1, 2)
 
     def clip(self, owners: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """What of each box lies in its photo: int64 (N, 4), left, top, right, bottom; the last two are exclusive."""
@@ -184,16 +199,17 @@ class Integrals:
         return torch.cat([(boxes[:, :2].long() - 1).clamp(min=0), torch.minimum(boxes[:, 2:4].long(), ends)], 1)
 
     def cut(self, owners: torch.Tensor, parts: torch.Tensor, side: int, mirrored: bool = False) -> torch.Tensor:
-        """Cut parts (see `clip`) of photos and resize them by area: float32 (N, 3, side, side), channels last."""
+        """Cut parts (see `clip`) of photos and resize them by area: float32 (N, 4, side, side), the last void."""
+        parts = parts.int()
         first, length = parts[:, :2, None, None], (parts[:, 2:] - parts[:, :2])[:, :, None, None]
-        bins = torch.arange(side, device=parts.device)
+        bins = torch.arange(side, device=parts.device, dtype=torch.int32)
         edges = torch.cat([bins * length // side, ((bins + 1) * length + side - 1) // side], 2) + first
         if mirrored:
             edges[:, 0] = edges[:, 0].flip(2)
         x, y = edges.unbind(1)  # (N, 2, side): low and high edges of the bins
         rows = self._starts[owners, None, None] + y * (self._sizes[owners, 1, None, None] + 1)
-        counts = (edges[:, :, 1] - edges[:, :, 0]).float()
-        weight = 1 / (128 * counts[:, 1, :, None, None] * counts[:, 0, None, :, None])
+        across, down = (edges[:, :, 1] - edges[:, :, 0]).float().unbind(1)
+        weight = 1 / (128 * down[:, :, None] * across.repeat_interleave(4, 1)[:, None])
         return self._means(rows[:, :, :, None, None] + x[:, None, None], weight)
 
 
@@ -204,13 +220,14 @@ class Pyramid:
         min_face: side of the smallest face, pixels.
         factor: scale of each level relative to the one before.
         device: where the canvases are used.
+        matlab: round the sides of the levels as MATLAB does.
     """
 
-    def __init__(self, min_face: int, factor: float, device: Device) -> None:
-        self.plan: Callable[[int, int], Plan] = functools.lru_cache(64)(lambda h, w: plan(h, w, min_face, factor))
+    def __init__(self, min_face: int, factor: float, device: Device, matlab: bool = False) -> None:
+        self.plan: Callable[[int, int], Plan]
+        self.plan = functools.lru_cache(64)(lambda h, w: plan(h, w, min_face, factor, matlab))
         self._draw = functools.lru_cache(8)(lambda h, w, index: draw(self.plan(h, w), index, h, w, device))
 
-    def canvases(self, height: int, width: int) -> Iterator[Canvas]:
-        """The canvases of a photo of this size, one at a time."""
-        for index in range(len(self.plan(height, width).canvases)):
-            yield self._draw(height, width, index)
+    def canvas(self, height: int, width: int, index: int) -> Canvas:
+        """A canvas of the plan for photos of this size."""
+        return self._draw(height, width, index)

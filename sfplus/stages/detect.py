@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from sfplus.ahead import ahead
 from sfplus.errors import PhotoError
 from sfplus.stages.cache import Job, Stage
 from sfplus.stages.tables import FAILURES, NO_FACE, Journal, write_lines, write_table
 
 BATCH = 32  # photos between two lines of the journal
-_AHEAD = 8  # photos decoded ahead
 _PIXELS = 1 << 21  # of photos that are detected together
 Photo = NDArray[np.uint8]
 Named = tuple[str, Photo | PhotoError]
@@ -36,7 +35,8 @@ class DetectSettings(BaseModel):
         (0.6, 0.7, 0.9), description="scores that P-, R- and O-Net must reach (face_detect_demo.m: [0.6 0.7 0.9])"
     )
     mirror_landmarks: bool = Field(True, description="average the landmarks with those of the mirrored face (MTCNNv1)")
-    choose: Literal["centre", "largest", "confident"] = Field(
+    parity: Literal["none", "matlab"] = Field("none", description="matlab: the arithmetic of the original cascade")
+    choose: Literal["centre", "largest", "confident", "all"] = Field(
         "centre", description="which of several faces is used (face_detect_demo.m: the one nearest the centre)"
     )
 
@@ -50,13 +50,11 @@ def _build(job: Job) -> dict[str, Any]:
     names = folder.photos[sum(map(len, journal.batches)) :]
     step = job.run.bar
     step.start(len(folder.photos), "photos", done=len(folder.photos) - len(names))
-    detector = Detector(
-        settings.min_face, settings.factor, settings.thresholds, settings.mirror_landmarks, device=job.run.device
-    )
+    detector = Detector(**settings.model_dump(exclude={"choose"}), device=job.run.device)
     tally = {"photos": 0, "faces": 0, "missed": 0, "unreadable": 0}
     for rows in journal.batches:
         _count(rows, tally)
-    decoded = _decoded(folder.root, names)
+    decoded = ahead(partial(_named, folder.root), names)
     while batch := list(_rows(islice(decoded, BATCH), detector, settings.choose)):
         journal.add(batch)
         _count(batch, tally)
@@ -67,17 +65,8 @@ def _build(job: Job) -> dict[str, Any]:
     return tally
 
 
-def _decoded(root: Path, names: list[str]) -> Iterator[Named]:
-    """Photos in order; threads decode a few ahead, while the networks work on those before."""
-    with ThreadPoolExecutor(2) as pool:
-        pending: deque[tuple[str, Future[Photo | PhotoError]]] = deque()
-        for name in names:
-            pending.append((name, pool.submit(_read, root, name)))
-            if len(pending) > _AHEAD:
-                first, future = pending.popleft()
-                yield first, future.result()
-        for name, future in pending:
-            yield name, future.result()
+def _named(root: Path, name: str) -> Named:
+    return name, _read(root, name)
 
 
 def _read(root: Path, name: str) -> Photo | PhotoError:
@@ -108,7 +97,7 @@ def _rows(batch: Iterator[Named], detector: Any, rule: Any) -> Iterator[dict[str
 
 
 def _detect(group: list[Named], detector: Any, rule: Any) -> Iterator[dict[str, Any]]:
-    from sfplus.detection import choose
+    from sfplus.detection import choose, choose_all
 
     found = iter(detector.detect([photo for _, photo in group if not isinstance(photo, PhotoError)]))
     for name, photo in group:
@@ -116,10 +105,11 @@ def _detect(group: list[Named], detector: Any, rule: Any) -> Iterator[dict[str, 
             yield {"photo": name, "reason": photo.reason, "remedy": photo.remedy}
             continue
         faces, (height, width) = next(found), photo.shape[:2]
-        choice = choose(faces, height, width, rule)
+        one = None if rule == "all" else choose(faces, height, width, rule)
+        chosen = choose_all(faces) if rule == "all" else [one] if one else []
         yield {
             "photo": name, "height": height, "width": width,
-            "chosen": choice.index if choice else None, "choice": choice.reason if choice else NO_FACE,
+            "chosen": {str(choice.index): choice.reason for choice in chosen},
             "faces": [
                 {"box": box.tolist(), "score": float(score), "landmarks": points.ravel().tolist()}
                 for box, score, points in zip(faces.boxes, faces.scores, faces.landmarks, strict=True)
@@ -143,11 +133,15 @@ def _note(tally: dict[str, int]) -> str:
 def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     good = [row for row in rows if "reason" not in row]
     faces = [(row, index, face) for row in good for index, face in enumerate(row["faces"])]
-    write_table(folder / PHOTOS, {key: [row[key] for row in good] for key in ("photo", "height", "width", "choice")})
+    write_table(folder / PHOTOS, {
+        **{key: [row[key] for row in good] for key in ("photo", "height", "width")},
+        "choice": [next(iter(row["chosen"].values()), NO_FACE) if len(row["chosen"]) < 2 else "all" for row in good],
+    })  # fmt: skip
     write_table(folder / FACES, {
         "photo": [row["photo"] for row, _, _ in faces],
         "face": [index for _, index, _ in faces],
-        "chosen": [row["chosen"] == index for row, index, _ in faces],
+        "chosen": [str(index) in row["chosen"] for row, index, _ in faces],
+        "reason": [row["chosen"].get(str(index), "") for row, index, _ in faces],
         "score": np.array([face["score"] for _, _, face in faces], np.float32),
         "box": [np.array(face["box"], np.float32) for _, _, face in faces],
         "landmarks": [np.array(face["landmarks"], np.float32) for _, _, face in faces],
@@ -165,4 +159,4 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     write_lines(folder / FAILURES, sorted(failures + missed, key=lambda row: row["photo"]))
 
 
-STAGE = Stage("detect", 1, _build)
+STAGE = Stage("detect", 2, _build)

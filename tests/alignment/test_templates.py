@@ -41,6 +41,31 @@ def test_lookup() -> None:
         find_template("sphereface")
 
 
+def test_numbers_read_as_opencv_ports_read_them() -> None:
+    sphereface, arcface = TEMPLATES["sphereface-112x96"], TEMPLATES["arcface-112x112"]
+    np.testing.assert_allclose(sphereface.counted_from(0).points[0], [30.2946, 51.6963])
+    np.testing.assert_allclose(arcface.counted_from(1).points[0], [37.2946, 50.6963])
+    for template in (sphereface, arcface):
+        np.testing.assert_array_equal(template.counted_from(template.first_pixel).points, template.points)
+        np.testing.assert_allclose(template.counted_from(0).counted_from(1).points, template.counted_from(1).points)
+
+
+def test_other_sizes_show_the_same_face() -> None:
+    """Corners of the crop, half a pixel beyond the middle of its corner pixels, stay corners."""
+    double = find_template("sphereface-224x192")
+    assert (double.name, double.height, double.width) == ("sphereface-224x192", 224, 192)
+    np.testing.assert_allclose(double.points + 0.5, 2 * (TEMPLATES["sphereface-112x96"].points + 0.5))
+    wide = find_template("arcface-112x160")
+    np.testing.assert_allclose(wide.points, TEMPLATES["arcface-112x112"].points + np.array([24, 0]))
+    assert find_template("sphereface-112x96") is TEMPLATES["sphereface-112x96"]
+
+
+@pytest.mark.parametrize("name", ["arcface-0x112", "arcface-112", "vggface-112x112", "arcface-112x112x3"])
+def test_sizes_that_are_none(name: str) -> None:
+    with pytest.raises(UsageError, match="template"):
+        find_template(name)
+
+
 @pytest.mark.parametrize("points", [np.zeros((4, 2)), np.full((5, 2), np.nan)])
 def test_bad_points_are_refused(points: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"template own.*\(5, 2\)"):

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import map_coordinates
 from skimage import data
 
 from sfplus.alignment import TEMPLATES, Template, align, centre_crop, fit_similarity, warp
+from sfplus.alignment.batches import warp_batch
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import list_photos, read_photo
 
@@ -147,3 +149,77 @@ def test_centre_crop_covers_what_aligned_crops_of_lfw_cover(shared_data: Path) -
     assert np.median(112 / np.linalg.norm(matrices[:, :, 0], axis=1)) == pytest.approx(0.52 * 250, abs=3)
     np.testing.assert_allclose(np.median(middles, 0), [124.5, 124.5 - 7.5], atol=2)
     assert read_photo(root / list_photos(root)[0]).shape == (250, 250, 3)
+
+
+SMALL = fit_similarity(LANDMARKS[None] * 2.9 - 300, "sphereface-112x96")[
+    0
+]  # 2.9 pixels of the photo to one of the crop
+
+
+def positions(matrix: np.ndarray, height: int = 112, width: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    """x and y in the photo of each pixel of the crop."""
+    v, u = np.mgrid[:height, :width].astype(float)
+    x, y = np.linalg.solve(matrix[:, :2], np.stack([u.ravel(), v.ravel()]) - matrix[:, 2:])
+    return x.reshape(height, width), y.reshape(height, width)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "area", "antialiased"])
+def test_interpolations_show_the_same_place(interpolation: str) -> None:
+    """A photo whose colour is its place: averaging does not move it."""
+    y, x = np.mgrid[:512, :512]
+    photo = np.stack([x / 2, y / 2, 0 * x + 77], 2).astype(np.uint8)
+    photo = photo[:500, :497]  # sides that are no multiples
+    crop = warp(photo, SMALL, interpolation=interpolation, border="replicate").astype(float)  # type: ignore[arg-type]
+    expected_x, expected_y = positions(SMALL)
+    inside = (expected_x > 9) & (expected_x < 487) & (expected_y > 9) & (expected_y < 490)
+    assert inside.sum() > 5000
+    assert abs(crop[..., 0] - (expected_x - 0.5) / 2)[inside].max() < 1.2
+    assert abs(crop[..., 1] - (expected_y - 0.5) / 2)[inside].max() < 1.2
+    assert abs((crop[..., 0] - (expected_x - 0.5) / 2)[inside].mean()) < 0.1
+
+
+def test_smoothing_removes_what_the_crop_cannot_show() -> None:
+    """Columns by turns black and white: grey, but for bilinear interpolation, which picks some of them."""
+    photo = np.zeros((400, 400, 3), np.uint8)
+    photo[:, ::2] = 255
+    crops = {
+        name: warp(photo, [[0.3, 0, 0], [0, 0.3, 0]], interpolation=name)
+        for name in ("bilinear", "area", "antialiased")
+    }  # type: ignore[arg-type]
+    deviation = {name: crop[5:100, 5:90].std() for name, crop in crops.items()}
+    assert deviation["bilinear"] > 60 and deviation["antialiased"] < 15 and deviation["area"] < 50
+
+
+@pytest.mark.parametrize("interpolation", ["area", "antialiased"])
+def test_nothing_is_smoothed_where_the_crop_has_more_pixels(interpolation: str) -> None:
+    matrix = fit_similarity(LANDMARKS[None] * 0.9, "sphereface-112x96")[0]
+    assert np.array_equal(warp(PHOTO, matrix, interpolation=interpolation), warp(PHOTO, matrix))  # type: ignore[arg-type]
+
+
+def test_borders() -> None:
+    white, far = np.full((50, 50, 3), 255, np.uint8), [[1, 0, 200], [0, 1, 200]]
+    assert warp(white, far).max() == 0 and warp(white, far, border="replicate").min() == 255
+
+
+@pytest.mark.parametrize("name", ["interpolation", "border"])
+def test_unknown_ways(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}: there is no 'cubic'"):
+        warp(PHOTO, [[1, 0, 0], [0, 1, 0]], **{name: "cubic"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("border", ["black", "replicate"])
+def test_batches_are_the_warp_of_opencv(border: str) -> None:
+    photos = np.stack([PHOTO, PHOTO[::-1], PHOTO[:, ::-1]])
+    matrices = fit_similarity(np.stack([LANDMARKS, LANDMARKS + 40, LANDMARKS * 1.3 - 200]), "arcface-112x112")
+    crops = warp_batch(torch.from_numpy(photos.transpose(0, 3, 1, 2).copy()), matrices, "arcface-112x112", border)  # type: ignore[arg-type]
+    assert crops.shape == (3, 3, 112, 112) and crops.dtype == torch.uint8
+    for photo, matrix, crop in zip(photos, matrices, crops, strict=True):
+        expected = warp(np.ascontiguousarray(photo), matrix, "arcface-112x112", border=border).astype(float)  # type: ignore[arg-type]
+        assert abs(crop.permute(1, 2, 0).numpy() - expected).mean() < 0.6
+
+
+def test_batches_of_wrong_shape() -> None:
+    with pytest.raises(UsageError, match=r"expected \(N, 3, H, W\)"):
+        warp_batch(torch.zeros(2, 3, 9, 9), np.zeros((1, 2, 3)))
+    with pytest.raises(UsageError, match="border"):
+        warp_batch(torch.zeros(1, 3, 9, 9), np.eye(3)[None, :2], border="mirror")  # type: ignore[arg-type]

@@ -272,8 +272,83 @@ def test_detect_writes_tables(drawn: Path, tmp_path: Path, sfplus: Command) -> N
     answer = sfplus("detect", drawn, tmp_path / "out")
     assert answer.code == 0 and "in 12 photos" in answer.out
     faces = read_table(tmp_path / "out/faces.parquet")
-    assert set(faces) == {"photo", "face", "chosen", "score", "box", "landmarks"} and len(faces["landmarks"][0]) == 10
+    assert (
+        set(faces) == {"photo", "face", "chosen", "reason", "score", "box", "landmarks"}
+        and len(faces["landmarks"][0]) == 10
+    )
     assert read_table(tmp_path / "out/photos.parquet")["width"] == [250] * 12
+
+
+def test_all_faces_are_numbered(zoo: Path, tmp_path: Path, sfplus: Command) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("two faces.jpg", "plain.jpg"):
+        shutil.copy(zoo / "good" / name, tmp_path / "in")
+    words = ["--choose", "all", "--format", "png", "--template", "arcface-128x128", "--first-pixel", 1]
+    assert sfplus("align", tmp_path / "in", tmp_path / "out", *words).code == 0
+    crops = {path.name: read_photo(path) for path in (tmp_path / "out").glob("*.png")}
+    assert set(crops) == {"two faces-1.png", "two faces-2.png", "plain.png"}
+    assert {crop.shape for crop in crops.values()} == {(128, 128, 3)}
+    reasons = read_table(tmp_path / "out/faces.parquet")["reason"]
+    assert sorted(reasons) == ["face 1 of 2, by score", "face 2 of 2, by score", "only face"]
+
+
+def test_options_of_align_reach_the_crops(zoo: Path, tmp_path: Path, sfplus: Command) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(zoo / "good/plain.jpg", tmp_path / "in")
+    crops = []
+    for number, words in enumerate(
+        ([], ["--fit", "template"], ["--first-pixel", 0], ["--parity", "matlab"], ["--border", "replicate"])
+    ):
+        assert sfplus("align", tmp_path / "in", tmp_path / str(number), "--format", "png", *words).code == 0
+        crops.append(read_photo(tmp_path / str(number) / "plain.png").astype(int))
+    assert all(abs(crop - crops[0]).max() > 0 for crop in crops[1:4]) and np.array_equal(crops[4], crops[0])
+    assert np.corrcoef(crops[2][1:, 1:].ravel(), crops[0][:-1, :-1].ravel())[0, 1] > 0.999  # moved by one pixel
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+def test_lists_of_photos(
+    drawn: Path, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch, stdin: bool
+) -> None:
+    listed = sorted(drawn.glob("*/*.jpg"))[1:5]
+    text = "".join(f"{path}\n" for path in [*listed, listed[0]])
+    (tmp_path / "list.txt").write_text(text)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    for again in (False, True):
+        answer = sfplus("align", "-" if stdin else tmp_path / "list.txt", tmp_path / "out")
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        assert answer.code == 0 and "4 crops" in answer.out and answer.err.count("fresh") == 2 * again
+    crops = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").glob("*/*.jpg")}
+    assert crops == {path.relative_to(drawn).as_posix() for path in listed}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("", "names no photo"), ("a/film.mp4\n", "is a video, not a photo"), ("notes.txt\n", "is not a photo")],
+)
+def test_lists_without_photos(tmp_path: Path, sfplus: Command, text: str, reason: str) -> None:
+    (tmp_path / "list").write_text(text)
+    answer = sfplus("align", tmp_path / "list", tmp_path / "out")
+    assert answer.code == 2 and reason in answer.err
+
+
+def test_listed_photos_that_are_gone_are_failures(drawn: Path, tmp_path: Path, sfplus: Command) -> None:
+    photo = next(drawn.glob("*/*.jpg"))
+    (tmp_path / "list").write_text(f"{photo}\n{photo.parent / 'gone.jpg'}\n")
+    answer = sfplus("align", tmp_path / "list", tmp_path / "out")
+    assert answer.code == 1 and "1 crops" in answer.out and "cannot be read" in answer.err
+
+
+def test_videos_are_named_and_the_report_is_drawn(zoo: Path, tmp_path: Path, sfplus: Command) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("good/two faces.jpg", "good/plain.jpg", "bad/no face.png", "bad/text.jpg"):
+        shutil.copy(zoo / name, tmp_path / "in")
+    (tmp_path / "in/film.MP4").write_bytes(b"film")
+    answer = sfplus("align", tmp_path / "in", tmp_path / "out", "--report", "--workers", 1)
+    assert "1 videos are left out" in answer.err and "film.MP4" in answer.err
+    sheet = read_photo(tmp_path / "out/contact-sheet.png")
+    assert sheet.shape[1] == 8 * 118 + 6 and sheet.shape[0] > 3 * 134  # crops, doubtful faces, misses
+    crop = read_photo(tmp_path / "out/plain.jpg").astype(int)
+    assert abs(sheet[38 : 38 + 112, 14 : 14 + 96] - crop).max() < 3
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from skimage import data
 from skimage.transform import resize
 
 from sfplus.detection import Detector, Faces
-from sfplus.detection.mtcnn import _suppress, _suppress_nested
+from sfplus.detection.suppression import suppress, suppress_nested
 from sfplus.errors import DependencyError, DeviceError, PhotoError, UsageError
 from sfplus.images import encode_image, list_photos, read_photo
 
@@ -91,6 +93,30 @@ def test_chunks_do_not_change_a_bit(detector: Detector, monkeypatch: pytest.Monk
     whole = detector.detect(PHOTOS)
     monkeypatch.setattr(detector, "_chunk", 30_000)
     assert all(same_bits(a, b) for a, b in zip(detector.detect(PHOTOS), whole, strict=True))
+
+
+def test_threads_do_not_change_a_bit_and_stay_as_they_were(detector: Detector) -> None:
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(detector.detect(PHOTOS))
+            with ThreadPoolExecutor(1) as pool:
+                assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(same_bits(a, b) and same_bits(a, c) for a, b, c in zip(*found, strict=True))
+
+
+def test_an_error_in_a_lane_reaches_the_caller(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(detector, "_search", broken)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        detector.detect(PHOTOS)
 
 
 def test_batches_of_canvases_give_the_same_faces(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,9 +248,9 @@ def test_suppression_is_separate_for_each_group_and_sorts_by_score() -> None:
     boxes = torch.tensor([[-30.0, -30, 0, 0], [0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 9], [50, 50, 60, 60]])
     scores = torch.tensor([0.3, 0.8, 0.9, 0.7, 0.1])
     groups = torch.tensor([0, 0, 0, 1, 2])
-    assert _suppress(boxes, scores, groups, 0.5).tolist() == [2, 0, 3, 4]
-    assert _suppress(boxes, torch.ones(5), groups, 0.5).tolist() == [0, 1, 3, 4]
-    assert _suppress(boxes[:0], scores[:0], groups[:0], 0.5).tolist() == []
+    assert suppress(boxes, scores, groups, 0.5).tolist() == [2, 0, 3, 4]
+    assert suppress(boxes, torch.ones(5), groups, 0.5).tolist() == [0, 1, 3, 4]
+    assert suppress(boxes[:0], scores[:0], groups[:0], 0.5).tolist() == []
 
 
 def slow_minimum_suppression(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
@@ -249,7 +275,7 @@ def slow_minimum_suppression(boxes: np.ndarray, scores: np.ndarray) -> list[int]
 def test_last_suppression_is_nms_by_the_smaller_box_in_every_photo(
     monkeypatch: pytest.MonkeyPatch, seed: int, block: int
 ) -> None:
-    monkeypatch.setattr("sfplus.detection.mtcnn._BLOCK", block)
+    monkeypatch.setattr("sfplus.detection.suppression._BLOCK", block)
     rng = np.random.default_rng(seed)
     first = rng.uniform(0, 60, (90, 2))
     boxes = np.hstack([first, first + rng.uniform(20, 60, (90, 2))]).astype(np.float32)
@@ -260,7 +286,7 @@ def test_last_suppression_is_nms_by_the_smaller_box_in_every_photo(
         for photo in range(4)
         for k in slow_minimum_suppression(boxes[owners == photo].astype(float), scores[owners == photo])
     ]
-    kept = _suppress_nested(*map(torch.from_numpy, (boxes, scores, owners)))
+    kept = suppress_nested(*map(torch.from_numpy, (boxes, scores, owners)))
     assert kept.tolist() == expected
     assert 8 < len(expected) < 90
 
@@ -318,3 +344,65 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(answer.stdout.split()[-1]) * 1024 < 2e9
+
+
+@pytest.mark.slow
+def test_a_crowd_of_a_thousand_is_found_in_bounded_memory() -> None:
+    code = """
+import resource
+import numpy as np
+from skimage import data
+from skimage.transform import resize
+from sfplus.detection import Detector
+detector = Detector(device="cpu")
+detector.detect([data.astronaut()])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+face = (resize(data.astronaut()[20:220, 130:310], (60, 54), anti_aliasing=True) * 255).astype(np.uint8)
+rng = np.random.default_rng(0)
+tiles = [np.clip(face[:, :: rng.choice([-1, 1])] * rng.uniform(0.8, 1.1), 0, 255) for _ in range(1000)]
+crowd = np.array(tiles, np.uint8).reshape(25, 40, 60, 54, 3).swapaxes(1, 2).reshape(1500, 2160, 3)
+faces, = detector.detect([crowd])
+middles = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
+print(len({(int(y // 60), int(x // 54)) for x, y in middles}))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found, memory = map(int, answer.stdout.split())
+    assert found == 1000
+    assert memory < 400_000
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_many_photos() -> None:
+    code = """
+import numpy as np
+from pathlib import Path
+from sfplus.detection import Detector
+photos = list(np.random.default_rng(0).integers(0, 256, (8, 120, 100, 3), np.uint8))
+detector = Detector(device="cpu")
+def used(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4
+for turn in range(100):
+    detector.detect(photos)
+    if turn == 20: before = used()
+print(used() - before)
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert int(answer.stdout) < 20_000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_photos_turned_and_enlarged(detector: Detector, seed: int) -> None:
+    """Upright faces are found at any size; upside down, the network sees what it sees, without an error."""
+    side = [40, 200, 700][seed]
+    photo = (
+        shrunk(side, side * 9 // 10) if side < 200 else (resize(FACE, (side, side * 9 // 10)) * 255).astype(np.uint8)
+    )
+    upright, *turned = detector.detect([np.ascontiguousarray(np.rot90(photo, k)) for k in range(4)])
+    assert len(upright) >= 1 and all(np.isfinite(faces.landmarks).all() for faces in turned)
+    assert upright.landmarks[0].min() > 0 and upright.landmarks[0].max() < side

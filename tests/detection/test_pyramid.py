@@ -26,7 +26,9 @@ def as_seen(photo: np.ndarray) -> torch.Tensor:
 
 def canvases(photo: np.ndarray) -> list[tuple[Canvas, torch.Tensor]]:
     integrals, owner = Integrals([photo], CPU), torch.tensor([0])
-    found = Pyramid(20, 0.85, CPU).canvases(*photo.shape[:2])
+    size = photo.shape[:2]
+    count = len(plan(*size, 20, 0.85).canvases)
+    found = [Pyramid(20, 0.85, CPU).canvas(*size, index) for index in range(count)]
     return [(canvas, integrals.canvas(owner, canvas)) for canvas in found]
 
 
@@ -42,13 +44,13 @@ def test_pieces_are_the_levels_resized_by_area(
     drawn = canvases(photo)
     seen = {level: np.zeros(size, int) for level, size in enumerate(layout.sides)}
     for (_, pixels), (canvas_height, canvas_width, pieces) in zip(drawn, layout.canvases, strict=True):
-        assert pixels.shape == (1, 3, canvas_height, canvas_width)
+        assert pixels.shape == (1, 4, canvas_height, canvas_width)
         assert canvas_height % 2 == canvas_width % 2 == 0
         used = np.zeros((canvas_height, canvas_width), int)
         for piece in pieces:
             level = (interpolate(as_seen(photo), layout.sides[piece.level], mode="area") - 127.5) / 128
             expected = level[..., piece.top : piece.top + piece.height, : piece.width]
-            found = pixels[..., piece.y : piece.y + piece.height, piece.x : piece.x + piece.width]
+            found = pixels[:, :3, piece.y : piece.y + piece.height, piece.x : piece.x + piece.width]
             torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
             used[piece.y : piece.y + piece.height, piece.x : piece.x + piece.width] += 1
             seen[piece.level][piece.top : piece.top + piece.height, : piece.width] += 1
@@ -74,9 +76,10 @@ def test_every_cell_of_every_level_has_facenets_score(
             rows, columns = score.shape[2:]
             for row, column in np.ndindex(rows, columns):
                 expected[level, row, column] = [*shift[0, :, row, column].tolist(), score[0, 1, row, column].item()]
-        for canvas, pixels in canvases(photo):
-            owners, scales = torch.tensor([0]), torch.tensor(layout.scales)
-            _, ranks, levels, _, scores, shifts = detector._search(pixels, canvas, owners, scales, 1)
+        for index, (canvas, _) in enumerate(canvases(photo)):
+            _, ranks, levels, _, scores, shifts = detector._search(
+                Integrals([photo], CPU), (height, width), index, [0], 1
+            )
             y, x = (canvas.cells[1] >= 0).nonzero(as_tuple=True)
             places = canvas.cells[1:, y, x].T.tolist()
             order.update(zip(ranks.tolist(), map(tuple, places), strict=True))
@@ -102,12 +105,12 @@ def test_cut_is_area_interpolation_of_any_part_of_any_photo(side: int, mirrored:
     last = np.minimum(last, limits)
     parts = torch.from_numpy(np.hstack([first, last]))
     found = Integrals(photos, CPU).cut(torch.from_numpy(owners), parts, side, mirrored)
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert found.shape[1] == 4 and found.is_contiguous(memory_format=torch.channels_last)
     for owner, (left, top, right, bottom), cut in zip(owners, parts.tolist(), found, strict=True):
         expected = (
             interpolate(as_seen(photos[owner][top:bottom, left:right]), (side, side), mode="area") - 127.5
         ) / 128
-        torch.testing.assert_close(cut[None], expected.flip(3) if mirrored else expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(cut[None, :3], expected.flip(3) if mirrored else expected, atol=1e-6, rtol=0)
 
 
 def test_clip_keeps_what_lies_in_the_photo() -> None:
@@ -124,7 +127,7 @@ def test_sums_that_do_not_fit_into_32_bits() -> None:
     white[-50:, -50:] = 10
     integrals = Integrals([white], CPU)
     parts = torch.tensor([[0, 0, 3000, 2900], [2950, 2950, 3000, 3000], [2000, 1000, 2900, 2900]])
-    cuts = (integrals.cut(torch.zeros(3, dtype=torch.long), parts, 24) * 128 + 127.5).flatten(1)
+    cuts = (integrals.cut(torch.zeros(3, dtype=torch.long), parts, 24)[:, :3] * 128 + 127.5).flatten(1)
     torch.testing.assert_close(cuts[:, 0], torch.tensor([255.0, 10, 255]))
     torch.testing.assert_close(cuts.amin(1), cuts.amax(1))
 
