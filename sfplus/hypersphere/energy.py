@@ -102,13 +102,13 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_unit: Tensor | None, by_norm: Tensor | None) -> tuple[Tensor | None, None]:
         unit, norm = ctx.saved_tensors
-        parts = []
+        result = None
         if by_unit is not None:
             along = torch.linalg.vecdot(by_unit, unit).unsqueeze(-1)
-            parts.append(torch.addcmul(by_unit, along, unit, value=-1) / norm)
+            result = torch.addcmul(by_unit, along, unit, value=-1) / norm
         if by_norm is not None:  # in second derivatives only
-            parts.append(by_norm * unit)
-        return sum(parts) if parts else None, None
+            result = by_norm * unit if result is None else result + by_norm * unit
+        return result, None
 
 
 def _sum_dtype(values: Tensor) -> torch.dtype:
@@ -232,10 +232,11 @@ def _backward(ctx: Any, by_total: Tensor | None, by_gradient: Tensor | None) -> 
     unit, gradient = ctx.saved_tensors
     if not ctx.has_gradient:
         raise RuntimeError("this energy was computed without its gradient")
-    parts = [] if by_total is None else [by_total[:, None, None] * gradient]
+    result = None if by_total is None else by_total[:, None, None] * gradient
     if by_gradient is not None:
-        parts.append(pair_energy_curvature(unit, by_gradient, *ctx.kernel))
-    return (sum(parts) if parts else None, *[None] * 5)
+        more = pair_energy_curvature(unit, by_gradient, *ctx.kernel)
+        result = more if result is None else result + more
+    return (result, *[None] * 5)
 
 
 pair_energy.register_autograd(_backward, setup_context=_remember)
