@@ -61,7 +61,7 @@ class NormFace(Head):
 
 
 class CosFace(NormFace):
-    """Additive cosine margin: "CosFace: Large Margin Cosine Loss for Deep Face Recognition", equation 4 (AM-Softmax).
+    """Additive cosine margin: "CosFace: Large Margin Cosine Loss for Deep Face Recognition" (AM-Softmax).
 
     logit_y = s (cos(theta_y) - m).
 
@@ -83,7 +83,7 @@ class CosFace(NormFace):
 
 
 class ArcFace(NormFace):
-    """Additive angular margin: "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", equation 3.
+    """Additive angular margin: "ArcFace: Additive Angular Margin Loss for Deep Face Recognition".
 
     logit_y = s cos(theta_y + m); where theta_y + m exceeds pi, s (cos(theta_y) - m sin(m)), so that it keeps falling
     and such a sample keeps its gradient (insightface's first release).
@@ -91,7 +91,7 @@ class ArcFace(NormFace):
     Args:
         features: d, the size of a feature.
         classes: C, the number of people.
-        scale: s. Source of the defaults: the paper, section 3.1.
+        scale: s. Source of the defaults: the paper.
         m: margin in radians.
     """
 

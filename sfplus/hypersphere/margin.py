@@ -169,7 +169,7 @@ def _cosine(inner: Tensor, length: Tensor) -> Tensor:
 
 
 class LSoftmax(Head):
-    """Large-margin softmax: "Large-Margin Softmax Loss for Convolutional Neural Networks", equations 4 to 6.
+    """Large-margin softmax: "Large-Margin Softmax Loss for Convolutional Neural Networks".
 
     logit_j = w_j . x for the other classes; (lambda w_y . x + ||w_y|| ||x|| psi(theta_y)) / (1 + lambda) for the true
     one. lambda = max(lambda_min, base (1 + gamma iteration)^-power) anneals from plain logits to the margin;
