@@ -1,4 +1,4 @@
-"""Reading ahead: threads make the next results while the caller works on the last."""
+"""Reading ahead, and taking what was read in groups of bounded size."""
 
 from __future__ import annotations
 
@@ -28,3 +28,17 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item], count: int = 8,
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
+
+
+def in_groups(items: Iterable[Item], size: Callable[[Item], int], limit: int, most: int) -> Iterator[list[Item]]:
+    """Items in order, in lists that end once their sizes add up to more than `limit`, or hold `most` items."""
+    group: list[Item] = []
+    total = 0
+    for item in items:
+        group.append(item)
+        total += size(item)
+        if total > limit or len(group) == most:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group

@@ -33,7 +33,7 @@ def download(
     import pooch
     import requests
 
-    if sha256 and target.is_file() and digest(target) == sha256:
+    if sha256 and target.is_file() and file_digest(target) == sha256:
         return sha256
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{secrets.token_hex(8)}.part")
@@ -41,7 +41,7 @@ def download(
         pooch.HTTPDownloader(progressbar=True, timeout=30)(url, str(part), None)
         if is_page(part):
             raise error("what came is a web page, not the file", where=url, remedy="open the address in a browser")
-        found = digest(part)
+        found = file_digest(part)
         if sha256 and found != sha256:
             raise error("the download is damaged: its SHA-256 differs", where=url, remedy="try again later")
         part.replace(target)
@@ -52,7 +52,7 @@ def download(
     return found
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

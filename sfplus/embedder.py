@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sfplus.ahead import ahead
+from sfplus.ahead import ahead, in_groups
 from sfplus.alignment import align, find_template
 from sfplus.detection import Detector, choose
 from sfplus.device import Device, choose_device
@@ -118,15 +118,8 @@ class Embedder:
 
     def _crops(self, photos: Iterable[Photo]) -> Iterator[Crop | PhotoError]:
         """The crop of each photo, or what was wrong with it; a few photos are detected together."""
-        group: list[tuple[Photo, Crop | PhotoError]] = []
-        pixels = 0
-        for photo, picture in ahead(_read, photos):
-            group.append((photo, picture))
-            pixels += 0 if isinstance(picture, PhotoError) else picture.size // 3
-            if pixels > _PIXELS or len(group) == _PHOTOS:
-                yield from self._align(group)
-                group, pixels = [], 0
-        yield from self._align(group)
+        for group in in_groups(ahead(_read, photos), _pixels, _PIXELS, _PHOTOS):
+            yield from self._align(group)
 
     def _align(self, group: list[tuple[Photo, Crop | PhotoError]]) -> Iterator[Crop | PhotoError]:
         found = iter(self._detector.detect([picture for _, picture in group if not isinstance(picture, PhotoError)]))
@@ -150,6 +143,10 @@ def _read(photo: Photo) -> tuple[Photo, Crop | PhotoError]:
         return photo, read_photo(Path(photo))
     except PhotoError as error:
         return photo, error
+
+
+def _pixels(read: tuple[Photo, Crop | PhotoError]) -> int:
+    return 0 if isinstance(read[1], PhotoError) else read[1].size // 3
 
 
 def _or_raise(answer: Crop | PhotoError) -> Crop:

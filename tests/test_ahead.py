@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sfplus.ahead import ahead
+from sfplus.ahead import ahead, in_groups
 
 
 def test_results_come_in_order_made_by_threads() -> None:
@@ -32,3 +32,23 @@ def test_a_failure_is_raised_in_its_turn() -> None:
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ([], []),
+        ([1, 1], [[1, 1]]),
+        ([9, 1, 1, 1, 1], [[9], [1, 1, 1], [1]]),
+        ([2, 3, 1, 4, 4], [[2, 3], [1, 4], [4]]),
+        ([0, 0, 0, 0], [[0, 0, 0], [0]]),
+    ],
+)
+def test_groups_end_by_size_or_number(sizes: list[int], groups: list[list[int]]) -> None:
+    assert list(in_groups(iter(sizes), lambda size: size, 4, 3)) == groups
+
+
+def test_groups_are_given_as_they_are_full() -> None:
+    taken: list[int] = []
+    groups = in_groups((taken.append(i) or i for i in range(100)), lambda _: 1, 9, 2)  # type: ignore[func-returns-value]
+    assert next(groups) == [0, 1] and taken == [0, 1]

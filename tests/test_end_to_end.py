@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.stages.inputs import digest_json, file_digest, walk
+from sfplus.download import file_digest
+from sfplus.stages.inputs import digest_json, walk
 
 STAGES = ["sample", "detect", "align", "train", "finetune", "embed", "verify", "report"]
 

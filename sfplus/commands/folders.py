@@ -75,8 +75,9 @@ def _listed(photos: Path, out: Path) -> Path:
     """The folder of photos; for a list, a folder of links to them, in the tree that they have below what they share.
 
     Raises:
-        UsageError: a line names no photo, or two name the same.
+        UsageError: a line names no photo, or OUT and IN do not lie apart.
     """
+    _keep_apart(photos, out)
     if photos.is_dir() or not (str(photos) == "-" or photos.is_file()):
         return photos
     text = sys.stdin.read() if str(photos) == "-" else photos.read_text("utf-8", errors="surrogateescape")
@@ -87,7 +88,6 @@ def _listed(photos: Path, out: Path) -> Path:
         if path.suffix.lower() not in PHOTO_SUFFIXES:
             kind = "is a video, not a photo" if path.suffix.lower() in VIDEO_SUFFIXES else "is not a photo"
             raise UsageError(kind, where=path, remedy=f"take it out of {photos}")
-    _keep_apart(photos, out)
     root, links = Path(os.path.commonpath([path.parent for path in paths])), out / _HIDDEN / "listed"
     shutil.rmtree(links, ignore_errors=True)
     for path in dict.fromkeys(paths):
@@ -111,6 +111,7 @@ def _notice_videos(photos: Path, console: Console) -> None:
 
 def embed_folder(photos: Path, out: Path, model: str, device: str, crops: bool = False, dtype: str = "float32") -> int:
     """Features of a folder of photos, or of aligned crops, with their index, in `out`; returns the exit code."""
+    _keep_apart(photos, out)
     settings = embed.EmbedSettings.model_validate({"dtype": dtype})
     inputs: dict[str, Input] = {"model": Model(model or DEFAULT_MODEL)}
     inputs["crops"] = Photos(photos) if crops else From("align/photos")
@@ -123,8 +124,6 @@ def embed_folder(photos: Path, out: Path, model: str, device: str, crops: bool =
 
 
 def _run(photos: Path, out: Path, device: str, steps: list[Step]) -> dict[str, Artefact]:
-    if photos != out / _HIDDEN / "listed":
-        _keep_apart(photos, out)
     console = Console()
     _notice_videos(photos, console)
     done = chain.run_steps(steps, Run(out / _HIDDEN, console, device))

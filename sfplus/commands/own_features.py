@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from sfplus.datasets.pairs import Pairs, pair_files, read_pairs, without_suffix
+from sfplus.download import file_digest
 from sfplus.errors import PairsError, UsageError
 from sfplus.reports import facts
 from sfplus.reports.html import HTML, Report, Undetected, render, worst_crops
-from sfplus.stages.inputs import file_digest
 from sfplus.stages.run import Run
 from sfplus.verification.features import Features, read_features
 from sfplus.verification.protocols import PROTOCOLS

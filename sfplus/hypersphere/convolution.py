@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfplus.hypersphere.convolution_steps import respond, square_sum, wide_dtype
+from sfplus.hypersphere.convolution_steps import respond, square_sum
+from sfplus.hypersphere.kernel import wide_dtype
 
 OPERATORS = ("linear", "cosine", "sigmoid", "learnable-sigmoid")
 """The functions g of the angle that `SphereConv2d` knows; all fall from 1 at angle 0 to -1 at pi."""

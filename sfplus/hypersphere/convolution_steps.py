@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from sfplus.hypersphere.kernel import wide_dtype
+
 
 def square_sum(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Sums of squares over the channels of each group: (..., C, H, W) -> x itself and (..., groups, H, W).
@@ -39,11 +41,6 @@ def respond(projection: Tensor, inverse: Tensor, rate: Tensor | None, amplitude:
     """
     function = _respond if torch.compiler.is_compiling() else _Respond.apply
     return function(projection, inverse, rate, amplitude)
-
-
-def wide_dtype(x: Tensor) -> torch.dtype:
-    """Float32, or the dtype of x where that is wider."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sfplus.hypersphere.kernel import TF1_NORM_EPSILON, Distance, Kernel, Preset
+from sfplus.hypersphere.kernel import TF1_NORM_EPSILON, Distance, Kernel, Preset, wide_dtype
 
 _BLOCK = {"cpu": 1024, "cuda": 4096}  # rows and columns of the blocks of cosines, 4 MB and 64 MB each
 
@@ -76,8 +76,7 @@ def hyperspherical_energy(
 def directions(weights: Tensor, preset: Preset = "exact") -> Tensor:
     """Vectors (..., d) at unit norm, float32 or wider; a zero vector stays zero, at right angles to all, and has no
     gradient. The preset `tf1` divides by sqrt(||w||^2 + 1e-4), which makes small vectors shorter than 1."""
-    wide = torch.promote_types(weights.dtype, torch.float32)
-    unit: Tensor = _Normalise.apply(weights.to(wide), TF1_NORM_EPSILON if preset == "tf1" else 0.0)[0]
+    unit: Tensor = _Normalise.apply(weights.to(wide_dtype(weights)), TF1_NORM_EPSILON if preset == "tf1" else 0.0)[0]
     return unit
 
 

@@ -22,6 +22,11 @@ TF1_NORM_EPSILON = 1e-4
 """What the original TensorFlow code adds to the squared norm of a direction (MHE, architecture.py)."""
 
 
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """Float32, or the dtype of x where that is wider."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 @dataclass(frozen=True)
 class Kernel:
     """The energy f_s of two directions at a distance z: f_s(z) = z^-s, f_0(z) = log(1/z) (MHE paper, section 3.1).

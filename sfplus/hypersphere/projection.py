@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.hypersphere.energy import directions, hyperspherical_energy
+from sfplus.hypersphere.kernel import wide_dtype
 
 _DECAY = 1e-3 * 5e-4  # of learned projections: their factor of the network's weight decay (train.py)
 
@@ -141,8 +142,7 @@ class _LearnedProjection(Projection):
 
     def _slope(self, weight: Tensor, unroll: bool = False) -> Tensor:
         with torch.enable_grad():
-            wide = torch.promote_types(weight.dtype, torch.float32)
-            matrix = self.matrix.to(weight.device, wide, copy=True).requires_grad_()
+            matrix = self.matrix.to(weight.device, wide_dtype(weight), copy=True).requires_grad_()
             return torch.autograd.grad(self.objective(matrix, weight), matrix, create_graph=unroll)[0]
 
 

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from sfplus.hypersphere.energy import hyperspherical_energy
-from sfplus.hypersphere.kernel import Distance, Kernel, Preset
+from sfplus.hypersphere.kernel import Distance, Kernel, Preset, wide_dtype
 from sfplus.hypersphere.margin import Head
 from sfplus.hypersphere.projection import Projection
 
@@ -38,7 +38,7 @@ class Layer:
         weight = weight.reshape(getattr(module, "groups", 1), -1, *weight.shape[1:])
         if isinstance(module, _ConvTransposeNd):  # stored as (Cin, Cout / groups, ...)
             weight = weight.transpose(1, 2)
-        return weight.flatten(2).to(torch.promote_types(weight.dtype, torch.float32))
+        return weight.flatten(2).to(wide_dtype(weight))
 
 
 def neuron_layers(model: nn.Module) -> list[Layer]:

@@ -21,8 +21,9 @@ from typing import Any
 import filelock
 from pydantic import BaseModel
 
+from sfplus.download import file_digest
 from sfplus.errors import ArtefactError
-from sfplus.stages.inputs import Source, digest_json, file_digest, walk
+from sfplus.stages.inputs import Source, digest_json, walk
 from sfplus.stages.run import Run
 
 MANIFEST = "manifest.json"

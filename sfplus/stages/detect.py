@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfplus.ahead import ahead
+from sfplus.ahead import ahead, in_groups
 from sfplus.errors import PhotoError
 from sfplus.stages.cache import Job, Stage
+from sfplus.stages.inputs import check_name
 from sfplus.stages.tables import FAILURES, NO_FACE, Journal, write_lines, write_table
 
 BATCH = 32  # photos between two lines of the journal
@@ -73,10 +74,8 @@ def _read(root: Path, name: str) -> Photo | PhotoError:
     from sfplus.images import is_passing, read_photo
 
     try:
-        name.encode()
+        check_name(name, root / name)
         return read_photo(root / name)
-    except UnicodeEncodeError:
-        return PhotoError("its name is not valid UTF-8", where=root / name, remedy="rename the file")
     except PhotoError as error:
         if is_passing(error):
             raise  # not the photo's fault: the stage stops, and goes on from here another time
@@ -85,15 +84,12 @@ def _read(root: Path, name: str) -> Photo | PhotoError:
 
 def _rows(batch: Iterator[Named], detector: Any, rule: Any) -> Iterator[dict[str, Any]]:
     """Detect a few photos at a time, so that large ones are never all in memory."""
-    group: list[Named] = []
-    pixels = 0
-    for name, photo in batch:
-        group.append((name, photo))
-        pixels += 0 if isinstance(photo, PhotoError) else photo.size // 3
-        if pixels > _PIXELS:
-            yield from _detect(group, detector, rule)
-            group, pixels = [], 0
-    yield from _detect(group, detector, rule)
+    for group in in_groups(batch, _pixels, _PIXELS, BATCH):
+        yield from _detect(group, detector, rule)
+
+
+def _pixels(named: Named) -> int:
+    return 0 if isinstance(named[1], PhotoError) else named[1].size // 3
 
 
 def _detect(group: list[Named], detector: Any, rule: Any) -> Iterator[dict[str, Any]]:

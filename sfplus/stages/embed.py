@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sfplus.errors import DatasetError, PhotoError, UsageError
 from sfplus.stages.align import CROPS, TABLE
 from sfplus.stages.cache import Artefact, Job, Stage
-from sfplus.stages.inputs import PhotoFolder
+from sfplus.stages.inputs import PhotoFolder, check_name
 from sfplus.stages.tables import FAILURES, read_table, write_lines, write_table
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ class _Crops:
 
         path = self.paths[row]
         try:
-            _check_name(self._names[row], path)
+            check_name(self._names[row], path)
             crop = read_photo(path)
             if crop.shape[:2] != self._size:
                 sizes = f"is {crop.shape[1]} x {crop.shape[0]} pixels, not {self._size[1]} x {self._size[0]}"
@@ -129,13 +128,6 @@ class _Crops:
                 raise  # not the crop's fault: the stage stops
             return error
         return crop
-
-
-def _check_name(name: str, path: Path) -> None:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise PhotoError("its name is not valid UTF-8", where=path, remedy="rename the file") from None
 
 
 STAGE = Stage("embed", 2, _build)

@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from sfplus.errors import DatasetError, WeightsError
+from sfplus.download import file_digest
+from sfplus.errors import DatasetError, PhotoError, WeightsError
 from sfplus.images import list_photos, write_atomically
 from sfplus.weights import CONFIG, HEAD, MODEL
 
@@ -145,10 +146,16 @@ def digest_json(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def check_name(name: str, path: Path) -> None:
+    """Tables hold UTF-8.
+
+    Raises:
+        PhotoError: the name of this photo is none.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise PhotoError("its name is not valid UTF-8", where=path, remedy="rename the file") from None
 
 
 def walk(root: Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sfplus.download import file_digest
 from sfplus.errors import SfplusError, TrainingError, one_line
 from sfplus.weights.checkpoint import load_tensors, to_bytes
 
@@ -129,9 +130,8 @@ def _verified_state(path: Path) -> dict[str, Any]:
     if state.pop("digest") != _digest(state):
         raise ValueError(f"{_STATE} was changed")
     for name in ("module.safetensors", "optimizer.safetensors"):
-        with (path / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != state["files"][name]:
-                raise ValueError(f"{name} was changed or cut short")
+        if file_digest(path / name) != state["files"][name]:
+            raise ValueError(f"{name} was changed or cut short")
     return state
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import shutil
 from pathlib import Path
 
+from sfplus.download import file_digest
 from sfplus.errors import SfplusError, UsageError, WeightsError
 from sfplus.images import write_atomically
 from sfplus.networks.sphereface import SphereFaceNet
@@ -43,8 +43,7 @@ def convert(source: Path, target: Path, network: str = "", block: str = "") -> l
             raise UsageError("is already there", where=path, remedy="remove it, or choose another name")
     model = read_source(source, network, block)
     if not source.is_dir() and "provenance" in model.config:
-        with source.open("rb") as file:
-            model.config["provenance"]["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        model.config["provenance"]["sha256"] = file_digest(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     write = {".caffemodel": _write_caffe, ".onnx": _write_onnx}.get(suffix, _write_folder)
     return [_what(model), *write(model, target)]

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from sfplus.download import digest, download, is_page
+from sfplus.download import download, file_digest, is_page
 from sfplus.errors import UsageError, WeightsError
 from sfplus.images import write_atomically
 from sfplus.shipped import models_home, shipped
@@ -152,7 +152,7 @@ def verify(path: Path, name: str = "") -> str:
         raise WeightsError("there is no such file", where=path, remedy="check the path")
     if is_page(path):
         raise WeightsError("is a web page, not the file", where=path, remedy="open it in a browser and download again")
-    found = digest(path)
+    found = file_digest(path)
     for entry in [name] if name else zoo():
         for file, sha256 in sha256s(entry).items():
             if sha256 == found:

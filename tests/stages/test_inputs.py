@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from sfplus.datasets.pairs import pair_files
+from sfplus.download import file_digest
 from sfplus.errors import DatasetError, WeightsError
 from sfplus.images import encode_image
 from sfplus.stages import inputs
-from sfplus.stages.inputs import InputFile, ModelFolder, PhotoFolder, file_digest, walk
+from sfplus.stages.inputs import InputFile, ModelFolder, PhotoFolder, walk
 
 
 @pytest.fixture
