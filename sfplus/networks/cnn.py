@@ -77,6 +77,7 @@ def create_classifier(
         UsageError: no network has this name, or it takes no such option.
         DependencyError: timm is asked for and not installed.
     """
+    network: nn.Module
     if name.startswith(PREFIXES):
         if width or weight_norm or channels != 3:
             raise UsageError("width and weight_norm are for the networks of sfplus, on RGB", where=name)
@@ -84,7 +85,6 @@ def create_classifier(
         return network if operator == "none" else to_sphere(network, operator)
     norm = functools.partial(nn.BatchNorm2d, eps=BN_EPSILON, momentum=bn_momentum)
     last: _MakeLast = WeightNormLinear if weight_norm else functools.partial(nn.Linear, bias=False)
-    network: nn.Module
     if name == "sphere-resnet32":
         network = SphereResNet(classes, width or 96, channels, norm, last)
     elif name in _PLAIN:
