@@ -287,21 +287,18 @@ def test_begins_again_when_the_source_changed(
 
 @pytest.mark.slow
 def test_killed_and_run_again(tmp_path: Path) -> None:
-    """kill -9 at random moments of real processes; the files in the end are those of an undisturbed run."""
+    """kill -9 in the second and the third block; the files in the end are those of an undisturbed run."""
     write_folders(tmp_path / "crops", {f"person {i:03d}": 60 for i in range(40)}, 112, 96)
     pack(tmp_path / "crops", tmp_path / "whole")
     command = [sys.executable, "-m", "sfplus", "pack", str(tmp_path / "crops"), str(tmp_path / "out")]
-    rng = np.random.default_rng(0)
-    kills = 0
-    for _ in range(30):
+    journal = tmp_path / "out.partial" / "journal.jsonl"
+    for block in range(2):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + rng.uniform(0.5, 1.5)
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        if process.poll() is not None:
-            break
+        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > block):
+            time.sleep(0.002)
+        time.sleep(0.05 * block)
         process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL and (tmp_path / "out.partial" / "journal.jsonl").exists()
-    assert kills
+        assert process.wait() == -signal.SIGKILL
+        assert not (tmp_path / "out").exists()
     subprocess.run(command, check=True)
     assert files(tmp_path / "out") == files(tmp_path / "whole")
