@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sfplus import __version__
+from sfplus.cli.data import app as data_app
 from sfplus.cli.groups import Name, Overrides, models_app, recipes_app
 from sfplus.cli.verify import DATA, Device, ModelName, Workspace
 from sfplus.cli.verify import app as verify_app
@@ -22,6 +23,7 @@ app = typer.Typer(
 First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, about a minute)""",
 )  # fmt: skip
 app.add_typer(verify_app)
+app.add_typer(data_app)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(models_app, name="models")
 
