@@ -95,7 +95,8 @@ def _projection(settings: RegularizerSettings) -> Callable[[int], Projection] | 
     if settings.mode == "comhe-adversarial":
         return functools.partial(AdversarialProjection, **learned)
     if settings.mode == "comhe-group":
-        return lambda size: GroupProjection(size, min(settings.groups, size))
+        # Filters of few weights, those on the picture itself, stay whole, as they do in the released variants.
+        return lambda size: GroupProjection(size, settings.groups if size >= 9 * settings.groups else 1)
     return None
 
 
