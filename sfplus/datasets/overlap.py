@@ -38,7 +38,9 @@ def match_names(train: Sequence[str], test: Sequence[str]) -> list[tuple[int, in
     known: dict[tuple[str, ...], list[int]] = {}
     for column, name in enumerate(test):
         known.setdefault(name_key(name), []).append(column)
-    return [(row, column) for row, name in enumerate(train) for column in known.get(name_key(name), ()) if name_key(name)]
+    return [
+        (row, column) for row, name in enumerate(train) for column in known.get(name_key(name), ()) if name_key(name)
+    ]
 
 
 class Means:
@@ -127,7 +129,9 @@ def choose_threshold(train: Means, test: Means, false_alarms: float) -> Threshol
     left, right = (_units(np.concatenate([half[side] for half in halves]), centre) for side in range(2))
     same = np.einsum("nf,nf->n", left, right)
     found = float((same >= value).mean()) if len(same) else float("nan")
-    return Threshold(value, float((different >= value).mean()) if len(different) else 0.0, found, len(different), len(same))
+    return Threshold(
+        value, float((different >= value).mean()) if len(different) else 0.0, found, len(different), len(same)
+    )
 
 
 def match_features(train: Means, test: Means, threshold: float) -> list[tuple[int, int, float]]:
