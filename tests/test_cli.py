@@ -12,7 +12,7 @@ import torch
 from sfplus import __main__ as script
 
 COMMANDS = [
-    "run", "train", "finetune", "status", "detect", "align", "embed", "verify", "report", "compare", "app", "sample",
+    "run", "train", "finetune", "sweep", "status", "detect", "align", "embed", "verify", "report", "compare", "app", "sample",
     "export", "lfw", "doctor", "recipes", "models",
 ]  # fmt: skip
 
