@@ -7,8 +7,9 @@ import io
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -138,8 +139,23 @@ def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
     path = Path(path)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise PhotoError("is a video", where=path, remedy="extract its frames as photos first")
+    return _decoded(lambda: _open_regular(path), path, max_pixels)
+
+
+def decode_photo(data: bytes, where: Path, max_pixels: int = 100_000_000) -> Pixels:
+    """Decode the bytes of a photo, as `read_photo` does those of a file; `where` is for the message.
+
+    Raises:
+        PhotoError: as `read_photo`.
+    """
+    if not data:
+        raise PhotoError("is empty (0 bytes)", where=where, remedy=_AGAIN)
+    return _decoded(lambda: io.BytesIO(data), where, max_pixels)
+
+
+def _decoded(open_: Callable[[], BinaryIO], path: Path, max_pixels: int) -> Pixels:
     try:
-        with _open_regular(path) as file:
+        with open_() as file:
             return _decode(file, path, max_pixels)
     except SfplusError:
         raise
@@ -184,7 +200,7 @@ def _too_large(path: Path, amount: str) -> PhotoError:
     return PhotoError(f"has too many pixels ({amount})", where=path, remedy="make it smaller")
 
 
-def _decode(file: io.BufferedReader, path: Path, max_pixels: int) -> Pixels:
+def _decode(file: BinaryIO, path: Path, max_pixels: int) -> Pixels:
     with Image.open(file, formats=_FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from sfplus import __version__
+from sfplus.cli.data import app as data_app
 from sfplus.cli.groups import models_app, recipes_app
 from sfplus.cli.runs import app as runs_app
 from sfplus.cli.verify import DATA, Device, ModelName, Workspace
@@ -21,6 +22,7 @@ First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, about a minute
 )  # fmt: skip
 app.registered_commands += runs_app.registered_commands  # first in the list of commands
 app.add_typer(verify_app)
+app.add_typer(data_app)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(models_app, name="models")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from sfplus.datasets.verification_bin import unpack_bin
 from sfplus.errors import PhotoError
-from sfplus.images import encode_image, list_photos, read_photo, write_atomically
+from sfplus.images import Pixels, encode_image, list_photos, read_photo, write_atomically
 
 _LEFT, _WIDTH = 8, 96  # the 112 x 96 template is the 112 x 112 one less 8 columns on each side
 
@@ -33,10 +35,17 @@ def unpack(path: Path, folder: Path, narrow: bool) -> int:
     with tempfile.TemporaryDirectory() as whole:
         count = unpack_bin(path, Path(whole))
         for name in list_photos(Path(whole)):
-            crop = read_photo(Path(whole) / name)
-            if crop.shape[:2] != (112, 112):
-                size = f"{crop.shape[1]} x {crop.shape[0]}"
-                raise PhotoError(f"photo {Path(name).stem} is {size}, not 112 x 112", where=path)
-            cut = encode_image(crop[:, _LEFT : _LEFT + _WIDTH], ".png")
-            write_atomically(folder / f"{Path(name).stem}.png", cut)
+            crop = narrowed(read_photo(Path(whole) / name), f"{path}: photo {Path(name).stem}")
+            write_atomically(folder / f"{Path(name).stem}.png", encode_image(crop, ".png"))
     return count
+
+
+def narrowed(crop: Pixels, name: str) -> Pixels:
+    """The middle 112 x 96 of a 112 x 112 crop, uint8 (112, 96, 3): what its face has in the narrower template.
+
+    Raises:
+        PhotoError: the crop has another size.
+    """
+    if crop.shape[:2] != (112, 112):
+        raise PhotoError(f"is {crop.shape[1]} x {crop.shape[0]}, not 112 x 112", where=name)
+    return np.ascontiguousarray(crop[:, _LEFT : _LEFT + _WIDTH])

@@ -1,9 +1,14 @@
-"""Aligned crops as a data set: decoded once where memory allows, then served as uint8 batches."""
+"""Aligned crops as a data set: from files, decoded once where memory allows, or from a pack; served as uint8 batches.
+
+What training asks of a data set of crops: `labels` (N,) int64, `height`, `width`, `len()`, `batch(indices)`, and
+`digest`, which a checkpoint remembers.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sfplus.datasets.packed import Pack
 from sfplus.errors import DatasetError
 from sfplus.images import read_photo
 
@@ -47,6 +53,13 @@ class CropDataset(Dataset[tuple[Tensor, int]]):
         self._cache = np.empty((len(paths), height, width, 3), np.uint8) if small else None
         self._have = np.zeros(len(paths), bool)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over labels and names of files; no file is read."""
+        digest = hashlib.sha256(self.labels.numpy().tobytes())
+        digest.update("\0".join(path.name for path in self.paths).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -81,3 +94,53 @@ class CropDataset(Dataset[tuple[Tensor, int]]):
                 remedy="align the photos with the template of this network",
             )
         return crop
+
+
+class PackedCrops(Dataset[tuple[Tensor, int]]):
+    """A pack as a data set for training; takes the place of `CropDataset`.
+
+    Args:
+        folder: the pack.
+        exclude: people to leave out; the others are numbered anew, in the same order.
+
+    Attributes:
+        people: the names that labels stand for.
+        labels: (N,) int64.
+        height: of every crop, pixels.
+        width: of every crop, pixels.
+
+    Raises:
+        DatasetError: as `Pack`, or fewer than two people are left.
+    """
+
+    def __init__(self, folder: Path, exclude: Collection[str] = ()) -> None:
+        self._pack = Pack(folder)
+        self.height, self.width = self._pack.height, self._pack.width
+        stay = np.array([person not in exclude for person in self._pack.people])
+        if stay.sum() < 2:
+            remedy = "training needs at least two people"
+            raise DatasetError(f"{stay.sum()} person to tell apart", where=folder, remedy=remedy)
+        self._rows = np.flatnonzero(stay[self._pack.labels])
+        self.people = [person for person, stays in zip(self._pack.people, stay, strict=True) if stays]
+        self.labels = torch.from_numpy((np.cumsum(stay) - 1)[self._pack.labels[self._rows]])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the crops and labels are; no pixel is read."""
+        return hashlib.sha256(self._pack.manifest["content"].encode() + self._rows.tobytes()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One crop, uint8 RGB (H, W, 3), and its label."""
+        index = range(len(self))[index]
+        return self.batch(np.array([index]))[0][0], int(self.labels[index])
+
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The crops at some indices (B,): uint8 RGB (B, H, W, 3), a copy, and labels (B,) int64.
+
+        Raises:
+            DatasetError: the bytes of a crop are not those that were packed.
+        """
+        return torch.from_numpy(self._pack.take(self._rows[indices])), self.labels[torch.from_numpy(indices)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from sfplus.errors import DatasetError
 
@@ -36,3 +36,18 @@ def identities(photos: Sequence[str], exclude: Collection[str] = ()) -> tuple[li
         )
     names = [(label, photo) for label, person in enumerate(people) for photo in sorted(by_person[person])]
     return people, [label for label, _ in names], [photo for _, photo in names]
+
+
+def read_people(path: Path) -> tuple[str, ...]:
+    """Read a list of people: UTF-8, one a line; empty lines and lines that begin with # are left out.
+
+    Raises:
+        DatasetError: the file cannot be read or is no text.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"is no list of people ({error})", where=path, remedy="give text, one name a line"
+        ) from error
+    return tuple(dict.fromkeys(line.strip() for line in lines if line.strip() and line.lstrip()[0] != "#"))

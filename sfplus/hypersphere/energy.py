@@ -188,7 +188,7 @@ def pair_energy_curvature(
 def _blocks(unit: Tensor) -> Iterator[tuple[slice, slice, slice]]:
     """Blocks of sets, rows and columns that together cover each unordered pair once; none has more than side^2."""
     sets, count, side = len(unit), unit.shape[1], _BLOCK.get(unit.device.type, 1024)
-    together = max(1, side**2 // min(count, side) ** 2)
+    together = max(1, (side // 2) ** 2 // min(count, side) ** 2)  # many small sets: a block fits the cache of a core
     for first in range(0, sets, together):
         for row in range(0, count, side):
             for column in range(row, count, side):

@@ -76,6 +76,8 @@ class Kernel:
         if self.power > LARGEST_POWER[cosine.dtype]:
             largest = f"{LARGEST_POWER[cosine.dtype]} in {cosine.dtype}".replace("torch.", "")
             raise ValueError(f"the power of an energy is at most {largest}, not {self.power:g}")
+        if self.half_space and self.distance == "euclidean" and self.power in (0, 2):
+            return self._line(cosine, order)
         one_side = self._chord if self.distance == "euclidean" else self._angle
         result = one_side(cosine, order)
         if self.half_space:
@@ -102,6 +104,30 @@ class Kernel:
         if order == 2:
             assert inside is not None
             result.append((falling / squared).mul_(factor * (s + 2)).masked_fill_(inside, 0))
+        return result
+
+    def _line(self, cosine: Tensor, order: int) -> list[Tensor]:
+        """Both sides at once: f_2(c) + f_2(-c) = 1 / (1 - c^2) and f_0(c) + f_0(-c) = -log(4 (1 - c^2)) / 2."""
+        floor = SMALLEST_SQUARED_CHORD[cosine.dtype]
+        floor -= floor**2 / 4  # of 1 - c^2
+        sine = torch.addcmul(cosine.new_ones(()), cosine, cosine, value=-1)  # squared
+        inside = sine < floor if order else None
+        sine.clamp_min_(floor)
+        factor = 4.0 if self.preset == "tf1" else 2.0
+        if self.power == 0:
+            value = (4 * sine).log_().mul_(-factor / 4)
+            falling = sine.reciprocal_() if order else sine
+        else:
+            value, factor = sine.reciprocal(), 4.0
+            falling = torch.square(value, out=sine) if order else sine
+        result = [value]
+        if inside is not None:
+            result.append(torch.mul(falling, cosine).mul_(factor / 2).masked_fill_(inside, 0))
+        if order == 2:
+            assert inside is not None
+            square = cosine.square()
+            curvature = falling.square() * (1 + square) if self.power == 0 else (1 + 3 * square) * falling * value
+            result.append(curvature.mul_(factor / 2).masked_fill_(inside, 0))
         return result
 
     def _angle(self, cosine: Tensor, order: int) -> list[Tensor]:

@@ -1,0 +1,221 @@
+"""The classifiers of pictures of the MHE, CoMHE and SphereNet papers, by name."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfplus.errors import UsageError
+from sfplus.hypersphere import WeightNormLinear, to_sphere
+from sfplus.networks.backbones import PREFIXES, backbone
+
+BN_EPSILON = 1e-3
+"""Added to the variance (`architecture.py` of MHE and CoMHE, `spherenet.py`)."""
+
+BN_MOMENTUM = 0.001
+"""1 less the decay 0.999 of the moving averages there; these start at mean 0 and variance 1 here, at 0 and 0 there."""
+
+
+@dataclass(frozen=True)
+class _Plain:
+    convolutions: int  # of each stage
+    width: int
+    factors: tuple[float, ...] = (1, 2, 4)
+    features: int = 256
+
+
+_MakeNorm = Callable[[int], nn.Module]
+_MakeLast = Callable[[int, int], nn.Module]
+_PLAIN = {
+    "cnn6": _Plain(2, 64),
+    "cnn9": _Plain(3, 64),
+    "cnn15": _Plain(5, 64),
+    "spherenet9": _Plain(3, 128, (1, 1.5, 2)),
+    "mnist6": _Plain(2, 32, features=2),
+}
+CLASSIFIERS = (*_PLAIN, "sphere-resnet32")
+
+
+def create_classifier(
+    name: str,
+    classes: int,
+    *,
+    width: int = 0,
+    operator: str = "none",
+    weight_norm: bool = False,
+    bn_momentum: float = BN_MOMENTUM,
+    channels: int = 3,
+    size: int = 32,
+) -> nn.Module:
+    """Build a network (N, channels, size, size) -> logits (N, classes), fresh from torch's generator.
+
+    cnn6, cnn9, cnn15 (MHE paper, table of architectures; cnn9: MHE, architecture.py): three stages of 2, 3 or 5
+    convolutions of `width`, 2 `width` and 4 `width` filters. spherenet9: 128, 192 and 256 filters (spherenet.py).
+    mnist6: cnn6 with features in the plane; the paper's experiment on imbalanced MNIST has "a 6-layer CNN" with such
+    features and tells no more, so that the widths 32, 64, 128 are ours. sphere-resnet32: see `SphereResNet`.
+    torchvision:NAME, timm:NAME: networks of these libraries as they are.
+
+    Args:
+        name: one of `CLASSIFIERS`, or one of a library.
+        classes: number of classes.
+        width: filters of the first stage; 0 for the network's own (64; table 2 of the MHE paper has 16 to 256).
+        operator: `none` for ordinary convolutions, or what `SphereConv2d` takes; all but the last layer, and the 1 x 1
+            shortcuts of the residual network, then are convolutions on angles.
+        weight_norm: the last layer divides by the norm of its weights (`w_norm="cosine"` in spherenet.py).
+        bn_momentum: share of a batch in the moving averages of batch normalisation.
+        channels: of a picture.
+        size: of a picture, pixels.
+
+    Raises:
+        UsageError: no network has this name, or it takes no such option.
+        DependencyError: timm is asked for and not installed.
+    """
+    network: nn.Module
+    if name.startswith(PREFIXES):
+        if width or weight_norm or channels != 3:
+            raise UsageError("width and weight_norm are for the networks of sfplus, on RGB", where=name)
+        network = backbone(name, classes, size, size)
+        return network if operator == "none" else to_sphere(network, operator)
+    norm = functools.partial(nn.BatchNorm2d, eps=BN_EPSILON, momentum=bn_momentum)
+    last: _MakeLast = WeightNormLinear if weight_norm else functools.partial(nn.Linear, bias=False)
+    if name == "sphere-resnet32":
+        network = SphereResNet(classes, width or 96, channels, norm, last)
+    elif name in _PLAIN:
+        plan = _PLAIN[name]
+        widths = [round(factor * (width or plan.width)) for factor in plan.factors]
+        network = CNN(classes, plan.convolutions, widths, plan.features, channels, size, norm, last)
+    else:
+        near = difflib.get_close_matches(name, CLASSIFIERS, 1, 0.4)
+        remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(CLASSIFIERS)}"
+        raise UsageError(f"no network for pictures is called '{name}'", where="network", remedy=remedy)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):  # N(0, 2 / fan_in) everywhere, the last layer included
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    if operator != "none":
+        to_sphere(network, operator, skip=[name for name, _ in network.named_modules() if name.endswith("shortcut")])
+    return network
+
+
+class CNN(nn.Module):
+    """Stages of 3 x 3 convolutions, each with batch normalisation and ReLU and each stage with a pooling of 2 x 2.
+
+    Then `fc6`, a convolution over all that is left, without normalisation or ReLU, whose answers are the features, and
+    `score`. No layer has a bias (MHE, architecture.py; spherenet.py).
+
+    Args:
+        classes: number of classes.
+        convolutions: of each stage.
+        widths: filters of each stage.
+        features: length of a feature.
+        channels: of a picture.
+        size: of a picture, pixels.
+        norm: makes the normalisation of so many channels.
+        last: makes the last layer, (features, classes).
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        convolutions: int,
+        widths: list[int],
+        features: int,
+        channels: int,
+        size: int,
+        norm: _MakeNorm,
+        last: _MakeLast,
+    ) -> None:
+        super().__init__()
+        layers: dict[str, nn.Module] = {}
+        for stage, width in enumerate(widths, start=1):
+            for layer in range(convolutions):
+                layers[f"conv{stage}_{layer}"] = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+                layers[f"bn{stage}_{layer}"] = norm(width)
+                layers[f"relu{stage}_{layer}"] = nn.ReLU(inplace=True)
+                channels = width
+            layers[f"pool{stage}"] = nn.MaxPool2d(2, ceil_mode=True)  # TensorFlow's SAME
+            size = -(-size // 2)
+        layers["fc6"] = nn.Conv2d(channels, features, size, bias=False)
+        self.body = nn.Sequential()
+        for name, module in layers.items():
+            self.body.add_module(name, module)
+        self.score = last(features, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, channels, size, size) -> (N, features)."""
+        return cast(Tensor, self.body(x)).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes)."""
+        return cast(Tensor, self.score(self.features(x)))
+
+
+class SphereResNet(nn.Module):
+    """A residual network of 32 layers for pictures of 32 x 32 (SphereNet, sphere_resnet_v1.py).
+
+    `root`, then three stages of five units of two 3 x 3 convolutions, the first of stages 2 and 3 with stride 2; each
+    convolution has a batch normalisation. Where the width changes the shortcut is a 1 x 1 convolution, always an
+    ordinary one. The mean over the map goes into `score`. TensorFlow pads a convolution of stride 2 at the far edges
+    only, torch at both; there our maps are one pixel off.
+
+    Args:
+        classes: number of classes.
+        width: filters of the first stage, 96 in the original; the others have 2 and 4 times as many.
+        channels: of a picture.
+        norm: makes the normalisation of so many channels.
+        last: makes the last layer.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        width: int,
+        channels: int,
+        norm: _MakeNorm,
+        last: _MakeLast,
+    ) -> None:
+        super().__init__()
+        root = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.root = nn.Sequential(root, norm(width), nn.ReLU(inplace=True))
+        units = []
+        before = width
+        for stage, filters in enumerate((width, 2 * width, 4 * width)):
+            for unit in range(5):
+                units.append(_Unit(before, filters, 2 if stage and not unit else 1, norm))
+                before = filters
+        self.units = nn.Sequential(*units)
+        self.score = last(before, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) -> (N, 4 width)."""
+        return cast(Tensor, self.units(self.root(x))).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes)."""
+        return cast(Tensor, self.score(self.features(x)))
+
+
+class _Unit(nn.Module):
+    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))."""
+
+    def __init__(self, before: int, width: int, stride: int, norm: _MakeNorm) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(before, width, 3, stride, padding=1, bias=False)
+        self.first_bn = norm(width)
+        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.second_bn = norm(width)
+        self.shortcut = self.shortcut_bn = None
+        if before != width:
+            self.shortcut, self.shortcut_bn = nn.Conv2d(before, width, 1, stride, bias=False), norm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second_bn(self.second(torch.relu_(self.first_bn(self.first(x)))))
+        if self.shortcut is not None and self.shortcut_bn is not None:
+            x = self.shortcut_bn(self.shortcut(x))
+        return F.relu(y + x, inplace=True)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from collections_of_people import MAGIC, crop, encoded, framed, labelled, write_insightface, write_rec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfplus.datasets.recordio import RecordIO
+from sfplus.errors import DatasetError, PhotoError
+
+PICTURES = [encoded(crop(seed)) for seed in range(5)]
+
+
+def contents(path: Path) -> list[tuple[str, bytes]]:
+    return [(item.person, item.data) for item in RecordIO(path).items() if isinstance(item.data, bytes)]
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_reads_a_training_set_of_insightface(tmp_path: Path, index: bool) -> None:
+    write_insightface(tmp_path / "train.rec", [PICTURES[:2], PICTURES[2:3], PICTURES[3:]], index)
+    source = RecordIO(tmp_path / "train.rec")
+    items = list(source.items())
+    assert len(source) == len(items) == 5
+    assert [item.person for item in items] == ["0000000", "0000000", "0000001", "0000002", "0000002"]
+    assert [item.name for item in items][2] == "0000001/3"
+    for seed, item in enumerate(items):
+        np.testing.assert_array_equal(item.decode(), crop(seed))
+    assert [item.name for item in source.items(3)] == [item.name for item in items[3:]]
+
+
+def test_bytes_of_the_published_format(tmp_path: Path) -> None:
+    """By hand from recordio.h: the word, flag and length, bytes, padding; one record whole, one split at the word."""
+    picture = b"1234" + MAGIC + b"xy"
+    header = "00000000" + "0000e040" + 16 * "00"  # flag 0, label 7.0, no ids
+    whole = "0a23d7ce" + "1b000000" + header + b"abc".hex() + "00"
+    parts = "0a23d7ce" + "1c000020" + header + b"1234".hex() + "0a23d7ce" + "02000060" + b"xy".hex() + "0000"
+    (tmp_path / "by hand.rec").write_bytes(bytes.fromhex(whole + parts))
+    assert contents(tmp_path / "by hand.rec") == [("0000007", b"abc"), ("0000007", picture)]
+    assert framed(labelled(7, picture)).hex() == parts  # the writer of these tests
+
+
+pieces = st.one_of(st.just(MAGIC), st.binary(max_size=9), st.just(b"\0\0\0"))
+
+
+@given(st.lists(st.lists(pieces, max_size=6).map(b"".join), min_size=1, max_size=5), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_any_bytes_come_back(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes], index: bool) -> None:
+    path = tmp_path_factory.mktemp("rec") / "any.rec"
+    write_rec(path, [labelled(label, data) for label, data in enumerate(pictures)], index)
+    assert contents(path) == [(f"{label:07d}", data) for label, data in enumerate(pictures)]
+
+
+def damaged(draw: st.DrawFn) -> tuple[bytes, bytes | None]:
+    """A small file with its index, both with some bytes changed, cut or added; or anything at all."""
+    if draw(st.booleans()):
+        return draw(st.binary(max_size=80)), draw(st.none() | st.binary(max_size=40))
+    parts = [framed(labelled(label, draw(st.lists(pieces, max_size=3).map(b"".join)))) for label in range(3)]
+    parts[0] = framed(labelled([3.0, 3.0]))
+    places = np.cumsum([0, *map(len, parts)])[:-1]
+    files = [b"".join(parts), "".join(f"{i}\t{at}\n" for i, at in enumerate(places)).encode()]
+    for number in range(2):
+        data = bytearray(files[number])
+        for _ in range(draw(st.integers(0, 3))):
+            data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+        files[number] = bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
+    return files[0], files[1] if draw(st.booleans()) else None
+
+
+@given(st.composite(damaged)())
+@settings(max_examples=400, deadline=None)
+def test_damage_is_one_line_or_one_lost_picture(
+    tmp_path_factory: pytest.TempPathFactory, files: tuple[bytes, bytes | None]
+) -> None:
+    path = tmp_path_factory.mktemp("rec") / "damaged.rec"
+    path.write_bytes(files[0])
+    if files[1] is not None:
+        path.with_suffix(".idx").write_bytes(files[1])
+    try:
+        items = list(RecordIO(path).items())
+    except DatasetError as error:
+        assert "damaged" in str(error) and "\n" not in str(error)
+        return
+    assert all(isinstance(item.data, bytes | PhotoError) for item in items)
+    assert sum(len(item.data) for item in items if isinstance(item.data, bytes)) <= len(items) * len(files[0])
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("lost", [1, 30, 400])
+def test_cut_short(tmp_path: Path, index: bool, lost: int) -> None:
+    path = tmp_path / "train.rec"
+    write_insightface(path, [PICTURES], index)
+    path.write_bytes(path.read_bytes()[:-lost])
+    with pytest.raises(DatasetError, match=r"train\.rec: is cut short.*; get "):
+        RecordIO(path)
+
+
+def test_a_damaged_record_is_lost_alone(tmp_path: Path) -> None:
+    path = tmp_path / "train.rec"
+    write_insightface(path, [PICTURES])
+    data = path.read_bytes()
+    place = int(path.with_suffix(".idx").read_text().splitlines()[2].split("\t")[1])
+    path.write_bytes(data[:place] + b"\0" + data[place + 1 :])
+    faults = [item.data for item in RecordIO(path).items() if isinstance(item.data, PhotoError)]
+    assert [str(fault) for fault in faults] == [
+        f"holds no record at byte {place:,}; get the file again; it must be MXNet RecordIO, "
+        "as insightface packs its training sets"
+    ]
+    assert len(contents(path)) == 4
+    path.with_suffix(".idx").unlink()  # then the place of the next record is unknown
+    with pytest.raises(DatasetError, match="holds no record at byte"):
+        RecordIO(path)
+
+
+@pytest.mark.parametrize("label", [-1.0, 0.5, float("nan"), float("inf"), 2.0**31])
+def test_labels_that_are_none(tmp_path: Path, label: float) -> None:
+    write_rec(tmp_path / "a.rec", [labelled(0, PICTURES[0]), labelled(label, PICTURES[1])])
+    _, wrong = RecordIO(tmp_path / "a.rec").items()
+    with pytest.raises(PhotoError, match=r"record 1: its label is .*; labels are whole numbers from 0 on"):
+        wrong.decode()
+
+
+def test_more_labels_than_the_record_holds(tmp_path: Path) -> None:
+    bad = struct.pack("<IfQQ", 9, 0, 0, 0) + b"\0" * 8
+    write_rec(tmp_path / "a.rec", [labelled(0, PICTURES[0]), bad])
+    _, wrong = RecordIO(tmp_path / "a.rec").items()
+    with pytest.raises(PhotoError, match="speaks of 9 labels"):
+        wrong.decode()
+
+
+def test_the_first_label_of_several_counts(tmp_path: Path) -> None:
+    write_rec(tmp_path / "a.rec", [labelled(4, PICTURES[0]), labelled([5.0, 1.0], PICTURES[1])])
+    assert contents(tmp_path / "a.rec") == [("0000004", PICTURES[0]), ("0000005", PICTURES[1])]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"train\.idx: is no index"),
+        ("a\tb\n", r"train\.idx: is no index"),
+        ("0 0\n", r"train\.idx: is no index"),
+        ("0\t0\n0\t0\n", r"train\.idx: is no index"),
+        ("0\t-4\n", r"is cut short: record 0 begins at byte -4"),
+        ("0\t0\n1\t99999\n", r"is cut short: record 1 begins at byte 99,999 of"),
+        ("0\t99999999999999999999\n", r"train\.idx: is no index"),
+    ],
+)
+def test_bad_index(tmp_path: Path, text: str, message: str) -> None:
+    write_insightface(tmp_path / "train.rec", [PICTURES])
+    (tmp_path / "train.idx").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        RecordIO(tmp_path / "train.rec")
+
+
+def test_a_header_of_another_file(tmp_path: Path) -> None:
+    write_rec(tmp_path / "a.rec", [labelled([99.0, 100.0]), labelled(0, PICTURES[0])])
+    with pytest.raises(DatasetError, match="speaks of 98 pictures"):
+        RecordIO(tmp_path / "a.rec")

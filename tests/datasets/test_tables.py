@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from collections_of_people import crop, encoded, write_folders
+
+from sfplus.datasets.sources import open_source
+from sfplus.errors import DatasetError, PhotoError
+
+PICTURES = [encoded(crop(seed)) for seed in range(4)]
+
+
+def write(path: Path, columns: dict[str, object], rows: int = 2) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, row_group_size=rows)
+    return path
+
+
+def test_reads_what_datasets_writes(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["Zoe", "Ada"]), "age": datasets.Value("int32")}
+    )
+    rows = {
+        "image": [{"bytes": data, "path": f"{i}.png"} for i, data in enumerate(PICTURES)],
+        "label": [1, 0, 1, 1], "age": [1, 2, 3, 4],
+    }  # fmt: skip
+    theirs = datasets.Dataset.from_dict(rows, features=features)
+    (tmp_path / "data").mkdir()
+    for shard in range(2):
+        part = theirs.shard(2, shard, contiguous=True)
+        part.to_parquet(str(tmp_path / "data" / f"train-{shard:05d}-of-00002.parquet"))
+    source = open_source(tmp_path)
+    items = list(source.items())
+    assert [item.person for item in items] == ["Ada", "Zoe", "Ada", "Ada"]
+    assert items[3].name == "train-00001-of-00002/1/3.png"
+    for item, row in zip(items, theirs, strict=True):
+        np.testing.assert_array_equal(item.decode(), np.asarray(row["image"]))
+
+
+@pytest.mark.parametrize("labels", [["Ada", "Ben", " Ada ", "Cyd"], [3, 4, 3, 5], [3.0, 4.0, 3.0, 5.0]])
+@pytest.mark.parametrize("large", [False, True])
+def test_plain_columns_and_any_start(tmp_path: Path, labels: list[object], large: bool) -> None:
+    pictures = pa.array(PICTURES, pa.large_binary() if large else pa.binary())
+    path = write(tmp_path / "a.parquet", {"size": [1, 2, 3, 4], "identity": labels, "jpg": pictures})
+    source = open_source(path)
+    expected = {str: ["Ada", "Ben", "Ada", "Cyd"]}.get(type(labels[0]), ["0000003", "0000004", "0000003", "0000005"])
+    for start in range(5):
+        items = list(source.items(start))
+        assert [item.person for item in items] == expected[start:]
+        assert [item.data for item in items] == PICTURES[start:]
+
+
+def test_bad_rows_are_lost_alone(tmp_path: Path) -> None:
+    pictures = [PICTURES[0], None, PICTURES[1], b"", PICTURES[2], PICTURES[3]]
+    path = write(tmp_path / "a.parquet", {"image": pictures, "label": [0, 1, -1, 2, None, 1]})
+    items = list(open_source(path).items())
+    faults = [str(item.data) for item in items if isinstance(item.data, PhotoError)]
+    assert faults == [
+        "a/1: has no bytes", "a/2: its label is -1; labels are whole numbers from 0 on", "a/3: has no bytes",
+        "a/4: has no label",
+    ]  # fmt: skip
+    assert [item.person for item in items] == ["0000000", "", "", "", "", "0000001"]
+
+
+def test_a_path_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(PICTURES[0])
+    picture = [{"bytes": None, "path": str(tmp_path / "secret.png")}]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    path = write(tmp_path / "a.parquet", {"image": pa.array(picture, kind), "label": [0]})
+    (item,) = open_source(path).items()
+    with pytest.raises(PhotoError, match="has no bytes, only a path"):
+        item.decode()
+
+
+def test_labels_beyond_the_names(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Value("binary"), "label": datasets.ClassLabel(names=["Ada", "Ben"])}
+    )
+    schema = features.arrow_schema
+    table = pa.table({"image": PICTURES[:3], "label": [1, 2, 0]}).cast(schema)
+    pq.write_table(table, tmp_path / "a.parquet")
+    first, wrong, last = open_source(tmp_path / "a.parquet").items()
+    assert (first.person, last.person) == ("Ben", "Ada")
+    with pytest.raises(PhotoError, match="its label 2 is beyond the 2 names"):
+        wrong.decode()
+
+
+@pytest.mark.parametrize("columns", [{"label": [1]}, {"image": [b"a"]}, {"image": ["a"], "label": [1]}])
+def test_other_columns(tmp_path: Path, columns: dict[str, list[object]]) -> None:
+    write(tmp_path / "a.parquet", columns)
+    with pytest.raises(DatasetError, match=r"a\.parquet: has the columns .*; it needs a column of pictures"):
+        open_source(tmp_path / "a.parquet")
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())})
+    with pytest.raises(DatasetError, match="holds no row"):
+        open_source(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("change", ["cut", "garbage", "middle"])
+def test_damaged(tmp_path: Path, change: str) -> None:
+    path = write(tmp_path / "a.parquet", {"image": PICTURES, "label": [0, 1, 2, 3]})
+    data = path.read_bytes()
+    middle = data[:4] + bytes(b ^ 255 for b in data[4:30]) + data[30:]
+    path.write_bytes({"cut": data[:-30], "garbage": b"PAR1" + bytes(50) + b"PAR1", "middle": middle}[change])
+    with pytest.raises(DatasetError, match=r"a\.parquet: is no readable Parquet file"):
+        list(open_source(path).items())
+
+
+def test_tables_beside_crops_do_not_hide_them(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"Ada": 2})
+    write(tmp_path / "faces.parquet", {"photo": ["a"]})  # as sfplus align writes it
+    source = open_source(tmp_path)
+    assert source.kind == "folders" and len(source) == 2
+    write(tmp_path / "data" / "train-00000-of-00001.parquet", {"image": PICTURES, "label": [0, 1, 2, 3]})
+    (tmp_path / "faces.parquet").unlink()
+    assert open_source(tmp_path).kind == "Parquet"  # a data set with pictures for its readme
