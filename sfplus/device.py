@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from sfplus.errors import DeviceError, UsageError
 
@@ -36,20 +37,46 @@ class Device:
         return f"cpu, {torch.get_num_threads()} threads"
 
     def put(self, tensor: Tensor) -> Tensor:
-        """Copy a host tensor here; from pinned memory and without waiting where the device is a GPU."""
+        """Copy a host tensor here; from pinned memory and without waiting where the device is a GPU.
+
+        Floating (N, C, H, W) are images or maps and come in channels_last, as `place` has the convolutions.
+        """
+        images = tensor.ndim == 4 and tensor.is_floating_point()
+        layout = torch.channels_last if images else torch.preserve_format
         if self.is_cuda and not tensor.is_cuda:
-            return tensor.pin_memory().to(self.torch, non_blocking=True)
-        return tensor.to(self.torch)
+            return tensor.pin_memory().to(self.torch, non_blocking=True, memory_format=layout)
+        return tensor.to(self.torch, memory_format=layout)
 
     def place(self, module: nn.Module) -> nn.Module:
         """Move a network here, its convolutions in channels_last, which is the faster layout on CPU and GPU."""
         return module.to(self.torch, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
-    def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """bfloat16 autocast on a GPU that has it; nothing on the CPU, whose float32 is the reference."""
-        if self.is_cuda and torch.cuda.is_bf16_supported():
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+    def autocast(self, precision: str = "auto") -> contextlib.AbstractContextManager[object]:
+        """The context in which a network computes.
+
+        Args:
+            precision: `auto`, which is bfloat16 autocast on a GPU that has it and nothing on the CPU, whose float32 is
+                the reference; `float32`; `bf16`, which a CPU has too; `fp16`, on GPUs, which needs `scaler`.
+
+        Raises:
+            UsageError: it is none of these, or the device has it not.
+        """
+        if precision == "auto":
+            precision = "bf16" if self.is_cuda and torch.cuda.is_bf16_supported() else "float32"
+        if precision == "float32":
+            return contextlib.nullcontext()
+        if precision == "bf16" and not (self.is_cuda and not torch.cuda.is_bf16_supported()):
+            return torch.autocast(self.torch.type, dtype=torch.bfloat16)
+        if precision == "fp16" and self.is_cuda:
+            return torch.autocast("cuda", dtype=torch.float16)
+        if precision in ("bf16", "fp16"):
+            remedy = "use float32" if self.is_cuda else "use bf16 or float32"
+            raise UsageError(f"{self} does not compute in {precision}", where="precision", remedy=remedy)
+        raise UsageError(f"there is no '{precision}'", where="precision", remedy="use auto, float32, bf16 or fp16")
+
+    def scaler(self, precision: str) -> GradScaler | None:
+        """What keeps small gradients above zero in `fp16`; None for the other precisions, which need none."""
+        return GradScaler("cuda") if precision == "fp16" else None
 
 
 def choose_device(name: str | Device = "auto") -> Device:

@@ -46,3 +46,48 @@ def test_the_cpu_computes_in_float32() -> None:
     with choose_device("cpu").autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     assert Device(torch.device("cpu")).put(torch.ones(1)).device.type == "cpu"
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
+def test_precision_on_the_cpu(precision: str, dtype: torch.dtype) -> None:
+    """A network trains in it: gradients of the parameters are float32, near those of float32."""
+    device = choose_device("cpu")
+    torch.manual_seed(0)
+    network = device.place(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.PReLU(8), torch.nn.Conv2d(8, 4, 3)))
+    images = device.put(torch.randn(2, 3, 12, 12))
+    expected = torch.autograd.grad(network(images).square().sum(), list(network.parameters()))
+    with device.autocast(precision):
+        made = network(images)
+    assert made.dtype == dtype and made.is_contiguous(memory_format=torch.channels_last)
+    found = torch.autograd.grad(made.float().square().sum(), list(network.parameters()))
+    for gradient, reference in zip(found, expected, strict=True):
+        assert gradient.dtype == torch.float32
+        assert float((gradient - reference).norm() / reference.norm()) <= (0.02 if precision == "bf16" else 0)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "half"])
+def test_a_precision_that_the_cpu_has_not(precision: str) -> None:
+    with pytest.raises(UsageError, match=r"use .*bf16"):
+        choose_device("cpu").autocast(precision)
+
+
+def test_only_fp16_needs_a_scaler() -> None:
+    device = choose_device("cpu")
+    assert [device.scaler(precision) for precision in ("auto", "float32", "bf16")] == [None] * 3
+
+
+@needs_gpu
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_precision_on_a_gpu(precision: str, dtype: torch.dtype) -> None:
+    device = choose_device("cuda")
+    with device.autocast(precision):
+        assert (torch.ones(2, 2, device="cuda") @ torch.ones(2, 2, device="cuda")).dtype == dtype
+    assert (device.scaler(precision) is not None) == (precision == "fp16")
+
+
+def test_images_are_put_in_channels_last_and_others_as_they_are() -> None:
+    device = choose_device("cpu")
+    images, pixels, table = torch.randn(2, 3, 4, 5), torch.zeros(2, 4, 5, 3, dtype=torch.uint8), torch.randn(3, 4).T
+    assert device.put(images).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(device.put(images), images)
+    assert device.put(pixels).is_contiguous() and device.put(table).stride() == table.stride()

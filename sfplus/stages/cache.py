@@ -108,7 +108,7 @@ class Stage:
         return {
             "stage": self.name,
             "version": self.version,
-            "settings": settings.model_dump(mode="json", exclude={"checkpoint_every"}),  # it changes no result
+            "settings": settings.model_dump(mode="json", exclude={"checkpoint_every", "keep"}),  # they change no result
             "inputs": {name: source.content for name, source in sorted(inputs.items())},
         }
 

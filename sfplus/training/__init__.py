@@ -1,1 +1,1 @@
-"""Training: settings, the loop, its optimizer, schedule, checkpoints and history."""
+"""Training: an engine for any kind, the task of faces, settings, schedule, checkpoints and history."""

@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sfplus.download import file_digest
 from sfplus.errors import SfplusError, TrainingError, one_line
@@ -20,31 +21,42 @@ from sfplus.weights.checkpoint import load_tensors, to_bytes
 _STATE = "state.json"
 
 
+class Stateful(Protocol):
+    """What has a state of tensors and numbers: an optimizer, a gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take on a state."""
+        ...
+
+
 def save_checkpoint(
-    folder: Path, step: int, settings: str, module: nn.Module, optimizer: torch.optim.SGD, keep: int = 2
+    folder: Path, step: int, settings: str, module: nn.Module, optimizers: Mapping[str, Stateful], keep: int = 2
 ) -> None:
     """Write `checkpoint-<step>/` and drop all but the newest `keep`.
 
-    The folder holds `module.safetensors` (network, head and its lambda counter), `optimizer.safetensors` (velocities
-    and torch's random state) and `state.json` (the step, a digest of the settings, the rates and the SHA-256 of the
-    other files). It is complete before it gets its name.
+    The folder holds `module.safetensors` (parameters and buffers), `optimizer.safetensors` (the tensors of the
+    optimizers) and `state.json` (the step, a digest of the settings, the numbers of the optimizers and the SHA-256 of
+    the other files). It is complete before it gets its name.
 
     Args:
         folder: of the run.
         step: updates done.
         settings: digest of everything that decides the result.
-        module: network and head.
-        optimizer: over the module's parameters.
+        module: all modules of the run.
+        optimizers: by name; over the module's parameters.
         keep: how many checkpoints stay.
     """
-    files = {
-        "module.safetensors": to_bytes(module.state_dict()),
-        "optimizer.safetensors": to_bytes(_velocities(module, optimizer) | {"random": torch.get_rng_state()}),
-    }
+    tensors: dict[str, Tensor] = {}
+    numbers = {name: _take_out(optimizer.state_dict(), name, tensors) for name, optimizer in optimizers.items()}
+    files = {"module.safetensors": to_bytes(module.state_dict()), "optimizer.safetensors": to_bytes(tensors)}
     state = {
         "step": step,
         "settings": settings,
-        "rates": [group["lr"] for group in optimizer.param_groups],
+        "optimizers": numbers,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     files[_STATE] = json.dumps(state | {"digest": _digest(state)}, indent=2).encode()
@@ -65,8 +77,8 @@ def save_checkpoint(
         shutil.rmtree(path)
 
 
-def load_checkpoint(folder: Path, settings: str, module: nn.Module, optimizer: torch.optim.SGD) -> int:
-    """Bring module, optimizer and torch's random state to the newest valid checkpoint of a folder.
+def load_checkpoint(folder: Path, settings: str, module: nn.Module, optimizers: Mapping[str, Stateful]) -> int:
+    """Bring module and optimizers to the newest valid checkpoint of a folder.
 
     A damaged checkpoint gives a warning and the one before it is used.
 
@@ -74,7 +86,7 @@ def load_checkpoint(folder: Path, settings: str, module: nn.Module, optimizer: t
         The number of updates done; 0, and nothing is changed, where there is no valid checkpoint.
 
     Raises:
-        TrainingError: the checkpoint was made with other settings or other crops.
+        TrainingError: the checkpoint was made with other settings or other data, or by other modules or optimizers.
     """
     for path in _checkpoints(folder):
         try:
@@ -84,35 +96,59 @@ def load_checkpoint(folder: Path, settings: str, module: nn.Module, optimizer: t
             continue
         if state["settings"] != settings:
             raise TrainingError(
-                "this checkpoint was made with other settings or other crops",
+                "this checkpoint was made with other settings or other data",
                 where=path,
                 remedy="train into another folder, or remove the checkpoint folders to start again",
             )
         try:
-            _restore(path, state["rates"], module, optimizer)
-        except (SfplusError, KeyError, RuntimeError) as error:
+            _restore(path, state["optimizers"], module, optimizers)
+        except (SfplusError, KeyError, ValueError, RuntimeError) as error:
             reason = f"does not fit this network and head ({one_line(error)})"
             raise TrainingError(reason, where=path, remedy="train into another folder") from None
         return int(state["step"])
     return 0
 
 
-def _restore(path: Path, rates: list[float], module: nn.Module, optimizer: torch.optim.SGD) -> None:
-    module.load_state_dict(load_tensors(path / "module.safetensors"))
+def _restore(path: Path, numbers: dict[str, Any], module: nn.Module, optimizers: Mapping[str, Stateful]) -> None:
+    if numbers.keys() != optimizers.keys():
+        raise ValueError(f"its optimizers are {', '.join(numbers)}")
     tensors = load_tensors(path / "optimizer.safetensors")
-    torch.set_rng_state(tensors["random"])
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad and f"velocity.{name}" in tensors:
-            velocity = torch.empty_like(parameter, requires_grad=False)
-            optimizer.state[parameter]["momentum_buffer"] = velocity.copy_(tensors[f"velocity.{name}"])
+    module.load_state_dict(load_tensors(path / "module.safetensors"))
+    for name, optimizer in optimizers.items():
+        state = _put_back(numbers[name], tensors)
+        optimizer.load_state_dict(_laid_out_as(optimizer, state))
 
 
-def _velocities(module: nn.Module, optimizer: torch.optim.SGD) -> dict[str, torch.Tensor]:
-    trained = ((name, p) for name, p in module.named_parameters() if p.requires_grad)
-    found = ((name, optimizer.state[p].get("momentum_buffer")) for name, p in trained)
-    return {f"velocity.{name}": velocity for name, velocity in found if velocity is not None}
+def _take_out(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """A state for JSON: its tensors go to `tensors`, by their path, and leave {"tensor": path}."""
+    if isinstance(state, Tensor):
+        tensors[name] = state
+        return {"tensor": name}
+    if isinstance(state, Mapping):
+        return {str(key): _take_out(value, f"{name}.{key}", tensors) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [_take_out(value, f"{name}.{number}", tensors) for number, value in enumerate(state)]
+    return state
+
+
+def _put_back(state: Any, tensors: dict[str, Tensor]) -> Any:
+    """What `_take_out` took apart; keys that are numbers are numbers again, tuples stay lists."""
+    if isinstance(state, dict):
+        if state.keys() == {"tensor"}:
+            return tensors[state["tensor"]]
+        return {int(key) if key.isdecimal() else key: _put_back(value, tensors) for key, value in state.items()}
+    return [_put_back(value, tensors) for value in state] if isinstance(state, list) else state
+
+
+def _laid_out_as(optimizer: Stateful, state: dict[str, Any]) -> dict[str, Any]:
+    """Tensors in the memory format of their parameters, which safetensors does not keep."""
+    groups = optimizer.param_groups if isinstance(optimizer, torch.optim.Optimizer) else []
+    for number, parameter in enumerate(p for group in groups for p in group["params"]):
+        for name, value in state["state"].get(number, {}).items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                laid = torch.empty_like(parameter, dtype=value.dtype, device="cpu", requires_grad=False)
+                state["state"][number][name] = laid.copy_(value)
+    return state
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+Precision = Literal["auto", "float32", "bf16", "fp16"]
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -163,7 +165,24 @@ class EnergySettings(_Settings):
     )
 
 
-class SolverSettings(_Settings):
+class LoopSettings(_Settings):
+    """What every kind of training has in common; see `training.engine`."""
+
+    max_iter: int = Field(default=10000, ge=1, description="number of steps")
+    batch_size: int = Field(default=128, ge=1, description="samples per step over all processes")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="of everything that is drawn at random")
+    precision: Precision = Field(
+        default="auto",
+        description="of the network's passes, the losses are float32: auto is bf16 on a GPU that has it, else float32",
+    )
+    log_every: int = Field(default=100, ge=1, description="steps between rows of the history")
+    checkpoint_every: int = Field(
+        default=1000, ge=1, description="steps between checkpoints; does not change the result"
+    )
+    keep: int = Field(default=2, ge=1, description="how many checkpoints stay; does not change the result")
+
+
+class SolverSettings(LoopSettings):
     """How a network is trained; defaults: sphereface_solver.prototxt and sphereface_model.prototxt on two GPUs."""
 
     head: Annotated[HeadSettings, BeforeValidator(_validate_head)] = Field(
@@ -183,10 +202,6 @@ class SolverSettings(_Settings):
     seed: int = Field(
         default=0, ge=0, le=2**63 - 1, description="of the initial weights, the order of crops and the mirroring"
     )
-    checkpoint_every: int = Field(
-        default=1000, ge=1, description="steps between checkpoints; does not change the result"
-    )
-    log_every: int = Field(default=100, ge=1, description="steps between rows of the history (solver: display)")
 
     @model_validator(mode="after")
     def _rising(self) -> Self:

@@ -201,14 +201,14 @@ def test_a_finished_run_stays_finished(train: Train, tmp_path: Path) -> None:
 )
 def test_other_settings_do_not_resume(train: Train, tmp_path: Path, change: dict[str, Any]) -> None:
     train(tmp_path, max_iter=2)
-    with pytest.raises(TrainingError, match="other settings or other crops"):
+    with pytest.raises(TrainingError, match="other settings or other data"):
         train(tmp_path, **{"max_iter": 2, **change})
 
 
 def test_other_crops_do_not_resume(train: Train, crops: CropDataset, tmp_path: Path) -> None:
     train(tmp_path)
     fewer = CropDataset(crops.paths[1:], crops.labels[1:].tolist(), 112, 96)
-    with pytest.raises(TrainingError, match="other settings or other crops"):
+    with pytest.raises(TrainingError, match="other settings or other data"):
         run(fewer, tmp_path, SETTINGS)
 
 

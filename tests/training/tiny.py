@@ -13,7 +13,8 @@ from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.hypersphere import HEADS, Head
 from sfplus.networks import create
-from sfplus.training.loop import OnStep, fit
+from sfplus.training.engine import OnStep
+from sfplus.training.loop import fit
 from sfplus.training.settings import ASoftmaxSettings, EnergySettings, TrainingSettings
 
 State = dict[str, torch.Tensor]

@@ -1,0 +1,119 @@
+"""The engine on a task that is not faces: two optimizers, dropout, no labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sfplus.device import choose_device
+from sfplus.errors import TrainingError
+from sfplus.training.engine import Row, Task, train
+from sfplus.training.processes import Processes
+from sfplus.training.settings import LoopSettings
+
+SETTINGS = LoopSettings(max_iter=8, batch_size=6, log_every=2, checkpoint_every=3)
+
+
+class Duel(Task):
+    """A generator of numbers and its critic, which drops some of what it sees."""
+
+    digest = "duel"
+    unit = "numbers"
+    averaged = ("critic", "generator")
+
+    def __init__(self, processes: Processes, rate: float = 0.05) -> None:
+        torch.manual_seed(0)
+        critic = nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 1))
+        self.modules = nn.ModuleDict({"generator": nn.Linear(2, 1), "critic": critic})
+        self.optimizers: dict[str, Any] = {
+            "generator": torch.optim.Adam(self.modules["generator"].parameters(), lr=rate, betas=(0.5, 0.9)),
+            "critic": torch.optim.SGD(critic.parameters(), lr=rate, momentum=0.5),
+        }
+        self.processes = processes
+        self.steps: list[int] = []
+
+    def batch(self, step: int, share: slice) -> tuple[Tensor, ...]:
+        rng = np.random.default_rng(step)
+        return tuple(torch.from_numpy(rng.normal(size=(6, n)).astype(np.float32))[share] for n in (1, 2))
+
+    def update(self, step: int, batch: tuple[Tensor, ...], measure: bool) -> Row | None:
+        self.steps.append(step)
+        real, noise = batch
+        losses = {}
+        for name, other in (("critic", real), ("generator", torch.zeros_like(real))):
+            made = self.modules["critic"](self.modules["generator"](noise))
+            losses[name] = (made - self.modules["critic"](other)).mean() * (1 if name == "critic" else -1)
+            self.optimizers[name].zero_grad()
+            losses[name].backward()
+            self.processes.average_gradients(self.modules[name].parameters())
+            self.optimizers[name].step()
+        return {**losses, "rate": 0.05, "nothing": None} if measure else None
+
+    def describe(self, step: int) -> str:
+        return "rate 0.05"
+
+    def logged(self, row: Row, earlier: Sequence[Row]) -> None:
+        row["earlier"] = len(earlier)
+
+
+def duel(folder: Path, rate: float = 0.05, stop: int = 0, **changes: int) -> tuple[Duel, dict[str, float]]:
+    def on_step(step: int, row: Row) -> None:
+        if step == stop:
+            raise ZeroDivisionError
+
+    task = Duel(processes := Processes(choose_device("cpu")), rate)
+    return task, train(task, SETTINGS.model_copy(update=changes), folder, processes, on_step)
+
+
+def test_rows_and_summary(tmp_path: Path) -> None:
+    _, summary = duel(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [list(row) for row in rows] == [["step", "critic", "generator", "rate", "nothing", "earlier"]] * 4
+    assert [row["earlier"] for row in rows] == [0, 1, 2, 3] and rows[0]["nothing"] is None
+    assert summary["critic"] == rows[-1]["critic"] and summary["generator"] == rows[-1]["generator"]
+    assert '"numbers_per_second"' in (tmp_path / "timings.jsonl").read_text()
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5, 7])
+def test_an_interrupted_duel_ends_with_the_same_bits(stop: int, tmp_path: Path) -> None:
+    """Dropout, batch norm, Adam's counters and two velocities: all of them go on where they were."""
+    whole, _ = duel(tmp_path / "whole")
+    with pytest.raises(ZeroDivisionError):
+        duel(tmp_path / "parts", stop=stop)
+    torch.manual_seed(99)  # what the caller did to the generator must not matter
+    parts, _ = duel(tmp_path / "parts")
+    assert parts.steps == list(range(stop // 3 * 3 + 1, 9))
+    other = parts.modules.state_dict()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in whole.modules.state_dict().items())
+    assert len({(tmp_path / name / "history.jsonl").read_bytes() for name in ("whole", "parts")}) == 1
+
+
+def test_each_step_draws_its_own_numbers(tmp_path: Path) -> None:
+    drawn: list[float] = []
+
+    class Drawing(Duel):
+        def update(self, step: int, batch: tuple[Tensor, ...], measure: bool) -> Row | None:
+            drawn.append(float(torch.rand(1)))
+            return None
+
+    for seed in (0, 0, 1):
+        task = Drawing(processes := Processes(choose_device("cpu")))
+        train(task, SETTINGS.model_copy(update={"seed": seed}), tmp_path / str(len(drawn)), processes)
+    assert drawn[:8] == drawn[8:16] and len(set(drawn[8:])) == 16
+
+
+def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the (critic|generator) is (nan|inf|-inf) at step 2 \(rate 0.05\); use a"):
+        duel(tmp_path, rate=1e30)
+
+
+def test_keeps_as_many_checkpoints_as_asked(tmp_path: Path) -> None:
+    duel(tmp_path, checkpoint_every=2, keep=3)
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [f"checkpoint-00000{n}" for n in (4, 6, 8)]
