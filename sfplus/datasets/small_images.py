@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -35,11 +35,16 @@ _IDX = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
 class Pictures(Protocol):
     """What can be trained on."""
 
-    labels: Tensor
-    names: tuple[str, ...]
+    @property
+    def labels(self) -> Tensor:
+        """int64 (N,), on the host."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes, by label."""
 
     def batch(self, indices: np.ndarray) -> Tensor:
-        """The pictures at some indices (B,): uint8 (B, H, W, C), on the host or where the set was put."""
+        """The pictures at some indices (B,): uint8 (B, H, W, C)."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +65,13 @@ class SmallImages:
         return len(self.labels)
 
     def batch(self, indices: np.ndarray) -> Tensor:
-        """The pictures at some indices (B,): uint8 (B, H, W, C), a copy, where the set is."""
-        return self.images.index_select(0, torch.from_numpy(indices).to(self.images.device))
+        """The pictures at some indices (B,): uint8 (B, H, W, C), a copy."""
+        return self.images.index_select(0, torch.from_numpy(indices))
 
     def select(self, indices: np.ndarray | Tensor) -> SmallImages:
         """A part of the set, or another order, of the same classes."""
         chosen = torch.as_tensor(indices)
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
-
-    def to(self, device: torch.device) -> Self:
-        """The set with its pictures on a device, which are then never copied again; labels stay on the host."""
-        return replace(self, images=self.images.to(device))
 
 
 @dataclass(frozen=True)
@@ -248,39 +249,58 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
 
 
-def augment(pictures: Tensor, seed: int, step: int, *, pad: int = 4, crop: int = 0, mirror: bool = True) -> Tensor:
-    """Pad by mirroring, cut at random, mirror half of the pictures: a function of (seed, step), equal on any device.
-
-    The border is NumPy's and TensorFlow's `symmetric`: the edge itself is repeated (MHE, cifar100_input_python.py).
+def draw_cuts(
+    seed: int, step: int, count: int, size: tuple[int, int], pad: int = 4, crop: int = 0, mirror: bool = True
+) -> Tensor:
+    """How the pictures of a step are to be cut: a function of (seed, step), equal for any device and set.
 
     Args:
-        pictures: uint8 (B, H, W, C), on any device.
         seed: of the run.
         step: of the run.
+        count: B, pictures of the whole batch.
+        size: of the pictures, height and width.
         pad: pixels at each side; 4 for CIFAR-10+ and CIFAR-100.
         crop: side of the cut; 0 for the size of the pictures.
         mirror: whether to mirror half of the pictures.
 
     Returns:
+        Rows and columns to leave out, and 1 for a mirrored picture: (B, 3) int64, on the host.
+    """
+    random = np.random.default_rng((2, seed, step))
+    offsets = [random.integers(0, side + 2 * pad - (crop or side) + 1, count) for side in size]
+    flips = (random.random(count) < 0.5) & mirror
+    return torch.from_numpy(np.stack([*offsets, flips], axis=1))
+
+
+def cut(pictures: Tensor, cuts: Tensor, pad: int = 4, crop: int = 0) -> Tensor:
+    """Pad by mirroring, cut, mirror: all pictures of a batch at once.
+
+    The border is NumPy's and TensorFlow's `symmetric`: the edge itself is repeated (MHE, cifar100_input_python.py).
+
+    Args:
+        pictures: uint8 (B, H, W, C), on any device.
+        cuts: of `draw_cuts` with the same pad and crop, on the same device.
+        pad: pixels at each side.
+        crop: side of the cut; 0 for the size of the pictures.
+
+    Returns:
         uint8 (B, crop, crop, C), or (B, H, W, C).
     """
     count, height, width, _ = pictures.shape
-    rows, columns = (_places(side, pad, crop or side) for side in (height, width))
-    random = np.random.default_rng((2, seed, step))
-    down, right = (torch.from_numpy(random.integers(0, len(table), count)) for table in (rows, columns))
-    flipped = torch.from_numpy(random.random(count) < 0.5) & mirror
-    across = torch.where(flipped[:, None], columns[right].flip(1), columns[right])
-    first = torch.arange(count)[:, None] * height
-    index = ((first + rows[down])[:, :, None] * width + across[:, None, :]).to(pictures.device, non_blocking=True)
+    rows, columns = (_places(side, pad, crop or side, pictures.device) for side in (height, width))
+    down, right, flips = cuts.unbind(1)
+    across = torch.where(flips[:, None] > 0, columns[right].flip(1), columns[right])
+    first = torch.arange(count, device=pictures.device)[:, None] * height
+    index = (first + rows[down])[:, :, None] * width + across[:, None, :]
     flat = pictures.reshape(count * height * width, -1)
     return flat.index_select(0, index.flatten()).view(*index.shape, -1)
 
 
 @lru_cache(maxsize=8)
-def _places(side: int, pad: int, crop: int) -> Tensor:
+def _places(side: int, pad: int, crop: int, device: torch.device) -> Tensor:
     """Where the pixels of a cut come from, for each offset: (offsets, crop) int64."""
     padded = np.pad(np.arange(side), pad, "symmetric")
-    return torch.from_numpy(np.lib.stride_tricks.sliding_window_view(padded, crop).copy())
+    return torch.from_numpy(np.lib.stride_tricks.sliding_window_view(padded, crop).copy()).to(device)
 
 
 def centre(pictures: Tensor, crop: int) -> Tensor:

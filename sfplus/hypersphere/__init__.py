@@ -28,6 +28,7 @@ from sfplus.hypersphere.projection import (
     RandomProjection,
 )
 from sfplus.hypersphere.regularizer import HypersphericalEnergy
+from sfplus.hypersphere.sharded import ShardedHead
 from sfplus.hypersphere.successors import SphereFace2, SphereFaceR
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "NormFace",
     "Projection",
     "RandomProjection",
+    "ShardedHead",
     "Softmax",
     "SphereConv2d",
     "SphereFace2",

@@ -108,7 +108,15 @@ class Head(nn.Module):
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
         """The training loss, a scalar: the mean cross-entropy of the logits with the margin."""
-        return F.cross_entropy(self(features, labels), labels)
+        return self.complete(self.entropy(self(features, labels), labels), features)
+
+    def entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What `loss` makes of logits with margin (M, C): their mean cross-entropy."""
+        return F.cross_entropy(logits, labels)
+
+    def complete(self, entropy: Tensor, features: Tensor) -> Tensor:
+        """What `loss` makes of `entropy`: itself, but for heads with a factor or a penalty."""
+        return entropy
 
     def predict(self, features: Tensor) -> Tensor:
         """Logits without margin: (M, d) -> (M, C); their largest is the predicted class."""

@@ -71,9 +71,9 @@ class SphereFaceR(Head):
         """The margin of the last training forward; reading it makes a GPU wait where there are steps."""
         return float(self._margin())
 
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The scaled cross-entropy of the logits with margin, with the penalty of soft normalisation."""
-        loss = self.loss_weight * super().loss(features, labels)
+    def complete(self, entropy: Tensor, features: Tensor) -> Tensor:
+        """The scaled cross-entropy, with the penalty of soft normalisation."""
+        loss = self.loss_weight * entropy
         if self.normalisation != "none":
             loss = loss / self.scale
         if self.normalisation == "soft":
@@ -171,9 +171,8 @@ class SphereFace2(Head):
             return math.log(2 * z) - other - math.log(1 - z + root)
         return math.log((z - 1 + root) / 2) - own  # the same without a difference of nearly equal numbers
 
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+    def entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The weighted binary logistic loss of the logits with margin."""
-        logits = self(features, labels)
         truth = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
         share = 1 - self.alpha + (2 * self.alpha - 1) * truth
         total = F.binary_cross_entropy_with_logits(logits, truth, share, reduction="sum")

@@ -18,14 +18,20 @@ def draw_batch(step: int, count: int, settings: SolverSettings) -> tuple[np.ndar
     Returns:
         Indices (B,) int64 in [0, count) and flips (B,) bool.
     """
-    positions = np.arange((step - 1) * settings.batch_size, step * settings.batch_size)
+    indices = draw_indices(step, count, settings.batch_size, settings.seed)
+    flips = np.random.default_rng((1, settings.seed, step)).random(settings.batch_size) < 0.5
+    return indices, flips & settings.mirror
+
+
+def draw_indices(step: int, count: int, batch_size: int, seed: int) -> np.ndarray:
+    """The samples of a step, (batch_size,) int64 in [0, count), by the rule of `draw_batch`."""
+    positions = np.arange((step - 1) * batch_size, step * batch_size)
     epochs, places = np.divmod(positions, count)
     indices = np.empty_like(positions)
     for epoch in np.unique(epochs):
         chosen = epochs == epoch
-        indices[chosen] = _permutation(settings.seed, int(epoch), count)[places[chosen]]
-    flips = np.random.default_rng((1, settings.seed, step)).random(settings.batch_size) < 0.5
-    return indices, flips & settings.mirror
+        indices[chosen] = _permutation(seed, int(epoch), count)[places[chosen]]
+    return indices
 
 
 @functools.lru_cache(maxsize=2)

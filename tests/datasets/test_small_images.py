@@ -15,8 +15,9 @@ from torchvision import datasets
 from sfplus.datasets.small_images import (
     SmallImages,
     accuracy_by_class,
-    augment,
     centre,
+    cut,
+    draw_cuts,
     imbalance,
     load_small_images,
     picture_files,
@@ -114,7 +115,7 @@ def test_a_damaged_idx_file_is_refused(damage: bytes, tmp_path: Path) -> None:
 @given(st.integers(0, 2**40), st.integers(1, 10**9), st.integers(0, 5), st.sampled_from([0, 5, 8]), st.booleans())
 def test_augmentation_picture_by_picture(seed: int, step: int, pad: int, crop: int, mirror: bool) -> None:
     pictures = pixels(5)
-    got = augment(pictures, seed, step, pad=pad, crop=crop, mirror=mirror)
+    got = cut(pictures, draw_cuts(seed, step, 5, (8, 8), pad, crop, mirror), pad, crop)
     side = crop or 8
     assert got.shape == (5, side, side, 3)
     random = np.random.default_rng((2, seed, step))
@@ -122,13 +123,13 @@ def test_augmentation_picture_by_picture(seed: int, step: int, pad: int, crop: i
     flips = (random.random(5) < 0.5) & mirror
     for k in range(5):
         padded = np.pad(pictures[k].numpy(), [(pad, pad), (pad, pad), (0, 0)], "symmetric")
-        cut = padded[down[k] : down[k] + side, right[k] : right[k] + side]
-        assert np.array_equal(got[k].numpy(), cut[:, ::-1] if flips[k] else cut)
+        part = padded[down[k] : down[k] + side, right[k] : right[k] + side]
+        assert np.array_equal(got[k].numpy(), part[:, ::-1] if flips[k] else part)
 
 
 def test_augmentation_takes_every_offset_and_half_of_the_mirrors() -> None:
     ramp = torch.arange(64, dtype=torch.uint8).view(1, 8, 8, 1).expand(4000, -1, -1, -1)
-    corners = augment(ramp, 0, 1, pad=0, crop=7)[:, 0, 0, 0].bincount(minlength=64)
+    corners = cut(ramp, draw_cuts(0, 1, 4000, (8, 8), 0, 7), 0, 7)[:, 0, 0, 0].bincount(minlength=64)
     # Two offsets each way; mirrored pictures start at the right end of their cut.
     assert {int(place) for place in corners.nonzero()} == {0, 1, 8, 9, 6, 7, 14, 15}
     assert (corners[corners > 0] - 500).abs().max() < 5 * 500**0.5

@@ -1,5 +1,6 @@
 """The networks of pictures against their papers' tables and the released code's shapes and initialisation."""
 
+import itertools
 import math
 
 import pytest
@@ -26,7 +27,7 @@ def shapes(network: nn.Module) -> list[tuple[int, ...]]:
 def test_cnn9_is_that_of_the_code() -> None:
     # MHE, architecture.py: [3, 3, Cin, n] filters of conv1_0 to conv3_2, fc6 [4, 4, 256, 256], score [1, 1, 256, 100].
     widths = [3, 64, 64, 64, 128, 128, 128, 256, 256, 256]
-    expected = [(after, before, 3, 3) for before, after in zip(widths[:-1], widths[1:], strict=True)]
+    expected = [(after, before, 3, 3) for before, after in itertools.pairwise(widths)]
     network = create_classifier("cnn9", 100)
     assert shapes(network) == [*expected, (256, 256, 4, 4), (100, 256)]
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 100)

@@ -1,0 +1,109 @@
+"""Stage `classify`: labelled pictures to a trained classifier, its accuracy, its energies and pictures of both."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sfplus.images import write_atomically
+from sfplus.stages.cache import Job, Stage
+from sfplus.stages.pictures import PictureSet
+from sfplus.stages.run import Run
+from sfplus.training.classify_settings import ClassifierSettings
+from sfplus.weights import CONFIG, MODEL
+
+if TYPE_CHECKING:
+    from sfplus.training.classify import ClassifyTask
+
+RESULT, FEATURES = "result.json", "features.safetensors"
+
+
+class ClassifySettings(ClassifierSettings):
+    """A classifier of pictures; the key `classify` of a recipe."""
+
+
+def source(settings: ClassifySettings, run: Run) -> PictureSet:
+    """The input `pictures` of this stage."""
+    return PictureSet(settings.data, run)
+
+
+def _build(job: Job) -> dict[str, Any]:
+    import torch
+
+    from sfplus.networks.cnn import create_classifier
+    from sfplus.stages.inputs import digest_json
+    from sfplus.training.classify import ClassifyTask
+    from sfplus.training.engine import train
+    from sfplus.training.processes import Processes
+    from sfplus.weights.checkpoint import to_bytes
+
+    settings: ClassifySettings = job.settings
+    pictures: PictureSet = job.inputs["pictures"]
+    learned, tested = pictures.load()
+    shape = settings.model_dump(include={"network", "width", "operator", "weight_norm", "bn_momentum"})
+    first = learned.batch(_first()).shape
+    size = settings.data.crop if settings.data.name == "files" else first[1]
+    torch.manual_seed(settings.seed)
+    shape |= {"channels": first[3], "size": size}
+    network = create_classifier(shape.pop("network"), len(learned.names), **shape)
+    digest = digest_json([settings.model_dump(mode="json", exclude={"checkpoint_every", "keep"}), pictures.content])
+    processes = Processes(job.run.device)
+    task = ClassifyTask(network, learned, tested, settings, processes, digest)
+    step = job.run.bar
+
+    def show(done: int, row: dict[str, Any]) -> None:
+        if step.total is None:
+            step.start(settings.max_iter, "steps", done - 1)
+        note = None
+        if row:
+            note = f"loss {row['loss']:.3f}"
+            note += f", accuracy {100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
+        step.advance(done - step.done, note)
+
+    summary = train(task, settings, job.folder, processes, on_step=show)
+    write_atomically(job.folder / MODEL, to_bytes(network.state_dict()))
+    about = {"classifier": settings.network, "classes": list(learned.names)} | shape
+    write_atomically(job.folder / CONFIG, json.dumps(about, indent=1).encode())
+    result = _result(job, task)
+    return {"train_pictures": len(learned.labels), "test_pictures": len(tested.labels)} | summary | {
+        name: result[name] for name in ("accuracy", "best_accuracy")
+    }  # fmt: skip
+
+
+def _first() -> Any:
+    import numpy as np
+
+    return np.zeros(1, np.int64)
+
+
+def _result(job: Job, task: ClassifyTask) -> dict[str, Any]:
+    """Write what the run comes to, and its pictures."""
+    from sfplus.datasets.small_images import accuracy_by_class
+    from sfplus.reports.curves import plane_plot, training_curves
+    from sfplus.training.history import read_rows
+    from sfplus.weights.checkpoint import to_bytes
+
+    rows = read_rows(job.folder / "history.jsonl")
+    tests = [row for row in rows if "accuracy" in row]
+    best = max(tests, key=lambda row: float(row["accuracy"]))
+    by_class = accuracy_by_class(task.predict(task.test), task.test.labels, len(task.test.names))
+    result = {
+        "accuracy": tests[-1]["accuracy"],
+        "best_accuracy": best["accuracy"],
+        "best_step": best["step"],
+        "accuracy_by_class": dict(zip(task.test.names, by_class, strict=True)),
+        "loss": tests[-1]["loss"],
+        "energies": {name[7:]: value for name, value in tests[-1].items() if name.startswith("energy.")},
+    }
+    write_atomically(job.folder / RESULT, json.dumps(result, indent=1).encode())
+    for suffix in ("svg", "png"):
+        write_atomically(job.folder / f"curves.{suffix}", training_curves({"": rows}, suffix))
+    score = getattr(task.network, "score", None)
+    if score is not None and score.weight.shape[1] == 2:
+        found = {"features": task.features(task.test), "labels": task.test.labels, "classifiers": score.weight.detach()}
+        write_atomically(job.folder / FEATURES, to_bytes(found))
+        write_atomically(job.folder / "plane.png", plane_plot({"test set": found}, task.test.names))
+    return result
+
+
+STAGE = Stage("classify", 1, _build)

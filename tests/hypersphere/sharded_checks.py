@@ -1,0 +1,259 @@
+"""What `test_sharded.py` checks on several ranks: sharded heads beside whole ones on the global batch."""
+
+from __future__ import annotations
+
+import json
+import math
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sfplus.hypersphere import HEADS, CosFace, ShardedHead, class_energy
+
+CLASSES, SIZE, SHARE = 11, 6, 4  # 11 classes make uneven shards; 4 samples a rank
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    *(("asoftmax", {"m": m, "gradient": way, "base": 1.0}) for m in (1, 2, 3, 4) for way in ("exact", "caffe")),
+    ("lsoftmax", {"m": 3, "base": 1.0}),
+    ("softmax", {}),
+    ("normface", {"learnable": True, "scale": 8.0}),
+    ("cosface", {"scale": 8.0}),
+    ("arcface", {"scale": 8.0}),
+    ("adaface", {"scale": 8.0}),
+    *(("sphereface-r", {"version": version, "steps": (1, 3)}) for version in ("v0", "v1", "v2")),
+    ("sphereface-r", {"normalisation": "soft", "gradient": "exact", "scale": 3.0}),
+    *(("sphereface2", {"margin": margin, "gradient": way}) for margin in "CAM" for way in ("exact", "detached")),
+]
+
+SAVED: tuple[str, dict[str, Any]] = ("sphereface-r", {"steps": (1, 3)})
+
+
+def batches(world: int, steps: int = 5, classes: int = CLASSES) -> list[tuple[Tensor, Tensor]]:
+    """Global batches, the same in all processes."""
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (
+            torch.randn(world * SHARE, SIZE, generator=generator, dtype=torch.float64),
+            torch.randint(classes, (world * SHARE,), generator=generator),
+        )
+        for _ in range(steps)
+    ]
+
+
+def pair(name: str, options: dict[str, Any], classes: int = CLASSES, **more: Any) -> tuple[nn.Module, ShardedHead]:
+    """A whole head and a sharded one with the same starting weights."""
+    heads = []
+    for build in (HEADS[name], partial(ShardedHead, HEADS[name], **more)):
+        torch.manual_seed(3)
+        heads.append(build(SIZE, classes, **options).double())
+    return heads[0], heads[1]  # type: ignore[return-value]
+
+
+def sgd(head: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+
+def shard(head: ShardedHead, whole: Tensor) -> Tensor:
+    return whole[head.first : head.last]
+
+
+def own(rank: int) -> slice:
+    return slice(rank * SHARE, (rank + 1) * SHARE)
+
+
+def trains_like_the_whole(
+    name: str,
+    options: dict[str, Any],
+    rank: int,
+    world: int,
+    energy: dict[str, Any] | None = None,
+    classes: int = CLASSES,
+    **more: Any,
+) -> None:
+    """Losses, gradients of features, five steps of SGD, counters and running means, and predictions."""
+    whole, head = pair(name, options, classes, **more)
+    one, several = sgd(whole), sgd(head)
+    for x, labels in batches(world, classes=classes):
+        x, mine = x.clone().requires_grad_(), x[own(rank)].clone().requires_grad_()
+        expected, got = whole.loss(x, labels), head.loss(mine, labels[own(rank)])  # type: ignore[operator]
+        if energy is not None:
+            terms = class_energy(whole.weight, labels, **energy), head.class_energy(labels[own(rank)], **energy)
+            torch.testing.assert_close(terms[1], terms[0], rtol=1e-12, atol=1e-14)
+            expected, got = expected + 0.5 * terms[0], got + 0.5 * terms[1]
+        one.zero_grad(), several.zero_grad()
+        expected.backward(), got.backward()
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(mine.grad, x.grad[own(rank)], rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(head.head.weight.grad[:-1], shard(head, whole.weight.grad), rtol=1e-10, atol=1e-13)
+        one.step(), several.step()
+        torch.testing.assert_close(head.weight, shard(head, whole.weight), rtol=1e-9, atol=1e-12)
+    assert not head.head.weight[-1].any()
+    for key, value in whole.state_dict().items():
+        if key != "weight":
+            torch.testing.assert_close(head.head.state_dict()[key], value, rtol=1e-9, atol=1e-12)
+    assert head.current_lambda == whole.current_lambda
+    x = batches(world)[0][0]
+    assert head.classify(x[own(rank)]).tolist() == whole.predict(x).argmax(1)[own(rank)].tolist()  # type: ignore[operator]
+
+
+def in_float32(rank: int, world: int) -> None:
+    torch.manual_seed(3)
+    whole = HEADS["asoftmax"](64, 1001)
+    torch.manual_seed(3)
+    head = ShardedHead(HEADS["asoftmax"], 64, 1001)
+    torch.testing.assert_close(head.weight, shard(head, whole.weight), rtol=0, atol=0)
+    one, several = sgd(whole), sgd(head)
+    for seed in range(5):
+        x = torch.randn(world * 8, 64, generator=torch.Generator().manual_seed(seed))
+        labels = torch.randint(1001, (world * 8,), generator=torch.Generator().manual_seed(seed))
+        expected, got = whole.loss(x, labels), head.loss(x[8 * rank :][:8], labels[8 * rank :][:8])
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
+        one.zero_grad(), several.zero_grad()
+        expected.backward(), got.backward()
+        one.step(), several.step()
+    torch.testing.assert_close(head.weight, shard(head, whole.weight), rtol=1e-6, atol=1e-6)
+
+
+def network_in_ddp(rank: int, world: int) -> None:
+    """`averaged`: five steps of a network in DDP and a sharded head end where one process does."""
+    whole, head = pair("asoftmax", {"m": 2, "base": 1.0}, averaged=True)
+    networks = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        networks.append(nn.Linear(SIZE, SIZE).double())
+    alone, wrapped = networks[0], DistributedDataParallel(networks[1])
+    one, several = sgd(nn.ModuleList([alone, whole])), sgd(nn.ModuleList([wrapped, head]))
+    for x, labels in batches(world):
+        one.zero_grad(), several.zero_grad()
+        whole.loss(alone(x), labels).backward()  # type: ignore[operator]
+        head.loss(wrapped(x[own(rank)]), labels[own(rank)]).backward()
+        one.step(), several.step()
+    torch.testing.assert_close(networks[1].weight, alone.weight, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(head.weight, shard(head, whole.weight), rtol=1e-9, atol=1e-12)
+
+
+def softmax_of_the_drawn(rank: int, world: int) -> None:
+    """The loss of sampled training is that of a whole head which has the drawn classes only."""
+    classes = 40
+    whole, head = pair("arcface", {"scale": 8.0}, classes, sample_rate=0.3, seed=7)
+    twin, other = (pair("arcface", {"scale": 8.0}, classes, sample_rate=0.3, seed=seed)[1] for seed in (7, 8))
+    drawn = []
+    for x, labels in batches(world, classes=classes):
+        head.zero_grad()
+        x, mine = x.clone().requires_grad_(), x[own(rank)].clone().requires_grad_()
+        loss = head.loss(mine, labels[own(rank)])
+        loss.backward()
+        chosen = torch.zeros(classes, dtype=torch.bool)
+        chosen[head.first : head.last] = head.head.weight.grad[:-1].any(1)
+        expected_count = math.ceil(0.3 * (head.last - head.first))
+        positives = len({label for label in labels.tolist() if head.first <= label < head.last})
+        assert int(chosen.sum()) == max(expected_count, positives)
+        dist.all_reduce(chosen)
+        assert chosen[labels].all()
+        part = HEADS["arcface"](SIZE, int(chosen.sum()), scale=8.0).double()  # type: ignore[call-arg]
+        part.weight.data = whole.weight.data[chosen]
+        expected = part.loss(x, chosen.cumsum(0)[labels] - 1)
+        expected.backward()
+        torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(mine.grad, x.grad[own(rank)], rtol=1e-10, atol=1e-13)
+        gradient = torch.zeros(classes, SIZE, dtype=torch.float64)
+        gradient[chosen] = part.weight.grad
+        torch.testing.assert_close(head.head.weight.grad[:-1], shard(head, gradient), rtol=1e-10, atol=1e-13)
+        assert twin.loss(mine, labels[own(rank)]) == loss
+        drawn.append(other.loss(mine, labels[own(rank)]) == loss)
+    assert not all(drawn)
+    x, labels = batches(world, classes=classes)[0]
+    torch.testing.assert_close(head.eval().loss(x[own(rank)], labels[own(rank)]), whole.eval().loss(x, labels))  # type: ignore[operator]
+
+
+def save_after_three_steps(rank: int, world: int, folder: str) -> None:
+    """The first part of a run that `test_another_number_of_ranks` ends."""
+    _, head = pair(*SAVED)
+    optimizer = sgd(head)
+    for x, labels in batches(6, 3):
+        share = len(x) // world
+        optimizer.zero_grad()
+        head.loss(x[rank * share :][:share], labels[rank * share :][:share]).backward()
+        optimizer.step()
+    state, momentum = head.full_state(), head.gather_rows(optimizer.state[head.head.weight]["momentum_buffer"])
+    assert (state is None) == (momentum is None) == (rank > 0)
+    if state is not None:
+        torch.save([state, momentum], f"{folder}/whole.pt")
+
+
+def loads_a_whole_head(rank: int, world: int) -> None:
+    whole, head = pair("sphereface2", {})
+    with torch.no_grad():
+        for p in whole.parameters():
+            p.normal_()
+    head.load_full_state(whole.state_dict())
+    x, labels = batches(world)[0]
+    torch.testing.assert_close(head.loss(x[own(rank)], labels[own(rank)]), whole.loss(x, labels))  # type: ignore[operator]
+    state = head.full_state()
+    if state is not None:
+        torch.testing.assert_close(state, dict(whole.state_dict()), rtol=0, atol=0)
+
+
+def wrong_input(rank: int, world: int) -> None:
+    """All ranks say so, though the last one alone has it."""
+    head, last = ShardedHead(CosFace, SIZE, CLASSES), rank == world - 1
+    for labels in ([0] if last else [0, 1], [], [-1 if last else 0], [CLASSES if last else 0]):
+        y = torch.tensor(labels, dtype=torch.int64)
+        for call in (partial(head.loss, torch.randn(len(y), SIZE)), head.class_energy):
+            with pytest.raises(ValueError, match=r"equally many samples|labels are in \[0, 11\)"):
+                call(y)
+
+
+def equal_logits(rank: int, world: int) -> None:
+    head = ShardedHead(CosFace, SIZE, CLASSES)
+    head.load_rows(head.head.weight, torch.eye(SIZE)[:1].expand(CLASSES, -1))
+    for sign in (1.0, -1.0):  # with -1 the spare row would have the largest
+        assert head.classify(sign * torch.eye(SIZE)[:1]).tolist() == [0]
+
+
+CHECKS: dict[str, Callable[[int, int], None]] = {
+    **{
+        "-".join([name, *map(str, options.values())]): partial(trains_like_the_whole, name, options)
+        for name, options in OPTIONS
+    },
+    **{
+        f"energy-{mode}-{power}": partial(trains_like_the_whole, "asoftmax", {}, energy={"mode": mode, "power": power})
+        for mode in ("paper", "batch")
+        for power in (0, 1, 2, 2.5)
+    },
+    "fewer-classes-than-ranks": partial(
+        trains_like_the_whole, "sphereface2", {}, energy={"mode": "paper"}, classes=2, sample_rate=0.5
+    ),
+    "one-class": partial(trains_like_the_whole, "cosface", {}, classes=1),
+    "all-drawn": partial(trains_like_the_whole, "asoftmax", {"base": 1.0}, energy={"mode": "paper"}, sample_rate=0.999),
+    "all-drawn-caffe": partial(trains_like_the_whole, "asoftmax", {"gradient": "caffe"}, sample_rate=0.999),
+    "all-drawn-normface": partial(trains_like_the_whole, "normface", {"learnable": True}, sample_rate=0.999),
+    **{
+        f.__name__: f
+        for f in (in_float32, network_in_ddp, softmax_of_the_drawn, loads_a_whole_head, wrong_input, equal_logits)
+    },
+}
+
+
+def work(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=20)
+    )
+    errors: dict[str, str] = {}
+    for name, check in CHECKS.items():
+        try:
+            check(rank, world)
+        except BaseException:  # pytest's own too
+            errors[name] = traceback.format_exc()
+    save_after_three_steps(rank, world, folder)
+    Path(folder, f"{rank}.json").write_text(json.dumps(errors))
+    dist.destroy_process_group()
