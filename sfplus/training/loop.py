@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfplus.datasets.crops import CropDataset
+from sfplus.datasets.crops import Crops
 from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import class_energy, spread_of_layers
@@ -29,7 +29,7 @@ from sfplus.training.settings import SolverSettings
 def fit(
     network: nn.Module,
     head: nn.Module,
-    crops: CropDataset,
+    crops: Crops,
     settings: SolverSettings,
     folder: Path,
     device: Device,
@@ -81,7 +81,7 @@ class FaceTask(Task):
         self,
         network: nn.Module,
         head: nn.Module,
-        crops: CropDataset,
+        crops: Crops,
         settings: SolverSettings,
         processes: Processes,
     ) -> None:
@@ -195,9 +195,8 @@ class FaceTask(Task):
             )
 
 
-def _digest(settings: SolverSettings, crops: CropDataset) -> str:
+def _digest(settings: SolverSettings, crops: Crops) -> str:
     """Of what decides the result, except the crops' pixels and the initial weights."""
     digest = hashlib.sha256(settings.model_dump_json(exclude={"checkpoint_every", "keep"}).encode())
-    digest.update(crops.labels.numpy().tobytes())
-    digest.update("\0".join(path.name for path in crops.paths).encode("utf-8", "surrogateescape"))
+    digest.update(crops.digest.encode())
     return digest.hexdigest()
