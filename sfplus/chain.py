@@ -153,7 +153,7 @@ def closure(steps: Sequence[Step], until: str) -> list[Step]:
 
 def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> dict[str, Artefact]:
     """Run steps in order; `record` is the file that remembers what was run, for `status` to compare with."""
-    _check_inputs(steps, run.workspace)
+    check_inputs(steps, run.workspace)
     if run.device_name != "auto":
         _ = run.device  # a missing device is an error before anything is read
     done: dict[str, Artefact] = {}
@@ -165,7 +165,7 @@ def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> di
     return done
 
 
-def _check_inputs(steps: Sequence[Step], workspace: Path) -> None:
+def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
     """What the user gives must be there before anything is started, not hours later."""
     for name, source in [item for step in steps for item in step.inputs.items()]:
         if isinstance(source, Model):

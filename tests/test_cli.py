@@ -12,8 +12,8 @@ import torch
 from sfplus import __main__ as script
 
 COMMANDS = [
-    "run", "train", "finetune", "status", "detect", "align", "embed", "verify", "report", "compare", "app", "sample",
-    "export", "lfw", "doctor", "recipes", "models",
+    "run", "train", "finetune", "sweep", "status", "detect", "align", "embed", "verify", "report", "compare", "app",
+    "sample", "export", "lfw", "doctor", "recipes", "models",
 ]  # fmt: skip
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from sfplus import __version__
 from sfplus.cli.data import app as data_app
-from sfplus.cli.groups import Name, Overrides, models_app, recipes_app
+from sfplus.cli.groups import models_app, recipes_app
+from sfplus.cli.runs import app as runs_app
 from sfplus.cli.verify import DATA, Device, ModelName, Workspace
 from sfplus.cli.verify import app as verify_app
-
-if TYPE_CHECKING:
-    from sfplus.stages.cache import Artefact
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", add_completion=False,
@@ -22,6 +20,7 @@ app = typer.Typer(
 
 First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, about a minute)""",
 )  # fmt: skip
+app.registered_commands += runs_app.registered_commands  # first in the list of commands
 app.add_typer(verify_app)
 app.add_typer(data_app)
 app.add_typer(recipes_app, name="recipes")
@@ -29,7 +28,6 @@ app.add_typer(models_app, name="models")
 
 In = Annotated[Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth; nothing in it is changed.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where the results go; made where missing.")]
-RunName = Annotated[str, typer.Option("--name", help="Where in runs/ the report goes, if not under the recipe's name.")]
 Listed = Annotated[
     Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth, a file with a photo a line, or -.")
 ]
@@ -48,54 +46,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         print(f"sfplus {__version__}")
         raise typer.Exit
-
-
-@app.command()
-def run(
-    recipe: Name,
-    overrides: Overrides = None,
-    until: Annotated[str, typer.Option("--until", help="Stop after this stage: detect, align, train, ...")] = "",
-    device: Device = "auto",
-    workspace: Workspace = DATA,
-    name: RunName = "",
-) -> None:
-    """Run a recipe, or what of it is stale, and print the result.
-
-    Example: sfplus run demo --until train
-    """
-    _run(recipe, overrides or [], until, device, workspace, name)
-
-
-@app.command()
-def train(recipe: Name, overrides: Overrides = None, device: Device = "auto", workspace: Workspace = DATA) -> None:
-    """Train as a recipe says, with the stages before it where they are stale.
-
-    Example: sfplus train sphereface-plus-m4 train.photos=my/photos
-    """
-    _run(recipe, overrides or [], "train", device, workspace)
-
-
-@app.command()
-def finetune(recipe: Name, overrides: Overrides = None, device: Device = "auto", workspace: Workspace = DATA) -> None:
-    """Fine-tune as a recipe says (SphereFace+), with the stages before it where they are stale.
-
-    Example: sfplus finetune demo finetune.energy.weight=0
-    """
-    _run(recipe, overrides or [], "finetune", device, workspace)
-
-
-@app.command()
-def status(recipe: Name, overrides: Overrides = None, workspace: Workspace = DATA, name: RunName = "") -> None:
-    """Show how each stage of a recipe stands: fresh, stale (and why), partial, running, missing.
-
-    Example: sfplus status demo
-    """
-    from sfplus.chain import standings
-    from sfplus.commands.runner import open_recipe
-
-    for row in standings(*open_recipe(recipe, overrides or [], "cpu", workspace, name)):
-        detail = row.reason or (str(row.artefact.folder) if row.artefact else "")
-        print(f"{row.step:<18} {row.state:<8} {detail}".rstrip())
 
 
 @app.command()
@@ -142,9 +92,14 @@ def align(
 
     An interrupted call goes on where it was, and a second one is instant while IN is as it was.
 
+    Several processes share the work when they are given the same IN and OUT: start it again in another shell, on
+    another machine with the same disk, or by torchrun or accelerate launch, where each process takes a GPU.
+
     Exit code 1 when a photo could not be read; failures.jsonl in OUT names it, and photos without a face too.
 
     Example: sfplus align holiday crops --report
+
+    Example: torchrun --nproc-per-node 2 -m sfplus align holiday crops
     """
     from sfplus.alignment import find_template
     from sfplus.commands.folders import align_folder
@@ -219,28 +174,6 @@ def sample(
 
 
 @app.command()
-def export(
-    recipe: Name,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the model goes.")],
-    half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
-    overrides: Overrides = None,
-    device: Device = "auto",
-    workspace: Workspace = DATA,
-) -> None:
-    """Save the model of a recipe with its threshold, for compare, embed and verify --model.
-
-    Example: sfplus export demo my-model
-    """
-    from sfplus.commands.compare import export_model
-    from sfplus.models import find_model
-    from sfplus.recipe import find_recipe, load_recipe
-
-    artefacts = _run(recipe, overrides or [], "verify", device, workspace)
-    source = load_recipe(find_recipe(recipe), overrides or []).embed.model
-    export_model(artefacts, find_model(source) if source else None, folder, half)
-
-
-@app.command()
 def convert(
     source: Annotated[
         Path, typer.Argument(metavar="IN", help="A model's name or folder, .caffemodel, .onnx, .safetensors, .pth")
@@ -286,11 +219,3 @@ def doctor(workspace: Workspace = DATA) -> None:
     from sfplus.commands.doctor import examine
 
     raise typer.Exit(examine(workspace))
-
-
-def _run(
-    recipe: str, overrides: list[str], until: str, device: str, workspace: Path, name: str = ""
-) -> dict[str, Artefact]:
-    from sfplus.commands.runner import run_recipe
-
-    return run_recipe(recipe, overrides, until, device, workspace, name)

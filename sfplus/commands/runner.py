@@ -28,13 +28,22 @@ def open_recipe(
         remedy = "start it once; sfplus.training.loop.fit is what runs under accelerate launch"
         raise UsageError("a recipe runs in one process", where="WORLD_SIZE", remedy=remedy)
     path = find_recipe(name)
-    run_name = run_name or path.stem
-    if run_name != Path(run_name).name or run_name.startswith("."):
-        raise UsageError("is no name for a folder", where=f"--name {run_name}", remedy="use letters, digits and dashes")
+    folder = run_folder(workspace, run_name or path.stem)
     text = path.read_text("utf-8") + "".join(f"# changed on the command line: {o}\n" for o in overrides)
     command = command or shlex.join(["sfplus", "run", name, *overrides])
     run = Run(workspace, Console(), device)
-    return chain.plan(load_recipe(path, overrides), text, command), run, run.recipe_folder(run_name) / "run.json"
+    return chain.plan(load_recipe(path, overrides), text, command), run, folder / "run.json"
+
+
+def run_folder(workspace: Path, name: str) -> Path:
+    """Where a person looks for the results of a run.
+
+    Raises:
+        UsageError: this is no name for a folder.
+    """
+    if name != Path(name).name or name.startswith("."):
+        raise UsageError("is no name for a folder", where=f"--name {name}", remedy="use letters, digits and dashes")
+    return workspace / "runs" / name
 
 
 def run_recipe(

@@ -144,7 +144,3 @@ class PackedCrops(Dataset[tuple[Tensor, int]]):
             DatasetError: the bytes of a crop are not those that were packed.
         """
         return torch.from_numpy(self._pack.take(self._rows[indices])), self.labels[torch.from_numpy(indices)]
-
-
-Crops = CropDataset | PackedCrops
-"""What training takes."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from sfplus.stages.cache import Artefact, Job, Stage
 from sfplus.stages.detect import FACES, PHOTOS
 from sfplus.stages.tables import read_failures, read_lines, read_table
 from sfplus.stages.train import HISTORY
-from sfplus.stages.verify import RESULT, SCORES
+from sfplus.stages.verify import RESULT, SCORES, read_result
 from sfplus.weights import CONFIG, HEAD
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class _Model:
         verified: what the verify stage found.
         table: the scores.
         result: of the verification.
+        pairs: that were decided.
     """
 
     folder: Path
@@ -91,29 +92,19 @@ class _Model:
     verified: Artefact
     table: dict[str, list[Any]]
     result: Result
+    pairs: Pairs
 
     @classmethod
     def of(cls, inputs: Mapping[str, Any], name: str) -> _Model:
         """The model that was verified as `name`."""
-        from sfplus.verification.result import Result
-
         model, verified = inputs[f"model/{name}"], inputs[f"verify/{name}"]
-        table = read_table(verified.folder / SCORES)
-        arrays = {"scores": table["score"], "same": table["same"], "fold": table["fold"]}
-        return cls(model.folder, model.content, verified, table, Result.from_dict(_facts(verified) | arrays))
+        result, pairs = read_result(verified.folder)
+        return cls(model.folder, model.content, verified, read_table(verified.folder / SCORES), result, pairs)
 
     @property
     def config(self) -> dict[str, Any]:
         """What its config.json says."""
         return dict(json.loads((self.folder / CONFIG).read_text("utf-8")))
-
-    @property
-    def pairs(self) -> Pairs:
-        """The pairs that were decided, by names without extension, as lists of pairs have them."""
-        from sfplus.datasets.pairs import Pairs
-
-        left, right = (tuple(PurePosixPath(name).with_suffix("").as_posix() for name in self.table[s]) for s in _SIDES)
-        return Pairs(left, right, self.result.same, self.result.fold)
 
 
 def _build(job: Job) -> dict[str, Any]:

@@ -78,10 +78,6 @@ class Run:
         """Where the artefact of this fingerprint is, or will be."""
         return self.workspace / "cache" / stage / fingerprint[:20]
 
-    def recipe_folder(self, recipe: str) -> Path:
-        """What a person looks for after a run: report and record."""
-        return self.workspace / "runs" / recipe
-
     def photo_folder(self, root: Path) -> PhotoFolder:
         """A folder of photos whose digests are remembered in this workspace."""
         from sfplus.stages.inputs import PhotoFolder

@@ -19,7 +19,7 @@ from sfplus.weights import HEAD
 if TYPE_CHECKING:
     from torch import nn
 
-    from sfplus.datasets.crops import Crops
+    from sfplus.datasets.crops import CropDataset, PackedCrops
 
 HISTORY = "history.jsonl"
 
@@ -96,7 +96,7 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any]) -> dict[str, Any]:
     return {"people": len(people), "crops": len(dataset)} | loaded | summary
 
 
-def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> tuple[list[str], Crops, str]:
+def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> tuple[list[str], CropDataset | PackedCrops, str]:
     """The people, their crops and the name of the template that they follow."""
     from sfplus.alignment import TEMPLATES
     from sfplus.datasets.crops import CropDataset, PackedCrops

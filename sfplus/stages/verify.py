@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +15,10 @@ from sfplus.images import write_atomically
 from sfplus.stages.cache import Job, Stage
 from sfplus.stages.embed import FEATURES, INDEX
 from sfplus.stages.tables import read_table, write_table
+
+if TYPE_CHECKING:
+    from sfplus.datasets.pairs import Pairs
+    from sfplus.verification.result import Result
 
 SCORES, RESULT = "scores.parquet", "result.json"
 
@@ -75,9 +79,25 @@ def _build(job: Job) -> dict[str, Any]:
     return {"pairs": int(tested.sum()), "accuracy": result.mean, "standard_error": result.standard_error}
 
 
+def read_result(folder: Path) -> tuple[Result, Pairs]:
+    """What an artefact of this stage found, and the pairs that were decided, without extension as lists name them."""
+    from sfplus.datasets.pairs import Pairs
+    from sfplus.verification.result import Result
+
+    table = read_table(folder / SCORES)
+    arrays = {"scores": table["score"], "same": table["same"], "fold": table["fold"]}
+    result = Result.from_dict(json.loads((folder / RESULT).read_text("utf-8")) | arrays)
+    left, right = (tuple(_stem(photo) for photo in table[side]) for side in ("left", "right"))
+    return result, Pairs(left, right, result.same, result.fold)
+
+
+def _stem(photo: str) -> str:
+    return PurePosixPath(photo).with_suffix("").as_posix()
+
+
 def _rows_by_stem(photos: list[str]) -> dict[str, int]:
     """Row of each photo by its name without extension, as lists of pairs name it."""
-    return {PurePosixPath(photo).with_suffix("").as_posix(): row for row, photo in enumerate(photos)}
+    return {_stem(photo): row for row, photo in enumerate(photos)}
 
 
 def _apply_policy(policy: str, missing: list[str], pairs: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -182,7 +182,7 @@ class ClassifyTask(Task):
             orthonormal = orthonormal_regularizer(self.network)
             loss = loss + settings.orthonormal * orthonormal
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.network.parameters())
         self.optimizer.step()
         if not measure:
@@ -222,7 +222,7 @@ class ClassifyTask(Task):
         indices = torch.arange(processes.rank * share, (processes.rank + 1) * share).clamp_(max=total - 1)
         self.network.eval()
         found = []
-        for part in indices.split(TEST_BATCH):
+        for part in indices.split(TEST_BATCH):  # type: ignore[no-untyped-call]
             ready = device.put(pictures.batch(part.numpy()))
             ready = centre(ready, self.crop) if self.crop else ready
             with device.autocast(self.settings.precision):
@@ -246,11 +246,10 @@ def create_optimizer(network: nn.Module, settings: ClassifierSettings) -> torch.
     All weights decay, but nothing that belongs to a convolution on angles (`spherenet.py`).
     """
     angles = {id(p) for layer in network.modules() if isinstance(layer, SphereConv2d) for p in layer.parameters()}
-    split: Mapping[bool, list[nn.Parameter]] = {True: [], False: []}
-    for parameter in network.parameters():
-        split[id(parameter) in angles].append(parameter)
-    groups = [{"params": split[True], "weight_decay": 0.0}, {"params": split[False]}]
-    groups = [group for group in groups if group["params"]]
+    free = [p for p in network.parameters() if id(p) in angles]
+    decaying = [p for p in network.parameters() if id(p) not in angles]
+    groups: list[dict[str, Any]] = [{"params": decaying}]
+    groups += [{"params": free, "weight_decay": 0.0}] if free else []
     options: Any = {"lr": settings.base_lr, "weight_decay": settings.weight_decay, "fused": True}
     if settings.optimizer == "adam":
         return torch.optim.Adam(groups, **options)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sfplus.datasets.small_images import SmallImages, to_network
 from sfplus.device import Device
-from sfplus.errors import DependencyError, WeightsError, one_line
-from sfplus.weights.checkpoint import load_tensors
+from sfplus.errors import DependencyError, UsageError, WeightsError, one_line
+from sfplus.networks.cnn import create_classifier
+from sfplus.weights import CONFIG, MODEL
+from sfplus.weights.checkpoint import fit, load_tensors
 from sfplus.weights.sources import read_pickle
 
 _FEATURES, _LOGITS = "2048", "logits_unbiased"
@@ -46,15 +50,62 @@ def diversity_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def surrogate_score(answer: Callable[[Tensor], Tensor], pictures: Tensor, splits: int = 10) -> tuple[float, float]:
-    """`diversity_score` of a classifier that was trained on the same set; no Inception score, and no match for one.
+def surrogate_scores(
+    generated: Tensor, real: SmallImages, classifier: Path, device: Device, splits: int = 10
+) -> dict[str, float]:
+    """The `diversity_score` of a classifier that was trained on the same set, for want of Inception's weights.
+
+    It is no Inception score and cannot be compared with one, nor with that of another classifier.
 
     Args:
-        answer: uint8 (B, H, W, C) on the host to logits (B, classes), such as a classifier in evaluation mode.
-        pictures: uint8 (N, H, W, C).
-        splits: as there.
+        generated: uint8 (N, H, W, 3).
+        real: pictures with labels that neither the generator nor the classifier has seen.
+        classifier: a folder that the stage `classify` wrote.
+        device: where to compute.
+        splits: parts of the pictures.
+
+    Returns:
+        `surrogate_score`, its deviation over the parts `surrogate_score_std`, the same score of the real pictures
+        `surrogate_score_real`, and `surrogate_accuracy`, how many of these the classifier knows.
+
+    Raises:
+        WeightsError: there is no classifier in the folder, or it has other classes.
     """
-    return diversity_score(torch.cat([answer(batch).cpu() for batch in torch.split(pictures, _BATCH)]), splits)
+    network, classes = load_classifier(classifier)
+    if classes != len(real.names):
+        reason = f"tells {classes} classes apart, the pictures have {len(real.names)}"
+        raise WeightsError(reason, where=classifier, remedy="use a classifier of the same set")
+    device.place(network)
+
+    def answer(pictures: Tensor) -> Tensor:
+        return torch.cat([network(to_network(device.put(part))).cpu() for part in torch.split(pictures, _BATCH)])
+
+    mean, deviation = diversity_score(answer(generated), splits)
+    answers = answer(real.images)
+    shuffled = torch.randperm(len(answers), generator=torch.Generator().manual_seed(0))  # sets may be sorted by class
+    return {
+        "surrogate_score": mean,
+        "surrogate_score_std": deviation,
+        "surrogate_score_real": diversity_score(answers[shuffled], splits)[0],
+        "surrogate_accuracy": float((answers.argmax(1) == real.labels).double().mean()),
+    }
+
+
+def load_classifier(folder: Path) -> tuple[nn.Module, int]:
+    """A classifier that the stage `classify` wrote, in evaluation mode, and the number of its classes.
+
+    Raises:
+        WeightsError: there is none in this folder.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+        name, classes = str(config.pop("classifier")), len(config.pop("classes"))
+        network = create_classifier(name, classes, **config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
+        reason = f"does not describe a classifier of pictures ({one_line(error)})"
+        raise WeightsError(reason, where=folder / CONFIG, remedy="give a folder of the stage classify") from None
+    fit(network, load_tensors(folder / MODEL), name, folder / MODEL)
+    return network, classes
 
 
 @torch.no_grad()

@@ -109,4 +109,4 @@ def test_a_batch_that_cannot_be_divided(source: Path, tmp_path: Path) -> None:
     process = start(source, tmp_path, processes=2, batch_size=9)
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert b"batch_size: 9 samples cannot be divided among 2 processes; use a multiple" in said
+    assert b"batch_size: 9 samples cannot be divided among 2 processes; use a multiple of their number" in said

@@ -1,0 +1,118 @@
+"""Stage `generate`: small pictures to a generator of such pictures, its samples, curves and scores."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from sfplus.images import encode_image, write_atomically
+from sfplus.stages.cache import Job, Stage
+from sfplus.stages.inputs import digest_json
+from sfplus.stages.pictures import PictureSet
+from sfplus.stages.run import Run
+from sfplus.training.generate_settings import GeneratorSettings
+
+if TYPE_CHECKING:
+    from sfplus.datasets.small_images import SmallImages
+    from sfplus.networks.gan import Generator
+
+SAMPLES, CURVES = "samples.png", "curves.png"
+_GRID = 64  # pictures in a grid (MHE-GAN, train.py)
+
+
+class GenerateSettings(GeneratorSettings):
+    """A generator of pictures; the key `generate` of a recipe."""
+
+
+def source(settings: GenerateSettings, run: Run) -> PictureSet:
+    """The input `pictures` of this stage.
+
+    It has two more, both optional: `classifier`, an artefact of the stage `classify` for the same set, which gives the
+    surrogate score; `inception`, a file of Inception's weights, which gives the Inception score and the FID.
+    """
+    return PictureSet(settings.data, run)
+
+
+def _build(job: Job) -> dict[str, Any]:
+    import torch
+
+    from sfplus.datasets.small_images import SmallImages
+    from sfplus.networks.gan import Discriminator, Generator
+    from sfplus.training.engine import train
+    from sfplus.training.generate import GanTask, save_generator
+    from sfplus.training.history import read_rows
+    from sfplus.training.processes import Processes
+
+    settings: GenerateSettings = job.settings
+    pictures: PictureSet = job.inputs["pictures"]
+    real, held_out = pictures.load()
+    assert isinstance(real, SmallImages) and isinstance(held_out, SmallImages)  # the settings admit no others
+    torch.manual_seed(settings.seed)
+    generator = Generator(settings.width, settings.noise_size)
+    discriminator = Discriminator(settings.width, settings.spectral_norm)
+    processes = Processes(job.run.device)
+    learnt = settings.model_dump(mode="json", exclude={"checkpoint_every", "keep", "sample_every", "scores"})
+    digest = digest_json([learnt, pictures.content])
+    task = GanTask(generator, discriminator, real, settings, processes, digest)
+    bar = job.run.bar
+
+    def show(done: int, row: dict[str, Any]) -> None:
+        if bar.total is None:
+            bar.start(settings.max_iter, "steps", done - 1)
+        note = f"losses {row['generator_loss']:.3f}, {row['discriminator_loss']:.3f}" if row else None
+        bar.advance(done - bar.done, note)
+        if done % settings.sample_every == 0:
+            _sample(job, generator, f"samples/{done:06d}.png")
+
+    (job.folder / "samples").mkdir(exist_ok=True)
+    job.run.device.place(generator)
+    _sample(job, generator, "samples/000000.png")
+    summary = train(task, settings, job.folder, processes, show)
+    _sample(job, generator, SAMPLES)
+    save_generator(job.folder, generator, settings.width)
+    rows = read_rows(job.folder / "history.jsonl")
+    write_atomically(job.folder / CURVES, _curves(rows))
+    last = {name: rows[-1][name] for name in ("energy", "mhe_loss") if rows[-1][name] is not None}
+    return {"pictures": len(real.labels), **summary, **last, **_scores(job, generator, real, held_out)}
+
+
+def _sample(job: Job, generator: Generator, name: str) -> None:
+    """A grid of pictures, of the same noise each time."""
+    from sfplus.training.generate import draw_noise, generate, picture_grid
+
+    noise = draw_noise(_GRID, job.settings.noise_size, job.settings.seed)
+    grid = picture_grid(generate(generator, noise, job.run.device))
+    write_atomically(job.folder / name, encode_image(grid.numpy(), ".png"))
+
+
+def _curves(rows: list[dict[str, Any]]) -> bytes:
+    from sfplus.reports.curves_plot import curves_plot
+
+    energies = [name for name in rows[-1] if name.startswith("energy.")]
+    sides, title = ("generator", "discriminator"), "energy of each layer, mean of log(1/z)"
+    panels = {
+        "loss": {f"{side}_loss": side for side in sides},
+        title: {name: name.partition(".")[2] for name in energies},
+        "norm of the gradient": {f"{side}_gradient": side for side in sides},
+    }
+    return curves_plot(rows, panels, {title: (-math.log(2) / 2, "random")})
+
+
+def _scores(job: Job, generator: Generator, real: SmallImages, held_out: SmallImages) -> dict[str, float]:
+    """What the generator's pictures are worth; nothing without a classifier and without Inception."""
+    from sfplus.training.generate import draw_noise, generate
+    from sfplus.training.scores import inception_scores, surrogate_scores
+
+    settings, device = job.settings.scores, job.run.device
+    found: dict[str, float] = {}
+    if {"classifier", "inception"} & job.inputs.keys():
+        noise = draw_noise(settings.samples, generator.noise_size, settings.seed)
+        pictures = generate(generator, noise, device)
+        if "classifier" in job.inputs:
+            found |= surrogate_scores(pictures, held_out, job.inputs["classifier"].folder, device, settings.splits)
+        if "inception" in job.inputs:
+            found |= inception_scores(pictures, real.images, job.inputs["inception"].path, device, settings.splits)
+    return found
+
+
+STAGE = Stage("generate", 1, _build)

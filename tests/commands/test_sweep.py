@@ -1,0 +1,103 @@
+"""`sfplus sweep`: what is run, what is not run again, what is compared with what."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+VARIANTS = [
+    "--variant", "control:finetune.energy.weight=0", "--variant", "mhe:", "--variant", "wild:finetune.base_lr=1e30",
+]  # fmt: skip
+
+
+def artefacts(workspace: Path, stage: str) -> int:
+    return len(list((workspace / "cache" / stage).glob("*/manifest.json")))
+
+
+def test_a_sweep_shares_stages_survives_a_bad_run_and_never_repeats(
+    tiny: Path, tmp_path: Path, sfplus: Callable
+) -> None:
+    words = [
+        "sweep",
+        tiny,
+        *VARIANTS,
+        "--seeds",
+        2,
+        "--seed-of",
+        "finetune",
+        "--workspace",
+        tmp_path,
+        "--device",
+        "cpu",
+    ]
+    answer = sfplus(*words)
+    assert answer.code == 1 and "Traceback" not in answer.err
+    lines = [line for line in answer.err.splitlines() if line.removeprefix("warning: ").startswith("[")]
+    assert len(lines) == 6 and "[1/6] control, seed 0: accuracy, % " in lines[0]
+    assert "[3/6] wild, seed 0: " in lines[2] and "use a smaller base_lr" in lines[2]
+    assert (artefacts(tmp_path, "train"), artefacts(tmp_path, "finetune"), artefacts(tmp_path, "verify")) == (1, 4, 5)
+
+    folder = tmp_path / "runs/tiny-sweep"
+    data = json.loads((folder / "sweep.json").read_bytes())
+    rows = {row["label"]: row for row in data["rows"]}
+    assert list(rows) == ["before fine-tuning", "control", "mhe"] and data["cells"] == 6
+    assert rows["before fine-tuning"]["seeds"] == [0] and rows["mhe"]["seeds"] == [0, 1]
+    assert {(row["label"], row["seed"]) for row in data["failures"]} == {("wild", 0), ("wild", 1)}
+    own, other = (rows[name]["metrics"]["accuracy"]["values"] for name in ("mhe", "control"))
+    against = rows["mhe"]["against"]
+    assert against["control"] == "control" and against["values"] == [a - b for a, b in zip(own, other, strict=True)]
+    assert len(against["p"]) == 2 and rows["control"]["against"] is None
+    for row in rows.values():  # 4 nearly orthogonal directions: energy near 1/2, angles near 90 degrees
+        assert 0.3 < row["metrics"]["energy"]["mean"] < 0.7 and 50 < row["metrics"]["min_angle"]["mean"] < 120
+    assert rows["mhe"]["metrics"]["energy"]["mean"] < rows["control"]["metrics"]["energy"]["mean"]
+    assert all(row["metrics"]["energy"]["spread"] is None for row in [rows["before fine-tuning"]])
+    assert "| mhe | 2 |" in answer.out and "| wild | 0 |" in answer.out and answer.out.endswith("sweep.md\n")
+
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert set(before) == {"sweep.json", "sweep.md", "sweep.png", "curves.png"}
+    again = sfplus(*words, "--out", tmp_path / "out")
+    assert again.err.count("(was there)") == 4 and again.code == 1
+    for name in ("sweep.png", "curves.png"):
+        assert (tmp_path / "out" / name).read_bytes() == before[name]
+    assert json.loads((tmp_path / "out/sweep.json").read_bytes())["rows"] == data["rows"]
+
+    one = sfplus("run", tiny, "--until", "finetune", "--workspace", tmp_path, "--device", "cpu")
+    assert one.err.count("fresh") == 5  # the first seed is the recipe's own
+
+
+def test_a_training_alone_is_measured_by_itself(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
+    answer = sfplus("sweep", tiny, "train.base_lr=0.02,0.04", "train.max_iter=2", "--until", "train", "--workspace",
+                    tmp_path, "--name", "rates", "--device", "cpu")  # fmt: skip
+    assert answer.code == 0, answer.err
+    data = json.loads((tmp_path / "runs/rates/sweep.json").read_bytes())
+    assert [row["label"] for row in data["rows"]] == ["base_lr=0.02", "base_lr=0.04"]
+    assert data["metric"] == "training_accuracy"
+    first = data["rows"][0]["metrics"]
+    assert first["training_loss"]["values"][0] == pytest.approx(math.log(4), abs=0.3)
+    assert data["rows"][1]["against"]["control"] == "base_lr=0.02" and not (tmp_path / "cache/verify").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train.head.m"], "train.head.m: is not of the form key=a,b,c"),
+        (["train.hed.m=1,2"], "unknown key 'train.hed'"),
+        (["--seed-of", "verify"], "no stage 'verify' draws random numbers"),
+        (["--until", "fly"], "this recipe has no stage 'fly'"),
+        (["--name", "../x"], "is no name for a folder"),
+        (["--seeds", "0"], "--seeds"),
+        (["--variant", "x"], "is not of the form name:key=value"),
+    ],
+)
+def test_misuse_starts_nothing(words: list[str], says: str, tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
+    answer = sfplus("sweep", tiny, *words, "--workspace", tmp_path / "data")
+    assert answer.code == 2 and says in answer.err and not (tmp_path / "data").exists(), answer
+
+
+def test_one_model_has_no_seeds(tmp_path: Path, sfplus: Callable) -> None:
+    answer = sfplus("sweep", "lfw", "--seeds", "2", "--workspace", tmp_path)
+    assert answer.code == 2 and "nothing in this recipe draws random numbers" in answer.err

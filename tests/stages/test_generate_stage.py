@@ -1,0 +1,93 @@
+"""The stage `generate` on a small set of drawn pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfplus.console import Console
+from sfplus.stages import classify, generate
+from sfplus.stages.cache import Artefact
+from sfplus.stages.run import Run
+
+SMALL = {"width": 1 / 32, "batch_size": 4, "max_iter": 3, "log_every": 1, "sample_every": 2}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures of each of two classes, and two to test on."""
+    rng = np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("pictures")
+    for split, count in (("train", 4), ("test", 2)):
+        for name, shade in (("dark", 60), ("light", 190)):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(shade - 40, shade + 40, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
+
+
+def make(pictures: Path, workspace: Path, classifier: Artefact | None = None, **changes: Any) -> Artefact:
+    settings = generate.GenerateSettings.model_validate(
+        {**SMALL, "data": {"name": "folder", "root": pictures}, "scores": {"samples": 8, "splits": 2}, **changes}
+    )
+    run = Run(workspace, Console(quiet=True), "cpu")
+    inputs: dict[str, Any] = {"pictures": generate.source(settings, run)}
+    if classifier:
+        inputs["classifier"] = classifier
+    return generate.STAGE.run(settings, inputs, run)
+
+
+def test_artefact(pictures: Path, tmp_path: Path) -> None:
+    made = make(pictures, tmp_path)
+    names = {path.relative_to(made.folder).as_posix() for path in made.folder.rglob("*") if path.is_file()}
+    assert {"samples.png", "samples/000000.png", "samples/000002.png", "curves.png", "history.jsonl"} <= names
+    assert {"model.safetensors", "config.json", "manifest.json"} <= names
+    assert not list(made.folder.glob("checkpoint-*"))
+    for name in ("samples.png", "samples/000000.png"):
+        assert Image.open(made.folder / name).size == (256, 256)
+    assert (made.folder / "samples.png").read_bytes() != (made.folder / "samples/000000.png").read_bytes()
+    with Image.open(made.folder / "curves.png") as picture:
+        assert picture.size[0] > 2 * picture.size[1]
+    counts = made.manifest["counts"]
+    assert counts["pictures"] == 8 and counts["steps"] == 3
+    rows = [json.loads(line) for line in (made.folder / "history.jsonl").read_text().splitlines()]
+    assert counts["energy"] == rows[-1]["energy"] and "mhe_loss" not in counts and "surrogate_score" not in counts
+
+
+def test_scores_need_a_classifier_or_inception(pictures: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path, Console(quiet=True), "cpu")
+    options = {
+        "network": "cnn6",
+        "width": 2,
+        "batch_size": 4,
+        "max_iter": 2,
+        "log_every": 1,
+        "test_every": 1,
+        "steps": [],
+    }
+    learnt = classify.ClassifySettings.model_validate({**options, "data": {"name": "folder", "root": pictures}})
+    classifier = classify.STAGE.run(learnt, {"pictures": classify.source(learnt, run)}, run)
+    made = make(pictures, tmp_path, classifier, energy={})
+    counts = made.manifest["counts"]
+    assert counts["surrogate_accuracy"] == pytest.approx(classifier.manifest["counts"]["accuracy"])
+    assert 1 <= counts["surrogate_score"] <= 2 and 1 <= counts["surrogate_score_real"] <= 2
+    assert counts["mhe_loss"] > 0 and "fid" not in counts and "inception_score" not in counts
+    again = make(pictures, tmp_path, classifier, energy={})
+    assert again.folder == made.folder
+
+
+def test_what_does_not_change_the_result_is_no_part_of_the_fingerprint(pictures: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path, Console(quiet=True), "cpu")
+    identities = []
+    for changes in ({}, {"checkpoint_every": 7}, {"data": {"name": "folder", "root": pictures / "."}}, {"seed": 1}):
+        settings = generate.GenerateSettings.model_validate(
+            {**SMALL, "data": {"name": "folder", "root": pictures}, **changes}
+        )
+        identities.append(generate.STAGE.identity(settings, {"pictures": generate.source(settings, run)}))
+    assert identities[0] == identities[1] == identities[2] != identities[3]
