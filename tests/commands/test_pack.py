@@ -213,6 +213,9 @@ def test_files_cut_short(tmp_path: Path, name: str, message: str) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DatasetError, match=message):
         Pack(tmp_path / "pack")
+    path.unlink()
+    with pytest.raises(DatasetError, match=r"is missing; make it again|holds no finished pack"):
+        Pack(tmp_path / "pack")
 
 
 def test_labels_out_of_range(tmp_path: Path) -> None:
