@@ -75,7 +75,12 @@ class Device:
         raise UsageError(f"there is no '{precision}'", where="precision", remedy="use auto, float32, bf16 or fp16")
 
     def scaler(self, precision: str) -> GradScaler | None:
-        """What keeps small gradients above zero in `fp16`; None for the other precisions, which need none."""
+        """What keeps small gradients above zero in `fp16`; None for the other precisions, which need none.
+
+        Raises:
+            UsageError: as `autocast`.
+        """
+        self.autocast(precision)
         return GradScaler("cuda") if precision == "fp16" else None
 
 

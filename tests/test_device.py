@@ -69,6 +69,8 @@ def test_precision_on_the_cpu(precision: str, dtype: torch.dtype) -> None:
 def test_a_precision_that_the_cpu_has_not(precision: str) -> None:
     with pytest.raises(UsageError, match=r"use .*bf16"):
         choose_device("cpu").autocast(precision)
+    with pytest.raises(UsageError, match=r"use .*bf16"):
+        choose_device("cpu").scaler(precision)
 
 
 def test_only_fp16_needs_a_scaler() -> None:

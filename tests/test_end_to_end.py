@@ -113,7 +113,7 @@ def test_kill_9_in_each_stage_then_the_same_artefacts(
 def test_ctrl_c_stops_with_one_line_and_goes_on(tiny: Path, tmp_path: Path, undisturbed: dict[str, str]) -> None:
     workspace = tmp_path / "data"
     process = subprocess.Popen(command(tiny, workspace), stderr=subprocess.PIPE, text=True)
-    while not list((workspace / "cache/detect").glob("*.partial/journal.jsonl")):
+    while not list((workspace / "cache/detect").glob("*.parts/*.jsonl")):
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=60)[1]

@@ -92,9 +92,14 @@ def align(
 
     An interrupted call goes on where it was, and a second one is instant while IN is as it was.
 
+    Several processes share the work when they are given the same IN and OUT: start it again in another shell, on
+    another machine with the same disk, or by torchrun or accelerate launch, where each process takes a GPU.
+
     Exit code 1 when a photo could not be read; failures.jsonl in OUT names it, and photos without a face too.
 
     Example: sfplus align holiday crops --report
+
+    Example: torchrun --nproc-per-node 2 -m sfplus align holiday crops
     """
     from sfplus.alignment import find_template
     from sfplus.commands.folders import align_folder

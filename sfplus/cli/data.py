@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from sfplus.cli.verify import Device, ModelName
+
 app = typer.Typer()
 
 Exclude = Annotated[
@@ -59,3 +61,35 @@ def pack(
     people = read_people(exclude) if exclude else ()
     wanted = (int(found[1]), int(found[2])) if found else None
     raise typer.Exit(command.pack(source, out, size=wanted, narrow=narrow, exclude=people, split=split))
+
+
+@app.command()
+def overlap(
+    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="The training set: as for sfplus pack, or features.")],
+    test: Annotated[Path, typer.Argument(metavar="TEST", help="The test set, likewise.")],
+    model: ModelName = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The list of people to write, for --exclude and exclude:.")
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="A picture of the pairs, .png, for human eyes.")] = None,
+    crops: Annotated[bool, typer.Option("--crops", help="The pictures are crops that are aligned already.")] = False,
+    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Of each person, the first ones.")] = 8,
+    false_alarms: Annotated[
+        float, typer.Option("--false-alarms", min=0, help="Wrongly suspected people that a person of TEST may cost.")
+    ] = 0.01,
+    device: Device = "auto",
+) -> None:
+    """Find people of a test set in a training set, by their names and by their faces.
+
+    Look at the pairs before you trust them: a small model misses people and suspects others.
+
+    Example: sfplus overlap my/photos data/lfw --out in-lfw.txt --sheet in-lfw.png, then:
+    sfplus run mine.yaml train.exclude=in-lfw.txt
+    """
+    from sfplus.commands import overlap as command
+    from sfplus.shipped import DEFAULT_MODEL
+
+    command.overlap(
+        train, test, model or DEFAULT_MODEL, out, sheet,
+        crops=crops, pictures=pictures, false_alarms=false_alarms, device=device,
+    )  # fmt: skip

@@ -1,14 +1,22 @@
-"""Commands on a folder of photos: detect, align, embed. Results go to OUT; their cache lies in OUT/.sfplus."""
+"""Commands on a folder of photos: detect, align, embed. Results go to OUT; their cache lies in OUT/.sfplus.
+
+Several processes may be given the same IN and OUT, by torchrun or by hand: they share detection and alignment part by
+part (see stages/parts.py), and each leaves the whole result.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from sfplus import chain
 from sfplus.chain import From, Input, Model, Photos, Step
@@ -80,6 +88,8 @@ def _listed(photos: Path, out: Path) -> Path:
     _keep_apart(photos, out)
     if photos.is_dir() or not (str(photos) == "-" or photos.is_file()):
         return photos
+    if str(photos) == "-" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("standard input cannot be shared", where="IN", remedy="write the list to a file")
     text = sys.stdin.read() if str(photos) == "-" else photos.read_text("utf-8", errors="surrogateescape")
     paths = [Path(os.path.abspath(line)) for line in text.splitlines() if line.strip()]  # noqa: PTH100 (keeps links)
     if not paths:
@@ -88,12 +98,18 @@ def _listed(photos: Path, out: Path) -> Path:
         if path.suffix.lower() not in PHOTO_SUFFIXES:
             kind = "is a video, not a photo" if path.suffix.lower() in VIDEO_SUFFIXES else "is not a photo"
             raise UsageError(kind, where=path, remedy=f"take it out of {photos}")
-    root, links = Path(os.path.commonpath([path.parent for path in paths])), out / _HIDDEN / "listed"
-    shutil.rmtree(links, ignore_errors=True)
-    for path in dict.fromkeys(paths):
-        link = links / path.relative_to(root)
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    digest = hashlib.sha256("\n".join(map(str, paths)).encode(errors="surrogateescape")).hexdigest()[:20]
+    links, partial = (out / _HIDDEN / "listed" / f"{digest}{end}" for end in ("", f".{secrets.token_hex(8)}"))
+    for path in dict.fromkeys(paths) if not links.exists() else ():
+        link = partial / path.relative_to(root)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
+    if partial.exists():
+        try:
+            partial.rename(links)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
     return links
 
 
@@ -124,11 +140,26 @@ def embed_folder(photos: Path, out: Path, model: str, device: str, crops: bool =
 
 
 def _run(photos: Path, out: Path, device: str, steps: list[Step]) -> dict[str, Artefact]:
-    console = Console()
+    console = Console(quiet=_rank() > 0)
     _notice_videos(photos, console)
-    done = chain.run_steps(steps, Run(out / _HIDDEN, console, device))
+    done = chain.run_steps(steps, Run(out / _HIDDEN, console, _own_device(device)))
     _drop_older(done)
     return done
+
+
+def _rank() -> int:
+    """The number of this process among those that torchrun or accelerate launch started; only 0 talks."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _own_device(device: str) -> str:
+    """Processes that were started together take a GPU each."""
+    if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ:
+        import torch
+
+        if count := torch.cuda.device_count():
+            return f"cuda:{int(os.environ['LOCAL_RANK']) % count}"
+    return device
 
 
 def _keep_apart(photos: Path, out: Path) -> None:
@@ -141,7 +172,12 @@ def _keep_apart(photos: Path, out: Path) -> None:
 
 
 def _publish(files: Mapping[str, Path], out: Path) -> None:
-    """Copy files into OUT by name, and delete those of an earlier call that are not among them."""
+    """Copy files into OUT by name, and delete those of an earlier call that are not among them; one process does it."""
+    with filelock.FileLock(out / _HIDDEN / "publish.lock"):
+        _publish_alone(files, out)
+
+
+def _publish_alone(files: Mapping[str, Path], out: Path) -> None:
     record = out / _HIDDEN / "published.json"
     earlier = json.loads(record.read_text("utf-8")) if record.is_file() else []
     write_atomically(record, json.dumps(sorted({*earlier, *files})).encode())
@@ -151,7 +187,7 @@ def _publish(files: Mapping[str, Path], out: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.parent.resolve().is_relative_to(root):
             raise UsageError("leads out of OUT", where=target.parent, remedy="remove this link")
-        chain.copy_changed(source, target)
+        _copy_changed(source, target)
     for name in set(earlier) - set(files):
         (out / name).unlink(missing_ok=True)
     write_atomically(record, json.dumps(sorted(files)).encode())
@@ -161,12 +197,14 @@ def _drop_older(done: Mapping[str, Artefact]) -> None:
     """One artefact of each stage is enough behind a folder of results."""
     for artefact in done.values():
         for other in artefact.folder.parent.glob("*/"):
-            if other != artefact.folder and not other.name.endswith(".partial"):
+            if other != artefact.folder and other.suffix not in (".partial", ".parts"):
                 shutil.rmtree(other, ignore_errors=True)
 
 
 def _close(artefact: Artefact, out: Path) -> int:
     """Say what did not work; 1 when a photo could not be used, 0 when at most faces were missing."""
+    if _rank():  # one says it for all; torchrun would stop the others at the first exit code but 0
+        return 0
     missed, failed = read_failures(artefact.folder)
     failures = failed + missed
     for row in failures[:_SHOWN]:
@@ -177,3 +215,13 @@ def _close(artefact: Artefact, out: Path) -> int:
     made = f"{counts['crops']} crops" if "crops" in counts else f"{counts['faces']} faces in {counts['photos']} photos"
     print(f"{made}, {len(missed)} photos without a face, {len(failed)} failed: {out}")
     return 1 if failed else 0
+
+
+def _copy_changed(source: Path, target: Path) -> None:
+    """Copy a file, in one step, unless the target has the same size and time of change."""
+    stat = source.stat()
+    if target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, source.read_bytes())
+    shutil.copystat(source, target)

@@ -72,13 +72,14 @@ class Means:
 
     def whole(self) -> Features:
         """The mean of all of each person's features: (P, F)."""
-        return np.stack(self._sums).sum(1) / np.array(self.count, np.float32)[:, None]
+        means: Features = np.stack(self._sums).sum(1) / np.array(self.count, np.float32)[:, None]
+        return means
 
     def halves(self) -> tuple[Features, Features]:
         """The means of every other feature of those people who have two or more: two (Q, F)."""
         several = np.flatnonzero(np.array(self.count) > 1)
-        sums, count = np.stack(self._sums)[several], np.array(self.count, np.float32)[several][:, None]
-        return sums[:, 0] / np.ceil(count / 2), sums[:, 1] / np.floor(count / 2)
+        sums, count = np.stack(self._sums)[several], np.array(self.count)[several][:, None]
+        return sums[:, 0] / np.float32((count + 1) // 2), sums[:, 1] / np.float32(count // 2)
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,8 @@ def choose_threshold(train: Means, test: Means, false_alarms: float) -> Threshol
         cosines.append((units @ units.T)[np.triu_indices(len(units), 1)])
     different = np.concatenate(cosines)
     wanted = max(round(false_alarms / len(train) * len(different)), _LEAST)
-    if len(different) <= wanted:  # too few people to learn from
-        value = 1.0
-    else:
-        value = float(np.partition(different, -wanted)[-wanted])
+    few = len(different) <= wanted  # too few people to learn from
+    value = 1.0 if few else float(np.partition(different, -wanted)[-wanted])
     halves = [means.halves() for means in (train, test)]
     left, right = (_units(np.concatenate([half[side] for half in halves]), centre) for side in range(2))
     same = np.einsum("nf,nf->n", left, right)
@@ -143,7 +142,7 @@ def match_features(train: Means, test: Means, threshold: float) -> list[tuple[in
     centre = _centre(train, test)
     left, right = _units(train.whole(), centre), _units(test.whole(), centre)
     step = max(1, _BLOCK // len(right))
-    pairs = []
+    pairs: list[tuple[int, int, float]] = []
     for start in range(0, len(left), step):
         cosines = left[start : start + step] @ right.T
         rows, columns = np.nonzero(cosines >= threshold)

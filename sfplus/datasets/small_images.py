@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -35,11 +35,16 @@ _IDX = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
 class Pictures(Protocol):
     """What can be trained on."""
 
-    labels: Tensor
-    names: tuple[str, ...]
+    @property
+    def labels(self) -> Tensor:
+        """int64 (N,), on the host."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes, by label."""
 
     def batch(self, indices: np.ndarray) -> Tensor:
-        """The pictures at some indices (B,): uint8 (B, H, W, C), on the host or where the set was put."""
+        """The pictures at some indices (B,): uint8 (B, H, W, C)."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +65,13 @@ class SmallImages:
         return len(self.labels)
 
     def batch(self, indices: np.ndarray) -> Tensor:
-        """The pictures at some indices (B,): uint8 (B, H, W, C), a copy, where the set is."""
-        return self.images.index_select(0, torch.from_numpy(indices).to(self.images.device))
+        """The pictures at some indices (B,): uint8 (B, H, W, C), a copy."""
+        return self.images.index_select(0, torch.from_numpy(indices))
 
     def select(self, indices: np.ndarray | Tensor) -> SmallImages:
         """A part of the set, or another order, of the same classes."""
         chosen = torch.as_tensor(indices)
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
-
-    def to(self, device: torch.device) -> Self:
-        """The set with its pictures on a device, which are then never copied again; labels stay on the host."""
-        return replace(self, images=self.images.to(device))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from sfplus.hypersphere.margin import ASoftmax, Head, LSoftmax, add_to_target, angle, target, unit_features
 from sfplus.hypersphere.successors import SphereFace2, SphereFaceR
@@ -112,8 +112,9 @@ class AdaFace(NormFace):
     logit_y = s (cos(theta_y - m z) - (m + m z)), theta_y - m z held in [0, pi]; z = (||x|| - mean) / (std / h) held
     in [-1, 1] and not differentiated. `batch_mean` and `batch_std` follow the lengths of features, held in
     [0.001, 100], as in the released code: new = t_alpha batch + (1 - t_alpha) old; the paper's momentum of 0.99 is
-    that of the old value. They move in training mode, for batches of two or more. The released code holds also all
-    cosines and angles 0.001 from their ends.
+    that of the old value. They move in training mode, for batches of two or more, and where `torch.distributed` has
+    several processes, by the batches of all of them together. The released code holds also all cosines and angles
+    0.001 from their ends.
 
     Args:
         features: d, the size of a feature.
@@ -144,11 +145,23 @@ class AdaFace(NormFace):
 
     def _change(self, cosine: Tensor, features: Tensor) -> Tensor:
         length: Tensor = features.detach().norm(dim=1).clamp(0.001, 100)
-        if self.training and len(length) > 1:
-            self.batch_mean.lerp_(length.mean(), self.t_alpha)
-            self.batch_std.lerp_(length.std(), self.t_alpha)
+        if self.training and (found := _mean_and_std(length)) is not None:
+            self.batch_mean.lerp_(found[0], self.t_alpha)
+            self.batch_std.lerp_(found[1], self.t_alpha)
         quality = (self.h * (length - self.batch_mean) / (self.batch_std + 1e-3)).clamp(-1, 1)
         return (angle(cosine) - self.m * quality).clamp(0, math.pi).cos() - self.m * (1 + quality) - cosine
+
+
+def _mean_and_std(values: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Of the values (M,) of all processes together; None for fewer than two."""
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return (values.mean(), values.std()) if len(values) > 1 else None
+    x = values.double()
+    sums = torch.stack([x.new_tensor(len(x)), x.sum(), x.square().sum()])
+    distributed.all_reduce(sums)
+    count, total, squares = sums
+    variance = (squares - total.square() / count) / (count - 1)
+    return None if count < 2 else ((total / count).to(values.dtype), variance.clamp_min(0).sqrt().to(values.dtype))
 
 
 HEADS: dict[str, type[Head]] = {

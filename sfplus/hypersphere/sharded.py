@@ -31,8 +31,8 @@ class ShardedHead(nn.Module):
     Every rank calls each method at the same time, with its own part of the global batch, as many samples as the
     others. `loss` is that of `kind` for the global batch, exactly: the same value on all ranks, with the gradients of
     that one value (to rounding), whatever W is. The starting weights are those of `kind` after the same
-    `torch.manual_seed`, and lambda counters and running means are the same on all ranks. Without a process group
-    there is one shard.
+    `torch.manual_seed` (each rank draws all C x d numbers, in pieces), and lambda counters and running means are the
+    same on all ranks. Without a process group there is one shard.
 
     How to train with it:
 
@@ -108,10 +108,7 @@ class ShardedHead(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print(head)` shows."""
-        rate = "" if self.sample_rate == 1 else f", sample_rate={self.sample_rate}"
-        return (
-            f"classes {self.first} to {self.last} of {self.classes}, rank {self.ranks.rank} of {self.ranks.world}{rate}"
-        )
+        return f"classes {self.first} to {self.last} of {self.classes}, sample_rate={self.sample_rate}"
 
     @property
     def weight(self) -> Tensor:
@@ -141,15 +138,12 @@ class ShardedHead(nn.Module):
             local = torch.where((labels < self.first) | (labels >= self.last), self.last, labels) - self.first
             logits, local = self._with_margin(features, local)
             if isinstance(self.head, SphereFace2):
-                spare = logits.new_full(
-                    (len(logits), 1), -1e4
-                )  # a logit without loss, and 1e4 where it is the true one
-                spare = spare.masked_fill((local == logits.shape[1] - 1)[:, None], 1e4)
-                entropy = self.head.entropy(torch.cat([logits[:, :-1], spare], 1), local)
-                entropy = add(entropy, ranks)
+                elsewhere = (local == logits.shape[1] - 1)[:, None]
+                spare = torch.where(elsewhere, 1e4, -1e4).to(logits)  # so surely right that it adds nothing
+                entropy = add(self.head.entropy(torch.cat([logits[:, :-1], spare], 1), local), ranks)
             else:
                 entropy = cross_entropy(logits, local, ranks)
-            # all ranks compute what follows alike, and `Gather` adds up their gradients
+            # all ranks compute what follows alike, and the gradients of their features are added up
             return self.head.complete(entropy, scale_gradient(features, 1 / ranks.world))
 
     @torch.no_grad()
@@ -179,14 +173,10 @@ class ShardedHead(nn.Module):
             ValueError: as in the function, and if M differs between ranks.
         """
         if mode not in ("paper", "batch") or self.classes < 2:
-            raise ValueError(
-                f"a sharded energy is paper or batch, of two classes or more, not '{mode}' of {self.classes}"
-            )
+            raise ValueError(f"an energy of shards is paper or batch, of 2 classes or more, not {mode}, {self.classes}")
         with torch.autocast(labels.device.type, enabled=False):
-            labels = self._gather_labels(labels)
-            return sharded_class_energy(
-                self.head.weight, labels, self.first, self.classes, float(power), mode, self.ranks
-            )
+            every = self._gather_labels(labels)
+            return sharded_class_energy(self.head.weight, every, self.first, self.classes, power, mode, self.ranks)
 
     def full_state(self) -> dict[str, Tensor] | None:
         """On rank 0 what `load_state_dict` of the whole head takes, on the CPU; on the others None.
@@ -206,7 +196,7 @@ class ShardedHead(nn.Module):
 
         Raises:
             ValueError: the weight has another shape.
-            RuntimeError: names are missing or unknown.
+            KeyError, RuntimeError: names are missing or unknown.
         """
         rest = {name: value for name, value in state.items() if name not in ("weight", "draws")}
         self.load_rows(self.head.weight, state["weight"])

@@ -58,7 +58,7 @@ class _ShardedClassEnergy(torch.autograd.Function):
             else:
                 unit = directions(vectors)
                 weights = counts.to(unit.dtype) / (len(labels) * (classes - 1))
-                energy, by_unit = _against_shard(unit.detach(), weights, place, shard, Kernel(power), gradient)
+                energy, by_unit = _against_shard(unit.detach(), weights, place, shard, Kernel(float(power)), gradient)
                 ranks.add(energy)
                 (by_vectors,) = torch.autograd.grad(unit, vectors, ranks.add(by_unit))
         ctx.save_for_backward(gradient.index_add_(0, place[here], by_vectors[here]))

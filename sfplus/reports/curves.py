@@ -64,7 +64,7 @@ def _panel(axes: Axes, label: str, curves: Mapping[str, NDArray[np.float64]]) ->
     for k, points in enumerate(curves.values()):
         colour = shades[k] if layers else SERIES[k % len(SERIES)]
         style = "-" if k < len(SERIES) or layers else "--"
-        alone = {"marker": "o", "markersize": 3} if len(points) < 3 else {}
+        alone: Any = {"marker": "o", "markersize": 3} if len(points) < 3 else {}
         axes.plot(points[:, 0], points[:, 1], style, color=colour, label=str(k), **alone)
     axes.set_xlabel("step")
     axes.set_title(label, fontsize=9)

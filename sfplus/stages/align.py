@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sfplus.alignment.similarity import Fit, fit_similarity
 from sfplus.alignment.templates import Template, find_template
-from sfplus.errors import DatasetError, SfplusError, UsageError
+from sfplus.errors import DatasetError, PhotoError, SfplusError, UsageError
+from sfplus.images import Pixels
 from sfplus.stages.cache import Job, Stage
 from sfplus.stages.detect import FACES, PHOTOS
+from sfplus.stages.parts import Parts
 from sfplus.stages.tables import FAILURES, read_lines, read_table, write_lines, write_table
 
 CROPS, TABLE = "crops", "crops.parquet"
-_CHUNK = 256  # photos between two looks at the progress line
+_PART = 64  # photos
 
 
 class AlignSettings(BaseModel):
@@ -71,31 +78,43 @@ class AlignFolderSettings(AlignSettings):
 
 
 def _build(job: Job) -> dict[str, Any]:
-    import torch
-
-    settings: AlignFolderSettings = job.settings
     root, faces = job.inputs["photos"].root, job.inputs["faces"].folder
-    rows = _plan(faces, settings)
     _notice_crops(job, faces)
-    step = job.run.bar
-    step.start(len(rows), "crops")
-    failures = read_lines(faces / FAILURES)
-    with ThreadPoolExecutor(max(2, torch.get_num_threads())) as pool:
-        for start in range(0, len(rows), _CHUNK):
-            chunk = rows[start : start + _CHUNK]
-            errors = list(pool.map(lambda row: _align(root, job.folder / CROPS, row, settings), chunk))
-            failures += [
-                {"photo": row["photo"], "stage": "align", "reason": error.reason, "remedy": error.remedy}
-                for row, error in zip(chunk, errors, strict=True) if error
-            ]  # fmt: skip
-            step.advance(len(chunk))
-    rows = [row for row in rows if (job.folder / CROPS / row["crop"]).is_file()]
+    failures = read_lines(faces / FAILURES) + _share(job).rows()
+    _move_crops(job)
+    rows = [row for row in _plan(faces, job.settings) if (job.folder / CROPS / row["crop"]).is_file()]
     if not rows:
         raise DatasetError("no photo gave a crop", where=root, remedy="look at failures.jsonl of the detect stage")
     write_table(job.folder / TABLE, {key: [row[key] for row in rows] for key in ("photo", "crop", "how")})
     write_lines(job.folder / FAILURES, sorted(failures, key=lambda row: row["photo"]))
     how = Counter(row["how"] for row in rows)
     return {"crops": len(rows), "centre_crops": how["centre-crop"], "failures": len(failures)}
+
+
+def _share(job: Job) -> Parts:
+    """Cut crops until nothing is left, beside other processes that do the same."""
+    import torch
+
+    root, settings = job.inputs["photos"].root, job.settings
+    rows = _plan(job.inputs["faces"].folder, settings)
+    photos = [list(group) for _, group in groupby(rows, itemgetter("photo"))]
+    threads = max(2, torch.get_num_threads())
+    with Parts(job, photos, _PART, "photos") as parts, ThreadPoolExecutor(threads) as pool:
+        for items in parts.rounds():
+            for part, group in groupby(items, itemgetter(0)):
+                some = _fit([rows for _, rows in group], settings)
+                failures = pool.map(lambda rows: _align(root, job.parts / CROPS, rows, settings), some)
+                parts.finish(part, [row for rows in failures for row in rows])
+    return parts
+
+
+def _move_crops(job: Job) -> None:
+    made = job.parts / CROPS
+    if made.is_dir():
+        for leftover in made.rglob(".*.part"):  # what a kill left of a file that was being written
+            leftover.unlink()
+        shutil.rmtree(job.folder / CROPS, ignore_errors=True)
+        made.replace(job.folder / CROPS)
 
 
 def _plan(faces: Path, settings: AlignFolderSettings) -> list[dict[str, Any]]:
@@ -107,16 +126,15 @@ def _plan(faces: Path, settings: AlignFolderSettings) -> list[dict[str, Any]]:
             chosen[photo].append(points)
     if settings.undetected == "centre-crop":
         chosen = {photo: points or [None] for photo, points in chosen.items()}
-    wanted = {
-        _numbered(photo, index, len(all_)): (photo, all_[index])
+    wanted = [
+        (_numbered(photo, index, len(all_)), photo, points)
         for photo, all_ in chosen.items()
-        for index in range(len(all_))
-    }
+        for index, points in enumerate(all_)
+    ]
+    names = crop_names([name for name, _, _ in wanted], settings.suffix)
     return [
         {"photo": photo, "crop": crop, "how": "face" if points else "centre-crop", "landmarks": points}
-        for (photo, points), crop in zip(
-            wanted.values(), crop_names(list(wanted), settings.suffix).values(), strict=True
-        )
+        for (_, photo, points), crop in zip(wanted, names, strict=True)
     ]
 
 
@@ -125,46 +143,81 @@ def _numbered(photo: str, index: int, count: int) -> str:
     return photo if count == 1 else path.with_name(f"{path.stem}-{index + 1}{path.suffix}").as_posix()
 
 
-def crop_names(photos: Sequence[str], suffix: str = ".jpg") -> dict[str, str]:
-    """The file of each photo's crop: its name with the suffix of crops, or something longer where two would meet.
+def crop_names(photos: Sequence[str], suffix: str = ".jpg") -> list[str]:
+    """The file of each crop: the photo's name with the suffix of crops, or something longer where two would meet.
 
-    No two names are equal, also where case does not count, and none is the name of a folder.
+    Numbered crops may have the name of another photo. No two files are equal, also where case does not count, and none
+    is the name of a folder.
     """
-    stems = {photo: PurePosixPath(photo).with_suffix("").as_posix() for photo in photos}
-    shared = Counter(stem.casefold() for stem in stems.values())
+    stems = [PurePosixPath(photo).with_suffix("").as_posix() for photo in photos]
+    shared = Counter(stem.casefold() for stem in stems)
     taken = {parent.as_posix().casefold() for photo in photos for parent in PurePosixPath(photo).parents}
-    names = {}
-    for photo, stem in stems.items():
+    names = []
+    for photo, stem in zip(photos, stems, strict=True):
         name = stem if shared[stem.casefold()] == 1 else photo  # a.png and a.jpg side by side stay apart
         while f"{name}{suffix}".casefold() in taken:
             name += "_"
         taken.add(f"{name}{suffix}".casefold())
-        names[photo] = f"{name}{suffix}"
+        names.append(f"{name}{suffix}")
     return names
 
 
-def _align(root: Path, crops: Path, row: dict[str, Any], settings: AlignFolderSettings) -> SfplusError | None:
-    from sfplus.alignment import align, centre_crop
+def _fit(photos: list[list[dict[str, Any]]], settings: AlignFolderSettings) -> list[list[dict[str, Any]]]:
+    """Add to each row with landmarks its matrix, or the error that there is none."""
+    rows = [row for rows in photos for row in rows if row["landmarks"] is not None]
+    points = np.array([row["landmarks"] for row in rows], np.float32).reshape(-1, 5, 2)
+    template = settings.find_template()
+    fits: Iterable[Any]
+    try:
+        fits = fit_similarity(points, template, settings.fit)
+    except PhotoError:  # of some face
+        fits = [_fit_one(face, template, settings.fit) for face in points]
+    for row, fit in zip(rows, fits, strict=True):
+        row["matrix"] = fit
+    return photos
+
+
+def _fit_one(points: npt.NDArray[np.float32], template: Template, fit: Fit) -> npt.NDArray[np.float64] | PhotoError:
+    try:
+        (matrix,) = fit_similarity(points[None], template, fit)
+    except PhotoError as error:
+        return error
+    return np.asarray(matrix)
+
+
+def _align(root: Path, crops: Path, rows: list[dict[str, Any]], settings: AlignFolderSettings) -> list[dict[str, Any]]:
+    """Cut the crops of a photo that are not there yet; gives its failures."""
     from sfplus.images import encode_image, is_passing, read_photo, write_atomically
 
-    path = crops / row["crop"]
-    if path.is_file():  # made before an interruption; each crop appears whole or not at all
-        return None
-    try:
-        photo = read_photo(root / row["photo"])
-        if row["landmarks"] is None:
-            crop = centre_crop(photo, settings.template)
-        else:
-            points = np.array(row["landmarks"], np.float32).reshape(5, 2)
-            template = settings.find_template()
-            crop = align(photo, points, template, settings.fit, settings.interpolation, settings.border)
-    except SfplusError as error:
-        if is_passing(error):
-            raise  # not the photo's fault: the stage stops, and goes on from here another time
-        return error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, encode_image(crop, settings.suffix, settings.jpeg_quality))
-    return None
+    photo: Pixels | None = None
+    failures = []
+    for row in rows:
+        path = crops / row["crop"]
+        if path.is_file():  # made before an interruption; each crop appears whole or not at all
+            continue
+        try:
+            photo = read_photo(root / row["photo"]) if photo is None else photo
+            crop = _cut(photo, row, settings)
+        except SfplusError as error:
+            if is_passing(error):
+                raise  # not the photo's fault: the stage stops, and goes on from here another time
+            failures.append({"photo": row["photo"], "stage": "align", "reason": error.reason, "remedy": error.remedy})
+            if photo is None:
+                break
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, encode_image(crop, settings.suffix, settings.jpeg_quality))
+    return failures
+
+
+def _cut(photo: Pixels, row: dict[str, Any], settings: AlignFolderSettings) -> Pixels:
+    from sfplus.alignment import centre_crop, warp
+
+    if row["landmarks"] is None:
+        return centre_crop(photo, settings.template)
+    if isinstance(row["matrix"], PhotoError):
+        raise row["matrix"]
+    return warp(photo, row["matrix"], settings.find_template(), settings.interpolation, settings.border)
 
 
 def _notice_crops(job: Job, faces: Path) -> None:
@@ -182,4 +235,4 @@ def _notice_crops(job: Job, faces: Path) -> None:
         )
 
 
-STAGE = Stage("align", 2, _build)
+STAGE = Stage("align", 2, _build, _share)

@@ -88,6 +88,16 @@ class Job:
     folder: Path
     run: Run
 
+    @property
+    def parts(self) -> Path:
+        """Where the parts of shared work lie until the artefact is in place (see parts.py)."""
+        return parts_folder(self.folder)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the artefact is in place, made by another process."""
+        return (self.folder.with_suffix("") / MANIFEST).is_file()
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -97,11 +107,13 @@ class Stage:
         name: the key in recipes.
         version: raised whenever the same settings and inputs would give another artefact.
         build: does the work in `job.folder` and returns counts for the manifest and the summary line.
+        share: how another process helps while one builds; None: it waits.
     """
 
     name: str
     version: int
     build: Callable[[Job], dict[str, Any]]
+    share: Callable[[Job], object] | None = None
 
     def identity(self, settings: BaseModel, inputs: Mapping[str, Source]) -> dict[str, Any]:
         """All that decides the artefact, ready for JSON; its digest is the fingerprint."""
@@ -120,10 +132,13 @@ class Stage:
         found = Artefact.open(folder)
         if found is None:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(folder, label, run):
+            with self._lock(settings, inputs, run, folder, label):
                 found = Artefact.open(folder)  # the run we waited for may have made it
-                if found is None:
-                    return self._build(identity, settings, inputs, run, folder, label)
+                built = None if found else self._build(identity, settings, inputs, run, folder, label)
+                shutil.rmtree(parts_folder(folder), ignore_errors=True)
+            if built:
+                return built
+        assert found is not None
         run.console.fresh(label)
         return found
 
@@ -136,14 +151,14 @@ class Stage:
         folder: Path,
         label: str,
     ) -> Artefact:
-        partial = partial_folder(folder)
+        partial, parts = partial_folder(folder), parts_folder(folder)
         partial.mkdir(exist_ok=True)
         for leftover in partial.rglob(".*.part"):  # what a kill left of a file that was being written
             leftover.unlink()
         if folder.exists():  # without a manifest it is no artefact
             shutil.rmtree(folder)
         started, clock = datetime.now(UTC), time.monotonic()
-        with run.console.step(label, resumed=any(partial.iterdir())) as step:
+        with run.console.step(label, resumed=any(partial.iterdir()) or parts.is_dir()) as step:
             counts = self.build(Job(settings, inputs, partial, run.at(step)))
             manifest = identity | {
                 "fingerprint": folder.name,
@@ -156,10 +171,34 @@ class Stage:
             }
             return commit(partial, folder, manifest)
 
+    @contextmanager
+    def _lock(
+        self, settings: BaseModel, inputs: Mapping[str, Source], run: Run, folder: Path, label: str
+    ) -> Iterator[None]:
+        lock = filelock.FileLock(_lock_file(folder))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            doing = "helping" if self.share else "waiting for"
+            run.console.say(f"{label}: another run is working on this; {doing} it")
+            if self.share:
+                with run.console.step(label, resumed=False) as step:
+                    self.share(Job(settings, inputs, partial_folder(folder), run.at(step)))
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
 
 def partial_folder(folder: Path) -> Path:
     """Where an artefact grows before it is moved to `folder`."""
-    return folder.with_name(f"{folder.name}.partial")
+    return folder.with_suffix(".partial")
+
+
+def parts_folder(folder: Path) -> Path:
+    """Where the parts of an artefact lie that several processes make together."""
+    return folder.with_suffix(".parts")
 
 
 def commit(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artefact:
@@ -194,17 +233,3 @@ def is_locked(folder: Path) -> bool:
 
 def _lock_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
-
-
-@contextmanager
-def _lock(folder: Path, label: str, run: Run) -> Iterator[None]:
-    lock = filelock.FileLock(_lock_file(folder))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        run.console.say(f"{label}: another run is working on this; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

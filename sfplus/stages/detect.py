@@ -1,10 +1,12 @@
-"""Stage `detect`: photos to faces, resumable batch by batch."""
+"""Stage `detect`: photos to faces, batch by batch, which several processes may share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +18,10 @@ from sfplus.ahead import ahead, in_groups
 from sfplus.errors import PhotoError
 from sfplus.stages.cache import Job, Stage
 from sfplus.stages.inputs import check_name
-from sfplus.stages.tables import FAILURES, NO_FACE, Journal, write_lines, write_table
+from sfplus.stages.parts import Parts
+from sfplus.stages.tables import FAILURES, NO_FACE, write_lines, write_table
 
-BATCH = 32  # photos between two lines of the journal
+BATCH = 32  # photos of a part
 _PIXELS = 1 << 21  # of photos that are detected together
 Photo = NDArray[np.uint8]
 Named = tuple[str, Photo | PhotoError]
@@ -43,31 +46,33 @@ class DetectSettings(BaseModel):
 
 
 def _build(job: Job) -> dict[str, Any]:
+    rows = _share(job).rows()
+    _write(job.folder, rows)
+    tally = _count(rows)
+    job.run.bar.note = _note(tally)
+    return tally
+
+
+def _share(job: Job) -> Parts:
+    """Detect until nothing is left, beside other processes that do the same."""
     from sfplus.detection import Detector
 
     settings: DetectSettings = job.settings
     folder = job.inputs["photos"]
-    journal = Journal(job.folder / "journal.jsonl")
-    names = folder.photos[sum(map(len, journal.batches)) :]
-    step = job.run.bar
-    step.start(len(folder.photos), "photos", done=len(folder.photos) - len(names))
-    detector = Detector(**settings.model_dump(exclude={"choose"}), device=job.run.device)
-    tally = {"photos": 0, "faces": 0, "missed": 0, "unreadable": 0}
-    for rows in journal.batches:
-        _count(rows, tally)
-    decoded = ahead(partial(_named, folder.root), names)
-    while batch := list(_rows(islice(decoded, BATCH), detector, settings.choose)):
-        journal.add(batch)
-        _count(batch, tally)
-        step.advance(len(batch), _note(tally))
-    _write(job.folder, journal.rows)
-    journal.remove()
-    step.note = _note(tally)
-    return tally
+    tally: Counter[str] = Counter()
+    with Parts(job, folder.photos, BATCH, "photos") as parts:
+        detector = Detector(**settings.model_dump(exclude={"choose"}), device=job.run.device)
+        for items in parts.rounds():
+            decoded = ahead(partial(_named, folder.root), items)
+            for part, photos in groupby(decoded, itemgetter(0)):
+                rows = list(_rows((named for _, named in photos), detector, settings.choose))
+                tally.update(_count(rows))
+                parts.finish(part, rows, _note(tally))
+    return parts
 
 
-def _named(root: Path, name: str) -> Named:
-    return name, _read(root, name)
+def _named(root: Path, item: tuple[int, str]) -> tuple[int, Named]:
+    return item[0], (item[1], _read(root, item[1]))
 
 
 def _read(root: Path, name: str) -> Photo | PhotoError:
@@ -113,15 +118,16 @@ def _detect(group: list[Named], detector: Any, rule: Any) -> Iterator[dict[str, 
         }  # fmt: skip
 
 
-def _count(rows: list[dict[str, Any]], tally: dict[str, int]) -> None:
-    for row in rows:
-        tally["photos"] += 1
-        tally["faces"] += len(row.get("faces", ()))
-        tally["unreadable"] += "reason" in row
-        tally["missed"] += row.get("faces") == []
+def _count(rows: list[dict[str, Any]]) -> dict[str, int]:
+    return {
+        "photos": len(rows),
+        "faces": sum(len(row.get("faces", ())) for row in rows),
+        "missed": sum(row.get("faces") == [] for row in rows),
+        "unreadable": sum("reason" in row for row in rows),
+    }
 
 
-def _note(tally: dict[str, int]) -> str:
+def _note(tally: Mapping[str, int]) -> str:
     text = f"{tally['faces']} faces, {tally['missed']} missed"
     return f"{text}, {tally['unreadable']} unreadable" if tally["unreadable"] else text
 
@@ -155,4 +161,4 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     write_lines(folder / FAILURES, sorted(failures + missed, key=lambda row: row["photo"]))
 
 
-STAGE = Stage("detect", 2, _build)
+STAGE = Stage("detect", 2, _build, _share)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sfplus.download import file_digest
 from sfplus.errors import DatasetError
@@ -51,28 +51,24 @@ class PictureSet:
         """What to train on, of the scarce class only its part, and what to test on."""
         from sfplus.datasets.small_images import SmallImages, imbalance
 
-        train, test = self._load("train"), self._load("test")
+        train: Pictures = self._load("train")
         scarce = self.settings.scarce
         if scarce is not None:
             if not isinstance(train, SmallImages):
                 raise DatasetError("only sets in memory can be thinned out", where="data.scarce")
             train = imbalance(train, scarce, self.settings.keep, seed=0)
-        return train, test
+        return train, self._load("test")
 
-    def _load(self, split: str) -> Pictures:
+    def _load(self, split: Literal["train", "test"]) -> Pictures:
         from sfplus.datasets import small_images
 
         settings = self.settings
         if settings.name == "files":
-            return small_images.picture_files(settings.place, split, settings.resize)  # type: ignore[arg-type]
+            return small_images.picture_files(settings.place, split, settings.resize)
         trees = any((settings.place / tree).is_dir() for tree in _TREES)
         cache = self.run.workspace / "cache" / "pictures" / self.content[:20] if trees else None
         return small_images.load_small_images(
-            settings.name,
-            settings.place,
-            split,
-            download=settings.download,
-            cache=cache,  # type: ignore[arg-type]
+            settings.name, settings.place, split, download=settings.download, cache=cache
         )
 
 

@@ -50,7 +50,7 @@ def draw(photos: Path, faces: Path, crops: Path) -> npt.NDArray[np.uint8]:
             list(_opened([(photos / name, Path(name).name) for name in _spread(missed, _MISSES)])),
         ),
     ]
-    return np.asarray(_lay_out([(title, pictures) for title, pictures in parts if pictures]), np.uint8)
+    return np.asarray(lay_out([(title, pictures) for title, pictures in parts if pictures]), np.uint8)
 
 
 def _spread(items: Sequence[Path], count: int) -> Sequence[Path]:
@@ -78,7 +78,8 @@ def _doubt(path: Path, box: Sequence[float], score: float) -> Picture:
     ), f"{score:.3f} {path.name}"
 
 
-def _lay_out(parts: Sequence[tuple[str, list[Picture]]]) -> Image.Image:
+def lay_out(parts: Sequence[tuple[str, list[Picture]]]) -> Image.Image:
+    """Pictures with a line below each, eight in a row, in parts that have a title."""
     rows = sum(-(-len(pictures) // _ACROSS) for _, pictures in parts)
     step = _SIDE + _LINE + _GAP
     sheet = Image.new("RGB", (_ACROSS * (_SIDE + _GAP) + _GAP, rows * step + len(parts) * 2 * _LINE + _GAP), "white")

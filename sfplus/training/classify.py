@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from sfplus.training.batches import draw_indices
 from sfplus.training.classify_settings import ClassifierSettings, RegularizerSettings
 from sfplus.training.engine import Row, Task
 from sfplus.training.processes import Processes
-from sfplus.training.schedule import learning_rate
+from sfplus.training.schedule import multistep
 
 TEST_BATCH = 500
 
@@ -182,7 +182,7 @@ class ClassifyTask(Task):
             orthonormal = orthonormal_regularizer(self.network)
             loss = loss + settings.orthonormal * orthonormal
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.network.parameters())
         self.optimizer.step()
         if not measure:
@@ -222,7 +222,7 @@ class ClassifyTask(Task):
         indices = torch.arange(processes.rank * share, (processes.rank + 1) * share).clamp_(max=total - 1)
         self.network.eval()
         found = []
-        for part in indices.split(TEST_BATCH):
+        for part in indices.split(TEST_BATCH):  # type: ignore[no-untyped-call]
             ready = device.put(pictures.batch(part.numpy()))
             ready = centre(ready, self.crop) if self.crop else ready
             with device.autocast(self.settings.precision):
@@ -236,7 +236,7 @@ class ClassifyTask(Task):
 
     def _rate(self, step: int) -> float:
         settings = self.settings
-        rate = learning_rate(step, settings.base_lr, settings.steps, settings.lr_gamma)
+        rate = multistep(step, settings.base_lr, settings.steps, settings.lr_gamma)
         return rate * min(1.0, step / settings.warmup) if settings.warmup else rate
 
 
@@ -246,11 +246,10 @@ def create_optimizer(network: nn.Module, settings: ClassifierSettings) -> torch.
     All weights decay, but nothing that belongs to a convolution on angles (`spherenet.py`).
     """
     angles = {id(p) for layer in network.modules() if isinstance(layer, SphereConv2d) for p in layer.parameters()}
-    split: Mapping[bool, list[nn.Parameter]] = {True: [], False: []}
-    for parameter in network.parameters():
-        split[id(parameter) in angles].append(parameter)
-    groups = [{"params": split[True], "weight_decay": 0.0}, {"params": split[False]}]
-    groups = [group for group in groups if group["params"]]
+    free = [p for p in network.parameters() if id(p) in angles]
+    decaying = [p for p in network.parameters() if id(p) not in angles]
+    groups: list[dict[str, Any]] = [{"params": decaying}]
+    groups += [{"params": free, "weight_decay": 0.0}] if free else []
     options: Any = {"lr": settings.base_lr, "weight_decay": settings.weight_decay, "fused": True}
     if settings.optimizer == "adam":
         return torch.optim.Adam(groups, **options)

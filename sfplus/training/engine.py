@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,8 +100,8 @@ def train(
 ) -> dict[str, float]:
     """Train a task in place, from the newest checkpoint in `folder` or from step 1, up to `max_iter`.
 
-    SIGINT and SIGTERM are answered after the current step with a checkpoint and then take their usual effect; a second
-    one acts at once. Only the first process writes.
+    SIGINT and SIGTERM, to any of the processes, are answered after the current step, or the next, with a checkpoint
+    and then take their usual effect; a second one acts at once. Only the first process writes.
 
     Args:
         task: what is trained; its optimizers may be made before or after its modules are on the device.
@@ -115,16 +116,18 @@ def train(
         run; nan in processes other than the first.
 
     Raises:
-        TrainingError: a measured value or a weight is not finite (looked at when a row or a checkpoint is due), or the
-            checkpoint was made with other settings or data.
+        TrainingError: a measured value or a weight is not finite (looked at when a row or a checkpoint is due), the
+            checkpoint was made with other settings or data, a file cannot be written, or another process is gone.
         UsageError: the batch cannot be divided among the processes.
     """
     processes.share(settings.batch_size)
-    folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     processes.device.place(task.modules).train()
-    done = load_checkpoint(folder, task.digest, task.modules, task.optimizers)
-    history = History(folder, done) if processes.is_first else None
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    done = _resume(task, folder, processes)
+    with _writing(folder):
+        history = History(folder, done) if processes.is_first else None
     try:
         with torch.backends.cudnn.flags(enabled=True, deterministic=True):
             _Run(task, settings, folder, processes, history, on_step).steps(done)
@@ -136,6 +139,29 @@ def train(
     for name in task.averaged:
         summary[name] = sum(row[name] for row in last) / len(last) if last else math.nan
     return summary
+
+
+def _resume(task: Task, folder: Path, processes: Processes) -> int:
+    """Bring all processes to where the first one is: its newest checkpoint, or its starting weights."""
+    place = processes.describe() if processes.is_first else ""
+    done = load_checkpoint(folder, task.digest, task.modules, task.optimizers, place)
+    found = processes.gather(torch.tensor([done], device=processes.device.torch)).tolist()
+    if len(set(found)) > 1:
+        what = f"the processes find checkpoints of different steps: {', '.join(map(str, found))}"
+        raise TrainingError(what, where=folder, remedy="use a folder that all of them share")
+    processes.spread(task.modules)
+    return done
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Writing of files, which needs room on the disk."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror or error})"
+        remedy = "make room or mend the disk, and start again: the training goes on from its newest checkpoint"
+        raise TrainingError(reason, where=folder, remedy=remedy) from error
 
 
 class _Run:
@@ -158,7 +184,7 @@ class _Run:
     def steps(self, done: int) -> None:
         settings, put = self.settings, self.processes.device.put
         self.clock, self.logged = time.perf_counter(), done
-        with Signals(self.processes.is_first) as signals:
+        with Signals() as signals:
             for step, batch in self._batches(done + 1):
                 measure = step % settings.log_every == 0 or step == settings.max_iter
                 seed = np.random.SeedSequence((2, settings.seed, step, self.processes.rank))
@@ -173,9 +199,10 @@ class _Run:
                 except KeyboardInterrupt:
                     self._save(step)
                     raise
-                if signals.number:
+                if number := self.processes.largest_so_far(signals.number):
                     self._save(step)
-                    signals.pass_on()
+                    self.processes.wait()
+                    signals.pass_on(number)
             self.processes.wait()
 
     def _batches(self, first: int) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
@@ -195,7 +222,10 @@ class _Run:
         if not all(p.isfinite().all() for p in self.task.modules.parameters()):
             raise self._diverged(step, "the weights are not finite")
         task, keep = self.task, self.settings.keep
-        save_checkpoint(self.folder, step, task.digest, task.modules, task.optimizers, keep)
+        with _writing(self.folder):
+            save_checkpoint(
+                self.folder, step, task.digest, task.modules, task.optimizers, keep, self.processes.describe()
+            )
         self.saved = step
 
     def _diverged(self, step: int, what: str) -> TrainingError:
@@ -215,6 +245,7 @@ class _Run:
         row, timing = {"step": step, **values}, {f"{self.task.unit}_per_second": speed}
         if self.history is not None:
             self.task.logged(row, self.history.rows)
-            self.history.add(row, {"step": step, **timing})
+            with _writing(self.folder):
+                self.history.add(row, {"step": step, **timing})
         self.clock, self.logged = time.perf_counter(), step
         return row | timing

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sfplus.datasets.crops import CropDataset
+from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import class_energy, spread_of_layers
 from sfplus.networks import to_input
-from sfplus.training.batches import draw_batch
+from sfplus.training.augment import distort, draw_distortions
+from sfplus.training.batches import create_sampler, draw_flips
 from sfplus.training.engine import OnStep, Row, Task, train
 from sfplus.training.optimizer import create_optimizer, set_learning_rate
 from sfplus.training.processes import Processes
@@ -25,15 +27,18 @@ from sfplus.training.resume import Stateful
 from sfplus.training.schedule import learning_rate
 from sfplus.training.settings import SolverSettings
 
+HeldOut = Callable[[nn.Module], Mapping[str, float]]
+
 
 def fit(
     network: nn.Module,
     head: nn.Module,
-    crops: CropDataset,
+    crops: CropDataset | PackedCrops,
     settings: SolverSettings,
     folder: Path,
     device: Device,
     on_step: OnStep | None = None,
+    held_out: HeldOut | None = None,
 ) -> dict[str, float]:
     """Train network and head in place, from the newest checkpoint in `folder` or from step 1, up to `max_iter`.
 
@@ -42,18 +47,21 @@ def fit(
     after the current step with a checkpoint and then take their usual effect; a second one acts at once.
 
     Under `accelerate launch` or torchrun each process takes its slice of the global batch and only the first one
-    writes. A GPU computes the network in bfloat16 where it can; head and losses are float32.
+    writes. Gradients and energies are those of the global batch, whatever the number of processes. Head and losses are
+    float32 in every precision.
 
     Args:
         network: (N, 3, H, W) -> (N, F), with its starting weights.
         head: one of `hypersphere.HEADS`, for as many classes as `crops` has.
         crops: what to learn from.
-        settings: of the run; all of them but `checkpoint_every` are part of the digest that a checkpoint must match.
-            What describes network and head is not read: they are given.
+        settings: of the run; all of them but `checkpoint_every` and `keep` are part of the digest that a checkpoint
+            must match. What describes network and head is not read: they are given.
         folder: for `checkpoint-*/`, `history.jsonl`, `timings.jsonl` and `tensorboard/`; created where missing.
         device: where to train; with several processes on GPUs each takes its own.
         on_step: called after each step with its number and, at logged steps, the row of the history with
             `crops_per_second` (else an empty dict). What it raises ends the run.
+        held_out: called every `evaluate_every` steps with the network, or its running average; what it finds is in the
+            history as `held_out/NAME`. It must leave no trace in the network.
 
     Returns:
         `steps`, `seconds` of this call, and `loss` (of the head, without the energy) and `accuracy` (without
@@ -61,14 +69,18 @@ def fit(
         other than the first.
 
     Raises:
-        TrainingError: the loss or a weight is not finite (looked at when a row or a checkpoint is due), or the
-            checkpoint was made with other settings or crops.
+        TrainingError: the loss or a weight is not finite (looked at when a row or a checkpoint is due), the
+            checkpoint was made with other settings or crops, the disk is full, or another process is gone.
         UsageError: the batch cannot be divided among the processes.
-        DatasetError: a label is beyond the head's classes, or a crop has another size than the others.
+        DatasetError: a label is beyond the head's classes, there is one class only, or a crop has another size than
+            the others.
         PhotoError: a crop cannot be decoded.
     """
-    processes = Processes(device)
-    return train(FaceTask(network, head, crops, settings, processes), settings, folder, processes, on_step)
+    processes, settings = Processes(device), settings.in_steps(len(crops))
+    task = FaceTask(network, head, crops, settings, processes, held_out)
+    summary = train(task, settings, folder, processes, on_step)
+    task.finish()
+    return summary
 
 
 class FaceTask(Task):
@@ -81,100 +93,147 @@ class FaceTask(Task):
         self,
         network: nn.Module,
         head: nn.Module,
-        crops: CropDataset,
+        crops: CropDataset | PackedCrops,
         settings: SolverSettings,
         processes: Processes,
+        held_out: HeldOut | None = None,
     ) -> None:
         self.classes = len(head.weight)  # type: ignore[arg-type]
-        if int(crops.labels.max()) >= self.classes:
-            what = f"label {int(crops.labels.max())} is beyond the {self.classes} classes of the head"
-            raise DatasetError(what, where="crops", remedy="make the head for as many people as there are")
+        _check_people(crops.labels, self.classes)
         self.network, self.head, self.crops, self.settings, self.processes = network, head, crops, settings, processes
-        self.modules = processes.device.place(nn.ModuleDict({"network": network, "head": head}))
+        self.held_out = held_out
+        self.trained = nn.ModuleDict({"network": network, "head": head})
+        processes.device.place(self.trained)
+        modules = nn.ModuleDict({"network": network, "head": head})
+        self.average: AveragedModel | None = None
+        if settings.ema:
+            decay = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
+            self.average = modules["average"] = AveragedModel(self.trained, multi_avg_fn=decay)
+        self.modules = modules
+        self.forward = torch.compile(network) if settings.compile else network
         self.optimizer = create_optimizer(
-            self.modules, lr=settings.base_lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+            self.trained, lr=settings.base_lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
         self.optimizers: dict[str, Stateful] = {"sgd": self.optimizer}
         self.scaler = processes.device.scaler(settings.precision)
         if self.scaler is not None:
             self.optimizers["scaler"] = self.scaler
         self.digest = _digest(settings, crops)
+        self.sampler = create_sampler(crops.labels.numpy(), settings)
         self.warned = False
 
     def batch(self, step: int, share: slice) -> tuple[Tensor, ...]:
-        """Crops, uint8 RGB (B, H, W, 3), half of them mirrored, and labels (B,)."""
-        indices, flips = draw_batch(step, len(self.crops), self.settings)
-        crops, labels = self.crops.batch(indices[share])
-        flip = torch.from_numpy(flips[share])
+        """Crops, uint8 RGB (B, H, W, 3), half of them mirrored, labels (B,), and where asked for distortions (B, 7)."""
+        settings = self.settings
+        crops, labels = self.crops.batch(self.sampler(step)[share])
+        flip = torch.from_numpy(draw_flips(step, settings)[share])
         crops[flip] = crops[flip].flip(2)
-        return crops, labels
+        if not settings.augment:
+            return crops, labels
+        return crops, labels, draw_distortions(step, settings.batch_size, settings.seed, settings.augment)[share]
 
     def update(self, step: int, batch: tuple[Tensor, ...], measure: bool) -> Row | None:
-        """One step of SGD."""
-        crops, labels = batch
-        set_learning_rate(self.optimizer, self._rate(step))
-        with self.processes.device.autocast(self.settings.precision):
-            features = self.network(to_input(crops))
-        features = features.float()
-        loss = self.head.loss(features, labels)  # type: ignore[operator]
-        energy = self._energy(labels)
-        total = loss if energy is None else loss + self.settings.energy.weight * energy  # type: ignore[union-attr]
-        accuracy = self._accuracy(features, labels) if measure else None  # before the step changes the classifiers
+        """One step of SGD, its gradients from one pass or several."""
+        set_learning_rate(self.optimizer, learning_rate(step, self.settings))
         self.optimizer.zero_grad()
-        self._step(total)
+        passes = self.settings.accumulate
+        counters = {name: b.clone() for name, b in self.head.named_buffers() if not b.is_floating_point()}
+        energy: Tensor | None = None
+        found: list[Tensor] = []
+        for number, (crops, labels, *distortions) in enumerate(
+            zip(*(part.chunk(passes) for part in batch), strict=True)
+        ):
+            if number:
+                self._count_back(counters)
+            ready = distort(to_input(crops), *distortions) if distortions else to_input(crops)
+            with self.processes.device.autocast(self.settings.precision):
+                features = self.forward(ready)
+            features = features.to(self.head.weight.dtype)
+            loss = self.head.loss(features, labels) / passes  # type: ignore[operator]
+            total = loss
+            if number == 0 and self.settings.energy is not None:
+                energy = self._energy(batch[1])
+                total = loss + self.settings.energy.weight * energy
+            if measure:  # before the step changes the classifiers
+                found.append(self._measure(loss, features, labels))
+            self._backward(total)
+        self._step()
         if not measure:
             return None
+        loss, accuracy, length = torch.stack(found).sum(0)
         return {
             "epoch": step * self.settings.batch_size / len(self.crops),
             "loss": loss,
             "accuracy": accuracy,
             "lambda": self._lambda(),
-            "lr": self._rate(step),
+            "lr": learning_rate(step, self.settings),
             "energy": energy,
-            "feature_length": features.detach().norm(dim=1).mean(),
+            "feature_length": length,
         }
 
     def describe(self, step: int) -> str:
         """Where lambda and the learning rate are."""
-        return f"lambda {self._lambda():.4g}, learning rate {self._rate(step):.4g}"
+        return f"lambda {self._lambda():.4g}, learning rate {learning_rate(step, self.settings):.4g}"
 
     def logged(self, row: Row, earlier: Sequence[Row]) -> None:
-        """Add how the neurons of each layer and the classifiers are spread; see `hypersphere.Spread`."""
-        power = self.settings.energy.power if self.settings.energy is not None else 2.0
-        for layer, found in spread_of_layers(self.modules, power).items():
-            for name in ("energy", "excess", "mean_nearest", "min_angle", "redundancy"):
-                value: float = getattr(found, name)
-                row[f"spread/{layer.removeprefix('network.')}/{name}"] = value if math.isfinite(value) else None
+        """Add how the neurons of each layer and the classifiers are spread, and how the held-out pairs are told."""
+        if len(earlier) % self.settings.spread_every == 0 or row["step"] == self.settings.max_iter:
+            power = self.settings.energy.power if self.settings.energy is not None else 2.0
+            for layer, spread in spread_of_layers(self.trained, power).items():
+                for name in ("energy", "excess", "mean_nearest", "min_angle", "redundancy"):
+                    value: float = getattr(spread, name)
+                    row[f"spread/{layer.removeprefix('network.')}/{name}"] = value if math.isfinite(value) else None
+        every = self.settings.evaluate_every
+        if self.held_out and every and (row["step"] % every == 0 or row["step"] == self.settings.max_iter):
+            network = self.network if self.average is None else self.average.module.get_submodule("network")
+            row |= {f"held_out/{name}": value for name, value in self.held_out(network).items()}
         self._warn_at_chance([*earlier[-4:], row])
 
-    def _step(self, loss: Tensor) -> None:
-        parameters = self.modules.parameters()
-        if self.scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.processes.average_gradients(parameters)
-            self.optimizer.step()
-            return
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.processes.average_gradients(parameters)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+    def finish(self) -> None:
+        """Let the running average be the weights, where there is one."""
+        if self.average is not None:
+            self.trained.load_state_dict(self.average.module.state_dict())
 
-    def _energy(self, labels: Tensor) -> Tensor | None:
+    def _count_back(self, counters: Mapping[str, Tensor]) -> None:
+        """What counts forward passes counts all passes of a batch as one, so that they have the same lambda."""
+        for name, buffer in self.head.named_buffers():
+            if name in counters:
+                buffer.copy_(counters[name])
+
+    def _energy(self, labels: Tensor) -> Tensor:
         """Of the global batch: only that of mode `paper` is the mean of the processes' own."""
         energy, weight = self.settings.energy, self.head.weight
-        if energy is None:
-            return None
+        assert energy is not None
         if energy.mode != "paper":
             labels = self.processes.gather(labels)
         return class_energy(weight, labels, energy.power, energy.mode)  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def _accuracy(self, features: Tensor, labels: Tensor) -> Tensor:
+    def _measure(self, loss: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+        """Parts of the loss, of the accuracy without margin and of the mean length of a feature, of one pass."""
         right: Tensor = self.head.predict(features).argmax(1) == labels  # type: ignore[operator]
-        return right.float().mean()
+        means = torch.stack([right.float().mean(), features.norm(dim=1).mean()])
+        return torch.cat([loss[None], means / self.settings.accumulate])
 
-    def _rate(self, step: int) -> float:
-        return learning_rate(step, self.settings.base_lr, self.settings.steps, self.settings.lr_gamma)
+    def _backward(self, loss: Tensor) -> None:
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def _step(self) -> None:
+        parameters = list(self.trained.parameters())
+        self.processes.average_gradients(parameters)
+        if self.settings.clip is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(parameters, self.settings.clip)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.trained)
 
     def _lambda(self) -> float:
         value: Any = self.head.current_lambda
@@ -182,7 +241,7 @@ class FaceTask(Task):
 
     def _warn_at_chance(self, rows: Sequence[Row]) -> None:
         """Say once that nothing is learnt: the commonest failure of A-Softmax from scratch."""
-        if self.warned or rows[-1]["step"] < self.settings.max_iter / 4 or len(rows) < 5 or self.classes < 2:
+        if self.warned or rows[-1]["step"] < self.settings.max_iter / 4 or len(rows) < 5:
             return
         chance = math.log(self.classes)
         if all(abs(row["loss"] - chance) < 0.01 * chance and row["accuracy"] < 3 / self.classes for row in rows):
@@ -195,9 +254,21 @@ class FaceTask(Task):
             )
 
 
-def _digest(settings: SolverSettings, crops: CropDataset) -> str:
-    """Of what decides the result, except the crops' pixels and the initial weights."""
-    digest = hashlib.sha256(settings.model_dump_json(exclude={"checkpoint_every", "keep"}).encode())
-    digest.update(crops.labels.numpy().tobytes())
-    digest.update("\0".join(path.name for path in crops.paths).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+def _check_people(labels: Tensor, classes: int) -> None:
+    """Refuse labels beyond the head and a single class; say how many classes there is little or nothing to learn of."""
+    if int(labels.max()) >= classes:
+        what = f"label {int(labels.max())} is beyond the {classes} classes of the head"
+        raise DatasetError(what, where="crops", remedy="make the head for as many people as there are")
+    if classes < 2:
+        raise DatasetError("1 person to tell apart", where="crops", remedy="training needs at least two people")
+    counts = torch.bincount(labels, minlength=classes)
+    for crops, said in ((0, "no crop"), (1, "one crop")):
+        if few := int((counts == crops).sum()):
+            first = int((counts == crops).nonzero()[0])
+            warnings.warn(f"{few} of {classes} people have {said}, the first has label {first}", stacklevel=2)
+
+
+def _digest(settings: SolverSettings, crops: CropDataset | PackedCrops) -> str:
+    """Of what decides the result, except the pixels of unpacked crops and the initial weights."""
+    decisive = settings.model_dump_json(exclude={"checkpoint_every", "keep"})
+    return hashlib.sha256((decisive + crops.digest).encode()).hexdigest()

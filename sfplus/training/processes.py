@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import Tensor, distributed, nn
 
 from sfplus.device import Device
-from sfplus.errors import UsageError
+from sfplus.errors import TrainingError, UsageError, one_line
 
 
 class Processes:
@@ -20,45 +22,66 @@ class Processes:
 
     Args:
         device: where to compute; with several processes on GPUs each takes its own.
+        timeout: seconds to wait for a process that is there and does not answer. One that is gone is noticed at once.
 
     Attributes:
         count: how many there are.
         rank: which this one is, from 0.
         device: where this one computes.
+
+    Raises:
+        TrainingError: of every method that sends: another process is gone, or does not answer.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, timeout: float = 1800) -> None:
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        self._accelerator = Accelerator(cpu=several and not device.is_cuda, mixed_precision="no")
+        group = [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))] if several else []
+        with _all_there():
+            self._accelerator = Accelerator(
+                cpu=several and not device.is_cuda, mixed_precision="no", kwargs_handlers=group
+            )
         self.count: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
         self.device = Device(self._accelerator.device) if self.count > 1 and device.is_cuda else device
+        self._asked: tuple[distributed.Work, Tensor] | None = None
 
     @property
     def is_first(self) -> bool:
         """Whether this is the process that writes files and talks."""
         return self.rank == 0
 
-    def share(self, batch_size: int) -> slice:
-        """Which samples of a global batch are this process's.
+    def describe(self) -> str:
+        """What decides the order of sums: `2 processes, each on cpu, 1 threads`."""
+        where = self.device.describe()
+        return where if self.count == 1 else f"{self.count} processes, each on {where}"
+
+    def share(self, batch_size: int, passes: int = 1) -> slice:
+        """Which samples of a global batch are this process's, where it computes them in so many equal passes.
 
         Raises:
-            UsageError: the batch cannot be divided among the processes.
+            UsageError: the batch cannot be divided among the processes and passes.
         """
-        if batch_size % self.count:
-            what = f"{batch_size} samples cannot be divided among {self.count} processes"
-            raise UsageError(what, where="batch_size", remedy="use a multiple of the number of processes")
+        if batch_size % (self.count * passes):
+            among = f"{self.count} processes" + (f" and {passes} passes" if passes > 1 else "")
+            what = f"{batch_size} samples cannot be divided among {among}"
+            raise UsageError(what, where="batch_size", remedy="use a multiple of their number")
         size = batch_size // self.count
         return slice(self.rank * size, (self.rank + 1) * size)
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The mean over the processes, element by element."""
-        mean: Tensor = tensor if self.count == 1 else self._accelerator.reduce(tensor, "mean")
+        if self.count == 1:
+            return tensor
+        with _all_there():
+            mean: Tensor = self._accelerator.reduce(tensor, "mean")
         return mean
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The tensors (n, ...) of all processes, (count * n, ...), in the order of the global batch; no gradient."""
-        gathered: Tensor = tensor if self.count == 1 else self._accelerator.gather(tensor)
+        if self.count == 1:
+            return tensor
+        with _all_there():
+            gathered: Tensor = self._accelerator.gather(tensor)
         return gathered
 
     @torch.no_grad()
@@ -77,6 +100,48 @@ class Processes:
             for gradient, part in zip(own, torch.split(mean, [g.numel() for g in own]), strict=True):
                 gradient.copy_(part.view(gradient.shape))
 
+    @torch.no_grad()
+    def spread(self, module: nn.Module) -> None:
+        """Give every process the parameters and buffers of the first."""
+        if self.count == 1:
+            return
+        with _all_there():
+            for tensor in module.state_dict().values():
+                sent = tensor.contiguous()
+                distributed.broadcast(sent, 0)
+                tensor.copy_(sent)
+
+    def largest_so_far(self, number: int) -> int:
+        """The largest number that any process gave the last time; in one process, the number itself.
+
+        Nobody waits for the answer of this time, so it costs next to nothing in each step, and all processes get the
+        same one.
+        """
+        if self.count == 1:
+            return number
+        with _all_there():
+            before = 0
+            if self._asked is not None:
+                self._asked[0].wait()
+                before = int(self._asked[1])
+            own = torch.tensor(number, device=self.device.torch)
+            work = distributed.all_reduce(own, distributed.ReduceOp.MAX, async_op=True)
+            assert work is not None
+            self._asked = work, own
+        return before
+
     def wait(self) -> None:
         """Return when all processes are here."""
-        self._accelerator.wait_for_everyone()
+        with _all_there():
+            self._accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _all_there() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # of torch.distributed, which has no class of its own for all of them
+        raise TrainingError(
+            f"another process of this training is gone or does not answer ({one_line(error)[:200]})",
+            remedy="see what it said last; started again, the training goes on from its newest checkpoint",
+        ) from error

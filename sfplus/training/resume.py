@@ -34,7 +34,13 @@ class Stateful(Protocol):
 
 
 def save_checkpoint(
-    folder: Path, step: int, settings: str, module: nn.Module, optimizers: Mapping[str, Stateful], keep: int = 2
+    folder: Path,
+    step: int,
+    settings: str,
+    module: nn.Module,
+    optimizers: Mapping[str, Stateful],
+    keep: int = 2,
+    place: str = "",
 ) -> None:
     """Write `checkpoint-<step>/` and drop all but the newest `keep`.
 
@@ -49,6 +55,7 @@ def save_checkpoint(
         module: all modules of the run.
         optimizers: by name; over the module's parameters.
         keep: how many checkpoints stay.
+        place: what decides the order of sums: processes, device, threads.
     """
     tensors: dict[str, Tensor] = {}
     numbers = {name: _take_out(optimizer.state_dict(), name, tensors) for name, optimizer in optimizers.items()}
@@ -56,6 +63,7 @@ def save_checkpoint(
     state = {
         "step": step,
         "settings": settings,
+        "place": place,
         "optimizers": numbers,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
@@ -77,10 +85,13 @@ def save_checkpoint(
         shutil.rmtree(path)
 
 
-def load_checkpoint(folder: Path, settings: str, module: nn.Module, optimizers: Mapping[str, Stateful]) -> int:
+def load_checkpoint(
+    folder: Path, settings: str, module: nn.Module, optimizers: Mapping[str, Stateful], place: str = ""
+) -> int:
     """Bring module and optimizers to the newest valid checkpoint of a folder.
 
-    A damaged checkpoint gives a warning and the one before it is used.
+    A damaged checkpoint gives a warning and the one before it is used. One that was made in another place, where this
+    one is given, gives a warning that the run is no longer the same to the bit.
 
     Returns:
         The number of updates done; 0, and nothing is changed, where there is no valid checkpoint.
@@ -105,6 +116,12 @@ def load_checkpoint(folder: Path, settings: str, module: nn.Module, optimizers: 
         except (SfplusError, KeyError, ValueError, RuntimeError) as error:
             reason = f"does not fit this network and head ({one_line(error)})"
             raise TrainingError(reason, where=path, remedy="train into another folder") from None
+        if place not in ("", state["place"]):
+            warnings.warn(
+                f"{path}: was made by {state['place']}, and goes on by {place}: the training is as right, but its "
+                "weights no longer equal those of an undisturbed one to the bit",
+                stacklevel=2,
+            )
         return int(state["step"])
     return 0
 

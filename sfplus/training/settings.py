@@ -190,33 +190,96 @@ class SolverSettings(LoopSettings):
     )
     energy: EnergySettings | None = Field(default=None, description="the energy of SphereFace+; none for SphereFace")
     base_lr: float = Field(default=0.1, gt=0, description="learning rate at the start (solver)")
+    schedule: Literal["multistep", "cosine", "poly"] = Field(
+        default="multistep", description="how the rate falls: at steps (solver), as half a cosine, or as a power of "
+        "what is left (Caffe's poly); the last two reach 0 after the last step"
+    )  # fmt: skip
     steps: tuple[int, ...] = Field(
-        default=(16000, 24000, 28000), description="after this many steps the rate falls (solver)"
+        default=(16000, 24000, 28000), description="multistep: after this many steps the rate falls (solver)"
     )
-    lr_gamma: float = Field(default=0.1, gt=0, le=1, description="factor of each fall (solver)")
+    lr_gamma: float = Field(default=0.1, gt=0, le=1, description="multistep: factor of each fall (solver)")
+    lr_power: float = Field(default=1.0, gt=0, description="poly: the power")
+    warmup: int = Field(default=0, ge=0, description="steps in which the rate rises from 0 to base_lr, in a line")
     max_iter: int = Field(default=28000, ge=1, description="number of steps (solver)")
+    epochs: int | None = Field(
+        default=None, ge=1, description="passes over the crops, in place of max_iter; steps and warmup are epochs then"
+    )
     batch_size: int = Field(default=512, ge=1, description="crops per step over all processes (256 per GPU, two GPUs)")
+    accumulate: int = Field(
+        default=1, ge=1, description="passes that a batch is computed in, to save memory (iter_size); the counters of "
+        "classifiers count batches, not passes as in Caffe"
+    )  # fmt: skip
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD (solver)")
     weight_decay: float = Field(default=5e-4, ge=0, description="weight decay, none on biases (solver)")
+    clip: float | None = Field(default=None, gt=0, description="what longer gradients, over all weights, are cut to")
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of a running average of the weights, which is then the model; 0: none",
+    )
     mirror: bool = Field(default=True, description="mirror half of the crops at random (prototxt)")
+    augment: float = Field(
+        default=0.0, ge=0, le=2, description="strength of random turns, scales, shifts, light and grey; small sets of "
+        "people need it; 0: none, as the originals"
+    )  # fmt: skip
+    sampler: Literal["shuffle", "balanced", "people"] = Field(
+        default="shuffle", description="shuffle: all crops in turn (prototxt); balanced: per_person crops of each of "
+        "several people; people: drawn in proportion to a power of their crops"
+    )  # fmt: skip
+    per_person: int = Field(default=4, ge=1, description="balanced: crops of a person in a batch")
+    crop_power: float = Field(default=0.5, ge=0, le=1, description="people: 1 draws all crops alike, 0 all people")
     seed: int = Field(
         default=0, ge=0, le=2**63 - 1, description="of the initial weights, the order of crops and the mirroring"
     )
+    compile: bool = Field(default=False, description="compile the network (torch.compile), which takes a minute first")
+    spread_every: int = Field(
+        default=1,
+        ge=1,
+        description="rows of the history between those that say how the neurons of each layer are spread",
+    )
+    evaluate_every: int | None = Field(
+        default=None, ge=1, description="steps, a multiple of log_every, between tests on the held-out pairs, if any"
+    )
 
     @model_validator(mode="after")
-    def _rising(self) -> Self:
+    def _agree(self) -> Self:
         if list(self.steps) != sorted(set(self.steps)) or min(self.steps, default=1) < 1:
             raise ValueError("steps must be rising positive numbers")
+        if self.epochs is not None and self.schedule == "multistep" and max(self.steps, default=0) > self.epochs:
+            raise ValueError(f"steps are epochs where epochs is given, and {self.epochs} is less than {self.steps[-1]}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be computed in {self.accumulate} equal passes")
+        if self.evaluate_every and self.evaluate_every % self.log_every:
+            raise ValueError(f"evaluate_every must be a multiple of log_every, which is {self.log_every}")
         return self
+
+    def in_steps(self, crops: int) -> Self:
+        """The same for a set of that many crops, with epochs given as steps."""
+        if self.epochs is None:
+            return self
+
+        def steps(epochs: int) -> int:
+            return -(-epochs * crops // self.batch_size)
+
+        counts = {"max_iter": steps(self.epochs), "steps": tuple(map(steps, self.steps)), "warmup": steps(self.warmup)}
+        return self.model_copy(update={"epochs": None, **counts})
 
 
 class TrainingSettings(SolverSettings):
     """How a new network is trained, and which one."""
 
-    network: Literal["sphereface4", "sphereface10", "sphereface20", "sphereface36", "sphereface64"] = Field(
-        default="sphereface20", description="the network (SphereFace paper, table 2)"
+    network: (
+        Literal["sphereface4", "sphereface10", "sphereface20", "sphereface36", "sphereface64"]
+        | Annotated[str, Field(pattern=r"^(timm|torchvision):.")]
+    ) = Field(
+        default="sphereface20", description="the network (SphereFace paper, table 2), or timm:NAME, torchvision:NAME"
     )
     feature_size: int = Field(default=512, ge=1, le=65536, description="length of a feature (prototxt, fc5)")
     width: float = Field(
         default=1.0, gt=0, le=16, description="multiplier of the channels; below 1 for small computers"
     )
+    block: Literal["original", "modern"] = Field(
+        default="original", description="residual units as in the paper or as in OpenSphere"
+    )
+    batch_norm: bool = Field(default=False, description="batch normalisation after each layer (OpenSphere)")

@@ -13,13 +13,13 @@ class Signals:
 
     Works in the main thread; elsewhere Python delivers no signals.
 
-    Args:
-        active: in distributed training only the first process notes signals: the others go on until it is gone.
+    Attributes:
+        number: of the signal that came; 0 before.
     """
 
-    def __init__(self, active: bool) -> None:
+    def __init__(self) -> None:
         self.number = 0
-        self._active = active and threading.current_thread() is threading.main_thread()
+        self._active = threading.current_thread() is threading.main_thread()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -30,10 +30,10 @@ class Signals:
     def __exit__(self, *error: object) -> None:
         self._restore()
 
-    def pass_on(self) -> None:
-        """Let the signal do what it would have done."""
+    def pass_on(self, number: int) -> None:
+        """Let a signal do what it would have done."""
         self._restore()
-        signal.raise_signal(self.number)
+        signal.raise_signal(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number

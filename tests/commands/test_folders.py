@@ -174,11 +174,11 @@ def test_a_link_out_of_out_is_not_followed(drawn: Path, tmp_path: Path, sfplus: 
 def test_names_of_crops_never_meet() -> None:
     from sfplus.stages.align import crop_names
 
-    photos = ["a.jpg", "a.jpg.jpg", "a.png", "B.png", "b.jpg", "x.jpg/1.jpg", "x.png"]
-    names = crop_names(sorted(photos))
-    folded = [name.casefold() for name in names.values()]
-    assert len(set(folded)) == len(photos) and "x.jpg" not in folded and names["x.jpg/1.jpg"] == "x.jpg/1.jpg"
-    assert crop_names(["a/1.png", "a/2.jpeg"]) == {"a/1.png": "a/1.jpg", "a/2.jpeg": "a/2.jpg"}
+    photos = sorted(["a.jpg", "a.jpg.jpg", "a.png", "B.png", "b.jpg", "x.jpg/1.jpg", "x.png", "a-1.jpg", "a-1.jpg"])
+    names = dict(zip(photos, crop_names(photos), strict=True))
+    folded = {name.casefold() for name in crop_names(photos)}
+    assert len(folded) == len(photos) and "x.jpg" not in folded and names["x.jpg/1.jpg"] == "x.jpg/1.jpg"
+    assert crop_names(["a/1.png", "a/2.jpeg"]) == ["a/1.jpg", "a/2.jpg"]
 
 
 def test_a_fault_of_the_disk_is_not_held_against_the_photo(
@@ -303,6 +303,14 @@ def test_options_of_align_reach_the_crops(zoo: Path, tmp_path: Path, sfplus: Com
         crops.append(read_photo(tmp_path / str(number) / "plain.png").astype(int))
     assert all(abs(crop - crops[0]).max() > 0 for crop in crops[1:4]) and np.array_equal(crops[4], crops[0])
     assert np.corrcoef(crops[2][1:, 1:].ravel(), crops[0][:-1, :-1].ravel())[0, 1] > 0.999  # moved by one pixel
+
+
+def test_a_numbered_face_beside_a_photo_of_that_name(zoo: Path, tmp_path: Path, sfplus: Command) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(zoo / "good/two faces.jpg", tmp_path / "in/a.jpg")
+    shutil.copy(zoo / "good/plain.jpg", tmp_path / "in/a-1.jpg")
+    assert "3 crops" in sfplus("align", tmp_path / "in", tmp_path / "out", "--choose", "all").out
+    assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {"a-1.jpg.jpg", "a-1.jpg_.jpg", "a-2.jpg"}
 
 
 @pytest.mark.parametrize("stdin", [False, True])

@@ -214,8 +214,9 @@ def wrong_input(rank: int, world: int) -> None:
 
 def equal_logits(rank: int, world: int) -> None:
     head = ShardedHead(CosFace, SIZE, CLASSES)
-    nn.init.constant_(head.head.weight, 1.0)
-    assert head.classify(torch.ones(1, SIZE)).tolist() == [0]
+    head.load_rows(head.head.weight, torch.eye(SIZE)[:1].expand(CLASSES, -1))
+    for sign in (1.0, -1.0):  # with -1 the spare row would have the largest
+        assert head.classify(sign * torch.eye(SIZE)[:1]).tolist() == [0]
 
 
 CHECKS: dict[str, Callable[[int, int], None]] = {

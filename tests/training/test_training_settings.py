@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from sfplus.hypersphere import HEADS
-from sfplus.networks import NETWORKS
+from sfplus.networks import BLOCKS, NETWORKS
+from sfplus.networks.backbones import PREFIXES
 from sfplus.training.settings import HEAD_SETTINGS, EnergySettings, SolverSettings, TrainingSettings
 
 
@@ -54,6 +55,13 @@ def test_defaults_are_those_of_the_sphereface_solver() -> None:
         ({"energy": {"mode": "reference"}}, "mode"),
         ({"energy": {"power": -1}}, "power"),
         ({"network": "sphereface21"}, "network"),
+        ({"network": "timm:"}, "network"),
+        ({"epochs": 10, "steps": [5, 11]}, "steps are epochs"),
+        ({"batch_size": 10, "accumulate": 4}, "4 equal passes"),
+        ({"log_every": 100, "evaluate_every": 150}, "multiple of log_every"),
+        ({"ema": 1.0}, "ema"),
+        ({"clip": 0}, "clip"),
+        ({"precision": "half"}, "precision"),
         ({"steps": [100, 50]}, "rising"),
         ({"steps": [100, 100]}, "rising"),
         ({"steps": [0, 100]}, "rising"),
@@ -76,7 +84,10 @@ def test_every_setting_is_described() -> None:
 
 def test_names_agree_with_the_libraries() -> None:
     """The settings list names themselves, so that checking a recipe needs no torch."""
-    assert get_args(TrainingSettings.model_fields["network"].annotation) == NETWORKS
+    names, _ = get_args(TrainingSettings.model_fields["network"].annotation)
+    assert get_args(names) == NETWORKS
+    assert TrainingSettings(network="torchvision:resnet18").network.startswith(PREFIXES)
+    assert get_args(TrainingSettings.model_fields["block"].annotation) == BLOCKS
     assert list(HEAD_SETTINGS) == list(HEADS)
 
 

@@ -1,0 +1,141 @@
+"""A step of the classifier alone, replicated in DDP against class-parallel: seconds and memory of a rank, by classes.
+
+A-Softmax, m = 4, 512 features, 128 samples in the global batch, one thread a rank, gloo; forward, loss, backward and
+SGD with momentum. Each line is a run in processes of its own, in turns; memory is what it adds to the peak of a rank.
+The second table extrapolates by the formula that the first one is measured against.
+Run with nothing else on the machine: make bench. For a million classes too (24 GB): sharded.py 1000000
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from racing import _peak as peak
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sfplus.hypersphere import ASoftmax, Head, ShardedHead, class_energy
+
+FEATURES, BATCH, ROUNDS = 512, 128, 1
+RUNS: dict[str, dict[str, float]] = {
+    "replicated": {},
+    "sharded": {},
+    "sharded, 10 % of the classes": {"sample_rate": 0.1},
+    "replicated, with class energy": {},
+    "sharded, with class energy": {},
+}
+
+
+class Replicated(nn.Module):
+    """What DDP wraps."""
+
+    def __init__(self, head: Head, energy: bool) -> None:
+        super().__init__()
+        self.head, self.energy = head, energy
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        loss = self.head.loss(features, labels)
+        return loss + class_energy(self.head.weight, labels) if self.energy else loss
+
+
+def step(name: str, classes: int, features: Tensor, labels: Tensor) -> Callable[[], None]:
+    energy = "energy" in name
+    if "replicated" in name:
+        head: nn.Module = Replicated(ASoftmax(FEATURES, classes), energy)
+        loss = DistributedDataParallel(head) if dist.get_world_size() > 1 else head
+    else:
+        head = sharded = ShardedHead(ASoftmax, FEATURES, classes, **RUNS[name])  # type: ignore[arg-type]
+
+        def loss(x: Tensor, y: Tensor) -> Tensor:  # type: ignore[misc]
+            return sharded.loss(x, y) + sharded.class_energy(y) if energy else sharded.loss(x, y)
+
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+    def once() -> None:
+        optimizer.zero_grad()
+        loss(features, labels).backward()
+        optimizer.step()
+
+    return once
+
+
+def run(rank: int, world: int, name: str, classes: int, steps: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    features = torch.randn(BATCH // world, FEATURES, requires_grad=True)
+    labels = torch.randint(classes, (BATCH // world,), generator=torch.Generator().manual_seed(rank))
+    step(name, 64, features, labels % 64)()  # what is loaded at the first step is not counted
+    before, seconds = peak(), []
+    once = step(name, classes, features, labels)
+    for _ in range(steps + 1):
+        dist.barrier()
+        clock = time.perf_counter()
+        once()
+        seconds.append(time.perf_counter() - clock)
+    Path(folder, f"{rank}.json").write_text(json.dumps([median(seconds[1:]), (peak() - before) * 2**20 / 1e6]))
+    dist.destroy_process_group()
+
+
+def measure(world: int, name: str, classes: int) -> tuple[float, float]:
+    """Seconds of a step and MB, of the slowest and largest rank."""
+    steps = 10 if classes <= 10_000 else 3
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(run, (world, name, classes, steps, folder), nprocs=world)
+        results = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(world)]
+    return max(seconds for seconds, _ in results), max(memory for _, memory in results)
+
+
+def parts(classes: int, world: int, batch: int, rate: float = 1.0, energy: bool = False) -> dict[str, float]:
+    """Bytes of a rank: float32; SGD with momentum; logits with their softmax or gradient; features with gradients."""
+    rows = classes / world * FEATURES * 4
+    return {
+        "weights": rows,
+        "gradient": rows,
+        "momentum": rows,
+        "unit norm, and its gradient": 2 * rate * rows,
+        "logits": 2 * batch * rate * classes / world * 4,
+        "features": 2 * batch * FEATURES * 4,
+        "energy": 2 * rows * energy,
+    }
+
+
+def main() -> None:
+    print("| classes | ranks | | s | MB a rank | formula | time | memory |")
+    print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    for classes in map(int, sys.argv[1:] or (10_000, 100_000)):
+        entrants = [(world, name) for world in (1, 2) for name in RUNS]
+        if classes > 300_000:  # two copies with DDP's buckets do not fit in 24 GB
+            entrants = [(world, name) for world, name in entrants if world == 1 or "replicated" not in name]
+        results: dict[tuple[int, str], list[tuple[float, float]]] = {entrant: [] for entrant in entrants}
+        for _ in range(ROUNDS if classes <= 300_000 else 1):
+            for entrant in entrants:
+                results[entrant].append(measure(*entrant, classes))
+        found = {entrant: tuple(map(median, zip(*values, strict=True))) for entrant, values in results.items()}
+        for (world, name), (seconds, memory) in found.items():
+            base = found.get((world, "replicated"), found[1, "replicated"])
+            shards, rate = (1 if "replicated" in name else world), RUNS[name].get("sample_rate", 1.0)
+            formula = sum(parts(classes, shards, BATCH * shards // world, rate, "energy" in name).values()) / 1e6
+            print(
+                f"| {classes:,} | {world} | {name} | {seconds:.3f} | {memory:,.0f} | {formula:,.0f} |"
+                f" {seconds / base[0]:.2f} | {memory / base[1]:.2f} |"
+            )
+    print("\n10,000,000 classes by the formula, 64 samples a rank; GB a rank\n")
+    print("| ranks | " + " | ".join(parts(1, 1, 1)) + " | all | 10 % of the classes |")
+    print("| ---: " * 10 + "|")
+    for world in (1, 2, 4, 8, 16, 32, 64):
+        exact, sampled = (parts(10_000_000, world, 64 * world, rate) for rate in (1.0, 0.1))
+        numbers = [*exact.values(), sum(exact.values()), sum(sampled.values())]
+        print(f"| {world} | " + " | ".join(f"{value / 1e9:,.2f}" for value in numbers) + " |")
+
+
+if __name__ == "__main__":
+    main()

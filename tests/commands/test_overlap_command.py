@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfplus.datasets.folders import read_people
+from sfplus.datasets.portraits import write_portraits
+from sfplus.errors import DatasetError
+
+
+def write_features(path: Path, people: dict[str, np.ndarray]) -> None:
+    names = [f"{person}/{i}" for person, rows in people.items() for i in range(len(rows))]
+    np.savez(path, names=np.array(names), features=np.concatenate(list(people.values())).astype(np.float32))
+
+
+def test_of_features(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+    rng = np.random.default_rng(0)
+    who = rng.standard_normal((90, 24))
+    photos = who[:, None] + 0.2 * rng.standard_normal((90, 3, 24))
+    train = {f"id {i:02d}": photos[i] for i in range(40)} | {"Ada_Byron": photos[40], "Zoë_Ball": photos[41]}
+    test = {f"Face {i}": photos[i] for i in range(45, 90)} | {"Ada Byron": photos[40], "zoe_ball_7": photos[44]}
+    write_features(tmp_path / "train.npz", train)
+    write_features(tmp_path / "test.npz", test | {"Known_As": who[None, 7]})
+    out = tmp_path / "out.txt"
+    answer = sfplus("overlap", tmp_path / "train.npz", tmp_path / "test.npz", "--out", out, "--false-alarms", 0)
+    assert answer.code == 0
+    assert answer.out.startswith(f"42 people of {tmp_path}/train.npz against 48 of {tmp_path}/test.npz\n")
+    assert "suspected from cosine 0." in answer.out and "of 1989 pairs of different people" in answer.out
+    people = read_people(out)
+    assert {"Ada_Byron", "Zoë_Ball", "id 07"} <= set(people)
+    assert len(people) < 3 + 3 * 5  # five false alarms are expected among so few people
+    assert answer.out.endswith(f"{len(people)} people to leave out: {out}\n")
+    text = out.read_text()
+    assert "# zoe_ball_7: name\nZoë_Ball\n" in text
+    assert "# Ada Byron: face and name, cosine 1.000" in text and "# Known_As: face, cosine 0.9" in text
+    answer = sfplus("overlap", tmp_path / "train.npz", tmp_path / "test.npz", "--sheet", tmp_path / "sheet.png")
+    assert answer.code == 2 and "features have no faces to draw" in answer.err
+
+
+def test_of_photos_by_name_and_sheet(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+    """Drawn people: the same photos in both sets under another name; a photo without a face is said and passed over."""
+    write_portraits(tmp_path / "train", 6, 1, 0)
+    folders = sorted(path for path in (tmp_path / "train").iterdir() if path.is_dir())
+    (tmp_path / "test" / "Somebody").mkdir(parents=True)
+    (tmp_path / "test" / folders[0].name).mkdir()
+    for path, person in ((folders[3], "Somebody"), (folders[0], folders[0].name)):
+        for photo in path.iterdir():
+            (tmp_path / "test" / person / photo.name).write_bytes(photo.read_bytes())
+    Image.new("RGB", (60, 60)).save(tmp_path / "test" / folders[0].name / "black.png")
+    sheet, out = tmp_path / "sheet.png", tmp_path / "out.txt"
+    answer = sfplus("overlap", tmp_path / "train", tmp_path / "test", "--out", out, "--sheet", sheet)
+    assert answer.code == 0
+    assert "1 pictures cannot be used; the first: no face found" in answer.err
+    assert {folders[0].name, folders[3].name} <= set(read_people(out))
+    assert f"# {folders[0].name}: face and name, cosine 1.000" in out.read_text()
+    assert Image.open(sheet).size[0] > 800
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", None])
+def test_no_list_of_people(tmp_path: Path, data: bytes | None) -> None:
+    if data:
+        (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(DatasetError, match=r"a\.txt: is no list of people"):
+        read_people(tmp_path / "a.txt")

@@ -1,0 +1,124 @@
+"""One folder, several processes: the same files as from one, nothing done twice, whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.data import astronaut
+
+from sfplus.datasets.portraits import write_portraits
+
+# sfplus, and a note of how many photos were detected; it waits for others that are to begin at the same time.
+_COUNTING = """
+import sys, time
+from pathlib import Path
+from sfplus.detection.mtcnn import Detector
+from sfplus.__main__ import main
+path, processes = Path(sys.argv.pop(1)), int(sys.argv.pop(1))
+log, detect = path.open("a", buffering=1), Detector.detect
+def noted(self, photos):
+    while len(list(path.parent.glob("log*"))) < processes:
+        time.sleep(0.01)
+    print(len(photos), file=log)
+    return detect(self, photos)
+Detector.detect = noted
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 drawn photos; crops with numbers beside photos with such names; a damaged file and one without a face."""
+    root = tmp_path_factory.mktemp("shared") / "in"
+    write_portraits(root, 10, 15, 0)
+    face = astronaut()[:260]
+    two = np.hstack([face, face[:, ::-1]])
+    for name in ("a.jpg", "a.png", "z/a.jpg"):
+        (root / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(two).save(root / name)
+    for name in ("a-1.jpg", "z/a-2.jpg"):
+        Image.fromarray(face).save(root / name)
+    (root / "damaged.jpg").write_bytes(b"no photo")
+    Image.fromarray(np.zeros((99, 99, 3), np.uint8)).save(root / "z/black.png")
+    return root
+
+
+def start(photos: Path, out: Path, log: Path, processes: int = 1, **environment: str) -> subprocess.Popen[str]:
+    words = ["align", photos, out, "--choose", "all", "--report", "--device", "cpu", "--min-face", "40"]
+    return subprocess.Popen(
+        [sys.executable, "-c", _COUNTING, log, str(processes), *map(str, words)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str], code: int = 1) -> tuple[str, str]:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code and "Traceback" not in err, err
+    return out, err
+
+
+def results(out: Path) -> dict[str, bytes]:
+    names = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
+    return {name.as_posix(): (out / name).read_bytes() for name in names if name.parts[0] != ".sfplus"}
+
+
+def detected(log: Path) -> int:
+    return sum(map(int, log.read_text().split())) if log.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("alone")
+    finish(start(photos, folder / "out", folder / "log"))
+    found = results(folder / "out")
+    assert detected(folder / "log") == 156 and {"contact-sheet.png", "faces.parquet", "failures.jsonl"} <= set(found)
+    assert len([name for name in found if "/" not in name or name[0] == "z"]) == 5 * 2 - 2 + 3
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_make_what_one_makes(photos: Path, tmp_path: Path, alone: dict[str, bytes]) -> None:
+    logs = [tmp_path / "log0", tmp_path / "log1"]
+    both = [
+        start(photos, tmp_path / "out", log, 2, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+        for rank, log in enumerate(logs)
+    ]
+    (said, _), silent = finish(both[0]), finish(both[1], 0)
+    assert "1 photos without a face, 1 failed" in said and silent == ("", "")
+    assert results(tmp_path / "out") == alone
+    shares = [detected(log) for log in logs]
+    assert sum(shares) == 156 and min(shares) > 0
+    assert not list((tmp_path / "out/.sfplus").rglob("*.parts")) + list((tmp_path / "out/.sfplus").rglob("*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "killed"), [("detect", 1), ("align", 1), ("detect", 2)])
+def test_the_killed_are_made_up_for(
+    photos: Path, tmp_path: Path, alone: dict[str, bytes], stage: str, killed: int
+) -> None:
+    """Of two processes one dies, and the other does its work too; or both, and a third goes on."""
+    logs = [tmp_path / "log0", tmp_path / "log1"]
+    both = [start(photos, tmp_path / "out", log, 2) for log in logs]
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (
+        detected(logs[0]) if stage == "detect" else list(tmp_path.glob("out/.sfplus/cache/align/*.parts/crops/*"))
+    ):
+        time.sleep(0.001)
+    for process in both[:killed]:
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "was over before it could be killed"
+    if killed == 2:
+        both.append(start(photos, tmp_path / "out", tmp_path / "log2"))
+    _, err = finish(both[-1])
+    assert killed == 1 or "going on where an interrupted run stopped" in err
+    assert results(tmp_path / "out") == alone

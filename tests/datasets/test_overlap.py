@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics.pairwise import cosine_similarity
+
+from sfplus.datasets import overlap as module
+from sfplus.datasets.overlap import Means, choose_threshold, match_features, match_names, name_key
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("George_W_Bush", "george w bush"),
+        ("Zoë_Ball", "Zoe Ball"),
+        ("Bush, George W.", "George_W_Bush"),
+        ("Ana_Ivanović_0003", "ANA-IVANOVIC"),
+        ("actors/Tom_Cruise", "Tom.Cruise 2"),
+        ("Straße_Anna", "strasse anna"),
+        ("Ｔｏｍ Ｃｒｕｉｓｅ", "Tom Cruise"),
+    ],
+)
+def test_ways_of_writing_a_name(one: str, other: str) -> None:
+    assert name_key(one) == name_key(other) != ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("celeba_7201", "celeba_7202"),
+        ("n000012", "n000013"),
+        ("0000012", "0000120"),
+        ("Tom_Cruise", "Tom_Cruz"),
+        ("John_F_Kennedy", "John_Kennedy"),
+        ("李明", "李红"),
+    ],
+)
+def test_other_people(one: str, other: str) -> None:
+    assert name_key(one) != name_key(other)
+
+
+def test_names_without_a_word_match_nothing() -> None:
+    assert match_names(["--", "B_a"], ["!!", "a b", "A_B"]) == [(1, 1), (1, 2)]
+
+
+def means_of(features: dict[str, np.ndarray]) -> Means:
+    means = Means()
+    for person, rows in features.items():
+        for row in rows:
+            means.add(person, row.astype(np.float32))
+    return means
+
+
+def test_means_and_halves() -> None:
+    rows = np.random.default_rng(0).standard_normal((5, 8))
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    means = means_of({"a": rows, "b": 7 * rows[:1], "c": rows[3:]})
+    np.testing.assert_allclose(means.whole(), [units.mean(0), units[0], units[3:].mean(0)], atol=1e-6)
+    left, right = means.halves()
+    np.testing.assert_allclose(left, [units[::2].mean(0), units[3]], atol=1e-6)
+    np.testing.assert_allclose(right, [units[1::2].mean(0), units[4]], atol=1e-6)
+    assert means.people == ["a", "b", "c"] and means.count == [5, 1, 2]
+
+
+def sets(rng: np.random.Generator, shared: int, noise: float) -> tuple[Means, Means]:
+    """200 people against 300, of whom the first `shared` are the same; all have a large part in common."""
+    common = 3 * rng.standard_normal(32)
+    who = rng.standard_normal((500, 32))
+    who[200 : 200 + shared] = who[:shared]
+    photos = common + who[:, None] + noise * rng.standard_normal((500, 4, 32))
+    return (
+        means_of({f"train {i}": photos[i] for i in range(200)}),
+        means_of({f"test {i}": photos[200 + i] for i in range(300)}),
+    )
+
+
+def test_finds_those_who_are_in_both() -> None:
+    train, test = sets(np.random.default_rng(0), 12, 0.3)
+    threshold = choose_threshold(train, test, 0.01)
+    pairs = match_features(train, test, threshold.value)
+    assert {(i, i) for i in range(12)} <= {pair[:2] for pair in pairs}
+    assert len(pairs) <= 12 + 3 * 0.01 * 300  # what was promised, three times
+    assert [pair[2] for pair in pairs] == sorted((pair[2] for pair in pairs), reverse=True)
+    assert threshold.same == 500 and threshold.found == 1.0
+    assert threshold.different == 200 * 199 // 2 + 300 * 299 // 2
+    assert threshold.share == 5 / threshold.different  # 0.01 / 200 would be fewer than five of them
+
+
+def test_what_is_promised_is_kept() -> None:
+    """Over many draws without a shared person, the false alarms are as many as the threshold says."""
+    alarms, expected = 0, 0.0
+    for seed in range(20):
+        train, test = sets(np.random.default_rng(seed), 0, 2.0)
+        threshold = choose_threshold(train, test, 0.1)
+        alarms += len(match_features(train, test, threshold.value))
+        expected += threshold.share * 200 * 300
+    assert alarms == pytest.approx(expected, rel=0.2)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 60), st.floats(-0.5, 0.9))
+@settings(max_examples=50, deadline=None)
+def test_blocks_give_what_the_whole_product_gives(rows: int, columns: int, block: int, threshold: float) -> None:
+    rng = np.random.default_rng(rows)
+    train = means_of({f"a{i}": rng.standard_normal((2, 6)) for i in range(rows)})
+    test = means_of({f"b{i}": rng.standard_normal((1, 6)) for i in range(columns)})
+    centre = (train.whole().mean(0) + test.whole().mean(0)) / 2
+    expected = cosine_similarity(train.whole() - centre, test.whole() - centre)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BLOCK", block)
+        found = match_features(train, test, threshold)
+    clear = {(i, j) for i, j in zip(*np.nonzero(expected > threshold + 1e-5), strict=True)}
+    possible = {(i, j) for i, j in zip(*np.nonzero(expected > threshold - 1e-5), strict=True)}
+    assert clear <= {pair[:2] for pair in found} <= possible
+    for i, j, cosine in found:
+        assert cosine == pytest.approx(expected[i, j], abs=1e-5)
+
+
+def test_two_people_are_too_few_to_choose_from() -> None:
+    rows = np.eye(4)[:, None]
+    threshold = choose_threshold(means_of({"a": rows[0], "b": rows[1]}), means_of({"c": rows[2]}), 0.01)
+    assert threshold.value == 1.0 and threshold.different == 1 and np.isnan(threshold.found)
