@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from sfplus.datasets.packed import is_pack
 from sfplus.datasets.pairs import pair_files, read_pairs
 from sfplus.errors import SfplusError, UsageError
 from sfplus.images import write_atomically
@@ -18,7 +18,7 @@ from sfplus.models import find_model
 from sfplus.recipe import Recipe
 from sfplus.stages import align, cache, detect, embed, report, sample, train, verify
 from sfplus.stages.cache import Artefact, Stage
-from sfplus.stages.inputs import InputFile, ModelFolder, Source, digest_json
+from sfplus.stages.inputs import InputFile, ModelFolder, PackFolder, Source, digest_json
 from sfplus.stages.run import Run
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -40,6 +40,13 @@ class Photos:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """An input that is a pack of crops of the user's, made by sfplus pack."""
+
+    root: Path
+
+
+@dataclass(frozen=True)
 class File:
     """An input that is a list of pairs of the user's: a file, two that belong together, or a folder."""
 
@@ -53,7 +60,7 @@ class Model:
     name: str
 
 
-Input = From | Photos | File | Model
+Input = From | Photos | Packed | File | Model
 
 
 @dataclass(frozen=True)
@@ -73,13 +80,17 @@ def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
         steps.append(Step("sample", sample.STAGE, recipe.sample))
     if recipe.train or recipe.finetune:
         root = next((key.photos for key in (recipe.train, recipe.finetune) if key and key.photos), None)
-        steps += crop_steps(Photos(root) if root else From("sample", sample.TRAIN), recipe, "train")
+        crops: Input = From("align/train")
+        if root and is_pack(root):
+            crops = Packed(root)
+        else:
+            steps += crop_steps(Photos(root) if root else From("sample", sample.TRAIN), recipe, "train")
     if recipe.train:
         settings = _pick(train.TrainSettings, recipe.train)
-        steps.append(Step("train", train.TRAIN, settings, {"crops": From("align/train")}))
+        steps.append(Step("train", train.TRAIN, settings, {"crops": crops}))
     if recipe.finetune:
         start = Model(recipe.finetune.model) if recipe.finetune.model else From("train")
-        inputs = {"crops": From("align/train"), "start": start}
+        inputs = {"crops": crops, "start": start}
         tune = _pick(train.FinetuneSettings, recipe.finetune)
         if recipe.train and not tune.exclude:
             tune = tune.model_copy(update={"exclude": recipe.train.exclude})
@@ -159,8 +170,8 @@ def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
     for name, source in [item for step in steps for item in step.inputs.items()]:
         if isinstance(source, Model):
             find_model(source.name)
-        elif isinstance(source, Photos | File):
-            path = source.root if isinstance(source, Photos) else source.path
+        elif isinstance(source, Photos | Packed | File):
+            path = source.path if isinstance(source, File) else source.root
             if not path.exists():
                 raise UsageError("there is nothing at this path", where=path, remedy="check the path")
             if name == "pairs":
@@ -255,6 +266,8 @@ def _resolve(step: Step, done: Mapping[str, Artefact], run: Run) -> dict[str, So
 def _source(source: Input, done: Mapping[str, Artefact], run: Run) -> Source:
     if isinstance(source, Photos):
         return run.photo_folder(source.root)
+    if isinstance(source, Packed):
+        return PackFolder(source.root)
     if isinstance(source, File):
         return InputFile(source.path, pair_files(source.path))
     if isinstance(source, Model):
@@ -283,13 +296,3 @@ def _remember(record: Path, step: str, identity: dict[str, Any]) -> None:
 def _pick(model: type[Settings], key: BaseModel) -> Settings:
     """The stage's own settings out of a recipe's key, without the paths that are inputs."""
     return model.model_validate({name: getattr(key, name) for name in model.model_fields})
-
-
-def copy_changed(source: Path, target: Path) -> None:
-    """Copy a file, in one step, unless the target has the same size and time of change."""
-    stat = source.stat()
-    if target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, source.read_bytes())
-    shutil.copystat(source, target)

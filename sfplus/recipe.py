@@ -26,14 +26,19 @@ from sfplus.training.settings import head_settings
 class TrainKey(TrainSettings):
     """The key `train` of a recipe."""
 
-    photos: Path | None = Field(None, description="a folder per person; left out where the recipe draws its sample")
+    photos: Path | None = Field(
+        None,
+        description="a folder per person, or a pack of crops (sfplus pack); left out where the recipe draws its sample",
+    )
 
 
 class FinetuneKey(FinetuneSettings):
     """The key `finetune` of a recipe."""
 
     model: str | None = Field(None, description="the model to start from; left out where the recipe trains one")
-    photos: Path | None = Field(None, description="a folder per person; left out where the key train says it")
+    photos: Path | None = Field(
+        None, description="a folder per person, or a pack of crops; left out where the key train says it"
+    )
 
 
 class EmbedKey(EmbedSettings):

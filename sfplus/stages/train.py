@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from sfplus.datasets.folders import identities
+from sfplus.datasets.folders import identities, read_people
+from sfplus.errors import DatasetError
 from sfplus.stages.align import CROPS, TABLE
-from sfplus.stages.cache import Job, Stage
+from sfplus.stages.cache import Artefact, Job, Stage
+from sfplus.stages.inputs import PackFolder
 from sfplus.stages.tables import read_table
 from sfplus.training.settings import EnergySettings, SolverSettings, TrainingSettings
 from sfplus.weights import HEAD
@@ -17,13 +19,26 @@ from sfplus.weights import HEAD
 if TYPE_CHECKING:
     from torch import nn
 
+    from sfplus.datasets.crops import CropDataset, PackedCrops
+
 HISTORY = "history.jsonl"
+
+
+def _listed(value: Any) -> Any:
+    """People in a recipe are names, or the file that lists them."""
+    return read_people(Path(value)) if isinstance(value, str) else value
+
+
+People = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class TrainSettings(TrainingSettings):
     """A-Softmax training from scratch."""
 
-    exclude: tuple[str, ...] = Field((), description="people to leave out, because the test set has them (get_list.m)")
+    exclude: People = Field(
+        (),
+        description="people to leave out, because the test set has them (get_list.m): names, or a file with one a line",
+    )
 
 
 class FinetuneSettings(SolverSettings):
@@ -32,7 +47,7 @@ class FinetuneSettings(SolverSettings):
     energy: EnergySettings = Field(
         EnergySettings(), description="minimum hyperspherical energy of the classifier (MHE paper, section 5.2)"
     )
-    exclude: tuple[str, ...] = Field((), description="people to leave out; empty: those that train leaves out")
+    exclude: People = Field((), description="people to leave out; empty: those that train leaves out")
 
 
 def _build_train(job: Job) -> dict[str, Any]:
@@ -58,17 +73,12 @@ def _build_finetune(job: Job) -> dict[str, Any]:
 
 
 def _fit(job: Job, network: nn.Module, shape: dict[str, Any]) -> dict[str, Any]:
-    from sfplus.alignment import TEMPLATES
-    from sfplus.datasets.crops import CropDataset
     from sfplus.hypersphere import HEADS
     from sfplus.training.loop import fit
     from sfplus.weights.checkpoint import save_model
 
     settings: SolverSettings = job.settings
-    crops = job.inputs["crops"]
-    people, labels, names = identities(read_table(crops.folder / TABLE)["crop"], job.settings.exclude)
-    template = TEMPLATES[crops.manifest["settings"]["template"]]
-    dataset = CropDataset([crops.folder / CROPS / name for name in names], labels, template.height, template.width)
+    people, dataset, template = _crops(job.inputs["crops"], job.settings.exclude)
     options = settings.head.model_dump(exclude={"name"})
     head = HEADS[settings.head.name](shape["feature_size"], len(people), **options)
     loaded = _load_head(job.inputs["start"].folder if "start" in job.inputs else None, head)
@@ -81,9 +91,27 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any]) -> dict[str, Any]:
         step.advance(done - step.done, note)
 
     summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show)
-    about = {"template": template.name, "head": settings.head.model_dump(), "people": len(people), "crops": len(names)}
+    about = {"template": template, "head": settings.head.model_dump(), "people": len(people), "crops": len(dataset)}
     save_model(job.folder, network, shape | about, head=head)
-    return {"people": len(people), "crops": len(names)} | loaded | summary
+    return {"people": len(people), "crops": len(dataset)} | loaded | summary
+
+
+def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> tuple[list[str], CropDataset | PackedCrops, str]:
+    """The people, their crops and the name of the template that they follow."""
+    from sfplus.alignment import TEMPLATES
+    from sfplus.datasets.crops import CropDataset, PackedCrops
+
+    if isinstance(source, PackFolder):
+        packed = PackedCrops(source.root, exclude)
+        wanted = TEMPLATES["sphereface-112x96"]
+        if (packed.height, packed.width) != (wanted.height, wanted.width):
+            reason = f"its crops are {packed.width} x {packed.height}, these networks take 96 x 112"
+            raise DatasetError(reason, where=source.root, remedy="pack 112 x 112 crops with --narrow, or align again")
+        return packed.people, packed, wanted.name
+    people, labels, names = identities(read_table(source.folder / TABLE)["crop"], exclude)
+    template = TEMPLATES[source.manifest["settings"]["template"]]
+    paths = [source.folder / CROPS / name for name in names]
+    return people, CropDataset(paths, labels, template.height, template.width), template.name
 
 
 def _load_head(start: Path | None, head: nn.Module) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from sfplus.training.batches import draw_indices
 from sfplus.training.classify_settings import ClassifierSettings, RegularizerSettings
 from sfplus.training.engine import Row, Task
 from sfplus.training.processes import Processes
-from sfplus.training.schedule import learning_rate
+from sfplus.training.schedule import multistep
 
 TEST_BATCH = 500
 
@@ -236,7 +236,7 @@ class ClassifyTask(Task):
 
     def _rate(self, step: int) -> float:
         settings = self.settings
-        rate = learning_rate(step, settings.base_lr, settings.steps, settings.lr_gamma)
+        rate = multistep(step, settings.base_lr, settings.steps, settings.lr_gamma)
         return rate * min(1.0, step / settings.warmup) if settings.warmup else rate
 
 

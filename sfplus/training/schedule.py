@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 
 from sfplus.training.settings import SolverSettings
 
@@ -24,8 +25,13 @@ def learning_rate(step: int, settings: SolverSettings) -> float:
     if step <= warmup:
         return base * step / warmup
     if settings.schedule == "multistep":
-        return float(base * settings.lr_gamma ** bisect_right(settings.steps, step - 1))
+        return multistep(step, base, settings.steps, settings.lr_gamma)
     done = (step - 1 - warmup) / (settings.max_iter - warmup)
     if settings.schedule == "cosine":
         return base * (1 + math.cos(math.pi * done)) / 2
     return float(base * (1 - done) ** settings.lr_power)
+
+
+def multistep(step: int, base_lr: float, steps: Sequence[int], gamma: float) -> float:
+    """Caffe's policy `multistep` alone; see `learning_rate`."""
+    return float(base_lr * gamma ** bisect_right(steps, step - 1))

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from collections_of_people import crop, encoded, write_folders, write_insightface
 
-from sfplus.commands import pack as module
+from sfplus.commands import packing as module
 from sfplus.commands.pack import pack
 from sfplus.datasets import packed
 from sfplus.datasets.crops import CropDataset, PackedCrops
@@ -276,7 +276,7 @@ def test_begins_again_when_the_source_changed(
     tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folders(tmp_path / "crops", PEOPLE)
-    monkeypatch.setattr(module._Writer, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module.Writer, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         pack(tmp_path / "crops", tmp_path / "out")
     monkeypatch.undo()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -117,3 +119,36 @@ def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
 def test_keeps_as_many_checkpoints_as_asked(tmp_path: Path) -> None:
     duel(tmp_path, checkpoint_every=2, keep=3)
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [f"checkpoint-00000{n}" for n in (4, 6, 8)]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on the size of files stands for the disk: the operating system itself refuses to write."""
+    whole, _ = duel(tmp_path / "whole")
+
+    def grow(step: int, row: Row) -> None:
+        if step == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    task = Duel(processes := Processes(choose_device("cpu")))
+    monkeypatch.setattr("sfplus.training.history.History.add", lambda *_: None)  # its files are smaller than these
+    try:
+        with pytest.raises(
+            TrainingError, match=r"parts: cannot be written \(File too large\); make room .*, and start"
+        ):
+            train(task, SETTINGS, tmp_path / "parts", processes, grow)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert task.steps[-1] == 6
+    again, _ = duel(tmp_path / "parts")
+    assert again.steps == [4, 5, 6, 7, 8]
+    other = again.modules.state_dict()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in whole.modules.state_dict().items())
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"file: cannot be written \(File exists\)"):
+        duel(tmp_path / "file")

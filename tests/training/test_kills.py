@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from tiny import State, write_crops
+from tiny import SETTINGS, State, run, tiny_model, write_crops
+
+from sfplus.datasets.crops import CropDataset
+from sfplus.device import choose_device
+from sfplus.hypersphere import HEADS
+from sfplus.networks import to_input
+from sfplus.training import loop
+from sfplus.training.loop import fit
+from sfplus.training.settings import TrainingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -21,19 +31,37 @@ import os
 import sys
 from pathlib import Path
 import safetensors.torch
-from tiny import SETTINGS, run, write_crops
-from sfplus.datasets.crops import CropDataset
-from sfplus.training.settings import TrainingSettings
-
-source, folder, changes = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-paths = sorted(source.glob("*/*.png"))
-crops = CropDataset(paths, [int(path.parent.name[-1]) for path in paths], 112, 96)
-settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), **ast.literal_eval(changes)})
-state, _ = run(crops, folder, settings)
+from test_kills import crops_of, one_run
 rank = os.environ.get("RANK", "0")
-safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, folder / f"rank{rank}.safetensors")
+folder = Path(sys.argv[2])
+folder.mkdir(exist_ok=True)
+(folder / f"rank{rank}.pid").write_text(str(os.getpid()))
+for name, changes in ast.literal_eval(sys.argv[3]).items():
+    state = one_run(crops_of(Path(sys.argv[1])), folder / name, **changes)
+    state = {key: tensor.contiguous() for key, tensor in state.items()}
+    safetensors.torch.save_file(state, folder / name / f"rank{rank}.safetensors")
 """
 pytestmark = pytest.mark.slow
+Run = subprocess.Popen[bytes]
+
+
+def crops_of(source: Path) -> CropDataset:
+    paths = sorted(source.glob("*/*.png"))
+    return CropDataset(paths, [int(path.parent.name[-1]) for path in paths], 112, 96)
+
+
+def one_run(crops: CropDataset, folder: Path, double: bool = False, **changes: Any) -> State:
+    """The state after a run of the tiny model, on request in float64, whose sums hardly depend on their order."""
+    settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), **changes})
+    if not double:
+        return run(crops, folder, settings)[0]
+    loop.to_input = lambda pixels: to_input(pixels).double()  # type: ignore[attr-defined]
+    try:
+        network, head = (module.double() for module in tiny_model(settings))
+        fit(network, head, crops, settings, folder, choose_device("cpu"))
+    finally:
+        loop.to_input = to_input  # type: ignore[attr-defined]
+    return dict(torch.nn.ModuleDict({"network": network, "head": head}).state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -44,69 +72,124 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(source: Path, folder: Path, processes: int = 1, **changes: object) -> subprocess.Popen[bytes]:
+def start(source: Path, folder: Path, runs: dict[str, dict[str, Any]], processes: int = 1) -> Run:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, *launcher, str(source / "script.py"), str(source), str(folder), repr(changes)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE if processes > 1 else None)
+    command = [sys.executable, *launcher, str(source / "script.py"), str(source), str(folder), repr(runs)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
 
 
-def finish(process: subprocess.Popen[bytes], folder: Path) -> State:
+def finish(process: Run) -> str:
     _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return dict(safetensors.torch.load_file(folder / "rank0.safetensors"))
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+def state_of(folder: Path, rank: int = 0) -> State:
+    return dict(safetensors.torch.load_file(folder / f"rank{rank}.safetensors"))
+
+
+def wait_for(process: Run, folder: Path, pattern: str, count: int = 1) -> None:
+    while process.poll() is None and len(list(folder.glob(pattern))) < count:
+        time.sleep(0.01)
+    assert process.poll() is None, process.communicate()[1].decode()
 
 
 def test_kill_minus_nine_changes_nothing(source: Path, tmp_path: Path) -> None:
-    changes = {"max_iter": 60, "checkpoint_every": 1}
-    expected = finish(start(source, tmp_path / "whole", **changes), tmp_path / "whole")
+    changes: dict[str, Any] = {"max_iter": 60, "checkpoint_every": 1}
+    expected = one_run(crops_of(source), tmp_path / "whole", **changes)
     folder = tmp_path / "killed"
-    for wait in (0.11, 0.23, 0.37):
-        process = start(source, folder, **changes)
-        seen = set(folder.glob("checkpoint-*"))
-        while process.poll() is None and not set(folder.glob("checkpoint-*")) - seen:
+    for number, wait in enumerate((0.11, 0.23, 0.37)):
+        process = start(source, tmp_path, {"killed": changes})
+        seen = {path.name for path in folder.glob("checkpoint-*")}
+        while process.poll() is None and not {path.name for path in folder.glob("checkpoint-*")} - seen:
             time.sleep(0.01)
         time.sleep(wait)
-        assert process.poll() is None, "the run was over before it could be killed"
+        assert process.poll() is None, f"run {number} was over before it could be killed"
         process.send_signal(signal.SIGKILL)
-        process.wait()
-    state = finish(start(source, folder, **changes), folder)
+        process.communicate()
+    finish(start(source, tmp_path, {"killed": changes}))
+    state = state_of(folder)
     assert all(torch.equal(tensor, state[name]) for name, tensor in expected.items())
     assert (folder / "history.jsonl").read_bytes() == (tmp_path / "whole" / "history.jsonl").read_bytes()
 
 
+def test_two_processes_equal_one(source: Path, tmp_path: Path) -> None:
+    """Gradients of each head with each energy, in float64; in float32 the whole run, which then goes on by one."""
+    plain = {"max_iter": 1, "base_lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "double": True, "log_every": 1}
+    modes = ("paper", "batch", "caffe")
+    runs: dict[str, dict[str, Any]] = {
+        f"{head}-{mode}": {**plain, "head": {"name": head}, "energy": {"mode": mode, "weight": 0.5}}
+        for number, head in enumerate(HEADS)
+        for mode in (modes if head == "asoftmax" else modes[number % 3 :][:1])
+    }
+    runs |= {
+        "passes": {**plain, "accumulate": 5},
+        "adaface-twice": {**plain, "max_iter": 2, "head": {"name": "adaface"}},
+    }
+    runs |= {"whole": {"max_iter": 8}, "halves": {"max_iter": 8, "ema": 0.5, "clip": 1.0}}
+    finish(start(source, tmp_path, runs, processes=2))
+    crops = crops_of(source)
+    for name, changes in runs.items():
+        one = one_run(crops, tmp_path / f"{name} by one", **changes)
+        two, other = (state_of(tmp_path / name, rank) for rank in (0, 1))
+        for key, tensor in one.items():
+            loose = {"rtol": 0, "atol": 1e-5} if name in ("whole", "halves") else {"rtol": 1e-9, "atol": 1e-11}
+            torch.testing.assert_close(two[key], tensor, **loose, msg=lambda m, at=f"{name} {key}": f"{at}: {m}")
+            assert torch.equal(two[key], other[key]), f"{name}: {key} differs between the processes"
+        rows = [
+            [json.loads(line) for line in (tmp_path / folder / "history.jsonl").read_text().splitlines()]
+            for folder in (name, f"{name} by one")
+        ]
+        assert len(rows[0]) == len(rows[1]), "one process writes"
+        for value in ("loss", "accuracy", "energy", "feature_length"):
+            assert [row[value] for row in rows[0]] == pytest.approx([row[value] for row in rows[1]], rel=1e-4), name
+
+
+def test_another_number_of_processes_goes_on_and_says_what_changes(source: Path, tmp_path: Path) -> None:
+    changes = {"max_iter": 12, "checkpoint_every": 6}
+    crops = crops_of(source)
+    expected = one_run(crops, tmp_path / "whole", **changes)
+    folder = tmp_path / "parts"
+    first = {**SETTINGS.model_dump(), **changes}
+    with pytest.raises(ZeroDivisionError):
+        run(crops, folder, TrainingSettings.model_validate(first), lambda step, _: 1 / (7 - step))  # type: ignore[arg-type, return-value]
+    said = finish(start(source, tmp_path, {"parts": changes}, processes=2))
+    assert said.count("was made by cpu, 1 threads, and goes on by 2 processes, each on cpu, 1 threads") == 1
+    assert "no longer equal those of an undisturbed one to the bit" in said
+    for key, tensor in expected.items():
+        torch.testing.assert_close(state_of(folder)[key], tensor, rtol=0, atol=1e-5)
+
+
 def test_sigterm_saves_and_ends_by_the_signal(source: Path, tmp_path: Path) -> None:
-    process = start(source, tmp_path, max_iter=100_000, checkpoint_every=100_000, log_every=1)
-    while process.poll() is None and not (tmp_path / "history.jsonl").is_file():
-        time.sleep(0.05)
+    endless = {"long": {"max_iter": 100_000, "checkpoint_every": 100_000, "log_every": 1}}
+    process = start(source, tmp_path, endless)
+    wait_for(process, tmp_path / "long", "history.jsonl")
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == -signal.SIGTERM
-    assert len(list(tmp_path.glob("checkpoint-*"))) == 1
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+    assert len(list((tmp_path / "long").glob("checkpoint-*"))) == 1
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"max_iter": 1, "base_lr": 1.0, "momentum": 0.0, "weight_decay": 0.0},  # the difference is the gradient's
-        {"max_iter": 8},
-    ],
-)
-def test_two_processes_equal_one(source: Path, tmp_path: Path, changes: dict[str, object]) -> None:
-    one = finish(start(source, tmp_path / "one", **changes), tmp_path / "one")
-    two = finish(start(source, tmp_path / "two", processes=2, **changes), tmp_path / "two")
-    other = safetensors.torch.load_file(tmp_path / "two" / "rank1.safetensors")
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-6 if changes["max_iter"] == 1 else 1e-5)
-        assert torch.equal(two[name], other[name]), f"{name} differs between the processes"
-    assert int(two["head.iteration"]) == changes["max_iter"]
-    rows = (tmp_path / "two" / "history.jsonl").read_text().splitlines()
-    assert len(rows) == len((tmp_path / "one" / "history.jsonl").read_text().splitlines()), "one process writes"
-
-
-def test_a_batch_that_cannot_be_divided(source: Path, tmp_path: Path) -> None:
-    process = start(source, tmp_path, processes=2, batch_size=9)
-    _, said = process.communicate(timeout=120)
+def test_sigterm_to_one_of_two_stops_both_after_the_same_step(source: Path, tmp_path: Path) -> None:
+    process = start(source, tmp_path, {"long": {"max_iter": 100_000, "checkpoint_every": 100_000}}, processes=2)
+    wait_for(process, tmp_path / "long", "history.jsonl")
+    time.sleep(0.5)
+    os.kill(int((tmp_path / "rank1.pid").read_text()), signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert b"batch_size: 9 samples cannot be divided among 2 processes; use a multiple of their number" in said
+    assert len(list((tmp_path / "long").glob("checkpoint-*"))) == 1
+    assert b"Signal 15 (SIGTERM)" in said and b"TrainingError" not in said
+
+
+def test_a_process_that_dies_ends_the_others(source: Path, tmp_path: Path) -> None:
+    process = start(source, tmp_path, {"long": {"max_iter": 100_000, "checkpoint_every": 5}}, processes=2)
+    wait_for(process, tmp_path / "long", "checkpoint-*", 2)
+    os.kill(int((tmp_path / "rank1.pid").read_text()), signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert b"another process of this training is gone or does not answer" in said
+    assert b"started again, the training goes on from its newest checkpoint" in said
+    assert len(list((tmp_path / "long").glob("checkpoint-*"))) == 2
