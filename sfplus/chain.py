@@ -1,4 +1,4 @@
-"""A recipe's chain of stages: plan it, run it, say how it stands."""
+"""A recipe's chain of stages: plan it, run it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from pydantic import BaseModel
 
 from sfplus.datasets.packed import is_pack
 from sfplus.datasets.pairs import pair_files, read_pairs
-from sfplus.errors import SfplusError, UsageError
+from sfplus.errors import UsageError
 from sfplus.images import write_atomically
 from sfplus.models import find_model
 from sfplus.recipe import Recipe
-from sfplus.stages import align, cache, detect, embed, report, sample, train, verify
+from sfplus.stages import align, classify, detect, embed, generate, report, sample, train, verify
 from sfplus.stages.cache import Artefact, Stage
-from sfplus.stages.inputs import InputFile, ModelFolder, PackFolder, Source, digest_json
+from sfplus.stages.inputs import InputFile, ModelFolder, PackFolder, Source
+from sfplus.stages.pictures import PictureSet
 from sfplus.stages.run import Run
+from sfplus.training.classify_settings import PicturesSettings
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -47,10 +49,24 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class File:
+class PairList:
     """An input that is a list of pairs of the user's: a file, two that belong together, or a folder."""
 
     path: Path
+
+
+@dataclass(frozen=True)
+class File:
+    """An input that is a file of the user's."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """An input that is a set of labelled pictures."""
+
+    settings: PicturesSettings
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,7 @@ class Model:
     name: str
 
 
-Input = From | Photos | Packed | File | Model
+Input = From | Photos | Packed | PairList | File | Pictures | Model
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ class Step:
 
 def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
     """The steps of a recipe, each after those it takes from; the report shows `text` (its YAML) and `command`."""
-    steps: list[Step] = []
+    steps = _picture_steps(recipe)
     if recipe.sample:
         steps.append(Step("sample", sample.STAGE, recipe.sample))
     if recipe.train or recipe.finetune:
@@ -100,6 +116,20 @@ def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
     return steps
 
 
+def _picture_steps(recipe: Recipe) -> list[Step]:
+    """Of a recipe of pictures: a classifier, a generator, or a generator and the classifier that judges it."""
+    steps: list[Step] = []
+    if recipe.classify:
+        inputs: dict[str, Input] = {"pictures": Pictures(recipe.classify.data)}
+        steps.append(Step("classify", classify.STAGE, recipe.classify, inputs))
+    if recipe.generate:
+        inputs = {"pictures": Pictures(recipe.generate.data)}
+        inputs |= {"classifier": From("classify")} if recipe.classify else {}
+        inputs |= {"inception": File(recipe.generate.inception)} if recipe.generate.inception else {}
+        steps.append(Step("generate", generate.STAGE, _pick(generate.GenerateSettings, recipe.generate), inputs))
+    return steps
+
+
 def crop_steps(photos: From | Photos, recipe: Recipe, name: str, undetected: str = "drop") -> list[Step]:
     """Detect and align one set of photos."""
     settings = align.AlignFolderSettings(**recipe.align.model_dump(), undetected=undetected)
@@ -113,7 +143,7 @@ def _verify_steps(recipe: Recipe, text: str, command: str) -> list[Step]:
     key = recipe.verify
     assert key is not None
     photos = Photos(key.photos) if key.photos else From("sample", sample.VERIFY)
-    pairs = File(key.pairs) if key.pairs else From("sample", sample.PAIRS)
+    pairs = PairList(key.pairs) if key.pairs else From("sample", sample.PAIRS)
     undetected = "centre-crop" if key.undetected == "centre-crop" else "drop"
     steps = crop_steps(photos, recipe, "verify", undetected)
     models: dict[str, Input] = {}
@@ -158,7 +188,7 @@ def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> di
         _ = run.device  # a missing device is an error before anything is read
     done: dict[str, Artefact] = {}
     for step in steps:
-        inputs = _resolve(step, done, run)
+        inputs = resolve(step, done, run)
         done[step.name] = step.stage.run(step.settings, inputs, run, step.name)
         if record:
             _remember(record, step.name, step.stage.identity(step.settings, inputs))
@@ -167,14 +197,19 @@ def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> di
 
 def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
     """What the user gives must be there before anything is started, not hours later."""
-    for name, source in [item for step in steps for item in step.inputs.items()]:
+    for source in [source for step in steps for source in step.inputs.values()]:
         if isinstance(source, Model):
             find_model(source.name)
-        elif isinstance(source, Photos | Packed | File):
-            path = source.path if isinstance(source, File) else source.root
+        elif isinstance(source, Pictures):
+            data = source.settings
+            if not data.place.exists() and not data.download:
+                remedy = "say where it is: data.root=FOLDER, or data.download=true"
+                raise UsageError(f"there is no {data.name} at this path", where=data.place, remedy=remedy)
+        elif not isinstance(source, From):
+            path = source.root if isinstance(source, Photos | Packed) else source.path
             if not path.exists():
                 raise UsageError("there is nothing at this path", where=path, remedy="check the path")
-            if name == "pairs":
+            if isinstance(source, PairList):
                 read_pairs(path)
             elif path.resolve() in (workspace / "cache").resolve().parents:
                 raise UsageError("holds the cache too", where=path, remedy="name the folder of photos inside it")
@@ -195,71 +230,8 @@ def headline(step: str, artefact: Artefact) -> str:
     return f"{step}: {accuracy} ({settings['protocol']} protocol, {counts['pairs']} pairs)"
 
 
-@dataclass(frozen=True)
-class Standing:
-    """How a step stands: fresh, running, partial, stale or missing, and why."""
-
-    step: str
-    state: str
-    reason: str = ""
-    artefact: Artefact | None = None
-
-
-def standings(steps: Sequence[Step], run: Run, record: Path) -> list[Standing]:
-    """How each step stands, nothing being run."""
-    done: dict[str, Artefact] = {}
-    known = _recorded(record)
-    rows = []
-    for step in steps:
-        row = _standing(step, done, run, known.get(step.name))
-        if row.artefact:
-            done[step.name] = row.artefact
-        rows.append(row)
-    return rows
-
-
-def _standing(step: Step, done: Mapping[str, Artefact], run: Run, before: dict[str, Any] | None) -> Standing:
-    waits = [source.step for source in step.inputs.values() if isinstance(source, From) and source.step not in done]
-    if waits:
-        return Standing(step.name, "stale" if before else "missing", f"waits for {waits[0]}")
-    try:
-        identity = step.stage.identity(step.settings, _resolve(step, done, run))
-    except SfplusError as error:
-        return Standing(step.name, "missing", str(error))
-    folder = run.artefact_folder(step.stage.name, digest_json(identity))
-    artefact = Artefact.open(folder)
-    if artefact:
-        return Standing(step.name, "fresh", "", artefact)
-    if cache.is_locked(folder):
-        return Standing(step.name, "running", "another run is working on it")
-    if cache.partial_folder(folder).exists():
-        return Standing(step.name, "partial", "was interrupted; a new run goes on from there")
-    return Standing(step.name, "stale", _difference(before, identity)) if before else Standing(step.name, "missing")
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Which setting or input changed, in words."""
-    old, new = _flat(before["settings"]), _flat(now["settings"])
-    changes = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
-    changes += [
-        f"input {key} changed" for key, content in now["inputs"].items() if before["inputs"].get(key) != content
-    ]
-    if before["version"] != now["version"]:
-        changes.append("sfplus makes this stage in another way now")
-    return (
-        ", ".join(change if len(change) < 120 else change.split(":")[0] + " changed" for change in changes)
-        or "its artefact was deleted"
-    )
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _resolve(step: Step, done: Mapping[str, Artefact], run: Run) -> dict[str, Source]:
+def resolve(step: Step, done: Mapping[str, Artefact], run: Run) -> dict[str, Source]:
+    """The inputs of a step, those of earlier steps among what is done."""
     return {name: _source(source, done, run) for name, source in step.inputs.items()}
 
 
@@ -268,8 +240,12 @@ def _source(source: Input, done: Mapping[str, Artefact], run: Run) -> Source:
         return run.photo_folder(source.root)
     if isinstance(source, Packed):
         return PackFolder(source.root)
-    if isinstance(source, File):
+    if isinstance(source, PairList):
         return InputFile(source.path, pair_files(source.path))
+    if isinstance(source, File):
+        return InputFile(source.path)
+    if isinstance(source, Pictures):
+        return PictureSet(source.settings, run)
     if isinstance(source, Model):
         return ModelFolder(find_model(source.name))
     artefact = done[source.step]
@@ -279,7 +255,8 @@ def _source(source: Input, done: Mapping[str, Artefact], run: Run) -> Source:
     return run.photo_folder(path) if path.is_dir() else InputFile(path)
 
 
-def _recorded(record: Path) -> dict[str, Any]:
+def recorded(record: Path) -> dict[str, Any]:
+    """What was run last, by step: the file that `run_steps` keeps; nothing where there is none."""
     try:
         return dict(json.loads(record.read_text("utf-8")))
     except (OSError, ValueError):
@@ -287,7 +264,7 @@ def _recorded(record: Path) -> dict[str, Any]:
 
 
 def _remember(record: Path, step: str, identity: dict[str, Any]) -> None:
-    known = _recorded(record)
+    known = recorded(record)
     if known.get(step) != identity:
         record.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(record, json.dumps(known | {step: identity}, indent=1).encode())
