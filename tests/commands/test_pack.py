@@ -235,6 +235,10 @@ def test_sizes_that_are_none(tmp_path: Path, size: str, sfplus: Callable[..., Si
     assert sfplus("pack", tmp_path, tmp_path / "out", f"--size={size}").code == 2
 
 
+def test_out_is_needed(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+    assert sfplus("pack", tmp_path).code == 2
+
+
 def test_too_small_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folders(tmp_path / "crops", PEOPLE)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=2879))
