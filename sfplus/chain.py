@@ -1,9 +1,8 @@
-"""A recipe's chain of stages: plan it, run it, say how it stands."""
+"""A recipe's chain of stages: plan it, run it."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +10,18 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from sfplus.datasets.packed import is_pack
 from sfplus.datasets.pairs import pair_files, read_pairs
-from sfplus.errors import SfplusError, UsageError
+from sfplus.errors import UsageError
 from sfplus.images import write_atomically
 from sfplus.models import find_model
-from sfplus.recipe import Recipe
-from sfplus.stages import align, cache, detect, embed, report, sample, train, verify
+from sfplus.recipe import Recipe, VerifyKey
+from sfplus.stages import align, classify, detect, embed, generate, report, sample, train, verify
 from sfplus.stages.cache import Artefact, Stage
-from sfplus.stages.inputs import InputFile, ModelFolder, Source, digest_json
+from sfplus.stages.inputs import InputFile, ModelFolder, PackFolder, Source
+from sfplus.stages.pictures import PictureSet
 from sfplus.stages.run import Run
+from sfplus.training.classify_settings import PicturesSettings
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -40,10 +42,31 @@ class Photos:
 
 
 @dataclass(frozen=True)
-class File:
+class Packed:
+    """An input that is a pack of crops of the user's, made by sfplus pack."""
+
+    root: Path
+
+
+@dataclass(frozen=True)
+class PairList:
     """An input that is a list of pairs of the user's: a file, two that belong together, or a folder."""
 
     path: Path
+
+
+@dataclass(frozen=True)
+class File:
+    """An input that is a file of the user's."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """An input that is a set of labelled pictures."""
+
+    settings: PicturesSettings
 
 
 @dataclass(frozen=True)
@@ -53,7 +76,7 @@ class Model:
     name: str
 
 
-Input = From | Photos | File | Model
+Input = From | Photos | Packed | PairList | File | Pictures | Model
 
 
 @dataclass(frozen=True)
@@ -68,24 +91,48 @@ class Step:
 
 def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
     """The steps of a recipe, each after those it takes from; the report shows `text` (its YAML) and `command`."""
-    steps: list[Step] = []
+    steps = _picture_steps(recipe)
     if recipe.sample:
         steps.append(Step("sample", sample.STAGE, recipe.sample))
     if recipe.train or recipe.finetune:
         root = next((key.photos for key in (recipe.train, recipe.finetune) if key and key.photos), None)
-        steps += crop_steps(Photos(root) if root else From("sample", sample.TRAIN), recipe, "train")
+        crops: Input = From("align/train")
+        if root and is_pack(root):
+            crops = Packed(root)
+        else:
+            steps += crop_steps(Photos(root) if root else From("sample", sample.TRAIN), recipe, "train")
+    held_out: dict[str, Input] = {}
+    if recipe.verify and any(key and key.evaluate_every for key in (recipe.train, recipe.finetune)):
+        photos, pairs, undetected = _verify_inputs(recipe.verify)
+        steps += crop_steps(photos, recipe, "verify", undetected)
+        held_out = {"held_out": From("align/verify"), "pairs": pairs}
     if recipe.train:
         settings = _pick(train.TrainSettings, recipe.train)
-        steps.append(Step("train", train.TRAIN, settings, {"crops": From("align/train")}))
+        inputs = {"crops": crops, **(held_out if settings.evaluate_every else {})}
+        steps.append(Step("train", train.TRAIN, settings, inputs))
     if recipe.finetune:
         start = Model(recipe.finetune.model) if recipe.finetune.model else From("train")
-        inputs = {"crops": From("align/train"), "start": start}
         tune = _pick(train.FinetuneSettings, recipe.finetune)
         if recipe.train and not tune.exclude:
             tune = tune.model_copy(update={"exclude": recipe.train.exclude})
+        inputs = {"crops": crops, "start": start, **(held_out if tune.evaluate_every else {})}
         steps.append(Step("finetune", train.FINETUNE, tune, inputs))
     if recipe.verify:
-        steps += _verify_steps(recipe, text, command)
+        steps += _verify_steps(recipe, text, command, cropped=bool(held_out))
+    return steps
+
+
+def _picture_steps(recipe: Recipe) -> list[Step]:
+    """Of a recipe of pictures: a classifier, a generator, or a generator and the classifier that judges it."""
+    steps: list[Step] = []
+    if recipe.classify:
+        inputs: dict[str, Input] = {"pictures": Pictures(recipe.classify.data)}
+        steps.append(Step("classify", classify.STAGE, recipe.classify, inputs))
+    if recipe.generate:
+        inputs = {"pictures": Pictures(recipe.generate.data)}
+        inputs |= {"classifier": From("classify")} if recipe.classify else {}
+        inputs |= {"inception": File(recipe.generate.inception)} if recipe.generate.inception else {}
+        steps.append(Step("generate", generate.STAGE, _pick(generate.GenerateSettings, recipe.generate), inputs))
     return steps
 
 
@@ -98,13 +145,18 @@ def crop_steps(photos: From | Photos, recipe: Recipe, name: str, undetected: str
     ]
 
 
-def _verify_steps(recipe: Recipe, text: str, command: str) -> list[Step]:
+def _verify_inputs(key: VerifyKey) -> tuple[From | Photos, Input, str]:
+    """The photos, the pairs, and what becomes of photos without a face."""
+    photos = Photos(key.photos) if key.photos else From("sample", sample.VERIFY)
+    pairs = PairList(key.pairs) if key.pairs else From("sample", sample.PAIRS)
+    return photos, pairs, "centre-crop" if key.undetected == "centre-crop" else "drop"
+
+
+def _verify_steps(recipe: Recipe, text: str, command: str, cropped: bool) -> list[Step]:
     key = recipe.verify
     assert key is not None
-    photos = Photos(key.photos) if key.photos else From("sample", sample.VERIFY)
-    pairs = File(key.pairs) if key.pairs else From("sample", sample.PAIRS)
-    undetected = "centre-crop" if key.undetected == "centre-crop" else "drop"
-    steps = crop_steps(photos, recipe, "verify", undetected)
+    photos, pairs, undetected = _verify_inputs(key)
+    steps = [] if cropped else crop_steps(photos, recipe, "verify", undetected)
     models: dict[str, Input] = {}
     if recipe.embed.model:
         models["model"] = Model(recipe.embed.model)
@@ -147,7 +199,7 @@ def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> di
         _ = run.device  # a missing device is an error before anything is read
     done: dict[str, Artefact] = {}
     for step in steps:
-        inputs = _resolve(step, done, run)
+        inputs = resolve(step, done, run)
         done[step.name] = step.stage.run(step.settings, inputs, run, step.name)
         if record:
             _remember(record, step.name, step.stage.identity(step.settings, inputs))
@@ -156,14 +208,19 @@ def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> di
 
 def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
     """What the user gives must be there before anything is started, not hours later."""
-    for name, source in [item for step in steps for item in step.inputs.items()]:
+    for source in [source for step in steps for source in step.inputs.values()]:
         if isinstance(source, Model):
             find_model(source.name)
-        elif isinstance(source, Photos | File):
-            path = source.root if isinstance(source, Photos) else source.path
+        elif isinstance(source, Pictures):
+            data = source.settings
+            if not data.place.exists() and not data.download:
+                remedy = "say where it is: data.root=FOLDER, or data.download=true"
+                raise UsageError(f"there is no {data.name} at this path", where=data.place, remedy=remedy)
+        elif not isinstance(source, From):
+            path = source.root if isinstance(source, Photos | Packed) else source.path
             if not path.exists():
                 raise UsageError("there is nothing at this path", where=path, remedy="check the path")
-            if name == "pairs":
+            if isinstance(source, PairList):
                 read_pairs(path)
             elif path.resolve() in (workspace / "cache").resolve().parents:
                 raise UsageError("holds the cache too", where=path, remedy="name the folder of photos inside it")
@@ -184,79 +241,22 @@ def headline(step: str, artefact: Artefact) -> str:
     return f"{step}: {accuracy} ({settings['protocol']} protocol, {counts['pairs']} pairs)"
 
 
-@dataclass(frozen=True)
-class Standing:
-    """How a step stands: fresh, running, partial, stale or missing, and why."""
-
-    step: str
-    state: str
-    reason: str = ""
-    artefact: Artefact | None = None
-
-
-def standings(steps: Sequence[Step], run: Run, record: Path) -> list[Standing]:
-    """How each step stands, nothing being run."""
-    done: dict[str, Artefact] = {}
-    known = _recorded(record)
-    rows = []
-    for step in steps:
-        row = _standing(step, done, run, known.get(step.name))
-        if row.artefact:
-            done[step.name] = row.artefact
-        rows.append(row)
-    return rows
-
-
-def _standing(step: Step, done: Mapping[str, Artefact], run: Run, before: dict[str, Any] | None) -> Standing:
-    waits = [source.step for source in step.inputs.values() if isinstance(source, From) and source.step not in done]
-    if waits:
-        return Standing(step.name, "stale" if before else "missing", f"waits for {waits[0]}")
-    try:
-        identity = step.stage.identity(step.settings, _resolve(step, done, run))
-    except SfplusError as error:
-        return Standing(step.name, "missing", str(error))
-    folder = run.artefact_folder(step.stage.name, digest_json(identity))
-    artefact = Artefact.open(folder)
-    if artefact:
-        return Standing(step.name, "fresh", "", artefact)
-    if cache.is_locked(folder):
-        return Standing(step.name, "running", "another run is working on it")
-    if cache.partial_folder(folder).exists():
-        return Standing(step.name, "partial", "was interrupted; a new run goes on from there")
-    return Standing(step.name, "stale", _difference(before, identity)) if before else Standing(step.name, "missing")
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Which setting or input changed, in words."""
-    old, new = _flat(before["settings"]), _flat(now["settings"])
-    changes = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
-    changes += [
-        f"input {key} changed" for key, content in now["inputs"].items() if before["inputs"].get(key) != content
-    ]
-    if before["version"] != now["version"]:
-        changes.append("sfplus makes this stage in another way now")
-    return (
-        ", ".join(change if len(change) < 120 else change.split(":")[0] + " changed" for change in changes)
-        or "its artefact was deleted"
-    )
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _resolve(step: Step, done: Mapping[str, Artefact], run: Run) -> dict[str, Source]:
+def resolve(step: Step, done: Mapping[str, Artefact], run: Run) -> dict[str, Source]:
+    """The inputs of a step, those of earlier steps among what is done."""
     return {name: _source(source, done, run) for name, source in step.inputs.items()}
 
 
 def _source(source: Input, done: Mapping[str, Artefact], run: Run) -> Source:
     if isinstance(source, Photos):
         return run.photo_folder(source.root)
-    if isinstance(source, File):
+    if isinstance(source, Packed):
+        return PackFolder(source.root)
+    if isinstance(source, PairList):
         return InputFile(source.path, pair_files(source.path))
+    if isinstance(source, File):
+        return InputFile(source.path)
+    if isinstance(source, Pictures):
+        return PictureSet(source.settings, run)
     if isinstance(source, Model):
         return ModelFolder(find_model(source.name))
     artefact = done[source.step]
@@ -266,7 +266,8 @@ def _source(source: Input, done: Mapping[str, Artefact], run: Run) -> Source:
     return run.photo_folder(path) if path.is_dir() else InputFile(path)
 
 
-def _recorded(record: Path) -> dict[str, Any]:
+def recorded(record: Path) -> dict[str, Any]:
+    """What was run last, by step: the file that `run_steps` keeps; nothing where there is none."""
     try:
         return dict(json.loads(record.read_text("utf-8")))
     except (OSError, ValueError):
@@ -274,7 +275,7 @@ def _recorded(record: Path) -> dict[str, Any]:
 
 
 def _remember(record: Path, step: str, identity: dict[str, Any]) -> None:
-    known = _recorded(record)
+    known = recorded(record)
     if known.get(step) != identity:
         record.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(record, json.dumps(known | {step: identity}, indent=1).encode())
@@ -283,13 +284,3 @@ def _remember(record: Path, step: str, identity: dict[str, Any]) -> None:
 def _pick(model: type[Settings], key: BaseModel) -> Settings:
     """The stage's own settings out of a recipe's key, without the paths that are inputs."""
     return model.model_validate({name: getattr(key, name) for name in model.model_fields})
-
-
-def copy_changed(source: Path, target: Path) -> None:
-    """Copy a file, in one step, unless the target has the same size and time of change."""
-    stat = source.stat()
-    if target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, source.read_bytes())
-    shutil.copystat(source, target)

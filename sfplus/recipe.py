@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +10,38 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sfplus.errors import RecipeError
+from sfplus.recipe_faults import explain, nearest
 from sfplus.shipped import shipped
 from sfplus.stages.align import AlignSettings
+from sfplus.stages.classify import ClassifySettings
 from sfplus.stages.detect import DetectSettings
 from sfplus.stages.embed import EmbedSettings
+from sfplus.stages.generate import GenerateSettings
 from sfplus.stages.report import ReportSettings
 from sfplus.stages.sample import SampleSettings
 from sfplus.stages.train import FinetuneSettings, TrainSettings
 from sfplus.stages.verify import VerifySettings
-from sfplus.training.settings import head_settings
+
+PICTURES = ("classify", "generate")  # the stages that are not about faces
+_NO_FACES = (*PICTURES, "report")
 
 
 class TrainKey(TrainSettings):
     """The key `train` of a recipe."""
 
-    photos: Path | None = Field(None, description="a folder per person; left out where the recipe draws its sample")
+    photos: Path | None = Field(
+        None,
+        description="a folder per person, or a pack of crops (sfplus pack); left out where the recipe draws its sample",
+    )
 
 
 class FinetuneKey(FinetuneSettings):
     """The key `finetune` of a recipe."""
 
     model: str | None = Field(None, description="the model to start from; left out where the recipe trains one")
-    photos: Path | None = Field(None, description="a folder per person; left out where the key train says it")
+    photos: Path | None = Field(
+        None, description="a folder per person, or a pack of crops; left out where the key train says it"
+    )
 
 
 class EmbedKey(EmbedSettings):
@@ -49,8 +57,14 @@ class VerifyKey(VerifySettings):
     pairs: Path | None = Field(None, description="the list of pairs (LFW's pairs.txt); left out with a drawn sample")
 
 
+class GenerateKey(GenerateSettings):
+    """The key `generate` of a recipe; a key `classify` beside it trains the judge of its surrogate score."""
+
+    inception: Path | None = Field(None, description="torch-fidelity's weights, for Inception score and FID")
+
+
 class Recipe(BaseModel):
-    """A whole chain; its keys are the stages in the order in which they run.
+    """A whole chain, of faces or of pictures; its keys are the stages in the order in which they run.
 
     What a stage takes from another is implied by the chain: it is never a path into the cache.
     """
@@ -64,12 +78,17 @@ class Recipe(BaseModel):
     finetune: FinetuneKey | None = None
     embed: EmbedKey = EmbedKey()
     verify: VerifyKey | None = None
+    classify: ClassifySettings | None = None
+    generate: GenerateKey | None = None
     report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
     def _chain_holds(self) -> Recipe:
-        if (self.train or self.finetune) and self.align.template != "sphereface-112x96":
-            raise ValueError("align.template: these networks are trained on sphereface-112x96 crops")
+        faces = [name for name in type(self).model_fields if name in self.model_fields_set and name not in _NO_FACES]
+        if faces and (self.classify or self.generate):
+            raise ValueError(f"{faces[0]} is of faces, classify and generate are of pictures: write two recipes")
+        if (self.train or self.finetune) and self.align.template not in ("sphereface-112x96", "arcface-112x112"):
+            raise ValueError("align.template: networks are trained on sphereface-112x96 or arcface-112x112 crops")
         keys = [key for key in (self.train, self.finetune) if key]
         if keys and not (self.sample or any(key.photos for key in keys)):
             raise ValueError("train.photos is missing: say which folder holds the training photos")
@@ -81,6 +100,10 @@ class Recipe(BaseModel):
             raise ValueError("finetune.model is missing: say which model to start from, or add a train stage")
         if self.verify and not (self.train or self.finetune or self.embed.model):
             raise ValueError("embed.model is missing: say which model to verify, or add a train stage")
+        if any(key.evaluate_every for key in keys) and not self.verify:
+            raise ValueError(
+                "evaluate_every is missing its pairs: add a verify stage, whose pairs are the held-out ones"
+            )
         return self
 
 
@@ -102,7 +125,7 @@ def find_recipe(name: str) -> Path:
         raise RecipeError("there is no such recipe file", where=name, remedy="see: sfplus recipes list")
     path = shipped("pipelines") / f"{name}.yaml"
     if not path.is_file():
-        near = _nearest(name, recipe_names())
+        near = nearest(name, recipe_names())
         raise RecipeError(f"no recipe is called '{name}'", remedy=near or "see: sfplus recipes list")
     return path
 
@@ -112,7 +135,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: the YAML file.
-        overrides: `key.key=value`, the value in YAML, applied before validation.
+        overrides: `key.key=value`, the value in YAML, applied before validation. In a recipe of pictures a key that
+            is no stage is one of its last stage, and `data` of all.
 
     Raises:
         RecipeError: with `file:line` of the first fault, or the override that is wrong.
@@ -134,18 +158,33 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         _refuse_twins(node, path)
     except RecursionError:
         raise RecipeError("holds itself", where=f"{path}:1", remedy="remove the anchor") from None
+    overrides = [whole for override in overrides for whole in _in_stages(data, override)]
     for override in overrides:
         _override(data, override)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise _explain(error, node, data, path, overrides) from None
+        raise explain(error, Recipe, node, data, path, overrides) from None
+
+
+def about_faces(path: Path) -> bool:
+    """Whether a recipe is about faces; it need not be right."""
+    return not set(PICTURES) & set(yaml.safe_load(path.read_text("utf-8")))
 
 
 def header(path: Path) -> str:
     """The first sentence of the comment that opens a recipe."""
     lines = [line.removeprefix("#").strip() for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
     return lines[0] if lines else ""
+
+
+def _in_stages(data: dict[str, Any], override: str) -> list[str]:
+    """An override with the stages that it is for, where it is a recipe of pictures and names none."""
+    key = override.partition("=")[0].split(".")[0]
+    stages = [stage for stage in PICTURES if stage in data]
+    if key in Recipe.model_fields or not stages:
+        return [override]
+    return [f"{stage}.{override}" for stage in (stages if key == "data" else stages[-1:])]
 
 
 def _override(data: dict[str, Any], override: str) -> None:
@@ -178,68 +217,3 @@ def _refuse_twins(node: yaml.Node | None, path: Path) -> None:
             )
         seen.add(key.value)
         _refuse_twins(value, path)
-
-
-def _explain(
-    error: ValidationError, node: yaml.Node | None, data: dict[str, Any], path: Path, overrides: Sequence[str]
-) -> RecipeError:
-    fault = error.errors()[0]
-    location = [part for part in fault["loc"] if not isinstance(part, int)]
-    key = ".".join(map(str, location))
-    named = [override for override in overrides if key and _meet(override.partition("=")[0], key)]
-    where = named[0] if named else f"{path}:{_line(node, location)}"
-    if fault["type"] == "extra_forbidden":
-        valid = _fields(location[:-1], data)
-        remedy = _nearest(str(location[-1]), valid) or f"valid keys: {', '.join(valid)}"
-        head = key.rpartition(".")[0]
-        if any(override.startswith(f"{head}.name=") for override in overrides):
-            others = ", ".join(name for name in valid if name != "name")
-            remedy = f"another classifier has other keys: {head}={{name: ..., {others}}}"
-        return RecipeError(f"unknown key '{key}'", where=where, remedy=remedy)
-    reason = re.sub(r"^Value error, ", "", fault["msg"])
-    got = "" if fault["type"] in ("missing", "value_error") else f", not {fault['input']!r}"
-    return RecipeError(
-        f"{key}: {reason}{got}" if key else reason,
-        where=where,
-        remedy="see: sfplus recipes show demo" if not key else "",
-    )
-
-
-def _meet(one: str, other: str) -> bool:
-    """Whether one dotted key is the other or lies within it."""
-    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
-
-
-def _line(node: yaml.Node | None, location: Sequence[Any]) -> int:
-    line = 1
-    for part in location:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        for key, value in node.value:
-            if key.value == str(part):
-                line, node = key.start_mark.line + 1, value
-                break
-        else:
-            break
-    return line
-
-
-def _fields(location: Sequence[Any], data: Any) -> list[str]:
-    """The keys that are valid at a place of the recipe; those of a head depend on its name in the data."""
-    model: Any = Recipe
-    for part in location:
-        annotation, data = model.model_fields[part].annotation, data.get(part)
-        candidates = [
-            t
-            for t in (annotation, *getattr(annotation, "__args__", ()))
-            if isinstance(t, type) and issubclass(t, BaseModel)
-        ]
-        if not candidates:
-            return []
-        model = candidates[0] if len(candidates) == 1 else head_settings(data)
-    return list(model.model_fields)
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(words), 1, 0.5)
-    return f"did you mean '{near[0]}'?" if near else ""

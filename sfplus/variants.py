@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sfplus.errors import UsageError
 from sfplus.recipe import Recipe
 
-SEEDED = ("train", "finetune", "classify", "generate")  # stages that draw random numbers for a result
+SEEDED = ("train", "finetune", "classify")  # stages that draw random numbers for a result
 VARIANT = "variant"
 
 
@@ -75,7 +75,8 @@ def seed_overrides(recipe: Recipe, index: int, stage: str = "") -> tuple[str, ..
     Raises:
         UsageError: the recipe has no such stage, or it has no seed.
     """
-    seeds = {name: getattr(getattr(recipe, name, None), "seed", None) for name in SEEDED}
+    stages = ("generate",) if recipe.generate else SEEDED  # its judge stays the same
+    seeds = {name: getattr(getattr(recipe, name), "seed", None) for name in stages}
     known = {name: seed for name, seed in seeds.items() if seed is not None}
     if stage and stage not in known:
         remedy = f"those of this recipe: {', '.join(known) or 'none'}"

@@ -10,6 +10,7 @@ from sfplus.recipe import load_recipe
 from sfplus.stages.cache import partial_folder
 from sfplus.stages.inputs import digest_json
 from sfplus.stages.run import Run
+from sfplus.standings import standings
 
 
 def names(steps: list[chain.Step]) -> list[str]:
@@ -68,7 +69,7 @@ def test_undetected_photos_get_a_centre_crop_for_verification_only() -> None:
 
 def states(tiny: Path, run: Run, *overrides: str) -> dict[str, tuple[str, str]]:
     steps = chain.plan(load_recipe(tiny, overrides))
-    return {row.step: (row.state, row.reason) for row in chain.standings(steps, run, run.workspace / "run.json")}
+    return {row.step: (row.state, row.reason) for row in standings(steps, run, run.workspace / "run.json")}
 
 
 def test_status_says_fresh_stale_and_why_partial_and_missing(tiny: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-recipes_app = typer.Typer(no_args_is_help=True, help="List, show and check recipes.")
+recipes_app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
 models_app = typer.Typer(no_args_is_help=True, help="List, get and check models that others trained.")
 
 Name = Annotated[
@@ -22,10 +22,11 @@ ZooName = Annotated[str, typer.Argument(metavar="NAME", help="See: sfplus models
 @recipes_app.command("list")
 def recipes_list() -> None:
     """List the shipped recipes."""
-    from sfplus.recipe import find_recipe, header, recipe_names
+    from sfplus.recipe import about_faces, find_recipe, header, recipe_names
 
-    for name in recipe_names():
-        print(f"{name:<22} {header(find_recipe(name))}")
+    for title, faces in (("Faces:", True), ("Pictures:", False)):
+        names = [name for name in recipe_names() if about_faces(find_recipe(name)) is faces]
+        print("\n".join([title, *(f"  {name:<28} {header(find_recipe(name))}" for name in names)]))
 
 
 @recipes_app.command("show")
@@ -34,6 +35,26 @@ def recipes_show(recipe: Name) -> None:
     from sfplus.recipe import find_recipe
 
     print(find_recipe(recipe).read_text("utf-8"), end="")
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    recipe: Name, file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, such as mine.yaml.")]
+) -> None:
+    """Copy a recipe, to start one's own from.
+
+    Example: sfplus recipes copy demo mine.yaml
+    """
+    from sfplus.errors import UsageError
+    from sfplus.recipe import find_recipe
+
+    text = find_recipe(recipe).read_bytes()
+    try:
+        with file.open("xb") as target:
+            target.write(text)
+    except FileExistsError:
+        raise UsageError("is there already", where=file, remedy="choose another name") from None
+    print(f"change it, then: sfplus run {file}")
 
 
 @recipes_app.command("check")

@@ -97,8 +97,8 @@ def status(recipe: Name, overrides: Overrides = None, workspace: Workspace = DAT
 
     Example: sfplus status demo
     """
-    from sfplus.chain import standings
     from sfplus.commands.runner import open_recipe
+    from sfplus.standings import standings
 
     for row in standings(*open_recipe(recipe, overrides or [], "cpu", workspace, name)):
         detail = row.reason or (str(row.artefact.folder) if row.artefact else "")

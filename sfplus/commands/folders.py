@@ -187,7 +187,7 @@ def _publish_alone(files: Mapping[str, Path], out: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.parent.resolve().is_relative_to(root):
             raise UsageError("leads out of OUT", where=target.parent, remedy="remove this link")
-        chain.copy_changed(source, target)
+        _copy_changed(source, target)
     for name in set(earlier) - set(files):
         (out / name).unlink(missing_ok=True)
     write_atomically(record, json.dumps(sorted(files)).encode())
@@ -215,3 +215,13 @@ def _close(artefact: Artefact, out: Path) -> int:
     made = f"{counts['crops']} crops" if "crops" in counts else f"{counts['faces']} faces in {counts['photos']} photos"
     print(f"{made}, {len(missed)} photos without a face, {len(failed)} failed: {out}")
     return 1 if failed else 0
+
+
+def _copy_changed(source: Path, target: Path) -> None:
+    """Copy a file, in one step, unless the target has the same size and time of change."""
+    stat = source.stat()
+    if target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, source.read_bytes())
+    shutil.copystat(source, target)

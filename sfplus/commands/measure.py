@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from sfplus import chain
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
-from sfplus.reports.sweep_table import LEVEL, Difference, Row
+from sfplus.images import write_atomically
+from sfplus.reports.sweep_table import LEVEL, Difference, Row, Sweep, said, to_markdown
 from sfplus.stages.cache import Artefact
+from sfplus.stages.report import ReportSettings
 from sfplus.stages.tables import read_lines
 from sfplus.stages.train import HISTORY
 from sfplus.stages.verify import read_result
@@ -28,7 +30,7 @@ from sfplus.verification.significance import mcnemar
 from sfplus.weights import HEAD
 
 _AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "pictures", "train_pictures", "test_pictures"})
-_MAIN = ("accuracy", "surrogate_score", "training_accuracy")
+_MAIN = ("accuracy", "inception_score", "surrogate_score", "training_accuracy")
 _CLASSES = 20_000  # of a larger classifier the first so many are measured
 
 
@@ -129,6 +131,44 @@ def main_metric(found: Found) -> str:
     return next((name for name in _MAIN if name in found.metrics), next(iter(found.metrics), "accuracy"))
 
 
+def published(report: ReportSettings) -> list[dict[str, Any]]:
+    """The published figures of a recipe, as a table has them."""
+    return [
+        {"name": row.name, "metric": row.figure[0], "value": row.figure[1], "source": row.source}
+        for row in report.published
+    ]
+
+
+def publish_figures(
+    step: str, artefact: Artefact, folder: Path, name: str, report: ReportSettings, recipe: str, command: str
+) -> Path:
+    """Write what a classifier or generator came to, beside what is published, and print it.
+
+    Args:
+        step: that was run last.
+        artefact: of it.
+        folder: for result.md and copies of the artefact's own result and pictures.
+        name: of the recipe.
+        report: its key.
+        recipe: its text.
+        command: what makes it again.
+
+    Returns:
+        The file result.md.
+    """
+    found, about = measure(step, {step: artefact}), artefact.manifest
+    row = Row(name, {}, [about["settings"]["seed"]], {key: [value] for key, value in found.metrics.items()})
+    where = {"versions": about["versions"], "device": about["device"], "recipe": recipe, "command": command}
+    table = Sweep(report.title, main_metric(found), [row], 1, published=published(report), **where)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in artefact.folder.iterdir():
+        if file.name == "result.json" or file.suffix == ".png":
+            write_atomically(folder / file.name, file.read_bytes())
+    write_atomically(folder / "result.md", to_markdown(table))
+    print(f"{step}: " + ", ".join(said(key, found.metrics[key]) for key in table.metrics))
+    return folder / "result.md"
+
+
 def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, Found], whole: bool) -> Row:
     found = list(runs.values())
     names = dict.fromkeys(name for run in found for name in run.metrics)
@@ -185,7 +225,7 @@ def _figures(artefact: Artefact) -> dict[str, float]:
     """The numbers that a stage counted, without amounts."""
     return {
         name: float(value)
-        for name, value in artefact.manifest["counts"].items()
+        for name, value in sorted(artefact.manifest["counts"].items())
         if isinstance(value, int | float) and not isinstance(value, bool) and name not in _AMOUNTS
     }
 
@@ -199,7 +239,7 @@ def _classifier(folder: Path) -> dict[str, float]:
     if weight is None or len(weight) < 2:
         return {}
     found = spread(weight[:_CLASSES].float())
-    return {"energy": found.energy, "min_angle": math.degrees(found.min_angle)}
+    return {"class_energy": found.energy, "min_angle": math.degrees(found.min_angle)}
 
 
 def _history(artefact: Artefact) -> list[dict[str, Any]]:

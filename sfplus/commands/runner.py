@@ -14,7 +14,7 @@ from sfplus import chain
 from sfplus.console import Console
 from sfplus.errors import UsageError
 from sfplus.models import find_model
-from sfplus.recipe import find_recipe, load_recipe
+from sfplus.recipe import PICTURES, find_recipe, load_recipe
 from sfplus.stages.cache import Artefact
 from sfplus.stages.run import Run
 from sfplus.stages.tables import FAILURES, read_failures
@@ -29,10 +29,17 @@ def open_recipe(
         raise UsageError("a recipe runs in one process", where="WORLD_SIZE", remedy=remedy)
     path = find_recipe(name)
     folder = run_folder(workspace, run_name or path.stem)
-    text = path.read_text("utf-8") + "".join(f"# changed on the command line: {o}\n" for o in overrides)
-    command = command or shlex.join(["sfplus", "run", name, *overrides])
     run = Run(workspace, Console(), device)
-    return chain.plan(load_recipe(path, overrides), text, command), run, folder / "run.json"
+    command = command or _command(name, overrides)
+    return chain.plan(load_recipe(path, overrides), _text(path, overrides), command), run, folder / "run.json"
+
+
+def _command(name: str, overrides: Sequence[str]) -> str:
+    return shlex.join(["sfplus", "run", name, *overrides])
+
+
+def _text(path: Path, overrides: Sequence[str]) -> str:
+    return path.read_text("utf-8") + "".join(f"# changed on the command line: {o}\n" for o in overrides)
 
 
 def run_folder(workspace: Path, name: str) -> Path:
@@ -80,10 +87,17 @@ def run_recipe(
     for step, artefact in artefacts.items():
         if step.startswith("verify/"):
             print(chain.headline(step, artefact))
+    last = steps[-1].name
     if "report" in artefacts:
         print(f"report: {chain.publish_report(artefacts['report'], out or record.parent)}")
+    elif last in PICTURES:
+        from sfplus.commands.measure import publish_figures  # matplotlib is slow to import
+
+        path, command = find_recipe(name), command or _command(name, overrides)
+        about = path.stem, load_recipe(path, overrides).report, _text(path, overrides), command
+        print(f"result: {publish_figures(last, artefacts[last], out or record.parent, *about)}")
     else:
-        print(f"{steps[-1].name}: {artefacts[steps[-1].name].folder}")
+        print(f"{last}: {artefacts[last].folder}")
     return artefacts
 
 

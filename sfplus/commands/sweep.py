@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sfplus import chain
-from sfplus.commands.measure import Cell, Found, main_metric, measure, rows_of
+from sfplus.commands.measure import Cell, Found, main_metric, measure, published, rows_of
 from sfplus.commands.runner import run_folder, this_command
 from sfplus.console import Console, Step
 from sfplus.errors import SfplusError, UsageError
 from sfplus.images import write_atomically
 from sfplus.recipe import Recipe, find_recipe, load_recipe
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
-from sfplus.reports.sweep_table import Sweep, number, title_of, to_json, to_markdown
+from sfplus.reports.sweep_table import Sweep, said, to_json, to_markdown
 from sfplus.stages.run import Run
 from sfplus.variants import configurations, seed_overrides
 
@@ -82,7 +82,7 @@ def run_sweep(
     run = Run(workspace, console, device)
     sweep = Sweep(
         title=recipe.report.title, cells=len(cells), command=this_command(), recipe=path.read_text("utf-8"),
-        published=[row.model_dump() | {"accuracy": row.accuracy / 100} for row in recipe.report.published],
+        published=published(recipe.report),
         versions=run.versions(), device=run.device_said,
     )  # fmt: skip
     found: dict[int, dict[str, Found]] = {}
@@ -101,7 +101,7 @@ def run_sweep(
         last = found[index][cell.measuring[-1]]
         sweep.metric = main_metric(last)
         sweep.protocol = last.result.protocol if last.result else ""
-        figure = f"{title_of(sweep.metric)} {number(sweep.metric, last.metrics.get(sweep.metric, math.nan))}"
+        figure = said(sweep.metric, last.metrics.get(sweep.metric, math.nan))
         took = f"{time.monotonic() - clock:.0f} s" if console.worked else "was there"
         console.say(f"{place} {figure}  ({took})")
         if console.worked:

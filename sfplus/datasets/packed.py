@@ -53,8 +53,10 @@ class Pack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest = _manifest(folder)
+        self.manifest = read_manifest(folder)
         self.height, self.width, count = (int(self.manifest[key]) for key in ("height", "width", "crops"))
+        for name in (PIXELS, INDEX, PEOPLE):
+            self._check(name, (folder / name).is_file(), "is missing")
         for name in (INDEX, PEOPLE):
             self._check(name, file_digest(folder / name) == self.manifest["tables"][name], "was changed")
         size, expected = (folder / PIXELS).stat().st_size, count * self.height * self.width * 3
@@ -153,7 +155,17 @@ def content(sums: Sequence[str], tables: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps([list(sums), sorted(tables.items())]).encode()).hexdigest()
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def is_pack(folder: Path) -> bool:
+    """Whether a folder is a pack, or was to become one."""
+    return (folder / PIXELS).is_file()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `manifest.json` says.
+
+    Raises:
+        DatasetError: there is none, or it was changed.
+    """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
         blocks = -(-int(manifest["crops"]) // BLOCK)

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from sfplus.datasets.items import Item, Source, person_of
-from sfplus.datasets.packed import PIXELS, PackSource
+from sfplus.datasets.packed import PackSource, is_pack
 from sfplus.datasets.recordio import RecordIO
 from sfplus.datasets.shards import Shards
 from sfplus.datasets.tables import Tables
@@ -40,7 +40,7 @@ def open_source(path: Path, split: str = "") -> Source:
         raise DatasetError("is no collection of photos that is known", where=path, remedy=f"give {_KNOWN}")
     if not path.is_dir():
         raise DatasetError("there is nothing at this path", where=path, remedy="check the path")
-    if (path / PIXELS).is_file():
+    if is_pack(path):
         return PackSource(path)
     for suffix in ("rec", "tar", "parquet"):
         files = sorted(path.rglob("*.parquet") if suffix == "parquet" else path.glob(f"*.{suffix}"))

@@ -31,7 +31,7 @@ _PANELS, _LINES, _POINTS = 3, 12, 200  # drawn at most
 def sweep_plot(sweep: Sweep) -> bytes:
     """A PNG with a row per configuration: a dot per seed, their mean and standard deviation, published figures."""
     rows = [row for row in sweep.rows if row.values.get(sweep.metric)]
-    published = sweep.published if is_share(sweep.metric) else []
+    published = [entry for entry in sweep.published if entry["metric"] == sweep.metric]
     count = len(rows) + len(published)
     figure = Figure(figsize=(8, 1.5 + 0.34 * count), dpi=130, layout="constrained")
     figure.suptitle(one_line(sweep.title), fontsize=11)
@@ -46,10 +46,10 @@ def sweep_plot(sweep: Sweep) -> bytes:
                       markeredgewidth=2, elinewidth=1.4, capsize=3)  # fmt: skip
         text = number(sweep.metric, mean) + ("" if math.isnan(error) else f" ± {number(sweep.metric, error)}")
         axes.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), fontsize=8, va="center")
-    low, high = _limits(rows, sweep.metric, [entry["accuracy"] for entry in published])
+    low, high = _limits(rows, sweep.metric, [entry["value"] for entry in published])
     axes.set_xlim(low, high)
     for place, entry in enumerate(published, len(rows)):
-        value = entry["accuracy"]
+        value = entry["value"]
         if low <= value <= high:
             axes.axvline(value, color=_PUBLISHED, linewidth=1, linestyle=(0, (4, 2)))
             axes.plot(value, place, "D", color=_PUBLISHED, markersize=5)

@@ -16,7 +16,7 @@ from sfplus.reports.formats import markdown_templates
 from sfplus.verification.bootstrap import Interval
 
 LEVEL = 0.95
-_PLAIN = {"energy": "class energy, s = 2", "min_angle": "smallest angle between classes, degrees"}
+_PLAIN = {"class_energy": "class energy, s = 2", "min_angle": "smallest angle between classes, degrees"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Sweep:
         rows: of the table.
         cells: how many runs there are to be.
         failures: `label`, `seed` and `reason` of each run that failed.
-        published: `name`, `accuracy` (a fraction) and `source` of published figures.
+        published: `name`, `metric`, `value` and `source` of published figures.
         protocol: of the verification.
         command: what makes it again.
         recipe: the recipe's text.
@@ -147,6 +147,11 @@ def number(metric: str, value: float, sign: str = "") -> str:
         return "–"
     text = f"{100 * value:{sign}.2f}" if is_share(metric) else f"{value:{sign}.4g}"
     return text.replace("-", "−")
+
+
+def said(metric: str, value: float) -> str:
+    """A value of a metric in words."""
+    return f"{metric.replace('_', ' ')} {number(metric, value)}{' %' * is_share(metric)}"
 
 
 def to_json(sweep: Sweep) -> bytes:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from sfplus.datasets.packed import read_manifest
 from sfplus.download import file_digest
 from sfplus.errors import DatasetError, PhotoError, WeightsError
 from sfplus.images import list_photos, write_atomically
@@ -83,6 +84,26 @@ class PhotoFolder:
     def describe(self) -> str:
         """The folder and the number of photos."""
         return f"{self.root}, {len(self.photos)} photos"
+
+
+class PackFolder:
+    """A pack of crops, see `datasets.packed`; its pixels count by the digests that its manifest has."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 over the digests of blocks and tables.
+
+        Raises:
+            DatasetError: there is no finished pack in this folder, or it was changed.
+        """
+        return str(read_manifest(self.root)["content"])
+
+    def describe(self) -> str:
+        """The folder and the number of crops."""
+        return f"{self.root}, a pack of {read_manifest(self.root)['crops']} crops"
 
 
 class InputFile:

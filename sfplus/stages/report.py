@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sfplus.stages.align import CROPS
 from sfplus.stages.cache import Artefact, Job, Stage
@@ -53,8 +53,22 @@ class Published(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(description="the model")
-    accuracy: float = Field(gt=1, le=100, description="per cent")
+    accuracy: float | None = Field(None, gt=1, le=100, description="per cent")
+    inception_score: float | None = Field(None, ge=1, description="of a generator, instead of an accuracy")
     source: str = Field(description="where it is published")
+
+    @model_validator(mode="after")
+    def _one(self) -> Published:
+        if (self.accuracy is None) is (self.inception_score is None):
+            raise ValueError("a published figure is an accuracy or an inception_score")
+        return self
+
+    @property
+    def figure(self) -> tuple[str, float]:
+        """Which metric it is, and its value; an accuracy is a share."""
+        if self.accuracy is not None:
+            return "accuracy", self.accuracy / 100
+        return "inception_score", self.inception_score or 0.0
 
 
 class ReportSettings(BaseModel):
@@ -174,7 +188,7 @@ def _published(settings: ReportSettings, models: Mapping[str, _Model]) -> list[d
             runs = f", the mean of {len(said['runs'])} runs is {np.mean(said['runs']):.2f}" * (len(said["runs"]) > 1)
             source = f"{said['source']} ({said['protocol']} protocol{runs})"
             rows.append(Published(name=f"{title} on LFW", accuracy=said["lfw"], source=source))
-    return [row.model_dump() | {"accuracy": row.accuracy / 100} for row in rows]
+    return [{"name": row.name, "accuracy": row.accuracy / 100, "source": row.source} for row in rows if row.accuracy]
 
 
 def _spreads(models: Mapping[str, _Model]) -> dict[str, Spread]:

@@ -1,9 +1,9 @@
-"""The small files inside artefacts: Parquet tables, JSON lines, journals that survive a kill."""
+"""The small files inside artefacts: Parquet tables and JSON lines."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,35 +58,3 @@ def read_failures(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, An
     for row in read_lines(folder / FAILURES):
         (missed if row["reason"] == NO_FACE else failed).append(row)
     return missed, failed
-
-
-class Journal:
-    """A file of JSON lines that grows batch by batch, so that a killed stage goes on after its last whole batch.
-
-    Each line holds the rows of one batch.
-
-    Args:
-        path: the file; what it holds already is read first, a line that was cut short is dropped.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.batches: list[list[dict[str, Any]]] = [line["rows"] for line in read_lines(path)]
-        write_lines(path, [{"rows": rows} for rows in self.batches])
-        self._path = path
-        self._file = path.open("a", encoding="utf-8")
-
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append one batch in one write."""
-        self.batches.append([dict(row) for row in rows])
-        self._file.write(json.dumps({"rows": rows}) + "\n")
-        self._file.flush()
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows."""
-        return [row for batch in self.batches for row in batch]
-
-    def remove(self) -> None:
-        """Close and delete the file, once its rows are safe elsewhere."""
-        self._file.close()
-        self._path.unlink()

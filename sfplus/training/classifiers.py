@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sfplus.hypersphere import HEADS, Head, ShardedHead, class_energy
 from sfplus.training.processes import Processes
 from sfplus.training.settings import EnergySettings, SolverSettings
+from sfplus.weights.checkpoint import copy_by_name
 
 
 def create_head(settings: SolverSettings, features: int, people: int) -> Head | ShardedHead:
@@ -19,6 +20,19 @@ def create_head(settings: SolverSettings, features: int, people: int) -> Head | 
         return kind(features, people, **options)
     rate, seed = settings.sample_rate, settings.seed
     return ShardedHead(kind, features, people, averaged=True, sample_rate=rate, seed=seed, **options)
+
+
+@torch.no_grad()
+def copy_classes(tensors: Mapping[str, Tensor], head: Head | ShardedHead) -> bool:
+    """Start a classifier from the tensors of a whole one, by name and shape; whether its classes were among them."""
+    if isinstance(head, Head):
+        return "weight" in copy_by_name(tensors, head).loaded
+    try:
+        head.load_rows(head.head.weight, tensors["weight"])
+    except (KeyError, ValueError):
+        return False
+    copy_by_name({name: tensor for name, tensor in tensors.items() if name != "weight"}, head.head)
+    return True
 
 
 def whole_head(head: Head | ShardedHead, settings: SolverSettings) -> Head | None:

@@ -17,7 +17,8 @@ from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import AdaFace, Head, ShardedHead, spread_of_layers
 from sfplus.networks import to_input
-from sfplus.training.batches import draw_batch
+from sfplus.training.augment import distort, draw_distortions
+from sfplus.training.batches import create_sampler, draw_flips
 from sfplus.training.classifiers import accuracy_of, average_gradients, clip_gradients, count_classes, energy_of
 from sfplus.training.engine import OnStep, Row, Task, train
 from sfplus.training.optimizer import create_optimizer, set_learning_rate
@@ -123,15 +124,18 @@ class FaceTask(Task):
         if self.scaler is not None:
             self.optimizers["scaler"] = self.scaler
         self.digest = _digest(settings, crops)
+        self.sampler = create_sampler(crops.labels.numpy(), settings)
         self.warned = False
 
     def batch(self, step: int, share: slice) -> tuple[Tensor, ...]:
-        """Crops, uint8 RGB (B, H, W, 3), half of them mirrored, and labels (B,)."""
-        indices, flips = draw_batch(step, len(self.crops), self.settings)
-        crops, labels = self.crops.batch(indices[share])
-        flip = torch.from_numpy(flips[share])
+        """Crops, uint8 RGB (B, H, W, 3), half of them mirrored, labels (B,), and where asked for distortions (B, 7)."""
+        settings = self.settings
+        crops, labels = self.crops.batch(self.sampler(step)[share])
+        flip = torch.from_numpy(draw_flips(step, settings)[share])
         crops[flip] = crops[flip].flip(2)
-        return crops, labels
+        if not settings.augment:
+            return crops, labels
+        return crops, labels, draw_distortions(step, settings.batch_size, settings.seed, settings.augment)[share]
 
     def update(self, step: int, batch: tuple[Tensor, ...], measure: bool) -> Row | None:
         """One step of SGD, its gradients from one pass or several."""
@@ -141,11 +145,14 @@ class FaceTask(Task):
         counters = {name: b.clone() for name, b in self.head.named_buffers() if not b.is_floating_point()}
         energy: Tensor | None = None
         found: list[Tensor] = []
-        for number, (crops, labels) in enumerate(zip(*(part.chunk(passes) for part in batch), strict=True)):
+        for number, (crops, labels, *distortions) in enumerate(
+            zip(*(part.chunk(passes) for part in batch), strict=True)
+        ):
             if number:
                 self._count_back(counters)
+            ready = distort(to_input(crops), *distortions) if distortions else to_input(crops)
             with self.processes.device.autocast(self.settings.precision):
-                features = self.forward(to_input(crops))
+                features = self.forward(ready)
             features = features.to(self.head.weight.dtype)
             loss = self.head.loss(features, labels) / passes
             total = loss

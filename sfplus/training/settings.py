@@ -225,6 +225,16 @@ class SolverSettings(LoopSettings):
         description="decay of a running average of the weights, which is then the model; 0: none",
     )
     mirror: bool = Field(default=True, description="mirror half of the crops at random (prototxt)")
+    augment: float = Field(
+        default=0.0, ge=0, le=2, description="strength of random turns, scales, shifts, light and grey; small sets of "
+        "people need it; 0: none, as the originals"
+    )  # fmt: skip
+    sampler: Literal["shuffle", "balanced", "people"] = Field(
+        default="shuffle", description="shuffle: all crops in turn (prototxt); balanced: per_person crops of each of "
+        "several people; people: drawn in proportion to a power of their crops"
+    )  # fmt: skip
+    per_person: int = Field(default=4, ge=1, description="balanced: crops of a person in a batch")
+    crop_power: float = Field(default=0.5, ge=0, le=1, description="people: 1 draws all crops alike, 0 all people")
     seed: int = Field(
         default=0, ge=0, le=2**63 - 1, description="of the initial weights, the order of crops and the mirroring"
     )

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from collections_of_people import crop, encoded, write_folders, write_insightface
 
-from sfplus.commands import pack as module
+from sfplus.commands import packing as module
 from sfplus.commands.pack import pack
 from sfplus.datasets import packed
 from sfplus.datasets.crops import CropDataset, PackedCrops
@@ -213,6 +213,9 @@ def test_files_cut_short(tmp_path: Path, name: str, message: str) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DatasetError, match=message):
         Pack(tmp_path / "pack")
+    path.unlink()
+    with pytest.raises(DatasetError, match=r"is missing; make it again|holds no finished pack"):
+        Pack(tmp_path / "pack")
 
 
 def test_labels_out_of_range(tmp_path: Path) -> None:
@@ -233,6 +236,10 @@ def test_labels_out_of_range(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", ["112", "0x5", "axb", "-1x4"])
 def test_sizes_that_are_none(tmp_path: Path, size: str, sfplus: Callable[..., SimpleNamespace]) -> None:
     assert sfplus("pack", tmp_path, tmp_path / "out", f"--size={size}").code == 2
+
+
+def test_out_is_needed(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+    assert sfplus("pack", tmp_path).code == 2
 
 
 def test_too_small_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +283,7 @@ def test_begins_again_when_the_source_changed(
     tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folders(tmp_path / "crops", PEOPLE)
-    monkeypatch.setattr(module._Writer, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module.Writer, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         pack(tmp_path / "crops", tmp_path / "out")
     monkeypatch.undo()

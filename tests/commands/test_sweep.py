@@ -37,7 +37,7 @@ def test_a_sweep_shares_stages_survives_a_bad_run_and_never_repeats(
     answer = sfplus(*words)
     assert answer.code == 1 and "Traceback" not in answer.err
     lines = [line for line in answer.err.splitlines() if line.removeprefix("warning: ").startswith("[")]
-    assert len(lines) == 6 and "[1/6] control, seed 0: accuracy, % " in lines[0]
+    assert len(lines) == 6 and "[1/6] control, seed 0: accuracy " in lines[0]
     assert "[3/6] wild, seed 0: " in lines[2] and "use a smaller base_lr" in lines[2]
     assert (artefacts(tmp_path, "train"), artefacts(tmp_path, "finetune"), artefacts(tmp_path, "verify")) == (1, 4, 5)
 
@@ -52,9 +52,9 @@ def test_a_sweep_shares_stages_survives_a_bad_run_and_never_repeats(
     assert against["control"] == "control" and against["values"] == [a - b for a, b in zip(own, other, strict=True)]
     assert len(against["p"]) == 2 and rows["control"]["against"] is None
     for row in rows.values():  # 4 nearly orthogonal directions: energy near 1/2, angles near 90 degrees
-        assert 0.3 < row["metrics"]["energy"]["mean"] < 0.7 and 50 < row["metrics"]["min_angle"]["mean"] < 120
-    assert rows["mhe"]["metrics"]["energy"]["mean"] < rows["control"]["metrics"]["energy"]["mean"]
-    assert all(row["metrics"]["energy"]["spread"] is None for row in [rows["before fine-tuning"]])
+        assert 0.3 < row["metrics"]["class_energy"]["mean"] < 0.7 and 50 < row["metrics"]["min_angle"]["mean"] < 120
+    assert rows["mhe"]["metrics"]["class_energy"]["mean"] < rows["control"]["metrics"]["class_energy"]["mean"]
+    assert all(row["metrics"]["class_energy"]["spread"] is None for row in [rows["before fine-tuning"]])
     assert "| mhe | 2 |" in answer.out and "| wild | 0 |" in answer.out and answer.out.endswith("sweep.md\n")
 
     before = {file.name: file.read_bytes() for file in folder.iterdir()}

@@ -48,7 +48,7 @@ def test_verdicts(values: list[float], interval: Interval | None, verdict: str) 
 def whole() -> Sweep:
     rows = [row("control", [0.5, 0.52]), row("m|h*e", [0.6, 0.64], interval=Interval(0.55, 0.7))]
     rows[1].against = Difference("control", [0.1, 0.12], Interval(0.02, 0.2), [0.01, 0.2])
-    published = [{"name": "theirs", "accuracy": 0.99, "source": "paper"}]
+    published = [{"name": "theirs", "metric": "accuracy", "value": 0.99, "source": "paper"}]
     failures = [{"label": "wild", "seed": 1, "reason": "the loss is nan"}]
     return Sweep("T", rows=rows, cells=5, published=published, failures=failures, recipe="a: 1", command="sfplus sweep")
 
@@ -59,7 +59,7 @@ def test_json_says_all() -> None:
         "mean": 0.62, "spread": pytest.approx(0.0282843, rel=1e-5), "values": [0.6, 0.64],
     }  # fmt: skip
     assert data["rows"][1]["against"]["p_seeds"] == pytest.approx(0.0577, abs=1e-4)  # t = 11 of one degree of freedom
-    assert data["rows"][1]["against"]["verdict"] == "no difference shown" and data["published"][0]["accuracy"] == 0.99
+    assert data["rows"][1]["against"]["verdict"] == "no difference shown" and data["published"][0]["value"] == 0.99
     assert data["rows"][1]["interval"] == {"low": 0.55, "high": 0.7}
 
 

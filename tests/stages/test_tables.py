@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from sfplus.stages.tables import Journal, read_lines, read_table, write_lines, write_table
+from sfplus.stages.tables import read_lines, read_table, write_lines, write_table
 
 
 def test_tables_round_trip_exactly_and_have_the_same_bytes(tmp_path: Path) -> None:
@@ -28,18 +28,3 @@ def test_lines_that_a_kill_cut_short_are_left_out(tmp_path: Path) -> None:
         file.write('{"a": 2')
     assert read_lines(tmp_path / "l") == [{"a": 1}, {"photo": "x\ud8ff\n"}]
     assert read_lines(tmp_path / "none") == []
-
-
-def test_a_journal_goes_on_after_its_last_whole_batch(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    first = Journal(path)
-    first.add([{"n": 1}, {"n": 2}])
-    first.add([{"n": 3}])
-    text = path.read_text()
-    path.write_text(text + '{"rows": [{"n"')  # as a kill leaves it
-    second = Journal(path)
-    assert [len(batch) for batch in second.batches] == [2, 1]
-    second.add([{"n": 4}])
-    assert [row["n"] for row in second.rows] == [1, 2, 3, 4] and path.exists()
-    second.remove()
-    assert not path.exists()

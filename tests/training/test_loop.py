@@ -20,7 +20,7 @@ from sfplus.device import choose_device
 from sfplus.errors import DatasetError, TrainingError
 from sfplus.hypersphere import HEADS, ASoftmax, class_energy, spread
 from sfplus.networks import to_input
-from sfplus.training.batches import draw_batch
+from sfplus.training.batches import draw_flips, draw_indices
 from sfplus.training.loop import fit
 from sfplus.training.settings import TrainingSettings
 
@@ -47,7 +47,7 @@ def test_steps_are_those_of_a_plain_loop(train: Train, crops: CropDataset, tmp_p
     trained = {name: p for name, p in [*network.named_parameters(), ("head", head.weight)] if p.requires_grad}
     velocity = {name: torch.zeros_like(p) for name, p in trained.items()}
     for step in range(1, 6):
-        indices, flips = draw_batch(step, len(crops), settings)
+        indices, flips = draw_indices(step, len(crops), 10, settings.seed), draw_flips(step, settings)
         photos = torch.stack([crops[i][0].flip(1) if f else crops[i][0] for i, f in zip(indices, flips, strict=True)])
         labels = crops.labels[torch.from_numpy(indices)]
         loss = F.cross_entropy(head(network(to_input(photos)), labels), labels)
@@ -91,7 +91,7 @@ def test_first_row_measures_what_it_says(train: Train, crops: CropDataset, tmp_p
     train(tmp_path, max_iter=1, log_every=1)
     row = json.loads((tmp_path / "history.jsonl").read_text())
     network, head = tiny_model(SETTINGS)
-    indices, flips = draw_batch(1, len(crops), SETTINGS)
+    indices, flips = draw_indices(1, len(crops), 10, 0), draw_flips(1, SETTINGS)
     photos = torch.stack([crops[i][0].flip(1) if f else crops[i][0] for i, f in zip(indices, flips, strict=True)])
     labels = crops.labels[torch.from_numpy(indices)]
     features = network(to_input(photos))
@@ -188,6 +188,17 @@ def test_every_head_and_energy_trains_and_resumes_bit_for_bit(
     assert same(whole, halves)
     rows = [(tmp_path / part / "history.jsonl").read_bytes() for part in ("whole", "halves")]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("settings", [{"augment": 1.0}, {"sampler": "balanced", "per_person": 2, "accumulate": 5}])
+def test_augmented_and_sampled_runs_resume_bit_for_bit(
+    settings: dict[str, Any], undisturbed: Undisturbed, train: Train, tmp_path: Path
+) -> None:
+    whole, _ = train(tmp_path / "whole", **settings)
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path / "cut", stop_at(8, ZeroDivisionError()), **settings)
+    cut, _ = train(tmp_path / "cut", **settings)
+    assert same(whole, cut) and not same(whole, undisturbed[0])
 
 
 def test_a_finished_run_stays_finished(train: Train, tmp_path: Path) -> None:

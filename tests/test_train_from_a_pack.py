@@ -1,0 +1,92 @@
+"""A recipe whose `train.photos` is a pack: the same model as from the crops that it was made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from collections_of_people import write_folders
+
+from sfplus.commands.pack import pack
+from sfplus.datasets.crops import CropDataset
+from sfplus.datasets.folders import identities
+from sfplus.device import choose_device
+from sfplus.hypersphere import HEADS
+from sfplus.images import list_photos
+from sfplus.networks import create
+from sfplus.stages.train import TrainSettings
+from sfplus.training.loop import fit
+from sfplus.weights.checkpoint import load_tensors
+
+Sfplus = Callable[..., SimpleNamespace]
+
+
+def manifest(workspace: Path) -> dict[str, dict[str, object]]:
+    (path,) = (workspace / "cache/train").glob("*/manifest.json")
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("wide", "options"), [(96, {}), (112, {"block": "modern", "batch_norm": True})])
+def test_bits_of_the_model(wide: int, options: dict[str, Any], tmp_path: Path, sfplus: Sfplus) -> None:
+    write_folders(tmp_path / "crops", {"Ada": 4, "Ben": 3, "Cyd": 3}, 112, wide)
+    pack(tmp_path / "crops", tmp_path / "crops.pack")
+    train = {
+        "network": "sphereface4", "feature_size": 16, "width": 0.125, "head": {"m": 2}, "batch_size": 8,
+        "base_lr": 0.02, "steps": [], "max_iter": 4, "checkpoint_every": 2, "log_every": 2,
+    } | options  # fmt: skip
+    settings = TrainSettings.model_validate(train)
+    people, labels, names = identities(list_photos(tmp_path / "crops"))
+    torch.manual_seed(0)
+    network = create("sphereface4", feature_size=16, width=0.125, input=f"112x{wide}", **options)
+    head = HEADS["asoftmax"](16, len(people), **settings.head.model_dump(exclude={"name"}))
+    crops = CropDataset([tmp_path / "crops" / name for name in names], labels, 112, wide)
+    fit(network, head, crops, settings, tmp_path / "direct", choose_device("cpu"))
+
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump({"train": train | {"photos": str(tmp_path / "crops.pack")}}))
+    command = ("--device", "cpu", "--until", "train", "--workspace")
+    answer = sfplus("run", recipe, *command, tmp_path / "pack")
+    assert answer.code == 0, answer.err
+    assert "detect" not in answer.err
+    (model,) = (tmp_path / "pack/cache/train").glob("*/model.safetensors")
+    found, expected = load_tensors(model), network.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert "a pack of 10 crops" in str(manifest(tmp_path / "pack")["sources"]["crops"])
+
+    left_out = tmp_path / "out.txt"
+    left_out.write_text("# in the test set\nBen\n")
+    answer = sfplus("run", recipe, f"train.exclude={left_out}", *command, tmp_path / "less")
+    assert answer.code == 0, answer.err
+    assert manifest(tmp_path / "less")["counts"]["people"] == 2
+    assert manifest(tmp_path / "less")["settings"]["exclude"] == ["Ben"]
+    left_out.write_text("Cyd\n")  # another list is another training
+    answer = sfplus("status", recipe, f"train.exclude={left_out}", "--workspace", tmp_path / "less")
+    assert "train              stale    exclude" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("size", "its crops are 12 x 10, these networks take 112 x 96 or 112 x 112; align the photos again"),
+        ("unfinished", "holds no finished pack; make one with sfplus pack"),
+        ("list", "is no list of people"),
+        ("label", "train.photos is missing"),
+    ],
+)
+def test_what_cannot_be_trained_on(tmp_path: Path, sfplus: Sfplus, change: str, message: str) -> None:
+    write_folders(tmp_path / "crops", {"Ada": 2, "Ben": 2})
+    pack(tmp_path / "crops", tmp_path / "a.pack")
+    if change == "unfinished":
+        (tmp_path / "a.pack" / "manifest.json").unlink()
+    recipe = {"photos": str(tmp_path / "a.pack")} if change != "label" else {}
+    recipe |= {"exclude": str(tmp_path / "missing.txt")} if change == "list" else {}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({"train": recipe}))
+    answer = sfplus("run", tmp_path / "r.yaml", "--workspace", tmp_path / "data", "--device", "cpu")
+    assert answer.code in (1, 2) and message in answer.err
