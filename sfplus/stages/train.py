@@ -12,6 +12,7 @@ from sfplus.errors import DatasetError
 from sfplus.stages.align import CROPS, TABLE
 from sfplus.stages.cache import Artefact, Job, Stage
 from sfplus.stages.inputs import PackFolder
+from sfplus.stages.run import is_first
 from sfplus.stages.tables import read_table
 from sfplus.training.settings import EnergySettings, SolverSettings, TrainingSettings
 from sfplus.weights import HEAD
@@ -91,6 +92,8 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any]) -> dict[str, Any]:
         step.advance(done - step.done, note)
 
     summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show)
+    if not is_first():
+        return {}
     about = {"template": template, "head": settings.head.model_dump(), "people": len(people), "crops": len(dataset)}
     save_model(job.folder, network, shape | about, head=head)
     return {"people": len(people), "crops": len(dataset)} | loaded | summary
