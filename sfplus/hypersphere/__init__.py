@@ -3,6 +3,7 @@
 A head is a classifier on top of any network: `head.loss(features, labels)` trains it, `head.predict(features)` gives
 logits without margin, `head.weight` (C, d) are the classifiers; see `Head`. SphereFace+ is any head's loss plus
 `class_energy(head.weight, labels)`; MHE, half-space MHE, A-MHE and CoMHE of a whole network are `HypersphericalEnergy`.
+A head for more classes than one GPU holds is `ShardedHead`, on torch.distributed.
 """
 
 from __future__ import annotations

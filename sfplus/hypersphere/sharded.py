@@ -36,8 +36,9 @@ class ShardedHead(nn.Module):
 
     How to train with it:
 
-    - Keep it outside `DistributedDataParallel`: the gradient of a shard is whole as it is, no rank has another part
-      of it. A learned scale or bias gets its whole gradient on every rank.
+    - Keep it outside `DistributedDataParallel`, or name its parameters and buffers to DDP's
+      `_set_params_and_buffers_to_ignore_for_model`: the gradient of a shard is whole as it is. A learned scale or
+      bias gets its whole gradient on every rank.
     - The features' gradient is that of this rank's samples in the mean over the global batch; the network's gradient
       is the *sum* over ranks of what follows from it. DDP takes the mean: with `averaged=True` the features'
       gradient is W times as large, so that a network in DDP gets the gradient that one process would have. That is

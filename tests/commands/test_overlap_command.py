@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfplus.commands.overlap import overlap
 from sfplus.datasets.folders import read_people
 from sfplus.datasets.portraits import write_portraits
 from sfplus.errors import DatasetError
+from sfplus.shipped import DEFAULT_MODEL
 
 
 def write_features(path: Path, people: dict[str, np.ndarray]) -> None:
@@ -67,3 +69,31 @@ def test_no_list_of_people(tmp_path: Path, data: bytes | None) -> None:
         (tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(DatasetError, match=r"a\.txt: is no list of people"):
         read_people(tmp_path / "a.txt")
+
+
+@pytest.mark.slow
+def test_real_people_under_other_names(tmp_path: Path, shared_data: Path) -> None:
+    """20 people of LFW: three photos of each in the training set under another name, three others in the test set.
+
+    The bounds are below what the small shipped model does.
+    """
+    train, test = tmp_path / "train", tmp_path / "test"
+    train.mkdir()
+    test.mkdir()
+    everyone = sorted((shared_data / "lfw/photos").iterdir())
+    hidden = [folder for folder in everyone if len(list(folder.iterdir())) >= 6][:20]
+    for number, person in enumerate(hidden):
+        photos = sorted(person.iterdir())
+        for folder, chosen in ((train / f"hidden {number}", photos[:3]), (test / person.name, photos[3:6])):
+            folder.mkdir()
+            for photo in chosen:
+                (folder / photo.name).symlink_to(photo)
+    for person in sorted((shared_data / "train_photos").iterdir())[::12][:40]:
+        (train / person.name).symlink_to(person)
+    for person in [person for person in everyone[::70] if person not in hidden][:40]:
+        (test / person.name).symlink_to(person)
+    found = overlap(train, test, DEFAULT_MODEL, None, None, pictures=3)
+    truth = {(f"hidden {number}", person.name) for number, person in enumerate(hidden)}
+    right = {(row.train, row.test) for row in found} & truth
+    assert len(right) >= 12
+    assert len(found) - len(right) <= 15

@@ -213,6 +213,9 @@ def test_files_cut_short(tmp_path: Path, name: str, message: str) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DatasetError, match=message):
         Pack(tmp_path / "pack")
+    path.unlink()
+    with pytest.raises(DatasetError, match=r"is missing; make it again|holds no finished pack"):
+        Pack(tmp_path / "pack")
 
 
 def test_labels_out_of_range(tmp_path: Path) -> None:
@@ -233,6 +236,10 @@ def test_labels_out_of_range(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", ["112", "0x5", "axb", "-1x4"])
 def test_sizes_that_are_none(tmp_path: Path, size: str, sfplus: Callable[..., SimpleNamespace]) -> None:
     assert sfplus("pack", tmp_path, tmp_path / "out", f"--size={size}").code == 2
+
+
+def test_out_is_needed(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+    assert sfplus("pack", tmp_path).code == 2
 
 
 def test_too_small_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

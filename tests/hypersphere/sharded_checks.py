@@ -122,21 +122,35 @@ def in_float32(rank: int, world: int) -> None:
     torch.testing.assert_close(head.weight, shard(head, whole.weight), rtol=1e-6, atol=1e-6)
 
 
-def network_in_ddp(rank: int, world: int) -> None:
+class Both(nn.Module):
+    """A network and its head in one module, the head's tensors left alone by DDP."""
+
+    def __init__(self, network: nn.Module, head: ShardedHead) -> None:
+        super().__init__()
+        self.network, self.head = network, head
+        names = [f"head.{name}" for name in head.state_dict()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        return self.head.loss(self.network(x), labels)
+
+
+def network_in_ddp(rank: int, world: int, together: bool) -> None:
     """`averaged`: five steps of a network in DDP and a sharded head end where one process does."""
     whole, head = pair("asoftmax", {"m": 2, "base": 1.0}, averaged=True)
     networks = []
     for _ in range(2):
         torch.manual_seed(5)
         networks.append(nn.Linear(SIZE, SIZE).double())
-    alone, wrapped = networks[0], DistributedDataParallel(networks[1])
-    one, several = sgd(nn.ModuleList([alone, whole])), sgd(nn.ModuleList([wrapped, head]))
+    alone, network = networks
+    both = DistributedDataParallel(Both(network, head)) if together else Both(DistributedDataParallel(network), head)
+    one, several = sgd(nn.ModuleList([alone, whole])), sgd(both)
     for x, labels in batches(world):
         one.zero_grad(), several.zero_grad()
         whole.loss(alone(x), labels).backward()  # type: ignore[operator]
-        head.loss(wrapped(x[own(rank)]), labels[own(rank)]).backward()
+        both(x[own(rank)], labels[own(rank)]).backward()
         one.step(), several.step()
-    torch.testing.assert_close(networks[1].weight, alone.weight, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(network.weight, alone.weight, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(head.weight, shard(head, whole.weight), rtol=1e-9, atol=1e-12)
 
 
@@ -232,14 +246,13 @@ CHECKS: dict[str, Callable[[int, int], None]] = {
     "fewer-classes-than-ranks": partial(
         trains_like_the_whole, "sphereface2", {}, energy={"mode": "paper"}, classes=2, sample_rate=0.5
     ),
+    "network-in-ddp": partial(network_in_ddp, together=False),
+    "network-and-head-in-ddp": partial(network_in_ddp, together=True),
     "one-class": partial(trains_like_the_whole, "cosface", {}, classes=1),
     "all-drawn": partial(trains_like_the_whole, "asoftmax", {"base": 1.0}, energy={"mode": "paper"}, sample_rate=0.999),
     "all-drawn-caffe": partial(trains_like_the_whole, "asoftmax", {"gradient": "caffe"}, sample_rate=0.999),
     "all-drawn-normface": partial(trains_like_the_whole, "normface", {"learnable": True}, sample_rate=0.999),
-    **{
-        f.__name__: f
-        for f in (in_float32, network_in_ddp, softmax_of_the_drawn, loads_a_whole_head, wrong_input, equal_logits)
-    },
+    **{f.__name__: f for f in (in_float32, softmax_of_the_drawn, loads_a_whole_head, wrong_input, equal_logits)},
 }
 
 

@@ -1,0 +1,131 @@
+"""Training of small networks beside a plain loop of PyTorch, the price of each regulariser, the pictures alone.
+
+Run with nothing else on the machine: make bench, or this file with a width, for example 16.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from racing import race
+from torch import nn
+
+from sfplus.datasets.small_images import SmallImages, cut, to_network
+from sfplus.device import choose_device
+from sfplus.networks.cnn import create_classifier
+from sfplus.training.classify import ClassifyTask
+from sfplus.training.classify_settings import ClassifierSettings
+from sfplus.training.engine import train
+from sfplus.training.processes import Processes
+
+BATCH, STEPS = 128, 12
+REGULARIZERS = {
+    "MHE": {"mode": "mhe"},
+    "half-space": {"mode": "mhe", "half_space": True},
+    "A-MHE": {"mode": "mhe", "power": "a2"},
+    "random CoMHE": {"mode": "comhe-random", "half_space": True},
+    "angle CoMHE": {"mode": "comhe-angle", "half_space": True},
+    "adversarial CoMHE": {"mode": "comhe-adversarial", "half_space": True},
+    "group CoMHE": {"mode": "comhe-group", "half_space": True},
+    "orthonormal": {"mode": "orthonormal"},
+}
+
+
+def pictures() -> SmallImages:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (50_000, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    return SmallImages(images, torch.randint(100, (50_000,), generator=generator), tuple(map(str, range(100))))
+
+
+def settings(width: int, precision: str, **energy: Any) -> ClassifierSettings:
+    given = {"width": width, "precision": precision, "energy": energy, "max_iter": STEPS, "log_every": STEPS,
+             "test_every": STEPS, "checkpoint_every": 10**6, "base_lr": 1e-3}  # fmt: skip
+    return ClassifierSettings.model_validate(given)
+
+
+def plain(data: SmallImages, width: int, precision: str) -> Callable[[], None]:
+    """What one writes by hand: pictures that are ready, no augmentation, no history, no checkpoints."""
+    network = create_classifier("cnn9", 100, width=width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3, 0.9, weight_decay=5e-4)
+    ready = to_network(data.images[: BATCH * STEPS]).split(BATCH)
+    labels = data.labels[: BATCH * STEPS].split(BATCH)
+
+    def run() -> None:
+        network.train()
+        for x, y in zip(ready, labels, strict=True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                logits = network(x)
+            loss = F.cross_entropy(logits.float(), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return run
+
+
+class _Untested(ClassifyTask):
+    """Without its evaluation and last checkpoint, which belong to no step."""
+
+    def predict(self, pictures: Any) -> torch.Tensor:
+        return pictures.labels  # type: ignore[no-any-return]
+
+
+def ours(data: SmallImages, given: ClassifierSettings) -> Callable[[], None]:
+    processes = Processes(choose_device("cpu"))
+
+    def run() -> None:
+        network = create_classifier("cnn9", 100, width=given.width)
+        task = _Untested(network, data, data.select(torch.arange(10)), given, processes, "")
+        with tempfile.TemporaryDirectory() as folder:
+            train(task, given, Path(folder), processes)
+
+    return run
+
+
+def throughput(data: SmallImages, width: int) -> None:
+    for precision in ("float32", "bf16"):
+        runs = {"plain loop": plain(data, width, precision), "sfplus": ours(data, settings(width, precision))}
+        seconds = race(runs, rounds=5)
+        rates = {name: BATCH * STEPS / value for name, value in seconds.items()}
+        print(f"  {precision:<8} plain loop {rates['plain loop']:7.0f} pictures/s   sfplus {rates['sfplus']:7.0f} "
+              f"({rates['sfplus'] / rates['plain loop']:.3f} x)")  # fmt: skip
+
+
+def prices(data: SmallImages, width: int) -> None:
+    """A step with each term over one without; both in one task, so that nothing else differs."""
+    network = create_classifier("cnn9", 100, width=width)
+    processes = Processes(choose_device("cpu"))
+    processes.device.place(network).train()
+    tasks = {name: ClassifyTask(network, data, data, settings(width, "float32", **energy), processes, "")
+             for name, energy in {"baseline": {}, **REGULARIZERS}.items()}  # fmt: skip
+    batch = tasks["baseline"].batch(1, slice(0, BATCH))
+    seconds = race({name: lambda task=task: task.update(1, batch, False) for name, task in tasks.items()}, rounds=7)  # type: ignore[misc]
+    for name, value in seconds.items():
+        print(f"  {name:<20} {1e3 * value:7.1f} ms {value / seconds['baseline']:6.3f} x")
+
+
+def pictures_alone(data: SmallImages) -> None:
+    task = ClassifyTask(nn.Linear(1, 1), data, data, settings(64, "float32"), Processes(choose_device("cpu")), "")
+
+    def run() -> None:
+        for step in range(1, 101):
+            images, _, cuts = task.batch(step, slice(0, BATCH))
+            to_network(cut(images, cuts))
+
+    rate = 100 * BATCH / race({"": run}, rounds=5)[""]
+    print(f"  drawn, cut, mirrored, normalised: {rate:,.0f} pictures/s")
+
+
+if __name__ == "__main__":
+    width, data = int(sys.argv[1]) if len(sys.argv) > 1 else 64, pictures()
+    print(f"CNN-9 of {width}, {2 * width} and {4 * width} filters, batch {BATCH}, {torch.get_num_threads()} threads")
+    pictures_alone(data)
+    throughput(data, width)
+    print("a step with its regulariser over one without")
+    prices(data, width)
