@@ -13,6 +13,7 @@ from sfplus.errors import DatasetError
 from sfplus.stages.align import CROPS, TABLE
 from sfplus.stages.cache import Artefact, Job, Stage
 from sfplus.stages.inputs import PackFolder
+from sfplus.stages.run import is_first
 from sfplus.stages.tables import read_table
 from sfplus.training.settings import EnergySettings, SolverSettings, TrainingSettings
 from sfplus.weights import HEAD
@@ -99,6 +100,8 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any], learned: _Learned)
         step.advance(done - step.done, note)
 
     summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show)
+    if not is_first():
+        return {}
     about = {
         "template": learned.template,
         "head": settings.head.model_dump(),
