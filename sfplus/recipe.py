@@ -100,6 +100,10 @@ class Recipe(BaseModel):
             raise ValueError("finetune.model is missing: say which model to start from, or add a train stage")
         if self.verify and not (self.train or self.finetune or self.embed.model):
             raise ValueError("embed.model is missing: say which model to verify, or add a train stage")
+        if any(key.evaluate_every for key in keys) and not self.verify:
+            raise ValueError(
+                "evaluate_every is missing its pairs: add a verify stage, whose pairs are the held-out ones"
+            )
         return self
 
 
