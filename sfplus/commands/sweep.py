@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from sfplus.images import write_atomically
 from sfplus.recipe import Recipe, find_recipe, load_recipe
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
 from sfplus.reports.sweep_table import Sweep, said, to_json, to_markdown
+from sfplus.stages.classify import FEATURES
 from sfplus.stages.run import Run
 from sfplus.variants import configurations, seed_overrides
+from sfplus.weights import CONFIG
 
-TABLE, MARKDOWN, PLOT, CURVES = "sweep.json", "sweep.md", "sweep.png", "curves.png"
+TABLE, MARKDOWN, PLOT, CURVES, PLANES = "sweep.json", "sweep.md", "sweep.png", "curves.png", "plane.png"
 _MEASURING = ("verify", "generate", "classify", "finetune", "train")
 _FAULTS = (SfplusError, RuntimeError, OSError, MemoryError)  # of one run; torch says most things by RuntimeError
 
@@ -109,6 +112,7 @@ def run_sweep(
             _write(sweep, out or folder)
     sweep.rows = rows_of(cells, found, path.stem)
     _write(sweep, out or folder)
+    _write_planes(cells, found, path.stem, out or folder)
     print(to_markdown(sweep).decode().partition("\n## How it was made")[0])
     print(f"sweep: {(out or folder) / MARKDOWN}")
     return not sweep.failures
@@ -150,3 +154,17 @@ def _write(sweep: Sweep, folder: Path) -> None:
         curves = sweep_curves(sweep)
         if curves:
             write_atomically(folder / CURVES, curves)
+
+
+def _write_planes(cells: Sequence[Cell], found: Mapping[int, Mapping[str, Found]], recipe: str, folder: Path) -> None:
+    """Features in the plane, where a classifier of pictures has such: those of the first seed, side by side."""
+    first = {cells[index].label(recipe): list(steps.values())[-1].artefact.folder
+             for index, steps in found.items() if cells[index].seed == 0}  # fmt: skip
+    first = {label: artefact for label, artefact in first.items() if (artefact / FEATURES).is_file()}
+    if first:
+        from sfplus.reports.curves import plane_plot
+        from sfplus.weights.checkpoint import load_tensors
+
+        classes = json.loads((next(iter(first.values())) / CONFIG).read_text("utf-8"))["classes"]
+        features = {label: load_tensors(artefact / FEATURES) for label, artefact in first.items()}
+        write_atomically(folder / PLANES, plane_plot(features, classes))
