@@ -87,8 +87,8 @@ class Recipe(BaseModel):
         faces = [name for name in type(self).model_fields if name in self.model_fields_set and name not in _NO_FACES]
         if faces and (self.classify or self.generate):
             raise ValueError(f"{faces[0]} is of faces, classify and generate are of pictures: write two recipes")
-        if (self.train or self.finetune) and self.align.template != "sphereface-112x96":
-            raise ValueError("align.template: these networks are trained on sphereface-112x96 crops")
+        if (self.train or self.finetune) and self.align.template not in ("sphereface-112x96", "arcface-112x112"):
+            raise ValueError("align.template: networks are trained on sphereface-112x96 or arcface-112x112 crops")
         keys = [key for key in (self.train, self.finetune) if key]
         if keys and not (self.sample or any(key.photos for key in keys)):
             raise ValueError("train.photos is missing: say which folder holds the training photos")

@@ -20,6 +20,7 @@ from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
 from sfplus.reports.sweep_table import Sweep, said, to_json, to_markdown
 from sfplus.stages.classify import FEATURES
 from sfplus.stages.run import Run
+from sfplus.together import processes
 from sfplus.variants import configurations, seed_overrides
 from sfplus.weights import CONFIG
 
@@ -76,6 +77,9 @@ def run_sweep(
     Returns:
         Whether every run succeeded.
     """
+    if processes() > 1:
+        remedy = "start it once; what takes several is sfplus run with one configuration"
+        raise UsageError("a sweep runs in one process", where="WORLD_SIZE", remedy=remedy)
     path = find_recipe(name)
     folder = run_folder(workspace, run_name or f"{path.stem}-sweep")
     cells, recipe = plan_cells(path, settings, variants, seeds, seed_of, until)

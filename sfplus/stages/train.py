@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from sfplus.errors import DatasetError
 from sfplus.stages.align import CROPS, TABLE
 from sfplus.stages.cache import Artefact, Job, Stage
 from sfplus.stages.inputs import PackFolder
+from sfplus.stages.run import is_first
 from sfplus.stages.tables import read_table
 from sfplus.training.settings import EnergySettings, SolverSettings, TrainingSettings
 from sfplus.weights import HEAD
@@ -58,8 +60,10 @@ def _build_train(job: Job) -> dict[str, Any]:
     settings: TrainSettings = job.settings
     torch.manual_seed(settings.seed)
     shape = settings.model_dump(include={"network", "feature_size", "width"})
-    network = create(shape["network"], feature_size=shape["feature_size"], width=shape["width"])
-    return _fit(job, network, shape)
+    learned = _crops(job.inputs["crops"], settings.exclude)
+    options = settings.model_dump(include={"block", "batch_norm"}) | {"input": learned.size}
+    network = create(settings.network, feature_size=settings.feature_size, width=settings.width, **options)
+    return _fit(job, network, shape, learned)
 
 
 def _build_finetune(job: Job) -> dict[str, Any]:
@@ -68,17 +72,22 @@ def _build_finetune(job: Job) -> dict[str, Any]:
     from sfplus.weights.sources import load_model
 
     torch.manual_seed(job.settings.seed)
-    network, config = load_model(job.inputs["start"].folder)
-    return _fit(job, network, {key: config[key] for key in ("network", "feature_size", "width")})
+    start = job.inputs["start"].folder
+    network, config = load_model(start)
+    learned = _crops(job.inputs["crops"], job.settings.exclude)
+    if learned.size != config.get("input", "112x96"):
+        reason = f"the model to start from takes {config.get('input', '112x96')} crops, not {learned.size}"
+        raise DatasetError(reason, where=start, remedy="align with its template")
+    return _fit(job, network, {key: config[key] for key in ("network", "feature_size", "width")}, learned)
 
 
-def _fit(job: Job, network: nn.Module, shape: dict[str, Any]) -> dict[str, Any]:
+def _fit(job: Job, network: nn.Module, shape: dict[str, Any], learned: _Learned) -> dict[str, Any]:
     from sfplus.hypersphere import HEADS
     from sfplus.training.loop import fit
     from sfplus.weights.checkpoint import save_model
 
     settings: SolverSettings = job.settings
-    people, dataset, template = _crops(job.inputs["crops"], job.settings.exclude)
+    people, dataset = learned.people, learned.crops
     options = settings.head.model_dump(exclude={"name"})
     head = HEADS[settings.head.name](shape["feature_size"], len(people), **options)
     loaded = _load_head(job.inputs["start"].folder if "start" in job.inputs else None, head)
@@ -91,27 +100,47 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any]) -> dict[str, Any]:
         step.advance(done - step.done, note)
 
     summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show)
-    about = {"template": template, "head": settings.head.model_dump(), "people": len(people), "crops": len(dataset)}
+    if not is_first():
+        return {}
+    about = {
+        "template": learned.template,
+        "head": settings.head.model_dump(),
+        "people": len(people),
+        "crops": len(dataset),
+    }
     save_model(job.folder, network, shape | about, head=head)
     return {"people": len(people), "crops": len(dataset)} | loaded | summary
 
 
-def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> tuple[list[str], CropDataset | PackedCrops, str]:
-    """The people, their crops and the name of the template that they follow."""
+@dataclass(frozen=True)
+class _Learned:
+    """People, their crops and the template that these follow."""
+
+    people: list[str]
+    crops: CropDataset | PackedCrops
+    template: str
+
+    @property
+    def size(self) -> str:
+        """Height x width of a crop, as networks name it."""
+        return f"{self.crops.height}x{self.crops.width}"
+
+
+def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> _Learned:
     from sfplus.alignment import TEMPLATES
     from sfplus.datasets.crops import CropDataset, PackedCrops
 
     if isinstance(source, PackFolder):
         packed = PackedCrops(source.root, exclude)
-        wanted = TEMPLATES["sphereface-112x96"]
-        if (packed.height, packed.width) != (wanted.height, wanted.width):
-            reason = f"its crops are {packed.width} x {packed.height}, these networks take 96 x 112"
-            raise DatasetError(reason, where=source.root, remedy="pack 112 x 112 crops with --narrow, or align again")
-        return packed.people, packed, wanted.name
+        found = [name for name, each in TEMPLATES.items() if (each.height, each.width) == (packed.height, packed.width)]
+        if not found:
+            reason = f"its crops are {packed.height} x {packed.width}, these networks take 112 x 96 or 112 x 112"
+            raise DatasetError(reason, where=source.root, remedy="align the photos again, and pack their crops")
+        return _Learned(packed.people, packed, found[0])
     people, labels, names = identities(read_table(source.folder / TABLE)["crop"], exclude)
     template = TEMPLATES[source.manifest["settings"]["template"]]
     paths = [source.folder / CROPS / name for name in names]
-    return people, CropDataset(paths, labels, template.height, template.width), template.name
+    return _Learned(people, CropDataset(paths, labels, template.height, template.width), template.name)
 
 
 def _load_head(start: Path | None, head: nn.Module) -> dict[str, Any]:
