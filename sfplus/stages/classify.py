@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sfplus.images import write_atomically
 from sfplus.stages.cache import Job, Stage
 from sfplus.stages.pictures import PictureSet
@@ -43,7 +45,7 @@ def _build(job: Job) -> dict[str, Any]:
     pictures: PictureSet = job.inputs["pictures"]
     learned, tested = pictures.load()
     shape = settings.model_dump(include={"network", "width", "operator", "weight_norm", "bn_momentum"})
-    first = learned.batch(_first()).shape
+    first = learned.batch(np.arange(1)).shape
     size = settings.data.crop if settings.data.name == "files" else first[1]
     torch.manual_seed(settings.seed)
     shape |= {"channels": first[3], "size": size}
@@ -71,15 +73,11 @@ def _build(job: Job) -> dict[str, Any]:
     about = {"classifier": settings.network, "classes": list(learned.names)} | shape
     write_atomically(job.folder / CONFIG, json.dumps(about, indent=1).encode())
     result = _result(job, task, answers, plane)
-    return {"train_pictures": len(learned.labels), "test_pictures": len(tested.labels)} | summary | {
-        name: result[name] for name in ("accuracy", "best_accuracy")
-    }  # fmt: skip
-
-
-def _first() -> Any:
-    import numpy as np
-
-    return np.zeros(1, np.int64)
+    counts = {"train_pictures": len(learned.labels), "test_pictures": len(tested.labels)} | summary
+    counts |= {name: result[name] for name in ("accuracy", "best_accuracy")}
+    if settings.data.scarce is not None:
+        counts["scarce_accuracy"] = list(result["accuracy_by_class"].values())[settings.data.scarce]
+    return counts
 
 
 def _in_the_plane(network: nn.Module) -> bool:

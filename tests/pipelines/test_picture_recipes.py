@@ -110,3 +110,16 @@ def test_the_small_run_is_the_published_one_shortened(name: str) -> None:
     shares = [(steps.steps, steps.max_iter) for steps in (small, full)]
     ratios = [[step / last for step in steps] for steps, last in shares]
     assert ratios[0] == pytest.approx(ratios[1], abs=2e-3)
+
+
+@pytest.mark.slow
+def test_a_sweep_draws_the_planes_side_by_side(
+    trees: dict[int, Path],
+    tmp_path: Path,
+    sfplus: Callable,  # type: ignore[type-arg]
+) -> None:
+    given = [*SMALL, *NARROW, f"data.root={trees[28]}"]
+    answer = sfplus("sweep", "mhe-imbalance-mnist", *given, "operator=none,cosine,linear", "--workspace", tmp_path)
+    assert answer.code == 0 and "scarce" in answer.out, answer.err
+    width, height = Image.open(tmp_path / "runs" / "mhe-imbalance-mnist-sweep" / "plane.png").size
+    assert width > 2 * height
