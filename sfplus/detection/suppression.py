@@ -55,7 +55,8 @@ def _best_first(scores: Tensor, groups: Tensor, last: bool) -> Tensor:
 
 def _starts(groups: Tensor) -> list[int]:
     """Where sorted groups begin, and the end; fetched from the device in one go."""
-    return [0, *itertools.accumulate(groups.unique_consecutive(return_counts=True)[1].tolist())]
+    _, counts = torch.unique_consecutive(groups, return_counts=True)
+    return [0, *itertools.accumulate(counts.tolist())]
 
 
 def _greedy(boxes: Tensor, groups: Tensor, overlap: Overlap) -> Tensor:
