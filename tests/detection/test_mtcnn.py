@@ -170,6 +170,7 @@ def test_a_gpu_is_not_waited_for_photo_by_photo(as_on_gpu: Detector, monkeypatch
         monkeypatch.setattr(
             torch.Tensor, name, lambda tensor, method=method, name=name: left.append(name) or method(tensor)
         )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # one lane, as on a GPU
     counts = []
     for photos in (PHOTOS, PHOTOS * 6):
         left.clear()
