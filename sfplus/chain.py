@@ -20,7 +20,8 @@ from sfplus.stages import align, classify, detect, embed, generate, report, samp
 from sfplus.stages.cache import Artefact, Stage
 from sfplus.stages.inputs import InputFile, ModelFolder, PackFolder, Source
 from sfplus.stages.pictures import PictureSet
-from sfplus.stages.run import Run
+from sfplus.stages.run import Run, is_first
+from sfplus.together import own_part, run_stage
 from sfplus.training.classify_settings import PicturesSettings
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -193,15 +194,18 @@ def closure(steps: Sequence[Step], until: str) -> list[Step]:
 
 
 def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> dict[str, Artefact]:
-    """Run steps in order; `record` is the file that remembers what was run, for `status` to compare with."""
+    """Run steps in order; `record` is the file that remembers what was run, for `status` to compare with.
+
+    Of several processes those after the first leave out what only the first can do, and return what they took part in.
+    """
     check_inputs(steps, run.workspace)
     if run.device_name != "auto":
         _ = run.device  # a missing device is an error before anything is read
     done: dict[str, Artefact] = {}
-    for step in steps:
+    for step in steps[: own_part([step.stage for step in steps])]:
         inputs = resolve(step, done, run)
-        done[step.name] = step.stage.run(step.settings, inputs, run, step.name)
-        if record:
+        done[step.name] = run_stage(step.stage, step.settings, inputs, run, step.name)
+        if record and is_first():
             _remember(record, step.name, step.stage.identity(step.settings, inputs))
     return done
 

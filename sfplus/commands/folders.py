@@ -27,8 +27,9 @@ from sfplus.recipe import Recipe
 from sfplus.shipped import DEFAULT_MODEL
 from sfplus.stages import align, detect, embed, sheet
 from sfplus.stages.cache import Artefact
-from sfplus.stages.run import Run
+from sfplus.stages.run import Run, is_first
 from sfplus.stages.tables import FAILURES, read_failures, read_table
+from sfplus.together import own_device
 
 _HIDDEN = ".sfplus"  # the cache of a folder of results
 _SHOWN = 5  # failures that are printed; failures.jsonl has all of them
@@ -140,26 +141,11 @@ def embed_folder(photos: Path, out: Path, model: str, device: str, crops: bool =
 
 
 def _run(photos: Path, out: Path, device: str, steps: list[Step]) -> dict[str, Artefact]:
-    console = Console(quiet=_rank() > 0)
+    console = Console(quiet=not is_first())
     _notice_videos(photos, console)
-    done = chain.run_steps(steps, Run(out / _HIDDEN, console, _own_device(device)))
+    done = chain.run_steps(steps, Run(out / _HIDDEN, console, own_device(device)))
     _drop_older(done)
     return done
-
-
-def _rank() -> int:
-    """The number of this process among those that torchrun or accelerate launch started; only 0 talks."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def _own_device(device: str) -> str:
-    """Processes that were started together take a GPU each."""
-    if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ:
-        import torch
-
-        if count := torch.cuda.device_count():
-            return f"cuda:{int(os.environ['LOCAL_RANK']) % count}"
-    return device
 
 
 def _keep_apart(photos: Path, out: Path) -> None:
@@ -203,7 +189,7 @@ def _drop_older(done: Mapping[str, Artefact]) -> None:
 
 def _close(artefact: Artefact, out: Path) -> int:
     """Say what did not work; 1 when a photo could not be used, 0 when at most faces were missing."""
-    if _rank():  # one says it for all; torchrun would stop the others at the first exit code but 0
+    if not is_first():  # one says it for all; torchrun would stop the others at the first exit code but 0
         return 0
     missed, failed = read_failures(artefact.folder)
     failures = failed + missed

@@ -13,6 +13,7 @@ from sfplus.errors import DatasetError
 from sfplus.stages.align import CROPS, TABLE
 from sfplus.stages.cache import Artefact, Job, Stage
 from sfplus.stages.inputs import PackFolder
+from sfplus.stages.run import is_first
 from sfplus.stages.tables import read_table
 from sfplus.training.settings import EnergySettings, SolverSettings, TrainingSettings
 from sfplus.weights import HEAD
@@ -105,13 +106,16 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any], learned: _Learned)
 
     held_out = _held_out(job, learned) if settings.evaluate_every and "pairs" in job.inputs else None
     summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show, held_out=held_out)
+    whole = whole_head(head, settings)  # of which the processes may hold parts
+    if not is_first():
+        return {}
     about = {
         "template": learned.template,
         "head": settings.head.model_dump(),
         "people": len(people),
         "crops": len(dataset),
     }
-    save_model(job.folder, network, shape | about, head=whole_head(head, settings))
+    save_model(job.folder, network, shape | about, head=whole)
     return {"people": len(people), "crops": len(dataset)} | loaded | summary
 
 

@@ -193,7 +193,7 @@ class ClassifyTask(Task):
         if self.energy is not None:
             row |= {f"energy.{name}": value for name, value in self.energy.values.items()}
         if step % settings.test_every == 0 or step == settings.max_iter:
-            row["accuracy"] = (self.predict(self.test) == self.test.labels).float().mean().item()
+            row["accuracy"] = (self.predict(self.test) == self.test.labels).double().mean().item()
         return row
 
     def logged(self, row: Row, earlier: Sequence[Row]) -> None:
