@@ -23,7 +23,6 @@ from sfplus.variants import Configuration, configurations, seed_overrides
 
 TABLE, MARKDOWN, PLOT, CURVES, PLANE = "sweep.json", "sweep.md", "sweep.png", "curves.png", "plane.png"
 _MEASURING = ("verify", "generate", "classify", "finetune", "train")
-_FAULTS = (SfplusError, RuntimeError, OSError, MemoryError)  # of one run; torch says most things by RuntimeError
 
 
 class _Console(Console):
@@ -91,35 +90,41 @@ def run_sweep(
         published=published(recipe.report),
         versions=run.versions(), device=run.device_said,
     )  # fmt: skip
-    found: dict[int, dict[str, Found]] = {}
+    target, found = out or folder, {}
     for index, cell in enumerate(cells):
-        label = cell.label(path.stem)
-        console.place, console.worked, clock = f"[{index + 1}/{len(cells)}]", False, time.monotonic()
-        place = f"{console.place} {label}, seed {cell.seed}:"
-        try:
-            artefacts = chain.run_steps(cell.steps, run)
-            found[index] = {step: measure(step, artefacts) for step in cell.measuring}
-        except _FAULTS as error:
-            reason = str(error) or type(error).__name__
-            sweep.failures.append({"label": label, "seed": cell.seed, "reason": reason})
-            console.warn(f"{place} {reason}")
-            continue
-        last = found[index][cell.measuring[-1]]
-        sweep.metric = main_metric(last)
-        sweep.protocol = last.result.protocol if last.result else ""
-        figure = said(sweep.metric, last.metrics.get(sweep.metric, math.nan))
-        took = f"{time.monotonic() - clock:.0f} s" if console.worked else "was there"
-        console.say(f"{place} {figure}  ({took})")
+        console.place, console.worked = f"[{index + 1}/{len(cells)}]", False
+        if figures := _run_cell(cell, path.stem, run, console, sweep):
+            found[index] = figures
         if console.worked:
             sweep.rows = rows_of(cells, found, path.stem, whole=False)
-            _write(sweep, out or folder)
+            _write(sweep, target)
     sweep.rows = rows_of(cells, found, path.stem)
-    _write(sweep, out or folder)
+    _write(sweep, target)
     if picture := plane(cells, found, path.stem):
-        write_atomically((out or folder) / PLANE, picture)
+        write_atomically(target / PLANE, picture)
     print(to_markdown(sweep).decode().partition("\n## How it was made")[0])
-    print(f"sweep: {(out or folder) / MARKDOWN}")
+    print(f"sweep: {target / MARKDOWN}")
     return not sweep.failures
+
+
+def _run_cell(cell: Cell, recipe: str, run: Run, console: _Console, sweep: Sweep) -> dict[str, Found] | None:
+    """What a run found, by step; None, and why in the sweep, where it failed."""
+    label, clock = cell.label(recipe), time.monotonic()
+    place = f"{console.place} {label}, seed {cell.seed}:"
+    try:
+        artefacts = chain.run_steps(cell.steps, run)
+        found = {step: measure(step, artefacts) for step in cell.measuring}
+    except Exception as error:  # whatever it is: the other runs may take days
+        reason = str(error) if isinstance(error, SfplusError) else f"{type(error).__name__}: {error}"
+        sweep.failures.append({"label": label, "seed": cell.seed, "reason": reason})
+        console.warn(f"{place} {reason}")
+        return None
+    last = found[cell.measuring[-1]]
+    sweep.metric = main_metric(last)
+    sweep.protocol = last.result.protocol if last.result else ""
+    took = f"{time.monotonic() - clock:.0f} s" if console.worked else "was there"
+    console.say(f"{place} {said(sweep.metric, last.metrics.get(sweep.metric, math.nan))}  ({took})")
+    return found
 
 
 def plan_cells(

@@ -108,6 +108,8 @@ def sweep_curves(sweep: Sweep) -> bytes | None:
 def _limits(rows: Sequence[Row], metric: str, published: Sequence[float]) -> tuple[float, float]:
     """From the least to the largest of our figures, and to those published figures that do not dwarf their spread."""
     ours = [value for row in rows for value in row.values[metric]]
+    bars = [(float(np.mean(row.values[metric])), spread(row.values[metric])) for row in rows if len(row.seeds) > 1]
+    ours += [end for mean, error in bars for end in (mean - error, mean + error)]
     low, high = min(ours), max(ours)
     reach = max(2 * (high - low), 0.002 * abs(high), 1e-6)
     near = [value for value in published if low - reach <= value <= high + reach]
