@@ -44,6 +44,7 @@ def test_a_good_recipe(write) -> None:
         ("verify: {photos: a, pairs: b}\n", 1, "embed.model is missing"),
         ("finetune: {photos: a}\n", 1, "finetune.model is missing"),
         ("sample: {people: 9, verify_people: 8}\n", 1, "fewer than two people to train on"),
+        ("train: {photos: p, evaluate_every: 100}\n", 1, "evaluate_every is missing its pairs"),
         ("align: {template: arcface-56x56}\ntrain: {photos: p}\n", 1, "or arcface-112x112 crops"),
         ("align: {jpeg_quality: 98}\n", 1, "less than or equal to 95"),
         ("train: &x\n  head: *x\n", 1, "holds itself"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from sfplus import chain
-from sfplus.commands.measure import Cell, Found, main_metric, measure, published, rows_of
+from sfplus.commands.measure import Cell, Found, main_metric, measure, plane, published, rows_of
 from sfplus.commands.runner import run_folder, this_command
 from sfplus.console import Console, Step
 from sfplus.errors import SfplusError, UsageError
@@ -18,13 +17,11 @@ from sfplus.images import write_atomically
 from sfplus.recipe import Recipe, find_recipe, load_recipe
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
 from sfplus.reports.sweep_table import Sweep, said, to_json, to_markdown
-from sfplus.stages.classify import FEATURES
 from sfplus.stages.run import Run
 from sfplus.together import processes
-from sfplus.variants import configurations, seed_overrides
-from sfplus.weights import CONFIG
+from sfplus.variants import Configuration, configurations, seed_overrides
 
-TABLE, MARKDOWN, PLOT, CURVES, PLANES = "sweep.json", "sweep.md", "sweep.png", "curves.png", "plane.png"
+TABLE, MARKDOWN, PLOT, CURVES, PLANE = "sweep.json", "sweep.md", "sweep.png", "curves.png", "plane.png"
 _MEASURING = ("verify", "generate", "classify", "finetune", "train")
 _FAULTS = (SfplusError, RuntimeError, OSError, MemoryError)  # of one run; torch says most things by RuntimeError
 
@@ -59,6 +56,7 @@ def run_sweep(
     workspace: Path,
     run_name: str = "",
     out: Path | None = None,
+    size: Sequence[str] = (),
 ) -> bool:
     """Run a sweep, or what of it is not there yet, and write its table, plot and curves.
 
@@ -73,6 +71,7 @@ def run_sweep(
         workspace: where cache and runs are.
         run_name: of the folder in `runs/`, if not the recipe's with `-sweep`.
         out: where the results go, if not there.
+        size: overrides of all runs, before the others.
 
     Returns:
         Whether every run succeeded.
@@ -82,7 +81,7 @@ def run_sweep(
         raise UsageError("a sweep runs in one process", where="WORLD_SIZE", remedy=remedy)
     path = find_recipe(name)
     folder = run_folder(workspace, run_name or f"{path.stem}-sweep")
-    cells, recipe = plan_cells(path, settings, variants, seeds, seed_of, until)
+    cells, recipe = plan_cells(path, configurations(settings, variants, size), seeds, seed_of, until)
     for cell in cells:
         chain.check_inputs(cell.steps, workspace)
     console = _Console()
@@ -116,14 +115,15 @@ def run_sweep(
             _write(sweep, out or folder)
     sweep.rows = rows_of(cells, found, path.stem)
     _write(sweep, out or folder)
-    _write_planes(cells, found, path.stem, out or folder)
+    if picture := plane(cells, found, path.stem):
+        write_atomically((out or folder) / PLANE, picture)
     print(to_markdown(sweep).decode().partition("\n## How it was made")[0])
     print(f"sweep: {(out or folder) / MARKDOWN}")
     return not sweep.failures
 
 
 def plan_cells(
-    path: Path, settings: Sequence[str], variants: Sequence[str], seeds: int, seed_of: str = "", until: str = ""
+    path: Path, chosen: Sequence[Configuration], seeds: int, seed_of: str = "", until: str = ""
 ) -> tuple[list[Cell], Recipe]:
     """The runs of a sweep, all configurations with the first seed first, and the recipe of the first of them.
 
@@ -131,7 +131,6 @@ def plan_cells(
         UsageError: a setting is wrong, or there is nothing to repeat.
     """
     cells = []
-    chosen = configurations(settings, variants)
     for seed in range(seeds):
         for configuration in chosen:
             recipe = load_recipe(path, configuration.overrides)
@@ -158,17 +157,3 @@ def _write(sweep: Sweep, folder: Path) -> None:
         curves = sweep_curves(sweep)
         if curves:
             write_atomically(folder / CURVES, curves)
-
-
-def _write_planes(cells: Sequence[Cell], found: Mapping[int, Mapping[str, Found]], recipe: str, folder: Path) -> None:
-    """Features in the plane, where a classifier of pictures has such: those of the first seed, side by side."""
-    first = {cells[index].label(recipe): list(steps.values())[-1].artefact.folder
-             for index, steps in found.items() if cells[index].seed == 0}  # fmt: skip
-    first = {label: artefact for label, artefact in first.items() if (artefact / FEATURES).is_file()}
-    if first:
-        from sfplus.reports.curves import plane_plot
-        from sfplus.weights.checkpoint import load_tensors
-
-        classes = json.loads((next(iter(first.values())) / CONFIG).read_text("utf-8"))["classes"]
-        features = {label: load_tensors(artefact / FEATURES) for label, artefact in first.items()}
-        write_atomically(folder / PLANES, plane_plot(features, classes))

@@ -10,17 +10,18 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from sfplus.ahead import in_groups
 from sfplus.detection.faces import Faces
 from sfplus.detection.lanes import Lanes, open_lanes
 from sfplus.detection.matlab import ExactIntegrals
 from sfplus.detection.networks import Networks
-from sfplus.detection.pyramid import CELL, STRIDE, Integrals, Pyramid
+from sfplus.detection.pyramid import CELL, STRIDE, Canvas, Integrals, Pyramid
 from sfplus.detection.suppression import suppress, suppress_nested
 from sfplus.device import Device, choose_device
 from sfplus.errors import PhotoError, UsageError
@@ -31,6 +32,15 @@ Parity = Literal["none", "facenet-pytorch", "matlab"]
 Judge = Callable[..., tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]
 
 _MIRRORED = [1, 0, 2, 4, 3]  # the landmarks' order in a mirrored face
+
+
+class Job(NamedTuple):
+    """One canvas of some photos of one size, in a batch of fixed size."""
+
+    size: tuple[int, int]
+    canvas: int  # which one of the photos' plan
+    members: list[int]  # photos
+    batch: int
 
 
 class Detector:
@@ -52,12 +62,14 @@ class Detector:
         mirror_landmarks: run the third network on the mirrored face too and average the landmarks, as the original
             MATLAB code does (facenet-pytorch does not).
         device: `auto`, `cpu`, `cuda`, `cuda:N`, or a `Device`.
+        precision: of the networks' arithmetic, see `Device.autocast`; others than `float32` are faster on a GPU, and
+            move boxes and landmarks by a pixel or so.
         parity: whose numbers are wanted. `none`: the best of both, 0-based. `facenet-pytorch`: its numbers, 1-based,
             without the mirrored pass. `matlab`: the arithmetic of the original cascade (boxes cut to whole pixels,
             inclusive sides, order of equal scores, imResample, crops padded with black), but 0-based: MATLAB's minus 1.
 
     Raises:
-        UsageError: a setting is out of range.
+        UsageError: a setting is out of range, or the device lacks the precision.
         DeviceError: the machine has no such device.
         DependencyError: facenet-pytorch is missing or broken.
     """
@@ -70,6 +82,7 @@ class Detector:
         mirror_landmarks: bool = True,
         device: str | Device = "auto",
         parity: Parity = "none",
+        precision: str = "float32",
     ) -> None:
         if not min_face >= CELL:
             raise UsageError(f"expected {CELL} or more pixels, got {min_face}", where="min_face")
@@ -86,11 +99,13 @@ class Detector:
         self._first_pixel = 0 if parity == "facenet-pytorch" else 1
         self._matlab = parity == "matlab"
         self._pyramid = Pyramid(min_face, factor, self.device, self._matlab)
-        self._networks = Networks(self.device)
+        self._networks = Networks(self.device, precision)
         # Fixed batch sizes: pixels of canvases, and candidates of the second and third network. On the CPU one canvas
         # at a time stays in the cache.
-        self._sizes = (1 << 21, 1024, 256) if self.device.is_cuda else (0, 32, 8)
+        self._sizes = (1 << 21, 1024, 256) if self.device.is_cuda else (0, 32, 12)
         self._chunk = 1 << (24 if self.device.is_cuda else 22)  # pixels of photos that are worked on together
+        # A GPU is waited for a few times in a chunk, however many photos it holds: see `_search` and `suppress`.
+        self._together = 1 << 23 if self.device.is_cuda else 0  # pixels of canvases
 
     def detect(self, photos: Sequence[Photo | Path]) -> list[Faces]:
         """Find the faces of photos of any sizes.
@@ -142,51 +157,80 @@ class Detector:
         groups: dict[tuple[int, int], list[int]] = {}
         for index, photo in enumerate(photos):
             groups.setdefault(photo.shape[:2], []).append(index)
-        jobs: list[tuple[tuple[int, int], int, list[int], int]] = []  # size, number of the canvas, owners, batch
+        jobs: list[Job] = []
         for size, members in groups.items():
             for index, (height, width, _) in enumerate(self._pyramid.plan(*size).canvases):
                 batch = max(1, self._sizes[0] // (height * width))
-                jobs += [(size, index, members[i : i + batch], batch) for i in range(0, len(members), batch)]
+                jobs += [Job(size, index, members[i : i + batch], batch) for i in range(0, len(members), batch)]
         none = torch.empty(0, device=self.device.torch)
         parts: list[tuple[torch.Tensor, ...]] = [(*[none.long()] * 3, none.view(0, 4), none, none.view(0, 4))]
-        parts += lanes.map(lambda job: self._search(integrals, *job), jobs)
+        together = in_groups(jobs, self._pixels, self._together, 1 << 10) if self._together else ([job] for job in jobs)
+        parts += itertools.chain.from_iterable(lanes.map(functools.partial(self._search, integrals), together))
         found = [torch.cat(part) for part in zip(*parts, strict=True)]
         step = -(-len(photos) // lanes.count)
         thinned = lanes.map(lambda first: self._thin(found, first, first + step), range(0, len(photos), step))
         owners, boxes = (torch.cat(part) for part in zip(*thinned, strict=True))
         return owners, boxes
 
+    def _pixels(self, job: Job) -> int:
+        height, width, _ = self._pyramid.plan(*job.size).canvases[job.canvas]
+        return job.batch * height * width
+
     def _thin(self, found: list[torch.Tensor], first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Of what P-Net found in some photos, the best, moved: owners and square boxes."""
         some = ((found[0] >= first) & (found[0] < last)).nonzero()[:, 0]
         some = some[(found[0][some] * 2**40 + found[1][some]).argsort()]
         owners, _, levels, boxes, scores, shifts = (part[some] for part in found)
-        keep = suppress(boxes, scores, owners * 2**20 + levels, 0.5, self._matlab)
-        keep = keep[suppress(boxes[keep], scores[keep], owners[keep], 0.7, self._matlab)]
+        keep = self._suppress(boxes, scores, owners * 2**20 + levels, 0.5)
+        keep = keep[self._suppress(boxes[keep], scores[keep], owners[keep], 0.7)]
         owners, boxes, shifts = owners[keep], boxes[keep], shifts[keep]
         return owners, self._square(boxes + shifts * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2))
 
-    def _search(
-        self, integrals: Integrals, size: tuple[int, int], index: int, members: list[int], batch: int
+    def _search(self, integrals: Integrals, jobs: list[Job]) -> list[tuple[torch.Tensor, ...]]:
+        """P-Net on some canvases; of each, of the cells that may be faces: owner, rank, level, box, score, shift.
+
+        The device is waited for once for all canvases.
+        """
+        seen = []
+        for job in jobs:
+            canvas = self._pyramid.canvas(*job.size, job.canvas)
+            members = job.members + job.members[-1:] * (job.batch - len(job.members))
+            owners = self.device.put(torch.tensor(members))
+            scores, features = self._networks.search(integrals.canvas(owners, canvas), canvas.walls)
+            seen.append((canvas, owners, scores.flatten(1), features.flatten(1, 2)))
+        marks = [
+            ((scores >= self.thresholds[0]) & (canvas.cells[1].flatten() >= 0))[: len(job.members)].flatten()
+            for job, (canvas, _, scores, _) in zip(jobs, seen, strict=True)
+        ]
+        chosen = torch.cat(marks).nonzero()[:, 0]
+        ends = list(itertools.accumulate(map(len, marks), initial=0))
+        cuts = torch.searchsorted(chosen, self.device.put(torch.tensor(ends))).tolist()
+        return [
+            self._describe(chosen[a:b] - start, *part)
+            for part, start, (a, b) in zip(seen, ends, itertools.pairwise(cuts), strict=False)
+        ]
+
+    def _describe(
+        self, chosen: torch.Tensor, canvas: Canvas, owners: torch.Tensor, scores: torch.Tensor, features: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """P-Net on one canvas of some photos; of cells that may be faces: owner, rank, level, box, score, shift."""
-        canvas = self._pyramid.canvas(*size, index)
-        owners = torch.tensor(members + members[-1:] * (batch - len(members)), device=self.device.torch)
-        scores, features = self._networks.search(integrals.canvas(owners, canvas), canvas.walls)
-        chosen = (scores[: len(members)] >= self.thresholds[0]) & (canvas.cells[1] >= 0)
-        member, y, x = chosen.nonzero(as_tuple=True)
-        rank, level, row, column = canvas.cells[:, y, x].long()
+        """What `_search` gives for some cells of canvases of one kind."""
+        member, cell = chosen // scores.shape[1], chosen % scores.shape[1]
+        rank, level, row, column = canvas.cells.flatten(1)[:, cell].long()
         corner = torch.stack([column, row], 1) * STRIDE
-        dtype = torch.float64 if self._matlab else torch.float32
-        scale = torch.tensor(self._pyramid.plan(*size).scales, dtype=dtype, device=self.device.torch)[level, None]
+        scale = canvas.scales[level, None] if self._matlab else canvas.scales[level, None].float()
         boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + CELL) / scale).floor()], 1).float()
-        return owners[member], rank, level, boxes, scores[member, y, x], self._networks.shift(features[member, y, x])
+        return owners[member], rank, level, boxes, scores[member, cell], self._networks.shift(features[member, cell])
+
+    def _suppress(
+        self, boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float
+    ) -> torch.Tensor:
+        return suppress(boxes, scores, groups, threshold, self._matlab, together=self._together > 0)
 
     def _refine(self, judge: Judge, owners: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Second network: drop most candidates, move the others."""
         owners, boxes, (scores, shifts) = judge(self._networks.refine, owners, boxes, 24, self._sizes[1])
         keep = (scores > self.thresholds[1]).nonzero()[:, 0]
-        keep = keep[suppress(boxes[keep], scores[keep], owners[keep], 0.7, self._matlab)]
+        keep = keep[self._suppress(boxes[keep], scores[keep], owners[keep], 0.7)]
         return owners[keep], self._square(_shift(boxes[keep], shifts[keep]))
 
     def _output(
@@ -229,7 +273,7 @@ class Detector:
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """Run a network on the candidates that lie in their photo: these, and its answers. Batches are always full."""
         parts = integrals.clip(owners, boxes)
-        inside = (parts[:, 2:] > parts[:, :2]).all(1)
+        inside = (parts[:, 2:] > parts[:, :2]).all(1).nonzero()[:, 0]
         owners, boxes, parts = owners[inside], boxes[inside], parts[inside]
 
         def answer(start: int) -> tuple[torch.Tensor, ...]:

@@ -6,6 +6,7 @@ The layers are those of facenet-pytorch's models/mtcnn.py. Photos have a fourth 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,13 +21,20 @@ _REMEDY = "run: pip install --no-deps facenet-pytorch==2.6.0"
 
 
 class Networks:
-    """P-, R- and O-Net on a device. Their pixels are float32 (N, 4, H, W), channels_last.
+    """P-, R- and O-Net on a device. Their pixels are float32 (N, 4, H, W), channels_last; so are their answers.
+
+    Args:
+        device: where they are.
+        precision: of the layers' arithmetic, see `Device.autocast`.
 
     Raises:
         DependencyError: facenet-pytorch is missing or broken.
+        UsageError: the device has not this precision.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, precision: str = "float32") -> None:
+        self._autocast = functools.partial(device.autocast, precision)
+        self._autocast()
         networks = _load()
         for network in networks:
             network.conv1.weight = torch.nn.Parameter(pad(network.conv1.weight, (0, 0, 0, 0, 0, 1)))
@@ -42,6 +50,10 @@ class Networks:
             pixels: (N, 4, H, W), H and W even.
             walls: rows and columns after the first layer that no cell may see.
         """
+        with self._autocast():
+            return self._search(pixels, walls)
+
+    def _search(self, pixels: Tensor, walls: Sequence[tuple[slice, slice]]) -> tuple[Tensor, Tensor]:
         net = self._p
         maps = _layer(net.conv1, net.prelu1, pixels)
         for rows, columns in walls:
@@ -51,36 +63,40 @@ class Networks:
         features = _layer(net.conv3, net.prelu3, _layer(net.conv2, net.prelu2, maps)).permute(0, 2, 3, 1)
         # The softmax of two numbers is the sigmoid of their difference.
         weight, bias = (part[1] - part[0] for part in (net.conv4_1.weight.flatten(1), net.conv4_1.bias))
-        return (features @ weight + bias).sigmoid_(), features
+        return (features @ weight + bias).float().sigmoid_(), features
 
     def shift(self, features: Tensor) -> Tensor:
         """P-Net's boxes for features (N, 32): shifts (N, 4)."""
-        return linear(features, self._p.conv4_2.weight.flatten(1), self._p.conv4_2.bias)
+        return linear(features.float(), self._p.conv4_2.weight.flatten(1), self._p.conv4_2.bias)
 
     def refine(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """R-Net on (N, 4, 24, 24): scores (N,) and shifts (N, 4)."""
         net = self._r
-        maps = _halve(_layer(net.conv1, net.prelu1, pixels))
-        maps = _halve(_layer(net.conv2, net.prelu2, maps))
-        maps = _layer(net.conv3, net.prelu3, maps)
-        hidden = net.prelu4(net.dense4(maps.permute(0, 3, 2, 1).flatten(1)))
+        with self._autocast():
+            maps = _halve(_layer(net.conv1, net.prelu1, pixels))
+            maps = _halve(_layer(net.conv2, net.prelu2, maps))
+            maps = _layer(net.conv3, net.prelu3, maps)
+            hidden = net.dense4(maps.permute(0, 3, 2, 1).flatten(1))
+        hidden = net.prelu4(hidden.float())
         return net.dense5_1(hidden).softmax(1)[:, 1], net.dense5_2(hidden)
 
     def output(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """O-Net on (N, 4, 48, 48): scores (N,), shifts (N, 4) and landmarks (N, 10), first all x."""
         net = self._o
-        maps = _halve(_layer(net.conv1, net.prelu1, pixels))
-        maps = _halve(_layer(net.conv2, net.prelu2, maps))
-        maps = net.pool3(_layer(net.conv3, net.prelu3, maps))
-        maps = _layer(net.conv4, net.prelu4, maps)
-        hidden = net.prelu5(net.dense5(maps.permute(0, 3, 2, 1).flatten(1)))
+        with self._autocast():
+            maps = _halve(_layer(net.conv1, net.prelu1, pixels))
+            maps = _halve(_layer(net.conv2, net.prelu2, maps))
+            maps = net.pool3(_layer(net.conv3, net.prelu3, maps))
+            maps = _layer(net.conv4, net.prelu4, maps)
+            hidden = net.dense5(maps.permute(0, 3, 2, 1).flatten(1))
+        hidden = net.prelu5(hidden.float())
         return net.dense6_1(hidden).softmax(1)[:, 1], net.dense6_2(hidden), net.dense6_3(hidden)
 
 
 def _layer(convolution: Any, slopes: Any, maps: Tensor) -> Tensor:
     """Convolution and PReLU."""
     maps = conv2d(maps, convolution.weight, convolution.bias).permute(0, 2, 3, 1)
-    rows = prelu(maps.reshape(-1, maps[0, 0].numel()), slopes.weight.repeat(maps.shape[2]))
+    rows = prelu(maps.reshape(-1, maps[0, 0].numel()), slopes.weight.to(maps.dtype).repeat(maps.shape[2]))
     return rows.view(maps.shape).permute(0, 3, 1, 2)
 
 

@@ -58,6 +58,7 @@ class Canvas(NamedTuple):
             level; -1 outside all pieces.
         pieces: what lies on it.
         sides: of all levels.
+        scales: of all levels, float64.
     """
 
     height: int
@@ -68,6 +69,7 @@ class Canvas(NamedTuple):
     cells: torch.Tensor
     pieces: list[Piece]
     sides: list[tuple[int, int]]
+    scales: torch.Tensor
 
 
 def plan(height: int, width: int, min_face: int, factor: float, matlab: bool = False) -> Plan:
@@ -145,7 +147,8 @@ def draw(plan: Plan, index: int, height: int, width: int, device: Device) -> Can
         if piece.width % 2:
             walls.append(np.s_[piece.y : beyond_y + 1, beyond_x : beyond_x + 1])
     tables = [device.put(torch.from_numpy(a)) for a in (corners, weight.repeat(4, 1), cells)]
-    return Canvas(canvas_height, canvas_width, tables[0], tables[1], walls, tables[2], pieces, plan.sides)
+    scales = device.put(torch.tensor(plan.scales, dtype=torch.float64))
+    return Canvas(canvas_height, canvas_width, tables[0], tables[1], walls, tables[2], pieces, plan.sides, scales)
 
 
 def _bins(length: int, count: int, first: int, number: int) -> npt.NDArray[np.int64]:

@@ -1,72 +1,125 @@
-"""Non-maximum suppression of the boxes of many photos at once."""
+"""Greedy non-maximum suppression of the boxes of many photos at once."""
 
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torchvision.ops import batched_nms
+from torch import Tensor
+from torchvision.ops import nms
 
-_BLOCK = 512  # boxes that `suppress_nested` compares at a time
+_PAIRS = 1 << 21  # of boxes that are compared at a time; 64 times as many on a GPU
+Overlap = Callable[[Tensor, Tensor], Tensor]
 
 
 def suppress(
-    boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float, matlab: bool = False
-) -> torch.Tensor:
-    """Non-maximum suppression within groups, by intersection over union.
+    boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, matlab: bool = False, together: bool = False
+) -> Tensor:
+    """Suppression within groups, by intersection over union.
 
-    In float64 on a grid of 2^-20 pixels the offsets that separate the groups change nothing, not even the last bit.
     Scores are often equal (1 to the last bit); then the first candidate wins, as in facenet-pytorch. With `matlab` the
-    last one wins, and sides are counted inclusively, as in nms.m ('Union').
+    last one wins, and sides are counted inclusively, as in nms.m ('Union'). `together` takes many groups in one
+    operation, which suits a GPU, else they take their turns, which suits a CPU.
 
     Returns:
         int64 indices that are kept: group by group, highest score first.
     """
-    if not len(boxes):
-        return groups
-    if matlab:
-        inclusive = boxes + boxes.new_tensor([0, 0, 1, 1])
-        return len(boxes) - 1 - suppress(inclusive.flip(0), scores.flip(0), groups.flip(0), threshold)
-    exact = (boxes.double() * 2**20).round() / 2**20
-    _, numbers = torch.unique(groups, return_inverse=True)
-    kept: torch.Tensor = batched_nms(exact - exact.min(), scores.double(), numbers, threshold).sort().values
-    kept = kept[scores[kept].argsort(descending=True, stable=True)]
-    return kept[groups[kept].argsort(stable=True)]
+    order = _best_first(scores, groups, matlab)
+    sorted_boxes = boxes[order].double() + boxes.new_tensor([0, 0, matlab, matlab], dtype=torch.float64)
+    if together:
+        return order[_greedy(sorted_boxes, groups[order], partial(_agree, threshold=threshold))]
+    falling = -torch.arange(len(order), dtype=torch.float64, device=order.device)
+    turns = itertools.pairwise(_starts(groups[order]))
+    return order[torch.cat([order[:0], *(a + nms(sorted_boxes[a:b], falling[a:b], threshold) for a, b in turns)])]
 
 
-def suppress_nested(boxes: torch.Tensor, scores: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
-    """Non-maximum suppression within photos, by intersection over the smaller box, threshold 0.7 (nms.m, 'Min').
+def suppress_nested(boxes: Tensor, scores: Tensor, owners: Tensor) -> Tensor:
+    """Suppression within photos, by intersection over the smaller box, threshold 0.7 (nms.m, 'Min').
 
     Returns:
         int64 indices that are kept: photo by photo, highest score first; of equal scores the last one, as in nms.m.
     """
-    order = scores.flip(0).argsort(descending=True, stable=True)
-    order = len(order) - 1 - order
-    order = order[owners[order].argsort(stable=True)]
-    sorted_boxes, sorted_owners = boxes[order].double().cpu().numpy(), owners[order].cpu().numpy()
-    starts = np.flatnonzero(np.diff(sorted_owners, prepend=-1, append=-1))
-    kept = [_not_nested(sorted_boxes[a:b]) for a, b in itertools.pairwise(starts)]
-    return order[torch.from_numpy(np.concatenate([np.empty(0, bool), *kept])).to(order.device)]
+    order = _best_first(scores, owners, last=True)
+    return order[_greedy(boxes[order].double(), owners[order], _cover)]
 
 
-def _not_nested(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which boxes of one photo, best first, greedy suppression keeps; in blocks, so that crowds fit into memory."""
-    keep = np.ones(len(boxes), bool)
-    for start in range(0, len(boxes), _BLOCK):
-        block = boxes[start : start + _BLOCK]
-        free = ~_covers(boxes[:start][keep[:start]], block).any(axis=0, keepdims=True)
-        within, now = np.triu(_covers(block, block), 1), free
-        while not np.array_equal(now, after := free & ~(within & now.T).any(axis=0, keepdims=True)):
+def _best_first(scores: Tensor, groups: Tensor, last: bool) -> Tensor:
+    """The order by group, then from the highest score; of equal scores the first, or the last, comes first."""
+    order = (scores.flip(0) if last else scores).argsort(descending=True, stable=True)
+    order = len(order) - 1 - order if last else order
+    return order[groups[order].argsort(stable=True)]
+
+
+def _starts(groups: Tensor) -> list[int]:
+    """Where sorted groups begin, and the end; fetched from the device in one go."""
+    _, counts = torch.unique_consecutive(groups, return_counts=True)
+    return [0, *itertools.accumulate(counts.tolist())]
+
+
+def _greedy(boxes: Tensor, groups: Tensor, overlap: Overlap) -> Tensor:
+    """The indices of boxes that stay; sorted by group, best first in each."""
+    limit, starts = _PAIRS * (64 if boxes.is_cuda else 1), torch.tensor(_starts(groups))
+    first, size = starts[:-1], starts.diff()
+    boxes, keep = torch.cat([boxes, boxes.new_zeros(1, 4)]), groups.new_zeros(len(boxes) + 1, dtype=torch.bool)
+    for some in _alike(size.tolist(), limit):
+        places = torch.arange(int(size[some[0]]))
+        exist = places < size[some, None]
+        rows = torch.where(exist, first[some, None] + places, len(boxes) - 1).to(boxes.device)
+        keep[rows] = _settle(boxes[rows], exist.to(boxes.device), overlap, math.isqrt(limit))
+    return keep[:-1].nonzero()[:, 0]
+
+
+def _alike(sizes: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Groups of like size to be compared side by side, the largest first; beyond the limit a group is alone."""
+    some: list[int] = []
+    for group in sorted(range(len(sizes)), key=lambda group: -sizes[group]):
+        if some and (len(some) + 1) * sizes[some[0]] ** 2 > limit:
+            yield some
+            some = []
+        some.append(group)
+    if some:
+        yield some
+
+
+def _settle(boxes: Tensor, exist: Tensor, overlap: Overlap, side: int) -> Tensor:
+    """Which boxes (G, M, 4) stay: those that exist and that no better one that stays overlaps; (G, M).
+
+    At most `side` of a group are compared with one another at a time, so that crowds fit into memory.
+    """
+    keep = torch.zeros_like(exist)
+    for start in range(0, exist.shape[1], side):
+        block = boxes[:, start : start + side]
+        free = exist[:, start : start + side].clone()
+        for other in range(0, start, side):
+            covered = overlap(boxes[:, other : other + side], block) & keep[:, other : other + side, None]
+            free &= ~covered.any(1)
+        better = overlap(block, block).triu(1)
+        now = free
+        # From the supposition that all stay, this settles from the best box down; a few rounds are enough.
+        while not torch.equal(now, after := free & ~(better & now[:, :, None]).any(1)):
             now = after
-        keep[start : start + _BLOCK] = np.ravel(now)
+        keep[:, start : start + side] = now
     return keep
 
 
-def _covers(some: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Pairs (N, M) of boxes that share more than 0.7 of the smaller one; sides are counted inclusively."""
-    first = np.maximum(some[:, None, :2], others[None, :, :2])
-    common = (np.minimum(some[:, None, 2:], others[None, :, 2:]) + 1 - first).clip(0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2] + 1).prod(1) for boxes in (some, others)]
-    return np.asarray(common > 0.7 * np.minimum(areas[0][:, None], areas[1]))
+def _agree(some: Tensor, others: Tensor, threshold: float) -> Tensor:
+    """Pairs (G, N, M) of boxes whose intersection is more than a part of their union."""
+    common = _common(some, others, 0)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(2) for boxes in (some, others)]
+    return common / (areas[0][:, :, None] + areas[1][:, None] - common) > threshold
+
+
+def _cover(some: Tensor, others: Tensor) -> Tensor:
+    """Pairs (G, N, M) of boxes that share more than 0.7 of the smaller one; sides are counted inclusively."""
+    areas = [(boxes[..., 2:] - boxes[..., :2] + 1).prod(2) for boxes in (some, others)]
+    return _common(some, others, 1) > 0.7 * torch.minimum(areas[0][:, :, None], areas[1][:, None])
+
+
+def _common(some: Tensor, others: Tensor, more: int) -> Tensor:
+    """Areas of intersection; `more` is added to the sides."""
+    first = torch.maximum(some[:, :, None, :2], others[:, None, :, :2])
+    last = torch.minimum(some[:, :, None, 2:], others[:, None, :, 2:])
+    return (last - first + more).clamp(min=0).prod(3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sfplus.datasets.crops import CropDataset, PackedCrops
+    from sfplus.hypersphere import Head, ShardedHead
+    from sfplus.training.loop import HeldOut
 
 HISTORY = "history.jsonl"
 
@@ -82,15 +84,18 @@ def _build_finetune(job: Job) -> dict[str, Any]:
 
 
 def _fit(job: Job, network: nn.Module, shape: dict[str, Any], learned: _Learned) -> dict[str, Any]:
-    from sfplus.hypersphere import HEADS
+    from sfplus.training.classifiers import create_head, whole_head
     from sfplus.training.loop import fit
     from sfplus.weights.checkpoint import save_model
 
-    settings: SolverSettings = job.settings
     people, dataset = learned.people, learned.crops
-    options = settings.head.model_dump(exclude={"name"})
-    head = HEADS[settings.head.name](shape["feature_size"], len(people), **options)
+    settings: SolverSettings = job.settings.in_steps(len(dataset))
+    head = create_head(settings, shape["feature_size"], len(people))
     loaded = _load_head(job.inputs["start"].folder if "start" in job.inputs else None, head)
+    if loaded:
+        job.run.console.say(
+            f"the network goes on from {job.inputs['start'].folder}; classifier: {loaded['classifier']}"
+        )
     step = job.run.bar
 
     def show(done: int, row: dict[str, Any]) -> None:
@@ -99,7 +104,9 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any], learned: _Learned)
         note = f"loss {row['loss']:.3f}, accuracy {100 * row['accuracy']:.1f} %" if row else None
         step.advance(done - step.done, note)
 
-    summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show)
+    held_out = _held_out(job, learned) if settings.evaluate_every and "pairs" in job.inputs else None
+    summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show, held_out=held_out)
+    whole = whole_head(head, settings)  # of which the processes may hold parts
     if not is_first():
         return {}
     about = {
@@ -108,7 +115,7 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any], learned: _Learned)
         "people": len(people),
         "crops": len(dataset),
     }
-    save_model(job.folder, network, shape | about, head=head)
+    save_model(job.folder, network, shape | about, head=whole)
     return {"people": len(people), "crops": len(dataset)} | loaded | summary
 
 
@@ -143,16 +150,52 @@ def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> _Learned:
     return _Learned(people, CropDataset(paths, labels, template.height, template.width), template.name)
 
 
-def _load_head(start: Path | None, head: nn.Module) -> dict[str, Any]:
+def _load_head(start: Path | None, head: Head | ShardedHead) -> dict[str, Any]:
     """Caffe's rule: the classifier goes on from the one of the same name and shape, where the start has one."""
-    from sfplus.weights.checkpoint import copy_by_name, load_tensors
+    from sfplus.training.classifiers import copy_classes
+    from sfplus.weights.checkpoint import load_tensors
 
     if start is None:
         return {}
     if not (start / HEAD).is_file():
         return {"classifier": "new: the start has none"}
-    report = copy_by_name(load_tensors(start / HEAD), head)
-    return {"classifier": "loaded" if "weight" in report.loaded else "new: the start knows other people"}
+    tensors = load_tensors(start / HEAD)
+    if copy_classes(tensors, head):
+        return {"classifier": "loaded"}
+    known = len(tensors["weight"]) if "weight" in tensors else 0
+    return {"classifier": f"new: the start knows other people ({known})"}
+
+
+def _held_out(job: Job, learned: _Learned) -> HeldOut:
+    """Accuracy of the sphereface protocol on the pairs, of those whose photos have crops."""
+    import numpy as np
+
+    from sfplus.datasets.crops import CropDataset
+    from sfplus.datasets.pairs import read_pairs
+    from sfplus.networks.embed import embed_batches, pass_size
+    from sfplus.verification.protocols import PROTOCOLS
+
+    source, pairs = job.inputs["held_out"], read_pairs(job.inputs["pairs"].path)
+    if source.manifest["settings"]["template"] != learned.template:
+        reason = f"the held-out crops follow {source.manifest['settings']['template']}, not {learned.template}"
+        raise DatasetError(reason, where=job.inputs["pairs"].path, remedy="align both alike")
+    table = read_table(source.folder / TABLE)
+    row = {PurePosixPath(photo).with_suffix("").as_posix(): number for number, photo in enumerate(table["photo"])}
+    sides = np.array([[row.get(name, -1) for name in names] for names in (pairs.left, pairs.right)])
+    there = (sides >= 0).all(0)
+    used, (left, right) = np.unique(sides[:, there], return_inverse=True)
+    paths = [source.folder / CROPS / table["crop"][number] for number in used]
+    crops = CropDataset(paths, [0] * len(paths), learned.crops.height, learned.crops.width)
+    device = job.run.device
+    parts = np.array_split(np.arange(len(paths)), -(-len(paths) // pass_size(device)))
+
+    def accuracy(network: nn.Module) -> dict[str, float]:
+        batches = (crops.batch(part)[0] for part in parts)
+        features = np.concatenate(list(embed_batches(network, batches, device)))
+        same, fold = pairs.same[there], pairs.fold[there]
+        return {"accuracy": PROTOCOLS["sphereface"](features[left], features[right], same, fold, mirrored=True).mean}
+
+    return accuracy
 
 
 TRAIN = Stage("train", 1, _build_train)

@@ -7,7 +7,7 @@ from facenet_pytorch.models.mtcnn import PNet
 from torch.nn.functional import interpolate
 
 from sfplus.detection import pyramid
-from sfplus.detection.mtcnn import Detector
+from sfplus.detection.mtcnn import Detector, Job
 from sfplus.detection.pyramid import Canvas, Integrals, Pyramid, plan
 from sfplus.device import choose_device
 
@@ -77,9 +77,8 @@ def test_every_cell_of_every_level_has_facenets_score(
             for row, column in np.ndindex(rows, columns):
                 expected[level, row, column] = [*shift[0, :, row, column].tolist(), score[0, 1, row, column].item()]
         for index, (canvas, _) in enumerate(canvases(photo)):
-            _, ranks, levels, _, scores, shifts = detector._search(
-                Integrals([photo], CPU), (height, width), index, [0], 1
-            )
+            job = Job((height, width), index, [0], 1)
+            ((_, ranks, levels, _, scores, shifts),) = detector._search(Integrals([photo], CPU), [job])
             y, x = (canvas.cells[1] >= 0).nonzero(as_tuple=True)
             places = canvas.cells[1:, y, x].T.tolist()
             order.update(zip(ranks.tolist(), map(tuple, places), strict=True))

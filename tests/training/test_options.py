@@ -19,6 +19,7 @@ from sfplus.errors import DatasetError, UsageError
 from sfplus.hypersphere import HEADS, Softmax
 from sfplus.networks import to_input
 from sfplus.training import loop
+from sfplus.training.classifiers import whole_head
 from sfplus.training.loop import fit
 from sfplus.training.settings import TrainingSettings
 
@@ -190,3 +191,29 @@ def test_people_with_few_crops_are_counted(crops: CropDataset, tmp_path: Path) -
 def test_crops_of_another_size_are_named(crops: CropDataset, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"\.png: is 96 x 112 pixels, not 112 x 112; align the photos"):
         run(CropDataset(crops.paths, crops.labels.tolist(), 112, 112), tmp_path, SETTINGS)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_sharded_classes_train_and_resume_bit_for_bit(rate: float, train: Train, tmp_path: Path) -> None:
+    """In one process, which has all shards: the same run as with a whole head, unless classes are drawn."""
+    changes: dict[str, Any] = {"classes": "sharded", "sample_rate": rate, "max_iter": 8, "log_every": 4}
+    whole, summary = train(tmp_path / "whole", **changes)
+    plain, its_summary = train(tmp_path / "plain", **{**changes, "classes": "replicated", "sample_rate": 1.0})
+    same = all(torch.allclose(whole[name], tensor, rtol=1e-4, atol=1e-6) for name, tensor in plain.items())
+    assert same == (rate == 1)
+    if same:
+        assert summary["loss"] == pytest.approx(its_summary["loss"], rel=1e-4)
+        assert summary["accuracy"] == its_summary["accuracy"]
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path / "parts", lambda step, _: 1 / (5 - step), checkpoint_every=3, **changes)
+    parts, _ = train(tmp_path / "parts", **changes)
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert ("head.draws" in whole) == (rate < 1)
+
+
+def test_a_sharded_head_is_saved_whole() -> None:
+    settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), "classes": "sharded", "sample_rate": 0.5})
+    _, head = tiny_model(settings)
+    whole = whole_head(head, settings)
+    assert whole is not None and type(whole) is HEADS["asoftmax"]
+    assert torch.equal(whole.weight, head.weight) and whole.weight.shape == (PEOPLE, 32)
