@@ -82,7 +82,7 @@ class PictureFiles:
         paths: of each picture.
         labels: int64 (N,), 0-based.
         names: of the classes, by label.
-        size: of the squares, pixels (256 for ImageNet: AlexNet paper, section 2).
+        size: of the squares, pixels (256 for ImageNet: AlexNet paper).
     """
 
     paths: tuple[Path, ...]
@@ -322,7 +322,10 @@ def to_network(pictures: Tensor) -> Tensor:
 
 
 def imbalance(images: SmallImages, label: int, keep: float, seed: int) -> SmallImages:
-    """The set without all but a share `keep` of one class, drawn by seed, at least one picture (MHE paper, 5.1)."""
+    """The set with only a share `keep` of one class, drawn by seed, at least one picture.
+
+    In the MHE paper 2 % of the pictures of digit 0 are left of MNIST.
+    """
     of_class = np.flatnonzero((images.labels == label).numpy())
     kept = np.random.default_rng((3, seed)).permutation(of_class)[: max(1, round(keep * len(of_class)))]
     others = np.flatnonzero((images.labels != label).numpy())
