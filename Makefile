@@ -63,7 +63,7 @@ status: $(STAMP)  ## how each stage of RECIPE= stands: fresh, stale and why, par
 
 SYSTEMS := mhe-imbalance-mnist mhe-cifar100 mhe-cifar10 comhe-cifar100 orthonormal-cifar100 spherenet-cifar10 \
   sphere-resnet32-cifar10plus mhe-gan-cifar10
-systems: $(STAMP)  ## the recipes of pictures at their smallest honest size: hours each; the same again goes on from there
+systems: $(STAMP)  ## the recipes of pictures at their smallest honest size: minutes to hours each; resumes
 	@failed=0; for recipe in $(SYSTEMS); do $(SFPLUS) run $$recipe --small $(SET) --device $(DEVICE) || failed=1; done; exit $$failed
 
 doctor: $(STAMP)  ## what is installed and found, and what is wrong

@@ -216,7 +216,7 @@ def _control(choices: Mapping[str, Mapping[str, str]], label: str) -> str:
 def _difference(control: str, pairs: Sequence[tuple[Found, Found]]) -> Difference:
     """Of runs of one seed each: the configuration's and the control's."""
     metric = main_metric(pairs[0][0])
-    values = [own.metrics[metric] - other.metrics[metric] for own, other in pairs]
+    values = [own.metrics[metric] - other.metrics.get(metric, math.nan) for own, other in pairs]
     own, other = pairs[0]
     if not (own.result and other.result and own.pairs and other.pairs and _same_pairs(own.pairs, other.pairs)):
         return Difference(control, values)

@@ -21,7 +21,7 @@ from sfplus.reports.sweep_table import Row, Sweep, is_share, number, spread, tit
 _GREY, _PUBLISHED = "#6b7076", "#d55e00"
 _DASHES = ("-", "--", ":", "-.")
 _TITLES = {
-    "accuracy": "accuracy, %", "loss": "training loss", "energy": "energy of the loss",
+    "accuracy": "accuracy, %", "loss": "training loss", "energy": "energy",
     "spread/head/min_angle": "smallest angle between classes, degrees",
 }  # fmt: skip
 _CURVES = (*_TITLES, "generator_loss", "discriminator_loss")

@@ -217,6 +217,7 @@ class ClassifyTask(Task):
     @torch.no_grad()
     def _over(self, pictures: Pictures, compute: Callable[[Tensor], Tensor]) -> Tensor:
         device, processes = self.processes.device, self.processes
+        processes.spread(self.network.buffers())  # batch normalisation's averages are those of the first process
         total = len(pictures.labels)
         share = -(-total // processes.count)
         indices = torch.arange(processes.rank * share, (processes.rank + 1) * share).clamp_(max=total - 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfplus.recipe import find_recipe, load_recipe
+from sfplus.recipe import find_recipe, load_recipe, small_settings
 
 SMALL = [
     "classify.width=2", "classify.batch_size=4", "classify.max_iter=2", "classify.steps=[]", "classify.test_every=2",
@@ -69,8 +69,7 @@ def test_first_losses(
 
 def test_the_small_run_is_the_published_one_shortened() -> None:
     path = find_recipe("mhe-gan-cifar10")
-    (line,) = (line for line in path.read_text().splitlines() if line.startswith("# Small: "))
-    small, full = load_recipe(path, line.removeprefix("# Small: ").split()).generate, load_recipe(path).generate
+    small, full = load_recipe(path, small_settings(path)).generate, load_recipe(path).generate
     assert small is not None and full is not None
     changed = {name for name in type(full).model_fields if getattr(small, name) != getattr(full, name)}
     assert changed == {"width", "max_iter", "sample_every", "log_every", "checkpoint_every", "scores"}
