@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfplus.datasets.small_images import Pictures, centre, cut, draw_cuts, to_network
+from sfplus.datasets.cuts import centre, cut, draw_cuts
+from sfplus.datasets.small_images import Pictures, to_network
 from sfplus.hypersphere import (
     AdversarialProjection,
     AngleProjection,
