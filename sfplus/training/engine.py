@@ -209,6 +209,8 @@ class _Run:
                     self.processes.wait()
                     signals.pass_on(number)
             self.processes.wait()
+            if signals.number:  # it came in the last step, too late for the others to hear of it
+                signals.pass_on(signals.number)
 
     def _batches(self, first: int) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """The batches of the remaining steps; one is made ahead."""

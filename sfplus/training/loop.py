@@ -47,8 +47,8 @@ def fit(
     after the current step with a checkpoint and then take their usual effect; a second one acts at once.
 
     Under `accelerate launch` or torchrun each process takes its slice of the global batch and only the first one
-    writes. Gradients and energies are those of the global batch, whatever the number of processes. Head and losses are
-    float32 in every precision.
+    writes. Gradients and energies are those of the global batch, whatever the number of processes; only batch
+    normalisation sees what one process computes in one pass. Head and losses are float32 in every precision.
 
     Args:
         network: (N, 3, H, W) -> (N, F), with its starting weights.
@@ -99,7 +99,7 @@ class FaceTask(Task):
         held_out: HeldOut | None = None,
     ) -> None:
         self.classes = count_classes(head)
-        _check_people(crops.labels, self.classes)
+        _check_people(crops.labels, self.classes, say=processes.is_first)
         processes.share(settings.batch_size, settings.accumulate)
         self.network, self.head, self.crops, self.settings, self.processes = network, head, crops, settings, processes
         self.held_out = held_out
@@ -245,15 +245,15 @@ class FaceTask(Task):
             )
 
 
-def _check_people(labels: Tensor, classes: int) -> None:
-    """Refuse labels beyond the head and a single class; say how many classes there is little or nothing to learn of."""
+def _check_people(labels: Tensor, classes: int, say: bool) -> None:
+    """Refuse labels beyond the head and a single class; say of how many classes there is little or nothing."""
     if int(labels.max()) >= classes:
         what = f"label {int(labels.max())} is beyond the {classes} classes of the head"
         raise DatasetError(what, where="crops", remedy="make the head for as many people as there are")
     if classes < 2:
         raise DatasetError("1 person to tell apart", where="crops", remedy="training needs at least two people")
     counts = torch.bincount(labels, minlength=classes)
-    for crops, said in ((0, "no crop"), (1, "one crop")):
+    for crops, said in ((0, "no crop"), (1, "one crop")) if say else ():
         if few := int((counts == crops).sum()):
             first = int((counts == crops).nonzero()[0])
             warnings.warn(f"{few} of {classes} people have {said}, the first has label {first}", stacklevel=2)
