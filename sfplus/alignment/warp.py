@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import cv2
@@ -19,6 +21,7 @@ _CENTRE_HEIGHT, _CENTRE_UP = 0.52, 0.03  # see centre_crop
 Interpolation = Literal["bilinear", "area", "antialiased"]
 Border = Literal["black", "replicate"]
 
+_INTERPOLATIONS = get_args(Interpolation)
 _BORDERS = {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE}
 _OPENCV_SIDE = 32_000  # cv2.warpAffine refuses photos with a side of 32,767 pixels or more
 
@@ -48,18 +51,21 @@ def warp(
     Raises:
         UsageError: wrong shapes or dtype, a matrix without inverse, or an unknown interpolation or border.
     """
-    for name, given, known in (("interpolation", interpolation, get_args(Interpolation)), ("border", border, _BORDERS)):
-        if given not in known:
-            raise UsageError(f"there is no '{given}'", where=name, remedy=f"use {', '.join(known)}")
+    if interpolation not in _INTERPOLATIONS:
+        raise _unknown("interpolation", interpolation, _INTERPOLATIONS)
+    if border not in _BORDERS:
+        raise _unknown("border", border, _BORDERS)
     size = find_template(template)
     forward = np.array(matrix, np.float64)
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
         raise UsageError(f"expected uint8 (H, W, 3), got {photo.dtype} {photo.shape}", where="photo")
     if forward.shape != (2, 3):
         raise UsageError(f"expected shape (2, 3), got {forward.shape}", where="matrix")
-    if not np.isfinite(forward).all() or abs(np.linalg.det(forward[:, :2])) < 1e-18:
+    (a, b, x), (c, d, y) = forward.tolist()
+    area = abs(a * d - b * c)  # of a pixel of the photo, pixels of the crop
+    if not (1e-18 <= area < math.inf and math.isfinite(x + y)):
         raise UsageError("has no inverse", where="matrix")
-    shrink = 1 / np.sqrt(abs(np.linalg.det(forward[:, :2])))  # pixels of the photo to one of the crop
+    shrink = area**-0.5  # pixels of the photo to one of the crop
     smoothed = interpolation != "bilinear" and shrink > 1
     if max(photo.shape) > _OPENCV_SIDE or smoothed:
         photo, forward = _part(photo, forward, size, 2 + round(2 * shrink) if smoothed else 2)
@@ -70,6 +76,10 @@ def warp(
     target = (size.width, size.height)
     crop = cv2.warpAffine(photo, forward, target, flags=cv2.INTER_LINEAR, borderMode=_BORDERS[border])
     return np.asarray(crop, np.uint8)
+
+
+def _unknown(setting: str, given: str, known: Iterable[str]) -> UsageError:
+    return UsageError(f"there is no '{given}'", where=setting, remedy=f"use {', '.join(known)}")
 
 
 def _shrink(photo: Pixels, forward: Floats, by: int) -> tuple[Pixels, Floats]:

@@ -34,7 +34,11 @@ class Lanes:
 
 @contextmanager
 def open_lanes(device: Device) -> Iterator[Lanes]:
-    """Lanes for some time."""
+    """Lanes for some time.
+
+    glibc is made to keep what is freed, as in networks/embed.py: else maps are faulted in again page by page.
+    """
+    torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
     count = 1 if device.is_cuda else torch.get_num_threads()
     if count == 1:
         yield Lanes()

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 
 from sfplus.device import Device
 
@@ -88,7 +89,7 @@ def plan(height: int, width: int, min_face: int, factor: float, matlab: bool = F
     if not pieces:
         return Plan([], [], [])
     widest = max(piece.width for piece in pieces)
-    packings = [_pack(pieces, widest * stretch // 8) for stretch in (8, 10, 12, 14, 16)]
+    packings = [_pack(pieces, widest * stretch // 8) for stretch in range(8, 17)]
     return Plan(sides, scales, min(packings, key=lambda canvases: sum(h * w for h, w, _ in canvases)))
 
 
@@ -102,22 +103,20 @@ def _strips(level: int, height: int, width: int) -> Iterator[Piece]:
 
 
 def _pack(pieces: Sequence[Piece], width: int) -> list[tuple[int, int, list[Piece]]]:
-    """First fit on shelves, highest first; a new canvas when the last one is full."""
+    """Put each piece, highest first, as far up as it goes under those above it; a new canvas when the last is full."""
     width += width % 2
     canvases: list[tuple[int, list[Piece]]] = []
-    shelves: list[list[int]] = []  # of the last canvas: y, height, x that is free
+    used = np.zeros(width // 2, np.int64)  # rows of the last canvas, for each two columns
     for piece in pieces:
-        shelf = next((s for s in shelves if piece.height <= s[1] and s[2] + piece.width <= width), None)
-        if shelf is None:
-            y = canvases[-1][0] if canvases else 0
-            if not canvases or (y + piece.height) * width > max(_CANVAS, piece.height * width):
-                canvases.append((0, []))
-                shelves, y = [], 0
-            shelf = [y, piece.height, 0]
-            shelves.append(shelf)
-            canvases[-1] = (y + piece.height + piece.height % 2, canvases[-1][1])
-        canvases[-1][1].append(piece._replace(y=shelf[0], x=shelf[2]))
-        shelf[2] += piece.width + piece.width % 2
+        height, columns = piece.height + piece.height % 2, (piece.width + 1) // 2
+        tops = sliding_window_view(used, columns).max(1)
+        x = int(tops.argmin())
+        y = int(tops[x])
+        if not canvases or (y + height) * width > max(_CANVAS, height * width):
+            canvases.append((0, []))
+            used[:], x, y = 0, 0, 0
+        used[x : x + columns] = y + height
+        canvases[-1] = (int(used.max()), [*canvases[-1][1], piece._replace(y=y, x=2 * x)])
     return [(height, width, placed) for height, placed in canvases]
 
 
