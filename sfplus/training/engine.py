@@ -208,9 +208,11 @@ class _Run:
                     self._save(step)
                     self.processes.wait()
                     signals.pass_on(number)
+            # Several processes answer one call late: the first answer is of the last step, the second of now.
+            number = max(self.processes.largest_so_far(signals.number) for _ in range(2))
             self.processes.wait()
-            if signals.number:  # it came in the last step, too late for the others to hear of it
-                signals.pass_on(signals.number)
+            if number:
+                signals.pass_on(number)
 
     def _batches(self, first: int) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """The batches of the remaining steps; one is made ahead."""

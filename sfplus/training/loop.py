@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sfplus.datasets.crops import CropDataset, PackedCrops
@@ -47,8 +48,12 @@ def fit(
     after the current step with a checkpoint and then take their usual effect; a second one acts at once.
 
     Under `accelerate launch` or torchrun each process takes its slice of the global batch and only the first one
-    writes. Gradients and energies are those of the global batch, whatever the number of processes; only batch
-    normalisation sees what one process computes in one pass. Head and losses are float32 in every precision.
+    writes. Gradients and energies are those of the global batch, whatever the number of processes. Head and losses are
+    float32 in every precision.
+
+    Batch normalisation is the exception. On GPUs torch's own is turned, in place, into `nn.SyncBatchNorm`, which
+    normalises over all processes; on CPUs, and other libraries' own kinds, over the share of each. With `accumulate`
+    it is over a pass. Where that is less than the global batch, so that the result depends on it, a warning says so.
 
     Args:
         network: (N, 3, H, W) -> (N, F), with its starting weights.
@@ -101,6 +106,7 @@ class FaceTask(Task):
         self.classes = count_classes(head)
         _check_people(crops.labels, self.classes, say=processes.is_first)
         processes.share(settings.batch_size, settings.accumulate)
+        network = normalised_together(network, settings, processes)
         self.network, self.head, self.crops, self.settings, self.processes = network, head, crops, settings, processes
         self.held_out = held_out
         if isinstance(head, AdaFace):
@@ -243,6 +249,28 @@ class FaceTask(Task):
                 "base_lr or batch_size",
                 stacklevel=2,
             )
+
+
+def normalised_together(network: nn.Module, settings: SolverSettings, processes: Processes) -> nn.Module:
+    """Batch normalisation over all processes, where torch can; a warning where it is over less than the batch.
+
+    `nn.SyncBatchNorm` is for GPUs, and its conversion would drop what a subclass adds, such as timm's activation.
+    """
+    norms = {type(module) for module in network.modules() if isinstance(module, _BatchNorm)}
+    groups = settings.accumulate
+    if norms and processes.count > 1:
+        if processes.device.is_cuda and norms <= {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm}:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        else:
+            groups *= processes.count
+    if norms and groups > 1 and processes.is_first:
+        warnings.warn(
+            f"batch normalisation is over {settings.batch_size // groups} crops, not over the batch of "
+            f"{settings.batch_size}: the result depends on the number of processes and on accumulate; "
+            "use one process and accumulate=1, or a network without batch normalisation",
+            stacklevel=2,
+        )
+    return network
 
 
 def _check_people(labels: Tensor, classes: int, say: bool) -> None:

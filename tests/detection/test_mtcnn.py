@@ -373,6 +373,15 @@ def test_last_suppression_is_nms_by_the_smaller_box_in_every_photo(
     assert 8 < len(expected) < 90
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+def test_suppression_of_a_crowd_takes_little_of_a_gpu() -> None:
+    boxes = torch.rand(9000, 4, device="cuda") * 50
+    boxes[:, 2:] += 50
+    torch.cuda.reset_peak_memory_stats()
+    suppress_nested(boxes, boxes[:, 0], torch.zeros(9000, dtype=torch.int64, device="cuda"))
+    assert torch.cuda.max_memory_allocated() < 2 << 30
+
+
 @pytest.mark.slow
 def test_agrees_with_facenet_pytorch_on_real_photos(plain: Detector, shared_data: Path) -> None:
     root = shared_data / "lfw" / "photos"

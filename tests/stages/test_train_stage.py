@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 
+from sfplus.console import Console
+from sfplus.stages import align, train
+from sfplus.stages.cache import Artefact, Job
+from sfplus.stages.inputs import InputFile
+from sfplus.stages.run import Run
+from sfplus.stages.tables import write_table
 from sfplus.weights.checkpoint import load_tensors
 
 Sfplus = Callable[..., Any]
@@ -61,3 +70,22 @@ def test_epochs_are_counted_in_crops_and_other_people_need_a_new_classifier(
     answer = sfplus("run", recipe, *words)
     assert answer.code == 0, answer.err
     assert "classifier: new: the start knows other people (4)" in answer.err
+
+
+def test_held_out_pairs_are_looked_at_where_the_network_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several processes that need not be the device that was asked for: it must not be moved there."""
+    write_table(tmp_path / align.TABLE, {"photo": ["a.jpg", "b.jpg"], "crop": ["a.jpg", "b.jpg"], "how": ["face"] * 2})
+    (tmp_path / "pairs.txt").write_text("a b 1 0\na b 0 0\na b 1 1\na b 0 1\n")
+    about = {"settings": {"template": "sphereface-112x96"}}
+    inputs = {"held_out": Artefact(tmp_path, about), "pairs": InputFile(tmp_path / "pairs.txt")}
+    used: list[str] = []
+
+    def embed(network: torch.nn.Module, batches: object, device: object) -> list[np.ndarray]:
+        used.append(str(device))
+        return [np.eye(2, 4, dtype=np.float32)]
+
+    monkeypatch.setattr("sfplus.networks.embed.embed_batches", embed)
+    job = Job(None, inputs, tmp_path, Run(tmp_path, Console(quiet=True), "cpu"))
+    crops = SimpleNamespace(height=112, width=96)
+    held_out = train._held_out(job, train._Learned(["a"], crops, "sphereface-112x96"))  # type: ignore[arg-type]
+    assert 0 <= held_out(torch.nn.Linear(2, 2, device="meta"))["accuracy"] <= 1 and used == ["meta"]
