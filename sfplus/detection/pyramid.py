@@ -21,6 +21,7 @@ from sfplus.device import Device
 
 CELL, STRIDE = 12, 2  # P-Net sees 12 x 12 pixels and steps by 2
 _EDGE = CELL - STRIDE  # pixels that n cells need beyond n strides
+_KEPT = 8  # canvases that are kept drawn
 _CANVAS = 1 << 18  # pixels; larger levels are cut into strips that overlap by _EDGE
 
 
@@ -228,8 +229,10 @@ class Pyramid:
     def __init__(self, min_face: int, factor: float, device: Device, matlab: bool = False) -> None:
         self.plan: Callable[[int, int], Plan]
         self.plan = functools.lru_cache(64)(lambda h, w: plan(h, w, min_face, factor, matlab))
-        self._draw = functools.lru_cache(8)(lambda h, w, index: draw(self.plan(h, w), index, h, w, device))
+        self._draw = functools.lru_cache(_KEPT)(lambda h, w, index: draw(self.plan(h, w), index, h, w, device))
 
     def canvas(self, height: int, width: int, index: int) -> Canvas:
         """A canvas of the plan for photos of this size."""
+        if len(self.plan(height, width).canvases) > _KEPT:  # each would be dropped before its next use
+            return self._draw.__wrapped__(height, width, index)
         return self._draw(height, width, index)

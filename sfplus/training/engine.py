@@ -208,8 +208,7 @@ class _Run:
                     self._save(step)
                     self.processes.wait()
                     signals.pass_on(number)
-            # Several processes answer one call late: the first answer is of the last step, the second of now.
-            number = max(self.processes.largest_so_far(signals.number) for _ in range(2))
+            number = self.processes.largest(signals.number)
             self.processes.wait()
             if number:
                 signals.pass_on(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,9 @@ class Processes:
             self._accelerator = Accelerator(
                 cpu=several and not device.is_cuda, mixed_precision="no", kwargs_handlers=group
             )
+        if several:
+            atexit.unregister(_leave)
+            atexit.register(_leave)
         self.count: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
         self.device = Device(self._accelerator.device) if self.count > 1 and device.is_cuda else device
@@ -120,20 +124,38 @@ class Processes:
         if self.count == 1:
             return number
         with _all_there():
-            before = 0
-            if self._asked is not None:
-                self._asked[0].wait()
-                before = int(self._asked[1])
+            before = self._answer()
             own = torch.tensor(number, device=self.device.torch)
             work = distributed.all_reduce(own, distributed.ReduceOp.MAX, async_op=True)
             assert work is not None
             self._asked = work, own
         return before
 
+    def largest(self, number: int) -> int:
+        """The largest number that any process gives now or gave the last time; all wait for the answer."""
+        now = self.largest_so_far(number)
+        with _all_there():
+            return max(now, self._answer())
+
+    def _answer(self) -> int:
+        """What came of the question that is under way; 0 where none is."""
+        if self._asked is None:
+            return 0
+        work, largest = self._asked
+        work.wait()
+        self._asked = None
+        return int(largest)
+
     def wait(self) -> None:
         """Return when all processes are here."""
         with _all_there():
             self._accelerator.wait_for_everyone()
+
+
+def _leave() -> None:
+    """End the process group before Python ends: its threads would now and then abort the process."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 @contextmanager
