@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import rich.console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _PLAIN_SECONDS = 30.0  # between two lines of a stage at work where there is no terminal
+
+
+_SHOWN = 5  # failures that are printed
+
+
+def print_failures(failures: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """The first rows with `photo`, `reason` and `remedy`, a line each, and which file has all of them; to stderr."""
+    for row in failures[:_SHOWN]:
+        print(f"{row['photo']!r}: {row['reason']}; {row['remedy']}", file=sys.stderr)
+    if len(failures) > _SHOWN:
+        print(f"... and {len(failures) - _SHOWN} more, in {file}", file=sys.stderr)
 
 
 class Step:
@@ -49,6 +63,12 @@ class Step:
         elif time.monotonic() - self._said > _PLAIN_SECONDS:
             self._said = time.monotonic()
             self._console.say(f"{self.label:<18} {self.done}/{self.total}  {self.rate()}  {self.note}")
+
+    def reach(self, done: int, total: int, unit: str, note: str | None = None) -> None:
+        """Be at `done`, wherever the work began, which the first call finds out: one unit before."""
+        if self.total is None:
+            self.start(total, unit, done - 1)
+        self.advance(done - self.done, note)
 
     def rate(self) -> str:
         """Units per second since the start, what was skipped left out."""

@@ -264,6 +264,12 @@ def encode_image(rgb: Pixels, suffix: str = ".jpg", quality: int = 75) -> bytes:
     return buffer.getvalue()
 
 
+def lie_in_one_another(one: Path, other: Path) -> bool:
+    """Whether two paths are the same or one of them lies below the other, links followed."""
+    one, other = one.resolve(), other.resolve()
+    return one == other or one in other.parents or other in one.parents
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file completely or not at all: into a temporary file beside it, which then takes its place.
 

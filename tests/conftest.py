@@ -10,7 +10,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share the machine
 os.environ.setdefault("COLUMNS", "200")  # so that help and messages are not wrapped
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sfplus.__main__ import main
 from sfplus.datasets.portraits import write_portraits
@@ -24,6 +26,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photos at {folder}; set SFPLUS_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of small pictures: four of each of two classes to train on, and two to test on."""
+    rng = np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("pictures")
+    for split, count in (("train", 4), ("test", 2)):
+        for name, shade in (("dark", 60), ("light", 190)):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(shade - 40, shade + 40, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
 
 
 @dataclass(frozen=True)

@@ -21,19 +21,18 @@ import filelock
 
 from sfplus import chain
 from sfplus.chain import From, Input, Model, Photos, Step
-from sfplus.console import Console
+from sfplus.console import Console, print_failures
 from sfplus.errors import UsageError
-from sfplus.images import PHOTO_SUFFIXES, VIDEO_SUFFIXES, encode_image, write_atomically
+from sfplus.images import PHOTO_SUFFIXES, VIDEO_SUFFIXES, encode_image, lie_in_one_another, write_atomically
 from sfplus.recipe import Recipe
 from sfplus.shipped import DEFAULT_MODEL
 from sfplus.stages import align, detect, embed, sheet
 from sfplus.stages.cache import Artefact
 from sfplus.stages.run import Run, is_first
 from sfplus.stages.tables import FAILURES, read_failures, read_table
-from sfplus.together import own_device
+from sfplus.together import own_device, processes
 
 _HIDDEN = ".sfplus"  # the cache of a folder of results
-_SHOWN = 5  # failures that are printed; failures.jsonl has all of them
 
 
 def detect_folder(photos: Path, out: Path, device: str, settings: Mapping[str, Any] | None = None) -> int:
@@ -92,7 +91,7 @@ def _listed(photos: Path, out: Path) -> Path:
     _keep_apart(photos, out)
     if photos.is_dir() or not (str(photos) == "-" or photos.is_file()):
         return photos
-    if str(photos) == "-" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if str(photos) == "-" and processes() > 1:
         raise UsageError("standard input cannot be shared", where="IN", remedy="write the list to a file")
     text = sys.stdin.read() if str(photos) == "-" else photos.read_text("utf-8", errors="surrogateescape")
     paths = [Path(os.path.abspath(line)) for line in text.split("\n") if line.strip()]  # noqa: PTH100 (keeps links)
@@ -186,8 +185,7 @@ def _is_held(lock: Path) -> bool:
 
 def _keep_apart(photos: Path, out: Path) -> None:
     """The user's files are never written to: OUT and IN lie apart, and OUT is new, empty or made by sfplus."""
-    source, target = photos.resolve(), out.resolve()
-    if source == target or source in target.parents or target in source.parents:
+    if lie_in_one_another(photos, out):
         raise UsageError("OUT and IN lie in one another", where=out, remedy="choose an OUT beside the photos")
     if out.is_dir() and not (out / _HIDDEN).is_dir() and any(out.iterdir()):
         raise UsageError("holds other files", where=out, remedy="choose a new or an empty folder as OUT")
@@ -237,11 +235,7 @@ def _close(artefact: Artefact, out: Path) -> int:
     if not is_first():  # one says it for all; torchrun would stop the others at the first exit code but 0
         return 0
     missed, failed = read_failures(artefact.folder)
-    failures = failed + missed
-    for row in failures[:_SHOWN]:
-        print(f"{row['photo']!r}: {row['reason']}; {row['remedy']}", file=sys.stderr)
-    if len(failures) > _SHOWN:
-        print(f"... and {len(failures) - _SHOWN} more, in {out / FAILURES}", file=sys.stderr)
+    print_failures(failed + missed, out / FAILURES)
     counts = artefact.manifest["counts"]
     made = f"{counts['crops']} crops" if "crops" in counts else f"{counts['faces']} faces in {counts['photos']} photos"
     print(f"{made}, {len(missed)} photos without a face, {len(failed)} failed: {out}")

@@ -22,8 +22,8 @@ from sfplus.stages.cache import Artefact
 from sfplus.stages.classify import FEATURES
 from sfplus.stages.report import ReportSettings
 from sfplus.stages.tables import read_lines
-from sfplus.stages.train import HISTORY
 from sfplus.stages.verify import read_result
+from sfplus.training.history import HISTORY
 from sfplus.variants import VARIANT, Configuration
 from sfplus.verification.bootstrap import Interval, people_intervals, share_of
 from sfplus.verification.curves import accuracy_interval

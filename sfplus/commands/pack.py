@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +12,12 @@ from typing import Any
 import filelock
 
 from sfplus.commands.packing import JOURNAL, STATE, Writer
-from sfplus.console import Console
+from sfplus.console import Console, print_failures
 from sfplus.datasets.packed import MANIFEST, Pack
 from sfplus.datasets.sources import open_source, stamp
 from sfplus.errors import DatasetError, UsageError
-from sfplus.images import write_atomically
+from sfplus.images import lie_in_one_another, write_atomically
 from sfplus.stages.tables import FAILURES, read_lines
-
-_SHOWN = 5
 
 
 def pack(
@@ -146,11 +143,9 @@ def _is_finished(partial: Path, state: dict[str, Any]) -> bool:
 
 
 def _keep_apart(path: Path, out: Path) -> None:
-    source = path.resolve()
-    for target in (out.resolve(), _partial_of(out).resolve()):
-        if source == target or source in target.parents or target in source.parents:
-            reason = "OUT (or OUT.partial, where it grows) and SOURCE lie in one another"
-            raise UsageError(reason, where=out, remedy="choose an OUT beside the source")
+    if lie_in_one_another(path, out) or lie_in_one_another(path, _partial_of(out)):
+        reason = "OUT (or OUT.partial, where it grows) and SOURCE lie in one another"
+        raise UsageError(reason, where=out, remedy="choose an OUT beside the source")
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("holds other files", where=out, remedy="choose a new or an empty folder as OUT")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -160,10 +155,7 @@ def _close(out: Path, console: Console) -> int:
     """Say what came of it; 1 when a picture could not be used."""
     pack_ = Pack(out)
     failures = read_lines(out / FAILURES)
-    for row in failures[:_SHOWN]:
-        print(f"{row['photo']!r}: {row['reason']}; {row['remedy']}", file=sys.stderr)
-    if len(failures) > _SHOWN:
-        print(f"... and {len(failures) - _SHOWN} more, in {out / FAILURES}", file=sys.stderr)
+    print_failures(failures, out / FAILURES)
     if len(pack_.people) < 2:
         console.warn(f"{out}: holds one person only; training needs at least two")
     alone = f" ({pack_.manifest['alone']} with one crop)" if pack_.manifest["alone"] else ""

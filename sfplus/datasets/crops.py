@@ -25,7 +25,25 @@ CACHE_BYTES = 1 << 30
 """Sets of fewer decoded bytes stay in memory after their first use."""
 
 
-class CropDataset(Dataset[tuple[Tensor, int]]):
+class _Crops(Dataset[tuple[Tensor, int]]):
+    """What both kinds have as map-style sets."""
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One crop, uint8 RGB (H, W, 3), and its label."""
+        index = range(len(self))[index]
+        return self.batch(np.array([index]))[0][0], int(self.labels[index])
+
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The crops at some indices (B,): uint8 RGB (B, H, W, 3), a copy, and labels (B,) int64."""
+        raise NotImplementedError
+
+
+class CropDataset(_Crops):
     """A map-style set of crops of one size with their labels.
 
     Args:
@@ -60,14 +78,6 @@ class CropDataset(Dataset[tuple[Tensor, int]]):
         digest.update("\0".join(path.name for path in self.paths).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One crop, uint8 RGB (H, W, 3), and its label."""
-        index = range(len(self))[index]
-        return self.batch(np.array([index]))[0][0], int(self.labels[index])
-
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         """The crops at some indices (B,): uint8 RGB (B, H, W, 3), a copy, and labels (B,) int64.
 
@@ -96,7 +106,7 @@ class CropDataset(Dataset[tuple[Tensor, int]]):
         return crop
 
 
-class PackedCrops(Dataset[tuple[Tensor, int]]):
+class PackedCrops(_Crops):
     """A pack as a data set for training; takes the place of `CropDataset`.
 
     Args:
@@ -128,14 +138,6 @@ class PackedCrops(Dataset[tuple[Tensor, int]]):
     def digest(self) -> str:
         """SHA-256 of all that the crops and labels are; no pixel is read."""
         return hashlib.sha256(self._pack.manifest["content"].encode() + self._rows.tobytes()).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One crop, uint8 RGB (H, W, 3), and its label."""
-        index = range(len(self))[index]
-        return self.batch(np.array([index]))[0][0], int(self.labels[index])
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         """The crops at some indices (B,): uint8 RGB (B, H, W, 3), a copy, and labels (B,) int64.

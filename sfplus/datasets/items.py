@@ -73,6 +73,14 @@ class Source(Protocol):
         """
 
 
+def files_from(files: Sequence[Path], counts: Sequence[int], start: int) -> Iterator[tuple[Path, int]]:
+    """The files that hold pictures from number `start` on, and from which of its own on each is wanted."""
+    for file, count in zip(files, counts, strict=True):
+        if start < count:
+            yield file, start
+        start = max(0, start - count)
+
+
 def numbered(label: float, name: str) -> str:
     """The person of a numeric label, in seven digits, so that sorting people by name is sorting them by number.
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from sfplus.datasets.items import LARGEST, Item, named, person_of
+from sfplus.datasets.items import LARGEST, Item, files_from, named, person_of
 from sfplus.errors import DatasetError, PhotoError
 from sfplus.images import PHOTO_SUFFIXES
 
@@ -56,13 +57,10 @@ class Shards:
 
     def items(self, start: int = 0) -> Iterator[Item]:
         """The pictures from number `start` on."""
-        for shard, count in zip(self._shards, self._counts, strict=True):
-            if start < count:
-                with shard.open("rb") as file:
-                    for number, (key, members) in enumerate(_samples(shard)):
-                        if number >= start:
-                            yield _item(file, key, members)
-            start = max(0, start - count)
+        for shard, first in files_from(self._shards, self._counts, start):
+            with shard.open("rb") as file:
+                for key, members in islice(_samples(shard), first, None):
+                    yield _item(file, key, members)
 
 
 def _samples(shard: Path) -> Iterator[Sample]:

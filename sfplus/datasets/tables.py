@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sfplus.datasets.items import LARGEST, Item, named, numbered
+from sfplus.datasets.items import LARGEST, Item, files_from, named, numbered
 from sfplus.errors import DatasetError, PhotoError
 
 _LABELS = ("label", "identity", "person", "labels", "id", "name", "class", "target")
@@ -65,10 +65,8 @@ class Tables:
 
     def items(self, start: int = 0) -> Iterator[Item]:
         """The rows from number `start` on."""
-        for table, count in zip(self._tables, self._counts, strict=True):
-            if start < count:
-                yield from _items(table, start)
-            start = max(0, start - count)
+        for table, first in files_from(self._tables, self._counts, start):
+            yield from _items(table, first)
 
 
 class _opened:

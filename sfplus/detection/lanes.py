@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from sfplus.device import Device
+from sfplus.device import Device, keep_freed_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,11 +34,8 @@ class Lanes:
 
 @contextmanager
 def open_lanes(device: Device) -> Iterator[Lanes]:
-    """Lanes for some time.
-
-    glibc is made to keep what is freed, as in networks/embed.py: else maps are faulted in again page by page.
-    """
-    torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
+    """Lanes for some time."""
+    keep_freed_memory()
     count = 1 if device.is_cuda else torch.get_num_threads()
     if count == 1:
         yield Lanes()

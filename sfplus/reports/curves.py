@@ -10,14 +10,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from sfplus.errors import one_line
-from sfplus.reports.plots import SERIES
+from sfplus.reports.plots import SERIES, to_png
 
 Rows = Sequence[Mapping[str, Any]]
 ENERGY = "energy."
@@ -138,10 +137,9 @@ def plane_plot(runs: Mapping[str, Mapping[str, Any]], classes: Sequence[str], ti
 
 
 def _encoded(figure: Figure, suffix: str) -> bytes:
-    buffer = io.BytesIO()
-    if suffix == "svg":
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
-    else:
+    if suffix == "png":
         figure.set_dpi(130)
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
+        return to_png(figure)
+    buffer = io.BytesIO()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     return buffer.getvalue()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sfplus.errors import one_line
+from sfplus.reports.plots import to_png
 
 _GREY = "#6b7076"
 
@@ -50,9 +49,7 @@ def curves_plot(
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
             axes.legend(fontsize=7, frameon=False, ncols=2 if len(metrics) > 4 else 1)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def _is_number(value: object) -> bool:

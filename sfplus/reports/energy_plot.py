@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sfplus.errors import one_line
 from sfplus.hypersphere import Spread
+from sfplus.reports.plots import to_png
 
 _BINS = 60
 _GREY = "#6b7076"
@@ -57,6 +56,4 @@ def energy_plot(spreads: Mapping[str, Spread], title: str) -> bytes:
     right.legend(loc="lower left", fontsize=8, frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    return buffer.getvalue()
+    return to_png(figure)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
@@ -269,6 +270,13 @@ def _share(value: float, limits: tuple[float, float]) -> float:
 
 def _percent(value: float, _: object = None) -> str:
     return f"{100 * value:.4g} %"
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG that is a function of what is drawn."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    return buffer.getvalue()
 
 
 def _svg(figure: Figure) -> str:

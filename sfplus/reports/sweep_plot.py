@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from sfplus.errors import one_line
-from sfplus.reports.plots import SERIES
+from sfplus.reports.plots import SERIES, to_png
 from sfplus.reports.sweep_table import Row, Sweep, is_share, number, spread, title_of
 
 _GREY, _PUBLISHED = "#6b7076", "#d55e00"
@@ -70,7 +68,7 @@ def sweep_plot(sweep: Sweep) -> bytes:
     axes.xaxis.set_major_locator(MaxNLocator(7))
     marks = "dots: each seed; bar: standard deviation over seeds" if any(len(row.seeds) > 1 for row in rows) else ""
     axes.set_xlabel("\n".join(filter(None, [title_of(sweep.metric), marks])), fontsize=9)
-    return _png(figure)
+    return to_png(figure)
 
 
 def sweep_curves(sweep: Sweep) -> bytes | None:
@@ -102,7 +100,7 @@ def sweep_curves(sweep: Sweep) -> bytes | None:
     for text, row in zip(legend.get_texts(), rows, strict=True):  # afterwards, as "_" at the start has a meaning
         text.set_text(one_line(row.label))
         text.set_parse_math(False)
-    return _png(figure)
+    return to_png(figure)
 
 
 def _limits(rows: Sequence[Row], metric: str, published: Sequence[float]) -> tuple[float, float]:
@@ -149,9 +147,3 @@ def _style(k: int) -> dict[str, Any]:
 def _share_axis(axis: Any, metric: str) -> None:
     if is_share(metric):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}"))
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    return buffer.getvalue()

@@ -25,6 +25,7 @@ from sfplus.download import file_digest
 from sfplus.errors import ArtefactError
 from sfplus.stages.inputs import Source, digest_json, walk
 from sfplus.stages.run import Run
+from sfplus.training.loop_settings import INDIFFERENT
 
 MANIFEST = "manifest.json"
 _CHECKPOINT = "checkpoint-"  # folders that a stage goes on from; dropped once the artefact is in place
@@ -120,7 +121,7 @@ class Stage:
         return {
             "stage": self.name,
             "version": self.version,
-            "settings": settings.model_dump(mode="json", exclude={"checkpoint_every", "keep"}),  # they change no result
+            "settings": settings.model_dump(mode="json", exclude=set(INDIFFERENT)),
             "inputs": {name: source.content for name, source in sorted(inputs.items())},
         }
 

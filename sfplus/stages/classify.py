@@ -12,6 +12,7 @@ from sfplus.stages.cache import Job, Stage
 from sfplus.stages.pictures import PictureSet
 from sfplus.stages.run import Run
 from sfplus.training.classify_settings import ClassifierSettings
+from sfplus.training.loop_settings import INDIFFERENT
 from sfplus.weights import CONFIG, MODEL
 
 if TYPE_CHECKING:
@@ -50,19 +51,16 @@ def _build(job: Job) -> dict[str, Any]:
     torch.manual_seed(settings.seed)
     shape |= {"channels": first[3], "size": size}
     network = create_classifier(shape.pop("network"), len(learned.names), **shape)
-    digest = digest_json([settings.model_dump(mode="json", exclude={"checkpoint_every", "keep"}), pictures.content])
+    digest = digest_json([settings.model_dump(mode="json", exclude=set(INDIFFERENT)), pictures.content])
     processes = Processes(job.run.device)
     task = ClassifyTask(network, learned, tested, settings, processes, digest)
-    step = job.run.bar
 
     def show(done: int, row: dict[str, Any]) -> None:
-        if step.total is None:
-            step.start(settings.max_iter, "steps", done - 1)
         note = None
         if row:
             note = f"loss {row['loss']:.3f}"
             note += f", accuracy {100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
-        step.advance(done - step.done, note)
+        job.run.bar.reach(done, settings.max_iter, "steps", note)
 
     summary = train(task, settings, job.folder, processes, on_step=show)
     answers = task.predict(tested)
@@ -96,10 +94,10 @@ def _result(job: Job, task: ClassifyTask, answers: Tensor, plane: Tensor | None)
     """
     from sfplus.datasets.small_images import accuracy_by_class
     from sfplus.reports.curves import plane_plot, training_curves
-    from sfplus.training.history import read_rows
+    from sfplus.training.history import HISTORY, read_rows
     from sfplus.weights.checkpoint import to_bytes
 
-    rows = read_rows(job.folder / "history.jsonl")
+    rows = read_rows(job.folder / HISTORY)
     tests = [row for row in rows if "accuracy" in row]
     best = max(tests, key=lambda row: float(row["accuracy"]))
     by_class = accuracy_by_class(answers, task.test.labels, len(task.test.names))

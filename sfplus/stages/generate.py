@@ -11,6 +11,7 @@ from sfplus.stages.inputs import digest_json
 from sfplus.stages.pictures import PictureSet
 from sfplus.stages.run import Run
 from sfplus.training.generate_settings import GeneratorSettings
+from sfplus.training.loop_settings import INDIFFERENT
 
 if TYPE_CHECKING:
     from sfplus.datasets.small_images import SmallImages
@@ -40,7 +41,7 @@ def _build(job: Job) -> dict[str, Any]:
     from sfplus.networks.gan import Discriminator, Generator
     from sfplus.training.engine import train
     from sfplus.training.generate import GanTask, save_generator
-    from sfplus.training.history import read_rows
+    from sfplus.training.history import HISTORY, read_rows
     from sfplus.training.processes import Processes
 
     settings: GenerateSettings = job.settings
@@ -51,16 +52,13 @@ def _build(job: Job) -> dict[str, Any]:
     generator = Generator(settings.width, settings.noise_size)
     discriminator = Discriminator(settings.width, settings.spectral_norm)
     processes = Processes(job.run.device)
-    learnt = settings.model_dump(mode="json", exclude={"checkpoint_every", "keep", "sample_every", "scores"})
+    learnt = settings.model_dump(mode="json", exclude={*INDIFFERENT, "sample_every", "scores"})
     digest = digest_json([learnt, pictures.content])
     task = GanTask(generator, discriminator, real, settings, processes, digest)
-    bar = job.run.bar
 
     def show(done: int, row: dict[str, Any]) -> None:
-        if bar.total is None:
-            bar.start(settings.max_iter, "steps", done - 1)
         note = f"losses {row['generator_loss']:.3f}, {row['discriminator_loss']:.3f}" if row else None
-        bar.advance(done - bar.done, note)
+        job.run.bar.reach(done, settings.max_iter, "steps", note)
         if done % settings.sample_every == 0:
             _sample(job, generator, f"samples/{done:06d}.png")
 
@@ -73,7 +71,7 @@ def _build(job: Job) -> dict[str, Any]:
         return {}
     _sample(job, generator, SAMPLES)
     save_generator(job.folder, generator, settings.width)
-    rows = read_rows(job.folder / "history.jsonl")
+    rows = read_rows(job.folder / HISTORY)
     write_atomically(job.folder / CURVES, _curves(rows))
     last = {name: rows[-1][name] for name in ("energy", "mhe_loss") if rows[-1][name] is not None}
     return {"pictures": len(real.labels), **summary, **last, **_scores(job, generator, real, held_out)}

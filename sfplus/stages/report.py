@@ -20,8 +20,8 @@ from sfplus.stages.align import CROPS
 from sfplus.stages.cache import Artefact, Job, Stage
 from sfplus.stages.detect import FACES, PHOTOS
 from sfplus.stages.tables import read_failures, read_lines, read_table
-from sfplus.stages.train import HISTORY
 from sfplus.stages.verify import RESULT, SCORES, read_result
+from sfplus.training.history import HISTORY
 from sfplus.weights import CONFIG, HEAD
 
 if TYPE_CHECKING:

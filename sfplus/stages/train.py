@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sfplus.hypersphere import Head, ShardedHead
     from sfplus.training.loop import HeldOut
 
-HISTORY = "history.jsonl"
-
 
 def _listed(value: Any) -> Any:
     """People in a recipe are names, or the file that lists them."""
@@ -96,13 +94,10 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any], learned: _Learned)
         job.run.console.say(
             f"the network goes on from {job.inputs['start'].folder}; classifier: {loaded['classifier']}"
         )
-    step = job.run.bar
 
     def show(done: int, row: dict[str, Any]) -> None:
-        if step.total is None:
-            step.start(settings.max_iter, "steps", done - 1)
         note = f"loss {row['loss']:.3f}, accuracy {100 * row['accuracy']:.1f} %" if row else None
-        step.advance(done - step.done, note)
+        job.run.bar.reach(done, settings.max_iter, "steps", note)
 
     held_out = _held_out(job, learned) if settings.evaluate_every and "pairs" in job.inputs else None
     summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show, held_out=held_out)

@@ -28,9 +28,8 @@ def draw_distortions(step: int, count: int, seed: int, strength: float) -> Tenso
         (B, 7) float32: angle in radians, scale, shift in x and in y (1 is half a side), contrast, brightness (2 is
         the range of the input), and 1 where the crop becomes grey, else 0.
     """
-    draw = np.random.default_rng((5, seed, step)).uniform(
-        -1, 1, (count, 7)
-    )  # 0 to 4: training.batches, datasets.samplers
+    random = np.random.default_rng((5, seed, step))  # 0 to 4 are training.batches and datasets.samplers
+    draw = random.uniform(-1, 1, (count, 7))
     draw[:, :6] *= np.array([TURN, SCALE, 2 * SHIFT, 2 * SHIFT, CONTRAST, BRIGHTNESS]) * strength
     draw[:, [1, 4]] += 1
     draw[:, 6] = draw[:, 6] < 2 * GREY * strength - 1

@@ -5,18 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from sfplus.training.settings import LoopSettings
+from sfplus.training.loop_settings import LoopSettings, StrictSettings, check_rising
 
 PROJECTIONS = ("comhe-random", "comhe-angle", "comhe-adversarial", "comhe-group")
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class PicturesSettings(_Settings):
+class PicturesSettings(StrictSettings):
     """A set of labelled pictures and how they are augmented."""
 
     name: Literal["cifar10", "cifar100", "mnist", "folder", "files"] = Field(
@@ -52,7 +48,7 @@ class PicturesSettings(_Settings):
         return self.root or Path("data") / default
 
 
-class RegularizerSettings(_Settings):
+class RegularizerSettings(StrictSettings):
     """What keeps the neurons of a network apart."""
 
     mode: Literal[
@@ -151,8 +147,7 @@ class ClassifierSettings(LoopSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if list(self.steps) != sorted(set(self.steps)) or min(self.steps, default=1) < 1:
-            raise ValueError("steps must be rising positive numbers")
+        check_rising(self.steps)
         if self.test_every % self.log_every:
             raise ValueError("test_every must be a multiple of log_every")
         return self

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from sfplus.errors import TrainingError
 from sfplus.training.history import History
+from sfplus.training.loop_settings import LoopSettings
 from sfplus.training.processes import Processes
 from sfplus.training.resume import load_checkpoint, save_checkpoint
-from sfplus.training.settings import LoopSettings
 from sfplus.training.signals import Signals
 from sfplus.training.state import Stateful, shards
 
@@ -94,6 +94,7 @@ class Task(Protocol):
             row: with `step`; may be changed.
             earlier: all rows before it.
         """
+        return None  # by default nothing
 
 
 def train(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +136,6 @@ class GanTask(Task):
     def describe(self, step: int) -> str:
         """What the message about values that are not finite says of the run."""
         return f"learning rate {self.settings.base_lr:.4g}, energy weight {self.settings.energy_weight:.4g}"
-
-    def logged(self, row: Row, earlier: Sequence[Row]) -> None:
-        """Nothing to add."""
-        return None
 
 
 @torch.no_grad()

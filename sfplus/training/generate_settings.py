@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from sfplus.training.classify_settings import PicturesSettings
-from sfplus.training.settings import LoopSettings
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from sfplus.training.loop_settings import LoopSettings, StrictSettings
 
 
 class RealSettings(PicturesSettings):
@@ -24,7 +20,7 @@ class RealSettings(PicturesSettings):
     mirror: Literal[False] = Field(default=False, description="nor mirrored (input_helper.py)")
 
 
-class GanEnergySettings(_Settings):
+class GanEnergySettings(StrictSettings):
     """The energy that MHE-GAN adds to the discriminator's loss: `networks.gan.log_energy` of every layer."""
 
     weight: float | None = Field(
@@ -34,7 +30,7 @@ class GanEnergySettings(_Settings):
     )
 
 
-class ScoreSettings(_Settings):
+class ScoreSettings(StrictSettings):
     """What is measured once the generator is trained."""
 
     samples: int = Field(default=50_000, ge=2, description="pictures to generate (train.py)")

@@ -8,6 +8,8 @@ from typing import Any
 
 from sfplus.images import write_atomically
 
+HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
+
 
 class History:
     """Writes `history.jsonl`, `timings.jsonl` and `tensorboard/` in a folder.
@@ -24,12 +26,12 @@ class History:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self.rows: list[dict[str, Any]] = []
-        for name in ("history.jsonl", "timings.jsonl"):
+        for name in (HISTORY, TIMINGS):
             kept = [row for row in read_rows(folder / name) if row["step"] <= step]
             write_atomically(folder / name, "".join(json.dumps(row) + "\n" for row in kept).encode())
-            self.rows = kept if name == "history.jsonl" else self.rows
-        self._history = (folder / "history.jsonl").open("a", encoding="utf-8")
-        self._timings = (folder / "timings.jsonl").open("a", encoding="utf-8")
+            self.rows = kept if name == HISTORY else self.rows
+        self._history = (folder / HISTORY).open("a", encoding="utf-8")
+        self._timings = (folder / TIMINGS).open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def add(self, row: dict[str, Any], timing: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from sfplus.training.augment import distort, draw_distortions
 from sfplus.training.batches import create_sampler, draw_flips
 from sfplus.training.classifiers import accuracy_of, average_gradients, clip_gradients, count_classes, energy_of
 from sfplus.training.engine import OnStep, Row, Task, train
+from sfplus.training.loop_settings import INDIFFERENT
 from sfplus.training.optimizer import create_optimizer, set_learning_rate
 from sfplus.training.processes import Processes
 from sfplus.training.schedule import learning_rate
@@ -148,7 +149,8 @@ class FaceTask(Task):
         set_learning_rate(self.optimizer, learning_rate(step, self.settings))
         self.optimizer.zero_grad()
         passes = self.settings.accumulate
-        counters = {name: b.clone() for name, b in self.head.named_buffers() if not b.is_floating_point()}
+        buffers = self.head.named_buffers() if passes > 1 else ()
+        counters = {name: b.clone() for name, b in buffers if not b.is_floating_point()}
         energy: Tensor | None = None
         found: list[Tensor] = []
         for number, (crops, labels, *distortions) in enumerate(
@@ -289,5 +291,5 @@ def _check_people(labels: Tensor, classes: int, say: bool) -> None:
 
 def _digest(settings: SolverSettings, crops: CropDataset | PackedCrops) -> str:
     """Of what decides the result, except the pixels of unpacked crops and the initial weights."""
-    decisive = settings.model_dump_json(exclude={"checkpoint_every", "keep"})
+    decisive = settings.model_dump_json(exclude=set(INDIFFERENT))
     return hashlib.sha256((decisive + crops.digest).encode()).hexdigest()

@@ -6,16 +6,12 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-Precision = Literal["auto", "float32", "bf16", "fp16"]
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from sfplus.training.loop_settings import LoopSettings, StrictSettings, check_rising
 
 
-class _Annealed(_Settings):
+class _Annealed(StrictSettings):
     """What A-Softmax and L-Softmax share; defaults: sphereface_model.prototxt, layer fc6."""
 
     m: int = Field(default=4, ge=1, description="angular margin, a whole number (SphereFace paper: 4 is best)")
@@ -47,13 +43,13 @@ class LSoftmaxSettings(_Annealed):
     name: Literal["lsoftmax"] = Field(description="the classifier")
 
 
-class SoftmaxSettings(_Settings):
+class SoftmaxSettings(StrictSettings):
     """Plain softmax."""
 
     name: Literal["softmax"] = Field(description="the classifier")
 
 
-class NormFaceSettings(_Settings):
+class NormFaceSettings(StrictSettings):
     """Softmax on scaled cosines."""
 
     name: Literal["normface"] = Field(description="the classifier")
@@ -61,7 +57,7 @@ class NormFaceSettings(_Settings):
     learnable: bool = Field(default=False, description="learn the factor")
 
 
-class CosFaceSettings(_Settings):
+class CosFaceSettings(StrictSettings):
     """Additive margin on the cosine."""
 
     name: Literal["cosface"] = Field(description="the classifier")
@@ -69,7 +65,7 @@ class CosFaceSettings(_Settings):
     m: float = Field(default=0.35, ge=0, description="margin (CosFace paper)")
 
 
-class ArcFaceSettings(_Settings):
+class ArcFaceSettings(StrictSettings):
     """Additive margin on the angle."""
 
     name: Literal["arcface"] = Field(description="the classifier")
@@ -77,7 +73,7 @@ class ArcFaceSettings(_Settings):
     m: float = Field(default=0.5, ge=0, description="margin in radians (ArcFace paper)")
 
 
-class AdaFaceSettings(_Settings):
+class AdaFaceSettings(StrictSettings):
     """A margin that follows the length of the feature."""
 
     name: Literal["adaface"] = Field(description="the classifier")
@@ -89,7 +85,7 @@ class AdaFaceSettings(_Settings):
     )
 
 
-class SphereFaceRSettings(_Settings):
+class SphereFaceRSettings(StrictSettings):
     """SphereFace-R; defaults: OpenSphere, spherefacer.py of 2022."""
 
     name: Literal["sphereface-r"] = Field(description="the classifier")
@@ -105,7 +101,7 @@ class SphereFaceRSettings(_Settings):
     gradient: Literal["detached", "exact"] = Field(default="detached", description="detached: as published")
 
 
-class SphereFace2Settings(_Settings):
+class SphereFace2Settings(StrictSettings):
     """SphereFace2; defaults: OpenSphere, config/papers/SphereFace2."""
 
     name: Literal["sphereface2"] = Field(description="the classifier")
@@ -118,7 +114,7 @@ class SphereFace2Settings(_Settings):
     gradient: Literal["detached", "exact"] = Field(default="detached", description="detached: as published")
 
 
-HEAD_SETTINGS: dict[str, type[_Settings]] = {
+HEAD_SETTINGS: dict[str, type[StrictSettings]] = {
     "softmax": SoftmaxSettings, "normface": NormFaceSettings, "asoftmax": ASoftmaxSettings,
     "lsoftmax": LSoftmaxSettings, "sphereface-r": SphereFaceRSettings, "sphereface2": SphereFace2Settings,
     "cosface": CosFaceSettings, "arcface": ArcFaceSettings, "adaface": AdaFaceSettings,
@@ -131,7 +127,7 @@ HeadSettings = (
 )  # fmt: skip
 
 
-def head_settings(value: Any) -> type[_Settings]:
+def head_settings(value: Any) -> type[StrictSettings]:
     """The model of the settings of a head that is given as a mapping; without a name it is A-Softmax."""
     if not isinstance(value, Mapping):
         raise ValueError("a classifier is given by keys, such as {name: asoftmax, m: 4}")
@@ -143,10 +139,10 @@ def head_settings(value: Any) -> type[_Settings]:
 
 
 def _validate_head(value: Any) -> Any:
-    return value if isinstance(value, _Settings) else head_settings(value).model_validate(value)
+    return value if isinstance(value, StrictSettings) else head_settings(value).model_validate(value)
 
 
-class EnergySettings(_Settings):
+class EnergySettings(StrictSettings):
     """The hyperspherical energy that SphereFace+ adds to the loss."""
 
     mode: Literal["paper", "batch", "caffe"] = Field(
@@ -163,23 +159,6 @@ class EnergySettings(_Settings):
         description="lambda_M, the factor of the energy; in mode caffe the alpha of the prototxt, "
         "which in exact arithmetic does nothing at 10; tune it anew",
     )
-
-
-class LoopSettings(_Settings):
-    """What every kind of training has in common; see `training.engine`."""
-
-    max_iter: int = Field(default=10000, ge=1, description="number of steps")
-    batch_size: int = Field(default=128, ge=1, description="samples per step over all processes")
-    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="of everything that is drawn at random")
-    precision: Precision = Field(
-        default="auto",
-        description="of the network's passes, the losses are float32: auto is bf16 on a GPU that has it, else float32",
-    )
-    log_every: int = Field(default=100, ge=1, description="steps between rows of the history")
-    checkpoint_every: int = Field(
-        default=1000, ge=1, description="steps between checkpoints; does not change the result"
-    )
-    keep: int = Field(default=2, ge=1, description="how many checkpoints stay; does not change the result")
 
 
 class SolverSettings(LoopSettings):
@@ -250,8 +229,7 @@ class SolverSettings(LoopSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if list(self.steps) != sorted(set(self.steps)) or min(self.steps, default=1) < 1:
-            raise ValueError("steps must be rising positive numbers")
+        check_rising(self.steps)
         if self.epochs is not None and self.schedule == "multistep" and max(self.steps, default=0) > self.epochs:
             raise ValueError(f"steps are epochs where epochs is given, and {self.epochs} is less than {self.steps[-1]}")
         if self.batch_size % self.accumulate:

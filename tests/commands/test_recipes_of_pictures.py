@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -42,19 +41,6 @@ REPORT = """report:
     - {name: theirs, accuracy: 99, source: a paper}
     - {name: theirs, inception_score: 7.4, source: a README}
 """
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(0)
-    root = tmp_path_factory.mktemp("pictures")
-    for split, count in (("train", 4), ("test", 2)):
-        for name, shade in (("dark", 60), ("light", 190)):
-            (root / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = rng.integers(shade - 40, shade + 40, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
-    return root
 
 
 @pytest.fixture

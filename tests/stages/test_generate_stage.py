@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,20 +15,6 @@ from sfplus.stages.cache import Artefact
 from sfplus.stages.run import Run
 
 SMALL = {"width": 1 / 32, "batch_size": 4, "max_iter": 3, "log_every": 1, "sample_every": 2}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four pictures of each of two classes, and two to test on."""
-    rng = np.random.default_rng(0)
-    root = tmp_path_factory.mktemp("pictures")
-    for split, count in (("train", 4), ("test", 2)):
-        for name, shade in (("dark", 60), ("light", 190)):
-            (root / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = rng.integers(shade - 40, shade + 40, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
-    return root
 
 
 def make(pictures: Path, workspace: Path, classifier: Artefact | None = None, **changes: Any) -> Artefact:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from sfplus.device import choose_device
 from sfplus.errors import TrainingError
 from sfplus.training.engine import Row, Task, train
+from sfplus.training.loop_settings import LoopSettings
 from sfplus.training.processes import Processes
-from sfplus.training.settings import LoopSettings
 
 SETTINGS = LoopSettings(max_iter=8, batch_size=6, log_every=2, checkpoint_every=3)
 
@@ -109,6 +109,9 @@ class Late(Processes):
         if len(self.given) == self.signalled + 1:
             signal.raise_signal(signal.SIGINT)
         return self.given[-2]
+
+    def largest(self, number: int) -> int:
+        return max(self.largest_so_far(number), number)
 
 
 @pytest.mark.parametrize("step", range(1, 9))
