@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -113,9 +115,11 @@ def choose_device(name: str | Device = "auto") -> Device:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the memory of one pass for the next, which saves 5 % of the time of SphereFace-20 on a CPU.
+    """Let glibc keep the memory of one pass for the next, 8 % of the time of a training step of SphereFace-20 on a CPU.
 
-    It hands freed blocks back to the system, to be faulted in again page by page, until it has once seen a large one
-    freed (mallopt(3), "dynamic mmap threshold": at most 32 MB). Elsewhere this does nothing.
+    It gets blocks above 32 MB from the system each time, to be faulted in page by page, and hands freed ones back
+    (mallopt(3), M_MMAP_MAX and M_TRIM_THRESHOLD). Elsewhere this does nothing.
     """
-    torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(-4, 0)
+        mallopt(-1, -1)

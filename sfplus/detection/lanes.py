@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from sfplus.device import Device, keep_freed_memory
+from sfplus.device import Device
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,7 +35,6 @@ class Lanes:
 @contextmanager
 def open_lanes(device: Device) -> Iterator[Lanes]:
     """Lanes for some time."""
-    keep_freed_memory()
     count = 1 if device.is_cuda else torch.get_num_threads()
     if count == 1:
         yield Lanes()

@@ -22,7 +22,7 @@ from sfplus.device import Device
 CELL, STRIDE = 12, 2  # P-Net sees 12 x 12 pixels and steps by 2
 _EDGE = CELL - STRIDE  # pixels that n cells need beyond n strides
 _KEPT = 8  # canvases that are kept drawn
-_CANVAS = 1 << 18  # pixels; larger levels are cut into strips that overlap by _EDGE
+_CANVAS = 1 << 17  # pixels; larger levels are cut into strips that overlap by _EDGE
 
 
 class Piece(NamedTuple):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sfplus.device import keep_freed_memory
 from sfplus.errors import TrainingError
 from sfplus.training.history import History
 from sfplus.training.loop_settings import LoopSettings
@@ -124,6 +125,8 @@ def train(
     """
     processes.share(settings.batch_size)
     started = time.perf_counter()
+    if not processes.device.is_cuda:
+        keep_freed_memory()
     processes.device.place(task.modules).train()
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ backward. Last, what a row of the history costs beside a step. Run with nothing 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 import torch
@@ -15,7 +16,7 @@ from heads import UsualPort
 from racing import race
 from torch import Tensor, nn
 
-from sfplus.device import choose_device
+from sfplus.device import choose_device, keep_freed_memory
 from sfplus.hypersphere import HEADS
 from sfplus.networks import create, to_input
 from sfplus.training.loop import FaceTask
@@ -29,6 +30,13 @@ OURS: dict[str, dict[str, object]] = {
     "ours, with class energy": {"energy": {"power": 2}},
     "ours, bf16": {"precision": "bf16"},
 }
+
+
+def as_usual() -> None:
+    """Let glibc treat freed memory as in a process in which nobody has asked for anything."""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        for option, value in ((-4, 65536), (-3, 32 << 20), (-1, 64 << 20)):  # mmaps, their threshold, that of trimming
+            mallopt(option, value)
 
 
 class Crops:
@@ -83,6 +91,7 @@ def port(images: Tensor, labels: Tensor) -> Callable[[], None]:
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
 
     def step() -> None:
+        as_usual()
         optimizer.zero_grad()
         head.loss(network(images), labels).backward()
         optimizer.step()
@@ -101,7 +110,7 @@ def main() -> None:
         head = HEADS["asoftmax"](FEATURES, PEOPLE)
         task = FaceTask(create("sphereface20"), head, Crops(), settings, Processes(device))  # type: ignore[arg-type]
         task.modules.train()
-        runs[name] = lambda task=task: task.update(1, batch, measure=False)  # type: ignore[misc]
+        runs[name] = lambda task=task: (keep_freed_memory(), task.update(1, batch, measure=False))  # type: ignore[misc]
     runs["a row of the history"] = lambda: task.logged({"step": 1, "loss": 0.0, "accuracy": 0.0}, [])
     runs["the usual port"] = port(to_input(batch[0]).contiguous(memory_format=torch.contiguous_format), batch[1])
     square = torch.randn(SIDE, SIDE, device=device.torch)
