@@ -12,7 +12,7 @@ STAMP := $(VENV)/.sfplus-installed
 SFPLUS := $(BIN)/sfplus
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint lfw detect align train finetune embed verify report status doctor bench clean
+.PHONY: help install demo test test-slow lint lfw detect align train finetune embed verify report status systems doctor bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,11 @@ detect align train finetune embed verify report: $(STAMP)
 
 status: $(STAMP)  ## how each stage of RECIPE= stands: fresh, stale and why, partial, missing
 	@$(SFPLUS) status '$(RECIPE)' $(SET)
+
+SYSTEMS := mhe-imbalance-mnist mhe-cifar100 mhe-cifar10 comhe-cifar100 orthonormal-cifar100 spherenet-cifar10 \
+  sphere-resnet32-cifar10plus mhe-gan-cifar10
+systems: $(STAMP)  ## the recipes of pictures at their smallest honest size: minutes to hours each; resumes
+	@failed=0; for recipe in $(SYSTEMS); do $(SFPLUS) run $$recipe --small $(SET) --device $(DEVICE) || failed=1; done; exit $$failed
 
 doctor: $(STAMP)  ## what is installed and found, and what is wrong
 	@$(SFPLUS) doctor

@@ -15,12 +15,13 @@ from sfplus.datasets.pairs import pair_files, read_pairs
 from sfplus.errors import UsageError
 from sfplus.images import write_atomically
 from sfplus.models import find_model
-from sfplus.recipe import Recipe
+from sfplus.recipe import Recipe, VerifyKey
 from sfplus.stages import align, classify, detect, embed, generate, report, sample, train, verify
 from sfplus.stages.cache import Artefact, Stage
 from sfplus.stages.inputs import InputFile, ModelFolder, PackFolder, Source
 from sfplus.stages.pictures import PictureSet
-from sfplus.stages.run import Run
+from sfplus.stages.run import Run, is_first
+from sfplus.together import own_part, run_stage
 from sfplus.training.classify_settings import PicturesSettings
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -101,18 +102,24 @@ def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
             crops = Packed(root)
         else:
             steps += crop_steps(Photos(root) if root else From("sample", sample.TRAIN), recipe, "train")
+    held_out: dict[str, Input] = {}
+    if recipe.verify and any(key and key.evaluate_every for key in (recipe.train, recipe.finetune)):
+        photos, pairs, undetected = _verify_inputs(recipe.verify)
+        steps += crop_steps(photos, recipe, "verify", undetected)
+        held_out = {"held_out": From("align/verify"), "pairs": pairs}
     if recipe.train:
         settings = _pick(train.TrainSettings, recipe.train)
-        steps.append(Step("train", train.TRAIN, settings, {"crops": crops}))
+        inputs = {"crops": crops, **(held_out if settings.evaluate_every else {})}
+        steps.append(Step("train", train.TRAIN, settings, inputs))
     if recipe.finetune:
         start = Model(recipe.finetune.model) if recipe.finetune.model else From("train")
-        inputs = {"crops": crops, "start": start}
         tune = _pick(train.FinetuneSettings, recipe.finetune)
         if recipe.train and not tune.exclude:
             tune = tune.model_copy(update={"exclude": recipe.train.exclude})
+        inputs = {"crops": crops, "start": start, **(held_out if tune.evaluate_every else {})}
         steps.append(Step("finetune", train.FINETUNE, tune, inputs))
     if recipe.verify:
-        steps += _verify_steps(recipe, text, command)
+        steps += _verify_steps(recipe, text, command, cropped=bool(held_out))
     return steps
 
 
@@ -139,13 +146,18 @@ def crop_steps(photos: From | Photos, recipe: Recipe, name: str, undetected: str
     ]
 
 
-def _verify_steps(recipe: Recipe, text: str, command: str) -> list[Step]:
-    key = recipe.verify
-    assert key is not None
+def _verify_inputs(key: VerifyKey) -> tuple[From | Photos, Input, str]:
+    """The photos, the pairs, and what becomes of photos without a face."""
     photos = Photos(key.photos) if key.photos else From("sample", sample.VERIFY)
     pairs = PairList(key.pairs) if key.pairs else From("sample", sample.PAIRS)
-    undetected = "centre-crop" if key.undetected == "centre-crop" else "drop"
-    steps = crop_steps(photos, recipe, "verify", undetected)
+    return photos, pairs, "centre-crop" if key.undetected == "centre-crop" else "drop"
+
+
+def _verify_steps(recipe: Recipe, text: str, command: str, cropped: bool) -> list[Step]:
+    key = recipe.verify
+    assert key is not None
+    photos, pairs, undetected = _verify_inputs(key)
+    steps = [] if cropped else crop_steps(photos, recipe, "verify", undetected)
     models: dict[str, Input] = {}
     if recipe.embed.model:
         models["model"] = Model(recipe.embed.model)
@@ -182,15 +194,18 @@ def closure(steps: Sequence[Step], until: str) -> list[Step]:
 
 
 def run_steps(steps: Sequence[Step], run: Run, record: Path | None = None) -> dict[str, Artefact]:
-    """Run steps in order; `record` is the file that remembers what was run, for `status` to compare with."""
+    """Run steps in order; `record` is the file that remembers what was run, for `status` to compare with.
+
+    Of several processes those after the first leave out what only the first can do, and return what they took part in.
+    """
     check_inputs(steps, run.workspace)
     if run.device_name != "auto":
         _ = run.device  # a missing device is an error before anything is read
     done: dict[str, Artefact] = {}
-    for step in steps:
+    for step in steps[: own_part([step.stage for step in steps])]:
         inputs = resolve(step, done, run)
-        done[step.name] = step.stage.run(step.settings, inputs, run, step.name)
-        if record:
+        done[step.name] = run_stage(step.stage, step.settings, inputs, run, step.name)
+        if record and is_first():
             _remember(record, step.name, step.stage.identity(step.settings, inputs))
     return done
 

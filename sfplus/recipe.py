@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sfplus.errors import RecipeError
+from sfplus.errors import RecipeError, UsageError
 from sfplus.recipe_faults import explain, nearest
 from sfplus.shipped import shipped
 from sfplus.stages.align import AlignSettings
@@ -23,7 +24,7 @@ from sfplus.stages.train import FinetuneSettings, TrainSettings
 from sfplus.stages.verify import VerifySettings
 
 PICTURES = ("classify", "generate")  # the stages that are not about faces
-_NO_FACES = (*PICTURES, "report")
+_NO_FACES = (*PICTURES, "report", "small")
 
 
 class TrainKey(TrainSettings):
@@ -81,14 +82,15 @@ class Recipe(BaseModel):
     classify: ClassifySettings | None = None
     generate: GenerateKey | None = None
     report: ReportSettings = ReportSettings()
+    small: dict[str, Any] | None = Field(None, description="keys and values of the smallest run that means something")
 
     @model_validator(mode="after")
     def _chain_holds(self) -> Recipe:
         faces = [name for name in type(self).model_fields if name in self.model_fields_set and name not in _NO_FACES]
         if faces and (self.classify or self.generate):
             raise ValueError(f"{faces[0]} is of faces, classify and generate are of pictures: write two recipes")
-        if (self.train or self.finetune) and self.align.template != "sphereface-112x96":
-            raise ValueError("align.template: these networks are trained on sphereface-112x96 crops")
+        if (self.train or self.finetune) and self.align.template not in ("sphereface-112x96", "arcface-112x112"):
+            raise ValueError("align.template: networks are trained on sphereface-112x96 or arcface-112x112 crops")
         keys = [key for key in (self.train, self.finetune) if key]
         if keys and not (self.sample or any(key.photos for key in keys)):
             raise ValueError("train.photos is missing: say which folder holds the training photos")
@@ -100,6 +102,10 @@ class Recipe(BaseModel):
             raise ValueError("finetune.model is missing: say which model to start from, or add a train stage")
         if self.verify and not (self.train or self.finetune or self.embed.model):
             raise ValueError("embed.model is missing: say which model to verify, or add a train stage")
+        if any(key.evaluate_every for key in keys) and not self.verify:
+            raise ValueError(
+                "evaluate_every is missing its pairs: add a verify stage, whose pairs are the held-out ones"
+            )
         return self
 
 
@@ -166,6 +172,18 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def about_faces(path: Path) -> bool:
     """Whether a recipe is about faces; it need not be right."""
     return not set(PICTURES) & set(yaml.safe_load(path.read_text("utf-8")))
+
+
+def small_settings(path: Path) -> list[str]:
+    """The overrides that make a recipe small.
+
+    Raises:
+        UsageError: it knows none.
+    """
+    small = load_recipe(path).small
+    if small is None:
+        raise UsageError("this recipe has no smaller size", where=path, remedy="leave --small out")
+    return [f"{key}={json.dumps(value)}" for key, value in small.items()]
 
 
 def header(path: Path) -> str:

@@ -26,19 +26,20 @@ class Configuration:
     overrides: tuple[str, ...]
 
 
-def configurations(settings: Sequence[str], variants: Sequence[str]) -> list[Configuration]:
+def configurations(settings: Sequence[str], variants: Sequence[str], size: Sequence[str] = ()) -> list[Configuration]:
     """Every combination of the values of all keys and of the named variants, which change fastest.
 
     Args:
         settings: `key=a,b,c`; several keys that take the same value are joined by `+`. A comma within brackets or
             quotes parts nothing, and a key of one value is a setting of all configurations.
         variants: `name:key=value key=value`, or `name:` for the recipe as it is.
+        size: `key=value` of all of them, before the others.
 
     Raises:
         UsageError: one of them is malformed, or two are alike.
     """
     axes: list[tuple[str, dict[str, tuple[str, ...]]]] = []
-    fixed: list[str] = []
+    fixed = [*size]
     names = [setting.partition("=")[0] for setting in settings]
     short = [name.rpartition(".")[2] for name in names]
     for name, word, setting in zip(names, short, settings, strict=True):

@@ -103,9 +103,10 @@ def test_doctor_finds_the_packages_and_what_is_wrong(
     assert answer.code == 1 and "pip install --no-deps facenet-pytorch" in answer.out
 
 
-def test_a_recipe_runs_in_one_process(tiny: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_runs_in_one_process(tiny: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert sfplus("run", tiny).code == 2
+    answer = sfplus("sweep", tiny)
+    assert answer.code == 2 and "a sweep runs in one process" in answer.err
 
 
 def test_disk_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

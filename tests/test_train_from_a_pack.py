@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -31,25 +32,26 @@ def manifest(workspace: Path) -> dict[str, dict[str, object]]:
     return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
-def test_bits_of_the_model(tmp_path: Path, sfplus: Sfplus) -> None:
-    write_folders(tmp_path / "crops", {"Ada": 4, "Ben": 3, "Cyd": 3}, 112, 96)
+@pytest.mark.parametrize(("wide", "options"), [(96, {}), (112, {"block": "modern", "batch_norm": True})])
+def test_bits_of_the_model(wide: int, options: dict[str, Any], tmp_path: Path, sfplus: Sfplus) -> None:
+    write_folders(tmp_path / "crops", {"Ada": 4, "Ben": 3, "Cyd": 3}, 112, wide)
     pack(tmp_path / "crops", tmp_path / "crops.pack")
     train = {
         "network": "sphereface4", "feature_size": 16, "width": 0.125, "head": {"m": 2}, "batch_size": 8,
         "base_lr": 0.02, "steps": [], "max_iter": 4, "checkpoint_every": 2, "log_every": 2,
-    }  # fmt: skip
+    } | options  # fmt: skip
     settings = TrainSettings.model_validate(train)
     people, labels, names = identities(list_photos(tmp_path / "crops"))
     torch.manual_seed(0)
-    network = create("sphereface4", feature_size=16, width=0.125)
+    network = create("sphereface4", feature_size=16, width=0.125, input=f"112x{wide}", **options)
     head = HEADS["asoftmax"](16, len(people), **settings.head.model_dump(exclude={"name"}))
-    crops = CropDataset([tmp_path / "crops" / name for name in names], labels, 112, 96)
+    crops = CropDataset([tmp_path / "crops" / name for name in names], labels, 112, wide)
     fit(network, head, crops, settings, tmp_path / "direct", choose_device("cpu"))
 
     recipe = tmp_path / "r.yaml"
     recipe.write_text(yaml.safe_dump({"train": train | {"photos": str(tmp_path / "crops.pack")}}))
-    options = ("--device", "cpu", "--until", "train", "--workspace")
-    answer = sfplus("run", recipe, *options, tmp_path / "pack")
+    command = ("--device", "cpu", "--until", "train", "--workspace")
+    answer = sfplus("run", recipe, *command, tmp_path / "pack")
     assert answer.code == 0, answer.err
     assert "detect" not in answer.err
     (model,) = (tmp_path / "pack/cache/train").glob("*/model.safetensors")
@@ -60,7 +62,7 @@ def test_bits_of_the_model(tmp_path: Path, sfplus: Sfplus) -> None:
 
     left_out = tmp_path / "out.txt"
     left_out.write_text("# in the test set\nBen\n")
-    answer = sfplus("run", recipe, f"train.exclude={left_out}", *options, tmp_path / "less")
+    answer = sfplus("run", recipe, f"train.exclude={left_out}", *command, tmp_path / "less")
     assert answer.code == 0, answer.err
     assert manifest(tmp_path / "less")["counts"]["people"] == 2
     assert manifest(tmp_path / "less")["settings"]["exclude"] == ["Ben"]
@@ -72,7 +74,7 @@ def test_bits_of_the_model(tmp_path: Path, sfplus: Sfplus) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("size", "its crops are 10 x 12, these networks take 96 x 112; pack 112 x 112 crops with --narrow"),
+        ("size", "its crops are 12 x 10, these networks take 112 x 96 or 112 x 112; align the photos again"),
         ("unfinished", "holds no finished pack; make one with sfplus pack"),
         ("list", "is no list of people"),
         ("label", "train.photos is missing"),

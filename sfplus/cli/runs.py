@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+Small = Annotated[bool, typer.Option("--small", help="The smallest size of the recipe that means something.")]
 RunName = Annotated[str, typer.Option("--name", help="Where in runs/ the report goes, if not under the recipe's name.")]
 
 
@@ -26,12 +27,14 @@ def run(
     device: Device = "auto",
     workspace: Workspace = DATA,
     name: RunName = "",
+    small: Small = False,
 ) -> None:
     """Run a recipe, or what of it is stale, and print the result.
 
     Example: sfplus run demo --until train
     """
-    _run(recipe, overrides or [], until, device, workspace, name)
+    overrides, suffix = _sized(recipe, overrides, small)
+    _run(recipe, overrides, until, device, workspace, name or suffix)
 
 
 @app.command()
@@ -77,6 +80,7 @@ def sweep(
     workspace: Workspace = DATA,
     name: RunName = "",
     out: Annotated[Path | None, typer.Option("--out", help="Where the results go, if not to runs/.")] = None,
+    small: Small = False,
 ) -> None:
     """Run variants of a recipe with several seeds, and tabulate mean, spread and the difference from the first.
 
@@ -87,12 +91,16 @@ def sweep(
     """
     from sfplus.commands.sweep import run_sweep
 
-    done = run_sweep(recipe, settings or [], variants or [], seeds, seed_of, until, device, workspace, name, out)
+    size, suffix = _sized(recipe, None, small)
+    name = name or (f"{suffix}-sweep" if suffix else "")
+    done = run_sweep(recipe, settings or [], variants or [], seeds, seed_of, until, device, workspace, name, out, size)
     raise typer.Exit(not done)
 
 
 @app.command()
-def status(recipe: Name, overrides: Overrides = None, workspace: Workspace = DATA, name: RunName = "") -> None:
+def status(
+    recipe: Name, overrides: Overrides = None, workspace: Workspace = DATA, name: RunName = "", small: Small = False
+) -> None:
     """Show how each stage of a recipe stands: fresh, stale (and why), partial, running, missing.
 
     Example: sfplus status demo
@@ -100,7 +108,8 @@ def status(recipe: Name, overrides: Overrides = None, workspace: Workspace = DAT
     from sfplus.commands.runner import open_recipe
     from sfplus.standings import standings
 
-    for row in standings(*open_recipe(recipe, overrides or [], "cpu", workspace, name)):
+    overrides, suffix = _sized(recipe, overrides, small)
+    for row in standings(*open_recipe(recipe, overrides, "cpu", workspace, name or suffix)):
         detail = row.reason or (str(row.artefact.folder) if row.artefact else "")
         print(f"{row.step:<18} {row.state:<8} {detail}".rstrip())
 
@@ -125,6 +134,16 @@ def export(
     artefacts = _run(recipe, overrides or [], "verify", device, workspace)
     source = load_recipe(find_recipe(recipe), overrides or []).embed.model
     export_model(artefacts, find_model(source) if source else None, folder, half)
+
+
+def _sized(recipe: str, overrides: list[str] | None, small: bool) -> tuple[list[str], str]:
+    """The overrides with those of the small size first, and what such a run is called."""
+    if not small:
+        return overrides or [], ""
+    from sfplus.recipe import find_recipe, small_settings
+
+    path = find_recipe(recipe)
+    return [*small_settings(path), *(overrides or [])], f"{path.stem}-small"
 
 
 def _run(

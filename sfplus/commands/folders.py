@@ -6,13 +6,14 @@ part (see stages/parts.py), and each leaves the whole result.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from sfplus.recipe import Recipe
 from sfplus.shipped import DEFAULT_MODEL
 from sfplus.stages import align, detect, embed, sheet
 from sfplus.stages.cache import Artefact
-from sfplus.stages.run import Run
+from sfplus.stages.run import Run, is_first
 from sfplus.stages.tables import FAILURES, read_failures, read_table
+from sfplus.together import own_device
 
 _HIDDEN = ".sfplus"  # the cache of a folder of results
 _SHOWN = 5  # failures that are printed; failures.jsonl has all of them
@@ -38,10 +40,10 @@ def detect_folder(photos: Path, out: Path, device: str, settings: Mapping[str, A
     """Faces of a folder or list of photos as tables in `out`; returns the exit code."""
     recipe = Recipe.model_validate({"detect": settings or {}})
     photos = _listed(photos, out)
-    done = _run(photos, out, device, chain.crop_steps(Photos(photos), recipe, "photos")[:1])
-    folder = done["detect/photos"].folder
-    _publish({name: folder / name for name in (detect.FACES, detect.PHOTOS, FAILURES)}, out)
-    return _close(done["detect/photos"], out)
+    with _run(photos, out, device, chain.crop_steps(Photos(photos), recipe, "photos")[:1]) as done:
+        folder = done["detect/photos"].folder
+        _publish({name: folder / name for name in (detect.FACES, detect.PHOTOS, FAILURES)}, out)
+        return _close(done["detect/photos"], out)
 
 
 def align_folder(
@@ -68,22 +70,24 @@ def align_folder(
         import torch
 
         torch.set_num_threads(workers)
-    done = _run(photos, out, device, chain.crop_steps(Photos(photos), recipe, "photos"))
-    folder, faces = done["align/photos"].folder, done["detect/photos"].folder
-    crops = {name: folder / align.CROPS / name for name in read_table(folder / align.TABLE)["crop"]}
-    files = crops | {detect.FACES: faces / detect.FACES, FAILURES: folder / FAILURES}
-    if report:
-        files[sheet.SHEET] = out / _HIDDEN / sheet.SHEET
-        write_atomically(files[sheet.SHEET], encode_image(sheet.draw(photos, faces, folder), ".png"))
-    _publish(files, out)
-    return _close(done["align/photos"], out)
+    with _run(photos, out, device, chain.crop_steps(Photos(photos), recipe, "photos")) as done:
+        folder, faces = done["align/photos"].folder, done["detect/photos"].folder
+        crops = {name: folder / align.CROPS / name for name in read_table(folder / align.TABLE)["crop"]}
+        files = crops | {detect.FACES: faces / detect.FACES, FAILURES: folder / FAILURES}
+        if report:
+            files[sheet.SHEET] = out / _HIDDEN / sheet.SHEET
+            write_atomically(files[sheet.SHEET], encode_image(sheet.draw(photos, faces, folder), ".png"))
+        _publish(files, out)
+        return _close(done["align/photos"], out)
 
 
 def _listed(photos: Path, out: Path) -> Path:
     """The folder of photos; for a list, a folder of links to them, in the tree that they have below what they share.
 
+    A leading dot of a name, which would hide it, is `_` there: `.a/1.jpg` gives the crop `_a/1.jpg`.
+
     Raises:
-        UsageError: a line names no photo, or OUT and IN do not lie apart.
+        UsageError: a line names no photo, two photos would give the same crop, or OUT and IN do not lie apart.
     """
     _keep_apart(photos, out)
     if photos.is_dir() or not (str(photos) == "-" or photos.is_file()):
@@ -91,7 +95,7 @@ def _listed(photos: Path, out: Path) -> Path:
     if str(photos) == "-" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("standard input cannot be shared", where="IN", remedy="write the list to a file")
     text = sys.stdin.read() if str(photos) == "-" else photos.read_text("utf-8", errors="surrogateescape")
-    paths = [Path(os.path.abspath(line)) for line in text.splitlines() if line.strip()]  # noqa: PTH100 (keeps links)
+    paths = [Path(os.path.abspath(line)) for line in text.split("\n") if line.strip()]  # noqa: PTH100 (keeps links)
     if not paths:
         raise UsageError("names no photo", where=photos, remedy="give it a photo a line")
     for path in paths:
@@ -99,10 +103,15 @@ def _listed(photos: Path, out: Path) -> Path:
             kind = "is a video, not a photo" if path.suffix.lower() in VIDEO_SUFFIXES else "is not a photo"
             raise UsageError(kind, where=path, remedy=f"take it out of {photos}")
     root = Path(os.path.commonpath([path.parent for path in paths]))
-    digest = hashlib.sha256("\n".join(map(str, paths)).encode(errors="surrogateescape")).hexdigest()[:20]
+    named: dict[str, Path] = {}
+    for path in paths:
+        name = "/".join("_" + part[1:] if part[0] == "." else part for part in path.relative_to(root).parts)
+        if named.setdefault(name, path) != path:
+            raise UsageError(f"would give the same crop as {named[name]}", where=path, remedy="list one of them only")
+    digest = hashlib.sha256(repr(named).encode(errors="surrogateescape")).hexdigest()[:20]
     links, partial = (out / _HIDDEN / "listed" / f"{digest}{end}" for end in ("", f".{secrets.token_hex(8)}"))
-    for path in dict.fromkeys(paths) if not links.exists() else ():
-        link = partial / path.relative_to(root)
+    for name, path in named.items() if not links.exists() else ():
+        link = partial / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     if partial.exists():
@@ -132,34 +141,47 @@ def embed_folder(photos: Path, out: Path, model: str, device: str, crops: bool =
     inputs: dict[str, Input] = {"model": Model(model or DEFAULT_MODEL)}
     inputs["crops"] = Photos(photos) if crops else From("align/photos")
     steps = [] if crops else chain.crop_steps(Photos(photos), Recipe(), "photos")
-    done = _run(photos, out, device, [*steps, Step("embed", embed.STAGE, settings, inputs)])
-    tables = {name: done["embed"].folder / name for name in (embed.FEATURES, embed.INDEX)}
-    last = done["embed" if crops else "align/photos"]
-    _publish(tables | {FAILURES: last.folder / FAILURES}, out)
-    return _close(last, out)
+    with _run(photos, out, device, [*steps, Step("embed", embed.STAGE, settings, inputs)]) as done:
+        tables = {name: done["embed"].folder / name for name in (embed.FEATURES, embed.INDEX)}
+        last = done["embed" if crops else "align/photos"]
+        _publish(tables | {FAILURES: last.folder / FAILURES}, out)
+        return _close(last, out)
 
 
-def _run(photos: Path, out: Path, device: str, steps: list[Step]) -> dict[str, Artefact]:
-    console = Console(quiet=_rank() > 0)
+@contextlib.contextmanager
+def _run(photos: Path, out: Path, device: str, steps: list[Step]) -> Iterator[dict[str, Artefact]]:
+    """The artefacts of the steps, which no other call drops before the block ends; the last to end drops the older."""
+    console = Console(quiet=not is_first())
     _notice_videos(photos, console)
-    done = chain.run_steps(steps, Run(out / _HIDDEN, console, _own_device(device)))
-    _drop_older(done)
-    return done
+    chain.check_inputs(steps, out / _HIDDEN)
+    users = out / _HIDDEN / "users"
+    users.mkdir(parents=True, exist_ok=True)
+    own = filelock.FileLock(users / f"{secrets.token_hex(8)}.lock")
+    with _only_one(out):
+        own.acquire()
+    try:
+        done = chain.run_steps(steps, Run(out / _HIDDEN, console, own_device(device)))
+        yield done
+    finally:
+        own.release()
+        Path(own.lock_file).unlink(missing_ok=True)
+    with _only_one(out):
+        if not any(map(_is_held, users.glob("*.lock"))):
+            _drop_older(done)
 
 
-def _rank() -> int:
-    """The number of this process among those that torchrun or accelerate launch started; only 0 talks."""
-    return int(os.environ.get("RANK", "0"))
+def _only_one(out: Path) -> filelock.BaseFileLock:
+    return filelock.FileLock(out / _HIDDEN / "publish.lock")
 
 
-def _own_device(device: str) -> str:
-    """Processes that were started together take a GPU each."""
-    if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ:
-        import torch
-
-        if count := torch.cuda.device_count():
-            return f"cuda:{int(os.environ['LOCAL_RANK']) % count}"
-    return device
+def _is_held(lock: Path) -> bool:
+    """Whether its process lives; the file of one that was killed is deleted."""
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            lock.unlink(missing_ok=True)
+    except filelock.Timeout:
+        return True
+    return False
 
 
 def _keep_apart(photos: Path, out: Path) -> None:
@@ -173,7 +195,7 @@ def _keep_apart(photos: Path, out: Path) -> None:
 
 def _publish(files: Mapping[str, Path], out: Path) -> None:
     """Copy files into OUT by name, and delete those of an earlier call that are not among them; one process does it."""
-    with filelock.FileLock(out / _HIDDEN / "publish.lock"):
+    with _only_one(out):
         _publish_alone(files, out)
 
 
@@ -182,15 +204,24 @@ def _publish_alone(files: Mapping[str, Path], out: Path) -> None:
     earlier = json.loads(record.read_text("utf-8")) if record.is_file() else []
     write_atomically(record, json.dumps(sorted({*earlier, *files})).encode())
     root = out.resolve()
+    for name in files:
+        if not (folder := (out / name).parent).resolve().is_relative_to(root):
+            raise UsageError("leads out of OUT", where=folder, remedy="remove this link")
+    for name in set(earlier) - set(files):  # before the copies: what was a file may now be a folder, or the reverse
+        if (out / name).parent.resolve().is_relative_to(root):
+            _remove(name, out)
     for name, source in files.items():
-        target = out / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.parent.resolve().is_relative_to(root):
-            raise UsageError("leads out of OUT", where=target.parent, remedy="remove this link")
-        _copy_changed(source, target)
-    for name in set(earlier) - set(files):
-        (out / name).unlink(missing_ok=True)
+        _copy_changed(source, out / name)
     write_atomically(record, json.dumps(sorted(files)).encode())
+
+
+def _remove(name: str, out: Path) -> None:
+    """Delete a file, where it is there, and the folders that it leaves empty."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        (out / name).unlink()
+    with contextlib.suppress(OSError):  # not empty
+        for folder in Path(name).parents[:-1]:
+            (out / folder).rmdir()
 
 
 def _drop_older(done: Mapping[str, Artefact]) -> None:
@@ -203,7 +234,7 @@ def _drop_older(done: Mapping[str, Artefact]) -> None:
 
 def _close(artefact: Artefact, out: Path) -> int:
     """Say what did not work; 1 when a photo could not be used, 0 when at most faces were missing."""
-    if _rank():  # one says it for all; torchrun would stop the others at the first exit code but 0
+    if not is_first():  # one says it for all; torchrun would stop the others at the first exit code but 0
         return 0
     missed, failed = read_failures(artefact.folder)
     failures = failed + missed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from sfplus.errors import PairsError
 from sfplus.images import write_atomically
 from sfplus.reports.sweep_table import LEVEL, Difference, Row, Sweep, said, to_markdown
 from sfplus.stages.cache import Artefact
+from sfplus.stages.classify import FEATURES
 from sfplus.stages.report import ReportSettings
 from sfplus.stages.tables import read_lines
 from sfplus.stages.train import HISTORY
@@ -27,7 +29,7 @@ from sfplus.verification.bootstrap import Interval, people_intervals, share_of
 from sfplus.verification.curves import accuracy_interval
 from sfplus.verification.result import Result
 from sfplus.verification.significance import mcnemar
-from sfplus.weights import HEAD
+from sfplus.weights import CONFIG, HEAD
 
 _AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "pictures", "train_pictures", "test_pictures"})
 _MAIN = ("accuracy", "inception_score", "surrogate_score", "training_accuracy")
@@ -139,6 +141,26 @@ def published(report: ReportSettings) -> list[dict[str, Any]]:
     ]
 
 
+def plane(cells: Sequence[Cell], found: Mapping[int, Mapping[str, Found]], recipe: str) -> bytes | None:
+    """The features in the plane of the first run of each configuration, side by side, as a PNG; None without any."""
+    from safetensors.numpy import load_file
+
+    from sfplus.reports.curves import plane_plot
+
+    folders = {
+        cells[index].label(recipe): steps[cells[index].measuring[-1]].artefact.folder
+        for index, steps in sorted(found.items(), reverse=True)  # the first seed is written last
+    }
+    runs = {label: load_file(folder / FEATURES) for label, folder in folders.items() if (folder / FEATURES).is_file()}
+    if not runs or any(
+        len(run["classifiers"]) != len(next(iter(runs.values()))["classifiers"]) for run in runs.values()
+    ):
+        return None
+    order = [label for label in dict.fromkeys(cell.label(recipe) for cell in cells) if label in runs]
+    classes = json.loads((folders[order[0]] / CONFIG).read_text("utf-8"))["classes"]
+    return plane_plot({label: runs[label] for label in order}, classes)
+
+
 def publish_figures(
     step: str, artefact: Artefact, folder: Path, name: str, report: ReportSettings, recipe: str, command: str
 ) -> Path:
@@ -194,7 +216,7 @@ def _control(choices: Mapping[str, Mapping[str, str]], label: str) -> str:
 def _difference(control: str, pairs: Sequence[tuple[Found, Found]]) -> Difference:
     """Of runs of one seed each: the configuration's and the control's."""
     metric = main_metric(pairs[0][0])
-    values = [own.metrics[metric] - other.metrics[metric] for own, other in pairs]
+    values = [own.metrics[metric] - other.metrics.get(metric, math.nan) for own, other in pairs]
     own, other = pairs[0]
     if not (own.result and other.result and own.pairs and other.pairs and _same_pairs(own.pairs, other.pairs)):
         return Difference(control, values)

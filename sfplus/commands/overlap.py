@@ -15,7 +15,7 @@ from sfplus.ahead import ahead
 from sfplus.alignment import find_template
 from sfplus.console import Console, Step
 from sfplus.datasets.items import Item, Source, person_of
-from sfplus.datasets.overlap import Means, Threshold, choose_threshold, match_features, match_names
+from sfplus.datasets.overlap import Means, Threshold, choose_threshold, is_number, match_features, match_names
 from sfplus.datasets.sources import open_source
 from sfplus.datasets.tables import Tables
 from sfplus.embedder import Embedder
@@ -82,6 +82,8 @@ def overlap(
     threshold = choose_threshold(left.means, right.means, false_alarms)
     found = _suspicions(left, right, threshold)
     print(f"{len(left.people)} people of {train} against {len(right.people)} of {test}")
+    if numbers := sum(map(is_number, left.people + right.people)):
+        print(f"{numbers} of them are called by a number, which says nothing: they are compared by face only")
     print(_said(threshold, len(left.means)))
     for row in found[:_SHOWN]:
         print(f"  {row.train:<32} {row.test:<32} {row.cosine:6.3f}  {row.why}")
@@ -142,7 +144,7 @@ class _Looker:
     def _answers(self, source: Source, everyone: Counter[str], step: Step) -> Iterator[Answer]:
         """A feature of each picture of the first ones of each person, or why there is none."""
         self._embedder = self._embedder or Embedder(self._model, self._device)
-        decoded = ahead(_decode, self._chosen(source, everyone, step), 64, 2)
+        decoded = ahead(_decode, self._chosen(source, everyone, step), 8, 2)
         if self._crops or source.kind == "pack":
             return _of_crops(self._embedder, decoded)
         return _of_photos(self._embedder, decoded)
@@ -165,14 +167,21 @@ def _decode(item: Item) -> tuple[str, Pixels | PhotoError]:
 
 def _of_crops(embedder: Embedder, decoded: Iterator[tuple[str, Pixels | PhotoError]]) -> Iterator[Answer]:
     template = find_template(crop_template(embedder.config, embedder.folder))
-    while batch := list(islice(decoded, _BATCH)):
+
+    def checked() -> Iterator[tuple[str, Pixels | PhotoError]]:
+        """Without the pixels of what is no crop, so that a batch is small."""
+        for person, crop in decoded:
+            if not isinstance(crop, PhotoError) and crop.shape[:2] != (template.height, template.width):
+                size = f"{crop.shape[1]} x {crop.shape[0]}"
+                crop = PhotoError(f"is {size}, no crop of {template.name}", where=person)
+            yield person, crop
+
+    crops = checked()
+    while batch := list(islice(crops, _BATCH)):
         good = []
         for person, crop in batch:
             if isinstance(crop, PhotoError):
                 yield person, crop
-            elif crop.shape[:2] != (template.height, template.width):
-                size = f"{crop.shape[1]} x {crop.shape[0]}"
-                yield person, PhotoError(f"is {size}, no crop of {template.name}", where=person)
             else:
                 good.append((person, crop))
         features = embedder.features(crop for _, crop in good)

@@ -16,7 +16,8 @@ from sfplus.commands.packing import JOURNAL, STATE, Writer
 from sfplus.console import Console
 from sfplus.datasets.packed import MANIFEST, Pack
 from sfplus.datasets.sources import open_source, stamp
-from sfplus.errors import UsageError
+from sfplus.errors import DatasetError, UsageError
+from sfplus.images import write_atomically
 from sfplus.stages.tables import FAILURES, read_lines
 
 _SHOWN = 5
@@ -50,7 +51,7 @@ def pack(
 
     Raises:
         DatasetError: the source cannot be read, holds no usable crop, or crops of several sizes.
-        UsageError: OUT holds other files, lies in the source or on a disk that is too small.
+        UsageError: OUT or `OUT.partial` holds other files or lies in the source, or the disk is too small.
     """
     console = Console()
     source = open_source(path, split)
@@ -62,8 +63,11 @@ def pack(
     with _alone(out):
         if not (out / MANIFEST).is_file():
             partial = _partial(out, state)
-            with console.step("pack", resumed=(partial / JOURNAL).exists()) as step:
-                Writer(source, partial, state, narrow, set(exclude)).write(step)
+            if not _is_finished(partial, state):
+                with console.step("pack", resumed=(partial / JOURNAL).exists()) as step:
+                    Writer(source, partial, state, narrow, set(exclude)).write(step)
+            for name in (STATE, JOURNAL):
+                (partial / name).unlink(missing_ok=True)
             if out.is_dir():
                 out.rmdir()
             partial.replace(out)
@@ -106,24 +110,47 @@ def check(folder: Path) -> None:
 
 
 def _partial(out: Path, state: dict[str, Any]) -> Path:
-    """The folder in which the pack grows, emptied unless what is there is the begin of the same pack."""
-    partial = out.with_name(f"{out.name}.partial")
+    """The folder in which the pack grows, emptied unless what is there is the same pack.
+
+    Raises:
+        UsageError: it holds what no call of this began.
+    """
+    partial = _partial_of(out)
+    if _is_finished(partial, state):
+        return partial
     try:
-        if json.loads((partial / STATE).read_text("utf-8")) == state:
-            return partial
-    except (OSError, ValueError):
-        pass
-    if partial.exists():
+        found = json.loads((partial / STATE).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if found == state:
+        return partial
+    if isinstance(found, dict) and found.keys() == state.keys() and not partial.is_symlink():
         shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    (partial / STATE).write_text(json.dumps(state), "utf-8")
+    elif partial.is_symlink() or (partial.exists() and (not partial.is_dir() or any(partial.iterdir()))):
+        raise UsageError("holds other files", where=partial, remedy="choose another OUT, or move this away")
+    partial.mkdir(parents=True, exist_ok=True)
+    write_atomically(partial / STATE, json.dumps(state).encode())
     return partial
 
 
+def _partial_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
+
+
+def _is_finished(partial: Path, state: dict[str, Any]) -> bool:
+    """Whether a call was killed when all that was left to do was to move its pack into place."""
+    try:
+        return Pack(partial).manifest.get("state") == state
+    except DatasetError:
+        return False
+
+
 def _keep_apart(path: Path, out: Path) -> None:
-    source, target = path.resolve(), out.resolve()
-    if source == target or source in target.parents or target in source.parents:
-        raise UsageError("OUT and SOURCE lie in one another", where=out, remedy="choose an OUT beside the source")
+    source = path.resolve()
+    for target in (out.resolve(), _partial_of(out).resolve()):
+        if source == target or source in target.parents or target in source.parents:
+            reason = "OUT (or OUT.partial, where it grows) and SOURCE lie in one another"
+            raise UsageError(reason, where=out, remedy="choose an OUT beside the source")
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("holds other files", where=out, remedy="choose a new or an empty folder as OUT")
     out.parent.mkdir(parents=True, exist_ok=True)

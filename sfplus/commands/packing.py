@@ -9,7 +9,7 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from sfplus.images import Pixels, is_passing
 from sfplus.stages.tables import FAILURES, read_lines, write_lines, write_table
 
 STATE, JOURNAL = "state.json", "journal.jsonl"
+LARGEST = 512
+"""Height and width of a crop; more is a photo that was not aligned."""
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -57,11 +59,7 @@ class Writer:
         with (self.partial / PIXELS).open("ab") as file, journal.open("a", encoding="utf-8") as lines:
             done = sum(len(block["names"]) for block in blocks)
             file.truncate(done * self._bytes)  # what a kill left of a block
-            for block in self._blocks(start, step):
-                crops = block.pop("crops")
-                if not blocks:
-                    self._check_room(len(self.source) - start)
-                file.write(crops.data)
+            for block in self._blocks(start, step, file):
                 file.flush()
                 os.fsync(file.fileno())
                 lines.write(json.dumps(block) + "\n")
@@ -74,39 +72,41 @@ class Writer:
             )
             raise DatasetError(reason, where=self.source.root, remedy="give aligned crops: sfplus align")
         self._finish(blocks)
-        journal.unlink()
 
-    def _blocks(self, start: int, step: Step) -> Iterator[dict[str, Any]]:
-        """Blocks of crops with all that is known of them, and the number of the item after each."""
-        crops: list[Pixels] = []
-        block = _new_block()
-        failed = 0
+    def _blocks(self, start: int, step: Step, file: BinaryIO) -> Iterator[dict[str, Any]]:
+        """All that is known of each block of crops, which are written as they come, and the number of the next item."""
+        block, digest = _new_block(), hashlib.sha256()
+        failed, unchecked = 0, not start
         items = ahead(self._decode, self.source.items(start), 4 * _THREADS, _THREADS)
         for number, (item, crop) in enumerate(items, start + 1):
+            if isinstance(crop, DatasetError):
+                raise crop
             if isinstance(crop, PhotoError):
                 failure = {"photo": item.name, "stage": "pack", "reason": crop.reason, "remedy": crop.remedy}
                 block["failures"].append(failure)
                 failed += 1
             elif crop is not None:
                 self._check_size(item, crop)
-                crops.append(crop)
+                if unchecked:
+                    self._check_room(len(self.source))
+                    unchecked = False
+                file.write(crop.data)
+                digest.update(crop.data)
                 block["names"].append(item.name)
                 block["people"].append(item.person)
                 block["sums"].append(zlib.crc32(crop.data))
             step.advance(1, f"{failed} failed" if failed else None)
-            if len(crops) == BLOCK:
-                yield self._closed(block, crops, number)
-                crops, block = [], _new_block()
-        if crops or block["failures"]:
-            yield self._closed(block, crops, len(self.source))
+            if len(block["names"]) == BLOCK:
+                yield block | {"size": list(self.size), "next": number, "sha256": digest.hexdigest()}
+                block, digest = _new_block(), hashlib.sha256()
+        if block["names"] or block["failures"]:
+            yield block | {"size": list(self.size), "next": len(self.source), "sha256": digest.hexdigest()}
 
-    def _closed(self, block: dict[str, Any], crops: list[Pixels], number: int) -> dict[str, Any]:
-        pixels = np.stack(crops) if crops else np.empty(0, np.uint8)
-        block |= {"crops": pixels, "size": list(self.size), "next": number}
-        return block | {"sha256": hashlib.sha256(pixels.data).hexdigest()}
+    def _decode(self, item: Item) -> tuple[Item, Pixels | PhotoError | DatasetError | None]:
+        """The crop, what is wrong with it or with the whole source, or None where its person is left out.
 
-    def _decode(self, item: Item) -> tuple[Item, Pixels | PhotoError | None]:
-        """The crop, what is wrong with it, or None where its person is left out."""
+        What is wrong comes without its traceback, which would keep the pixels.
+        """
         if item.person in self.exclude:
             return item, None
         try:
@@ -114,14 +114,18 @@ class Writer:
                 text.encode()
             crop = item.decode()
             crop = narrowed(crop, item.name) if self.narrow else crop
-            if self.fixed and crop.shape[:2] != self.size:
-                raise PhotoError(f"is {_said(crop.shape)}, not {_said(self.size)}", remedy="align it again")
         except UnicodeEncodeError:
             return item, PhotoError("its name is not valid UTF-8", where=item.name, remedy="rename the file")
         except PhotoError as error:
             if is_passing(error):
                 raise  # not the picture's fault: the same command goes on another time
-            return item, error
+            return item, error.with_traceback(None)
+        if self.fixed and crop.shape[:2] != self.size:
+            return item, PhotoError(f"is {_said(crop.shape)}, not {_said(self.size)}", remedy="align it again")
+        if max(crop.shape[:2]) > LARGEST:
+            reason = f"{item.name} is {_said(crop.shape)}, no aligned crop, which has at most {LARGEST} x {LARGEST}"
+            remedy = "align the photos: sfplus align; or leave others out with --size HEIGHTxWIDTH"
+            return item, DatasetError(reason, where=self.source.root, remedy=remedy)
         return item, crop
 
     def _check_size(self, item: Item, crop: Pixels) -> None:
@@ -170,7 +174,6 @@ class Writer:
             json.dump(manifest, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        (self.partial / STATE).unlink()
 
 
 def _new_block() -> dict[str, Any]:

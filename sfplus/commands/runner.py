@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,20 +15,18 @@ from sfplus.errors import UsageError
 from sfplus.models import find_model
 from sfplus.recipe import PICTURES, find_recipe, load_recipe
 from sfplus.stages.cache import Artefact
-from sfplus.stages.run import Run
+from sfplus.stages.run import Run, is_first
 from sfplus.stages.tables import FAILURES, read_failures
+from sfplus.together import own_device
 
 
 def open_recipe(
     name: str, overrides: Sequence[str], device: str, workspace: Path, run_name: str = "", command: str = ""
 ) -> tuple[list[chain.Step], Run, Path]:
     """The steps of a recipe, the run they belong to, and the file that records what was run."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        remedy = "start it once; sfplus.training.loop.fit is what runs under accelerate launch"
-        raise UsageError("a recipe runs in one process", where="WORLD_SIZE", remedy=remedy)
     path = find_recipe(name)
     folder = run_folder(workspace, run_name or path.stem)
-    run = Run(workspace, Console(), device)
+    run = Run(workspace, Console(quiet=not is_first()), own_device(device))
     command = command or _command(name, overrides)
     return chain.plan(load_recipe(path, overrides), _text(path, overrides), command), run, folder / "run.json"
 
@@ -83,6 +80,8 @@ def run_recipe(
     if until:
         steps = chain.closure(steps, until)
     artefacts = chain.run_steps(steps, run, record)
+    if not is_first():
+        return artefacts
     _say_failures(artefacts, run.console)
     for step, artefact in artefacts.items():
         if step.startswith("verify/"):

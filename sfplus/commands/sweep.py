@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sfplus import chain
-from sfplus.commands.measure import Cell, Found, main_metric, measure, published, rows_of
+from sfplus.commands.measure import Cell, Found, main_metric, measure, plane, published, rows_of
 from sfplus.commands.runner import run_folder, this_command
 from sfplus.console import Console, Step
 from sfplus.errors import SfplusError, UsageError
@@ -18,11 +18,11 @@ from sfplus.recipe import Recipe, find_recipe, load_recipe
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
 from sfplus.reports.sweep_table import Sweep, said, to_json, to_markdown
 from sfplus.stages.run import Run
-from sfplus.variants import configurations, seed_overrides
+from sfplus.together import processes
+from sfplus.variants import Configuration, configurations, seed_overrides
 
-TABLE, MARKDOWN, PLOT, CURVES = "sweep.json", "sweep.md", "sweep.png", "curves.png"
+TABLE, MARKDOWN, PLOT, CURVES, PLANE = "sweep.json", "sweep.md", "sweep.png", "curves.png", "plane.png"
 _MEASURING = ("verify", "generate", "classify", "finetune", "train")
-_FAULTS = (SfplusError, RuntimeError, OSError, MemoryError)  # of one run; torch says most things by RuntimeError
 
 
 class _Console(Console):
@@ -55,6 +55,7 @@ def run_sweep(
     workspace: Path,
     run_name: str = "",
     out: Path | None = None,
+    size: Sequence[str] = (),
 ) -> bool:
     """Run a sweep, or what of it is not there yet, and write its table, plot and curves.
 
@@ -69,13 +70,17 @@ def run_sweep(
         workspace: where cache and runs are.
         run_name: of the folder in `runs/`, if not the recipe's with `-sweep`.
         out: where the results go, if not there.
+        size: overrides of all runs, before the others.
 
     Returns:
         Whether every run succeeded.
     """
+    if processes() > 1:
+        remedy = "start it once; what takes several is sfplus run with one configuration"
+        raise UsageError("a sweep runs in one process", where="WORLD_SIZE", remedy=remedy)
     path = find_recipe(name)
     folder = run_folder(workspace, run_name or f"{path.stem}-sweep")
-    cells, recipe = plan_cells(path, settings, variants, seeds, seed_of, until)
+    cells, recipe = plan_cells(path, configurations(settings, variants, size), seeds, seed_of, until)
     for cell in cells:
         chain.check_inputs(cell.steps, workspace)
     console = _Console()
@@ -85,37 +90,45 @@ def run_sweep(
         published=published(recipe.report),
         versions=run.versions(), device=run.device_said,
     )  # fmt: skip
-    found: dict[int, dict[str, Found]] = {}
+    target, found = out or folder, {}
     for index, cell in enumerate(cells):
-        label = cell.label(path.stem)
-        console.place, console.worked, clock = f"[{index + 1}/{len(cells)}]", False, time.monotonic()
-        place = f"{console.place} {label}, seed {cell.seed}:"
-        try:
-            artefacts = chain.run_steps(cell.steps, run)
-            found[index] = {step: measure(step, artefacts) for step in cell.measuring}
-        except _FAULTS as error:
-            reason = str(error) or type(error).__name__
-            sweep.failures.append({"label": label, "seed": cell.seed, "reason": reason})
-            console.warn(f"{place} {reason}")
-            continue
-        last = found[index][cell.measuring[-1]]
-        sweep.metric = main_metric(last)
-        sweep.protocol = last.result.protocol if last.result else ""
-        figure = said(sweep.metric, last.metrics.get(sweep.metric, math.nan))
-        took = f"{time.monotonic() - clock:.0f} s" if console.worked else "was there"
-        console.say(f"{place} {figure}  ({took})")
+        console.place, console.worked = f"[{index + 1}/{len(cells)}]", False
+        if figures := _run_cell(cell, path.stem, run, console, sweep):
+            found[index] = figures
         if console.worked:
             sweep.rows = rows_of(cells, found, path.stem, whole=False)
-            _write(sweep, out or folder)
+            _write(sweep, target)
     sweep.rows = rows_of(cells, found, path.stem)
-    _write(sweep, out or folder)
+    _write(sweep, target)
+    if picture := plane(cells, found, path.stem):
+        write_atomically(target / PLANE, picture)
     print(to_markdown(sweep).decode().partition("\n## How it was made")[0])
-    print(f"sweep: {(out or folder) / MARKDOWN}")
+    print(f"sweep: {target / MARKDOWN}")
     return not sweep.failures
 
 
+def _run_cell(cell: Cell, recipe: str, run: Run, console: _Console, sweep: Sweep) -> dict[str, Found] | None:
+    """What a run found, by step; None, and why in the sweep, where it failed."""
+    label, clock = cell.label(recipe), time.monotonic()
+    place = f"{console.place} {label}, seed {cell.seed}:"
+    try:
+        artefacts = chain.run_steps(cell.steps, run)
+        found = {step: measure(step, artefacts) for step in cell.measuring}
+    except Exception as error:  # whatever it is: the other runs may take days
+        reason = str(error) if isinstance(error, SfplusError) else f"{type(error).__name__}: {error}"
+        sweep.failures.append({"label": label, "seed": cell.seed, "reason": reason})
+        console.warn(f"{place} {reason}")
+        return None
+    last = found[cell.measuring[-1]]
+    sweep.metric = main_metric(last)
+    sweep.protocol = last.result.protocol if last.result else ""
+    took = f"{time.monotonic() - clock:.0f} s" if console.worked else "was there"
+    console.say(f"{place} {said(sweep.metric, last.metrics.get(sweep.metric, math.nan))}  ({took})")
+    return found
+
+
 def plan_cells(
-    path: Path, settings: Sequence[str], variants: Sequence[str], seeds: int, seed_of: str = "", until: str = ""
+    path: Path, chosen: Sequence[Configuration], seeds: int, seed_of: str = "", until: str = ""
 ) -> tuple[list[Cell], Recipe]:
     """The runs of a sweep, all configurations with the first seed first, and the recipe of the first of them.
 
@@ -123,7 +136,6 @@ def plan_cells(
         UsageError: a setting is wrong, or there is nothing to repeat.
     """
     cells = []
-    chosen = configurations(settings, variants)
     for seed in range(seeds):
         for configuration in chosen:
             recipe = load_recipe(path, configuration.overrides)

@@ -34,13 +34,20 @@ def name_key(name: str) -> tuple[str, ...]:
 
 
 def match_names(train: Sequence[str], test: Sequence[str]) -> list[tuple[int, int]]:
-    """The pairs (of `train`, of `test`) whose names have the same key, in the order of `train`."""
+    """The pairs (of `train`, of `test`) whose names have the same key, in the order of `train`.
+
+    Mere numbers (`0000001`, as labels without names are written) are no names and match nothing; `n000123` is one.
+    """
     known: dict[tuple[str, ...], list[int]] = {}
     for column, name in enumerate(test):
-        known.setdefault(name_key(name), []).append(column)
-    return [
-        (row, column) for row, name in enumerate(train) for column in known.get(name_key(name), ()) if name_key(name)
-    ]
+        if not is_number(name):
+            known.setdefault(name_key(name), []).append(column)
+    return [(row, column) for row, name in enumerate(train) for column in known.get(name_key(name), ())]
+
+
+def is_number(name: str) -> bool:
+    """Whether a name holds digits only, or nothing."""
+    return all(word.isdecimal() for word in name_key(name))
 
 
 class Means:

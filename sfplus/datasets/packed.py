@@ -55,6 +55,8 @@ class Pack:
         self.folder = folder
         self.manifest = read_manifest(folder)
         self.height, self.width, count = (int(self.manifest[key]) for key in ("height", "width", "crops"))
+        for name in (PIXELS, INDEX, PEOPLE):
+            self._check(name, (folder / name).is_file(), "is missing")
         for name in (INDEX, PEOPLE):
             self._check(name, file_digest(folder / name) == self.manifest["tables"][name], "was changed")
         size, expected = (folder / PIXELS).stat().st_size, count * self.height * self.width * 3

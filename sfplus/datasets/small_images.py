@@ -1,4 +1,4 @@
-"""Sets of labelled pictures: CIFAR-10, CIFAR-100, MNIST and trees of folders, in memory as uint8, augmented in batches.
+"""Sets of labelled pictures: CIFAR-10, CIFAR-100, MNIST and trees of folders, in memory as uint8.
 
 A set is read from whatever lies in its root: torchvision's downloads, MNIST's idx files, or `train/<class>/*.png` and
 `test/<class>/*.png` (`val` counts as `test`), whose classes are numbered in sorted order as the originals do.
@@ -10,7 +10,6 @@ import gzip
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -82,7 +81,7 @@ class PictureFiles:
         paths: of each picture.
         labels: int64 (N,), 0-based.
         names: of the classes, by label.
-        size: of the squares, pixels (256 for ImageNet: AlexNet paper, section 2).
+        size: of the squares, pixels (256 for ImageNet: AlexNet paper).
     """
 
     paths: tuple[Path, ...]
@@ -249,66 +248,6 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
 
 
-def draw_cuts(
-    seed: int, step: int, count: int, size: tuple[int, int], pad: int = 4, crop: int = 0, mirror: bool = True
-) -> Tensor:
-    """How the pictures of a step are to be cut: a function of (seed, step), equal for any device and set.
-
-    Args:
-        seed: of the run.
-        step: of the run.
-        count: B, pictures of the whole batch.
-        size: of the pictures, height and width.
-        pad: pixels at each side; 4 for CIFAR-10+ and CIFAR-100.
-        crop: side of the cut; 0 for the size of the pictures.
-        mirror: whether to mirror half of the pictures.
-
-    Returns:
-        Rows and columns to leave out, and 1 for a mirrored picture: (B, 3) int64, on the host.
-    """
-    random = np.random.default_rng((2, seed, step))
-    offsets = [random.integers(0, side + 2 * pad - (crop or side) + 1, count) for side in size]
-    flips = (random.random(count) < 0.5) & mirror
-    return torch.from_numpy(np.stack([*offsets, flips], axis=1))
-
-
-def cut(pictures: Tensor, cuts: Tensor, pad: int = 4, crop: int = 0) -> Tensor:
-    """Pad by mirroring, cut, mirror: all pictures of a batch at once.
-
-    The border is NumPy's and TensorFlow's `symmetric`: the edge itself is repeated (MHE, cifar100_input_python.py).
-
-    Args:
-        pictures: uint8 (B, H, W, C), on any device.
-        cuts: of `draw_cuts` with the same pad and crop, on the same device.
-        pad: pixels at each side.
-        crop: side of the cut; 0 for the size of the pictures.
-
-    Returns:
-        uint8 (B, crop, crop, C), or (B, H, W, C).
-    """
-    count, height, width, _ = pictures.shape
-    rows, columns = (_places(side, pad, crop or side, pictures.device) for side in (height, width))
-    down, right, flips = cuts.unbind(1)
-    across = torch.where(flips[:, None] > 0, columns[right].flip(1), columns[right])
-    first = torch.arange(count, device=pictures.device)[:, None] * height
-    index = (first + rows[down])[:, :, None] * width + across[:, None, :]
-    flat = pictures.reshape(count * height * width, -1)
-    return flat.index_select(0, index.flatten()).view(*index.shape, -1)
-
-
-@lru_cache(maxsize=8)
-def _places(side: int, pad: int, crop: int, device: torch.device) -> Tensor:
-    """Where the pixels of a cut come from, for each offset: (offsets, crop) int64."""
-    padded = np.pad(np.arange(side), pad, "symmetric")
-    return torch.from_numpy(np.lib.stride_tricks.sliding_window_view(padded, crop).copy()).to(device)
-
-
-def centre(pictures: Tensor, crop: int) -> Tensor:
-    """The square in the middle of pictures (B, H, W, C)."""
-    top, left = ((side - crop) // 2 for side in pictures.shape[1:3])
-    return pictures[:, top : top + crop, left : left + crop]
-
-
 def to_network(pictures: Tensor) -> Tensor:
     """What the networks of these sets read: (x - 127.5) / 128 (MHE, architecture.py; SphereNet, spherenet.py).
 
@@ -322,7 +261,10 @@ def to_network(pictures: Tensor) -> Tensor:
 
 
 def imbalance(images: SmallImages, label: int, keep: float, seed: int) -> SmallImages:
-    """The set without all but a share `keep` of one class, drawn by seed, at least one picture (MHE paper, 5.1)."""
+    """The set with only a share `keep` of one class, drawn by seed, at least one picture.
+
+    In the MHE paper 2 % of the pictures of digit 0 are left of MNIST.
+    """
     of_class = np.flatnonzero((images.labels == label).numpy())
     kept = np.random.default_rng((3, seed)).permutation(of_class)[: max(1, round(keep * len(of_class)))]
     others = np.flatnonzero((images.labels != label).numpy())

@@ -14,7 +14,8 @@ from sfplus.datasets.items import LARGEST, Item, named, numbered
 from sfplus.errors import DatasetError, PhotoError
 
 _LABELS = ("label", "identity", "person", "labels", "id", "name", "class", "target")
-_ROWS = 64  # read at once
+_ROWS = 16  # read at once, fewer where cells may be large
+_DENSEST = 100  # times smaller a column of pictures gets at most; they are compressed already
 _WANTED = f"it needs a column of pictures (bytes, or bytes and path) and one of labels, called {' or '.join(_LABELS)}"
 
 
@@ -123,26 +124,47 @@ def _items(table: Path, start: int) -> Iterator[Item]:
             if row + count <= start:
                 row += count
                 continue
-            for batch in file.iter_batches(_ROWS, row_groups=[group], columns=[picture, label]):
-                here = range(row, row + len(batch))
+            rows = _rows(table, file.metadata.row_group(group), picture, label)
+            for batch in file.iter_batches(rows, row_groups=[group], columns=[picture, label]):
+                for number in range(max(row, start), row + len(batch)):
+                    cell, person = batch.column(picture)[number - row], batch.column(label)[number - row]
+                    yield _item(f"{table.stem}/{number}", cell, person.as_py(), names)
                 row += len(batch)
-                if row > start:
-                    for number, cell in zip(here, batch.to_pylist(), strict=True):
-                        if number >= start:
-                            yield _item(f"{table.stem}/{number}", cell[picture], cell[label], names)
 
 
-def _item(name: str, cell: Any, label: Any, names: Sequence[str]) -> Item:
-    path = cell.get("path") if isinstance(cell, dict) else None
-    data = cell.get("bytes") if isinstance(cell, dict) else cell
+def _rows(table: Path, group: pq.RowGroupMetaData, *names: str) -> int:
+    """How many rows of a group to unpack at once: few of a short file can be gigabytes, for its cells may be the same.
+
+    Raises:
+        DatasetError: the group unpacks to so much more than it is that it holds no pictures.
+    """
+    columns = [group.column(i) for i in range(group.num_columns)]
+    columns = [
+        column for column in columns if any(f"{column.path_in_schema}.".startswith(f"{name}.") for name in names)
+    ]
+    packed: int = sum(column.total_compressed_size for column in columns)
+    unpacked: int = sum(column.total_uncompressed_size for column in columns)
+    if unpacked > max(LARGEST, _DENSEST * packed):
+        reason = f"holds no pictures: a row group of {packed:,} bytes unpacks to {unpacked:,}"
+        raise DatasetError(reason, where=table, remedy="get it again")
+    return min(max(LARGEST // max(unpacked, 1), 1), _ROWS)  # no cell is larger than all different ones together
+
+
+def _item(name: str, cell: pa.Scalar, label: Any, names: Sequence[str]) -> Item:
+    """A row; the bytes are copied only if they are no more than a picture may have."""
+    path = None
+    if pa.types.is_struct(cell.type):
+        path = cell["path"].as_py() if cell.is_valid and cell.type.get_field_index("path") >= 0 else None
+        cell = cell["bytes"] if cell.is_valid else pa.NULL
+    data = cell.as_buffer() if cell.is_valid else None
     name = f"{name}/{path}" if path else name
     try:
         person = _person(name, label, names)
         if not data:
             raise PhotoError("has no bytes" + (", only a path" if path else ""), where=name)
-        if len(data) > LARGEST:
-            raise PhotoError(f"has {len(data):,} bytes", where=name)
-        return Item(name, person, bytes(data))
+        if data.size > LARGEST:
+            raise PhotoError(f"has {data.size:,} bytes", where=name)
+        return Item(name, person, data.to_pybytes())
     except PhotoError as error:
         return Item(name, "", error)
 

@@ -38,7 +38,7 @@ class Job(NamedTuple):
     """One canvas of some photos of one size, in a batch of fixed size."""
 
     size: tuple[int, int]
-    index: int  # of the canvas
+    canvas: int  # which one of the photos' plan
     members: list[int]  # photos
     batch: int
 
@@ -175,7 +175,7 @@ class Detector:
         return owners, boxes
 
     def _pixels(self, job: Job) -> int:
-        height, width, _ = self._pyramid.plan(*job.size).canvases[job.index]
+        height, width, _ = self._pyramid.plan(*job.size).canvases[job.canvas]
         return job.batch * height * width
 
     def _thin(self, found: list[torch.Tensor], first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -195,7 +195,7 @@ class Detector:
         """
         seen = []
         for job in jobs:
-            canvas = self._pyramid.canvas(*job.size, job.index)
+            canvas = self._pyramid.canvas(*job.size, job.canvas)
             members = job.members + job.members[-1:] * (job.batch - len(job.members))
             owners = self.device.put(torch.tensor(members))
             scores, features = self._networks.search(integrals.canvas(owners, canvas), canvas.walls)

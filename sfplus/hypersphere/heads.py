@@ -112,9 +112,8 @@ class AdaFace(NormFace):
     logit_y = s (cos(theta_y - m z) - (m + m z)), theta_y - m z held in [0, pi]; z = (||x|| - mean) / (std / h) held
     in [-1, 1] and not differentiated. `batch_mean` and `batch_std` follow the lengths of features, held in
     [0.001, 100], as in the released code: new = t_alpha batch + (1 - t_alpha) old; the paper's momentum of 0.99 is
-    that of the old value. They move in training mode, for batches of two or more, and where `torch.distributed` has
-    several processes, by the batches of all of them together. The released code holds also all cosines and angles
-    0.001 from their ends.
+    that of the old value. They move in training mode, for batches of two or more. The released code holds also all
+    cosines and angles 0.001 from their ends.
 
     Args:
         features: d, the size of a feature.
@@ -123,6 +122,9 @@ class AdaFace(NormFace):
         m: margin.
         h: how much of the spread of lengths is used.
         t_alpha: share of a batch in the running mean and standard deviation.
+
+    Attributes:
+        synchronised: whether that batch is the one of all ranks of `torch.distributed` together; False unless set.
     """
 
     batch_mean: Tensor
@@ -139,22 +141,22 @@ class AdaFace(NormFace):
         t_alpha: float = 0.01,
     ) -> None:
         super().__init__(features, classes, scale)
-        self.m, self.h, self.t_alpha = m, h, t_alpha
+        self.m, self.h, self.t_alpha, self.synchronised = m, h, t_alpha, False
         self.register_buffer("batch_mean", torch.tensor(20.0))
         self.register_buffer("batch_std", torch.tensor(100.0))
 
     def _change(self, cosine: Tensor, features: Tensor) -> Tensor:
         length: Tensor = features.detach().norm(dim=1).clamp(0.001, 100)
-        if self.training and (found := _mean_and_std(length)) is not None:
+        if self.training and (found := _mean_and_std(length, self.synchronised)) is not None:
             self.batch_mean.lerp_(found[0], self.t_alpha)
             self.batch_std.lerp_(found[1], self.t_alpha)
         quality = (self.h * (length - self.batch_mean) / (self.batch_std + 1e-3)).clamp(-1, 1)
         return (angle(cosine) - self.m * quality).clamp(0, math.pi).cos() - self.m * (1 + quality) - cosine
 
 
-def _mean_and_std(values: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Of the values (M,) of all processes together; None for fewer than two."""
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+def _mean_and_std(values: Tensor, of_all_ranks: bool) -> tuple[Tensor, Tensor] | None:
+    """Of values (M,), of this rank or of all together; None for fewer than two."""
+    if not of_all_ranks:
         return (values.mean(), values.std()) if len(values) > 1 else None
     x = values.double()
     sums = torch.stack([x.new_tensor(len(x)), x.sum(), x.square().sum()])

@@ -38,7 +38,7 @@ _PLAIN = {
     "cnn9": _Plain(3, 64),
     "cnn15": _Plain(5, 64),
     "spherenet9": _Plain(3, 128, (1, 1.5, 2)),
-    "mnist6": _Plain(2, 32, features=2),
+    "mnist6": _Plain(2, 16, features=2),
 }
 CLASSIFIERS = (*_PLAIN, "sphere-resnet32")
 
@@ -59,7 +59,7 @@ def create_classifier(
     cnn6, cnn9, cnn15 (MHE paper, table of architectures; cnn9: MHE, architecture.py): three stages of 2, 3 or 5
     convolutions of `width`, 2 `width` and 4 `width` filters. spherenet9: 128, 192 and 256 filters (spherenet.py).
     mnist6: cnn6 with features in the plane; the paper's experiment on imbalanced MNIST has "a 6-layer CNN" with such
-    features and tells no more, so that the widths 32, 64, 128 are ours. sphere-resnet32: see `SphereResNet`.
+    features and tells no more, so that the widths 16, 32, 64 are ours. sphere-resnet32: see `SphereResNet`.
     torchvision:NAME, timm:NAME: networks of these libraries as they are.
 
     Args:

@@ -21,7 +21,7 @@ from sfplus.reports.sweep_table import Row, Sweep, is_share, number, spread, tit
 _GREY, _PUBLISHED = "#6b7076", "#d55e00"
 _DASHES = ("-", "--", ":", "-.")
 _TITLES = {
-    "accuracy": "accuracy, %", "loss": "training loss", "energy": "energy of the loss",
+    "accuracy": "accuracy, %", "loss": "training loss", "energy": "energy",
     "spread/head/min_angle": "smallest angle between classes, degrees",
 }  # fmt: skip
 _CURVES = (*_TITLES, "generator_loss", "discriminator_loss")
@@ -108,6 +108,8 @@ def sweep_curves(sweep: Sweep) -> bytes | None:
 def _limits(rows: Sequence[Row], metric: str, published: Sequence[float]) -> tuple[float, float]:
     """From the least to the largest of our figures, and to those published figures that do not dwarf their spread."""
     ours = [value for row in rows for value in row.values[metric]]
+    bars = [(float(np.mean(row.values[metric])), spread(row.values[metric])) for row in rows if len(row.seeds) > 1]
+    ours += [end for mean, error in bars for end in (mean - error, mean + error)]
     low, high = min(ours), max(ours)
     reach = max(2 * (high - low), 0.002 * abs(high), 1e-6)
     near = [value for value in published if low - reach <= value <= high + reach]

@@ -50,8 +50,8 @@ class Difference:
         """How often chance between seeds alone would give such a mean (Student's t); not a number for a single one."""
         if len(self.values) < 2 or not any(self.values):
             return math.nan if len(self.values) < 2 else 1.0
-        if spread(self.values) == 0:
-            return 0.0
+        if spread(self.values) < 1e-9:  # equal by the coarseness of shares; two of them are no sign
+            return 0.0 if len(self.values) > 2 else math.nan
         return float(ttest_1samp(self.values, 0.0).pvalue)
 
     @property
@@ -62,7 +62,9 @@ class Difference:
             return "one seed shows nothing" if chance else "more than chance on these pairs, but one seed only"
         if self.interval is not None and self.interval.low <= 0 <= self.interval.high:
             return "no difference shown"
-        return "no difference shown" if self.p_seeds >= 1 - LEVEL else "lower" if self.mean < 0 else "higher"
+        if not self.p_seeds < 1 - LEVEL:
+            return "no difference shown"
+        return "lower" if self.mean < 0 else "higher"
 
 
 @dataclass

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sfplus.images import write_atomically
 from sfplus.stages.cache import Job, Stage
 from sfplus.stages.pictures import PictureSet
@@ -13,6 +15,8 @@ from sfplus.training.classify_settings import ClassifierSettings
 from sfplus.weights import CONFIG, MODEL
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from sfplus.training.classify import ClassifyTask
 
 RESULT, FEATURES = "result.json", "features.safetensors"
@@ -41,7 +45,7 @@ def _build(job: Job) -> dict[str, Any]:
     pictures: PictureSet = job.inputs["pictures"]
     learned, tested = pictures.load()
     shape = settings.model_dump(include={"network", "width", "operator", "weight_norm", "bn_momentum"})
-    first = learned.batch(_first()).shape
+    first = learned.batch(np.arange(1)).shape
     size = settings.data.crop if settings.data.name == "files" else first[1]
     torch.manual_seed(settings.seed)
     shape |= {"channels": first[3], "size": size}
@@ -61,23 +65,35 @@ def _build(job: Job) -> dict[str, Any]:
         step.advance(done - step.done, note)
 
     summary = train(task, settings, job.folder, processes, on_step=show)
+    answers = task.predict(tested)
+    plane = task.features(tested) if _in_the_plane(network) else None
+    if not processes.is_first:
+        return {}
     write_atomically(job.folder / MODEL, to_bytes(network.state_dict()))
     about = {"classifier": settings.network, "classes": list(learned.names)} | shape
     write_atomically(job.folder / CONFIG, json.dumps(about, indent=1).encode())
-    result = _result(job, task)
-    return {"train_pictures": len(learned.labels), "test_pictures": len(tested.labels)} | summary | {
-        name: result[name] for name in ("accuracy", "best_accuracy")
-    }  # fmt: skip
+    result = _result(job, task, answers, plane)
+    counts = {"train_pictures": len(learned.labels), "test_pictures": len(tested.labels)} | summary
+    counts |= {name: result[name] for name in ("accuracy", "best_accuracy")}
+    if settings.data.scarce is not None:
+        counts["scarce_accuracy"] = list(result["accuracy_by_class"].values())[settings.data.scarce]
+    return counts
 
 
-def _first() -> Any:
-    import numpy as np
+def _in_the_plane(network: nn.Module) -> bool:
+    score = getattr(network, "score", None)
+    return score is not None and score.weight.shape[1] == 2
 
-    return np.zeros(1, np.int64)
 
+def _result(job: Job, task: ClassifyTask, answers: Tensor, plane: Tensor | None) -> dict[str, Any]:
+    """Write what the run comes to, and its pictures.
 
-def _result(job: Job, task: ClassifyTask) -> dict[str, Any]:
-    """Write what the run comes to, and its pictures."""
+    Args:
+        job: of the stage.
+        task: trained.
+        answers: the class of each picture of the test set (N,).
+        plane: its features (N, 2), where they lie in the plane.
+    """
     from sfplus.datasets.small_images import accuracy_by_class
     from sfplus.reports.curves import plane_plot, training_curves
     from sfplus.training.history import read_rows
@@ -86,7 +102,7 @@ def _result(job: Job, task: ClassifyTask) -> dict[str, Any]:
     rows = read_rows(job.folder / "history.jsonl")
     tests = [row for row in rows if "accuracy" in row]
     best = max(tests, key=lambda row: float(row["accuracy"]))
-    by_class = accuracy_by_class(task.predict(task.test), task.test.labels, len(task.test.names))
+    by_class = accuracy_by_class(answers, task.test.labels, len(task.test.names))
     result = {
         "accuracy": tests[-1]["accuracy"],
         "best_accuracy": best["accuracy"],
@@ -98,9 +114,9 @@ def _result(job: Job, task: ClassifyTask) -> dict[str, Any]:
     write_atomically(job.folder / RESULT, json.dumps(result, indent=1).encode())
     for suffix in ("svg", "png"):
         write_atomically(job.folder / f"curves.{suffix}", training_curves({"": rows}, suffix))
-    score = getattr(task.network, "score", None)
-    if score is not None and score.weight.shape[1] == 2:
-        found = {"features": task.features(task.test), "labels": task.test.labels, "classifiers": score.weight.detach()}
+    if plane is not None:
+        classifiers: Tensor = task.network.score.weight.detach()  # type: ignore[union-attr,operator]
+        found = {"features": plane, "labels": task.test.labels, "classifiers": classifiers}
         write_atomically(job.folder / FEATURES, to_bytes(found))
         write_atomically(job.folder / "plane.png", plane_plot({"test set": found}, task.test.names))
     return result

@@ -66,8 +66,11 @@ def _build(job: Job) -> dict[str, Any]:
 
     (job.folder / "samples").mkdir(exist_ok=True)
     job.run.device.place(generator)
-    _sample(job, generator, "samples/000000.png")
+    if processes.is_first:
+        _sample(job, generator, "samples/000000.png")
     summary = train(task, settings, job.folder, processes, show)
+    if not processes.is_first:
+        return {}
     _sample(job, generator, SAMPLES)
     save_generator(job.folder, generator, settings.width)
     rows = read_rows(job.folder / "history.jsonl")

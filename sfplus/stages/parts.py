@@ -6,6 +6,7 @@ ends, however it ends: another one takes the part over. No process has a number,
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -52,7 +53,7 @@ class Parts:
             part = next((part for part in range(self._count) if not self._is_done(part)), None)
             if part is None:
                 return
-            with self._lock(part):
+            with self._gone_is_over(), self._lock(part):
                 pass
 
     def _claim(self) -> Iterator[tuple[int, Any]]:
@@ -67,9 +68,9 @@ class Parts:
         if self._is_done(part):
             return False
         lock = self._lock(part)
-        try:
+        with self._gone_is_over(), contextlib.suppress(filelock.Timeout):
             lock.acquire(timeout=0)
-        except filelock.Timeout:
+        if not lock.is_locked:
             return False
         if self._is_done(part):  # just before the lock was free
             lock.release()
@@ -86,6 +87,15 @@ class Parts:
     def rows(self) -> list[dict[str, Any]]:
         """The rows of all parts, in order."""
         return [row for part in range(self._count) for row in read_lines(self._file(part))]
+
+    @contextlib.contextmanager
+    def _gone_is_over(self) -> Iterator[None]:
+        """The parts go once the artefact is in place: that they are missing then is no error."""
+        try:
+            yield
+        except FileNotFoundError:
+            if not self._job.is_over:
+                raise
 
     def _slice(self, part: int) -> Sequence[Any]:
         return self._items[part * self._size : (part + 1) * self._size]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
+
+import filelock
 
 from sfplus.download import file_digest
 from sfplus.errors import DatasetError
@@ -39,7 +42,10 @@ class PictureSet:
                                 for tree in trees for path in walk(root / tree)])  # fmt: skip
         if trees:
             return digest_json([[tree, self.run.photo_folder(root / tree).content] for tree in trees])
-        self._load("train")  # which downloads it, or says what is missing
+        if self.settings.download:
+            root.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(root / ".sfplus.lock") if self.settings.download else nullcontext():
+            self._load("train")  # which downloads it, or says what is missing
         kept = [path for path in walk(root) if path.rpartition("/")[2].startswith(_FILES[name])]
         return digest_json([[path, file_digest(root / path)] for path in kept])
 

@@ -91,6 +91,11 @@ class Run:
         return _versions()
 
 
+def is_first() -> bool:
+    """Whether this process is the one that talks and writes, of those that torchrun or accelerate launch started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @cache
 def _versions() -> dict[str, str]:
     found = {"sfplus": __version__, "python": platform.python_version()}

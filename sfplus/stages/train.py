@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -12,6 +13,7 @@ from sfplus.errors import DatasetError
 from sfplus.stages.align import CROPS, TABLE
 from sfplus.stages.cache import Artefact, Job, Stage
 from sfplus.stages.inputs import PackFolder
+from sfplus.stages.run import is_first
 from sfplus.stages.tables import read_table
 from sfplus.training.settings import EnergySettings, SolverSettings, TrainingSettings
 from sfplus.weights import HEAD
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sfplus.datasets.crops import CropDataset, PackedCrops
+    from sfplus.hypersphere import Head, ShardedHead
+    from sfplus.training.loop import HeldOut
 
 HISTORY = "history.jsonl"
 
@@ -58,8 +62,10 @@ def _build_train(job: Job) -> dict[str, Any]:
     settings: TrainSettings = job.settings
     torch.manual_seed(settings.seed)
     shape = settings.model_dump(include={"network", "feature_size", "width"})
-    network = create(shape["network"], feature_size=shape["feature_size"], width=shape["width"])
-    return _fit(job, network, shape)
+    learned = _crops(job.inputs["crops"], settings.exclude)
+    options = settings.model_dump(include={"block", "batch_norm"}) | {"input": learned.size}
+    network = create(settings.network, feature_size=settings.feature_size, width=settings.width, **options)
+    return _fit(job, network, shape, learned)
 
 
 def _build_finetune(job: Job) -> dict[str, Any]:
@@ -68,20 +74,28 @@ def _build_finetune(job: Job) -> dict[str, Any]:
     from sfplus.weights.sources import load_model
 
     torch.manual_seed(job.settings.seed)
-    network, config = load_model(job.inputs["start"].folder)
-    return _fit(job, network, {key: config[key] for key in ("network", "feature_size", "width")})
+    start = job.inputs["start"].folder
+    network, config = load_model(start)
+    learned = _crops(job.inputs["crops"], job.settings.exclude)
+    if learned.size != config.get("input", "112x96"):
+        reason = f"the model to start from takes {config.get('input', '112x96')} crops, not {learned.size}"
+        raise DatasetError(reason, where=start, remedy="align with its template")
+    return _fit(job, network, {key: config[key] for key in ("network", "feature_size", "width")}, learned)
 
 
-def _fit(job: Job, network: nn.Module, shape: dict[str, Any]) -> dict[str, Any]:
-    from sfplus.hypersphere import HEADS
+def _fit(job: Job, network: nn.Module, shape: dict[str, Any], learned: _Learned) -> dict[str, Any]:
+    from sfplus.training.classifiers import create_head, whole_head
     from sfplus.training.loop import fit
     from sfplus.weights.checkpoint import save_model
 
-    settings: SolverSettings = job.settings
-    people, dataset, template = _crops(job.inputs["crops"], job.settings.exclude)
-    options = settings.head.model_dump(exclude={"name"})
-    head = HEADS[settings.head.name](shape["feature_size"], len(people), **options)
+    people, dataset = learned.people, learned.crops
+    settings: SolverSettings = job.settings.in_steps(len(dataset))
+    head = create_head(settings, shape["feature_size"], len(people))
     loaded = _load_head(job.inputs["start"].folder if "start" in job.inputs else None, head)
+    if loaded:
+        job.run.console.say(
+            f"the network goes on from {job.inputs['start'].folder}; classifier: {loaded['classifier']}"
+        )
     step = job.run.bar
 
     def show(done: int, row: dict[str, Any]) -> None:
@@ -90,40 +104,99 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any]) -> dict[str, Any]:
         note = f"loss {row['loss']:.3f}, accuracy {100 * row['accuracy']:.1f} %" if row else None
         step.advance(done - step.done, note)
 
-    summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show)
-    about = {"template": template, "head": settings.head.model_dump(), "people": len(people), "crops": len(dataset)}
-    save_model(job.folder, network, shape | about, head=head)
+    held_out = _held_out(job, learned) if settings.evaluate_every and "pairs" in job.inputs else None
+    summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show, held_out=held_out)
+    whole = whole_head(head, settings)  # of which the processes may hold parts
+    if not is_first():
+        return {}
+    about = {
+        "template": learned.template,
+        "head": settings.head.model_dump(),
+        "people": len(people),
+        "crops": len(dataset),
+    }
+    save_model(job.folder, network, shape | about, head=whole)
     return {"people": len(people), "crops": len(dataset)} | loaded | summary
 
 
-def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> tuple[list[str], CropDataset | PackedCrops, str]:
-    """The people, their crops and the name of the template that they follow."""
+@dataclass(frozen=True)
+class _Learned:
+    """People, their crops and the template that these follow."""
+
+    people: list[str]
+    crops: CropDataset | PackedCrops
+    template: str
+
+    @property
+    def size(self) -> str:
+        """Height x width of a crop, as networks name it."""
+        return f"{self.crops.height}x{self.crops.width}"
+
+
+def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> _Learned:
     from sfplus.alignment import TEMPLATES
     from sfplus.datasets.crops import CropDataset, PackedCrops
 
     if isinstance(source, PackFolder):
         packed = PackedCrops(source.root, exclude)
-        wanted = TEMPLATES["sphereface-112x96"]
-        if (packed.height, packed.width) != (wanted.height, wanted.width):
-            reason = f"its crops are {packed.width} x {packed.height}, these networks take 96 x 112"
-            raise DatasetError(reason, where=source.root, remedy="pack 112 x 112 crops with --narrow, or align again")
-        return packed.people, packed, wanted.name
+        found = [name for name, each in TEMPLATES.items() if (each.height, each.width) == (packed.height, packed.width)]
+        if not found:
+            reason = f"its crops are {packed.height} x {packed.width}, these networks take 112 x 96 or 112 x 112"
+            raise DatasetError(reason, where=source.root, remedy="align the photos again, and pack their crops")
+        return _Learned(packed.people, packed, found[0])
     people, labels, names = identities(read_table(source.folder / TABLE)["crop"], exclude)
     template = TEMPLATES[source.manifest["settings"]["template"]]
     paths = [source.folder / CROPS / name for name in names]
-    return people, CropDataset(paths, labels, template.height, template.width), template.name
+    return _Learned(people, CropDataset(paths, labels, template.height, template.width), template.name)
 
 
-def _load_head(start: Path | None, head: nn.Module) -> dict[str, Any]:
+def _load_head(start: Path | None, head: Head | ShardedHead) -> dict[str, Any]:
     """Caffe's rule: the classifier goes on from the one of the same name and shape, where the start has one."""
-    from sfplus.weights.checkpoint import copy_by_name, load_tensors
+    from sfplus.training.classifiers import copy_classes
+    from sfplus.weights.checkpoint import load_tensors
 
     if start is None:
         return {}
     if not (start / HEAD).is_file():
         return {"classifier": "new: the start has none"}
-    report = copy_by_name(load_tensors(start / HEAD), head)
-    return {"classifier": "loaded" if "weight" in report.loaded else "new: the start knows other people"}
+    tensors = load_tensors(start / HEAD)
+    if copy_classes(tensors, head):
+        return {"classifier": "loaded"}
+    known = len(tensors["weight"]) if "weight" in tensors else 0
+    return {"classifier": f"new: the start knows other people ({known})"}
+
+
+def _held_out(job: Job, learned: _Learned) -> HeldOut:
+    """Accuracy of the sphereface protocol on the pairs, of those whose photos have crops."""
+    import numpy as np
+
+    from sfplus.datasets.crops import CropDataset
+    from sfplus.datasets.pairs import read_pairs
+    from sfplus.device import Device
+    from sfplus.networks.embed import embed_batches, pass_size
+    from sfplus.verification.protocols import PROTOCOLS
+
+    source, pairs = job.inputs["held_out"], read_pairs(job.inputs["pairs"].path)
+    if source.manifest["settings"]["template"] != learned.template:
+        reason = f"the held-out crops follow {source.manifest['settings']['template']}, not {learned.template}"
+        raise DatasetError(reason, where=job.inputs["pairs"].path, remedy="align both alike")
+    table = read_table(source.folder / TABLE)
+    row = {PurePosixPath(photo).with_suffix("").as_posix(): number for number, photo in enumerate(table["photo"])}
+    sides = np.array([[row.get(name, -1) for name in names] for names in (pairs.left, pairs.right)])
+    there = (sides >= 0).all(0)
+    used, (left, right) = np.unique(sides[:, there], return_inverse=True)
+    paths = [source.folder / CROPS / table["crop"][number] for number in used]
+    crops = CropDataset(paths, [0] * len(paths), learned.crops.height, learned.crops.width)
+    parts = np.array_split(np.arange(len(paths)), -(-len(paths) // pass_size(job.run.device)))
+
+    def accuracy(network: nn.Module) -> dict[str, float]:
+        device = Device(next(network.parameters()).device)  # with several processes not always the one asked for
+        batches = (crops.batch(part)[0] for part in parts)
+        features = np.concatenate(list(embed_batches(network, batches, device)))
+        same, fold = pairs.same[there], pairs.fold[there]
+        return {"accuracy": PROTOCOLS["sphereface"](features[left], features[right], same, fold, mirrored=True).mean}
+
+    return accuracy
 
 
 TRAIN = Stage("train", 1, _build_train)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfplus.datasets.small_images import Pictures, centre, cut, draw_cuts, to_network
+from sfplus.datasets.cuts import centre, cut, draw_cuts
+from sfplus.datasets.small_images import Pictures, to_network
 from sfplus.hypersphere import (
     AdversarialProjection,
     AngleProjection,
@@ -193,7 +194,7 @@ class ClassifyTask(Task):
         if self.energy is not None:
             row |= {f"energy.{name}": value for name, value in self.energy.values.items()}
         if step % settings.test_every == 0 or step == settings.max_iter:
-            row["accuracy"] = (self.predict(self.test) == self.test.labels).float().mean().item()
+            row["accuracy"] = (self.predict(self.test) == self.test.labels).double().mean().item()
         return row
 
     def logged(self, row: Row, earlier: Sequence[Row]) -> None:
@@ -217,6 +218,7 @@ class ClassifyTask(Task):
     @torch.no_grad()
     def _over(self, pictures: Pictures, compute: Callable[[Tensor], Tensor]) -> Tensor:
         device, processes = self.processes.device, self.processes
+        processes.spread(self.network.buffers())  # batch normalisation's averages are those of the first process
         total = len(pictures.labels)
         share = -(-total // processes.count)
         indices = torch.arange(processes.rank * share, (processes.rank + 1) * share).clamp_(max=total - 1)

@@ -39,6 +39,12 @@ class PicturesSettings(_Settings):
     )
     keep: float = Field(default=0.02, gt=0, le=1, description="that part (MHE paper: 98 % are removed)")
 
+    @model_validator(mode="after")
+    def _cut(self) -> Self:
+        if self.name == "files" and self.crop > self.resize:
+            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
+        return self
+
     @property
     def place(self) -> Path:
         """Where the set lies."""
@@ -98,6 +104,9 @@ class ClassifierSettings(LoopSettings):
     """How a classifier of pictures is trained; defaults: CNN-9 on CIFAR-100 (MHE, architecture.py and train.py)."""
 
     data: PicturesSettings = Field(default=PicturesSettings(), description="the pictures")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto", description="of the network's passes: auto is bf16 on a GPU that has it, else float32"
+    )
     network: str = Field(
         default="cnn9",
         description="cnn6, cnn9, cnn15 (MHE paper, table 3), spherenet9, sphere-resnet32, mnist6, torchvision:NAME or "

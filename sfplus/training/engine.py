@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from sfplus.errors import TrainingError
 from sfplus.training.history import History
 from sfplus.training.processes import Processes
-from sfplus.training.resume import Stateful, load_checkpoint, save_checkpoint
+from sfplus.training.resume import load_checkpoint, save_checkpoint
 from sfplus.training.settings import LoopSettings
 from sfplus.training.signals import Signals
+from sfplus.training.state import Stateful, shards
 
 Row = dict[str, Any]
 OnStep = Callable[[int, Row], None]
@@ -149,7 +150,8 @@ def _resume(task: Task, folder: Path, processes: Processes) -> int:
     if len(set(found)) > 1:
         what = f"the processes find checkpoints of different steps: {', '.join(map(str, found))}"
         raise TrainingError(what, where=folder, remedy="use a folder that all of them share")
-    processes.spread(task.modules)
+    parted = tuple(f"{name}." for name, _ in shards(task.modules))
+    processes.spread(tensor for name, tensor in task.modules.state_dict().items() if not name.startswith(parted))
     return done
 
 
@@ -178,6 +180,8 @@ class _Run:
     ) -> None:
         self.task, self.settings, self.folder, self.processes = task, settings, folder, processes
         self.history, self.on_step = history, on_step
+        self.together = processes.count > 1 and any(shards(task.modules))
+        """Whether all processes save, each its shards; else the first does."""
         self.saved = self.logged = 0
         self.clock = 0.0
 
@@ -197,13 +201,18 @@ class _Run:
                     if self.on_step is not None and self.processes.is_first:
                         self.on_step(step, row)
                 except KeyboardInterrupt:
-                    self._save(step)
+                    if not self.together:
+                        self._save(step)
                     raise
                 if number := self.processes.largest_so_far(signals.number):
                     self._save(step)
                     self.processes.wait()
                     signals.pass_on(number)
+            # Several processes answer one call late: the first answer is of the last step, the second of now.
+            number = max(self.processes.largest_so_far(signals.number) for _ in range(2))
             self.processes.wait()
+            if number:
+                signals.pass_on(number)
 
     def _batches(self, first: int) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """The batches of the remaining steps; one is made ahead."""
@@ -217,7 +226,7 @@ class _Run:
                 yield step, batch
 
     def _save(self, step: int) -> None:
-        if not self.processes.is_first or self.saved == step:
+        if self.saved == step or not (self.processes.is_first or self.together):
             return
         if not all(p.isfinite().all() for p in self.task.modules.parameters()):
             raise self._diverged(step, "the weights are not finite")

@@ -7,32 +7,33 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.device import Device
 from sfplus.errors import DatasetError
-from sfplus.hypersphere import class_energy, spread_of_layers
+from sfplus.hypersphere import AdaFace, Head, ShardedHead, spread_of_layers
 from sfplus.networks import to_input
 from sfplus.training.augment import distort, draw_distortions
 from sfplus.training.batches import create_sampler, draw_flips
+from sfplus.training.classifiers import accuracy_of, average_gradients, clip_gradients, count_classes, energy_of
 from sfplus.training.engine import OnStep, Row, Task, train
 from sfplus.training.optimizer import create_optimizer, set_learning_rate
 from sfplus.training.processes import Processes
-from sfplus.training.resume import Stateful
 from sfplus.training.schedule import learning_rate
 from sfplus.training.settings import SolverSettings
+from sfplus.training.state import Stateful
 
 HeldOut = Callable[[nn.Module], Mapping[str, float]]
 
 
 def fit(
     network: nn.Module,
-    head: nn.Module,
+    head: Head | ShardedHead,
     crops: CropDataset | PackedCrops,
     settings: SolverSettings,
     folder: Path,
@@ -50,9 +51,13 @@ def fit(
     writes. Gradients and energies are those of the global batch, whatever the number of processes. Head and losses are
     float32 in every precision.
 
+    Batch normalisation is the exception. On GPUs torch's own is turned, in place, into `nn.SyncBatchNorm`, which
+    normalises over all processes; on CPUs, and other libraries' own kinds, over the share of each. With `accumulate`
+    it is over a pass. Where that is less than the global batch, so that the result depends on it, a warning says so.
+
     Args:
         network: (N, 3, H, W) -> (N, F), with its starting weights.
-        head: one of `hypersphere.HEADS`, for as many classes as `crops` has.
+        head: one of `hypersphere.HEADS`, for as many classes as `crops` has, or sharded; see `classifiers.create_head`.
         crops: what to learn from.
         settings: of the run; all of them but `checkpoint_every` and `keep` are part of the digest that a checkpoint
             must match. What describes network and head is not read: they are given.
@@ -92,18 +97,24 @@ class FaceTask(Task):
     def __init__(
         self,
         network: nn.Module,
-        head: nn.Module,
+        head: Head | ShardedHead,
         crops: CropDataset | PackedCrops,
         settings: SolverSettings,
         processes: Processes,
         held_out: HeldOut | None = None,
     ) -> None:
-        self.classes = len(head.weight)  # type: ignore[arg-type]
-        _check_people(crops.labels, self.classes)
+        self.classes = count_classes(head)
+        _check_people(crops.labels, self.classes, say=processes.is_first)
+        processes.share(settings.batch_size, settings.accumulate)
+        network = normalised_together(network, settings, processes)
         self.network, self.head, self.crops, self.settings, self.processes = network, head, crops, settings, processes
         self.held_out = held_out
+        if isinstance(head, AdaFace):
+            head.synchronised = processes.count > 1
         self.trained = nn.ModuleDict({"network": network, "head": head})
         processes.device.place(self.trained)
+        parted = isinstance(head, ShardedHead)  # of which no process sees all classes
+        self.spread_out = nn.ModuleDict({"network": network}) if parted else self.trained
         modules = nn.ModuleDict({"network": network, "head": head})
         self.average: AveragedModel | None = None
         if settings.ema:
@@ -149,10 +160,10 @@ class FaceTask(Task):
             with self.processes.device.autocast(self.settings.precision):
                 features = self.forward(ready)
             features = features.to(self.head.weight.dtype)
-            loss = self.head.loss(features, labels) / passes  # type: ignore[operator]
+            loss = self.head.loss(features, labels) / passes
             total = loss
             if number == 0 and self.settings.energy is not None:
-                energy = self._energy(batch[1])
+                energy = energy_of(self.head, batch[1], self.settings.energy, self.processes)
                 total = loss + self.settings.energy.weight * energy
             if measure:  # before the step changes the classifiers
                 found.append(self._measure(loss, features, labels))
@@ -165,7 +176,7 @@ class FaceTask(Task):
             "epoch": step * self.settings.batch_size / len(self.crops),
             "loss": loss,
             "accuracy": accuracy,
-            "lambda": self._lambda(),
+            "lambda": self.head.current_lambda,
             "lr": learning_rate(step, self.settings),
             "energy": energy,
             "feature_length": length,
@@ -173,13 +184,13 @@ class FaceTask(Task):
 
     def describe(self, step: int) -> str:
         """Where lambda and the learning rate are."""
-        return f"lambda {self._lambda():.4g}, learning rate {learning_rate(step, self.settings):.4g}"
+        return f"lambda {self.head.current_lambda:.4g}, learning rate {learning_rate(step, self.settings):.4g}"
 
     def logged(self, row: Row, earlier: Sequence[Row]) -> None:
         """Add how the neurons of each layer and the classifiers are spread, and how the held-out pairs are told."""
         if len(earlier) % self.settings.spread_every == 0 or row["step"] == self.settings.max_iter:
             power = self.settings.energy.power if self.settings.energy is not None else 2.0
-            for layer, spread in spread_of_layers(self.trained, power).items():
+            for layer, spread in spread_of_layers(self.spread_out, power).items():
                 for name in ("energy", "excess", "mean_nearest", "min_angle", "redundancy"):
                     value: float = getattr(spread, name)
                     row[f"spread/{layer.removeprefix('network.')}/{name}"] = value if math.isfinite(value) else None
@@ -200,19 +211,10 @@ class FaceTask(Task):
             if name in counters:
                 buffer.copy_(counters[name])
 
-    def _energy(self, labels: Tensor) -> Tensor:
-        """Of the global batch: only that of mode `paper` is the mean of the processes' own."""
-        energy, weight = self.settings.energy, self.head.weight
-        assert energy is not None
-        if energy.mode != "paper":
-            labels = self.processes.gather(labels)
-        return class_energy(weight, labels, energy.power, energy.mode)  # type: ignore[arg-type]
-
     @torch.no_grad()
     def _measure(self, loss: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         """Parts of the loss, of the accuracy without margin and of the mean length of a feature, of one pass."""
-        right: Tensor = self.head.predict(features).argmax(1) == labels  # type: ignore[operator]
-        means = torch.stack([right.float().mean(), features.norm(dim=1).mean()])
+        means = torch.stack([accuracy_of(self.head, features, labels), features.norm(dim=1).mean()])
         return torch.cat([loss[None], means / self.settings.accumulate])
 
     def _backward(self, loss: Tensor) -> None:
@@ -221,12 +223,11 @@ class FaceTask(Task):
         loss.backward()  # type: ignore[no-untyped-call]
 
     def _step(self) -> None:
-        parameters = list(self.trained.parameters())
-        self.processes.average_gradients(parameters)
+        average_gradients(self.network, self.head, self.processes)
         if self.settings.clip is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(parameters, self.settings.clip)
+            clip_gradients(self.network, self.head, self.settings.clip, self.processes)
         if self.scaler is None:
             self.optimizer.step()
         else:
@@ -234,10 +235,6 @@ class FaceTask(Task):
             self.scaler.update()
         if self.average is not None:
             self.average.update_parameters(self.trained)
-
-    def _lambda(self) -> float:
-        value: Any = self.head.current_lambda
-        return float(value)
 
     def _warn_at_chance(self, rows: Sequence[Row]) -> None:
         """Say once that nothing is learnt: the commonest failure of A-Softmax from scratch."""
@@ -254,15 +251,37 @@ class FaceTask(Task):
             )
 
 
-def _check_people(labels: Tensor, classes: int) -> None:
-    """Refuse labels beyond the head and a single class; say how many classes there is little or nothing to learn of."""
+def normalised_together(network: nn.Module, settings: SolverSettings, processes: Processes) -> nn.Module:
+    """Batch normalisation over all processes, where torch can; a warning where it is over less than the batch.
+
+    `nn.SyncBatchNorm` is for GPUs, and its conversion would drop what a subclass adds, such as timm's activation.
+    """
+    norms = {type(module) for module in network.modules() if isinstance(module, _BatchNorm)}
+    groups = settings.accumulate
+    if norms and processes.count > 1:
+        if processes.device.is_cuda and norms <= {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm}:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        else:
+            groups *= processes.count
+    if norms and groups > 1 and processes.is_first:
+        warnings.warn(
+            f"batch normalisation is over {settings.batch_size // groups} crops, not over the batch of "
+            f"{settings.batch_size}: the result depends on the number of processes and on accumulate; "
+            "use one process and accumulate=1, or a network without batch normalisation",
+            stacklevel=2,
+        )
+    return network
+
+
+def _check_people(labels: Tensor, classes: int, say: bool) -> None:
+    """Refuse labels beyond the head and a single class; say of how many classes there is little or nothing."""
     if int(labels.max()) >= classes:
         what = f"label {int(labels.max())} is beyond the {classes} classes of the head"
         raise DatasetError(what, where="crops", remedy="make the head for as many people as there are")
     if classes < 2:
         raise DatasetError("1 person to tell apart", where="crops", remedy="training needs at least two people")
     counts = torch.bincount(labels, minlength=classes)
-    for crops, said in ((0, "no crop"), (1, "one crop")):
+    for crops, said in ((0, "no crop"), (1, "one crop")) if say else ():
         if few := int((counts == crops).sum()):
             first = int((counts == crops).nonzero()[0])
             warnings.warn(f"{few} of {classes} people have {said}, the first has label {first}", stacklevel=2)

@@ -101,12 +101,12 @@ class Processes:
                 gradient.copy_(part.view(gradient.shape))
 
     @torch.no_grad()
-    def spread(self, module: nn.Module) -> None:
-        """Give every process the parameters and buffers of the first."""
+    def spread(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the values that the first has, in place."""
         if self.count == 1:
             return
         with _all_there():
-            for tensor in module.state_dict().values():
+            for tensor in tensors:
                 sent = tensor.contiguous()
                 distributed.broadcast(sent, 0)
                 tensor.copy_(sent)

@@ -9,28 +9,16 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sfplus.download import file_digest
 from sfplus.errors import SfplusError, TrainingError, one_line
+from sfplus.training.state import State, Stateful, collect, restore
 from sfplus.weights.checkpoint import load_tensors, to_bytes
 
 _STATE = "state.json"
-
-
-class Stateful(Protocol):
-    """What has a state of tensors and numbers: an optimizer, a gradient scaler."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take on a state."""
-        ...
 
 
 def save_checkpoint(
@@ -46,7 +34,8 @@ def save_checkpoint(
 
     The folder holds `module.safetensors` (parameters and buffers), `optimizer.safetensors` (the tensors of the
     optimizers) and `state.json` (the step, a digest of the settings, the numbers of the optimizers and the SHA-256 of
-    the other files). It is complete before it gets its name.
+    the other files). It is complete before it gets its name. Class-parallel classifiers are written as a whole, by the
+    first process; then all of them must call this together.
 
     Args:
         folder: of the run.
@@ -57,14 +46,15 @@ def save_checkpoint(
         keep: how many checkpoints stay.
         place: what decides the order of sums: processes, device, threads.
     """
-    tensors: dict[str, Tensor] = {}
-    numbers = {name: _take_out(optimizer.state_dict(), name, tensors) for name, optimizer in optimizers.items()}
-    files = {"module.safetensors": to_bytes(module.state_dict()), "optimizer.safetensors": to_bytes(tensors)}
+    whole = collect(module, optimizers)
+    if whole is None:
+        return
+    files = {"module.safetensors": to_bytes(whole.modules), "optimizer.safetensors": to_bytes(whole.optimizers)}
     state = {
         "step": step,
         "settings": settings,
         "place": place,
-        "optimizers": numbers,
+        "optimizers": whole.numbers,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     files[_STATE] = json.dumps(state | {"digest": _digest(state)}, indent=2).encode()
@@ -127,45 +117,8 @@ def load_checkpoint(
 
 
 def _restore(path: Path, numbers: dict[str, Any], module: nn.Module, optimizers: Mapping[str, Stateful]) -> None:
-    if numbers.keys() != optimizers.keys():
-        raise ValueError(f"its optimizers are {', '.join(numbers)}")
-    tensors = load_tensors(path / "optimizer.safetensors")
-    module.load_state_dict(load_tensors(path / "module.safetensors"))
-    for name, optimizer in optimizers.items():
-        state = _put_back(numbers[name], tensors)
-        optimizer.load_state_dict(_laid_out_as(optimizer, state))
-
-
-def _take_out(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """A state for JSON: its tensors go to `tensors`, by their path, and leave {"tensor": path}."""
-    if isinstance(state, Tensor):
-        tensors[name] = state
-        return {"tensor": name}
-    if isinstance(state, Mapping):
-        return {str(key): _take_out(value, f"{name}.{key}", tensors) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return [_take_out(value, f"{name}.{number}", tensors) for number, value in enumerate(state)]
-    return state
-
-
-def _put_back(state: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `_take_out` took apart; keys that are numbers are numbers again, tuples stay lists."""
-    if isinstance(state, dict):
-        if state.keys() == {"tensor"}:
-            return tensors[state["tensor"]]
-        return {int(key) if key.isdecimal() else key: _put_back(value, tensors) for key, value in state.items()}
-    return [_put_back(value, tensors) for value in state] if isinstance(state, list) else state
-
-
-def _laid_out_as(optimizer: Stateful, state: dict[str, Any]) -> dict[str, Any]:
-    """Tensors in the memory format of their parameters, which safetensors does not keep."""
-    groups = optimizer.param_groups if isinstance(optimizer, torch.optim.Optimizer) else []
-    for number, parameter in enumerate(p for group in groups for p in group["params"]):
-        for name, value in state["state"].get(number, {}).items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                laid = torch.empty_like(parameter, dtype=value.dtype, device="cpu", requires_grad=False)
-                state["state"][number][name] = laid.copy_(value)
-    return state
+    tensors = load_tensors(path / "module.safetensors"), load_tensors(path / "optimizer.safetensors")
+    restore(State(tensors[0], tensors[1], numbers), module, optimizers)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

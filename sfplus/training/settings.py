@@ -189,6 +189,12 @@ class SolverSettings(LoopSettings):
         default=ASoftmaxSettings(), description="the classifier and its margin; name: one of hypersphere.HEADS"
     )
     energy: EnergySettings | None = Field(default=None, description="the energy of SphereFace+; none for SphereFace")
+    classes: Literal["replicated", "sharded"] = Field(
+        default="replicated", description="whether each process has all classifiers or its share, as for 10^5 people"
+    )
+    sample_rate: float = Field(
+        default=1.0, gt=0, le=1, description="sharded: share of the other people in each step (Partial FC)"
+    )
     base_lr: float = Field(default=0.1, gt=0, description="learning rate at the start (solver)")
     schedule: Literal["multistep", "cosine", "poly"] = Field(
         default="multistep", description="how the rate falls: at steps (solver), as half a cosine, or as a power of "
@@ -250,6 +256,11 @@ class SolverSettings(LoopSettings):
             raise ValueError(f"steps are epochs where epochs is given, and {self.epochs} is less than {self.steps[-1]}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be computed in {self.accumulate} equal passes")
+        if self.classes == "sharded":
+            if self.ema or self.precision == "fp16" or (self.energy and self.energy.mode == "caffe"):
+                raise ValueError("classes: sharded goes with no ema, no fp16 and no energy of mode caffe")
+        elif self.sample_rate < 1:
+            raise ValueError("sample_rate is for classes: sharded")
         if self.evaluate_every and self.evaluate_every % self.log_every:
             raise ValueError(f"evaluate_every must be a multiple of log_every, which is {self.log_every}")
         return self

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from racing import race
 from torch import nn
 
-from sfplus.datasets.small_images import SmallImages, cut, to_network
+from sfplus.datasets.cuts import cut
+from sfplus.datasets.small_images import SmallImages, to_network
 from sfplus.device import choose_device
 from sfplus.networks.cnn import create_classifier
 from sfplus.training.classify import ClassifyTask

@@ -16,6 +16,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 from skimage.data import astronaut
 
+from sfplus.commands import folders
+from sfplus.errors import UsageError
 from sfplus.images import read_photo
 from sfplus.stages.tables import read_lines, read_table
 
@@ -344,6 +346,78 @@ def test_listed_photos_that_are_gone_are_failures(drawn: Path, tmp_path: Path, s
     (tmp_path / "list").write_text(f"{photo}\n{photo.parent / 'gone.jpg'}\n")
     answer = sfplus("align", tmp_path / "list", tmp_path / "out")
     assert answer.code == 1 and "1 crops" in answer.out and "cannot be read" in answer.err
+
+
+def test_listed_names_that_a_folder_would_hide(drawn: Path, tmp_path: Path, sfplus: Command) -> None:
+    """With a leading dot, and with characters that str.splitlines takes for the end of a line."""
+    photo = next(drawn.glob("*/*.jpg"))
+    names = [".kept/.1.jpg", "a\x85b.jpg", "c\u2028d.jpg"]
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, tmp_path / "in" / name)
+    (tmp_path / "list").write_text("".join(f"{tmp_path / 'in' / name}\n" for name in names))
+    answer = sfplus("align", tmp_path / "list", tmp_path / "out")
+    assert answer.code == 0 and "3 crops" in answer.out
+    assert all((tmp_path / "out" / name).is_file() for name in ["_kept/_1.jpg", *names[1:]])
+
+
+def test_listed_photos_of_one_crop_are_refused(tmp_path: Path, sfplus: Command) -> None:
+    (tmp_path / "list").write_text("".join(f"{tmp_path / name}/1.jpg\n" for name in (".a", "_a")))
+    answer = sfplus("align", tmp_path / "list", tmp_path / "out")
+    assert answer.code == 2 and f"_a/1.jpg: would give the same crop as {tmp_path / '.a/1.jpg'}" in answer.err
+
+
+def publish(out: Path, *names: str) -> None:
+    out.parent.mkdir(exist_ok=True)
+    (out / ".sfplus").mkdir(parents=True, exist_ok=True)
+    (source := out.with_name("source")).write_text("crop")
+    folders._publish(dict.fromkeys(names, source), out)
+
+
+def test_nothing_outside_of_out_is_made_or_deleted(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    publish(out, "a/1.jpg", "b/1.jpg")
+    shutil.rmtree(out / "a")
+    (out / "a").symlink_to(tmp_path / "mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/1.jpg").write_text("mine")
+    publish(out, "b/1.jpg")
+    assert (tmp_path / "mine/1.jpg").read_text() == "mine"
+    with pytest.raises(UsageError, match="leads out of OUT"):
+        publish(out, "a/new/1.jpg")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["1.jpg"]
+
+
+def test_a_file_becomes_a_folder_and_a_file_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for names in (["x.jpg", "y"], ["x.jpg/deep/1.jpg", "y"], ["x.jpg", "y"]):
+        publish(out, *names)
+        files = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
+        assert sorted(path.as_posix() for path in files if path.parts[0] != ".sfplus") == names
+
+
+def test_what_another_run_uses_is_not_dropped(
+    drawn: Path, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one run is about to copy its crops, another one of the same OUT ends."""
+    publish, artefacts = folders._publish, tmp_path / "out/.sfplus/cache/align"
+
+    def late(files: dict[str, Path], out: Path) -> None:
+        monkeypatch.setattr(folders, "_publish", publish)
+        assert sfplus("align", drawn, out, "--format", "png").code == 0
+        assert len(list(artefacts.glob("*/manifest.json"))) == 2
+        publish(files, out)
+
+    monkeypatch.setattr(folders, "_publish", late)
+    assert sfplus("align", drawn, tmp_path / "out").code == 0
+    assert len(list((tmp_path / "out").glob("*/*.jpg"))) == 12 and not list((tmp_path / "out").glob("*/*.png"))
+    assert len(list(artefacts.glob("*/manifest.json"))) == 1  # the last one to end has dropped the other's
+    assert not list((tmp_path / "out/.sfplus/users").iterdir())
+
+
+def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
+    (lock := tmp_path / "1.lock").touch()
+    assert not folders._is_held(lock) and not lock.exists()
 
 
 def test_videos_are_named_and_the_report_is_drawn(zoo: Path, tmp_path: Path, sfplus: Command) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,9 @@ from PIL import Image
 
 from sfplus.commands.overlap import overlap
 from sfplus.datasets.folders import read_people
+from sfplus.datasets.items import Item
 from sfplus.datasets.portraits import write_portraits
-from sfplus.errors import DatasetError
+from sfplus.errors import DatasetError, PhotoError
 from sfplus.shipped import DEFAULT_MODEL
 
 
@@ -42,6 +44,43 @@ def test_of_features(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> 
     assert "# Ada Byron: face and name, cosine 1.000" in text and "# Known_As: face, cosine 0.9" in text
     answer = sfplus("overlap", tmp_path / "train.npz", tmp_path / "test.npz", "--sheet", tmp_path / "sheet.png")
     assert answer.code == 2 and "features have no faces to draw" in answer.err
+
+
+def test_numbers_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two data sets with the same labels and other people: nobody is found by name."""
+    rows = np.eye(40)[:, None]
+    for name, start in (("train", 0), ("test", 20)):
+        write_features(tmp_path / f"{name}.npz", {f"{i:07d}": rows[start + i] for i in range(20)})
+    found = overlap(tmp_path / "train.npz", tmp_path / "test.npz", "", None, None)
+    assert not [row for row in found if "name" in row.why]
+    assert "40 of them are called by a number" in capsys.readouterr().out
+
+
+def test_large_pictures_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pictures that are no crops, only those read ahead are alive."""
+    alive: weakref.WeakSet[np.ndarray] = weakref.WeakSet()
+    most = 0
+
+    def decode(item: Item) -> np.ndarray:
+        nonlocal most
+        picture = np.zeros((300, 300, 3), np.uint8).view(Tracked)
+        alive.add(picture)
+        most = max(most, len(alive))
+        return picture
+
+    for person in ("Ada", "Ben"):
+        (tmp_path / person).mkdir()
+        for number in range(50):
+            (tmp_path / person / f"{number}.png").touch()
+    monkeypatch.setattr(Item, "decode", decode)
+    with pytest.raises(PhotoError, match="is 300 x 300, no crop of"):
+        overlap(tmp_path, tmp_path, DEFAULT_MODEL, None, None, crops=True, pictures=99)
+    assert most <= 12
+
+
+class Tracked(np.ndarray):
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
 
 
 def test_of_photos_by_name_and_sheet(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,6 +113,67 @@ def test_writes_only_where_nothing_is(tmp_path: Path, wrong: str) -> None:
         pack(source, out)
 
 
+@pytest.mark.parametrize("what", ["files", "a state", "other state", "a file", "a link"])
+def test_never_deletes_what_it_did_not_make(tmp_path: Path, what: str) -> None:
+    write_folders(tmp_path / "crops", PEOPLE)
+    partial = tmp_path / "out.partial"
+    mine = tmp_path / "mine" if what == "a link" else partial
+    if what == "a file":
+        mine.write_text("mine")
+    else:
+        mine.mkdir()
+        (mine / "photo.png").write_text("mine")
+        if what.endswith("state"):
+            (mine / "state.json").write_text({"a state": "{}", "other state": "[1"}[what])
+    if what == "a link":
+        partial.symlink_to(mine)
+    with pytest.raises(UsageError, match=r"out\.partial: holds other files; choose another OUT"):
+        pack(tmp_path / "crops", tmp_path / "out")
+    assert (mine if what == "a file" else mine / "photo.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("source", ["out.partial", "out.partial/crops", "."])
+def test_never_grows_over_its_source(tmp_path: Path, source: str) -> None:
+    """`OUT.partial` is the source, holds it or lies in it; even with a state as of an interrupted call."""
+    write_folders(tmp_path / source, PEOPLE)
+    (tmp_path / "out.partial").mkdir(exist_ok=True)
+    (tmp_path / "out.partial" / "state.json").write_text('{"source": "", "options": {}, "version": 1}')
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="lie in one another"):
+        pack(tmp_path / source, tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_empty_folder_in_its_way(tmp_path: Path) -> None:
+    write_folders(tmp_path / "crops", PEOPLE)
+    (tmp_path / "out.partial").mkdir()
+    assert pack(tmp_path / "crops", tmp_path / "out") == 0
+
+
+@pytest.mark.parametrize("size", [None, (20, 513)])
+def test_photos_are_no_crops(tmp_path: Path, size: tuple[int, int] | None) -> None:
+    write_folders(tmp_path / "crops", PEOPLE, 20, 513)
+    with pytest.raises(DatasetError, match=r"Ada/0\.png is 513 x 20 pixels, no aligned crop.*: sfplus align"):
+        pack(tmp_path / "crops", tmp_path / "out", size=size)
+    write_folders(tmp_path / "crops", {"Dan": 1}, 512, 512)
+    assert pack(tmp_path / "crops", tmp_path / "out", size=(512, 512)) == 1
+    assert len(Pack(tmp_path / "out")) == 1
+
+
+def test_memory_does_not_grow_with_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 crops of 786 kB in one block: only those read ahead are in memory."""
+    monkeypatch.setattr(module, "_THREADS", 2)
+    write_folders(tmp_path / "crops", {"Ada": 50, "Ben": 50}, 2, 2)
+    monkeypatch.setattr(module.Item, "decode", lambda item: np.zeros((512, 512, 3), np.uint8))
+    tracemalloc.start()
+    try:
+        pack(tmp_path / "crops", tmp_path / "out")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 20 * 786_432
+
+
 def test_bad_pictures_are_named_and_the_rest_goes_on(
     tmp_path: Path, small_blocks: None, sfplus: Callable[..., SimpleNamespace]
 ) -> None:
@@ -213,6 +275,9 @@ def test_files_cut_short(tmp_path: Path, name: str, message: str) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DatasetError, match=message):
         Pack(tmp_path / "pack")
+    path.unlink()
+    with pytest.raises(DatasetError, match=r"is missing; make it again|holds no finished pack"):
+        Pack(tmp_path / "pack")
 
 
 def test_labels_out_of_range(tmp_path: Path) -> None:
@@ -287,6 +352,31 @@ def test_begins_again_when_the_source_changed(
     shutil.rmtree(tmp_path / "crops" / "Ada")
     pack(tmp_path / "crops", tmp_path / "out")
     assert len(Pack(tmp_path / "out")) == 4
+
+
+@pytest.mark.parametrize("kept", [(), ("state.json",), ("journal.jsonl",), ("state.json", "journal.jsonl")])
+def test_killed_before_it_was_moved_into_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: tuple[str, ...]
+) -> None:
+    """A finished pack that was not moved yet is moved by the next call, which reads no picture."""
+    write_folders(tmp_path / "crops", PEOPLE)
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, to: interrupt() if path.is_dir() else replace(path, to))
+    with pytest.raises(KeyboardInterrupt):
+        pack(tmp_path / "crops", tmp_path / "out")
+    monkeypatch.undo()
+    pack(tmp_path / "crops", tmp_path / "whole")
+    state = Pack(tmp_path / "whole").manifest["state"]
+    for name in kept:
+        (tmp_path / "out.partial" / name).write_text(json.dumps(state) if name == "state.json" else "")
+    monkeypatch.setattr(module.Item, "decode", lambda item: pytest.fail("began again"))
+    assert pack(tmp_path / "crops", tmp_path / "out") == 0
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert not (tmp_path / "out.partial").exists()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.slow

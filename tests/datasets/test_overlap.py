@@ -45,6 +45,12 @@ def test_names_without_a_word_match_nothing() -> None:
     assert match_names(["--", "B_a"], ["!!", "a b", "A_B"]) == [(1, 1), (1, 2)]
 
 
+@pytest.mark.parametrize(("one", "other"), [("0000001", "0000001"), ("1_2", "1 2"), ("ids/7", "7"), ("٣", "٣")])
+def test_numbers_are_no_names(one: str, other: str) -> None:
+    assert name_key(one) == name_key(other)
+    assert match_names([one, "n000123"], [other, "n000123"]) == [(1, 1)]
+
+
 def means_of(features: dict[str, np.ndarray]) -> Means:
     means = Means()
     for person, rows in features.items():

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from collections_of_people import crop, encoded, write_folders
 
+from sfplus.datasets import tables as module
 from sfplus.datasets.sources import open_source
 from sfplus.errors import DatasetError, PhotoError
 
@@ -65,6 +66,46 @@ def test_bad_rows_are_lost_alone(tmp_path: Path) -> None:
         "a/4: has no label",
     ]  # fmt: skip
     assert [item.person for item in items] == ["0000000", "", "", "", "", "0000001"]
+
+
+@pytest.mark.parametrize("struct", [False, True])
+def test_the_same_large_cell_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
+    """A short file of 64 cells of 1 MB, which are one in its dictionary: never more than a few are unpacked."""
+    monkeypatch.setattr(module, "LARGEST", 2 << 20)
+    data: list[object] = [bytes(1 << 20)] * 64
+    picture = pa.array([{"bytes": cell, "path": None} for cell in data]) if struct else pa.array(data)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": picture, "label": [0] * 64}), path, compression="zstd",
+                   dictionary_pagesize_limit=1 << 30)  # fmt: skip
+    assert path.stat().st_size < 10_000
+    before, most, sizes = pa.total_allocated_bytes(), 0, []
+    for item in open_source(path).items():
+        most = max(most, pa.total_allocated_bytes() - before)
+        assert isinstance(item.data, bytes)
+        sizes.append(len(item.data))
+    assert sizes == [1 << 20] * 64
+    assert most < 16 << 20
+
+
+@pytest.mark.parametrize("struct", [False, True])
+def test_too_large_a_cell_is_lost_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
+    monkeypatch.setattr(module, "LARGEST", 2000)
+    cells = [PICTURES[0], np.random.default_rng(0).bytes(2001), PICTURES[1]]
+    picture = pa.array([{"bytes": cell, "path": None} for cell in cells] if struct else cells)
+    path = write(tmp_path / "a.parquet", {"image": picture, "label": [0, 1, 2]}, 3)
+    first, large, last = open_source(path).items()
+    assert [first.data, last.data] == PICTURES[:2]
+    with pytest.raises(PhotoError, match="has 2,001 bytes"):
+        large.decode()
+
+
+def test_a_group_that_unpacks_to_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST", 1 << 20)
+    path = tmp_path / "a.parquet"
+    cells = [bytes([i]) * (1 << 16) for i in range(17)]
+    pq.write_table(pa.table({"image": cells, "label": [0] * 17}), path, compression="zstd", use_dictionary=False)
+    with pytest.raises(DatasetError, match=r"a\.parquet: holds no pictures: a row group of .* bytes unpacks to 1,1"):
+        list(open_source(path).items())
 
 
 def test_a_path_is_not_followed(tmp_path: Path) -> None:

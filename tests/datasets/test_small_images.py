@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import datasets
 
+from sfplus.datasets.cuts import centre, cut, draw_cuts
 from sfplus.datasets.small_images import (
     SmallImages,
     accuracy_by_class,
-    centre,
-    cut,
-    draw_cuts,
     imbalance,
     load_small_images,
     picture_files,

@@ -175,6 +175,7 @@ def test_a_gpu_is_not_waited_for_photo_by_photo(as_on_gpu: Detector, monkeypatch
         monkeypatch.setattr(
             torch.Tensor, name, lambda tensor, method=method, name=name: left.append(name) or method(tensor)
         )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # one lane, as on a GPU
     counts = []
     for photos in (PHOTOS, PHOTOS * 6):
         left.clear()
@@ -382,6 +383,15 @@ def test_last_suppression_is_nms_by_the_smaller_box_in_every_photo(
     kept = suppress_nested(*map(torch.from_numpy, (boxes, scores, owners)))
     assert kept.tolist() == expected
     assert 8 < len(expected) < 90
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+def test_suppression_of_a_crowd_takes_little_of_a_gpu() -> None:
+    boxes = torch.rand(9000, 4, device="cuda") * 50
+    boxes[:, 2:] += 50
+    torch.cuda.reset_peak_memory_stats()
+    suppress_nested(boxes, boxes[:, 0], torch.zeros(9000, dtype=torch.int64, device="cuda"))
+    assert torch.cuda.max_memory_allocated() < 2 << 30
 
 
 @pytest.mark.slow

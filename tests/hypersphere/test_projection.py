@@ -42,6 +42,22 @@ def test_random_projection_is_the_mean_over_matrices() -> None:
     torch.testing.assert_close(energy, sum(each) / 3)
 
 
+def test_products_of_float32_are_near_those_of_float64_and_leave_no_trace() -> None:
+    backend = torch.backends.mkldnn.matmul
+    before = backend.fp32_precision
+    projection = RandomProjection(300, dim=4, count=3)
+    weight = torch.randn(70, 300, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    wide = weight.detach().double().requires_grad_()
+    found, expected = projection(weight), projection(wide)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    assert weight.grad is not None and wide.grad is not None
+    # Processors with tiles round both factors to bfloat16, which has 8 bits.
+    assert (found - expected).norm() < 2**-8 * expected.norm()
+    assert (weight.grad - wide.grad).norm() < 2**-7 * wide.grad.norm()
+    assert backend.fp32_precision == before
+
+
 def test_random_projection_is_a_function_of_seed_and_step() -> None:
     one, other, third = RandomProjection(20), RandomProjection(20), RandomProjection(20, seed=346)
     weight, drawn = weights(), []

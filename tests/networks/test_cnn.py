@@ -41,7 +41,7 @@ def test_cnn9_is_that_of_the_code() -> None:
         ("cnn9", {"width": 16}, 9, (16, 32, 64)),  # table 2: 16/32/64 to 256/512/1024
         ("cnn9", {"width": 128}, 9, (128, 256, 512)),
         ("spherenet9", {"operator": "cosine"}, 9, (128, 192, 256)),  # spherenet.py
-        ("mnist6", {"channels": 1, "size": 28}, 6, (32, 64, 128)),
+        ("mnist6", {"channels": 1, "size": 28}, 6, (16, 32, 64)),
     ],
 )
 def test_layers_and_widths(name: str, options: dict[str, object], convolutions: int, filters: tuple[int, ...]) -> None:

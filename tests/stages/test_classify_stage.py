@@ -78,6 +78,9 @@ def test_features_in_the_plane_are_kept_and_drawn(tree: Path, run: Run) -> None:
     right = (logits.argmax(1) == kept["labels"]).float().mean()
     assert right.item() == pytest.approx(made.manifest["counts"]["accuracy"])
     assert made.manifest["counts"]["train_pictures"] == 10
+    of_scarce = kept["labels"] == 1
+    expected = (logits.argmax(1) == kept["labels"])[of_scarce].float().mean().item()
+    assert made.manifest["counts"]["scarce_accuracy"] == pytest.approx(expected)
     assert Image.open(made.folder / "plane.png").size[0] > 300
 
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfplus.datasets.small_images import SmallImages, cut, draw_cuts, to_network
+from sfplus.datasets.cuts import cut, draw_cuts
+from sfplus.datasets.small_images import SmallImages, to_network
 from sfplus.device import choose_device
 from sfplus.hypersphere import HypersphericalEnergy, orthonormal_penalty
 from sfplus.networks.cnn import create_classifier

@@ -97,6 +97,29 @@ def test_an_interrupted_duel_ends_with_the_same_bits(stop: int, tmp_path: Path) 
     assert len({(tmp_path / name / "history.jsonl").read_bytes() for name in ("whole", "parts")}) == 1
 
 
+class Late(Processes):
+    """One process that gives the answers of several, which are those of the call before; a signal follows one call."""
+
+    def __init__(self, signalled: int) -> None:
+        super().__init__(choose_device("cpu"))
+        self.signalled, self.given = signalled, [0]
+
+    def largest_so_far(self, number: int) -> int:
+        self.given.append(number)
+        if len(self.given) == self.signalled + 1:
+            signal.raise_signal(signal.SIGINT)
+        return self.given[-2]
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_no_signal_is_lost_between_processes(step: int, tmp_path: Path) -> None:
+    task = Duel(late := Late(step))
+    with pytest.raises(KeyboardInterrupt):
+        train(task, SETTINGS, tmp_path, late)
+    assert task.steps[-1] == min(step + 2, 8)
+    assert (tmp_path / f"checkpoint-{task.steps[-1]:06}").is_dir()
+
+
 def test_each_step_draws_its_own_numbers(tmp_path: Path) -> None:
     drawn: list[float] = []
 

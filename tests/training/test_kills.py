@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tiny import SETTINGS, State, run, tiny_model, write_crops
+from tiny import SETTINGS, State, run, state_of_model, tiny_model, write_crops
 
 from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
@@ -61,7 +61,7 @@ def one_run(crops: CropDataset, folder: Path, double: bool = False, **changes: A
         fit(network, head, crops, settings, folder, choose_device("cpu"))
     finally:
         loop.to_input = to_input  # type: ignore[attr-defined]
-    return dict(torch.nn.ModuleDict({"network": network, "head": head}).state_dict())
+    return state_of_model(network, head)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_kill_minus_nine_changes_nothing(source: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_equal_one(source: Path, tmp_path: Path) -> None:
-    """Gradients of each head with each energy, in float64; in float32 the whole run, which then goes on by one."""
+    """Gradients of each head with each energy, replicated and in shards, in float64; in float32 a whole run."""
     plain = {"max_iter": 1, "base_lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "double": True, "log_every": 1}
     modes = ("paper", "batch", "caffe")
     runs: dict[str, dict[str, Any]] = {
@@ -128,16 +128,19 @@ def test_two_processes_equal_one(source: Path, tmp_path: Path) -> None:
         "passes": {**plain, "accumulate": 5},
         "adaface-twice": {**plain, "max_iter": 2, "head": {"name": "adaface"}},
     }
-    runs |= {"whole": {"max_iter": 8}, "halves": {"max_iter": 8, "ema": 0.5, "clip": 1.0}}
+    runs |= {"whole": {"max_iter": 8}, "average": {"max_iter": 8, "ema": 0.5, "clip": 1.0, "double": True}}
+    sharded = {"classes": "sharded", "energy": {"mode": "paper", "weight": 0.5}}
+    runs |= {f"{head}-shards": {**plain, **sharded, "head": {"name": head}} for head in HEADS}
+    runs |= {"shards": {"max_iter": 8, "clip": 1.0, "accumulate": 5, "double": True, **sharded}}
     finish(start(source, tmp_path, runs, processes=2))
     crops = crops_of(source)
     for name, changes in runs.items():
-        one = one_run(crops, tmp_path / f"{name} by one", **changes)
+        one = one_run(crops, tmp_path / f"{name} by one", **{**changes, "classes": "replicated"})
         two, other = (state_of(tmp_path / name, rank) for rank in (0, 1))
         for key, tensor in one.items():
-            loose = {"rtol": 0, "atol": 1e-5} if name in ("whole", "halves") else {"rtol": 1e-9, "atol": 1e-11}
+            loose = {"rtol": 1e-9, "atol": 1e-11} if changes.get("double") else {"rtol": 0, "atol": 1e-5}
             torch.testing.assert_close(two[key], tensor, **loose, msg=lambda m, at=f"{name} {key}": f"{at}: {m}")
-            assert torch.equal(two[key], other[key]), f"{name}: {key} differs between the processes"
+        assert all(torch.equal(two[key], tensor) for key, tensor in other.items()), f"{name} differs between processes"
         rows = [
             [json.loads(line) for line in (tmp_path / folder / "history.jsonl").read_text().splitlines()]
             for folder in (name, f"{name} by one")
@@ -148,18 +151,29 @@ def test_two_processes_equal_one(source: Path, tmp_path: Path) -> None:
 
 
 def test_another_number_of_processes_goes_on_and_says_what_changes(source: Path, tmp_path: Path) -> None:
-    changes = {"max_iter": 12, "checkpoint_every": 6}
+    """From one to two, then from two to one; shards and their velocities find their places."""
+    changes: dict[str, Any] = {"max_iter": 12, "checkpoint_every": 6}
     crops = crops_of(source)
     expected = one_run(crops, tmp_path / "whole", **changes)
-    folder = tmp_path / "parts"
-    first = {**SETTINGS.model_dump(), **changes}
+    changes["classes"] = "sharded"
+    settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), **changes})
     with pytest.raises(ZeroDivisionError):
-        run(crops, folder, TrainingSettings.model_validate(first), lambda step, _: 1 / (7 - step))  # type: ignore[arg-type, return-value]
+        run(crops, tmp_path / "parts", settings, lambda step, _: 1 / (7 - step))  # type: ignore[arg-type, return-value]
     said = finish(start(source, tmp_path, {"parts": changes}, processes=2))
     assert said.count("was made by cpu, 1 threads, and goes on by 2 processes, each on cpu, 1 threads") == 1
     assert "no longer equal those of an undisturbed one to the bit" in said
+    with pytest.warns(UserWarning, match="was made by 2 processes, each on cpu, 1 threads, and goes on by cpu, 1"):
+        again = one_run(crops, tmp_path / "parts", **changes)
     for key, tensor in expected.items():
-        torch.testing.assert_close(state_of(folder)[key], tensor, rtol=0, atol=1e-5)
+        torch.testing.assert_close(again[key], tensor, rtol=0, atol=1e-5)
+        assert torch.equal(again[key], state_of(tmp_path / "parts")[key])
+    velocities = [
+        safetensors.torch.load_file(tmp_path / name / "checkpoint-000012" / "optimizer.safetensors")
+        for name in ("whole", "parts")
+    ]
+    assert velocities[0].keys() == velocities[1].keys()
+    for key, tensor in velocities[0].items():
+        torch.testing.assert_close(velocities[1][key], tensor, rtol=1e-3, atol=1e-3)
 
 
 def test_sigterm_saves_and_ends_by_the_signal(source: Path, tmp_path: Path) -> None:

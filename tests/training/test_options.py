@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import torch
 from tiny import PEOPLE, SETTINGS, State, Train, run, tiny_model
 
 from sfplus.datasets.crops import CropDataset
-from sfplus.device import choose_device
+from sfplus.device import Device, choose_device
 from sfplus.errors import DatasetError, UsageError
 from sfplus.hypersphere import HEADS, Softmax
-from sfplus.networks import to_input
+from sfplus.networks import create, to_input
 from sfplus.training import loop
-from sfplus.training.loop import fit
+from sfplus.training.classifiers import whole_head
+from sfplus.training.loop import fit, normalised_together
+from sfplus.training.processes import Processes
 from sfplus.training.settings import TrainingSettings
 
 PLAIN = {"max_iter": 1, "base_lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "energy": None}
@@ -163,6 +166,48 @@ def test_held_out_pairs_are_in_the_history(crops: CropDataset, tmp_path: Path) -
     assert asked[0] is not network and type(asked[0]) is type(network)
 
 
+class Act(torch.nn.BatchNorm2d):
+    """A kind with something of its own, as timm's."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "count", "passes", "over"),
+    [
+        (None, "cpu", 2, 5, 10), (None, "cuda", 2, 1, 10), (torch.nn.BatchNorm2d, "cpu", 1, 1, 10),
+        (torch.nn.BatchNorm2d, "cpu", 1, 5, 2), (torch.nn.BatchNorm2d, "cpu", 2, 1, 5),
+        (torch.nn.BatchNorm2d, "cuda", 2, 1, 10), (torch.nn.BatchNorm2d, "cuda", 2, 5, 2), (Act, "cuda", 2, 1, 5),
+    ],
+)  # fmt: skip
+def test_batch_normalisation_over_the_batch_or_a_warning(
+    kind: type[torch.nn.Module] | None,
+    device: str,
+    count: int,
+    passes: int,
+    over: int,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), kind(4) if kind else torch.nn.ReLU())  # type: ignore[call-arg]
+    tensors = network.state_dict(keep_vars=True)
+    processes = Processes(choose_device("cpu"))
+    processes.count, processes.device = count, Device(torch.device(device))
+    settings = SETTINGS.model_copy(update={"accumulate": passes})
+    turned = normalised_together(network, settings, processes)
+    together = kind is torch.nn.BatchNorm2d and device == "cuda"
+    assert turned is network and type(network[1]) is (torch.nn.SyncBatchNorm if together else kind or torch.nn.ReLU)
+    assert all(tensor is network.state_dict(keep_vars=True)[name] for name, tensor in tensors.items())
+    said = [str(warning.message) for warning in recwarn]
+    assert len(said) == (over < 10) and all(f"is over {over} crops, not over the batch of 10:" in text for text in said)
+
+
+@pytest.mark.parametrize("passes", [1, 5])
+def test_training_warns_of_batch_normalisation_over_a_pass(passes: int, crops: CropDataset, tmp_path: Path) -> None:
+    network = create("sphereface4", feature_size=32, width=0.125, batch_norm=True)
+    settings = SETTINGS.model_copy(update={"accumulate": passes, "max_iter": 1})
+    with warnings.catch_warnings(record=True) as caught:
+        fit(network, tiny_model(settings)[1], crops, settings, tmp_path, choose_device("cpu"))
+    assert ["is over 2 crops" in str(warning.message) for warning in caught] == [True] * (passes > 1)
+
+
 def test_spread_every(train: Train, tmp_path: Path) -> None:
     train(tmp_path, max_iter=6, log_every=1, spread_every=3)
     assert [len(row) > 8 for row in rows(tmp_path)] == [True, False, False, True, False, True]
@@ -190,3 +235,29 @@ def test_people_with_few_crops_are_counted(crops: CropDataset, tmp_path: Path) -
 def test_crops_of_another_size_are_named(crops: CropDataset, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"\.png: is 96 x 112 pixels, not 112 x 112; align the photos"):
         run(CropDataset(crops.paths, crops.labels.tolist(), 112, 112), tmp_path, SETTINGS)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_sharded_classes_train_and_resume_bit_for_bit(rate: float, train: Train, tmp_path: Path) -> None:
+    """In one process, which has all shards: the same run as with a whole head, unless classes are drawn."""
+    changes: dict[str, Any] = {"classes": "sharded", "sample_rate": rate, "max_iter": 8, "log_every": 4}
+    whole, summary = train(tmp_path / "whole", **changes)
+    plain, its_summary = train(tmp_path / "plain", **{**changes, "classes": "replicated", "sample_rate": 1.0})
+    same = all(torch.allclose(whole[name], tensor, rtol=1e-4, atol=1e-6) for name, tensor in plain.items())
+    assert same == (rate == 1)
+    if same:
+        assert summary["loss"] == pytest.approx(its_summary["loss"], rel=1e-4)
+        assert summary["accuracy"] == its_summary["accuracy"]
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path / "parts", lambda step, _: 1 / (5 - step), checkpoint_every=3, **changes)
+    parts, _ = train(tmp_path / "parts", **changes)
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert ("head.draws" in whole) == (rate < 1)
+
+
+def test_a_sharded_head_is_saved_whole() -> None:
+    settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), "classes": "sharded", "sample_rate": 0.5})
+    _, head = tiny_model(settings)
+    whole = whole_head(head, settings)
+    assert whole is not None and type(whole) is HEADS["asoftmax"]
+    assert torch.equal(whole.weight, head.weight) and whole.weight.shape == (PEOPLE, 32)

@@ -25,7 +25,7 @@ assert processes.gather(torch.tensor([processes.rank])).tolist() == [0, 1]
 numbers = (0, 0, 7, 0, 0) if processes.rank else (0, 0, 0, 3, 0)
 assert [processes.largest_so_far(number) for number in numbers] == [0, 0, 0, 7, 3]
 layout = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-processes.spread(layout)
+processes.spread(layout.state_dict().values())
 gathered = processes.gather(layout.weight.detach().flatten())
 assert torch.equal(*gathered.chunk(2))
 if processes.rank:

@@ -13,7 +13,8 @@ import torch
 from sfplus.errors import TrainingError
 from sfplus.training import resume
 from sfplus.training.optimizer import create_optimizer
-from sfplus.training.resume import Stateful, load_checkpoint, save_checkpoint
+from sfplus.training.resume import load_checkpoint, save_checkpoint
+from sfplus.training.state import Stateful
 
 
 def model() -> tuple[torch.nn.Module, torch.optim.SGD]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from PIL import Image
 
 from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
-from sfplus.hypersphere import HEADS, Head
+from sfplus.hypersphere import ShardedHead
 from sfplus.networks import create
+from sfplus.training.classifiers import create_head
 from sfplus.training.engine import OnStep
 from sfplus.training.loop import fit
+from sfplus.training.processes import Processes
 from sfplus.training.settings import ASoftmaxSettings, EnergySettings, TrainingSettings
 
 State = dict[str, torch.Tensor]
@@ -36,11 +39,19 @@ SETTINGS = TrainingSettings(
 )
 
 
-def tiny_model(settings: TrainingSettings) -> tuple[torch.nn.Module, Head]:
+def tiny_model(settings: TrainingSettings) -> tuple[torch.nn.Module, Any]:
+    Processes(choose_device("cpu"))
     torch.manual_seed(settings.seed)
     network = create(settings.network, feature_size=settings.feature_size, width=settings.width)
-    options = settings.head.model_dump(exclude={"name"})
-    return network, HEADS[settings.head.name](settings.feature_size, PEOPLE, **options)
+    return network, create_head(settings, settings.feature_size, PEOPLE)
+
+
+def state_of_model(network: torch.nn.Module, head: Any) -> State:
+    """All that is trained; a sharded head as a whole, which only the first process has."""
+    whole = head.full_state() or {} if isinstance(head, ShardedHead) else head.state_dict()
+    return {f"network.{name}": tensor for name, tensor in network.state_dict().items()} | {
+        f"head.{name}": tensor for name, tensor in whole.items()
+    }
 
 
 def write_crops(folder: Path) -> CropDataset:
@@ -64,4 +75,4 @@ def run(
     """Train the tiny model: its state, and the summary."""
     network, head = tiny_model(settings)
     summary = fit(network, head, crops, settings, folder, choose_device("cpu"), on_step)
-    return torch.nn.ModuleDict({"network": network, "head": head}).state_dict(), summary
+    return state_of_model(network, head), summary

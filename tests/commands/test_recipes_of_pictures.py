@@ -12,7 +12,7 @@ from PIL import Image
 
 from sfplus import chain
 from sfplus.errors import RecipeError
-from sfplus.recipe import find_recipe, load_recipe, recipe_names
+from sfplus.recipe import find_recipe, load_recipe, recipe_names, small_settings
 
 CLASSIFY = """# A classifier for tests.
 classify:
@@ -145,6 +145,29 @@ def test_missing_pictures_are_said_before_anything_runs(
     answer = sfplus("run", path, "inception=nowhere.pth", "--workspace", tmp_path / "data")
     assert answer.code == 2 and "nowhere.pth: there is nothing at this path" in answer.err
     assert not (tmp_path / "data").exists()
+
+
+def test_the_small_size(write: Callable[[str], Path], tmp_path: Path, sfplus: Callable) -> None:
+    small = "small: {classify.max_iter: 1, classify.network: mnist6, report.published: []}\n"
+    path = write(CLASSIFY + REPORT + small)
+    words = [path, "--small", "--workspace", tmp_path / "data", "--device", "cpu"]
+    assert sfplus("run", *words).code == 0
+    text = (tmp_path / "data/runs/small-small/result.md").read_text()
+    assert "# changed on the command line: classify.max_iter=1" in text
+    assert "published: theirs" not in text and (tmp_path / "data/runs/small-small/plane.png").is_file()
+    answer = sfplus("sweep", *words, "energy.mode=none,mhe")
+    assert answer.code == 0 and answer.err.count("(was there)") == 1, answer.err
+    planes = Image.open(tmp_path / "data/runs/small-small-sweep/plane.png")
+    assert planes.width > 1.5 * planes.height  # side by side
+    answer = sfplus("run", write(CLASSIFY), "--small", "--workspace", tmp_path / "data")
+    assert answer.code == 2 and "this recipe has no smaller size" in answer.err
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(find_recipe(name)).small is not None])
+def test_small_sizes_are_right(name: str) -> None:
+    recipe = load_recipe(find_recipe(name), small_settings(find_recipe(name)))
+    stage = recipe.generate or recipe.classify
+    assert stage and stage.max_iter <= 8500
 
 
 def test_plan(write: Callable[[str], Path]) -> None:

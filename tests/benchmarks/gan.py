@@ -1,0 +1,70 @@
+"""A step of MHE-GAN on this machine: the four variants, and the baseline as a plain loop; ratios of medians.
+
+The plain loop is what one writes first: the discriminator is run on generated and on real pictures in turn. Run with
+nothing else on the machine: python tests/benchmarks/gan.py
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from racing import race
+from torch.nn import functional as F
+
+from sfplus.datasets.small_images import SmallImages
+from sfplus.device import choose_device
+from sfplus.networks.gan import Discriminator, Generator
+from sfplus.training.generate import GanTask, to_gan
+from sfplus.training.generate_settings import GeneratorSettings
+from sfplus.training.processes import Processes
+
+ROUNDS = 7
+VARIANTS = {
+    "baseline": {"spectral_norm": False},
+    "spectral normalisation": {},
+    "MHE": {"spectral_norm": False, "energy": {}},
+    "both": {"energy": {}},
+}
+
+
+def step(task: GanTask) -> None:
+    task.update(1, tuple(map(task.processes.device.put, task.batch(1, slice(0, task.settings.batch_size)))), False)
+
+
+def plain_step(task: GanTask) -> None:
+    generator, discriminator, count = task.generator, task.discriminator, task.settings.batch_size
+    device = task.processes.device
+    loss = F.softplus(-discriminator(generator(device.put(torch.randn(count, 128))))).mean()
+    task.adams["generator"].zero_grad()
+    loss.backward()
+    task.adams["generator"].step()
+    fake = generator(device.put(torch.randn(count, 128))).detach()
+    real = to_gan(device.put(task.batch(1, slice(0, count))[0][0]))
+    loss = F.softplus(discriminator(fake)).mean() + F.softplus(-discriminator(real)).mean()
+    task.adams["discriminator"].zero_grad()
+    loss.backward()
+    task.adams["discriminator"].step()
+
+
+def main() -> None:
+    device = choose_device()
+    pictures = SmallImages(torch.randint(0, 256, (640, 32, 32, 3), dtype=torch.uint8), torch.zeros(640).long(), ("a",))
+    print(f"{device.describe()}, batch 64, float32; median of {ROUNDS} rounds")
+    for width in (0.25, 1.0):
+        runs = {}
+        for name, changes in {**VARIANTS, "baseline, plain loop": VARIANTS["baseline"]}.items():
+            settings = GeneratorSettings.model_validate({"width": width, **changes})
+            networks = Generator(width), Discriminator(width, settings.spectral_norm)
+            task = GanTask(*networks, pictures, settings, Processes(device), "")
+            device.place(task.modules).train()
+            runs[name] = functools.partial(plain_step if "plain" in name else step, task)
+        found = race(runs, ROUNDS)
+        print(f"  width {width:g}")
+        for name, seconds in found.items():
+            print(f"    {name:<24} {1000 * seconds:7.0f} ms  {seconds / found['baseline']:5.2f} x")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

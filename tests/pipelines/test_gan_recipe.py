@@ -1,0 +1,77 @@
+"""The recipe of MHE-GAN runs three steps of each variant on random pictures, with the losses written down here."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfplus.recipe import find_recipe, load_recipe, small_settings
+
+SMALL = [
+    "classify.width=2", "classify.batch_size=4", "classify.max_iter=2", "classify.steps=[]", "classify.test_every=2",
+    "classify.log_every=1", "generate.width=0.25", "generate.batch_size=8", "generate.max_iter=3",
+    "generate.log_every=1", "generate.base_lr=0.003", "generate.scores.samples=8", "generate.scores.splits=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, label in ((split, label) for split in ("train", "test") for label in "01"):
+        (root / split / label).mkdir(parents=True)
+        for number in range(6):
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / split / label / f"{number}.png")
+    return root
+
+
+LOSSES = {  # of generator and discriminator, by spectral normalisation; the released energies do not show in them
+    "true": ([0.6927, 0.6021, 0.6984], [1.3873, 1.4121, 1.3837]),
+    "false": ([0.6931, 0.6857, 0.7010], [1.3863, 1.3863, 1.3837]),
+}
+
+
+@pytest.mark.parametrize(
+    ("spectral_norm", "energy", "mhe_loss"),
+    [
+        ("true", "{}", 7.978e-6),
+        pytest.param("true", "null", None, marks=pytest.mark.slow),
+        pytest.param("false", "{}", 7.978e-5, marks=pytest.mark.slow),
+        pytest.param("false", "null", None, marks=pytest.mark.slow),
+    ],
+)
+def test_first_losses(
+    spectral_norm: str,
+    energy: str,
+    mhe_loss: float | None,
+    pictures: Path,
+    tmp_path: Path,
+    sfplus: Callable,  # type: ignore[type-arg]
+) -> None:
+    places = [f"{stage}.data.root={pictures}" for stage in ("classify", "generate")]
+    places += [f"{stage}.data.name=folder" for stage in ("classify", "generate")]
+    variant = [f"generate.spectral_norm={spectral_norm}", f"generate.energy={energy}"]
+    answer = sfplus("run", "mhe-gan-cifar10", *SMALL, *variant, *places, "--workspace", tmp_path)
+    assert answer.code == 0, answer.err
+    (made,) = (path.parent for path in (tmp_path / "cache" / "generate").glob("*/manifest.json"))
+    rows = [json.loads(line) for line in (made / "history.jsonl").read_text().splitlines()]
+    generator, discriminator = LOSSES[spectral_norm]
+    assert [row["generator_loss"] for row in rows] == pytest.approx(generator, rel=2e-3)
+    assert [row["discriminator_loss"] for row in rows] == pytest.approx(discriminator, rel=2e-3)
+    assert rows[0]["mhe_loss"] == (mhe_loss and pytest.approx(mhe_loss, rel=1e-3))
+    counts = json.loads((made / "manifest.json").read_text())["counts"]
+    assert {"surrogate_score", "surrogate_score_real", "surrogate_accuracy", "energy"} <= counts.keys()
+    assert (made / "samples.png").is_file() and (made / "curves.png").is_file()
+
+
+def test_the_small_run_is_the_published_one_shortened() -> None:
+    path = find_recipe("mhe-gan-cifar10")
+    small, full = load_recipe(path, small_settings(path)).generate, load_recipe(path).generate
+    assert small is not None and full is not None
+    changed = {name for name in type(full).model_fields if getattr(small, name) != getattr(full, name)}
+    assert changed == {"width", "max_iter", "sample_every", "log_every", "checkpoint_every", "scores"}
+    assert (full.max_iter, full.batch_size, full.base_lr, full.n_dis) == (200_000, 64, 1e-4, 1)  # train.py
+    assert (full.beta1, full.beta2, full.energy_weight) == (0.5, 0.999, 1e-7)

@@ -1,0 +1,91 @@
+"""Stages `train` and `finetune` in a recipe: what they report, held-out pairs, sharded classes, epochs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sfplus.console import Console
+from sfplus.stages import align, train
+from sfplus.stages.cache import Artefact, Job
+from sfplus.stages.inputs import InputFile
+from sfplus.stages.run import Run
+from sfplus.stages.tables import write_table
+from sfplus.weights.checkpoint import load_tensors
+
+Sfplus = Callable[..., Any]
+
+
+def rows(workspace: Path, stage: str) -> list[dict[str, Any]]:
+    (path,) = (workspace / "cache" / stage).glob("*/history.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def manifest(workspace: Path, stage: str) -> dict[str, Any]:
+    (path,) = (workspace / "cache" / stage).glob("*/manifest.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_held_out_pairs_sharded_classes_and_a_warm_start(tiny: Path, tmp_path: Path, sfplus: Sfplus) -> None:
+    """The last accuracy on held-out pairs is the one that the stage `verify` finds."""
+    words = ["run", tiny, "train.evaluate_every=2", "finetune.classes=sharded", "finetune.sample_rate=0.5"]
+    answer = sfplus(*words, "--workspace", tmp_path, "--device", "cpu")
+    assert answer.code == 0, answer.err
+    verified = json.loads((tmp_path / "runs/tiny/report.json").read_text())["results"]["SphereFace"]
+    held_out = [row["held_out/accuracy"] for row in rows(tmp_path, "train")]
+    assert len(held_out) == 3 and all(0 <= value <= 1 for value in held_out)
+    assert held_out[-1] == sum(verified["accuracy"]) / len(verified["accuracy"])
+    assert not any("held_out/accuracy" in row for row in rows(tmp_path, "finetune"))
+    assert "classifier: loaded" in answer.err and "the network goes on from" in answer.err
+    tuned = manifest(tmp_path, "finetune")
+    assert tuned["counts"]["classifier"] == "loaded" and set(tuned["inputs"]) == {"crops", "start"}
+    (head,) = (tmp_path / "cache/finetune").glob("*/head.safetensors")
+    tensors = load_tensors(head)
+    assert tensors["weight"].shape == (4, 16) and int(tensors["iteration"]) == 2004
+    assert torch.isfinite(tensors["weight"]).all()
+
+
+def test_epochs_are_counted_in_crops_and_other_people_need_a_new_classifier(
+    tiny: Path, tmp_path: Path, sfplus: Sfplus
+) -> None:
+    first = ["run", tiny, "train.epochs=2", "--until", "train", "--workspace", tmp_path, "--device", "cpu"]
+    answer = sfplus(*first)
+    assert answer.code == 0, answer.err
+    found = manifest(tmp_path, "train")["counts"]
+    assert found["steps"] == -(-2 * found["crops"] // 8)
+    (model,) = [path for path in (tmp_path / "cache/train").iterdir() if path.is_dir()]
+    tiny.write_text(tiny.read_text().replace("people: 8", "people: 6"))
+    recipe = tiny.with_name("again.yaml")
+    text = tiny.read_text()
+    recipe.write_text(text[: text.index("train:")] + text[text.index("finetune:") :])
+    words = [f"finetune.model={model}", "--until", "finetune", "--workspace", tmp_path, "--device", "cpu"]
+    answer = sfplus("run", recipe, *words)
+    assert answer.code == 0, answer.err
+    assert "classifier: new: the start knows other people (4)" in answer.err
+
+
+def test_held_out_pairs_are_looked_at_where_the_network_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several processes that need not be the device that was asked for: it must not be moved there."""
+    write_table(tmp_path / align.TABLE, {"photo": ["a.jpg", "b.jpg"], "crop": ["a.jpg", "b.jpg"], "how": ["face"] * 2})
+    (tmp_path / "pairs.txt").write_text("a b 1 0\na b 0 0\na b 1 1\na b 0 1\n")
+    about = {"settings": {"template": "sphereface-112x96"}}
+    inputs = {"held_out": Artefact(tmp_path, about), "pairs": InputFile(tmp_path / "pairs.txt")}
+    used: list[str] = []
+
+    def embed(network: torch.nn.Module, batches: object, device: object) -> list[np.ndarray]:
+        used.append(str(device))
+        return [np.eye(2, 4, dtype=np.float32)]
+
+    monkeypatch.setattr("sfplus.networks.embed.embed_batches", embed)
+    job = Job(None, inputs, tmp_path, Run(tmp_path, Console(quiet=True), "cpu"))
+    crops = SimpleNamespace(height=112, width=96)
+    held_out = train._held_out(job, train._Learned(["a"], crops, "sphereface-112x96"))  # type: ignore[arg-type]
+    assert 0 <= held_out(torch.nn.Linear(2, 2, device="meta"))["accuracy"] <= 1 and used == ["meta"]
