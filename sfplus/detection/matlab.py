@@ -36,12 +36,6 @@ class ExactIntegrals(Integrals):
             )
         return drawn.permute(0, 3, 1, 2)
 
-    def clip(self, owners: Tensor, boxes: Tensor) -> Tensor:
-        """The whole of each box that touches its photo, else nothing: int64 (N, 4), as in the base class."""
-        inside = super().clip(owners, boxes)
-        whole = torch.cat([boxes[:, :2].long() - 1, boxes[:, 2:4].long()], 1)
-        return torch.where((inside[:, 2:] > inside[:, :2]).all(1, keepdim=True), whole, 0)
-
     def cut(self, owners: Tensor, parts: Tensor, side: int, mirrored: bool = False) -> Tensor:
         """Cut parts of photos, black where there is no photo, and resize them: float32 (N, 4, side, side)."""
         columns, across = _taps(parts[:, 2] - parts[:, 0], side)

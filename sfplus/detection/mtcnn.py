@@ -64,9 +64,11 @@ class Detector:
         device: `auto`, `cpu`, `cuda`, `cuda:N`, or a `Device`.
         precision: of the networks' arithmetic, see `Device.autocast`; others than `float32` are faster on a GPU, and
             move boxes and landmarks by a pixel or so.
-        parity: whose numbers are wanted. `none`: the best of both, 0-based. `facenet-pytorch`: its numbers, 1-based,
-            without the mirrored pass. `matlab`: the arithmetic of the original cascade (boxes cut to whole pixels,
-            inclusive sides, order of equal scores, imResample, crops padded with black), but 0-based: MATLAB's minus 1.
+        parity: whose numbers are wanted. `none`: the best of both, 0-based: facenet-pytorch's arithmetic, which is
+            the faster one, but candidates padded with black at the border, as in the original. `facenet-pytorch`: its
+            numbers, 1-based, without the mirrored pass, candidates squeezed at the border. `matlab`: the arithmetic of
+            the original cascade (boxes cut to whole pixels, inclusive sides, order of equal scores, imResample, crops
+            padded with black), but 0-based: MATLAB's minus 1.
 
     Raises:
         UsageError: a setting is out of range, or the device lacks the precision.
@@ -97,7 +99,7 @@ class Detector:
         self.mirror_landmarks = mirror_landmarks and parity != "facenet-pytorch"
         self.device = choose_device(device)
         self._first_pixel = 0 if parity == "facenet-pytorch" else 1
-        self._matlab = parity == "matlab"
+        self._matlab, self._squeeze = parity == "matlab", parity == "facenet-pytorch"
         self._pyramid = Pyramid(min_face, factor, self.device, self._matlab)
         self._networks = Networks(self.device, precision)
         # Fixed batch sizes: pixels of canvases, and candidates of the second and third network. On the CPU one canvas
@@ -143,7 +145,7 @@ class Detector:
             yield chunk
 
     def _detect(self, photos: list[Photo], lanes: Lanes) -> list[Faces]:
-        integrals = (ExactIntegrals if self._matlab else Integrals)(photos, self.device)
+        integrals = (ExactIntegrals if self._matlab else Integrals)(photos, self.device, self._squeeze)
         owners, boxes = self._propose(integrals, photos, lanes)
         judge = functools.partial(self._judge, integrals, lanes)
         owners, boxes = self._refine(judge, owners, boxes)

@@ -163,11 +163,13 @@ class Integrals:
     Args:
         photos: uint8 (H, W, 3) each.
         device: where the sums are kept and used.
+        squeeze: of candidates that reach beyond their photo take only what lies in it, as facenet-pytorch does; else
+            the rest is black, as with the original's pad.m, so that faces at the border keep their shape.
     """
 
     depth: ClassVar[tuple[int, Any]] = (cv2.CV_32S, "int32")
 
-    def __init__(self, photos: Sequence[npt.NDArray[np.uint8]], device: Device) -> None:
+    def __init__(self, photos: Sequence[npt.NDArray[np.uint8]], device: Device, squeeze: bool = False) -> None:
         sizes = np.array([photo.shape[:2] for photo in photos], np.int32).reshape(-1, 2)
         starts = np.concatenate([[0], np.cumsum((sizes + 1).prod(1))]).astype(np.int32)
         sums = np.empty((starts[-1], 4), self.depth[1])
@@ -181,6 +183,7 @@ class Integrals:
         self._sums = device.put(torch.from_numpy(sums))
         self._starts = device.put(torch.from_numpy(starts[:-1]))
         self._sizes = device.put(torch.from_numpy(sizes))
+        self._squeeze = squeeze
         self._middle = torch.tensor(-127.5 / 128, device=device.torch)
 
     def canvas(self, owners: torch.Tensor, canvas: Canvas) -> torch.Tensor:
@@ -197,19 +200,22 @@ class Integrals:
         return seen.view(count, height, width, 4).permute(0, 3, 1, 2)
 
     def clip(self, owners: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-        """What of each box lies in its photo: int64 (N, 4), left, top, right, bottom; the last two are exclusive."""
-        ends = self._sizes[owners].flip(1)
-        return torch.cat([(boxes[:, :2].long() - 1).clamp(min=0), torch.minimum(boxes[:, 2:4].long(), ends)], 1)
+        """What to cut for each box: int64 (N, 4), left, top, right, bottom, the last two exclusive; 0 if none of it."""
+        first, last = boxes[:, :2].floor().long() - 1, boxes[:, 2:4].floor().long()
+        seen_first, seen_last = first.clamp(min=0), torch.minimum(last, self._sizes[owners].flip(1))
+        seen = (seen_last > seen_first).all(1, keepdim=True)
+        return torch.where(seen, torch.cat([seen_first, seen_last] if self._squeeze else [first, last], 1), 0)
 
     def cut(self, owners: torch.Tensor, parts: torch.Tensor, side: int, mirrored: bool = False) -> torch.Tensor:
-        """Cut parts (see `clip`) of photos and resize them by area: float32 (N, 4, side, side), the last void."""
+        """Cut parts (see `clip`), black beyond the photo, and resize them by area: float32 (N, 4, side, side)."""
         parts = parts.int()
         first, length = parts[:, :2, None, None], (parts[:, 2:] - parts[:, :2])[:, :, None, None]
         bins = torch.arange(side, device=parts.device, dtype=torch.int32)
         edges = torch.cat([bins * length // side, ((bins + 1) * length + side - 1) // side], 2) + first
         if mirrored:
             edges[:, 0] = edges[:, 0].flip(2)
-        x, y = edges.unbind(1)  # (N, 2, side): low and high edges of the bins
+        # (N, 2, side): low and high edges of the bins; beyond the photo the integral stays as it is at the border.
+        x, y = torch.minimum(edges.clamp(min=0), self._sizes[owners].flip(1)[:, :, None, None]).unbind(1)
         rows = self._starts[owners, None, None] + y * (self._sizes[owners, 1, None, None] + 1)
         across, down = (edges[:, :, 1] - edges[:, :, 0]).float().unbind(1)
         weight = 1 / (128 * down[:, :, None] * across.repeat_interleave(4, 1)[:, None])

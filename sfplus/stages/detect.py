@@ -161,4 +161,4 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     write_lines(folder / FAILURES, sorted(failures + missed, key=lambda row: row["photo"]))
 
 
-STAGE = Stage("detect", 2, _build, _share)
+STAGE = Stage("detect", 3, _build, _share)

@@ -49,6 +49,11 @@ def plain() -> Detector:
     return Detector(mirror_landmarks=False, device="cpu")
 
 
+@pytest.fixture(scope="module")
+def same() -> Detector:
+    return Detector(device="cpu", parity="facenet-pytorch")
+
+
 def facenet(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     network = MTCNN(min_face_size=20, factor=0.85, thresholds=[0.6, 0.7, 0.9], keep_all=True, select_largest=False)
     boxes, scores, landmarks = network.detect(photo, landmarks=True)
@@ -62,13 +67,13 @@ def same_bits(one: Faces, other: Faces) -> bool:
 
 
 @pytest.mark.parametrize("photo", [ASTRONAUT, FACE, PHOTOS[2], PHOTOS[3]], ids=["astronaut", "face", "small", "two"])
-def test_agrees_with_facenet_pytorch(plain: Detector, photo: np.ndarray) -> None:
+def test_agrees_with_facenet_pytorch(same: Detector, photo: np.ndarray) -> None:
     boxes, scores, landmarks = facenet(photo)
     assert len(boxes)
-    (faces,) = plain.detect([photo])
+    (faces,) = same.detect([photo])
     order = np.argsort(-scores, kind="stable")
-    np.testing.assert_allclose(faces.boxes + 1, boxes[order], atol=0.01)
-    np.testing.assert_allclose(faces.landmarks + 1, landmarks[order], atol=0.01)
+    np.testing.assert_allclose(faces.boxes, boxes[order], atol=0.01)
+    np.testing.assert_allclose(faces.landmarks, landmarks[order], atol=0.01)
     np.testing.assert_allclose(faces.scores, scores[order], atol=1e-4)
 
 
@@ -244,10 +249,17 @@ def test_no_photos_at_all(detector: Detector) -> None:
     assert detector.detect([]) == []
 
 
-def test_faces_cut_by_the_border(detector: Detector) -> None:
-    for part in (FACE[:, 60:], FACE[:, :110], FACE[70:], FACE[:120]):
-        for faces in detector.detect([part, np.ascontiguousarray(part)]):
-            assert np.isfinite(faces.landmarks).all()
+def test_faces_cut_by_the_border(detector: Detector, same: Detector) -> None:
+    """Landmarks stay where they are in the whole photo; squeezed candidates, as facenet-pytorch has them, move."""
+    whole = detector.detect([FACE])[0].landmarks[0]
+    (x1, y1), (x2, y2) = whole.min(0).astype(int) - 16, whole.max(0).astype(int) + 16
+    away = []
+    for top, left, bottom, right in ((y1, 0, 200, 180), (0, x1, 200, 180), (0, 0, y2, 180), (0, 0, 200, x2)):
+        part = np.ascontiguousarray(FACE[top:bottom, left:right])
+        found = [one.detect([part])[0].landmarks[0] + np.array([left, top]) for one in (detector, same)]
+        away.append([abs(points - whole).max() for points in found])
+    ours, theirs = np.array(away).T
+    assert ours.max() < 5 and theirs.mean() > 15
 
 
 def test_paths_are_read_and_their_errors_reach_the_caller(detector: Detector, tmp_path: Path) -> None:
@@ -380,21 +392,6 @@ def test_suppression_of_a_crowd_takes_little_of_a_gpu() -> None:
     torch.cuda.reset_peak_memory_stats()
     suppress_nested(boxes, boxes[:, 0], torch.zeros(9000, dtype=torch.int64, device="cuda"))
     assert torch.cuda.max_memory_allocated() < 2 << 30
-
-
-@pytest.mark.slow
-def test_agrees_with_facenet_pytorch_on_real_photos(plain: Detector, shared_data: Path) -> None:
-    root = shared_data / "lfw" / "photos"
-    photos = [read_photo(root / name) for name in list_photos(root)[::100]]
-    near = total = 0
-    for photo, faces in zip(photos, plain.detect(photos), strict=True):
-        boxes, _, landmarks = facenet(photo)
-        total += max(len(boxes), len(faces))
-        for box, points in zip(boxes, landmarks, strict=True):
-            away = np.hstack([abs(faces.boxes + 1 - box), abs(faces.landmarks + 1 - points).reshape(-1, 10)])
-            near += bool(len(faces)) and away.max(1).min() < 0.5
-    assert total > 75
-    assert near >= 0.99 * total
 
 
 @pytest.mark.slow

@@ -94,31 +94,35 @@ def test_every_cell_of_every_level_has_facenets_score(
 
 @pytest.mark.parametrize("side", [24, 48])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_cut_is_area_interpolation_of_any_part_of_any_photo(side: int, mirrored: bool) -> None:
+@pytest.mark.parametrize("beyond", [0, 20])
+def test_cut_is_area_interpolation_of_any_part_of_any_photo_on_black(side: int, mirrored: bool, beyond: int) -> None:
     photos = [noise(90, 70, 1), noise(31, 200, 2), noise(1, 5, 3)]
+    padded = [np.pad(photo, ((beyond, beyond), (beyond, beyond), (0, 0))) for photo in photos]
     rng = np.random.default_rng(0)
     owners = np.array([0] * 30 + [1] * 30 + [2] * 5)
-    limits = np.array([photo.shape[1::-1] for photo in photos])[owners]
+    limits = np.array([photo.shape[1::-1] for photo in padded])[owners]
     first = (rng.uniform(0, 1, (65, 2)) * limits).astype(int)
     last = first + 1 + (rng.uniform(0, 1, (65, 2)) * (limits - first)).astype(int)
     last = np.minimum(last, limits)
-    parts = torch.from_numpy(np.hstack([first, last]))
+    parts = torch.from_numpy(np.hstack([first, last]) - beyond)
     found = Integrals(photos, CPU).cut(torch.from_numpy(owners), parts, side, mirrored)
     assert found.shape[1] == 4 and found.is_contiguous(memory_format=torch.channels_last)
-    for owner, (left, top, right, bottom), cut in zip(owners, parts.tolist(), found, strict=True):
+    for owner, (left, top, right, bottom), cut in zip(owners, (parts + beyond).tolist(), found, strict=True):
         expected = (
-            interpolate(as_seen(photos[owner][top:bottom, left:right]), (side, side), mode="area") - 127.5
+            interpolate(as_seen(padded[owner][top:bottom, left:right]), (side, side), mode="area") - 127.5
         ) / 128
         torch.testing.assert_close(cut[None, :3], expected.flip(3) if mirrored else expected, atol=1e-6, rtol=0)
 
 
-def test_clip_keeps_what_lies_in_the_photo() -> None:
+@pytest.mark.parametrize("squeeze", [False, True])
+def test_clip_takes_boxes_that_touch_the_photo(squeeze: bool) -> None:
     """Boxes count from 1 and include their last pixel, as in pad.m."""
-    integrals = Integrals([noise(50, 40)], CPU)
+    integrals = Integrals([noise(50, 40)], CPU, squeeze)
     boxes = torch.tensor([[1, 1, 40, 50], [-5.7, 0.9, 3.9, 99.5], [39.6, 2, 80, 3], [60, 60, 70, 70], [-9, -9, 0.5, 5]])
     clipped = integrals.clip(torch.zeros(5, dtype=torch.long), boxes)
-    assert clipped[:3].tolist() == [[0, 0, 40, 50], [0, 0, 3, 50], [38, 1, 40, 3]]
-    assert ((clipped[3:, 2:] - clipped[3:, :2]).amin(1) <= 0).all()
+    seen, whole = [[0, 0, 3, 50], [38, 1, 40, 3]], [[-7, -1, 3, 99], [38, 1, 80, 3]]
+    assert clipped[:3].tolist() == [[0, 0, 40, 50], *(seen if squeeze else whole)]
+    assert not clipped[3:].any()
 
 
 def test_sums_that_do_not_fit_into_32_bits() -> None:
