@@ -22,7 +22,7 @@ from sfplus.device import Device
 CELL, STRIDE = 12, 2  # P-Net sees 12 x 12 pixels and steps by 2
 _EDGE = CELL - STRIDE  # pixels that n cells need beyond n strides
 _KEPT = 8  # canvases that are kept drawn
-_CANVAS = 1 << 17  # pixels; larger levels are cut into strips that overlap by _EDGE
+_CANVAS = 1 << 17  # pixels, twice as many on a GPU; larger levels are cut into strips that overlap by _EDGE
 
 
 class Piece(NamedTuple):
@@ -74,8 +74,8 @@ class Canvas(NamedTuple):
     scales: torch.Tensor
 
 
-def plan(height: int, width: int, min_face: int, factor: float, matlab: bool = False) -> Plan:
-    """Choose the levels, as facenet-pytorch or MATLAB does, and pack them onto canvases of even sides."""
+def plan(height: int, width: int, min_face: int, factor: float, matlab: bool = False, canvas: int = _CANVAS) -> Plan:
+    """Choose the levels, as facenet-pytorch or MATLAB does, and pack them onto canvases of even sides and a size."""
     scales, scale, side = [], CELL / min_face, min(height, width) * (CELL / min_face)
     while side >= CELL:
         scales.append(scale)
@@ -85,17 +85,17 @@ def plan(height: int, width: int, min_face: int, factor: float, matlab: bool = F
         sides = [(math.ceil(height * scale), math.ceil(width * scale)) for scale in scales]
     else:
         sides = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
-    pieces = [piece for level, size in enumerate(sides) for piece in _strips(level, *size)]
+    pieces = [piece for level, size in enumerate(sides) for piece in _strips(level, *size, canvas)]
     pieces.sort(key=lambda piece: (-piece.height, piece.level, piece.top))
     if not pieces:
         return Plan([], [], [])
     widest = max(piece.width for piece in pieces)
-    packings = [_pack(pieces, widest * stretch // 8) for stretch in range(8, 17)]
+    packings = [_pack(pieces, widest * stretch // 8, canvas) for stretch in range(8, 17)]
     return Plan(sides, scales, min(packings, key=lambda canvases: sum(h * w for h, w, _ in canvases)))
 
 
-def _strips(level: int, height: int, width: int) -> Iterator[Piece]:
-    rows = max(1, (_CANVAS // width - _EDGE) // STRIDE)  # cells a strip may have
+def _strips(level: int, height: int, width: int, canvas: int) -> Iterator[Piece]:
+    rows = max(1, (canvas // width - _EDGE) // STRIDE)  # cells a strip may have
     cells = (height - _EDGE + 1) // STRIDE
     for first in range(0, cells, rows):
         top = first * STRIDE
@@ -103,7 +103,7 @@ def _strips(level: int, height: int, width: int) -> Iterator[Piece]:
         yield Piece(level, top, height - top if last else rows * STRIDE + _EDGE, width, 0, 0)
 
 
-def _pack(pieces: Sequence[Piece], width: int) -> list[tuple[int, int, list[Piece]]]:
+def _pack(pieces: Sequence[Piece], width: int, canvas: int) -> list[tuple[int, int, list[Piece]]]:
     """Put each piece, highest first, as far up as it goes under those above it; a new canvas when the last is full."""
     width += width % 2
     canvases: list[tuple[int, list[Piece]]] = []
@@ -113,7 +113,7 @@ def _pack(pieces: Sequence[Piece], width: int) -> list[tuple[int, int, list[Piec
         tops = sliding_window_view(used, columns).max(1)
         x = int(tops.argmin())
         y = int(tops[x])
-        if not canvases or (y + height) * width > max(_CANVAS, height * width):
+        if not canvases or (y + height) * width > max(canvas, height * width):
             canvases.append((0, []))
             used[:], x, y = 0, 0, 0
         used[x : x + columns] = y + height
@@ -234,7 +234,8 @@ class Pyramid:
 
     def __init__(self, min_face: int, factor: float, device: Device, matlab: bool = False) -> None:
         self.plan: Callable[[int, int], Plan]
-        self.plan = functools.lru_cache(64)(lambda h, w: plan(h, w, min_face, factor, matlab))
+        canvas = _CANVAS << device.is_cuda
+        self.plan = functools.lru_cache(64)(lambda h, w: plan(h, w, min_face, factor, matlab, canvas))
         self._draw = functools.lru_cache(_KEPT)(lambda h, w, index: draw(self.plan(h, w), index, h, w, device))
 
     def canvas(self, height: int, width: int, index: int) -> Canvas:

@@ -127,10 +127,11 @@ def test_an_error_in_a_lane_reaches_the_caller(detector: Detector, monkeypatch: 
 
 
 @pytest.fixture
-def as_on_gpu() -> Detector:
+def as_on_gpu(monkeypatch: pytest.MonkeyPatch) -> Detector:
     """A detector that does on the CPU what it does on a GPU: many canvases, candidates and photos at a time."""
     detector = Detector(device="cpu")
     detector._sizes, detector._together = (100_000, 96, 32), 1 << 23
+    monkeypatch.setattr("sfplus.detection.suppression._PAIRS", 1 << 24)
     return detector
 
 

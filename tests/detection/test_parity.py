@@ -196,13 +196,17 @@ def test_matlab_on_real_photos(shared_data: Path) -> None:
 
 @pytest.mark.slow
 def test_facenet_pytorch_on_real_photos(shared_data: Path) -> None:
-    """A sample of two sets, of one size and of many; tests/benchmarks/parity.py does all."""
+    """A sample of two sets, of one size and of many; tests/benchmarks/parity.py does all.
+
+    Where a face has several candidates of one score, 1 to the last bit but one, rounding decides which one stays: with
+    facenet-pytorch too, which answers one of these photos otherwise when it is in a batch.
+    """
     paths = [
         path for part, step in (("lfw/photos", 40), ("train_photos", 60))
         for path in sorted((shared_data / part).glob("*/*.jpg"))[::step]
     ]  # fmt: skip
     network = MTCNN(min_face_size=20, factor=0.85, thresholds=[0.6, 0.7, 0.9], keep_all=True)
-    near = total = 0
+    near = tied = total = 0
     for path, faces in zip(paths, Detector(device="cpu", parity="facenet-pytorch").detect(paths), strict=True):
         boxes, scores, landmarks = network.detect(read_photo(path), landmarks=True)
         boxes = [] if boxes is None else boxes
@@ -211,4 +215,5 @@ def test_facenet_pytorch_on_real_photos(shared_data: Path) -> None:
             away = np.hstack([abs(faces.boxes - box), abs(faces.landmarks - landmarks[index]).reshape(-1, 10)]).max(1)
             best = int(away.argmin())
             near += away[best] < 0.5 and abs(faces.scores[best] - scores[index]) < 1e-3
-    assert total > 380 and near >= 0.999 * total
+            tied += 0.5 <= away[best] < 5 and abs(faces.scores[best] - scores[index]) < 1e-6
+    assert total > 380 and near >= 0.99 * total and near + tied >= 0.999 * total

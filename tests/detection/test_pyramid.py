@@ -27,8 +27,8 @@ def as_seen(photo: np.ndarray) -> torch.Tensor:
 def canvases(photo: np.ndarray) -> list[tuple[Canvas, torch.Tensor]]:
     integrals, owner = Integrals([photo], CPU), torch.tensor([0])
     size = photo.shape[:2]
-    count = len(plan(*size, 20, 0.85).canvases)
-    found = [Pyramid(20, 0.85, CPU).canvas(*size, index) for index in range(count)]
+    pyramid_ = Pyramid(20, 0.85, CPU)
+    found = [pyramid_.canvas(*size, index) for index in range(len(pyramid_.plan(*size).canvases))]
     return [(canvas, integrals.canvas(owner, canvas)) for canvas in found]
 
 
@@ -40,7 +40,7 @@ def test_pieces_are_the_levels_resized_by_area(
     if strips:
         monkeypatch.setattr(pyramid, "_CANVAS", 2000)
     photo = noise(height, width)
-    layout = plan(height, width, 20, 0.85)
+    layout = Pyramid(20, 0.85, CPU).plan(height, width)
     drawn = canvases(photo)
     seen = {level: np.zeros(size, int) for level, size in enumerate(layout.sides)}
     for (_, pixels), (canvas_height, canvas_width, pieces) in zip(drawn, layout.canvases, strict=True):
@@ -68,7 +68,7 @@ def test_every_cell_of_every_level_has_facenets_score(
     if strips:
         monkeypatch.setattr(pyramid, "_CANVAS", 2000)
     photo = noise(height, width)
-    layout, detector = plan(height, width, 20, 0.85), Detector(thresholds=(0, 0, 0), device="cpu")
+    layout, detector = Pyramid(20, 0.85, CPU).plan(height, width), Detector(thresholds=(0, 0, 0), device="cpu")
     expected, found, order = {}, {}, {}
     with torch.inference_mode():
         for level, size in enumerate(layout.sides):
