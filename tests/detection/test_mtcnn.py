@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,26 +103,33 @@ def test_chunks_do_not_change_a_bit(detector: Detector, monkeypatch: pytest.Monk
     assert all(same_bits(a, b) for a, b in zip(detector.detect(PHOTOS), whole, strict=True))
 
 
-def test_threads_do_not_change_a_bit_and_stay_as_they_were(detector: Detector) -> None:
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_threads_do_not_change_a_bit_and_stay_as_they_were(
+    detector: Detector, set_threads: Callable[[int], None]
+) -> None:
     found = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(detector.detect(PHOTOS))
-            with ThreadPoolExecutor(1) as pool:
-                assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == threads
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        found.append(detector.detect(PHOTOS))
+        with ThreadPoolExecutor(1) as pool:
+            assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == threads
     assert all(same_bits(a, b) and same_bits(a, c) for a, b, c in zip(*found, strict=True))
 
 
-def test_an_error_in_a_lane_reaches_the_caller(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_lane_reaches_the_caller(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None]
+) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(detector, "_search", broken)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    set_threads(2)
     with pytest.raises(RuntimeError, match="out of memory"):
         detector.detect(PHOTOS)
 
