@@ -26,6 +26,7 @@ from sfplus.hypersphere.regularizer import neuron_layers
 from sfplus.training.batches import draw_indices
 from sfplus.training.classify_settings import ClassifierSettings, RegularizerSettings
 from sfplus.training.engine import Row, Task
+from sfplus.training.normalisation import normalised_together
 from sfplus.training.processes import Processes
 from sfplus.training.schedule import multistep
 
@@ -124,6 +125,9 @@ def smoothed_entropy(logits: Tensor, labels: Tensor, smoothing: float, offset: f
 class ClassifyTask(Task):
     """Network, loss and regulariser; see `Task`.
 
+    With several processes batch normalisation is over all of them on GPUs, over the share of each on CPUs; and each
+    draws projections of its own.
+
     Args:
         network: logits of pictures.
         train: what to learn from.
@@ -147,6 +151,7 @@ class ClassifyTask(Task):
     ) -> None:
         self.settings, self.processes, self.digest = settings, processes, digest
         self.train, self.test = train, test
+        network = normalised_together(network, processes, settings.batch_size, unit=self.unit)
         self.network, self.energy = network, create_regularizer(network, settings.energy)
         self.modules = nn.ModuleDict({"network": network})
         if self.energy is not None:

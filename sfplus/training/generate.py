@@ -20,6 +20,7 @@ from sfplus.networks.gan import SIDE, Discriminator, Generator, log_energy
 from sfplus.training.batches import draw_indices
 from sfplus.training.engine import Row, Task
 from sfplus.training.generate_settings import GeneratorSettings
+from sfplus.training.normalisation import normalised_together
 from sfplus.training.processes import Processes
 from sfplus.weights import CONFIG, MODEL
 from sfplus.weights.checkpoint import fit, load_tensors, to_bytes
@@ -39,7 +40,7 @@ class GanTask(Task):
     over the convolutions of the mean of log(1/z) over pairs of filters), `energy.<layer>`, how often the discriminator
     is right, and the norms of both gradients.
 
-    With several processes each normalises its own part of a batch.
+    With several processes batch normalisation is over all of them on GPUs, over the share of each on CPUs.
 
     Args:
         generator: with its starting weights.
@@ -72,6 +73,7 @@ class GanTask(Task):
         self.generator, self.discriminator, self.pictures = generator, discriminator, pictures
         self.settings, self.processes, self.digest = settings, processes, digest
         self.modules = nn.ModuleDict({"generator": generator, "discriminator": discriminator})
+        normalised_together(self.modules, processes, settings.batch_size, unit=self.unit)
         options: Any = {"lr": settings.base_lr, "betas": (settings.beta1, settings.beta2), "fused": True}
         self.adams = {name: torch.optim.Adam(part.parameters(), **options) for name, part in self.modules.items()}
         self.optimizers = self.adams

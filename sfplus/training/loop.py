@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sfplus.datasets.crops import CropDataset, PackedCrops
@@ -23,6 +22,7 @@ from sfplus.training.batches import create_sampler, draw_flips
 from sfplus.training.classifiers import accuracy_of, average_gradients, clip_gradients, count_classes, energy_of
 from sfplus.training.engine import OnStep, Row, Task, train
 from sfplus.training.loop_settings import INDIFFERENT
+from sfplus.training.normalisation import normalised_together
 from sfplus.training.optimizer import create_optimizer, set_learning_rate
 from sfplus.training.processes import Processes
 from sfplus.training.schedule import learning_rate
@@ -107,7 +107,7 @@ class FaceTask(Task):
         self.classes = count_classes(head)
         _check_people(crops.labels, self.classes, say=processes.is_first)
         processes.share(settings.batch_size, settings.accumulate)
-        network = normalised_together(network, settings, processes)
+        network = normalised_together(network, processes, settings.batch_size, settings.accumulate)
         self.network, self.head, self.crops, self.settings, self.processes = network, head, crops, settings, processes
         self.held_out = held_out
         if isinstance(head, AdaFace):
@@ -251,28 +251,6 @@ class FaceTask(Task):
                 "base_lr or batch_size",
                 stacklevel=2,
             )
-
-
-def normalised_together(network: nn.Module, settings: SolverSettings, processes: Processes) -> nn.Module:
-    """Batch normalisation over all processes, where torch can; a warning where it is over less than the batch.
-
-    `nn.SyncBatchNorm` is for GPUs, and its conversion would drop what a subclass adds, such as timm's activation.
-    """
-    norms = {type(module) for module in network.modules() if isinstance(module, _BatchNorm)}
-    groups = settings.accumulate
-    if norms and processes.count > 1:
-        if processes.device.is_cuda and norms <= {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm}:
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        else:
-            groups *= processes.count
-    if norms and groups > 1 and processes.is_first:
-        warnings.warn(
-            f"batch normalisation is over {settings.batch_size // groups} crops, not over the batch of "
-            f"{settings.batch_size}: the result depends on the number of processes and on accumulate; "
-            "use one process and accumulate=1, or a network without batch normalisation",
-            stacklevel=2,
-        )
-    return network
 
 
 def _check_people(labels: Tensor, classes: int, say: bool) -> None:

@@ -21,7 +21,8 @@ from sfplus.hypersphere import HEADS, Softmax
 from sfplus.networks import create, to_input
 from sfplus.training import loop
 from sfplus.training.classifiers import whole_head
-from sfplus.training.loop import fit, normalised_together
+from sfplus.training.loop import fit
+from sfplus.training.normalisation import normalised_together
 from sfplus.training.processes import Processes
 from sfplus.training.settings import TrainingSettings
 
@@ -190,8 +191,7 @@ def test_batch_normalisation_over_the_batch_or_a_warning(
     tensors = network.state_dict(keep_vars=True)
     processes = Processes(choose_device("cpu"))
     processes.count, processes.device = count, Device(torch.device(device))
-    settings = SETTINGS.model_copy(update={"accumulate": passes})
-    turned = normalised_together(network, settings, processes)
+    turned = normalised_together(network, processes, 10, passes)
     together = kind is torch.nn.BatchNorm2d and device == "cuda"
     assert turned is network and type(network[1]) is (torch.nn.SyncBatchNorm if together else kind or torch.nn.ReLU)
     assert all(tensor is network.state_dict(keep_vars=True)[name] for name, tensor in tensors.items())
