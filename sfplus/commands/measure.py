@@ -145,7 +145,7 @@ def plane(cells: Sequence[Cell], found: Mapping[int, Mapping[str, Found]], recip
     """The features in the plane of the first run of each configuration, side by side, as a PNG; None without any."""
     from safetensors.numpy import load_file
 
-    from sfplus.reports.curves import plane_plot
+    from sfplus.reports.plane_plot import plane_plot
 
     folders = {
         cells[index].label(recipe): steps[cells[index].measuring[-1]].artefact.folder

@@ -8,10 +8,11 @@ from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sfplus.errors import one_line
 from sfplus.reports.plots import to_png
+from sfplus.reports.sweep_table import is_share
 
 _GREY = "#6b7076"
 
@@ -37,18 +38,21 @@ def curves_plot(
             means = [[sum(values) / len(group) for values in zip(*group, strict=True)] for group in groups]
             colour = colormaps["viridis"](0.9 * index / max(1, len(metrics) - 1))
             if means:
-                axes.plot(*zip(*means, strict=True), color=colour, linewidth=1.5, label=one_line(name))
+                dots: Any = {"marker": "o", "markersize": 3} if len(means) < 3 else {}
+                axes.plot(*zip(*means, strict=True), color=colour, linewidth=1.5, label=one_line(name), **dots)
         if levels and title in levels:
             level, name = levels[title]
             axes.axhline(level, color=_GREY, linewidth=0.9, linestyle=(0, (4, 2)), label=one_line(name))
         axes.set_title(one_line(title), fontsize=10)
         axes.set_xlabel("step", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if all(map(is_share, metrics)):
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.tick_params(labelsize=8)
         axes.grid(linewidth=0.4, color="#dddddd")
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
-            axes.legend(fontsize=7, frameon=False, ncols=2 if len(metrics) > 4 else 1)
+            axes.legend(fontsize=7, frameon=False, ncols=1 + (len(metrics) > 4))
     return to_png(figure)
 
 

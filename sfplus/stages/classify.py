@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sfplus.training.classify import ClassifyTask
 
 RESULT, FEATURES = "result.json", "features.safetensors"
+CURVES, PLANE = "curves.png", "plane.png"
 
 
 class ClassifySettings(ClassifierSettings):
@@ -93,7 +94,8 @@ def _result(job: Job, task: ClassifyTask, answers: Tensor, plane: Tensor | None)
         plane: its features (N, 2), where they lie in the plane.
     """
     from sfplus.datasets.small_images import accuracy_by_class
-    from sfplus.reports.curves import plane_plot, training_curves
+    from sfplus.reports.curves_plot import curves_plot
+    from sfplus.reports.plane_plot import plane_plot
     from sfplus.training.history import HISTORY, read_rows
     from sfplus.weights.checkpoint import to_bytes
 
@@ -110,13 +112,15 @@ def _result(job: Job, task: ClassifyTask, answers: Tensor, plane: Tensor | None)
         "energies": {name[7:]: value for name, value in tests[-1].items() if name.startswith("energy.")},
     }
     write_atomically(job.folder / RESULT, json.dumps(result, indent=1).encode())
-    for suffix in ("svg", "png"):
-        write_atomically(job.folder / f"curves.{suffix}", training_curves({"": rows}, suffix))
+    panels = {"training loss": {"loss": "loss"}, "on the test set": {"accuracy": "accuracy"}}
+    if energies := [name for name in rows[-1] if name.startswith("energy.")]:
+        panels["energy of each layer"] = {name: name.removeprefix("energy.") for name in energies}
+    write_atomically(job.folder / CURVES, curves_plot(rows, panels))
     if plane is not None:
         classifiers: Tensor = task.network.score.weight.detach()  # type: ignore[union-attr,operator]
         found = {"features": plane, "labels": task.test.labels, "classifiers": classifiers}
         write_atomically(job.folder / FEATURES, to_bytes(found))
-        write_atomically(job.folder / "plane.png", plane_plot({"test set": found}, task.test.names))
+        write_atomically(job.folder / PLANE, plane_plot({"test set": found}, task.test.names))
     return result
 
 
