@@ -47,7 +47,7 @@ def curves_plot(
         axes.set_xlabel("step", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         if all(map(is_share, metrics)):
-            axes.yaxis.set_major_formatter(PercentFormatter(1))
+            axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         axes.tick_params(labelsize=8)
         axes.grid(linewidth=0.4, color="#dddddd")
         axes.spines[["top", "right"]].set_visible(False)

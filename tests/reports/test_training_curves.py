@@ -29,7 +29,7 @@ def test_curves_hold_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     loss, accuracy, energy = figures[0].axes
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [[step, 4 / step] for step in range(1, 11)])
     np.testing.assert_allclose(accuracy.lines[0].get_xydata(), [[step, step / 10] for step in (2, 4, 6, 8, 10)])
-    assert accuracy.yaxis.get_major_formatter()(0.5) == "50%"
+    assert accuracy.yaxis.get_major_formatter()(0.5) == "50 %"
     assert [text.get_text() for text in energy.get_legend().get_texts()] == ["conv_1", "random"]
 
 
