@@ -264,7 +264,13 @@ def imbalance(images: SmallImages, label: int, keep: float, seed: int) -> SmallI
     """The set with only a share `keep` of one class, drawn by seed, at least one picture.
 
     In the MHE paper 2 % of the pictures of digit 0 are left of MNIST.
+
+    Raises:
+        DatasetError: there is no such class.
     """
+    if not 0 <= label < len(images.names):
+        what, remedy = f"there is no class {label}", f"use a number from 0 to {len(images.names) - 1}"
+        raise DatasetError(what, where="data.scarce", remedy=remedy)
     of_class = np.flatnonzero((images.labels == label).numpy())
     kept = np.random.default_rng((3, seed)).permutation(of_class)[: max(1, round(keep * len(of_class)))]
     others = np.flatnonzero((images.labels != label).numpy())

@@ -52,7 +52,7 @@ def _build(job: Job) -> dict[str, Any]:
     generator = Generator(settings.width, settings.noise_size)
     discriminator = Discriminator(settings.width, settings.spectral_norm)
     processes = Processes(job.run.device)
-    learnt = settings.model_dump(mode="json", exclude={*INDIFFERENT, "sample_every", "scores"})
+    learnt = settings.model_dump(mode="json", exclude=set(INDIFFERENT))
     digest = digest_json([learnt, pictures.content])
     task = GanTask(generator, discriminator, real, settings, processes, digest)
 

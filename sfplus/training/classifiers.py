@@ -24,9 +24,10 @@ def create_head(settings: SolverSettings, features: int, people: int) -> Head | 
 
 @torch.no_grad()
 def copy_classes(tensors: Mapping[str, Tensor], head: Head | ShardedHead) -> bool:
-    """Start a classifier from the tensors of a whole one, by name and shape; whether its classes were among them."""
+    """Start a classifier from the tensors of a whole one for as many people; whether it is that."""
     if isinstance(head, Head):
-        return "weight" in copy_by_name(tensors, head).loaded
+        fits = "weight" in tensors and tensors["weight"].shape == head.weight.shape
+        return fits and "weight" in copy_by_name(tensors, head).loaded
     try:
         head.load_rows(head.head.weight, tensors["weight"])
     except (KeyError, ValueError):

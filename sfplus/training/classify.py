@@ -125,8 +125,7 @@ def smoothed_entropy(logits: Tensor, labels: Tensor, smoothing: float, offset: f
 class ClassifyTask(Task):
     """Network, loss and regulariser; see `Task`.
 
-    With several processes batch normalisation is over all of them on GPUs, over the share of each on CPUs; and each
-    draws projections of its own.
+    With several processes batch normalisation is over all of them on GPUs, over the share of each on CPUs.
 
     Args:
         network: logits of pictures.

@@ -45,7 +45,8 @@ def fit(
     """Train network and head in place, from the newest checkpoint in `folder` or from step 1, up to `max_iter`.
 
     The crops and mirror flips of a step are a function of settings and step, so that a run that was interrupted ends
-    with the bits of one that was not (same device, threads and number of processes). SIGINT and SIGTERM are answered
+    with the bits of one that was not (same device, threads and number of processes; on GPUs not with `lsoftmax` and
+    energies of mode `caffe`, whose sums torch takes in any order there). SIGINT and SIGTERM are answered
     after the current step with a checkpoint and then take their usual effect; a second one acts at once.
 
     Under `accelerate launch` or torchrun each process takes its slice of the global batch and only the first one

@@ -23,7 +23,7 @@ class LoopSettings(StrictSettings):
 
     max_iter: int = Field(default=10000, ge=1, description="number of steps")
     batch_size: int = Field(default=128, ge=1, description="samples per step over all processes")
-    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="of everything that is drawn at random")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="of weights, batches and all that training draws")
     precision: Precision = Field(
         default="auto",
         description="of the network's passes, the losses are float32: auto is bf16 on a GPU that has it, else float32",

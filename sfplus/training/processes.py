@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -44,6 +45,8 @@ class Processes:
         if several:
             atexit.unregister(_leave)
             atexit.register(_leave)
+            # Answers of `largest_so_far` go past the GPUs: to read one there is to wait for all that they have to do.
+            self._words: Any = distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
         self.count: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
         self.device = Device(self._accelerator.device) if self.count > 1 and device.is_cuda else device
@@ -125,8 +128,8 @@ class Processes:
             return number
         with _all_there():
             before = self._answer()
-            own = torch.tensor(number, device=self.device.torch)
-            work = distributed.all_reduce(own, distributed.ReduceOp.MAX, async_op=True)
+            own = torch.tensor(number)
+            work = distributed.all_reduce(own, distributed.ReduceOp.MAX, group=self._words, async_op=True)
             assert work is not None
             self._asked = work, own
         return before

@@ -151,7 +151,10 @@ class EnergySettings(StrictSettings):
         "the people of the batch (OpenSphere: power 2, weight 0.1); caffe: the push of the released layer",
     )
     power: float = Field(
-        default=2.0, ge=0, description="s of the energy 1/z^s; 0 is log(1/z) (MHE paper: 0, 1, 2); none in mode caffe"
+        default=2.0,
+        ge=0,
+        le=10,
+        description="s of the energy 1/z^s; 0 is log(1/z) (MHE paper: 0, 1, 2); none in mode caffe",
     )
     weight: float = Field(
         default=1.0,
@@ -234,6 +237,8 @@ class SolverSettings(LoopSettings):
             raise ValueError(f"steps are epochs where epochs is given, and {self.epochs} is less than {self.steps[-1]}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be computed in {self.accumulate} equal passes")
+        if self.accumulate > 1 and self.head.name == "adaface":
+            raise ValueError("adaface goes with no accumulate: it follows the lengths of whole batches")
         if self.classes == "sharded":
             if self.ema or self.precision == "fp16" or (self.energy and self.energy.mode == "caffe"):
                 raise ValueError("classes: sharded goes with no ema, no fp16 and no energy of mode caffe")

@@ -158,6 +158,14 @@ def test_one_class_is_thinned_out() -> None:
     assert not torch.equal(thin.labels.cumsum(0), imbalance(full, 0, 0.02, 2).labels.cumsum(0))
 
 
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_scarce_class_that_is_none(label: int) -> None:
+    names = tuple(map(str, range(10)))
+    images = SmallImages(torch.zeros(10, 2, 2, 1, dtype=torch.uint8), torch.arange(10), names)
+    with pytest.raises(DatasetError, match=f"there is no class {label}; use a number from 0 to 9"):
+        imbalance(images, label, 0.02, 0)
+
+
 def test_accuracy_by_class() -> None:
     labels, predicted = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 1, 1, 1, 0])
     right = accuracy_by_class(predicted, labels, 3)

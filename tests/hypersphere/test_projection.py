@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 import torch
@@ -154,11 +152,6 @@ def test_random_groups_take_every_entry_once() -> None:
     projection = GroupProjection(24, 4, random=True)
     seen = projection(torch.arange(24.0).repeat(2, 1))[:, 0]
     assert sorted(seen.flatten().tolist()) == list(range(24)) and seen.flatten().tolist() != list(range(24))
-
-
-def test_shared_basis() -> None:
-    share = functools.cache(RandomProjection)
-    assert share(20) is share(20) and share(20) is not share(21)
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": 4, "dim": 0}, {"size": 4, "count": 0}])

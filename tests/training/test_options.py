@@ -20,7 +20,7 @@ from sfplus.errors import DatasetError, UsageError
 from sfplus.hypersphere import HEADS, Softmax
 from sfplus.networks import create, to_input
 from sfplus.training import loop
-from sfplus.training.classifiers import whole_head
+from sfplus.training.classifiers import copy_classes, whole_head
 from sfplus.training.loop import fit
 from sfplus.training.normalisation import normalised_together
 from sfplus.training.processes import Processes
@@ -48,7 +48,7 @@ def step(crops: CropDataset, monkeypatch: pytest.MonkeyPatch) -> Callable[..., S
     return call
 
 
-@pytest.mark.parametrize("name", sorted(HEADS.keys() - {"adaface"}))  # its running means follow each pass
+@pytest.mark.parametrize("name", sorted(HEADS.keys() - {"adaface"}))
 @pytest.mark.parametrize("mode", ["paper", "batch", "caffe"])
 def test_passes_add_up_to_the_batch(name: str, mode: str, step: Callable[..., State], tmp_path: Path) -> None:
     options = {"head": {"name": name}, "energy": {"mode": mode, "weight": 0.5}, "log_every": 1}
@@ -261,3 +261,17 @@ def test_a_sharded_head_is_saved_whole() -> None:
     whole = whole_head(head, settings)
     assert whole is not None and type(whole) is HEADS["asoftmax"]
     assert torch.equal(whole.weight, head.weight) and whole.weight.shape == (PEOPLE, 32)
+
+
+@pytest.mark.parametrize("name", ["sphereface2", "normface"])
+def test_the_classifier_of_other_people_leaves_a_new_one_as_it_is(name: str) -> None:
+    """Its bias or scale too, which belong to a number of people."""
+    options = {"learnable": True} if name == "normface" else {}
+    few, same, many = (HEADS[name](8, people, **options) for people in (5, 5, 50))
+    with torch.no_grad():
+        for parameter in few.parameters():
+            parameter.add_(1)
+    before = {key: tensor.clone() for key, tensor in many.state_dict().items()}
+    assert not copy_classes(few.state_dict(), many) and copy_classes(few.state_dict(), same)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in many.state_dict().items())
+    assert all(torch.equal(tensor, few.state_dict()[key]) for key, tensor in same.state_dict().items())

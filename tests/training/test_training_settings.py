@@ -54,6 +54,8 @@ def test_defaults_are_those_of_the_sphereface_solver() -> None:
         ({"head": 4}, "given by keys"),
         ({"energy": {"mode": "reference"}}, "mode"),
         ({"energy": {"power": -1}}, "power"),
+        ({"energy": {"power": 11}}, "power"),
+        ({"head": {"name": "adaface"}, "accumulate": 4}, "adaface goes with no accumulate"),
         ({"network": "sphereface21"}, "network"),
         ({"network": "timm:"}, "network"),
         ({"epochs": 10, "steps": [5, 11]}, "steps are epochs"),
