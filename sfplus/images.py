@@ -30,6 +30,7 @@ from sfplus.errors import DatasetError, PhotoError, SfplusError, UsageError
 Pixels = npt.NDArray[np.uint8]
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+CACHE, CONTACT_SHEET = ".sfplus", "contact-sheet.png"  # in a folder of results
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"})
 # Only these decoders may run: Pillow also knows formats that start other programs (EPS). Importing them registers them.
 _FORMATS = [
@@ -72,7 +73,8 @@ def list_photos(root: Path) -> list[str]:
     """Find all photos below a folder, at any depth.
 
     Links are followed, also out of the folder; a link back to a folder that contains it is cut. A broken link with a
-    photo's suffix is listed, so that reading it records a failure. Names with a leading dot are skipped.
+    photo's suffix is listed, so that reading it records a failure. Names with a leading dot are skipped, and so is the
+    contact sheet of `sfplus align --report` beside the crops.
 
     Args:
         root: the folder.
@@ -83,7 +85,8 @@ def list_photos(root: Path) -> list[str]:
     Raises:
         DatasetError: `root` or a folder in it is missing, not a folder or cannot be listed.
     """
-    return sorted(_walk(root))
+    made = (root / CACHE).is_dir()
+    return sorted(name for name in _walk(root) if not (made and name == CONTACT_SHEET))
 
 
 def _walk(root: Path) -> Iterator[str]:

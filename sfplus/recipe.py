@@ -207,12 +207,11 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise RecipeError("is not of the form key=value", where=override, remedy="for example: finetune.energy.power=0")
     *parents, last = key.split(".")
     for parent in parents:
-        child = data.setdefault(parent, {})
-        if child is None:
-            child = data[parent] = {}
-        if not isinstance(child, dict):
+        child = data.get(parent)
+        if not isinstance(child, dict | None):
             raise RecipeError(f"'{parent}' holds a value, no keys", where=override, remedy="check the key")
-        data = child
+        data[parent] = dict(child or {})  # of its own: with YAML's aliases several keys share one
+        data = data[parent]
     try:
         data[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:

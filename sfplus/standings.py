@@ -12,6 +12,7 @@ from sfplus.errors import SfplusError
 from sfplus.stages import cache
 from sfplus.stages.cache import Artefact
 from sfplus.stages.inputs import digest_json
+from sfplus.stages.pictures import PictureSet
 from sfplus.stages.run import Run
 
 
@@ -43,7 +44,10 @@ def _standing(step: Step, done: Mapping[str, Artefact], run: Run, before: dict[s
     if waits:
         return Standing(step.name, "stale" if before else "missing", f"waits for {waits[0]}")
     try:
-        identity = step.stage.identity(step.settings, resolve(step, done, run))
+        inputs = resolve(step, done, run)
+        if any(isinstance(source, PictureSet) and not source.there for source in inputs.values()):
+            return Standing(step.name, "missing", "its pictures are still to be downloaded")
+        identity = step.stage.identity(step.settings, inputs)
     except SfplusError as error:
         return Standing(step.name, "missing", str(error))
     folder = run.artefact_folder(step.stage.name, digest_json(identity))

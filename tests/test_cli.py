@@ -92,6 +92,22 @@ def test_status_of_a_recipe_that_was_never_run(tiny: Path, sfplus: Callable, tmp
     assert lines[0].split() == ["sample", "missing"] and len(lines) == 12
 
 
+def test_status_downloads_nothing(sfplus: Callable, tmp_path: Path) -> None:
+    words = ["mhe-imbalance-mnist", f"data.root={tmp_path / 'mnist'}", "data.download=true", "--workspace", tmp_path]
+    assert sfplus("status", *words).out.split() == [
+        "classify",
+        "missing",
+        "its",
+        "pictures",
+        "are",
+        "still",
+        "to",
+        "be",
+        "downloaded",
+    ]
+    assert not (tmp_path / "mnist").exists()
+
+
 def test_doctor_finds_the_packages_and_what_is_wrong(
     sfplus: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

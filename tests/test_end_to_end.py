@@ -70,6 +70,8 @@ def test_a_model_of_ones_own_is_exported_and_compared(
 ) -> None:
     assert sfplus("export", tiny, tmp_path / "model", "--workspace", tmp_path / "data").code == 0
     assert {"model.safetensors", "config.json", "mean.safetensors"} <= set(walk(tmp_path / "model"))
+    again = sfplus("export", tiny, tmp_path / "model", "--workspace", tmp_path / "data")
+    assert again.code == 2 and "is already there" in again.err
     about = json.loads((tmp_path / "model/config.json").read_text())["verification"]
     assert about["protocol"] == "sphereface" and -1 <= about["threshold"] <= 1
     one, two = sorted(drawn.glob("*/*.jpg"))[:2]

@@ -76,6 +76,12 @@ def test_overrides(write) -> None:
     assert recipe.finetune and recipe.finetune.energy.power == 0
 
 
+def test_overrides_of_what_yaml_shares(write) -> None:
+    text = "train: {photos: p, head: &h {m: 4}}\nfinetune: {head: *h}\n"
+    recipe = load_recipe(write(text), ["train.head.m=1"])
+    assert recipe.train and recipe.finetune and (recipe.train.head.m, recipe.finetune.head.m) == (1, 4)
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

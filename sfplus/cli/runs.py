@@ -117,7 +117,7 @@ def status(
 @app.command()
 def export(
     recipe: Name,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the model goes.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the model goes: a new folder.")],
     half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
     overrides: Overrides = None,
     device: Device = "auto",
@@ -128,9 +128,11 @@ def export(
     Example: sfplus export demo my-model
     """
     from sfplus.commands.compare import export_model
+    from sfplus.files import check_new
     from sfplus.models import find_model
     from sfplus.recipe import find_recipe, load_recipe
 
+    check_new(folder)
     artefacts = _run(recipe, overrides or [], "verify", device, workspace)
     source = load_recipe(find_recipe(recipe), overrides or []).embed.model
     export_model(artefacts, find_model(source) if source else None, folder, half)

@@ -10,6 +10,7 @@ import numpy as np
 
 from sfplus.commands.judge import Judge, similarity
 from sfplus.errors import UsageError
+from sfplus.files import new_folder
 from sfplus.images import encode_image, write_atomically
 from sfplus.shipped import DEFAULT_MODEL
 from sfplus.stages.cache import Artefact
@@ -39,8 +40,15 @@ def compare_photos(first: Path, second: Path, model: str, far: float | None, sav
 def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Path, half: bool) -> None:
     """Save the last model that was verified, with the threshold, mean feature and scores of its verification.
 
+    Args:
+        artefacts: of a run up to `verify`.
+        source: the model that was verified, where it is not among them.
+        folder: a new one.
+        half: store float16.
+
     Raises:
-        UsageError: another protocol than `sphereface` was used, whose thresholds are of other scores.
+        UsageError: the folder is there, or another protocol than `sphereface` was used, whose thresholds are of other
+            scores.
     """
     import torch
     from safetensors.numpy import load_file
@@ -60,8 +68,9 @@ def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Pa
     values = load_file(features / FEATURES)["features"]
     left, right = (values[[row[photo] for photo in table[side]]] for side in ("left", "right"))
     config |= {"verification": _about(result, verified.manifest, len(table["same"]))}
-    save_model(folder, network, config, dtype=torch.float16 if half else None)
-    Judge.of_pairs(left, right, np.array(table["same"])).save(folder)
+    with new_folder(folder) as part:
+        save_model(part, network, config, dtype=torch.float16 if half else None)
+        Judge.of_pairs(left, right, np.array(table["same"])).save(part)
     print(f"model: {folder}")
 
 

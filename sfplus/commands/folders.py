@@ -23,7 +23,15 @@ from sfplus import chain
 from sfplus.chain import From, Input, Model, Photos, Step
 from sfplus.console import Console, print_failures
 from sfplus.errors import UsageError
-from sfplus.images import PHOTO_SUFFIXES, VIDEO_SUFFIXES, encode_image, lie_in_one_another, write_atomically
+from sfplus.images import (
+    CACHE,
+    CONTACT_SHEET,
+    PHOTO_SUFFIXES,
+    VIDEO_SUFFIXES,
+    encode_image,
+    lie_in_one_another,
+    write_atomically,
+)
 from sfplus.recipe import Recipe
 from sfplus.shipped import DEFAULT_MODEL
 from sfplus.stages import align, detect, embed, sheet
@@ -31,8 +39,6 @@ from sfplus.stages.cache import Artefact
 from sfplus.stages.run import Run, is_first
 from sfplus.stages.tables import FAILURES, read_failures, read_table
 from sfplus.together import own_device, processes
-
-_HIDDEN = ".sfplus"  # the cache of a folder of results
 
 
 def detect_folder(photos: Path, out: Path, device: str, settings: Mapping[str, Any] | None = None) -> int:
@@ -74,8 +80,8 @@ def align_folder(
         crops = {name: folder / align.CROPS / name for name in read_table(folder / align.TABLE)["crop"]}
         files = crops | {detect.FACES: faces / detect.FACES, FAILURES: folder / FAILURES}
         if report:
-            files[sheet.SHEET] = out / _HIDDEN / sheet.SHEET
-            write_atomically(files[sheet.SHEET], encode_image(sheet.draw(photos, faces, folder), ".png"))
+            files[CONTACT_SHEET] = out / CACHE / CONTACT_SHEET
+            write_atomically(files[CONTACT_SHEET], encode_image(sheet.draw(photos, faces, folder), ".png"))
         _publish(files, out)
         return _close(done["align/photos"], out)
 
@@ -83,7 +89,8 @@ def align_folder(
 def _listed(photos: Path, out: Path) -> Path:
     """The folder of photos; for a list, a folder of links to them, in the tree that they have below what they share.
 
-    A leading dot of a name, which would hide it, is `_` there: `.a/1.jpg` gives the crop `_a/1.jpg`.
+    What lies in OUT is left out: `find` lists the crops of an earlier call too. A leading dot of a name, which would
+    hide it, is `_` there: `.a/1.jpg` gives the crop `_a/1.jpg`.
 
     Raises:
         UsageError: a line names no photo, two photos would give the same crop, or OUT and IN do not lie apart.
@@ -95,8 +102,9 @@ def _listed(photos: Path, out: Path) -> Path:
         raise UsageError("standard input cannot be shared", where="IN", remedy="write the list to a file")
     text = sys.stdin.read() if str(photos) == "-" else photos.read_text("utf-8", errors="surrogateescape")
     paths = [Path(os.path.abspath(line)) for line in text.split("\n") if line.strip()]  # noqa: PTH100 (keeps links)
+    paths = [path for path in paths if not path.is_relative_to(os.path.abspath(out))]  # noqa: PTH100
     if not paths:
-        raise UsageError("names no photo", where=photos, remedy="give it a photo a line")
+        raise UsageError("names no photo", where=photos, remedy="give it a photo a line, none of them in OUT")
     for path in paths:
         if path.suffix.lower() not in PHOTO_SUFFIXES:
             kind = "is a video, not a photo" if path.suffix.lower() in VIDEO_SUFFIXES else "is not a photo"
@@ -108,7 +116,7 @@ def _listed(photos: Path, out: Path) -> Path:
         if named.setdefault(name, path) != path:
             raise UsageError(f"would give the same crop as {named[name]}", where=path, remedy="list one of them only")
     digest = hashlib.sha256(repr(named).encode(errors="surrogateescape")).hexdigest()[:20]
-    links, partial = (out / _HIDDEN / "listed" / f"{digest}{end}" for end in ("", f".{secrets.token_hex(8)}"))
+    links, partial = (out / CACHE / "listed" / f"{digest}{end}" for end in ("", f".{secrets.token_hex(8)}"))
     for name, path in named.items() if not links.exists() else ():
         link = partial / name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -152,14 +160,14 @@ def _run(photos: Path, out: Path, device: str, steps: list[Step]) -> Iterator[di
     """The artefacts of the steps, which no other call drops before the block ends; the last to end drops the older."""
     console = Console(quiet=not is_first())
     _notice_videos(photos, console)
-    chain.check_inputs(steps, out / _HIDDEN)
-    users = out / _HIDDEN / "users"
+    chain.check_inputs(steps, out / CACHE)
+    users = out / CACHE / "users"
     users.mkdir(parents=True, exist_ok=True)
     own = filelock.FileLock(users / f"{secrets.token_hex(8)}.lock")
     with _only_one(out):
         own.acquire()
     try:
-        done = chain.run_steps(steps, Run(out / _HIDDEN, console, own_device(device)))
+        done = chain.run_steps(steps, Run(out / CACHE, console, own_device(device)))
         yield done
     finally:
         own.release()
@@ -170,7 +178,7 @@ def _run(photos: Path, out: Path, device: str, steps: list[Step]) -> Iterator[di
 
 
 def _only_one(out: Path) -> filelock.BaseFileLock:
-    return filelock.FileLock(out / _HIDDEN / "publish.lock")
+    return filelock.FileLock(out / CACHE / "publish.lock")
 
 
 def _is_held(lock: Path) -> bool:
@@ -187,7 +195,7 @@ def _keep_apart(photos: Path, out: Path) -> None:
     """The user's files are never written to: OUT and IN lie apart, and OUT is new, empty or made by sfplus."""
     if lie_in_one_another(photos, out):
         raise UsageError("OUT and IN lie in one another", where=out, remedy="choose an OUT beside the photos")
-    if out.is_dir() and not (out / _HIDDEN).is_dir() and any(out.iterdir()):
+    if out.is_dir() and not (out / CACHE).is_dir() and any(out.iterdir()):
         raise UsageError("holds other files", where=out, remedy="choose a new or an empty folder as OUT")
 
 
@@ -198,7 +206,7 @@ def _publish(files: Mapping[str, Path], out: Path) -> None:
 
 
 def _publish_alone(files: Mapping[str, Path], out: Path) -> None:
-    record = out / _HIDDEN / "published.json"
+    record = out / CACHE / "published.json"
     earlier = json.loads(record.read_text("utf-8")) if record.is_file() else []
     write_atomically(record, json.dumps(sorted({*earlier, *files})).encode())
     root = out.resolve()

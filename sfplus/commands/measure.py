@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sfplus import chain
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
+from sfplus.files import write_or_remove
 from sfplus.images import write_atomically
 from sfplus.reports.sweep_table import LEVEL, Difference, Row, Sweep, said, to_markdown
 from sfplus.stages.cache import Artefact
@@ -183,9 +184,9 @@ def publish_figures(
     where = {"versions": about["versions"], "device": about["device"], "recipe": recipe, "command": command}
     table = Sweep(report.title, main_metric(found), [row], 1, published=published(report), **where)
     folder.mkdir(parents=True, exist_ok=True)
-    for file in artefact.folder.iterdir():
-        if file.name == "result.json" or file.suffix == ".png":
-            write_atomically(folder / file.name, file.read_bytes())
+    for shown in ("result.json", "curves.png", "plane.png", "samples.png"):
+        file = artefact.folder / shown
+        write_or_remove(folder / shown, file.read_bytes() if file.is_file() else None)
     write_atomically(folder / "result.md", to_markdown(table))
     print(f"{step}: " + ", ".join(said(key, found.metrics[key]) for key in table.metrics))
     return folder / "result.md"

@@ -13,6 +13,7 @@ from sfplus.commands.measure import Cell, Found, main_metric, measure, plane, pu
 from sfplus.commands.runner import run_folder, this_command
 from sfplus.console import Console, Step
 from sfplus.errors import SfplusError, UsageError
+from sfplus.files import write_or_remove
 from sfplus.images import write_atomically
 from sfplus.recipe import Recipe, find_recipe, load_recipe
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
@@ -100,8 +101,7 @@ def run_sweep(
             _write(sweep, target)
     sweep.rows = rows_of(cells, found, path.stem)
     _write(sweep, target)
-    if picture := plane(cells, found, path.stem):
-        write_atomically(target / PLANE, picture)
+    write_or_remove(target / PLANE, plane(cells, found, path.stem))
     print(to_markdown(sweep).decode().partition("\n## How it was made")[0])
     print(f"sweep: {target / MARKDOWN}")
     return not sweep.failures
@@ -157,8 +157,5 @@ def _write(sweep: Sweep, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / TABLE, to_json(sweep))
     write_atomically(folder / MARKDOWN, to_markdown(sweep))
-    if sweep.rows:
-        write_atomically(folder / PLOT, sweep_plot(sweep))
-        curves = sweep_curves(sweep)
-        if curves:
-            write_atomically(folder / CURVES, curves)
+    write_or_remove(folder / PLOT, sweep_plot(sweep) if sweep.rows else None)
+    write_or_remove(folder / CURVES, sweep_curves(sweep) if sweep.rows else None)

@@ -10,7 +10,6 @@ import numpy as np
 from sfplus.images import write_atomically
 from sfplus.stages.cache import Job, Stage
 from sfplus.stages.pictures import PictureSet
-from sfplus.stages.run import Run
 from sfplus.training.classify_settings import ClassifierSettings
 from sfplus.training.loop_settings import INDIFFERENT
 from sfplus.weights import CONFIG, MODEL
@@ -26,11 +25,6 @@ CURVES, PLANE = "curves.png", "plane.png"
 
 class ClassifySettings(ClassifierSettings):
     """A classifier of pictures; the key `classify` of a recipe."""
-
-
-def source(settings: ClassifySettings, run: Run) -> PictureSet:
-    """The input `pictures` of this stage."""
-    return PictureSet(settings.data, run)
 
 
 def _build(job: Job) -> dict[str, Any]:

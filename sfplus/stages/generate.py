@@ -1,4 +1,9 @@
-"""Stage `generate`: small pictures to a generator of such pictures, its samples, curves and scores."""
+"""Stage `generate`: small pictures to a generator of such pictures, its samples, curves and scores.
+
+Its inputs are `pictures`, a `PictureSet`, and, both optional: `classifier`, an artefact of the stage `classify` for the
+same set, which gives the surrogate score; `inception`, a file of Inception's weights, which gives the Inception score
+and the FID.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,6 @@ from sfplus.images import encode_image, write_atomically
 from sfplus.stages.cache import Job, Stage
 from sfplus.stages.inputs import digest_json
 from sfplus.stages.pictures import PictureSet
-from sfplus.stages.run import Run
 from sfplus.training.generate_settings import GeneratorSettings
 from sfplus.training.loop_settings import INDIFFERENT
 
@@ -23,15 +27,6 @@ _GRID = 64  # pictures in a grid (MHE-GAN, train.py)
 
 class GenerateSettings(GeneratorSettings):
     """A generator of pictures; the key `generate` of a recipe."""
-
-
-def source(settings: GenerateSettings, run: Run) -> PictureSet:
-    """The input `pictures` of this stage.
-
-    It has two more, both optional: `classifier`, an artefact of the stage `classify` for the same set, which gives the
-    surrogate score; `inception`, a file of Inception's weights, which gives the Inception score and the FID.
-    """
-    return PictureSet(settings.data, run)
 
 
 def _build(job: Job) -> dict[str, Any]:

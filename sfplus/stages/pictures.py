@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -48,6 +48,17 @@ class PictureSet:
             self._load("train")  # which downloads it, or says what is missing
         kept = [path for path in walk(root) if path.rpartition("/")[2].startswith(_FILES[name])]
         return digest_json([[path, file_digest(root / path)] for path in kept])
+
+    @property
+    def there(self) -> bool:
+        """Whether nothing has to be downloaded."""
+        if not self.settings.download:
+            return True
+        try:
+            replace(self, settings=self.settings.model_copy(update={"download": False})).content  # noqa: B018
+        except DatasetError:
+            return False
+        return True
 
     def describe(self) -> str:
         """Its name and place."""

@@ -15,7 +15,6 @@ from sfplus.stages.align import CROPS, TABLE
 from sfplus.stages.detect import FACES
 from sfplus.stages.tables import read_failures, read_table
 
-SHEET = "contact-sheet.png"
 _ACROSS, _SIDE, _GAP, _LINE = 8, 112, 6, 16  # pictures in a row, pixels
 _SAMPLES, _DOUBTFUL, _MISSES = 24, 16, 16
 

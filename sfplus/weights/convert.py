@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from pathlib import Path
 
 from sfplus.download import file_digest
-from sfplus.errors import SfplusError, UsageError, WeightsError
+from sfplus.errors import UsageError, WeightsError
+from sfplus.files import check_new, new_folder
 from sfplus.images import write_atomically
 from sfplus.networks.sphereface import SphereFaceNet
 from sfplus.weights import HEAD
@@ -39,8 +38,7 @@ def convert(source: Path, target: Path, network: str = "", block: str = "") -> l
         remedy = "give a folder, or a name that ends in .caffemodel or .onnx"
         raise UsageError(f"{suffix} files are not written", where=target, remedy=remedy)
     for path in targets:
-        if path.exists() or path.is_symlink():
-            raise UsageError("is already there", where=path, remedy="remove it, or choose another name")
+        check_new(path)
     model = read_source(source, network, block)
     if not source.is_dir() and "provenance" in model.config:
         model.config["provenance"]["sha256"] = file_digest(source)
@@ -60,16 +58,10 @@ def _what(model: Source) -> str:
 
 
 def _write_folder(model: Source, target: Path) -> list[str]:
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
+    with new_folder(target) as part:
         save_model(part, model.network, model.config)
         if model.head is not None:
             write_atomically(part / HEAD, to_bytes({"weight": model.head}))
-        part.replace(target)
-    except OSError as error:
-        raise SfplusError(f"cannot be written: {error.strerror}", where=target, remedy="check the folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return [f"model: {target}"]
 
 

@@ -18,7 +18,7 @@ from skimage.data import astronaut
 
 from sfplus.commands import folders
 from sfplus.errors import UsageError
-from sfplus.images import read_photo
+from sfplus.images import list_photos, read_photo
 from sfplus.stages.tables import read_lines, read_table
 
 Command = Callable[..., object]
@@ -320,7 +320,8 @@ def test_lists_of_photos(
     drawn: Path, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch, stdin: bool
 ) -> None:
     listed = sorted(drawn.glob("*/*.jpg"))[1:5]
-    text = "".join(f"{path}\n" for path in [*listed, listed[0]])
+    inside = tmp_path / "out" / listed[0].parent.name / listed[0].name  # a crop of an earlier call, as `find` lists it
+    text = "".join(f"{path}\n" for path in [*listed, listed[0], inside])
     (tmp_path / "list.txt").write_text(text)
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     for again in (False, True):
@@ -428,6 +429,7 @@ def test_videos_are_named_and_the_report_is_drawn(zoo: Path, tmp_path: Path, sfp
     answer = sfplus("align", tmp_path / "in", tmp_path / "out", "--report", "--workers", 1)
     assert "1 videos are left out" in answer.err and "film.MP4" in answer.err
     sheet = read_photo(tmp_path / "out/contact-sheet.png")
+    assert "contact-sheet.png" not in list_photos(tmp_path / "out")
     assert sheet.shape[1] == 8 * 118 + 6 and sheet.shape[0] > 3 * 134  # crops, doubtful faces, misses
     crop = read_photo(tmp_path / "out/plain.jpg").astype(int)
     assert abs(sheet[38 : 38 + 112, 14 : 14 + 96] - crop).max() < 3

@@ -64,7 +64,9 @@ def test_a_classifier(write: Callable[[str], Path], tmp_path: Path, sfplus: Call
     assert "# changed on the command line: max_iter=2" in text and "sfplus run" in text
     result = json.loads((folder / "result.json").read_bytes())
     assert 0 <= result["accuracy"] <= result["best_accuracy"] <= 1 and (folder / "curves.png").is_file()
+    (folder / "plane.png").write_bytes(b"of an earlier run")
     again = sfplus(*words)
+    assert not (folder / "plane.png").exists()
     assert "fresh" in again.err and "done" not in again.err and again.out == answer.out
 
     status = sfplus("status", write(CLASSIFY + REPORT), "energy.power=0", "--workspace", tmp_path / "data").out

@@ -12,6 +12,7 @@ from PIL import Image
 from sfplus.console import Console
 from sfplus.stages import classify, generate
 from sfplus.stages.cache import Artefact
+from sfplus.stages.pictures import PictureSet
 from sfplus.stages.run import Run
 
 SMALL = {"width": 1 / 32, "batch_size": 4, "max_iter": 3, "log_every": 1, "sample_every": 2}
@@ -22,7 +23,7 @@ def make(pictures: Path, workspace: Path, classifier: Artefact | None = None, **
         {**SMALL, "data": {"name": "folder", "root": pictures}, "scores": {"samples": 8, "splits": 2}, **changes}
     )
     run = Run(workspace, Console(quiet=True), "cpu")
-    inputs: dict[str, Any] = {"pictures": generate.source(settings, run)}
+    inputs: dict[str, Any] = {"pictures": PictureSet(settings.data, run)}
     if classifier:
         inputs["classifier"] = classifier
     return generate.STAGE.run(settings, inputs, run)
@@ -57,7 +58,7 @@ def test_scores_need_a_classifier_or_inception(pictures: Path, tmp_path: Path) -
         "steps": [],
     }
     learnt = classify.ClassifySettings.model_validate({**options, "data": {"name": "folder", "root": pictures}})
-    classifier = classify.STAGE.run(learnt, {"pictures": classify.source(learnt, run)}, run)
+    classifier = classify.STAGE.run(learnt, {"pictures": PictureSet(learnt.data, run)}, run)
     made = make(pictures, tmp_path, classifier, energy={})
     counts = made.manifest["counts"]
     assert counts["surrogate_accuracy"] == pytest.approx(classifier.manifest["counts"]["accuracy"])
@@ -74,5 +75,5 @@ def test_what_does_not_change_the_result_is_no_part_of_the_fingerprint(pictures:
         settings = generate.GenerateSettings.model_validate(
             {**SMALL, "data": {"name": "folder", "root": pictures}, **changes}
         )
-        identities.append(generate.STAGE.identity(settings, {"pictures": generate.source(settings, run)}))
+        identities.append(generate.STAGE.identity(settings, {"pictures": PictureSet(settings.data, run)}))
     assert identities[0] == identities[1] == identities[2] != identities[3]
