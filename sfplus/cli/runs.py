@@ -129,8 +129,10 @@ def export(
     """
     from sfplus.commands.compare import export_model
     from sfplus.models import find_model
+    from sfplus.outputs import check_folder
     from sfplus.recipe import find_recipe, load_recipe
 
+    check_folder(folder)
     artefacts = _run(recipe, overrides or [], "verify", device, workspace)
     source = load_recipe(find_recipe(recipe), overrides or []).embed.model
     export_model(artefacts, find_model(source) if source else None, folder, half)

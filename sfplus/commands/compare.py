@@ -11,6 +11,7 @@ import numpy as np
 from sfplus.commands.judge import Judge, similarity
 from sfplus.errors import UsageError
 from sfplus.images import encode_image, write_atomically
+from sfplus.outputs import check_folder
 from sfplus.shipped import DEFAULT_MODEL
 from sfplus.stages.cache import Artefact
 from sfplus.stages.embed import FEATURES, INDEX
@@ -22,6 +23,8 @@ def compare_photos(first: Path, second: Path, model: str, far: float | None, sav
     """Print the similarity of the faces of two photos and the decision at the model's threshold, or at a FAR."""
     from sfplus.embedder import Embedder
 
+    if save:
+        check_folder(save)
     embedder = Embedder(model or DEFAULT_MODEL, device)
     judge = Judge.load(embedder.folder, embedder.config)
     judge.threshold(far)
