@@ -20,6 +20,10 @@ _DISK = {
     errno.EACCES: "change its permissions, or choose another folder",
     errno.EPERM: "change its permissions, or choose another folder",
     errno.ENOTDIR: "choose another folder",
+    errno.EEXIST: "choose another folder",
+    errno.EISDIR: "name a file in it",
+    errno.ENOENT: "check the path",
+    errno.ENAMETOOLONG: "use a shorter name",
 }
 
 

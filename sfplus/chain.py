@@ -217,9 +217,11 @@ def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
             find_model(source.name)
         elif isinstance(source, Pictures):
             data = source.settings
-            if not data.place.exists() and not data.download:
-                remedy = "say where it is: data.root=FOLDER, or data.download=true"
-                raise UsageError(f"there is no {data.name} at this path", where=data.place, remedy=remedy)
+            own = data.name in ("files", "folder")  # which are nowhere to be had
+            if not data.place.exists() and (own or not data.download):
+                what, other = ("folder", "") if own else (data.name, ", or data.download=true")
+                remedy = f"say where it is: data.root=FOLDER{other}"
+                raise UsageError(f"there is no {what} at this path", where=data.place, remedy=remedy)
         elif not isinstance(source, From):
             path = source.root if isinstance(source, Photos | Packed) else source.path
             if not path.exists():

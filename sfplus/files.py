@@ -1,4 +1,4 @@
-"""What is written whole, in the place of what was there or not at all."""
+"""Where results go: checked before the work, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,12 +12,35 @@ from sfplus.errors import SfplusError, UsageError
 from sfplus.images import write_atomically
 
 
-def check_new(path: Path) -> None:
-    """Nothing that exists is overwritten.
+def check_folder(folder: Path) -> None:
+    """See that a folder for results is there or can be made; nothing is made yet.
 
     Raises:
-        UsageError: there is something at this path.
+        UsageError: it is a file, or lies below one.
     """
+    found = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if found.exists() and not found.is_dir():
+        raise UsageError("is no folder", where=found, remedy="choose another one")
+
+
+def check_file(file: Path) -> None:
+    """See that a file for results can be written, as far as that can be known; its folder need not be there yet.
+
+    Raises:
+        UsageError: it is a folder, or lies below a file.
+    """
+    if file.is_dir():
+        raise UsageError("is a folder", where=file, remedy="name a file in it")
+    check_folder(file.parent)
+
+
+def check_new(path: Path) -> None:
+    """See that a folder can be made and that nothing is overwritten.
+
+    Raises:
+        UsageError: there is something at this path, or it lies below a file.
+    """
+    check_folder(path.parent)
     if path.exists() or path.is_symlink():
         raise UsageError("is already there", where=path, remedy="remove it, or choose another name")
 

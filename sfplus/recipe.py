@@ -24,6 +24,7 @@ from sfplus.stages.train import FinetuneSettings, TrainSettings
 from sfplus.stages.verify import VerifySettings
 
 PICTURES = ("classify", "generate")  # the stages that are not about faces
+_STAGES = ("sample", "train", "finetune", "verify", *PICTURES)  # the others run only for these
 _NO_FACES = (*PICTURES, "report", "small")
 
 
@@ -141,7 +142,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             is no stage is one of its last stage, and `data` of all.
 
     Raises:
-        RecipeError: with `file:line` of the first fault, or the override that is wrong.
+        RecipeError: with `file:line` of the first fault, or the override that is wrong; or there is no stage.
     """
     try:
         text = path.read_text("utf-8")
@@ -164,9 +165,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _override(data, override)
     try:
-        return Recipe.model_validate(data)
+        recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise explain(error, Recipe, node, data, path, overrides) from None
+    if not any(getattr(recipe, stage) for stage in _STAGES):
+        raise RecipeError("has no stage to run", where=path, remedy="see: sfplus recipes show demo")
+    return recipe
 
 
 def about_faces(path: Path) -> bool:

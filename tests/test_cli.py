@@ -1,5 +1,7 @@
 """The command line as a user meets it: help, misuse, recipes, status."""
 
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -160,3 +162,59 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "app", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         script.main()
+
+
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG])
+def test_errors_of_paths_are_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number), "out/x")
+
+    monkeypatch.setattr(script, "app", lambda **_: fail())
+    with pytest.raises(SystemExit) as stop:
+        script.main()
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith(f"sfplus: out/x: {os.strerror(number)}; ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["verify", "photos", "--out", "file"],
+        ["verify", "--features", "f.npz", "--pairs", "p.txt", "--out", "file/out"],
+        ["export", "demo", "file"],
+    ],
+)
+def test_a_file_is_no_folder_for_results(
+    words: list[str], sfplus: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("file", "pairs.txt"):
+        Path(name).touch()
+    answer = sfplus(*words)
+    assert answer.code == 2 and "file: is no folder; choose another one" in answer.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pairs.txt"]
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("nodir/m.yaml", "nodir: there is no such folder; make it first"),
+        ("mine", "mine: is no name of a recipe; end it in .yaml"),
+    ],
+)
+def test_where_recipes_are_copied_to(
+    file: str, says: str, sfplus: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = sfplus("recipes", "copy", "demo", file)
+    assert answer.code == 2 and says in answer.err and not list(tmp_path.iterdir())
+    answer = sfplus("recipes", "copy", "demo", "my own.yaml")
+    assert answer.code == 0 and answer.out == "change it, then: sfplus run 'my own.yaml'\n"
+
+
+def test_a_recipe_that_is_no_text(sfplus: Callable, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe")
+    answer = sfplus("recipes", "show", tmp_path / "bad.yaml")
+    assert answer.code == 2 and "bad.yaml: is not UTF-8" in answer.err

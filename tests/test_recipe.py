@@ -178,3 +178,9 @@ def test_a_recipe_is_what_the_yaml_says(write) -> None:
     assert (
         yaml.safe_load(find_recipe("lfw").read_text())["embed"]["model"] == load_recipe(find_recipe("lfw")).embed.model
     )
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "report: {title: x}\n", "detect: {min_face: 30}\n"])
+def test_a_recipe_without_stages(text: str, write) -> None:
+    with pytest.raises(RecipeError, match="has no stage to run; see: sfplus recipes show demo"):
+        load_recipe(write(text))

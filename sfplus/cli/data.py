@@ -13,7 +13,8 @@ from sfplus.cli.verify import Device, ModelName
 app = typer.Typer()
 
 Exclude = Annotated[
-    Path | None, typer.Option("--exclude", help="A file of people to leave out, one a line; # begins a remark.")
+    Path | None,
+    typer.Option("--exclude", help="A file of people to leave out, one a line; # and a space begin a remark."),
 ]
 Split = Annotated[
     str, typer.Option("--split", help="Of files named like train-00000-of-00004, only those of this split.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -32,9 +33,14 @@ def recipes_list() -> None:
 @recipes_app.command("show")
 def recipes_show(recipe: Name) -> None:
     """Print a recipe, to read or to start one's own from."""
+    from sfplus.errors import RecipeError
     from sfplus.recipe import find_recipe
 
-    print(find_recipe(recipe).read_text("utf-8"), end="")
+    path = find_recipe(recipe)
+    try:
+        print(path.read_text("utf-8"), end="")
+    except UnicodeDecodeError:
+        raise RecipeError("is not UTF-8", where=path, remedy="save it as UTF-8") from None
 
 
 @recipes_app.command("copy")
@@ -49,12 +55,16 @@ def recipes_copy(
     from sfplus.recipe import find_recipe
 
     text = find_recipe(recipe).read_bytes()
+    if file.suffix not in (".yaml", ".yml"):
+        raise UsageError("is no name of a recipe", where=file, remedy="end it in .yaml")
     try:
         with file.open("xb") as target:
             target.write(text)
     except FileExistsError:
         raise UsageError("is there already", where=file, remedy="choose another name") from None
-    print(f"change it, then: sfplus run {file}")
+    except FileNotFoundError:
+        raise UsageError("there is no such folder", where=file.parent, remedy="make it first") from None
+    print(f"change it, then: sfplus run {shlex.quote(str(file))}")
 
 
 @recipes_app.command("check")

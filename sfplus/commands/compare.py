@@ -10,7 +10,7 @@ import numpy as np
 
 from sfplus.commands.judge import Judge, similarity
 from sfplus.errors import UsageError
-from sfplus.files import new_folder
+from sfplus.files import check_folder, new_folder
 from sfplus.images import encode_image, write_atomically
 from sfplus.shipped import DEFAULT_MODEL
 from sfplus.stages.cache import Artefact
@@ -23,6 +23,8 @@ def compare_photos(first: Path, second: Path, model: str, far: float | None, sav
     """Print the similarity of the faces of two photos and the decision at the model's threshold, or at a FAR."""
     from sfplus.embedder import Embedder
 
+    if save:
+        check_folder(save)
     embedder = Embedder(model or DEFAULT_MODEL, device)
     judge = Judge.load(embedder.folder, embedder.config)
     judge.threshold(far)

@@ -100,6 +100,8 @@ def _listed(photos: Path, out: Path) -> Path:
         return photos
     if str(photos) == "-" and processes() > 1:
         raise UsageError("standard input cannot be shared", where="IN", remedy="write the list to a file")
+    if photos.suffix.lower() in PHOTO_SUFFIXES:
+        raise UsageError("is a photo", where=photos, remedy="give its folder, or a file with a photo a line")
     text = sys.stdin.read() if str(photos) == "-" else photos.read_text("utf-8", errors="surrogateescape")
     paths = [Path(os.path.abspath(line)) for line in text.split("\n") if line.strip()]  # noqa: PTH100 (keeps links)
     paths = [path for path in paths if not path.is_relative_to(os.path.abspath(out))]  # noqa: PTH100

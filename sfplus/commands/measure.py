@@ -148,10 +148,11 @@ def plane(cells: Sequence[Cell], found: Mapping[int, Mapping[str, Found]], recip
 
     from sfplus.reports.plane_plot import plane_plot
 
-    folders = {
-        cells[index].label(recipe): steps[cells[index].measuring[-1]].artefact.folder
+    measured = {
+        cells[index].label(recipe): steps[cells[index].measuring[-1]].artefact
         for index, steps in sorted(found.items(), reverse=True)  # the first seed is written last
     }
+    folders = {name: made.folder for name, made in measured.items() if made.manifest["stage"] == "classify"}
     runs = {label: load_file(folder / FEATURES) for label, folder in folders.items() if (folder / FEATURES).is_file()}
     if not runs or any(
         len(run["classifiers"]) != len(next(iter(runs.values()))["classifiers"]) for run in runs.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from sfplus.datasets.overlap import Means, Threshold, choose_threshold, is_numbe
 from sfplus.datasets.sources import open_source
 from sfplus.datasets.tables import Tables
 from sfplus.embedder import Embedder
-from sfplus.errors import PhotoError, UsageError
+from sfplus.errors import DatasetError, PhotoError, UsageError
+from sfplus.files import check_file
 from sfplus.images import Pixels, encode_image, write_atomically
 from sfplus.stages import sheet as contact_sheet
 from sfplus.verification.features import Features, read_features
@@ -29,6 +31,7 @@ _BATCH = 128
 _SHOWN, _DRAWN = 30, 60  # pairs that are printed, and drawn
 _FEATURES = (".npz", ".safetensors", ".parquet")
 
+Decoded = tuple[Item, Pixels | PhotoError]
 Answer = tuple[str, Features | PhotoError]
 
 
@@ -71,14 +74,21 @@ def overlap(
         The pairs, largest cosine first.
 
     Raises:
-        UsageError: a sheet is wanted of features.
-        DatasetError: a set cannot be read.
+        UsageError: a sheet is wanted of features, a result cannot go where it should, `false_alarms` is not finite.
+        DatasetError: a set cannot be read, or the features of the two are of different length.
     """
+    if not math.isfinite(false_alarms):
+        raise UsageError("is no number of people", where=f"--false-alarms {false_alarms}", remedy="for example 0.01")
+    results = [path for path in (out, sheet) if path]
+    for path in results:
+        check_file(path)
     if sheet and (_holds_features(train) or _holds_features(test)):
         raise UsageError("features have no faces to draw", where="--sheet", remedy="give the photos")
-    console = Console()
-    looker = _Looker(model, device, crops, pictures, console)
-    left, right = looker.look("train", train), looker.look("test", test)
+    looker = _Looker(model, device, crops, pictures)
+    if _holds_features(test):  # its length is compared before any work
+        right, left = looker.look("test", test), looker.look("train", train)
+    else:
+        left, right = looker.look("train", train), looker.look("test", test)
     threshold = choose_threshold(left.means, right.means, false_alarms)
     found = _suspicions(left, right, threshold)
     print(f"{len(left.people)} people of {train} against {len(right.people)} of {test}")
@@ -91,6 +101,8 @@ def overlap(
         print(f"  ... and {len(found) - _SHOWN} more")
     people = sorted({row.train for row in found})
     print(f"{len(people)} people to leave out" + (f": {out}" if out else ""))
+    for path in results:
+        path.parent.mkdir(parents=True, exist_ok=True)
     if out:
         _write_list(out, found, f"{train} and {test}: {_said(threshold, len(left.means))}")
     if sheet:
@@ -110,15 +122,17 @@ class _Set:
 class _Looker:
     """Makes mean features of people; the model is loaded once, and only if there are pictures."""
 
-    def __init__(self, model: str, device: str, crops: bool, pictures: int, console: Console) -> None:
+    def __init__(self, model: str, device: str, crops: bool, pictures: int) -> None:
         self._model, self._device, self._crops, self._pictures = model, device, crops, pictures
-        self._console = console
+        self._console, self._widths = Console(), dict[Path, int]()
         self._embedder: Embedder | None = None
 
     def look(self, label: str, path: Path) -> _Set:
         means = Means()
         if _holds_features(path):
-            for name, feature in zip(*read_features(path), strict=True):
+            names, features = read_features(path)
+            self._compare(path, features.shape[1])
+            for name, feature in zip(names, features, strict=True):
                 means.add(person_of(name), feature.astype(np.float32))
             return _Set(means.people, means, None)
         source = open_source(path)
@@ -126,9 +140,11 @@ class _Looker:
             self._console.warn(f"{path}: {remark}")
         everyone: Counter[str] = Counter()
         failures = []
+        self._embedder = self._embedder or Embedder(self._model, self._device)
+        self._compare(path, 2 * int(self._embedder.config["feature_size"]))
         with self._console.step(label, resumed=False) as step:
             step.start(len(source), "pictures")
-            for person, answer in self._answers(source, everyone, step):
+            for person, answer in self._answers(self._embedder, source, everyone, step):
                 if isinstance(answer, PhotoError):
                     failures.append(answer)
                 else:
@@ -141,13 +157,19 @@ class _Looker:
             raise failures[0]
         return _Set(list(everyone), means, source)
 
-    def _answers(self, source: Source, everyone: Counter[str], step: Step) -> Iterator[Answer]:
+    def _compare(self, path: Path, width: int) -> None:
+        for other, known in self._widths.items():
+            if known != width:
+                reason = f"its features have {width} numbers, those of {other} {known}"
+                raise DatasetError(reason, where=path, remedy="make both with the same model: sfplus embed, or --model")
+        self._widths[path] = width
+
+    def _answers(self, embedder: Embedder, source: Source, everyone: Counter[str], step: Step) -> Iterator[Answer]:
         """A feature of each picture of the first ones of each person, or why there is none."""
-        self._embedder = self._embedder or Embedder(self._model, self._device)
         decoded = ahead(_decode, self._chosen(source, everyone, step), 8, 2)
         if self._crops or source.kind == "pack":
-            return _of_crops(self._embedder, decoded)
-        return _of_photos(self._embedder, decoded)
+            return _of_crops(embedder, decoded)
+        return _of_photos(embedder, decoded)
 
     def _chosen(self, source: Source, everyone: Counter[str], step: Step) -> Iterator[Item]:
         for item in source.items():
@@ -158,23 +180,24 @@ class _Looker:
                 yield item
 
 
-def _decode(item: Item) -> tuple[str, Pixels | PhotoError]:
+def _decode(item: Item) -> Decoded:
     try:
-        return item.person, item.decode()
+        return item, item.decode()
     except PhotoError as error:
-        return item.person, PhotoError(error.reason, where=item.name, remedy=error.remedy)
+        return item, PhotoError(error.reason, where=item.name, remedy=error.remedy)
 
 
-def _of_crops(embedder: Embedder, decoded: Iterator[tuple[str, Pixels | PhotoError]]) -> Iterator[Answer]:
+def _of_crops(embedder: Embedder, decoded: Iterator[Decoded]) -> Iterator[Answer]:
     template = find_template(crop_template(embedder.config, embedder.folder))
 
     def checked() -> Iterator[tuple[str, Pixels | PhotoError]]:
         """Without the pixels of what is no crop, so that a batch is small."""
-        for person, crop in decoded:
+        for item, crop in decoded:
             if not isinstance(crop, PhotoError) and crop.shape[:2] != (template.height, template.width):
                 size = f"{crop.shape[1]} x {crop.shape[0]}"
-                crop = PhotoError(f"is {size}, no crop of {template.name}", where=person)
-            yield person, crop
+                remedy = "make crops with sfplus align, or leave --crops out"
+                crop = PhotoError(f"is {size}, no crop of {template.name}", where=item.name, remedy=remedy)
+            yield item.person, crop
 
     crops = checked()
     while batch := list(islice(crops, _BATCH)):
@@ -188,16 +211,16 @@ def _of_crops(embedder: Embedder, decoded: Iterator[tuple[str, Pixels | PhotoErr
         yield from ((person, feature) for (person, _), feature in zip(good, features, strict=True))
 
 
-def _of_photos(embedder: Embedder, decoded: Iterator[tuple[str, Pixels | PhotoError]]) -> Iterator[Answer]:
+def _of_photos(embedder: Embedder, decoded: Iterator[Decoded]) -> Iterator[Answer]:
     waiting: deque[str] = deque()
     failures: list[Answer] = []
 
     def photos() -> Iterator[Pixels]:
-        for person, photo in decoded:
+        for item, photo in decoded:
             if isinstance(photo, PhotoError):
-                failures.append((person, photo))
+                failures.append((item.person, photo))
                 continue
-            waiting.append(person)
+            waiting.append(item.person)
             yield photo
 
     for answer in embedder.stream(photos()):
@@ -238,7 +261,7 @@ def _said(threshold: Threshold, people: int) -> str:
 
 def _write_list(out: Path, found: list[Suspicion], how: str) -> None:
     lines = [
-        "# People to leave out, one a line, made by sfplus overlap. Lines that begin with # are remarks.",
+        "# People to leave out, one a line, made by sfplus overlap. Lines that begin with # and a space are remarks.",
         f"# {how}",
     ]
     by_person: dict[str, list[Suspicion]] = {}

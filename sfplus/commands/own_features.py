@@ -10,6 +10,7 @@ import numpy as np
 from sfplus.datasets.pairs import Pairs, pair_files, read_pairs, without_suffix
 from sfplus.download import file_digest
 from sfplus.errors import PairsError, UsageError
+from sfplus.files import check_folder
 from sfplus.reports import facts
 from sfplus.reports.html import HTML, Report, Undetected, render, worst_crops
 from sfplus.stages.run import Run
@@ -54,6 +55,7 @@ def verify_features(
         raise UsageError("is no file of features", where=f"--against {against}", remedy=remedy)
     if against and Path(against).resolve() == features.resolve():
         raise UsageError("is the file itself", where=f"--against {against}", remedy="name another one")
+    check_folder(out)
     listed = read_pairs(pairs)
     files = _named([Path(against), features] if against else [features])
     tables = {name: _Rows(file) for name, file in files.items()}

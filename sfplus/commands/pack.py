@@ -15,7 +15,8 @@ from sfplus.commands.packing import JOURNAL, STATE, Writer
 from sfplus.console import Console, print_failures
 from sfplus.datasets.packed import MANIFEST, Pack
 from sfplus.datasets.sources import open_source, stamp
-from sfplus.errors import DatasetError, UsageError
+from sfplus.errors import DatasetError, SfplusError, UsageError
+from sfplus.files import check_folder
 from sfplus.images import lie_in_one_another, write_atomically
 from sfplus.stages.tables import FAILURES, read_lines
 
@@ -50,18 +51,19 @@ def pack(
         DatasetError: the source cannot be read, holds no usable crop, or crops of several sizes.
         UsageError: OUT or `OUT.partial` holds other files or lies in the source, or the disk is too small.
     """
+    _keep_apart(path, out)
     console = Console()
     source = open_source(path, split)
     for remark in source.remarks:
         console.warn(f"{path}: {remark}")
     options = {"size": list(size) if size else None, "narrow": narrow, "exclude": sorted(exclude), "split": split}
     state = {"source": stamp(source), "options": options, "version": 1}
-    _keep_apart(path, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         if not (out / MANIFEST).is_file():
             partial = _partial(out, state)
             if not _is_finished(partial, state):
-                with console.step("pack", resumed=(partial / JOURNAL).exists()) as step:
+                with console.step("pack", resumed=(partial / JOURNAL).exists()) as step, _tidy(partial):
                     Writer(source, partial, state, narrow, set(exclude)).write(step)
             for name in (STATE, JOURNAL):
                 (partial / name).unlink(missing_ok=True)
@@ -86,10 +88,24 @@ def _alone(out: Path) -> Iterator[None]:
     lock = filelock.FileLock(out.with_name(f".{out.name}.lock"))
     try:
         with lock.acquire(timeout=0):
-            yield
-            Path(lock.lock_file).unlink(missing_ok=True)  # what follows finds a finished pack
+            try:
+                yield
+            finally:
+                if not _partial_of(out).exists():  # what follows finds a finished pack, or begins anew
+                    Path(lock.lock_file).unlink(missing_ok=True)
     except filelock.Timeout:
         raise UsageError("another run is packing into it", where=out, remedy="wait for it") from None
+
+
+@contextmanager
+def _tidy(partial: Path) -> Iterator[None]:
+    """Leave nothing of a call that failed before a block of crops was safe; there is nothing to go on from."""
+    try:
+        yield
+    except SfplusError:
+        if not any(block["names"] for block in read_lines(partial / JOURNAL)):
+            shutil.rmtree(partial)
+        raise
 
 
 def check(folder: Path) -> None:
@@ -143,12 +159,14 @@ def _is_finished(partial: Path, state: dict[str, Any]) -> bool:
 
 
 def _keep_apart(path: Path, out: Path) -> None:
+    if out.name in ("", ".."):
+        raise UsageError("has no name of its own", where=out, remedy="give a new folder")
+    check_folder(out.parent)
     if lie_in_one_another(path, out) or lie_in_one_another(path, _partial_of(out)):
         reason = "OUT (or OUT.partial, where it grows) and SOURCE lie in one another"
         raise UsageError(reason, where=out, remedy="choose an OUT beside the source")
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("holds other files", where=out, remedy="choose a new or an empty folder as OUT")
-    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _close(out: Path, console: Console) -> int:

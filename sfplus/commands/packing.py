@@ -28,6 +28,7 @@ from sfplus.stages.tables import FAILURES, read_lines, write_lines, write_table
 STATE, JOURNAL = "state.json", "journal.jsonl"
 LARGEST = 512
 """Height and width of a crop; more is a photo that was not aligned."""
+_OTHER_SIZE = "align it again"
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -66,12 +67,18 @@ class Writer:
                 lines.flush()
                 blocks.append(block)
         if not any(block["names"] for block in blocks):
-            first = next((failure for block in blocks for failure in block["failures"]), None)
-            reason = (
-                f"no crop of it can be used; the first: {first['photo']} {first['reason']}" if first else "is empty"
-            )
-            raise DatasetError(reason, where=self.source.root, remedy="give aligned crops: sfplus align")
+            raise self._nothing([failure for block in blocks for failure in block["failures"]])
         self._finish(blocks)
+
+    def _nothing(self, failures: list[dict[str, Any]]) -> DatasetError:
+        """Why there is no crop: where a size is wanted, that is it as soon as one has another."""
+        if not failures:
+            return DatasetError("is empty", where=self.source.root, remedy="give aligned crops: sfplus align")
+        sized = [failure for failure in failures if failure["remedy"] == _OTHER_SIZE]
+        first = (sized or failures)[0]
+        reason = f"no crop of it can be used; the first: {first['photo']} {first['reason']}"
+        remedy = "give another --size, or leave it out" if sized else "give aligned crops: sfplus align"
+        return DatasetError(reason, where=self.source.root, remedy=remedy)
 
     def _blocks(self, start: int, step: Step, file: BinaryIO) -> Iterator[dict[str, Any]]:
         """All that is known of each block of crops, which are written as they come, and the number of the next item."""
@@ -121,7 +128,7 @@ class Writer:
                 raise  # not the picture's fault: the same command goes on another time
             return item, error.with_traceback(None)
         if self.fixed and crop.shape[:2] != self.size:
-            return item, PhotoError(f"is {_said(crop.shape)}, not {_said(self.size)}", remedy="align it again")
+            return item, PhotoError(f"is {_said(crop.shape)}, not {_said(self.size)}", remedy=_OTHER_SIZE)
         if max(crop.shape[:2]) > LARGEST:
             reason = f"{item.name} is {_said(crop.shape)}, no aligned crop, which has at most {LARGEST} x {LARGEST}"
             remedy = "align the photos: sfplus align; or leave others out with --size HEIGHTxWIDTH"

@@ -12,6 +12,7 @@ from pathlib import Path
 from sfplus import chain
 from sfplus.console import Console
 from sfplus.errors import UsageError
+from sfplus.files import check_folder
 from sfplus.models import find_model
 from sfplus.recipe import PICTURES, find_recipe, load_recipe
 from sfplus.stages.cache import Artefact
@@ -75,6 +76,7 @@ def run_recipe(
         command: what the report says makes it again, if not `sfplus run`.
     """
     steps, run, record = open_recipe(name, overrides, device, workspace, run_name, command)
+    check_folder(out or record.parent)
     if against:
         steps = _with_other(steps, against)
     if until:

@@ -13,7 +13,7 @@ from sfplus.commands.measure import Cell, Found, main_metric, measure, plane, pu
 from sfplus.commands.runner import run_folder, this_command
 from sfplus.console import Console, Step
 from sfplus.errors import SfplusError, UsageError
-from sfplus.files import write_or_remove
+from sfplus.files import check_folder, write_or_remove
 from sfplus.images import write_atomically
 from sfplus.recipe import Recipe, find_recipe, load_recipe
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
@@ -80,7 +80,8 @@ def run_sweep(
         remedy = "start it once; what takes several is sfplus run with one configuration"
         raise UsageError("a sweep runs in one process", where="WORLD_SIZE", remedy=remedy)
     path = find_recipe(name)
-    folder = run_folder(workspace, run_name or f"{path.stem}-sweep")
+    target = out or run_folder(workspace, run_name or f"{path.stem}-sweep")
+    check_folder(target)
     cells, recipe = plan_cells(path, configurations(settings, variants, size), seeds, seed_of, until)
     for cell in cells:
         chain.check_inputs(cell.steps, workspace)
@@ -91,7 +92,7 @@ def run_sweep(
         published=published(recipe.report),
         versions=run.versions(), device=run.device_said,
     )  # fmt: skip
-    target, found = out or folder, {}
+    found: dict[int, dict[str, Found]] = {}
     for index, cell in enumerate(cells):
         console.place, console.worked = f"[{index + 1}/{len(cells)}]", False
         if figures := _run_cell(cell, path.stem, run, console, sweep):

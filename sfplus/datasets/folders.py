@@ -39,7 +39,9 @@ def identities(photos: Sequence[str], exclude: Collection[str] = ()) -> tuple[li
 
 
 def read_people(path: Path) -> tuple[str, ...]:
-    """Read a list of people: UTF-8, one a line; empty lines and lines that begin with # are left out.
+    """Read a list of people: UTF-8, one a line; empty lines and remarks are left out.
+
+    A remark is `#` alone, or begins with `#` and a space: `#1 Fan` is a person.
 
     Raises:
         DatasetError: the file cannot be read or is no text.
@@ -50,4 +52,5 @@ def read_people(path: Path) -> tuple[str, ...]:
         raise DatasetError(
             f"is no list of people ({error})", where=path, remedy="give text, one name a line"
         ) from error
-    return tuple(dict.fromkeys(line.strip() for line in lines if line.strip() and line.lstrip()[0] != "#"))
+    names = (line.strip() for line in lines)
+    return tuple(dict.fromkeys(name for name in names if name and name != "#" and not name.startswith("# ")))

@@ -128,8 +128,8 @@ def choose_threshold(train: Means, test: Means, false_alarms: float) -> Threshol
         units = _units(means.whole()[np.sort(rows)], centre)
         cosines.append((units @ units.T)[np.triu_indices(len(units), 1)])
     different = np.concatenate(cosines)
-    wanted = max(round(false_alarms / len(train) * len(different)), _LEAST)
-    few = len(different) <= wanted  # too few people to learn from
+    wanted = max(round(min(false_alarms / len(train), 1) * len(different)), _LEAST)
+    few = len(different) <= _LEAST  # too few people to learn from
     value = 1.0 if few else float(np.partition(different, -wanted)[-wanted])
     halves = [means.halves() for means in (train, test)]
     left, right = (_units(np.concatenate([half[side] for half in halves]), centre) for side in range(2))

@@ -69,14 +69,15 @@ def _of_split(path: Path, files: Sequence[Path], split: str) -> list[Path]:
 
 
 def stamp(source: Source) -> str:
-    """SHA-256 over the names, sizes and times of change of all that a source is read from."""
+    """SHA-256 over the names, sizes and times of change of all that a source is read from, whatever way it is named."""
     digest = hashlib.sha256(os.fsencode(source.root.resolve()))
     for file in source.files():
         try:
             status = file.stat()
         except OSError:  # a broken link is an item that says so
             continue
-        digest.update(b"%s\0%d\0%d\n" % (os.fsencode(file), status.st_size, status.st_mtime_ns))
+        name = os.fsencode(os.path.relpath(file, source.root))
+        digest.update(b"%s\0%d\0%d\n" % (name, status.st_size, status.st_mtime_ns))
     return digest.hexdigest()
 
 

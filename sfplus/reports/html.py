@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import UsageError
+from sfplus.files import check_folder
 from sfplus.images import write_atomically
 from sfplus.reports import facts, plots
 from sfplus.reports.formats import markdown_templates, page_templates
@@ -113,7 +114,11 @@ def render(report: Report, folder: Path) -> None:
     """Write `report.html`, `report.json` and `report.md` into a folder, each moved into place as a whole.
 
     The page needs neither network nor JavaScript. The same report gives the same bytes.
+
+    Raises:
+        UsageError: the folder is a file, or lies below one.
     """
+    check_folder(folder)
     numbers = facts.numbers(report.results, report.pairs)
     told = numbers | {
         "spread_rows": facts.spread_rows(report.spreads),

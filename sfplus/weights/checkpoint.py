@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from sfplus.errors import UsageError, WeightsError
+from sfplus.files import check_folder
 from sfplus.images import write_atomically
 from sfplus.networks.architectures import NETWORKS, build_network
 from sfplus.weights import CONFIG, HEAD, MODEL
@@ -56,7 +57,9 @@ def save_model(
 
     Raises:
         WeightsError: config lacks a key or is not JSON.
+        UsageError: the folder is a file, or lies below one.
     """
+    check_folder(folder)
     try:
         config = config | getattr(network, "options", {})
         _Config.model_validate(config)

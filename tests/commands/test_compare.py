@@ -134,3 +134,9 @@ def test_the_shipped_model_decides_at_a_far(drawn: Path, sfplus: Callable) -> No
     one, two = sorted(drawn.glob("*/*.jpg"))[:2]
     answer = sfplus("compare", one, two, "--far", "0.001")
     assert answer.code == 0 and "3 of 3,000 pairs of two people are accepted" in answer.out
+
+
+def test_crops_cannot_go_below_a_file(sfplus: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    answer = sfplus("compare", "a.jpg", "b.jpg", "--save", tmp_path / "file" / "crops")
+    assert answer.code == 2 and "file: is no folder; choose another one" in answer.err

@@ -486,3 +486,9 @@ def test_compare_photos_without_a_face(tmp_path: Path, model: Path, drawn: Path,
     assert "90.00 % of decisions are right (sphereface protocol)" in answer.out
     assert sorted(path.name[:2] for path in (tmp_path / "crops").iterdir()) == ["A-", "B-"]
     assert "cannot be read" in sfplus("compare", photo, tmp_path / "gone.jpg", "--model", tmp_path / "model").err
+
+
+def test_one_photo_is_no_list(tmp_path: Path, sfplus: Command) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(np.zeros((9, 9, 3), np.uint8)))
+    answer = sfplus("align", tmp_path / "a.jpg", tmp_path / "out")
+    assert answer.code == 2 and "a.jpg: is a photo; give its folder, or a file with a photo a line" in answer.err

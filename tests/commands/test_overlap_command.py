@@ -136,3 +136,58 @@ def test_real_people_under_other_names(tmp_path: Path, shared_data: Path) -> Non
     right = {(row.train, row.test) for row in found} & truth
     assert len(right) >= 12
     assert len(found) - len(right) <= 15
+
+
+def test_false_alarms_are_a_number(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+    answer = sfplus("overlap", tmp_path, tmp_path, "--false-alarms", "inf")
+    assert answer.code == 2 and "--false-alarms inf: is no number of people" in answer.err
+
+
+@pytest.mark.parametrize("option", ["--out", "--sheet"])
+def test_where_results_go_is_checked_first(
+    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch, sfplus: Callable[..., SimpleNamespace]
+) -> None:
+    """A folder, or a place below a file, is refused before a picture is looked at."""
+    write_portraits(tmp_path / "drawn", 2, 1, 0)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Item, "decode", lambda item: pytest.fail("began"))
+    for out, says in ((tmp_path, "is a folder"), (".", "is a folder"), (tmp_path / "file" / "a", "is no folder")):
+        answer = sfplus("overlap", tmp_path / "drawn", tmp_path / "drawn", option, out)
+        assert answer.code == 2 and says in answer.err
+
+
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    write_features(tmp_path / "a.npz", {f"id {i}": np.eye(9)[None, i] for i in range(9)})
+    overlap(tmp_path / "a.npz", tmp_path / "a.npz", "", tmp_path / "new" / "er" / "out.txt", None)
+    assert (tmp_path / "new" / "er" / "out.txt").is_file()
+
+
+@pytest.mark.parametrize("first", ["features", "photos"])
+def test_features_of_other_lengths(tmp_path: Path, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files, or a file and photos: refused before a picture is looked at."""
+    rows = np.eye(9)[:, None]
+    write_features(tmp_path / "a.npz", {f"id {i}": rows[i] for i in range(9)})
+    write_features(tmp_path / "b.npz", {f"id {i}": rows[i, :, :7] + 1 for i in range(9)})
+    with pytest.raises(DatasetError, match=r"a\.npz: its features have 9 numbers, those of .*b\.npz 7; make both with"):
+        overlap(tmp_path / "a.npz", tmp_path / "b.npz", "", None, None)
+    write_portraits(tmp_path / "drawn", 2, 1, 0)
+    monkeypatch.setattr(Item, "decode", lambda item: pytest.fail("began"))
+    sets = [tmp_path / "a.npz", tmp_path / "drawn"]
+    with pytest.raises(
+        DatasetError, match=r"drawn: its features have \d+ numbers, those of .*a\.npz 9; make both with"
+    ):
+        overlap(*(sets if first == "features" else sets[::-1]), DEFAULT_MODEL, None, None)
+
+
+def test_pictures_that_are_no_crops_are_named(tmp_path: Path) -> None:
+    (tmp_path / "Ada").mkdir()
+    Image.new("RGB", (60, 60)).save(tmp_path / "Ada" / "small.png")
+    with pytest.raises(PhotoError, match=r"^Ada/small\.png: is 60 x 60, no crop of .*; .*sfplus align"):
+        overlap(tmp_path, tmp_path, DEFAULT_MODEL, None, None, crops=True)
+
+
+def test_people_whose_names_begin_with_a_hash(tmp_path: Path) -> None:
+    """What `--out` writes, `--exclude` reads."""
+    write_features(tmp_path / "a.npz", {name: np.eye(9)[None, i] for i, name in enumerate(["#1 Fan", "#", "Ada"])})
+    overlap(tmp_path / "a.npz", tmp_path / "a.npz", "", tmp_path / "out.txt", None)
+    assert set(read_people(tmp_path / "out.txt")) == {"#1 Fan", "Ada"}

@@ -396,3 +396,38 @@ def test_killed_and_run_again(tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists()
     subprocess.run(command, check=True)
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_spellings_of_a_source_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative, absolute and through a link: the pack is fresh, and an interrupted one goes on."""
+    monkeypatch.chdir(tmp_path)
+    write_folders(tmp_path / "crops", PEOPLE)
+    (tmp_path / "link").symlink_to("crops")
+    assert pack(Path("crops"), Path("out")) == 0
+    for other in (tmp_path / "crops", Path("link"), Path("crops/../crops"), tmp_path / "link"):
+        assert pack(other, Path("out")) == 0
+
+
+@pytest.mark.parametrize("out", [".", ".."])
+def test_out_without_a_name(tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folders(tmp_path / "crops", PEOPLE)
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    with pytest.raises(UsageError, match=r"has no name of its own; give a new folder"):
+        pack(tmp_path / "crops", Path(out))
+
+
+def test_out_below_a_file(tmp_path: Path) -> None:
+    write_folders(tmp_path / "crops", PEOPLE)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file: is no folder"):
+        pack(tmp_path / "crops", tmp_path / "file" / "out")
+
+
+def test_a_wrong_size_is_said_and_nothing_stays_behind(tmp_path: Path) -> None:
+    """Another picture, which fails for another reason, is not blamed."""
+    write_folders(tmp_path / "crops", PEOPLE)
+    (tmp_path / "crops" / "Ada" / "0.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"the first: Ada/1\.png is 10 x 12 .*, not 99 x 98 .*; give another --size"):
+        pack(tmp_path / "crops", tmp_path / "out", size=(98, 99))
+    assert list(tmp_path.iterdir()) == [tmp_path / "crops"]

@@ -173,3 +173,14 @@ def test_recipes_are_listed_in_two_groups_and_copied(tmp_path: Path, sfplus: Cal
     assert (tmp_path / "mine.yaml").read_bytes() == find_recipe("demo").read_bytes()
     answer = sfplus("recipes", "copy", "demo", tmp_path / "mine.yaml")
     assert answer.code == 2 and "is there already" in answer.err
+
+
+@pytest.mark.parametrize("name", ["files", "folder"])
+def test_what_cannot_be_downloaded_is_not_recommended_to_be(
+    name: str, write: Callable[[str], Path], tmp_path: Path, sfplus: Callable
+) -> None:
+    words = [f"data.name={name}", "data.root=nowhere", "--workspace", tmp_path / "data"]
+    for more in ([], ["data.download=true"]):
+        answer = sfplus("run", write(CLASSIFY), *words, *more)
+        assert answer.code == 2 and "nowhere: there is no folder at this path; say where it is: data.root" in answer.err
+        assert "download" not in answer.err

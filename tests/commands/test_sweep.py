@@ -101,3 +101,17 @@ def test_misuse_starts_nothing(words: list[str], says: str, tiny: Path, tmp_path
 def test_one_model_has_no_seeds(tmp_path: Path, sfplus: Callable) -> None:
     answer = sfplus("sweep", "lfw", "--seeds", "2", "--workspace", tmp_path)
     assert answer.code == 2 and "nothing in this recipe draws random numbers" in answer.err
+
+
+def test_features_that_are_no_plane(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
+    """Those of the embed stage lie in a file of the same name."""
+    words = ["train.max_iter=2", "finetune.max_iter=2", "--until", "embed", "--workspace", tmp_path, "--device", "cpu"]
+    answer = sfplus("sweep", tiny, *words)
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "runs/tiny-sweep/sweep.md").is_file() and not (tmp_path / "runs/tiny-sweep/plane.png").exists()
+
+
+def test_results_cannot_go_below_a_file(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
+    (tmp_path / "file").touch()
+    answer = sfplus("sweep", tiny, "--out", tmp_path / "file", "--workspace", tmp_path / "data")
+    assert answer.code == 2 and "file: is no folder" in answer.err and not (tmp_path / "data").exists()

@@ -127,3 +127,13 @@ def test_two_people_are_too_few_to_choose_from() -> None:
     rows = np.eye(4)[:, None]
     threshold = choose_threshold(means_of({"a": rows[0], "b": rows[1]}), means_of({"c": rows[2]}), 0.01)
     assert threshold.value == 1.0 and threshold.different == 1 and np.isnan(threshold.found)
+
+
+@pytest.mark.parametrize("false_alarms", [29, 30, 1000, 1e308])
+def test_more_false_alarms_than_people_list_everybody(false_alarms: float) -> None:
+    """With 30 people, 30 or more are all of them, as 29 are nearly."""
+    rng = np.random.default_rng(0)
+    train = means_of({f"a{i}": rng.standard_normal((1, 6)) for i in range(30)})
+    test = means_of({f"b{i}": rng.standard_normal((1, 6)) for i in range(30)})
+    threshold = choose_threshold(train, test, false_alarms)
+    assert threshold.value < 0 and threshold.share >= 29 / 30 - 1e-9

@@ -170,3 +170,14 @@ def test_accuracy_by_class() -> None:
     labels, predicted = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 1, 1, 1, 0])
     right = accuracy_by_class(predicted, labels, 3)
     assert right[:2] == pytest.approx([1 / 2, 2 / 3]) and right[2] != right[2]
+
+
+@pytest.mark.parametrize("keep", [15, 40, None])
+def test_a_damaged_gz_file_is_refused(keep: int | None, tmp_path: Path) -> None:
+    """Cut short, or with bytes that are no deflate stream."""
+    whole = gzip.compress(np.random.default_rng(0).bytes(500))
+    data = whole[:keep] if keep else whole[:10] + b"\xff" * 400
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        (tmp_path / f"{name}.gz").write_bytes(data)
+    with pytest.raises(DatasetError, match=r"images-idx3-ubyte\.gz: cannot be read \(.*\); get the file again"):
+        load_small_images("mnist", tmp_path, "train")

@@ -215,3 +215,9 @@ def test_pairs_must_be_those_of_the_result() -> None:
     other = replace(pairs(), same=~pairs().same)
     with pytest.raises(PairsError, match="other pairs"):
         Report(title="", results={"a": result(0)}, pairs={"a": other})
+
+
+def test_a_file_is_no_place_for_a_report(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file: is no folder"):
+        render(Report(title="x"), tmp_path / "file" / "report")

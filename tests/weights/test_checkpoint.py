@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from sfplus.errors import WeightsError
+from sfplus.errors import UsageError, WeightsError
 from sfplus.hypersphere import ASoftmax
 from sfplus.networks import create
 from sfplus.weights.checkpoint import HEAD, copy_by_name, load_tensors, save_model
@@ -231,3 +231,10 @@ def test_copy_by_name_takes_what_fits() -> None:
     assert set(report.missing) == set(large.state_dict()) - set(small.state_dict())
     for name, tensor in large.state_dict().items():
         assert torch.equal(tensor, source[name] if name in report.loaded else before[name]), name
+
+
+def test_a_file_is_no_place_for_a_model(network: torch.nn.Module, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "model"):
+        with pytest.raises(UsageError, match="file: is no folder"):
+            save_model(folder, network, CONFIG)
