@@ -40,7 +40,7 @@ def check_new(path: Path) -> None:
     Raises:
         UsageError: there is something at this path, or it lies below a file.
     """
-    check_folder(path.parent)
+    check_folder(path)
     if path.exists() or path.is_symlink():
         raise UsageError("is already there", where=path, remedy="remove it, or choose another name")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.errors import SfplusError, UsageError
+from sfplus.errors import UsageError
 from sfplus.files import new_folder, write_or_remove
 
 
@@ -22,7 +22,7 @@ def test_or_not_at_all(tmp_path: Path) -> None:
         (part / "x").write_text("1")
         _ = 1 / 0
     (tmp_path / "file").touch()
-    with pytest.raises(SfplusError, match="cannot be written"), new_folder(tmp_path / "file/b"):
+    with pytest.raises(UsageError, match="file: is no folder"), new_folder(tmp_path / "file/b"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sfplus.errors import UsageError, WeightsError
 from sfplus.hypersphere import Spread, spread
+from sfplus.files import check_file
 from sfplus.images import write_atomically
 from sfplus.models import find_model
 from sfplus.reports.energy_plot import energy_plot
@@ -37,6 +38,7 @@ def print_energy(model: str, power: float, half_space: bool, plot: Path) -> None
     """
     if not 0 <= power < math.inf:
         raise UsageError(f"the power is {power}", where="--power", remedy="use 0 or more; 0, 1 and 2 are the paper's")
+    check_file(plot)
     weights = layer_weights(model)
     spreads = {name: spread(weight.flatten(1)[:_MOST], power, half_space) for name, weight in weights.items()}
     width = max(5, *(len(name) for name in spreads))

@@ -31,7 +31,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["sphereface-plus-m1", "sphereface-plus-m2", "sphereface-plus-m3", "sphereface-plus-m4", "sphereface10-small"],
+    [f"sphereface-plus-{kind}" for kind in ("m1", "m2", "m3", "m4", "small")] + ["sphereface10-small"],
 )
 def test_training_recipes(name: str, faces: Path, tmp_path: Path, sfplus: Callable) -> None:  # type: ignore[type-arg]
     places = [
@@ -43,11 +43,12 @@ def test_training_recipes(name: str, faces: Path, tmp_path: Path, sfplus: Callab
     assert answer.code == 0, answer.err
     facts = json.loads((tmp_path / "runs" / name / "report.json").read_text())
     first = facts["histories"]["SphereFace"][0]
-    # Features of a fresh network are short, so that the classifier starts at chance: ln 4 for four people.
-    assert first["step"] == 1 and first["loss"] == pytest.approx(math.log(4), abs=0.3)
+    # Features of a fresh network are short, so that the classifier starts at chance: ln 4 for four people. With batch
+    # normalisation, which small recipes have, they are not quite as short.
+    assert first["step"] == 1 and first["loss"] == pytest.approx(math.log(4), abs=0.7 if "small" in name else 0.3)
     tuned = facts["histories"]["SphereFace+"][0]
     assert 0.3 < tuned["energy"] < 5  # f_2 of four nearly orthogonal directions is near 1/2
-    assert len(facts["published"]) == (2 if name.startswith("sphereface-plus") else 0)
+    assert len(facts["published"]) == (2 if name.startswith("sphereface-plus-m") else 0)
 
 
 def test_lfw_recipe(faces: Path, tmp_path: Path, sfplus: Callable) -> None:  # type: ignore[type-arg]
