@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sfplus.errors import UsageError, WeightsError
-from sfplus.hypersphere import Spread, spread
 from sfplus.files import check_file
+from sfplus.hypersphere import Spread, spread
 from sfplus.images import write_atomically
 from sfplus.models import find_model
 from sfplus.reports.energy_plot import energy_plot
