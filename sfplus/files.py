@@ -35,14 +35,14 @@ def check_file(file: Path) -> None:
 
 
 def check_new(path: Path) -> None:
-    """See that a folder can be made and that nothing is overwritten.
+    """See that a file or folder can be made and that nothing is overwritten.
 
     Raises:
         UsageError: there is something at this path, or it lies below a file.
     """
-    check_folder(path)
     if path.exists() or path.is_symlink():
         raise UsageError("is already there", where=path, remedy="remove it, or choose another name")
+    check_folder(path.parent)
 
 
 def write_or_remove(path: Path, data: bytes | None) -> None:

@@ -183,7 +183,7 @@ def test_errors_of_paths_are_one_line(
     [
         ["verify", "photos", "--out", "file"],
         ["verify", "--features", "f.npz", "--pairs", "p.txt", "--out", "file/out"],
-        ["export", "demo", "file"],
+        ["export", "demo", "file/model"],
     ],
 )
 def test_a_file_is_no_folder_for_results(

@@ -50,7 +50,7 @@ def test_models_of_older_versions_keep_loading(version: str, file: str) -> None:
 def test_the_shipped_model_keeps_loading() -> None:
     folder = shipped("pretrained") / "sphereface10-small"
     loaded, _ = load_model(folder)
-    made = create("sphereface10", width=0.5, feature_size=128, weights=folder)
+    made = create("sphereface10", width=0.5, feature_size=128, batch_norm=True, weights=folder)
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in made.state_dict().items())
 
 
