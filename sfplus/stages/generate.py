@@ -2,18 +2,20 @@
 
 Its inputs are `pictures`, a `PictureSet`, and, both optional: `classifier`, an artefact of the stage `classify` for the
 same set, which gives the surrogate score; `inception`, a file of Inception's weights, which gives the Inception score
-and the FID.
+and the FID. With other scores, or the weights at last, nothing is trained again.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sfplus.images import encode_image, write_atomically
-from sfplus.stages.cache import Job, Stage
+from sfplus.stages.cache import MANIFEST, Artefact, Job, Stage
 from sfplus.stages.inputs import digest_json
-from sfplus.stages.pictures import PictureSet
+from sfplus.stages.run import is_first
 from sfplus.training.generate_settings import GeneratorSettings
 from sfplus.training.loop_settings import INDIFFERENT
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from sfplus.networks.gan import Generator
 
 SAMPLES, CURVES = "samples.png", "curves.png"
+_LEARNT = ("steps", "seconds", "generator_loss", "discriminator_loss", "energy", "mhe_loss")
 _GRID = 64  # pictures in a grid (MHE-GAN, train.py)
 
 
@@ -30,9 +33,46 @@ class GenerateSettings(GeneratorSettings):
 
 
 def _build(job: Job) -> dict[str, Any]:
+    from sfplus.datasets.small_images import SmallImages
+
+    real, held_out = job.inputs["pictures"].load()
+    assert isinstance(real, SmallImages) and isinstance(held_out, SmallImages)  # the settings admit no others
+    made = _trained(job)
+    generator, counts = _taken(job, made) if made else _train(job, real)
+    if not is_first():
+        return {}
+    return {"pictures": len(real.labels), **counts, **_scores(job, generator, real, held_out)}
+
+
+def _trained(job: Job) -> Artefact | None:
+    """An artefact of the same training with other scores, or none."""
+    own = _training(STAGE.identity(job.settings, job.inputs))
+    folders = sorted(path.parent for path in job.folder.parent.glob(f"*/{MANIFEST}"))
+    found = (made for made in map(Artefact.open, folders) if made and _training(made.manifest) == own)
+    return next(found, None)
+
+
+def _training(identity: Mapping[str, Any]) -> Any:
+    settings = {name: value for name, value in identity["settings"].items() if name != "scores"}
+    return identity["version"], settings, identity["inputs"]["pictures"]
+
+
+def _taken(job: Job, made: Artefact) -> tuple[Generator, dict[str, float]]:
+    """The generator of another artefact, and what its training came to; its files become this one's."""
+    from sfplus.training.generate import load_generator
+
+    if is_first():
+        job.run.console.say(f"the generator is that of {made.folder}")
+        shutil.copytree(made.folder, job.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+    generator = load_generator(made.folder)
+    job.run.device.place(generator)
+    return generator, {name: value for name, value in made.manifest["counts"].items() if name in _LEARNT}
+
+
+def _train(job: Job, real: SmallImages) -> tuple[Generator, dict[str, float]]:
+    """A new generator, and what its training came to."""
     import torch
 
-    from sfplus.datasets.small_images import SmallImages
     from sfplus.networks.gan import Discriminator, Generator
     from sfplus.training.engine import train
     from sfplus.training.generate import GanTask, save_generator
@@ -40,16 +80,14 @@ def _build(job: Job) -> dict[str, Any]:
     from sfplus.training.processes import Processes
 
     settings: GenerateSettings = job.settings
-    pictures: PictureSet = job.inputs["pictures"]
-    real, held_out = pictures.load()
-    assert isinstance(real, SmallImages) and isinstance(held_out, SmallImages)  # the settings admit no others
     torch.manual_seed(settings.seed)
     generator = Generator(settings.width, settings.noise_size)
     discriminator = Discriminator(settings.width, settings.spectral_norm)
     processes = Processes(job.run.device)
     learnt = settings.model_dump(mode="json", exclude=set(INDIFFERENT))
-    digest = digest_json([learnt, pictures.content])
-    task = GanTask(generator, discriminator, real, settings, processes, digest)
+    task = GanTask(
+        generator, discriminator, real, settings, processes, digest_json([learnt, job.inputs["pictures"].content])
+    )
 
     def show(done: int, row: dict[str, Any]) -> None:
         note = f"losses {row['generator_loss']:.3f}, {row['discriminator_loss']:.3f}" if row else None
@@ -61,15 +99,14 @@ def _build(job: Job) -> dict[str, Any]:
     job.run.device.place(generator)
     if processes.is_first:
         _sample(job, generator, "samples/000000.png")
-    summary = train(task, settings, job.folder, processes, show)
-    if not processes.is_first:
-        return {}
-    _sample(job, generator, SAMPLES)
-    save_generator(job.folder, generator, settings.width)
-    rows = read_rows(job.folder / HISTORY)
-    write_atomically(job.folder / CURVES, _curves(rows))
-    last = {name: rows[-1][name] for name in ("energy", "mhe_loss") if rows[-1][name] is not None}
-    return {"pictures": len(real.labels), **summary, **last, **_scores(job, generator, real, held_out)}
+    counts = train(task, settings, job.folder, processes, show)
+    if processes.is_first:
+        _sample(job, generator, SAMPLES)
+        save_generator(job.folder, generator, settings.width)
+        rows = read_rows(job.folder / HISTORY)
+        write_atomically(job.folder / CURVES, _curves(rows))
+        counts |= {name: rows[-1][name] for name in ("energy", "mhe_loss") if rows[-1][name] is not None}
+    return generator, counts
 
 
 def _sample(job: Job, generator: Generator, name: str) -> None:

@@ -68,6 +68,17 @@ def test_scores_need_a_classifier_or_inception(pictures: Path, tmp_path: Path) -
     assert again.folder == made.folder
 
 
+def test_other_scores_train_nothing_again(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(pictures, tmp_path, energy={})
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "_train", lambda *_: pytest.fail("it is trained again"))
+        other = make(pictures, tmp_path, energy={}, scores={"samples": 6, "splits": 3})
+    names = [{path.name: path.read_bytes() for path in one.folder.glob("*.*")} for one in (made, other)]
+    assert all(found.pop("manifest.json") for found in names) and names[0] == names[1]
+    assert other.folder != made.folder and other.manifest["counts"] == made.manifest["counts"]
+    make(pictures, tmp_path, energy={}, seed=1)
+
+
 def test_what_does_not_change_the_result_is_no_part_of_the_fingerprint(pictures: Path, tmp_path: Path) -> None:
     run = Run(tmp_path, Console(quiet=True), "cpu")
     identities = []
