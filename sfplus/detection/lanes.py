@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from sfplus.device import Device
+from sfplus.device import Device, single_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,16 +38,5 @@ def open_lanes(device: Device) -> Iterator[Lanes]:
     if count == 1:
         yield Lanes()
         return
-    ready = threading.Barrier(count + 2)
-
-    def start() -> None:
-        torch.get_num_threads()  # else this thread takes the number over later, when it has been set back
-        torch.set_num_threads(1)
-        ready.wait()
-
-    with ThreadPoolExecutor(count + 1, initializer=start) as pool:
-        for _ in range(count + 1):
-            pool.submit(int)
-        ready.wait()
-        torch.set_num_threads(count)  # for all but these threads
+    with single_threads(count + 1) as pool:
         yield Lanes(pool, count)

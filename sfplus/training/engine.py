@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.device import keep_freed_memory
+from sfplus.device import keep_freed_memory, single_threads
 from sfplus.errors import TrainingError
 from sfplus.training.history import History
 from sfplus.training.loop_settings import LoopSettings
@@ -220,7 +219,7 @@ class _Run:
     def _batches(self, first: int) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """The batches of the remaining steps; one is made ahead."""
         last, share = self.settings.max_iter, self.processes.share(self.settings.batch_size)
-        with ThreadPoolExecutor(1) as pool:
+        with single_threads(1) as pool:  # torch's own threads would wait in the way of the step's
             coming = [pool.submit(self.task.batch, first, share)] if first <= last else []
             for step in range(first, last + 1):
                 batch = coming.pop().result()
