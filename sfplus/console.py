@@ -14,8 +14,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _PLAIN_SECONDS = 30.0  # between two lines of a stage at work where there is no terminal
-
-
 _SHOWN = 5  # failures that are printed
 
 

@@ -21,14 +21,13 @@ _STYLE: Any = {
 _DOTS = 6000  # points drawn in a plane
 
 
-def plane_plot(runs: Mapping[str, Mapping[str, Any]], classes: Sequence[str], title: str = "") -> bytes:
+def plane_plot(runs: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> bytes:
     """Features in the plane, a panel for each run: points by class, and the classifiers as arrows.
 
     Args:
         runs: by name: `features` (N, 2), `labels` (N,) and `classifiers` (C, 2), which are drawn at the length of the
             larger features. Of many features every n-th is drawn.
         classes: their names, by label.
-        title: above all.
 
     Returns:
         A PNG.
@@ -36,7 +35,6 @@ def plane_plot(runs: Mapping[str, Mapping[str, Any]], classes: Sequence[str], ti
     colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(3.4 * len(runs) + 0.9, 3.5), layout="constrained")
-        figure.suptitle(one_line(title), fontsize=10)
         for axes, (name, run) in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True):
             features, labels, classifiers = (np.asarray(run[key]) for key in ("features", "labels", "classifiers"))
             every = -(-len(features) // _DOTS)

@@ -45,11 +45,13 @@ class Processes:
         if several:
             atexit.unregister(_leave)
             atexit.register(_leave)
-            # Answers of `largest_so_far` go past the GPUs: to read one there is to wait for all that they have to do.
-            self._words: Any = distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
         self.count: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
         self.device = Device(self._accelerator.device) if self.count > 1 and device.is_cuda else device
+        self._words: Any = None
+        """The group that answers `largest_so_far`; past the GPUs, where to read is to wait for all they have to do."""
+        if several and self.device.is_cuda:
+            self._words = distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
         self._asked: tuple[distributed.Work, Tensor] | None = None
 
     @property
