@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sfplus.ahead import ahead, in_groups
 from sfplus.alignment import align, find_template
 from sfplus.detection import Detector, choose
 from sfplus.device import Device, choose_device
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
-from sfplus.models import find_model
+from sfplus.io.prefetch import ahead, in_groups
+from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.networks.embed import Dtype, embed_batches, pass_size
-from sfplus.shipped import DEFAULT_MODEL
-from sfplus.weights.checkpoint import crop_template
-from sfplus.weights.sources import load_model
+from sfplus.weights.find_model import find_model
+from sfplus.weights.loading import load_model
+from sfplus.weights.model_folder import crop_template
 
 Photo = NDArray[np.uint8] | Path | str
 Crop = NDArray[np.uint8]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,15 +57,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
-_WRITE_REMEDIES = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-    errno.EROFS: "choose a folder that can be written",
-    errno.EACCES: "choose a folder that can be written",
-    errno.EPERM: "choose a folder that can be written",
-    errno.ENOENT: "make the folder first",
-    errno.ENAMETOOLONG: "use a shorter name",
-}
 
 
 def list_photos(root: Path) -> list[str]:
@@ -265,34 +255,3 @@ def encode_image(rgb: Pixels, suffix: str = ".jpg", quality: int = 75) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, kind, **({"quality": quality} if kind == "JPEG" else {}))
     return buffer.getvalue()
-
-
-def lie_in_one_another(one: Path, other: Path) -> bool:
-    """Whether two paths are the same or one of them lies below the other, links followed."""
-    one, other = one.resolve(), other.resolve()
-    return one == other or one in other.parents or other in one.parents
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all: into a temporary file beside it, which then takes its place.
-
-    Args:
-        path: the file; its folder must exist. An old file is replaced.
-        data: the new contents.
-
-    Raises:
-        SfplusError: the file cannot be written (full disk, read-only folder, name too long); nothing is left behind.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        remedy = _WRITE_REMEDIES.get(error.errno or 0, "check the folder")
-        raise SfplusError(f"cannot be written: {error.strerror}", where=path, remedy=remedy) from error

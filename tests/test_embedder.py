@@ -14,10 +14,10 @@ from safetensors.numpy import load_file
 from sfplus import Embedder
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
+from sfplus.io.tables import read_lines, read_table
 from sfplus.networks import create
-from sfplus.stages.tables import read_lines, read_table
-from sfplus.weights.checkpoint import save_model
 from sfplus.weights.convert import convert
+from sfplus.weights.model_folder import save_model
 
 
 @pytest.fixture(scope="module")

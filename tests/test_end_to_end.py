@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.download import file_digest
-from sfplus.stages.inputs import digest_json, walk
+from sfplus.io.files import digest_json, file_digest, walk_files
 
 STAGES = ["sample", "detect", "align", "train", "finetune", "embed", "verify", "report"]
 
@@ -50,7 +49,7 @@ def test_the_whole_chain(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     for identity in json.loads((tmp_path / "data/runs/tiny/run.json").read_text()).values():
         assert identity["stage"] in STAGES
     for folder in (tmp_path / "data/cache/train").glob("*/"):
-        names = set(walk(folder))
+        names = set(walk_files(folder))
         assert {"model.safetensors", "config.json", "head.safetensors", "history.jsonl", "manifest.json"} <= names
         assert not any("checkpoint" in name for name in names)
 
@@ -69,7 +68,7 @@ def test_a_model_of_ones_own_is_exported_and_compared(
     tiny: Path, tmp_path: Path, drawn: Path, sfplus: Callable
 ) -> None:
     assert sfplus("export", tiny, tmp_path / "model", "--workspace", tmp_path / "data").code == 0
-    assert {"model.safetensors", "config.json", "mean.safetensors"} <= set(walk(tmp_path / "model"))
+    assert {"model.safetensors", "config.json", "mean.safetensors"} <= set(walk_files(tmp_path / "model"))
     again = sfplus("export", tiny, tmp_path / "model", "--workspace", tmp_path / "data")
     assert again.code == 2 and "is already there" in again.err
     about = json.loads((tmp_path / "model/config.json").read_text())["verification"]

@@ -15,7 +15,8 @@ from PIL import Image
 from skimage import data, metrics
 
 from sfplus.errors import DatasetError, PhotoError, SfplusError, UsageError
-from sfplus.images import encode_image, list_photos, read_photo, write_atomically
+from sfplus.images import encode_image, list_photos, read_photo
+from sfplus.io.files import write_atomically
 
 ROOT = not hasattr(os, "geteuid") or os.geteuid() == 0
 HARD_NAMES = [

@@ -13,7 +13,7 @@ import torch
 import yaml
 from collections_of_people import write_folders
 
-from sfplus.commands.pack import pack
+from sfplus.cli.pack import pack
 from sfplus.datasets.crops import CropDataset
 from sfplus.datasets.folders import identities
 from sfplus.device import choose_device
@@ -21,8 +21,8 @@ from sfplus.hypersphere import HEADS
 from sfplus.images import list_photos
 from sfplus.networks import create
 from sfplus.stages.train import TrainSettings
-from sfplus.training.loop import fit
-from sfplus.weights.checkpoint import load_tensors
+from sfplus.training.face_task import fit
+from sfplus.weights.model_folder import load_tensors
 
 Sfplus = Callable[..., SimpleNamespace]
 

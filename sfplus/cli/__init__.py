@@ -57,7 +57,7 @@ def detect(
 
     Example: sfplus detect holiday faces
     """
-    from sfplus.commands.folders import detect_folder
+    from sfplus.cli.photo_folders import detect_folder
 
     raise typer.Exit(detect_folder(in_, out, device, {"min_face": min_face, "choose": choose, "parity": parity}))
 
@@ -102,7 +102,7 @@ def align(
     Example: torchrun --nproc-per-node 2 -m sfplus align holiday crops
     """
     from sfplus.alignment import find_template
-    from sfplus.commands.folders import align_folder
+    from sfplus.cli.photo_folders import align_folder
 
     first = first_pixel if first_pixel == "source" else int(first_pixel)
     settings: dict[str, dict[str, object]] = {
@@ -130,7 +130,7 @@ def embed(
 
     Example: sfplus embed holiday features
     """
-    from sfplus.commands.folders import embed_folder
+    from sfplus.cli.photo_folders import embed_folder
 
     raise typer.Exit(embed_folder(in_, out, model, device, crops, dtype))
 
@@ -148,7 +148,7 @@ def energy(
 
     Example: sfplus energy sphereface10-small --half-space --plot energy.png
     """
-    from sfplus.commands.diagnose import print_energy
+    from sfplus.cli.energy import print_energy
 
     print_energy(model, power, half_space, plot)
 
@@ -164,8 +164,8 @@ def sample(
 
     Example: sfplus sample drawn --people 60 --photos 10 --seed 0
     """
-    from sfplus.console import Console
     from sfplus.datasets.portraits import write_portraits
+    from sfplus.io.console import Console
 
     with Console().step("sample", resumed=False) as step:
         step.start(people * photos, "photos")
@@ -188,8 +188,8 @@ def convert(
 
     Example: sfplus convert sphereface_model.caffemodel sphereface20
     """
-    from sfplus.models import find_model
     from sfplus.weights.convert import convert as convert_model
+    from sfplus.weights.find_model import find_model
 
     given = source if source.exists() or source.suffix else find_model(str(source))
     print("\n".join(convert_model(given, target, network, block)))
@@ -216,6 +216,6 @@ def doctor(workspace: Workspace = DATA) -> None:
 
     Example: sfplus doctor
     """
-    from sfplus.commands.doctor import examine
+    from sfplus.cli.doctor import examine
 
     raise typer.Exit(examine(workspace))

@@ -48,7 +48,7 @@ def pack(
 
     Example: sfplus pack faces_emore/train.rec emore.pack --narrow --exclude in-lfw.txt
     """
-    from sfplus.commands import pack as command
+    from sfplus.cli import pack as command
     from sfplus.datasets.folders import read_people
 
     if check:
@@ -87,8 +87,8 @@ def overlap(
     Example: sfplus overlap my/photos data/lfw --out in-lfw.txt --sheet in-lfw.png, then:
     sfplus run mine.yaml train.exclude=in-lfw.txt
     """
-    from sfplus.commands import overlap as command
-    from sfplus.shipped import DEFAULT_MODEL
+    from sfplus.cli import overlap as command
+    from sfplus.io.resources import DEFAULT_MODEL
 
     command.overlap(
         train, test, model or DEFAULT_MODEL, out, sheet,

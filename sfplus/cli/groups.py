@@ -23,7 +23,7 @@ ZooName = Annotated[str, typer.Argument(metavar="NAME", help="See: sfplus models
 @recipes_app.command("list")
 def recipes_list() -> None:
     """List the shipped recipes."""
-    from sfplus.recipe import about_faces, find_recipe, header, recipe_names
+    from sfplus.recipes.load import about_faces, find_recipe, header, recipe_names
 
     for title, faces in (("Faces:", True), ("Pictures:", False)):
         names = [name for name in recipe_names() if about_faces(find_recipe(name)) is faces]
@@ -34,7 +34,7 @@ def recipes_list() -> None:
 def recipes_show(recipe: Name) -> None:
     """Print a recipe, to read or to start one's own from."""
     from sfplus.errors import RecipeError
-    from sfplus.recipe import find_recipe
+    from sfplus.recipes.load import find_recipe
 
     path = find_recipe(recipe)
     try:
@@ -52,7 +52,7 @@ def recipes_copy(
     Example: sfplus recipes copy demo mine.yaml
     """
     from sfplus.errors import UsageError
-    from sfplus.recipe import find_recipe
+    from sfplus.recipes.load import find_recipe
 
     text = find_recipe(recipe).read_bytes()
     if file.suffix not in (".yaml", ".yml"):
@@ -70,8 +70,8 @@ def recipes_copy(
 @recipes_app.command("check")
 def recipes_check(recipe: Name, overrides: Overrides = None) -> None:
     """Check that a recipe is right; nothing is run."""
-    from sfplus import chain
-    from sfplus.recipe import find_recipe, load_recipe
+    from sfplus.pipeline import plan as chain
+    from sfplus.recipes.load import find_recipe, load_recipe
 
     path = find_recipe(recipe)
     steps = chain.plan(load_recipe(path, overrides or []))
@@ -106,8 +106,8 @@ def models_fetch(
 
     Example: sfplus models fetch sphereface20 --from sphereface_model.caffemodel
     """
-    from sfplus.models import find_model
-    from sfplus.shipped import HUB
+    from sfplus.io.resources import HUB
+    from sfplus.weights.find_model import find_model
     from sfplus.weights.zoo import fetch
 
     if name.startswith(HUB):

@@ -11,7 +11,7 @@ from sfplus.cli.groups import Name, Overrides
 from sfplus.cli.verify import DATA, Device, Workspace
 
 if TYPE_CHECKING:
-    from sfplus.stages.cache import Artefact
+    from sfplus.artifacts.cache import Artefact
 
 app = typer.Typer()
 
@@ -89,7 +89,7 @@ def sweep(
 
     Example: sfplus sweep demo finetune.energy.weight=0,1 finetune.energy.power=0,2 --seeds 3 --seed-of finetune
     """
-    from sfplus.commands.sweep import run_sweep
+    from sfplus.cli.sweep import run_sweep
 
     size, suffix = _sized(recipe, None, small)
     name = name or (f"{suffix}-sweep" if suffix else "")
@@ -105,8 +105,8 @@ def status(
 
     Example: sfplus status demo
     """
-    from sfplus.commands.runner import open_recipe
-    from sfplus.standings import standings
+    from sfplus.cli.run import open_recipe
+    from sfplus.pipeline.status import standings
 
     overrides, suffix = _sized(recipe, overrides, small)
     for row in standings(*open_recipe(recipe, overrides, "cpu", workspace, name or suffix)):
@@ -127,10 +127,10 @@ def export(
 
     Example: sfplus export demo my-model
     """
-    from sfplus.commands.compare import export_model
-    from sfplus.files import check_new
-    from sfplus.models import find_model
-    from sfplus.recipe import find_recipe, load_recipe
+    from sfplus.cli.compare import export_model
+    from sfplus.io.files import check_new
+    from sfplus.recipes.load import find_recipe, load_recipe
+    from sfplus.weights.find_model import find_model
 
     check_new(folder)
     artefacts = _run(recipe, overrides or [], "verify", device, workspace)
@@ -142,7 +142,7 @@ def _sized(recipe: str, overrides: list[str] | None, small: bool) -> tuple[list[
     """The overrides with those of the small size first, and what such a run is called."""
     if not small:
         return overrides or [], ""
-    from sfplus.recipe import find_recipe, small_settings
+    from sfplus.recipes.load import find_recipe, small_settings
 
     path = find_recipe(recipe)
     return [*small_settings(path), *(overrides or [])], f"{path.stem}-small"
@@ -151,6 +151,6 @@ def _sized(recipe: str, overrides: list[str] | None, small: bool) -> tuple[list[
 def _run(
     recipe: str, overrides: list[str], until: str, device: str, workspace: Path, name: str = ""
 ) -> dict[str, Artefact]:
-    from sfplus.commands.runner import run_recipe
+    from sfplus.cli.run import run_recipe
 
     return run_recipe(recipe, overrides, until, device, workspace, name)

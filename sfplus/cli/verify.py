@@ -54,11 +54,11 @@ def verify(
     F.npz holds arrays names (of photos as in the pairs, extension optional) and features (N, d). Pairs with a photo
     that has no features are an error, or left out with --undetected skip.
     """
-    from sfplus.commands.runner import this_command, verify_photos
+    from sfplus.cli.run import this_command, verify_photos
 
     pairs = pairs_option or pairs
     if features:
-        from sfplus.commands.own_features import verify_features
+        from sfplus.cli.verify_features import verify_features
 
         verify_features(features, pairs or photos, against, protocol, mirrored, undetected, out, this_command())
     elif photos:
@@ -78,7 +78,7 @@ def unpack(
     Example: sfplus unpack agedb_30.bin agedb --narrow, then: sfplus embed agedb features --crops, then:
     sfplus verify --features features/features.safetensors --pairs agedb_30.bin --mirrored
     """
-    from sfplus.commands.unpack import unpack as unpack_photos
+    from sfplus.cli.unpack import unpack as unpack_photos
 
     print(f"{unpack_photos(file, folder, narrow)} photos in {folder}")
 
@@ -94,8 +94,8 @@ def report(
 
     Example: sfplus report demo control --out comparison
     """
-    from sfplus.commands.runner import this_command
-    from sfplus.commands.runs import report_runs
+    from sfplus.cli.report import report_runs
+    from sfplus.cli.run import this_command
 
     report_runs(runs, out, title, workspace, this_command())
 
@@ -116,7 +116,7 @@ def compare(
 
     Example: sfplus compare anna.jpg anna-2019.jpg --far 0.001 --save crops
     """
-    from sfplus.commands.compare import compare_photos
+    from sfplus.cli.compare import compare_photos
 
     compare_photos(first, second, model, far, save, device)
 
@@ -132,6 +132,6 @@ def app_(
 
     Example: sfplus app --model sphereface10-small
     """
-    from sfplus.commands.app import serve
+    from sfplus.cli.app import serve
 
     serve(model, host, port, device)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfplus.datasets.packed import Pack
+from sfplus.datasets.pack import Pack
 from sfplus.errors import DatasetError
 from sfplus.images import read_photo
 

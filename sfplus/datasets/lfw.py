@@ -6,9 +6,9 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from sfplus.download import download
 from sfplus.errors import DatasetError
-from sfplus.images import write_atomically
+from sfplus.io.download import download
+from sfplus.io.files import write_atomically
 
 # The archive of the original, unaligned photos and the pairs of view 2, as scikit-learn's fetcher names them.
 _ARCHIVE = (

@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sfplus.datasets.items import LARGEST, Item, numbered
+from sfplus.datasets.records import LARGEST, Item, numbered
 from sfplus.errors import DatasetError, PhotoError
 
 _MAGIC = 0xCED7230A

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfplus.errors import PairsError
-from sfplus.images import write_atomically
+from sfplus.io.files import write_atomically
 
 _MOST_BYTES, _MOST_PAIRS, _MOST_STEPS = 2 << 30, 1_000_000, 10_000_000
 _LARGEST_IMAGE = 64 << 20

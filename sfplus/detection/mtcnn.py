@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sfplus.ahead import in_groups
 from sfplus.detection.faces import Faces
-from sfplus.detection.lanes import Lanes, open_lanes
-from sfplus.detection.matlab import ExactIntegrals
+from sfplus.detection.imresample import ExactIntegrals
 from sfplus.detection.networks import Networks
 from sfplus.detection.pyramid import CELL, STRIDE, Canvas, Integrals, Pyramid
 from sfplus.detection.suppression import suppress, suppress_nested
+from sfplus.detection.threads import Lanes, open_lanes
 from sfplus.device import Device, choose_device
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
+from sfplus.io.prefetch import in_groups
 
 Photo = npt.NDArray[np.uint8]
 Parity = Literal["none", "facenet-pytorch", "matlab"]

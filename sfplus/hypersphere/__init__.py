@@ -8,15 +8,7 @@ A head for more classes than one GPU holds is `ShardedHead`, on torch.distribute
 
 from __future__ import annotations
 
-from sfplus.hypersphere.bounds import least_energy, random_energy
 from sfplus.hypersphere.class_energy import class_energy
-from sfplus.hypersphere.convolution import (
-    SphereConv2d,
-    WeightNormLinear,
-    orthonormal_penalty,
-    orthonormal_regularizer,
-    to_sphere,
-)
 from sfplus.hypersphere.diagnostics import Spread, spread, spread_of_layers
 from sfplus.hypersphere.energy import hyperspherical_energy
 from sfplus.hypersphere.heads import HEADS, AdaFace, ArcFace, CosFace, NormFace, Softmax
@@ -28,8 +20,16 @@ from sfplus.hypersphere.projection import (
     Projection,
     RandomProjection,
 )
+from sfplus.hypersphere.reference_energy import least_energy, random_energy
 from sfplus.hypersphere.regularizer import HypersphericalEnergy
-from sfplus.hypersphere.sharded import ShardedHead
+from sfplus.hypersphere.sharded_head import ShardedHead
+from sfplus.hypersphere.sphere_conv import (
+    SphereConv2d,
+    WeightNormLinear,
+    orthonormal_penalty,
+    orthonormal_regularizer,
+    to_sphere,
+)
 from sfplus.hypersphere.successors import SphereFace2, SphereFaceR
 
 __all__ = [

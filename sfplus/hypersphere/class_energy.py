@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sfplus.hypersphere.energy import directions
-from sfplus.hypersphere.kernel import Kernel
+from sfplus.hypersphere.riesz_kernel import Kernel
 
 ClassEnergyMode = Literal["paper", "batch", "caffe"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sfplus.hypersphere.bounds import least_energy, random_energy
 from sfplus.hypersphere.energy import directions, hyperspherical_energy
+from sfplus.hypersphere.reference_energy import least_energy, random_energy
 from sfplus.hypersphere.regularizer import neuron_layers
 
 _ROWS = 2048  # of a block of cosines

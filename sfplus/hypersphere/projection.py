@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.hypersphere.energy import directions, hyperspherical_energy
-from sfplus.hypersphere.kernel import wide_dtype
+from sfplus.hypersphere.riesz_kernel import wide_dtype
 
 _DECAY = 1e-3 * 5e-4  # of learned projections: their factor of the network's weight decay (train.py)
 

@@ -12,9 +12,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from sfplus.hypersphere.energy import hyperspherical_energy
-from sfplus.hypersphere.kernel import Distance, Kernel, Preset, wide_dtype
 from sfplus.hypersphere.margin import Head
 from sfplus.hypersphere.projection import Projection
+from sfplus.hypersphere.riesz_kernel import Distance, Kernel, Preset, wide_dtype
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sfplus.hypersphere.class_energy import class_energy
+from sfplus.hypersphere.collectives import Ranks
 from sfplus.hypersphere.energy import directions
-from sfplus.hypersphere.kernel import Kernel
-from sfplus.hypersphere.ranks import Ranks
+from sfplus.hypersphere.riesz_kernel import Kernel
 
 _PAIRS = {"cpu": 1 << 20, "cuda": 1 << 24}  # of classifiers at a time
 

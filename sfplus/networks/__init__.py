@@ -42,7 +42,7 @@ def create(
     options = {"feature_size": feature_size, "width": width, "input": input, "block": block, "batch_norm": batch_norm}
     if weights is None:
         return build_network(name, **options)  # type: ignore[arg-type]
-    from sfplus.weights.sources import load_weights  # which builds networks itself
+    from sfplus.weights.loading import load_weights  # which builds networks itself
 
     with torch.device("meta") if name in NETWORKS else nullcontext():
         network = build_network(name, **options)  # type: ignore[arg-type]

@@ -12,10 +12,10 @@ from markupsafe import Markup
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import UsageError
-from sfplus.files import check_folder
-from sfplus.images import write_atomically
-from sfplus.reports import facts, plots
-from sfplus.reports.formats import markdown_templates, page_templates
+from sfplus.io.files import check_folder, write_atomically
+from sfplus.reports import metrics as facts
+from sfplus.reports import plots
+from sfplus.reports.jinja_filters import markdown_templates, page_templates
 from sfplus.verification.curves import FARS, tested_pairs
 from sfplus.verification.result import Result
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import ttest_1samp
 
-from sfplus.reports.facts import plain
-from sfplus.reports.formats import markdown_templates
+from sfplus.reports.jinja_filters import markdown_templates
+from sfplus.reports.metrics import plain
 from sfplus.verification.bootstrap import Interval
 
 LEVEL = 0.95

@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sfplus.alignment.similarity import Fit, fit_similarity
 from sfplus.alignment.templates import Template, find_template
+from sfplus.artifacts.cache import Job, Stage
+from sfplus.artifacts.work_sharing import Parts
 from sfplus.errors import DatasetError, PhotoError, SfplusError, UsageError
 from sfplus.images import Pixels
-from sfplus.stages.cache import Job, Stage
+from sfplus.io.tables import FAILURES, read_lines, read_table, write_lines, write_table
 from sfplus.stages.detect import FACES, PHOTOS
-from sfplus.stages.parts import Parts
-from sfplus.stages.tables import FAILURES, read_lines, read_table, write_lines, write_table
 
 CROPS, TABLE = "crops", "crops.parquet"
 _PART = 64  # photos
@@ -187,7 +187,8 @@ def _fit_one(points: npt.NDArray[np.float32], template: Template, fit: Fit) -> n
 
 def _align(root: Path, crops: Path, rows: list[dict[str, Any]], settings: AlignFolderSettings) -> list[dict[str, Any]]:
     """Cut the crops of a photo that are not there yet; gives its failures."""
-    from sfplus.images import encode_image, is_passing, read_photo, write_atomically
+    from sfplus.images import encode_image, is_passing, read_photo
+    from sfplus.io.files import write_atomically
 
     photo: Pixels | None = None
     failures = []

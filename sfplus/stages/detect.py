@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfplus.ahead import ahead, in_groups
+from sfplus.artifacts.cache import Job, Stage
+from sfplus.artifacts.inputs import check_name
+from sfplus.artifacts.work_sharing import Parts
 from sfplus.errors import PhotoError
-from sfplus.stages.cache import Job, Stage
-from sfplus.stages.inputs import check_name
-from sfplus.stages.parts import Parts
-from sfplus.stages.tables import FAILURES, NO_FACE, write_lines, write_table
+from sfplus.io.prefetch import ahead, in_groups
+from sfplus.io.tables import FAILURES, NO_FACE, write_lines, write_table
 
 BATCH = 32  # photos of a part
 _PIXELS = 1 << 21  # of photos that are detected together

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sfplus.artifacts.cache import Artefact, Job, Stage
+from sfplus.artifacts.inputs import PhotoFolder, check_name
 from sfplus.errors import DatasetError, PhotoError, UsageError
+from sfplus.io.tables import FAILURES, read_table, write_lines, write_table
 from sfplus.stages.align import CROPS, TABLE
-from sfplus.stages.cache import Artefact, Job, Stage
-from sfplus.stages.inputs import PhotoFolder, check_name
-from sfplus.stages.tables import FAILURES, read_table, write_lines, write_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +38,8 @@ def _build(job: Job) -> dict[str, Any]:
 
     from sfplus.alignment import find_template
     from sfplus.networks.embed import embed_batches, pass_size
-    from sfplus.weights.checkpoint import crop_template
-    from sfplus.weights.sources import load_model
+    from sfplus.weights.loading import load_model
+    from sfplus.weights.model_folder import crop_template
 
     settings: EmbedSettings = job.settings
     network, config = load_model(job.inputs["model"].folder)
@@ -96,7 +96,7 @@ class _Crops:
         import numpy as np
         import torch
 
-        from sfplus.ahead import ahead
+        from sfplus.io.prefetch import ahead
 
         crops = []
         for row, crop in enumerate(ahead(self._read, range(len(self.paths)), 2 * count, threads=4)):

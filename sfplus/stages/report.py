@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sfplus.artifacts.cache import Artefact, Job, Stage
+from sfplus.io.tables import read_failures, read_lines, read_table
 from sfplus.stages.align import CROPS
-from sfplus.stages.cache import Artefact, Job, Stage
 from sfplus.stages.detect import FACES, PHOTOS
-from sfplus.stages.tables import read_failures, read_lines, read_table
 from sfplus.stages.verify import RESULT, SCORES, read_result
 from sfplus.training.history import HISTORY
 from sfplus.weights import CONFIG, HEAD
@@ -176,7 +176,7 @@ def _facts(verified: Artefact) -> dict[str, Any]:
 
 def _published(settings: ReportSettings, models: Mapping[str, _Model]) -> list[dict[str, Any]]:
     """Published figures: the recipe's, then those of LFW that the zoo or a model's own config.json knows."""
-    from sfplus.shipped import shipped
+    from sfplus.io.resources import shipped
     from sfplus.weights.zoo import zoo
 
     rows = [*settings.published]
@@ -194,7 +194,7 @@ def _published(settings: ReportSettings, models: Mapping[str, _Model]) -> list[d
 def _spreads(models: Mapping[str, _Model]) -> dict[str, Spread]:
     """How the classifiers are spread, of the models that have one."""
     from sfplus.hypersphere import spread
-    from sfplus.weights.checkpoint import load_tensors
+    from sfplus.weights.model_folder import load_tensors
 
     heads = {title: model.folder / HEAD for title, model in models.items()}
     weights = {title: load_tensors(head).get("weight") for title, head in heads.items() if head.is_file()}

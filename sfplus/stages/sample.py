@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sfplus.stages.cache import Job, Stage
+from sfplus.artifacts.cache import Job, Stage
 
 TRAIN, VERIFY, PAIRS = "photos/train", "photos/verify", "pairs.txt"
 
@@ -35,7 +35,8 @@ def _build(job: Job) -> dict[str, Any]:
 
     from sfplus.datasets.pairs import draw_pairs, write_pairs
     from sfplus.datasets.portraits import write_portraits
-    from sfplus.images import encode_image, list_photos, write_atomically
+    from sfplus.images import encode_image, list_photos
+    from sfplus.io.files import write_atomically
 
     settings: SampleSettings = job.settings
     train_people = settings.people - settings.verify_people

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from sfplus.artifacts.cache import Artefact, Job, Stage
+from sfplus.artifacts.context import is_first
+from sfplus.artifacts.inputs import PackFolder
 from sfplus.datasets.folders import identities, read_people
 from sfplus.errors import DatasetError
+from sfplus.io.tables import read_table
+from sfplus.recipes.settings.train import EnergySettings, SolverSettings, TrainingSettings
 from sfplus.stages.align import CROPS, TABLE
-from sfplus.stages.cache import Artefact, Job, Stage
-from sfplus.stages.inputs import PackFolder
-from sfplus.stages.run import is_first
-from sfplus.stages.tables import read_table
-from sfplus.training.settings import EnergySettings, SolverSettings, TrainingSettings
 from sfplus.weights import HEAD
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sfplus.datasets.crops import CropDataset, PackedCrops
     from sfplus.hypersphere import Head, ShardedHead
-    from sfplus.training.loop import HeldOut
+    from sfplus.training.face_task import HeldOut
 
 
 def _listed(value: Any) -> Any:
@@ -69,7 +69,7 @@ def _build_train(job: Job) -> dict[str, Any]:
 def _build_finetune(job: Job) -> dict[str, Any]:
     import torch
 
-    from sfplus.weights.sources import load_model
+    from sfplus.weights.loading import load_model
 
     torch.manual_seed(job.settings.seed)
     start = job.inputs["start"].folder
@@ -82,9 +82,9 @@ def _build_finetune(job: Job) -> dict[str, Any]:
 
 
 def _fit(job: Job, network: nn.Module, shape: dict[str, Any], learned: _Learned) -> dict[str, Any]:
-    from sfplus.training.classifiers import create_head, whole_head
-    from sfplus.training.loop import fit
-    from sfplus.weights.checkpoint import save_model
+    from sfplus.training.face_task import fit
+    from sfplus.training.head_ops import create_head, whole_head
+    from sfplus.weights.model_folder import save_model
 
     people, dataset = learned.people, learned.crops
     settings: SolverSettings = job.settings.in_steps(len(dataset))
@@ -147,8 +147,8 @@ def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> _Learned:
 
 def _load_head(start: Path | None, head: Head | ShardedHead) -> dict[str, Any]:
     """Caffe's rule: the classifier goes on from the one of the same name and shape, where the start has one."""
-    from sfplus.training.classifiers import copy_classes
-    from sfplus.weights.checkpoint import load_tensors
+    from sfplus.training.head_ops import copy_classes
+    from sfplus.weights.model_folder import load_tensors
 
     if start is None:
         return {}

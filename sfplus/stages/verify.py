@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from sfplus.artifacts.cache import Job, Stage
 from sfplus.errors import PairsError
-from sfplus.images import write_atomically
-from sfplus.stages.cache import Job, Stage
+from sfplus.io.files import write_atomically
+from sfplus.io.tables import read_table, write_table
 from sfplus.stages.embed import FEATURES, INDEX
-from sfplus.stages.tables import read_table, write_table
 
 if TYPE_CHECKING:
     from sfplus.datasets.pairs import Pairs
@@ -40,7 +40,7 @@ def _build(job: Job) -> dict[str, Any]:
     from safetensors.numpy import load_file
 
     from sfplus.datasets.pairs import read_pairs
-    from sfplus.reports.facts import by_protocol
+    from sfplus.reports.metrics import by_protocol
     from sfplus.verification.protocols import PROTOCOLS
 
     settings: VerifySettings = job.settings

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from sfplus.device import keep_freed_memory, single_threads
 from sfplus.errors import TrainingError
+from sfplus.recipes.settings.engine import LoopSettings
+from sfplus.training.checkpoint import load_checkpoint, save_checkpoint
+from sfplus.training.distributed import Processes
 from sfplus.training.history import History
-from sfplus.training.loop_settings import LoopSettings
-from sfplus.training.processes import Processes
-from sfplus.training.resume import load_checkpoint, save_checkpoint
 from sfplus.training.signals import Signals
-from sfplus.training.state import Stateful, shards
+from sfplus.training.train_state import Stateful, shards
 
 Row = dict[str, Any]
 OnStep = Callable[[int, Row], None]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sfplus.images import write_atomically
+from sfplus.io.files import write_atomically
 
 HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
 

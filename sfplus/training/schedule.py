@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from sfplus.training.settings import SolverSettings
+from sfplus.recipes.settings.train import SolverSettings
 
 
 def learning_rate(step: int, settings: SolverSettings) -> float:

@@ -17,9 +17,9 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from sfplus.errors import WeightsError
-from sfplus.images import write_atomically
+from sfplus.io.files import write_atomically
 from sfplus.weights.caffe_schema import NetParameter
-from sfplus.weights.wire import BYTES, Malformed, Reader, tagged, varint
+from sfplus.weights.protobuf_reader import BYTES, Malformed, Reader, tagged, varint
 
 Blob = NDArray[np.float32] | NDArray[np.float64]
 

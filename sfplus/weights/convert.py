@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sfplus.download import file_digest
 from sfplus.errors import UsageError, WeightsError
-from sfplus.files import check_new, new_folder
-from sfplus.images import write_atomically
+from sfplus.io.files import check_new, file_digest, new_folder, write_atomically
 from sfplus.networks.sphereface import SphereFaceNet
 from sfplus.weights import HEAD
-from sfplus.weights.checkpoint import save_model, to_bytes
-from sfplus.weights.sources import Source, read_source
+from sfplus.weights.loading import Source, read_source
+from sfplus.weights.model_folder import save_model, to_bytes
 
 _FILES = {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".prototxt", ".json", ".pb", ".h5"}
 
@@ -75,7 +73,7 @@ def _write_onnx(model: Source, target: Path) -> list[str]:
 
 def _write_caffe(model: Source, target: Path) -> list[str]:
     from sfplus.weights.caffe import write_caffemodel
-    from sfplus.weights.deploy import to_caffe
+    from sfplus.weights.caffe_networks import to_caffe
     from sfplus.weights.prototxt import write_prototxt
 
     if not isinstance(model.network, SphereFaceNet):

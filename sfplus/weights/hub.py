@@ -18,11 +18,11 @@ from huggingface_hub.errors import (
 from torch import Tensor, nn
 
 from sfplus.errors import SfplusError, UsageError, WeightsError
-from sfplus.images import write_atomically
-from sfplus.shipped import HUB
+from sfplus.io.files import write_atomically
+from sfplus.io.resources import HUB
 from sfplus.weights import CONFIG, MEAN, MODEL
-from sfplus.weights.checkpoint import load_tensors, save_model, to_bytes
-from sfplus.weights.sources import load_model
+from sfplus.weights.loading import load_model
+from sfplus.weights.model_folder import load_tensors, save_model, to_bytes
 
 _FILES = (MODEL, CONFIG, MEAN)
 _LOGIN = "for a private or gated one: hf auth login"

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from sfplus.errors import WeightsError
-from sfplus.images import write_atomically
+from sfplus.io.files import write_atomically
 from sfplus.weights.caffe_schema import NetParameter
 
 _MAX_BYTES = 1 << 20  # ResNet-152 takes a tenth

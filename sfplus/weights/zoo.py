@@ -18,10 +18,10 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from sfplus.download import download, file_digest, is_page
 from sfplus.errors import UsageError, WeightsError
-from sfplus.images import write_atomically
-from sfplus.shipped import models_home, shipped
+from sfplus.io.download import download, is_page
+from sfplus.io.files import file_digest, write_atomically
+from sfplus.io.resources import models_home, shipped
 from sfplus.weights import CONFIG, MODEL
 
 ZOO, PINS = "zoo.yaml", "pins.json"
@@ -223,7 +223,7 @@ def _meant(path: Path, name: str) -> str:
 
 def _check(path: Path, network: str) -> None:
     """A file that is pinned must be sound: a model of this network, or an archive."""
-    from sfplus.weights.sources import read_source
+    from sfplus.weights.loading import read_source
 
     if path.suffix.lower() != ".7z":
         read_source(path, network)

@@ -16,8 +16,8 @@ import torch
 
 from sfplus.networks import create
 from sfplus.weights.caffe import write_caffemodel
-from sfplus.weights.checkpoint import save_model
-from sfplus.weights.deploy import to_caffe
+from sfplus.weights.caffe_networks import to_caffe
+from sfplus.weights.model_folder import save_model
 from sfplus.weights.prototxt import write_prototxt
 
 ROUNDS = 5
@@ -27,11 +27,11 @@ LOADS = {
         "model = read_caffemodel(Path('x.caffemodel'))",
     ),
     "networks.create from .caffemodel": (
-        "from sfplus.networks import create; import sfplus.weights.sources, sfplus.weights.caffe",
+        "from sfplus.networks import create; import sfplus.weights.loading, sfplus.weights.caffe",
         "model = create('sphereface20', weights='x.caffemodel')",
     ),
     "load_model from safetensors": (
-        "from sfplus.weights.sources import load_model",
+        "from sfplus.weights.loading import load_model",
         "model = load_model(Path('folder'))",
     ),
     "cv2.dnn.readNetFromCaffe": (

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from racing import race
 from torch import nn
 
-from sfplus.datasets.cuts import cut
-from sfplus.datasets.small_images import SmallImages, to_network
 from sfplus.device import choose_device
-from sfplus.networks.cnn import create_classifier
-from sfplus.training.classify import ClassifyTask
-from sfplus.training.classify_settings import ClassifierSettings
+from sfplus.image_tasks.classification import ClassifyTask
+from sfplus.image_tasks.cnn import create_classifier
+from sfplus.image_tasks.datasets import SmallImages, to_network
+from sfplus.image_tasks.random_crop import cut
+from sfplus.recipes.settings.classify import ClassifierSettings
+from sfplus.training.distributed import Processes
 from sfplus.training.engine import train
-from sfplus.training.processes import Processes
 
 BATCH, STEPS = 128, 12
 REGULARIZERS = {

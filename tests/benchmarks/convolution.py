@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from racing import race
 from torch import Tensor, nn
 
-from sfplus.hypersphere.convolution import EPSILON, OPERATORS, SphereConv2d
+from sfplus.hypersphere.sphere_conv import EPSILON, OPERATORS, SphereConv2d
 
 BATCH, ROUNDS = 128, 7
 SHAPES = ((64, 32), (128, 16))  # channels, height and width

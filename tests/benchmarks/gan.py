@@ -12,12 +12,12 @@ import torch
 from racing import race
 from torch.nn import functional as F
 
-from sfplus.datasets.small_images import SmallImages
 from sfplus.device import choose_device
-from sfplus.networks.gan import Discriminator, Generator
-from sfplus.training.generate import GanTask, to_gan
-from sfplus.training.generate_settings import GeneratorSettings
-from sfplus.training.processes import Processes
+from sfplus.image_tasks.datasets import SmallImages
+from sfplus.image_tasks.gan import Discriminator, Generator
+from sfplus.image_tasks.generation import GanTask, to_gan
+from sfplus.recipes.settings.generate import GeneratorSettings
+from sfplus.training.distributed import Processes
 
 ROUNDS = 7
 VARIANTS = {

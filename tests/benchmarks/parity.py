@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from facenet_pytorch import MTCNN
 
-from sfplus.ahead import ahead
 from sfplus.detection import Detector, Faces
 from sfplus.images import list_photos, read_photo
+from sfplus.io.prefetch import ahead
 
 LIMITS, TIE = (0.01, 0.1, 0.5), 5.0  # pixels
 SHOWN = 30

@@ -17,7 +17,8 @@ from sfplus.datasets.pairs import Pairs
 from sfplus.datasets.portraits import draw_portrait
 from sfplus.hypersphere import spread
 from sfplus.images import encode_image
-from sfplus.reports import facts, plots
+from sfplus.reports import metrics as facts
+from sfplus.reports import plots
 from sfplus.reports.html import Report, render, worst_crops
 from sfplus.verification.protocols import PROTOCOLS
 

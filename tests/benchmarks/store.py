@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageFilter
 from racing import race
 
-from sfplus.commands.pack import pack
+from sfplus.cli.pack import pack
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.datasets.folders import identities
 from sfplus.images import list_photos

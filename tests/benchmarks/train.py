@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from sfplus.device import choose_device, keep_freed_memory
 from sfplus.hypersphere import HEADS
 from sfplus.networks import create, to_input
-from sfplus.training.loop import FaceTask
-from sfplus.training.processes import Processes
-from sfplus.training.settings import SolverSettings
+from sfplus.recipes.settings.train import SolverSettings
+from sfplus.training.distributed import Processes
+from sfplus.training.face_task import FaceTask
 
 CROPS, PEOPLE, FEATURES, ROUNDS, SIDE = 64, 10_572, 512, 5, 2048
 OURS: dict[str, dict[str, object]] = {

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from collections_of_people import crop, encoded, write_folders
 
-from sfplus.datasets import tables as module
-from sfplus.datasets.sources import open_source
+from sfplus.datasets import parquet as module
+from sfplus.datasets.collections import open_source
 from sfplus.errors import DatasetError, PhotoError
 
 PICTURES = [encoded(crop(seed)) for seed in range(4)]

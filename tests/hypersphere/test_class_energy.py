@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sfplus.hypersphere import class_energy
-from sfplus.hypersphere.kernel import SMALLEST_SQUARED_CHORD
+from sfplus.hypersphere.riesz_kernel import SMALLEST_SQUARED_CHORD
 
 
 def spelled_out(weight: torch.Tensor, labels: list[int], power: float) -> float:

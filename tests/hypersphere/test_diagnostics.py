@@ -9,7 +9,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn
 
 from sfplus.hypersphere import diagnostics, spread, spread_of_layers
-from sfplus.hypersphere.bounds import least_energy, random_energy
+from sfplus.hypersphere.reference_energy import least_energy, random_energy
 
 
 @pytest.mark.parametrize("half_space", [False, True])

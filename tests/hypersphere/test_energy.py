@@ -13,7 +13,7 @@ from thomson import THOMSON
 
 from sfplus.hypersphere import energy as module
 from sfplus.hypersphere import hyperspherical_energy
-from sfplus.hypersphere.kernel import SMALLEST_SQUARED_CHORD, Kernel
+from sfplus.hypersphere.riesz_kernel import SMALLEST_SQUARED_CHORD, Kernel
 
 VARIANTS = [
     {"power": power, "distance": distance, "half_space": half_space, "preset": preset}

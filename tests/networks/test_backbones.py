@@ -10,8 +10,8 @@ import torchvision
 
 from sfplus.errors import DependencyError, UsageError, WeightsError
 from sfplus.networks import create
-from sfplus.weights.checkpoint import save_model
-from sfplus.weights.sources import load_model
+from sfplus.weights.loading import load_model
+from sfplus.weights.model_folder import save_model
 
 
 def test_timm_network_is_timms_own() -> None:

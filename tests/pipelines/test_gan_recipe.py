@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfplus.recipe import find_recipe, load_recipe, small_settings
+from sfplus.recipes.load import find_recipe, load_recipe, small_settings
 
 SMALL = [
     "classify.width=2", "classify.batch_size=4", "classify.max_iter=2", "classify.steps=[]", "classify.test_every=2",

@@ -55,7 +55,7 @@ def test_lfw_recipe(faces: Path, tmp_path: Path, sfplus: Callable) -> None:  # t
     import torch
 
     from sfplus.networks import create
-    from sfplus.weights.checkpoint import save_model
+    from sfplus.weights.model_folder import save_model
 
     torch.manual_seed(0)
     shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125, "template": "sphereface-112x96"}

@@ -10,8 +10,8 @@ import torch
 from sfplus.datasets.pairs import Pairs
 from sfplus.hypersphere import spread
 from sfplus.images import encode_image
-from sfplus.reports.facts import by_protocol
 from sfplus.reports.html import PairCrop, Report, Undetected
+from sfplus.reports.metrics import by_protocol
 from sfplus.verification.protocols import sphereface
 from sfplus.verification.result import Result
 

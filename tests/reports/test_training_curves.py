@@ -9,7 +9,7 @@ from PIL import Image
 
 from sfplus.reports import curves_plot as module
 from sfplus.reports.curves_plot import curves_plot
-from sfplus.reports.plane_plot import plane_plot
+from sfplus.reports.feature_plot import plane_plot
 
 PANELS = {"loss": {"loss": "loss"}, "on the test set": {"accuracy": "accuracy"}, "energy": {"energy.conv": "conv_1"}}
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from sfplus.console import Console
+from sfplus.artifacts.cache import Artefact, Job
+from sfplus.artifacts.context import Run
+from sfplus.artifacts.inputs import InputFile
+from sfplus.io.console import Console
+from sfplus.io.tables import write_table
 from sfplus.stages import align, train
-from sfplus.stages.cache import Artefact, Job
-from sfplus.stages.inputs import InputFile
-from sfplus.stages.run import Run
-from sfplus.stages.tables import write_table
-from sfplus.weights.checkpoint import load_tensors
+from sfplus.weights.model_folder import load_tensors
 
 Sfplus = Callable[..., Any]
 

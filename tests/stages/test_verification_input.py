@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import list_photos
+from sfplus.io.tables import read_table
 from sfplus.networks import create
-from sfplus.stages.tables import read_table
-from sfplus.weights.checkpoint import save_model
+from sfplus.weights.model_folder import save_model
 
 
 @pytest.fixture

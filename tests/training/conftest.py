@@ -9,7 +9,7 @@ import pytest
 from tiny import SETTINGS, State, Train, run, write_crops
 
 from sfplus.datasets.crops import CropDataset
-from sfplus.training.settings import TrainingSettings
+from sfplus.recipes.settings.train import TrainingSettings
 
 
 @pytest.fixture(scope="session")

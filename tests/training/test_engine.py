@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from sfplus.device import choose_device
 from sfplus.errors import TrainingError
+from sfplus.recipes.settings.engine import LoopSettings
+from sfplus.training.distributed import Processes
 from sfplus.training.engine import Row, Task, train
-from sfplus.training.loop_settings import LoopSettings
-from sfplus.training.processes import Processes
 
 SETTINGS = LoopSettings(max_iter=8, batch_size=6, log_every=2, checkpoint_every=3)
 

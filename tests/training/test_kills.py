@@ -20,9 +20,9 @@ from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.hypersphere import HEADS
 from sfplus.networks import to_input
-from sfplus.training import loop
-from sfplus.training.loop import fit
-from sfplus.training.settings import TrainingSettings
+from sfplus.recipes.settings.train import TrainingSettings
+from sfplus.training import face_task as loop
+from sfplus.training.face_task import fit
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """

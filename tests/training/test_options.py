@@ -19,12 +19,12 @@ from sfplus.device import Device, choose_device
 from sfplus.errors import DatasetError, UsageError
 from sfplus.hypersphere import HEADS, Softmax
 from sfplus.networks import create, to_input
-from sfplus.training import loop
-from sfplus.training.classifiers import copy_classes, whole_head
-from sfplus.training.loop import fit
-from sfplus.training.normalisation import normalised_together
-from sfplus.training.processes import Processes
-from sfplus.training.settings import TrainingSettings
+from sfplus.recipes.settings.train import TrainingSettings
+from sfplus.training import face_task as loop
+from sfplus.training.batch_norm import normalised_together
+from sfplus.training.distributed import Processes
+from sfplus.training.face_task import fit
+from sfplus.training.head_ops import copy_classes, whole_head
 
 PLAIN = {"max_iter": 1, "base_lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "energy": None}
 """A step whose change of the weights is the gradient."""

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.schedule import learning_rate
-from sfplus.training.settings import SolverSettings
 
 
 def caffe_rates(base_lr: float, steps: list[int], gamma: float, count: int) -> list[float]:

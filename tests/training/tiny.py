@@ -14,11 +14,11 @@ from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.hypersphere import ShardedHead
 from sfplus.networks import create
-from sfplus.training.classifiers import create_head
+from sfplus.recipes.settings.train import ASoftmaxSettings, EnergySettings, TrainingSettings
+from sfplus.training.distributed import Processes
 from sfplus.training.engine import OnStep
-from sfplus.training.loop import fit
-from sfplus.training.processes import Processes
-from sfplus.training.settings import ASoftmaxSettings, EnergySettings, TrainingSettings
+from sfplus.training.face_task import fit
+from sfplus.training.head_ops import create_head
 
 State = dict[str, torch.Tensor]
 Train = Callable[..., tuple[State, dict[str, float]]]

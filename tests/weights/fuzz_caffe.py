@@ -11,11 +11,13 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["sfplus.weights.wire", "sfplus.weights.caffe", "sfplus.weights.prototxt"]):
+with atheris.instrument_imports(
+    include=["sfplus.weights.protobuf_reader", "sfplus.weights.caffe", "sfplus.weights.prototxt"]
+):
     from sfplus.errors import WeightsError
     from sfplus.weights.caffe import read_caffemodel
+    from sfplus.weights.loading import read_source
     from sfplus.weights.prototxt import read_prototxt
-    from sfplus.weights.sources import read_source
 
 _FILE = Path("fuzzed.caffemodel")  # in the working folder
 

@@ -15,10 +15,10 @@ import safetensors.torch
 import torch
 from models import crops, network
 
+from sfplus.io.resources import shipped
 from sfplus.networks import create, to_input
-from sfplus.shipped import shipped
-from sfplus.weights.checkpoint import save_model
-from sfplus.weights.sources import load_model
+from sfplus.weights.loading import load_model
+from sfplus.weights.model_folder import save_model
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CONFIG: dict[str, Any] = {

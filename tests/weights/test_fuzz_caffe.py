@@ -8,7 +8,7 @@ import pytest
 from models import network
 
 from sfplus.weights.caffe import write_caffemodel
-from sfplus.weights.deploy import to_caffe
+from sfplus.weights.caffe_networks import to_caffe
 from sfplus.weights.prototxt import write_prototxt
 
 

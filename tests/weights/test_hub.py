@@ -15,11 +15,11 @@ from safetensors.numpy import load_file
 
 from sfplus import Embedder
 from sfplus.errors import SfplusError
-from sfplus.models import find_model
-from sfplus.shipped import shipped
+from sfplus.io.resources import shipped
 from sfplus.weights import hub
+from sfplus.weights.find_model import find_model
 from sfplus.weights.hub import PretrainedModel
-from sfplus.weights.sources import load_model
+from sfplus.weights.loading import load_model
 
 SMALL = shipped("pretrained") / "sphereface10-small"
 COMMIT = "c0ffee" * 6 + "c0ff"

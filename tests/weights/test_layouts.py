@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sfplus.errors import UsageError, WeightsError
 from sfplus.networks import to_input
-from sfplus.weights.sources import read_source
+from sfplus.weights.loading import read_source
 
 
 class Unit(nn.Module):

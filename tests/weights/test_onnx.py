@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 from sfplus.errors import DependencyError, WeightsError
 from sfplus.networks import create, to_input
+from sfplus.weights.loading import load_model
 from sfplus.weights.onnx import read_onnx, to_onnx
-from sfplus.weights.sources import load_model
 
 CONFIG = {
     "network": "sphereface20",

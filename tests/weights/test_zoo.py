@@ -14,13 +14,13 @@ from local_server import Server, serve
 
 from sfplus import Embedder
 from sfplus.errors import WeightsError
-from sfplus.models import find_model
+from sfplus.io.resources import models_home, shipped, shipped_models
 from sfplus.networks import create
-from sfplus.shipped import models_home, shipped, shipped_models
 from sfplus.weights import zoo
-from sfplus.weights.checkpoint import to_bytes
 from sfplus.weights.convert import convert
-from sfplus.weights.sources import load_model
+from sfplus.weights.find_model import find_model
+from sfplus.weights.loading import load_model
+from sfplus.weights.model_folder import to_bytes
 
 NEW = "sphereface20"  # by hand, SHA-256 unknown
 HTML = b"<!DOCTYPE html><html>Google Drive - Virus scan warning</html>"

@@ -16,7 +16,7 @@ from sfplus.datasets.pairs.drawn import draw_among
 from sfplus.datasets.pairs.table import FORBIDDEN, Pairs
 from sfplus.datasets.pairs.text import Line, read_lines
 from sfplus.errors import PairsError
-from sfplus.images import write_atomically
+from sfplus.io.files import write_atomically
 
 _HEADER = "the first line must hold the number of folds and the pairs of each kind in a fold, as in '10<TAB>300'"
 _SAME, _DIFFERENT = "'name n1 n2'", "'name1 n1 name2 n2'"

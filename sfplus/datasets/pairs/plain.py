@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sfplus.datasets.pairs.table import FORBIDDEN, Pairs
 from sfplus.datasets.pairs.text import read_lines
 from sfplus.errors import PairsError
-from sfplus.images import PHOTO_SUFFIXES, write_atomically
+from sfplus.images import PHOTO_SUFFIXES
+from sfplus.io.files import write_atomically
 
 _LABELS = {
     "1": True, "true": True, "same": True, "0": False, "-1": False, "false": False, "different": False, "diff": False,

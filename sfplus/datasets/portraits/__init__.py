@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from sfplus.datasets.portraits.drawing import compose
 from sfplus.datasets.portraits.people import Floats, Shot, draw_shot
 from sfplus.datasets.portraits.scene import SIDE
-from sfplus.images import encode_image, write_atomically
+from sfplus.images import encode_image
+from sfplus.io.files import write_atomically
 
 LANDMARK_COLUMNS = tuple(
     f"{name}_{axis}" for name in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth") for axis in "xy"

@@ -1,0 +1,1 @@
+"""Artefacts on disk: the stage cache, its inputs and shared work."""

@@ -1,0 +1,169 @@
+"""Sums, maxima and gathers over the ranks of a process group, with their gradients.
+
+The rule of all of them: every rank computes the same scalar loss, and a gradient is that of this one loss. A tensor
+that all ranks hold alike and that each uses for its own part has a part of its gradient on each rank.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sfplus.hypersphere.riesz_kernel import wide_dtype
+
+
+class Ranks:
+    """A process group, or one process where none was initialised."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        several = dist.is_available() and dist.is_initialized()
+        self.group = group
+        self.world, self.rank = (dist.get_world_size(group), dist.get_rank(group)) if several else (1, 0)
+        if self.rank < 0:
+            raise ValueError("this process is not in the process group")
+
+    def part(self, count: int, rank: int) -> tuple[int, int]:
+        """First and last + 1 of `count` things that a rank has; equal parts but for one thing."""
+        return count * rank // self.world, count * (rank + 1) // self.world
+
+    def add(self, values: Tensor) -> Tensor:
+        """Sum over the ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(values, group=self.group)
+        return values
+
+    def largest(self, values: Tensor) -> Tensor:
+        """Maximum over the ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX, group=self.group)
+        return values
+
+    def gather(self, values: Tensor) -> Tensor:
+        """(...) of each rank -> (W, ...); the same shape on all."""
+        result = values.new_empty(self.world, *values.shape)
+        if self.world == 1:
+            return result.copy_(values[None])
+        dist.all_gather(list(result), values.contiguous(), group=self.group)
+        return result
+
+    def add_and_divide(self, values: Tensor) -> Tensor:
+        """(W, ...) of each rank -> (...): the sum over the ranks of this rank's entry."""
+        result = torch.empty_like(values[0])
+        if self.world == 1:
+            return result.copy_(values[0])
+        dist.reduce_scatter(result, list(values.contiguous()), group=self.group)
+        return result
+
+
+def gather(values: Tensor, ranks: Ranks) -> Tensor:
+    """(M, ...) of each rank -> (W M, ...) on all, each of which has a part of the gradient."""
+    result: Tensor = _Gather.apply(values, ranks)
+    return result
+
+
+def add(part: Tensor, ranks: Ranks) -> Tensor:
+    """The sum over the ranks of a part that each has: the gradient of a part is that of the sum."""
+    result: Tensor = _Add.apply(part, ranks)
+    return result
+
+
+def share(values: Tensor, ranks: Ranks) -> Tensor:
+    """What all ranks hold alike, such as a scale: its gradient is the sum of the parts."""
+    result: Tensor = _Share.apply(values, ranks)
+    return result
+
+
+def scale_gradient(values: Tensor, factor: float) -> Tensor:
+    """Values as they are, their gradient times a factor."""
+    result: Tensor = _ScaleGradient.apply(values, factor)
+    return result
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, ranks: Ranks) -> Tensor:
+    """The mean cross-entropy, a scalar, of logits whose columns lie on several ranks.
+
+    Maxima and sums are float32 or wider.
+
+    Args:
+        logits: (M, c + 1), the columns of this rank and a spare one that takes no part; c may differ and be 0.
+        labels: (M,), columns of this rank; c where the true column is on another rank.
+        ranks: of the columns.
+    """
+    result: Tensor = _CrossEntropy.apply(logits, labels, ranks)
+    return result
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        return ranks.gather(values).flatten(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.ranks.add_and_divide(grad.reshape(ctx.ranks.world, -1, *grad.shape[1:])), None
+
+
+class _Add(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, ranks: Ranks) -> Tensor:
+        return ranks.add(part.clone())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+class _Share(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        return values.view_as(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.ranks.add(grad.clone()), None
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return values.view_as(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.factor, None
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, ranks: Ranks) -> Tensor:
+        wide, here = logits.to(wide_dtype(logits)), labels < logits.shape[1] - 1
+        own = wide.gather(1, labels[:, None])[:, 0].where(here, 0)
+        top = wide[:, :-1].amax(1) if wide.shape[1] > 1 else torch.full_like(own, -torch.inf)
+        top = ranks.largest(top)
+        power = (wide - top[:, None]).exp_()
+        power[:, -1] = 0
+        total, own = ranks.add(torch.stack([power.sum(1), own]))
+        ctx.save_for_backward(power, total, labels, here)
+        ctx.dtype = logits.dtype
+        mean: Tensor = (total.log() + top - own).mean()
+        return mean
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        power, total, labels, here = ctx.saved_tensors
+        scale = grad / len(labels)
+        result = power * (scale / total)[:, None]
+        result.scatter_add_(1, labels[:, None], torch.where(here, -scale, 0)[:, None])
+        return result.to(ctx.dtype), None, None

@@ -1,0 +1,1 @@
+"""Files, downloads, tables, resources and the terminal."""

@@ -1,0 +1,1 @@
+"""Recipes turned into steps: plan, run, status."""

@@ -1,0 +1,1 @@
+"""The settings of each stage, one file per key of a recipe. Imports no torch."""

@@ -1,0 +1,279 @@
+"""The settings of training, with their sources. Imports no torch, so that recipes can be checked at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
+
+
+class _Annealed(StrictSettings):
+    """What A-Softmax and L-Softmax share; defaults: sphereface_model.prototxt, layer fc6."""
+
+    m: int = Field(default=4, ge=1, description="angular margin, a whole number (SphereFace paper: 4 is best)")
+    base: float = Field(default=1000.0, ge=0, description="lambda before its decay (prototxt)")
+    gamma: float = Field(
+        default=0.12, ge=0, description="speed of lambda's decay (prototxt; 0.11 for SphereFace+ with m = 2, 3)"
+    )
+    power: float = Field(default=1.0, ge=0, description="exponent of lambda's decay (prototxt)")
+    lambda_min: float = Field(
+        default=5.0, ge=0, description="where lambda stops (prototxt); small sets of photos bear 0"
+    )
+    iteration: int = Field(
+        default=0, ge=0, description="start of lambda's counter (prototxt; 2000 in SphereFace+ with m = 4)"
+    )
+
+
+class ASoftmaxSettings(_Annealed):
+    """SphereFace's classifier."""
+
+    name: Literal["asoftmax"] = Field(default="asoftmax", description="the classifier; asoftmax is SphereFace's")
+    gradient: Literal["exact", "caffe"] = Field(
+        default="exact", description="caffe: the released layer's, which leaves the margin out for the classifiers"
+    )
+
+
+class LSoftmaxSettings(_Annealed):
+    """Large-margin softmax: A-Softmax without normalised classifiers."""
+
+    name: Literal["lsoftmax"] = Field(description="the classifier")
+
+
+class SoftmaxSettings(StrictSettings):
+    """Plain softmax."""
+
+    name: Literal["softmax"] = Field(description="the classifier")
+
+
+class NormFaceSettings(StrictSettings):
+    """Softmax on scaled cosines."""
+
+    name: Literal["normface"] = Field(description="the classifier")
+    scale: float = Field(default=30.0, gt=0, description="factor of the cosines (OpenSphere)")
+    learnable: bool = Field(default=False, description="learn the factor")
+
+
+class CosFaceSettings(StrictSettings):
+    """Additive margin on the cosine."""
+
+    name: Literal["cosface"] = Field(description="the classifier")
+    scale: float = Field(default=64.0, gt=0, description="factor of the cosines (CosFace paper)")
+    m: float = Field(default=0.35, ge=0, description="margin (CosFace paper)")
+
+
+class ArcFaceSettings(StrictSettings):
+    """Additive margin on the angle."""
+
+    name: Literal["arcface"] = Field(description="the classifier")
+    scale: float = Field(default=64.0, gt=0, description="factor of the cosines (ArcFace paper)")
+    m: float = Field(default=0.5, ge=0, description="margin in radians (ArcFace paper)")
+
+
+class AdaFaceSettings(StrictSettings):
+    """A margin that follows the length of the feature."""
+
+    name: Literal["adaface"] = Field(description="the classifier")
+    scale: float = Field(default=64.0, gt=0, description="factor of the cosines (AdaFace, head.py)")
+    m: float = Field(default=0.4, ge=0, description="margin (AdaFace, head.py)")
+    h: float = Field(default=0.333, gt=0, description="how much of the spread of lengths is used (AdaFace, head.py)")
+    t_alpha: float = Field(
+        default=0.01, gt=0, le=1, description="share of a batch in the running mean of lengths (AdaFace, README)"
+    )
+
+
+class SphereFaceRSettings(StrictSettings):
+    """SphereFace-R; defaults: OpenSphere, spherefacer.py of 2022."""
+
+    name: Literal["sphereface-r"] = Field(description="the classifier")
+    version: Literal["v0", "v1", "v2"] = Field(default="v0", description="form of the multiplicative margin")
+    m: float = Field(default=1.5, ge=1, description="margin")
+    normalisation: Literal["hard", "soft", "none"] = Field(default="hard", description="of the features")
+    scale: float = Field(default=30.0, gt=0, description="length that features are brought to")
+    loss_weight: float | None = Field(
+        default=None, gt=0, description="factor of the loss; 50, or 1 without normalisation, where not given"
+    )
+    t: float = Field(default=0.01, ge=0, description="weight of the penalty of soft normalisation")
+    steps: tuple[int, ...] = Field(default=(), description="after these many steps m rises from 1 in equal parts")
+    gradient: Literal["detached", "exact"] = Field(default="detached", description="detached: as published")
+
+
+class SphereFace2Settings(StrictSettings):
+    """SphereFace2; defaults: OpenSphere, config/papers/SphereFace2."""
+
+    name: Literal["sphereface2"] = Field(description="the classifier")
+    margin: Literal["C", "A", "M"] = Field(default="C", description="on the cosine, added to or times the angle")
+    m: float | None = Field(default=None, ge=0, description="margin; 0.4, 0.5 or 1.7 by its type where not given")
+    alpha: float = Field(default=0.7, gt=0, lt=1, description="share of the true class (lambda in the paper)")
+    scale: float = Field(default=40.0, gt=0, description="r of the paper")
+    t: float = Field(default=3.0, ge=1, description="exponent of the similarity")
+    loss_weight: float = Field(default=10.0, gt=0, description="factor of the loss")
+    gradient: Literal["detached", "exact"] = Field(default="detached", description="detached: as published")
+
+
+HEAD_SETTINGS: dict[str, type[StrictSettings]] = {
+    "softmax": SoftmaxSettings, "normface": NormFaceSettings, "asoftmax": ASoftmaxSettings,
+    "lsoftmax": LSoftmaxSettings, "sphereface-r": SphereFaceRSettings, "sphereface2": SphereFace2Settings,
+    "cosface": CosFaceSettings, "arcface": ArcFaceSettings, "adaface": AdaFaceSettings,
+}  # fmt: skip
+"""The settings of each classifier of `hypersphere.HEADS`, by its name."""
+
+HeadSettings = (
+    SoftmaxSettings | NormFaceSettings | ASoftmaxSettings | LSoftmaxSettings | SphereFaceRSettings
+    | SphereFace2Settings | CosFaceSettings | ArcFaceSettings | AdaFaceSettings
+)  # fmt: skip
+
+
+def head_settings(value: Any) -> type[StrictSettings]:
+    """The model of the settings of a head that is given as a mapping; without a name it is A-Softmax."""
+    if not isinstance(value, Mapping):
+        raise ValueError("a classifier is given by keys, such as {name: asoftmax, m: 4}")
+    name = str(value.get("name", "asoftmax"))
+    if name not in HEAD_SETTINGS:
+        near = difflib.get_close_matches(name, HEAD_SETTINGS, 1) or HEAD_SETTINGS
+        raise ValueError(f"no classifier is called '{name}'; use {' or '.join(near)}")
+    return HEAD_SETTINGS[name]
+
+
+def _validate_head(value: Any) -> Any:
+    return value if isinstance(value, StrictSettings) else head_settings(value).model_validate(value)
+
+
+class EnergySettings(StrictSettings):
+    """The hyperspherical energy that SphereFace+ adds to the loss."""
+
+    mode: Literal["paper", "batch", "caffe"] = Field(
+        default="paper",
+        description="paper: the batch's classifiers against all others (MHE paper, sections 3.6 and 5.2); batch: among "
+        "the people of the batch (OpenSphere: power 2, weight 0.1); caffe: the push of the released layer",
+    )
+    power: float = Field(
+        default=2.0,
+        ge=0,
+        le=10,
+        description="s of the energy 1/z^s; 0 is log(1/z) (MHE paper: 0, 1, 2); none in mode caffe",
+    )
+    weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="lambda_M, the factor of the energy; in mode caffe the alpha of the prototxt, "
+        "which in exact arithmetic does nothing at 10; tune it anew",
+    )
+
+
+class SolverSettings(LoopSettings):
+    """How a network is trained; defaults: sphereface_solver.prototxt and sphereface_model.prototxt on two GPUs."""
+
+    head: Annotated[HeadSettings, BeforeValidator(_validate_head)] = Field(
+        default=ASoftmaxSettings(), description="the classifier and its margin; name: one of hypersphere.HEADS"
+    )
+    energy: EnergySettings | None = Field(default=None, description="the energy of SphereFace+; none for SphereFace")
+    classes: Literal["replicated", "sharded"] = Field(
+        default="replicated", description="whether each process has all classifiers or its share, as for 10^5 people"
+    )
+    sample_rate: float = Field(
+        default=1.0, gt=0, le=1, description="sharded: share of the other people in each step (Partial FC)"
+    )
+    base_lr: float = Field(default=0.1, gt=0, description="learning rate at the start (solver)")
+    schedule: Literal["multistep", "cosine", "poly"] = Field(
+        default="multistep", description="how the rate falls: at steps (solver), as half a cosine, or as a power of "
+        "what is left (Caffe's poly); the last two reach 0 after the last step"
+    )  # fmt: skip
+    steps: tuple[int, ...] = Field(
+        default=(16000, 24000, 28000), description="multistep: after this many steps the rate falls (solver)"
+    )
+    lr_gamma: float = Field(default=0.1, gt=0, le=1, description="multistep: factor of each fall (solver)")
+    lr_power: float = Field(default=1.0, gt=0, description="poly: the power")
+    warmup: int = Field(default=0, ge=0, description="steps in which the rate rises from 0 to base_lr, in a line")
+    max_iter: int = Field(default=28000, ge=1, description="number of steps (solver)")
+    epochs: int | None = Field(
+        default=None, ge=1, description="passes over the crops, in place of max_iter; steps and warmup are epochs then"
+    )
+    batch_size: int = Field(default=512, ge=1, description="crops per step over all processes (256 per GPU, two GPUs)")
+    accumulate: int = Field(
+        default=1, ge=1, description="passes that a batch is computed in, to save memory (iter_size); the counters of "
+        "classifiers count batches, not passes as in Caffe"
+    )  # fmt: skip
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD (solver)")
+    weight_decay: float = Field(default=5e-4, ge=0, description="weight decay, none on biases (solver)")
+    clip: float | None = Field(default=None, gt=0, description="what longer gradients, over all weights, are cut to")
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of a running average of the weights, which is then the model; 0: none",
+    )
+    mirror: bool = Field(default=True, description="mirror half of the crops at random (prototxt)")
+    augment: float = Field(
+        default=0.0, ge=0, le=2, description="strength of random turns, scales, shifts, light and grey; small sets of "
+        "people need it; 0: none, as the originals"
+    )  # fmt: skip
+    sampler: Literal["shuffle", "balanced", "people"] = Field(
+        default="shuffle", description="shuffle: all crops in turn (prototxt); balanced: per_person crops of each of "
+        "several people; people: drawn in proportion to a power of their crops"
+    )  # fmt: skip
+    per_person: int = Field(default=4, ge=1, description="balanced: crops of a person in a batch")
+    crop_power: float = Field(default=0.5, ge=0, le=1, description="people: 1 draws all crops alike, 0 all people")
+    seed: int = Field(
+        default=0, ge=0, le=2**63 - 1, description="of the initial weights, the order of crops and the mirroring"
+    )
+    compile: bool = Field(default=False, description="compile the network (torch.compile), which takes a minute first")
+    spread_every: int = Field(
+        default=1,
+        ge=1,
+        description="rows of the history between those that say how the neurons of each layer are spread",
+    )
+    evaluate_every: int | None = Field(
+        default=None, ge=1, description="steps, a multiple of log_every, between tests on the held-out pairs, if any"
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        check_rising(self.steps)
+        if self.epochs is not None and self.schedule == "multistep" and max(self.steps, default=0) > self.epochs:
+            raise ValueError(f"steps are epochs where epochs is given, and {self.epochs} is less than {self.steps[-1]}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be computed in {self.accumulate} equal passes")
+        if self.accumulate > 1 and self.head.name == "adaface":
+            raise ValueError("adaface goes with no accumulate: it follows the lengths of whole batches")
+        if self.classes == "sharded":
+            if self.ema or self.precision == "fp16" or (self.energy and self.energy.mode == "caffe"):
+                raise ValueError("classes: sharded goes with no ema, no fp16 and no energy of mode caffe")
+        elif self.sample_rate < 1:
+            raise ValueError("sample_rate is for classes: sharded")
+        if self.evaluate_every and self.evaluate_every % self.log_every:
+            raise ValueError(f"evaluate_every must be a multiple of log_every, which is {self.log_every}")
+        return self
+
+    def in_steps(self, crops: int) -> Self:
+        """The same for a set of that many crops, with epochs given as steps."""
+        if self.epochs is None:
+            return self
+
+        def steps(epochs: int) -> int:
+            return -(-epochs * crops // self.batch_size)
+
+        counts = {"max_iter": steps(self.epochs), "steps": tuple(map(steps, self.steps)), "warmup": steps(self.warmup)}
+        return self.model_copy(update={"epochs": None, **counts})
+
+
+class TrainingSettings(SolverSettings):
+    """How a new network is trained, and which one."""
+
+    network: (
+        Literal["sphereface4", "sphereface10", "sphereface20", "sphereface36", "sphereface64"]
+        | Annotated[str, Field(pattern=r"^(timm|torchvision):.")]
+    ) = Field(
+        default="sphereface20", description="the network (SphereFace paper, table 2), or timm:NAME, torchvision:NAME"
+    )
+    feature_size: int = Field(default=512, ge=1, le=65536, description="length of a feature (prototxt, fc5)")
+    width: float = Field(
+        default=1.0, gt=0, le=16, description="multiplier of the channels; below 1 for small computers"
+    )
+    block: Literal["original", "modern"] = Field(
+        default="original", description="residual units as in the paper or as in OpenSphere"
+    )
+    batch_norm: bool = Field(default=False, description="batch normalisation after each layer (OpenSphere)")

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfplus.cli.overlap import overlap
+from sfplus.datasets.folders import read_people
+from sfplus.datasets.portraits import write_portraits
+from sfplus.datasets.records import Item
+from sfplus.errors import DatasetError, PhotoError
+from sfplus.io.resources import DEFAULT_MODEL
+
+
+def write_features(path: Path, people: dict[str, np.ndarray]) -> None:
+    names = [f"{person}/{i}" for person, rows in people.items() for i in range(len(rows))]
+    np.savez(path, names=np.array(names), features=np.concatenate(list(people.values())).astype(np.float32))
+
+
+def test_of_features(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+    rng = np.random.default_rng(0)
+    who = rng.standard_normal((90, 24))
+    photos = who[:, None] + 0.2 * rng.standard_normal((90, 3, 24))
+    train = {f"id {i:02d}": photos[i] for i in range(40)} | {"Ada_Byron": photos[40], "Zoë_Ball": photos[41]}
+    test = {f"Face {i}": photos[i] for i in range(45, 90)} | {"Ada Byron": photos[40], "zoe_ball_7": photos[44]}
+    write_features(tmp_path / "train.npz", train)
+    write_features(tmp_path / "test.npz", test | {"Known_As": who[None, 7]})
+    out = tmp_path / "out.txt"
+    answer = sfplus("overlap", tmp_path / "train.npz", tmp_path / "test.npz", "--out", out, "--false-alarms", 0)
+    assert answer.code == 0
+    assert answer.out.startswith(f"42 people of {tmp_path}/train.npz against 48 of {tmp_path}/test.npz\n")
+    assert "suspected from cosine 0." in answer.out and "of 1989 pairs of different people" in answer.out
+    people = read_people(out)
+    assert {"Ada_Byron", "Zoë_Ball", "id 07"} <= set(people)
+    assert len(people) < 3 + 3 * 5  # five false alarms are expected among so few people
+    assert answer.out.endswith(f"{len(people)} people to leave out: {out}\n")
+    text = out.read_text()
+    assert "# zoe_ball_7: name\nZoë_Ball\n" in text
+    assert "# Ada Byron: face and name, cosine 1.000" in text and "# Known_As: face, cosine 0.9" in text
+    answer = sfplus("overlap", tmp_path / "train.npz", tmp_path / "test.npz", "--sheet", tmp_path / "sheet.png")
+    assert answer.code == 2 and "features have no faces to draw" in answer.err
+
+
+def test_numbers_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two data sets with the same labels and other people: nobody is found by name."""
+    rows = np.eye(40)[:, None]
+    for name, start in (("train", 0), ("test", 20)):
+        write_features(tmp_path / f"{name}.npz", {f"{i:07d}": rows[start + i] for i in range(20)})
+    found = overlap(tmp_path / "train.npz", tmp_path / "test.npz", "", None, None)
+    assert not [row for row in found if "name" in row.why]
+    assert "40 of them are called by a number" in capsys.readouterr().out
+
+
+def test_large_pictures_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pictures that are no crops, only those read ahead are alive."""
+    alive: weakref.WeakSet[np.ndarray] = weakref.WeakSet()
+    most = 0
+
+    def decode(item: Item) -> np.ndarray:
+        nonlocal most
+        picture = np.zeros((300, 300, 3), np.uint8).view(Tracked)
+        alive.add(picture)
+        most = max(most, len(alive))
+        return picture
+
+    for person in ("Ada", "Ben"):
+        (tmp_path / person).mkdir()
+        for number in range(50):
+            (tmp_path / person / f"{number}.png").touch()
+    monkeypatch.setattr(Item, "decode", decode)
+    with pytest.raises(PhotoError, match="is 300 x 300, no crop of"):
+        overlap(tmp_path, tmp_path, DEFAULT_MODEL, None, None, crops=True, pictures=99)
+    assert most <= 12
+
+
+class Tracked(np.ndarray):
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+def test_of_photos_by_name_and_sheet(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+    """Drawn people: the same photos in both sets under another name; a photo without a face is said and passed over."""
+    write_portraits(tmp_path / "train", 6, 1, 0)
+    folders = sorted(path for path in (tmp_path / "train").iterdir() if path.is_dir())
+    (tmp_path / "test" / "Somebody").mkdir(parents=True)
+    (tmp_path / "test" / folders[0].name).mkdir()
+    for path, person in ((folders[3], "Somebody"), (folders[0], folders[0].name)):
+        for photo in path.iterdir():
+            (tmp_path / "test" / person / photo.name).write_bytes(photo.read_bytes())
+    Image.new("RGB", (60, 60)).save(tmp_path / "test" / folders[0].name / "black.png")
+    sheet, out = tmp_path / "sheet.png", tmp_path / "out.txt"
+    answer = sfplus("overlap", tmp_path / "train", tmp_path / "test", "--out", out, "--sheet", sheet)
+    assert answer.code == 0
+    assert "1 pictures cannot be used; the first: no face found" in answer.err
+    assert {folders[0].name, folders[3].name} <= set(read_people(out))
+    assert f"# {folders[0].name}: face and name, cosine 1.000" in out.read_text()
+    assert Image.open(sheet).size[0] > 800
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", None])
+def test_no_list_of_people(tmp_path: Path, data: bytes | None) -> None:
+    if data:
+        (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(DatasetError, match=r"a\.txt: is no list of people"):
+        read_people(tmp_path / "a.txt")
+
+
+@pytest.mark.slow
+def test_real_people_under_other_names(tmp_path: Path, shared_data: Path) -> None:
+    """20 people of LFW: three photos of each in the training set under another name, three others in the test set.
+
+    The bounds are below what the small shipped model does.
+    """
+    train, test = tmp_path / "train", tmp_path / "test"
+    train.mkdir()
+    test.mkdir()
+    everyone = sorted((shared_data / "lfw/photos").iterdir())
+    hidden = [folder for folder in everyone if len(list(folder.iterdir())) >= 6][:20]
+    for number, person in enumerate(hidden):
+        photos = sorted(person.iterdir())
+        for folder, chosen in ((train / f"hidden {number}", photos[:3]), (test / person.name, photos[3:6])):
+            folder.mkdir()
+            for photo in chosen:
+                (folder / photo.name).symlink_to(photo)
+    for person in sorted((shared_data / "train_photos").iterdir())[::12][:40]:
+        (train / person.name).symlink_to(person)
+    for person in [person for person in everyone[::70] if person not in hidden][:40]:
+        (test / person.name).symlink_to(person)
+    found = overlap(train, test, DEFAULT_MODEL, None, None, pictures=3)
+    truth = {(f"hidden {number}", person.name) for number, person in enumerate(hidden)}
+    right = {(row.train, row.test) for row in found} & truth
+    assert len(right) >= 12
+    assert len(found) - len(right) <= 15
+
+
+def test_false_alarms_are_a_number(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+    answer = sfplus("overlap", tmp_path, tmp_path, "--false-alarms", "inf")
+    assert answer.code == 2 and "--false-alarms inf: is no number of people" in answer.err
+
+
+@pytest.mark.parametrize("option", ["--out", "--sheet"])
+def test_where_results_go_is_checked_first(
+    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch, sfplus: Callable[..., SimpleNamespace]
+) -> None:
+    """A folder, or a place below a file, is refused before a picture is looked at."""
+    write_portraits(tmp_path / "drawn", 2, 1, 0)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Item, "decode", lambda item: pytest.fail("began"))
+    for out, says in ((tmp_path, "is a folder"), (".", "is a folder"), (tmp_path / "file" / "a", "is no folder")):
+        answer = sfplus("overlap", tmp_path / "drawn", tmp_path / "drawn", option, out)
+        assert answer.code == 2 and says in answer.err
+
+
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    write_features(tmp_path / "a.npz", {f"id {i}": np.eye(9)[None, i] for i in range(9)})
+    overlap(tmp_path / "a.npz", tmp_path / "a.npz", "", tmp_path / "new" / "er" / "out.txt", None)
+    assert (tmp_path / "new" / "er" / "out.txt").is_file()
+
+
+@pytest.mark.parametrize("first", ["features", "photos"])
+def test_features_of_other_lengths(tmp_path: Path, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files, or a file and photos: refused before a picture is looked at."""
+    rows = np.eye(9)[:, None]
+    write_features(tmp_path / "a.npz", {f"id {i}": rows[i] for i in range(9)})
+    write_features(tmp_path / "b.npz", {f"id {i}": rows[i, :, :7] + 1 for i in range(9)})
+    with pytest.raises(DatasetError, match=r"a\.npz: its features have 9 numbers, those of .*b\.npz 7; make both with"):
+        overlap(tmp_path / "a.npz", tmp_path / "b.npz", "", None, None)
+    write_portraits(tmp_path / "drawn", 2, 1, 0)
+    monkeypatch.setattr(Item, "decode", lambda item: pytest.fail("began"))
+    sets = [tmp_path / "a.npz", tmp_path / "drawn"]
+    with pytest.raises(
+        DatasetError, match=r"drawn: its features have \d+ numbers, those of .*a\.npz 9; make both with"
+    ):
+        overlap(*(sets if first == "features" else sets[::-1]), DEFAULT_MODEL, None, None)
+
+
+def test_pictures_that_are_no_crops_are_named(tmp_path: Path) -> None:
+    (tmp_path / "Ada").mkdir()
+    Image.new("RGB", (60, 60)).save(tmp_path / "Ada" / "small.png")
+    with pytest.raises(PhotoError, match=r"^Ada/small\.png: is 60 x 60, no crop of .*; .*sfplus align"):
+        overlap(tmp_path, tmp_path, DEFAULT_MODEL, None, None, crops=True)
+
+
+def test_people_whose_names_begin_with_a_hash(tmp_path: Path) -> None:
+    """What `--out` writes, `--exclude` reads."""
+    write_features(tmp_path / "a.npz", {name: np.eye(9)[None, i] for i, name in enumerate(["#1 Fan", "#", "Ada"])})
+    overlap(tmp_path / "a.npz", tmp_path / "a.npz", "", tmp_path / "out.txt", None)
+    assert set(read_people(tmp_path / "out.txt")) == {"#1 Fan", "Ada"}

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from collections_of_people import crop, encoded
+
+from sfplus.datasets.collections import open_source
+from sfplus.datasets.webdataset import Shards
+from sfplus.errors import DatasetError, PhotoError
+
+
+def write_tar(path: Path, files: list[tuple[str, bytes]], **kinds: bytes) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for name, kind in kinds.items():
+            member = tarfile.TarInfo(f"{name}.jpg")
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+
+
+def people(path: Path) -> list[str]:
+    return [item.person for item in Shards(path, [path]).items()]
+
+
+def test_agrees_with_webdataset(tmp_path: Path) -> None:
+    wds = pytest.importorskip("webdataset")
+    for shard in range(2):
+        with wds.TarWriter(str(tmp_path / f"faces-{shard:06d}.tar")) as writer:
+            for number in range(3):
+                seed = 3 * shard + number
+                sample = {"__key__": f"people/{seed:04d}", "png": encoded(crop(seed)), "cls": seed % 2}
+                writer.write(sample)
+    shards = sorted(tmp_path.glob("*.tar"))
+    theirs = list(wds.WebDataset([str(path) for path in shards], shardshuffle=False, empty_check=False))
+    source = open_source(tmp_path)
+    ours = list(source.items())
+    assert len(source) == len(ours) == len(theirs) == 6
+    for item, sample in zip(ours, theirs, strict=True):
+        assert item.name == sample["__key__"] + ".png"
+        assert item.person == f"{int(sample['cls']):07d}"
+        assert item.data == sample["png"]
+    for start in range(7):
+        assert [item.name for item in source.items(start)] == [item.name for item in ours[start:]]
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "person"),
+    [
+        ("a/1.cls", b"12", "0000012"),
+        ("a/1.cls", b" Ada Lovelace\n", "Ada Lovelace"),
+        ("a/1.json", json.dumps({"width": 3, "label": 4}).encode(), "0000004"),
+        ("a/1.json", json.dumps({"identity": "Ada"}).encode(), "Ada"),
+        ("a/1.json", json.dumps({"width": 3}).encode(), "a"),
+        ("a/1.txt", b"Ada", "Ada"),
+        ("a/1.seg", b"Ada", "a"),
+    ],
+)
+def test_where_the_label_is(tmp_path: Path, name: str, label: bytes, person: str) -> None:
+    write_tar(tmp_path / "a.tar", [("a/1.PNG", encoded(crop(0))), (name, label)])
+    assert people(tmp_path / "a.tar") == [person]
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "message"),
+    [
+        ("1.cls", b"-3", "its label is -3"),
+        ("1.cls", b"9" * 400, "its label is '9{30}'"),
+        ("1.cls", b"", "has no label"),
+        ("1.cls", b"\xff", "cannot be read"),
+        ("1.json", b"{", "cannot be read"),
+        ("1.json", b"[" * 100_000, "cannot be read"),
+        ("1.json", b"3", "has no label"),
+        ("1.txt", b"a caption\nof two lines", "its label is"),
+        ("1.cls", bytes((1 << 20) + 1), "bytes"),
+    ],
+)
+def test_labels_that_are_none_lose_one_picture(tmp_path: Path, name: str, label: bytes, message: str) -> None:
+    picture = encoded(crop(0))
+    write_tar(tmp_path / "a.tar", [("1.png", picture), (name, label), ("b/2.png", picture)])
+    wrong, right = Shards(tmp_path, [tmp_path / "a.tar"]).items()
+    with pytest.raises(PhotoError, match=message):
+        wrong.decode()
+    np.testing.assert_array_equal(right.decode(), crop(0))
+
+
+def test_names_and_links_lead_nowhere(tmp_path: Path) -> None:
+    """Names are text; only plain files are read; nothing is written."""
+    picture = encoded(crop(0))
+    write_tar(
+        tmp_path / "a.tar",
+        [("../../evil/1.png", picture), ("/etc/2.png", picture), ("c/.hidden.png", picture)],
+        link=tarfile.SYMTYPE, hard=tarfile.LNKTYPE, device=tarfile.CHRTYPE, pipe=tarfile.FIFOTYPE,
+    )  # fmt: skip
+    before = sorted(tmp_path.rglob("*"))
+    assert people(tmp_path / "a.tar") == ["../../evil", "etc"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_code_in_a_shard_is_not_run(tmp_path: Path) -> None:
+    code = b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
+    write_tar(tmp_path / "a.tar", [("a/1.png", encoded(crop(0))), ("a/1.pyd", code), ("a/1.pkl", code)])
+    assert people(tmp_path / "a.tar") == ["a"]
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("lost", [1, 700, 10_000])
+def test_cut_short(tmp_path: Path, lost: int) -> None:
+    path = tmp_path / "a.tar"
+    with path.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+        for number in range(3):
+            member = tarfile.TarInfo(f"a/{number}.png")
+            member.size = 9000
+            tar.addfile(member, io.BytesIO(bytes(9000)))
+            end = file.tell()
+    path.write_bytes(path.read_bytes()[: end - lost])
+    with pytest.raises(DatasetError, match=r"a\.tar: is no readable tar file"):
+        Shards(path, [path])
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense" * 200, b"\x1f\x8b" + bytes(600)])
+def test_no_tar(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(DatasetError, match=r"a\.tar: (is no readable tar file|holds no picture)"):
+        open_source(tmp_path / "a.tar")
+
+
+def test_splits(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00001", "test-00000-of-00001"):
+        write_tar(tmp_path / f"{name}.tar", [(f"{name}/1.png", encoded(crop(0)))])
+    with pytest.raises(DatasetError, match="splits test, train; name one"):
+        open_source(tmp_path)
+    assert [item.person for item in open_source(tmp_path, "test").items()] == ["test-00000-of-00001"]
+    with pytest.raises(DatasetError, match="none of 'dev'"):
+        open_source(tmp_path, "dev")

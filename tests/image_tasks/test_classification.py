@@ -1,0 +1,234 @@
+"""The classifier's task: losses in closed form, weight decay as a term of the loss, exact resume."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfplus.device import choose_device
+from sfplus.hypersphere import HypersphericalEnergy, orthonormal_penalty
+from sfplus.image_tasks.classification import ClassifyTask, Orthonormality, create_regularizer, smoothed_entropy
+from sfplus.image_tasks.cnn import create_classifier
+from sfplus.image_tasks.datasets import SmallImages, to_network
+from sfplus.image_tasks.random_crop import cut, draw_cuts
+from sfplus.recipes.settings.classify import ClassifierSettings, RegularizerSettings
+from sfplus.training.distributed import Processes
+from sfplus.training.engine import train
+from sfplus.training.history import read_rows
+from sfplus.training.sampling import draw_indices
+
+
+def pictures(count: int, classes: int = 3, side: int = 8) -> SmallImages:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=generator)
+    return SmallImages(images, torch.arange(count) % classes, tuple(map(str, range(classes))))
+
+
+def settings(**given: Any) -> ClassifierSettings:
+    small = {"network": "cnn6", "width": 4, "max_iter": 6, "steps": [4], "batch_size": 8, "log_every": 1,
+             "test_every": 3, "checkpoint_every": 2}  # fmt: skip
+    return ClassifierSettings.model_validate(small | given)
+
+
+def task(given: ClassifierSettings, digest: str = "") -> ClassifyTask:
+    torch.manual_seed(given.seed)
+    network = create_classifier(given.network, 3, width=given.width, operator=given.operator, size=8)
+    return ClassifyTask(network, pictures(20), pictures(7), given, Processes(choose_device("cpu")), digest)
+
+
+@pytest.mark.parametrize(("smoothing", "offset"), list(itertools.product([0.0, 0.01, 0.3], [0.0, 1e-4, 0.1])))
+def test_the_loss_in_numpy(smoothing: float, offset: float) -> None:
+    random = np.random.default_rng(0)
+    logits, labels = 5 * random.normal(size=(6, 4)), random.integers(0, 4, 6)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) + offset
+    wanted = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
+    expected = -(wanted * np.log(shares)).sum(1).mean()
+    found = smoothed_entropy(torch.tensor(logits, dtype=torch.float32), torch.tensor(labels), smoothing, offset)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_offset_takes_the_gradient_of_what_is_hopeless() -> None:
+    logits = torch.tensor([[40.0, 0.0]], requires_grad=True)
+    loss = smoothed_entropy(logits, torch.tensor([1]), 0.0, 1e-4)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(-math.log(1e-4)) and logits.grad is not None
+    assert logits.grad.abs().max() < 1e-12  # the usual entropy has 1 here; a network that starts so stands still
+
+
+@pytest.mark.parametrize(
+    ("power", "hidden", "output", "at_random"),
+    [
+        # architecture.py of MHE: factors of the hidden layers and of the last, and random directions' values.
+        (0, 1, 10, -math.log(2)),
+        (1, 1, 10, 1 / math.sqrt(2)),
+        (2, 1, 10, 0.5),
+        ("a0", 1, 10, math.log(2)),
+        ("a1", 0.1, 1, 2),
+        ("a2", 0.1, 1, 4),
+    ],
+)
+def test_weights_of_the_energies(power: int | str, hidden: float, output: float, at_random: float) -> None:
+    torch.manual_seed(0)
+    network = create_classifier("cnn9", 100)
+    energy = create_regularizer(network, RegularizerSettings(mode="mhe", power=power))  # type: ignore[arg-type]
+    assert isinstance(energy, HypersphericalEnergy) and energy is not None
+    assert energy().item() == pytest.approx((10 * hidden + output) * at_random, rel=0.03)
+    assert len(energy.values) == 11 and (energy.hidden, energy.output) == (hidden, output)
+
+
+@pytest.mark.parametrize(
+    ("mode", "hidden"),
+    [
+        ("comhe-random", 5.1348),  # CoMHE's logs at iteration 0: thom, the sum of ten hidden layers
+        ("comhe-angle", 5.1797),
+        ("comhe-adversarial", 5.1808),
+        ("comhe-group", 5.0465),  # random directions of 27, 72, 144, 288 and 512 dimensions in closed form
+    ],
+)
+def test_energies_of_projections_start_as_in_the_logs(mode: str, hidden: float) -> None:
+    torch.manual_seed(0)
+    network = create_classifier("cnn9", 100)
+    energy = create_regularizer(network, RegularizerSettings(mode=mode, half_space=True))  # type: ignore[arg-type]
+    assert energy is not None
+    energy()
+    last = energy.values.pop("score")
+    assert sum(energy.values.values()).item() == pytest.approx(hidden, rel=4e-3)  # type: ignore[union-attr]
+    assert last.item() == pytest.approx(0.502, abs=0.002)  # thomf: ten times that
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_orthonormality(orthogonal: bool) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 4), nn.Conv2d(4, 5, 1), nn.Linear(5, 3))
+    found = Orthonormality(network, 0.5, orthogonal)
+    weights = [network[0].weight, network[1].weight.flatten(1)]
+    expected = torch.zeros(())
+    for weight in weights:
+        gram = weight @ weight.T
+        if orthogonal:
+            expected = expected + sum(gram[i, j] ** 2 for i in range(len(gram)) for j in range(i))
+        else:
+            expected = expected + orthonormal_penalty(weight)
+    assert found().item() == pytest.approx(0.5 * expected.item(), rel=1e-5)
+    assert list(found.values) == ["0", "1"]  # not the last layer
+
+
+def by_hand(given: ClassifierSettings, steps: int, angles: bool) -> dict[str, Tensor]:
+    """TensorFlow's way: decay and orthonormality as terms of the loss, the momentum over all of it."""
+    torch.manual_seed(given.seed)
+    network = create_classifier(given.network, 3, width=given.width, operator=given.operator, size=8).train()
+    learned = pictures(20)
+    spheres = [name for name, m in network.named_modules() if type(m).__name__ == "SphereConv2d"]
+    velocities = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    for step in range(1, steps + 1):
+        indices = draw_indices(step, 20, given.batch_size, given.seed)
+        cuts = draw_cuts(given.seed, step, given.batch_size, (8, 8))
+        x = to_network(cut(learned.batch(indices), cuts))
+        loss = smoothed_entropy(network(x), learned.labels[indices], 0.01, 1e-4)
+        for name, parameter in network.named_parameters():
+            if name.rpartition(".")[0] not in spheres:
+                loss = loss + given.weight_decay * parameter.square().sum() / 2
+        for name in spheres:
+            loss = loss + 2e-4 * orthonormal_penalty(network.get_parameter(f"{name}.weight"))
+        network.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                assert parameter.grad is not None
+                velocities[name] = 0.9 * velocities[name] + parameter.grad
+                parameter -= given.base_lr * (0.1 if step > 4 else 1) * velocities[name]
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("operator", ["none", "cosine"])
+def test_training_is_that_of_the_original(operator: str, tmp_path: Path) -> None:
+    given = settings(operator=operator, base_lr=0.02, weight_decay=0.05)
+    run = task(given)
+    train(run, given, tmp_path, run.processes)
+    expected = by_hand(given, 6, operator != "none")
+    for name, value in run.network.state_dict().items():
+        assert torch.allclose(value, expected[name], rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    "energy",
+    [{"mode": "none"}, {"mode": "mhe", "power": "a1"}, {"mode": "orthonormal"}]
+    + [{"mode": f"comhe-{kind}", "half_space": True, "dim": 3} for kind in ("random", "angle", "adversarial", "group")],
+    ids=lambda energy: energy["mode"],
+)
+def test_an_interrupted_run_ends_with_the_same_bits(energy: dict[str, Any], tmp_path: Path) -> None:
+    optimizer = "adam" if energy["mode"] in ("none", "comhe-random") else "sgd"
+    given = settings(energy=energy, optimizer=optimizer, base_lr=0.01)
+    whole = task(given, "same")
+    train(whole, given, tmp_path / "whole", whole.processes)
+    part = task(given, "same")
+
+    def stop(step: int, row: dict[str, Any]) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(part, given, tmp_path / "part", part.processes, stop)
+    again = task(given, "same")
+    train(again, given, tmp_path / "part", again.processes)
+    for name, value in whole.modules.state_dict().items():
+        assert torch.equal(value, again.modules.state_dict()[name]), name
+    rows = [read_rows(tmp_path / run / "history.jsonl") for run in ("whole", "part")]
+    assert rows[0] == rows[1] and len(rows[0]) == 6
+
+
+def test_history_has_energies_and_the_best_accuracy(tmp_path: Path) -> None:
+    given = settings(energy={"mode": "mhe", "power": 0}, max_iter=9)
+    run = task(given)
+    train(run, given, tmp_path, run.processes)
+    rows = read_rows(tmp_path / "history.jsonl")
+    assert [row["step"] for row in rows if "accuracy" in row] == [3, 6, 9]
+    tested = [row for row in rows if "accuracy" in row]
+    assert [row["best_accuracy"] for row in tested] == list(
+        itertools.accumulate((row["accuracy"] for row in tested), max)
+    )
+    assert len([name for name in rows[0] if name.startswith("energy.")]) == 8
+    assert tested[-1]["accuracy"] == pytest.approx((run.predict(run.test) == run.test.labels).float().mean().item())
+
+
+def test_warmup_and_falls_of_the_rate(tmp_path: Path) -> None:
+    given = settings(warmup=3, base_lr=0.3)
+    run = task(given)
+    train(run, given, tmp_path, run.processes)
+    rates = [row["rate"] for row in read_rows(tmp_path / "history.jsonl")]
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.3, 0.03, 0.03])
+
+
+def test_half_precision_stays_near(tmp_path: Path) -> None:
+    losses = []
+    for precision in ("float32", "bf16"):
+        given = settings(precision=precision, max_iter=2)
+        run = task(given)
+        train(run, given, tmp_path / precision, run.processes)
+        losses.append(read_rows(tmp_path / precision / "history.jsonl")[0]["loss"])
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": [3, 2]}, "rising"),
+        ({"test_every": 3, "log_every": 2}, "multiple"),
+        ({"energy": {"mode": "comhe-random", "power": "a1"}}, "distances"),
+        ({"energy": {"mode": "mha"}}, "mhe"),
+    ],
+)
+def test_settings_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**given)
+
+
+def test_plain_entropy_is_torchs() -> None:
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    assert torch.equal(smoothed_entropy(logits, labels, 0.1, 0), F.cross_entropy(logits, labels, label_smoothing=0.1))

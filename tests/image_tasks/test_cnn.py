@@ -1,0 +1,156 @@
+"""The networks of pictures against their papers' tables and the released code's shapes and initialisation."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sfplus.errors import UsageError
+from sfplus.hypersphere import (
+    AdversarialProjection,
+    AngleProjection,
+    HypersphericalEnergy,
+    RandomProjection,
+    SphereConv2d,
+    WeightNormLinear,
+)
+from sfplus.image_tasks.cnn import create_classifier
+
+
+def shapes(network: nn.Module) -> list[tuple[int, ...]]:
+    kinds = nn.Conv2d | nn.Linear
+    return [tuple(layer.weight.shape) for layer in network.modules() if isinstance(layer, kinds)]
+
+
+def test_cnn9_is_that_of_the_code() -> None:
+    # MHE, architecture.py: [3, 3, Cin, n] filters of conv1_0 to conv3_2, fc6 [4, 4, 256, 256], score [1, 1, 256, 100].
+    widths = [3, 64, 64, 64, 128, 128, 128, 256, 256, 256]
+    expected = [(after, before, 3, 3) for before, after in itertools.pairwise(widths)]
+    network = create_classifier("cnn9", 100)
+    assert shapes(network) == [*expected, (256, 256, 4, 4), (100, 256)]
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "convolutions", "filters"),
+    [
+        ("cnn6", {}, 6, (64, 128, 256)),  # MHE paper, table 3
+        ("cnn15", {}, 15, (64, 128, 256)),
+        ("cnn9", {"width": 16}, 9, (16, 32, 64)),  # table 2: 16/32/64 to 256/512/1024
+        ("cnn9", {"width": 128}, 9, (128, 256, 512)),
+        ("spherenet9", {"operator": "cosine"}, 9, (128, 192, 256)),  # spherenet.py
+        ("mnist6", {"channels": 1, "size": 28}, 6, (16, 32, 64)),
+    ],
+)
+def test_layers_and_widths(name: str, options: dict[str, object], convolutions: int, filters: tuple[int, ...]) -> None:
+    network = create_classifier(name, 10, **options)  # type: ignore[arg-type]
+    found = shapes(network)
+    assert len(found) == convolutions + 2
+    assert [shape[0] for shape in found[:convolutions]] == [f for f in filters for _ in range(convolutions // 3)]
+    channels, size = options.get("channels", 3), options.get("size", 32)
+    picture = torch.zeros(2, channels, size, size)  # type: ignore[call-overload]
+    assert network(picture).shape == (2, 10)
+    assert network.features(picture).shape == (2, 2 if name == "mnist6" else 256)  # type: ignore[operator]
+    assert all(p.ndim == 1 for n, p in network.named_parameters() if "bn" in n)
+    assert not any(n.endswith("bias") for n, _ in network.named_parameters() if "bn" not in n)
+
+
+def test_sphere_resnet32() -> None:
+    network = create_classifier("sphere-resnet32", 10, operator="linear")
+    spheres = [layer for layer in network.modules() if isinstance(layer, SphereConv2d)]
+    ordinary = [layer for layer in network.modules() if type(layer) is nn.Conv2d]
+    # 1 + 3 x 5 x 2 convolutions on angles and the last layer: 32 (sphere_resnet_v1.py); two 1 x 1 shortcuts.
+    assert len(spheres) == 31 and {layer.operator for layer in spheres} == {"linear"}
+    assert [layer.kernel_size for layer in ordinary] == [(1, 1)] * 2
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert network.root(torch.zeros(1, 3, 32, 32)).shape == (1, 96, 32, 32)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["cnn9", "spherenet9", "sphere-resnet32"])
+def test_every_layer_starts_from_the_same_law(name: str) -> None:
+    torch.manual_seed(0)
+    network = create_classifier(name, 100)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            fan_in, count = math.prod(layer.weight.shape[1:]), layer.weight.numel()
+            assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=5 / math.sqrt(2 * count))
+        if isinstance(layer, nn.BatchNorm2d):
+            assert (layer.eps, layer.momentum) == (1e-3, pytest.approx(1 - 0.999))
+
+
+def test_operators_and_the_last_layer() -> None:
+    network = create_classifier("spherenet9", 10, operator="sigmoid", weight_norm=True)
+    assert len([layer for layer in network.modules() if isinstance(layer, SphereConv2d)]) == 10  # fc6 too
+    assert isinstance(network.score, WeightNormLinear)
+    resnet = create_classifier("torchvision:resnet18", 10, operator="cosine")
+    assert isinstance(resnet.conv1, SphereConv2d) and resnet(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("cnn8", {}, "did you mean cnn9"),
+        ("torchvision:resnet18", {"width": 16}, "width"),
+        ("torchvision:resnet", {}, "no network"),
+    ],
+)
+def test_what_does_not_exist(name: str, options: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        create_classifier(name, 10, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("power", "distance", "tolerance", "hidden", "output"),
+    [
+        # MHE's logs of full-space runs at iteration 100, which have a tenth of the released weights (hidden: the sum of
+        # ten layers, output). By then the layers of few dimensions have moved by a per cent.
+        (2, "euclidean", 0.02, 0.5081, 0.5042),
+        (1, "euclidean", 0.01, 0.7115, 0.7069),
+        (0, "euclidean", 0.015, -0.6876, -0.6995),
+        (0, "geodesic", 0.01, 0.6962, 0.6894),
+        (1, "geodesic", 0.01, 2.010, 2.000),
+        (2, "geodesic", 0.02, 4.044, 3.983),
+    ],
+)
+def test_energies_at_the_start_beside_the_logs(
+    power: float, distance: str, tolerance: float, hidden: float, output: float
+) -> None:
+    torch.manual_seed(0)
+    energy = HypersphericalEnergy(create_classifier("cnn9", 100), power, distance, preset="tf1")  # type: ignore[arg-type]
+    energy()
+    values = {name: float(value) for name, value in energy.values.items()}
+    assert values.pop("score") == pytest.approx(output, rel=tolerance)
+    assert sum(values.values()) / 10 == pytest.approx(hidden, rel=tolerance)
+
+
+def of_random(size: int, count: int = 0) -> float:
+    """E[z^-2] of two random directions is (d - 2) / (2 (d - 3)); `count`: half-space, whose N opposites have 1/4."""
+    full = (size - 2) / (2 * (size - 3))
+    return (2 * (count - 1) * full + 0.25) / (2 * count - 1) if count else full
+
+
+@pytest.mark.parametrize(
+    ("projection", "size", "hidden"),
+    [
+        (None, 0, 0),
+        (RandomProjection, 40, 5.1348),  # CoMHE's logs at iteration 0: pd40_pn20, pd30_pn1_iter1, pd30_pn1_iter10
+        (AngleProjection, 30, 5.1797),
+        (AdversarialProjection, 30, 5.1808),
+    ],
+)
+def test_energies_at_the_start_in_closed_form(projection: type, size: int, hidden: float) -> None:
+    torch.manual_seed(0)
+    network = create_classifier("cnn9", 100)
+    with torch.no_grad():
+        energy = HypersphericalEnergy(network, 2, half_space=True, projection=projection, preset="tf1")
+        energy()
+    values = {name: float(value) for name, value in energy.values.items()}
+    assert values.pop("score") == pytest.approx(of_random(256), rel=2e-3)  # log: 5.0269 / 10
+    counts = [64] * 3 + [128] * 3 + [256] * 4
+    sizes = [27, 576, 576, 576, 1152, 1152, 1152, 2304, 2304, 4096]
+    expected = sum(of_random(min(d, size or d), n) for d, n in zip(sizes, counts, strict=True))
+    assert sum(values.values()) == pytest.approx(expected, rel=2e-3)
+    if hidden:
+        assert sum(values.values()) == pytest.approx(hidden, rel=4e-3)

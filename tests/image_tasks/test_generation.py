@@ -1,0 +1,210 @@
+"""The task of MHE-GAN: its steps, its rows, exact resume."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sfplus.device import choose_device
+from sfplus.errors import DatasetError, TrainingError, WeightsError
+from sfplus.image_tasks.datasets import SmallImages
+from sfplus.image_tasks.gan import Discriminator, Generator, log_energy
+from sfplus.image_tasks.generation import (
+    GanTask,
+    draw_noise,
+    generate,
+    load_generator,
+    picture_grid,
+    save_generator,
+    to_gan,
+)
+from sfplus.recipes.settings.generate import GeneratorSettings
+from sfplus.training.distributed import Processes
+from sfplus.training.engine import OnStep, train
+from sfplus.training.sampling import draw_indices
+
+CPU = choose_device("cpu")
+WIDTH = 1 / 32
+VARIANTS = {
+    "baseline": {"spectral_norm": False},
+    "sn": {},
+    "mhe": {"spectral_norm": False, "energy": {}},
+    "sn+mhe": {"energy": {}},
+}
+
+
+@pytest.fixture(scope="module")
+def pictures() -> SmallImages:
+    images = torch.randint(0, 256, (20, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return SmallImages(images, torch.arange(20) % 10, tuple("abcdefghij"))
+
+
+def task_of(pictures: SmallImages, **changes: Any) -> GanTask:
+    changes = {"width": WIDTH, "batch_size": 8, "max_iter": 6, "log_every": 2, "checkpoint_every": 2, **changes}
+    settings = GeneratorSettings.model_validate(changes)
+    torch.manual_seed(settings.seed)
+    networks = Generator(settings.width, settings.noise_size), Discriminator(settings.width, settings.spectral_norm)
+    return GanTask(*networks, pictures, settings, Processes(CPU), settings.model_dump_json())
+
+
+def run(
+    pictures: SmallImages, folder: Path, on_step: OnStep | None = None, **changes: Any
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    task = task_of(pictures, **changes)
+    summary = train(task, task.settings, folder, task.processes, on_step)
+    return task.modules.state_dict(), summary
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("n_dis", [1, 2])
+def test_steps_are_those_of_a_plain_loop(pictures: SmallImages, n_dis: int) -> None:
+    """The original's updates, line by line, on noise of one sequence: generator first, then discriminator."""
+    changes = {"energy": {"weight": 0.3}, "n_dis": n_dis, "base_lr": 1e-3}
+    ours, plain = task_of(pictures, **changes), task_of(pictures, **changes)
+    generator, discriminator = plain.generator, plain.discriminator
+    adams = [torch.optim.Adam(part.parameters(), 1e-3, (0.5, 0.999)) for part in (generator, discriminator)]
+    for step in (1, 2, 3):
+        torch.manual_seed(step)
+        row = ours.update(step, ours.batch(step, slice(0, 8)), measure=True)
+        torch.manual_seed(step)
+        g_loss = torch.log1p(torch.exp(-discriminator(generator(torch.randn(8, 128))))).mean()
+        g_gradients = torch.autograd.grad(g_loss, list(generator.parameters()))
+        _descend(adams[0], g_gradients)
+        for part in range(n_dis):
+            real = pictures.images[draw_indices((step - 1) * n_dis + part + 1, 20, 8, 0)]
+            fake = generator(torch.randn(8, 128)).detach()
+            of_fake = discriminator(fake)
+            discriminator.eval()  # the estimate of the singular value does not move
+            of_real = discriminator((real.permute(0, 3, 1, 2).float() - 127.5) / 127.5)
+            discriminator.train()
+            d_loss = torch.log1p(torch.exp(of_fake)).mean() + torch.log1p(torch.exp(-of_real)).mean()
+            once = sum(log_energy(filters) for filters in discriminator.neurons().values())
+            gradients = torch.autograd.grad(d_loss + 0.3 * once + 0.3 * once, list(discriminator.parameters()))
+            _descend(adams[1], gradients)
+        assert row is not None
+        for name, value in {"generator_loss": g_loss, "discriminator_loss": d_loss, "mhe_loss": 0.6 * once}.items():
+            torch.testing.assert_close(row[name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(row["generator_gradient"], torch.stack([g.norm() for g in g_gradients]).norm())
+    for name, tensor in plain.modules.state_dict().items():
+        if name not in {f"generator.dc{stage}.bias" for stage in (1, 2, 3)}:  # batch normalisation takes it out again
+            torch.testing.assert_close(ours.modules.state_dict()[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def _descend(adam: torch.optim.Adam, gradients: tuple[Tensor, ...]) -> None:
+    for parameter, gradient in zip(adam.param_groups[0]["params"], gradients, strict=True):
+        parameter.grad = gradient
+    adam.step()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_first_row(pictures: SmallImages, tmp_path: Path, variant: str) -> None:
+    """At the start the discriminator knows nothing and filters are random directions."""
+    _, summary = run(pictures, tmp_path, max_iter=1, width=0.25, **VARIANTS[variant])
+    (row,) = rows_of(tmp_path)
+    assert row["generator_loss"] == pytest.approx(math.log(2), abs=0.05)
+    assert row["discriminator_loss"] == pytest.approx(2 * math.log(2), abs=0.1)
+    assert row["energy"] == pytest.approx(-math.log(2) / 2, abs=0.01)
+    layers = [name for name, _ in Discriminator.layers]
+    assert [name for name in row if name.startswith("energy.")] == [f"energy.{name}" for name in layers]
+    weight = {"mhe": 1e-6, "sn+mhe": 1e-7}.get(variant)
+    if weight is None:
+        assert row["mhe_loss"] is None
+    else:  # (N + 1)/(2N) ln(10^4) - (N - 1)/N ln(2)/2 for each N, and the last layer's constant
+        sizes = [16, 32, 32, 64, 64, 128, 128]
+        found = sum((n + 1) / (2 * n) * math.log(1e4) - (n - 1) / n * math.log(2) / 2 for n in sizes) + math.log(1e4)
+        assert row["mhe_loss"] == pytest.approx(2 * weight * found, rel=2e-3)
+    assert row["generator_gradient"] > 0 and row["discriminator_gradient"] > 0
+    assert summary["generator_loss"] == row["generator_loss"]
+
+
+def test_a_large_energy_weight_lowers_the_energy(pictures: SmallImages, tmp_path: Path) -> None:
+    last = {}
+    for weight in (0, 10):
+        folder = tmp_path / str(weight)
+        run(pictures, folder, max_iter=20, log_every=20, checkpoint_every=20, base_lr=1e-3, energy={"weight": weight})
+        last[weight] = rows_of(folder)[-1]["energy"]
+    assert last[10] < last[0] - 0.005
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_resume_is_exact(pictures: SmallImages, tmp_path: Path, variant: str) -> None:
+    """Stopped after step 3, one step past a checkpoint, and again after 5."""
+    whole, summary = run(pictures, tmp_path / "whole", **VARIANTS[variant])
+    for stop in (3, 5):
+
+        def on_step(step: int, row: dict[str, Any], stop: int = stop) -> None:
+            if step == stop:
+                raise RuntimeError("stopped")
+
+        with pytest.raises(RuntimeError, match="stopped"):
+            run(pictures, tmp_path / "parts", on_step, **VARIANTS[variant])
+    parts, again = run(pictures, tmp_path / "parts", **VARIANTS[variant])
+    assert whole.keys() == parts.keys() and all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+    assert (tmp_path / "whole/history.jsonl").read_bytes() == (tmp_path / "parts/history.jsonl").read_bytes()
+    assert {**summary, "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_what_is_not_finite_is_named(pictures: SmallImages, tmp_path: Path) -> None:
+    task = task_of(pictures, log_every=1, energy={})
+    with torch.no_grad():
+        task.discriminator.get_parameter("c1_0.bias").fill_(torch.inf)
+    message = r"generator loss is (nan|inf) at step 1 \(learning rate 0.0001, energy weight 1e-07\); use a smaller"
+    with pytest.raises(TrainingError, match=message):
+        train(task, task.settings, tmp_path, task.processes)
+
+
+def test_pictures_of_another_size_are_refused(pictures: SmallImages) -> None:
+    small = SmallImages(pictures.images[:, :28, :28], pictures.labels, pictures.names)
+    with pytest.raises(DatasetError, match=r"\(28, 28, 3\), the networks take \(32, 32, 3\)"):
+        task_of(small)
+
+
+def test_generate_uses_running_statistics_and_changes_nothing(pictures: SmallImages) -> None:
+    torch.manual_seed(0)
+    generator = Generator(WIDTH, 16)
+    noise = draw_noise(5, 16, 3)
+    assert torch.equal(noise, draw_noise(5, 16, 3)) and not torch.equal(noise, draw_noise(5, 16, 4))
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    made = generate(generator, noise, CPU, batch_size=2)
+    assert generator.training and all(torch.equal(before[k], v) for k, v in generator.state_dict().items())
+    assert made.dtype == torch.uint8 and made.shape == (5, 32, 32, 3)
+    with torch.no_grad():
+        expected = generator.eval()(noise)
+    assert float((to_gan(made) - expected).abs().max()) <= 0.51 / 127.5
+    assert torch.equal(
+        to_gan(torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 2, 1)).flatten(), torch.tensor([-1.0, 1])
+    )
+
+
+def test_picture_grid_runs_along_rows() -> None:
+    pictures = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 2, 3, 3)
+    grid = picture_grid(pictures, columns=3)
+    assert grid.shape == (4, 9, 3)
+    assert torch.equal(grid[::2, ::3, 0], torch.tensor([[0, 1, 2], [3, 4, 0]], dtype=torch.uint8))
+
+
+def test_generators_are_saved_and_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    generator, noise = Generator(WIDTH, 16), draw_noise(3, 16, 0)
+    generator(torch.randn(4, 16))  # moves the running statistics
+    save_generator(tmp_path, generator, WIDTH)
+    loaded = load_generator(tmp_path)
+    assert not loaded.training and torch.equal(generate(loaded, noise, CPU), generate(generator, noise, CPU))
+    (tmp_path / "config.json").write_text('{"network": "cnn9"}')
+    with pytest.raises(WeightsError, match=r"config\.json: does not describe a generator"):
+        load_generator(tmp_path)
+
+
+def test_energy_weights_are_the_released_ones() -> None:
+    weights = {name: GeneratorSettings.model_validate(changes).energy_weight for name, changes in VARIANTS.items()}
+    assert weights == {"baseline": 0, "sn": 0, "mhe": 1e-6, "sn+mhe": 1e-7}
+    assert GeneratorSettings(energy={"weight": 0.5}).energy_weight == 0.5  # type: ignore[arg-type]

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from sfplus.hypersphere import HEADS
+from sfplus.networks import BLOCKS, NETWORKS
+from sfplus.networks.backbones import PREFIXES
+from sfplus.recipes.settings.train import HEAD_SETTINGS, EnergySettings, SolverSettings, TrainingSettings
+
+
+def test_defaults_are_those_of_the_sphereface_solver() -> None:
+    expected = {
+        "network": "sphereface20",
+        "feature_size": 512,
+        "width": 1.0,
+        "head": {
+            "name": "asoftmax",
+            "m": 4,
+            "base": 1000,
+            "gamma": 0.12,
+            "power": 1,
+            "lambda_min": 5,
+            "iteration": 0,
+            "gradient": "exact",
+        },
+        "energy": None,
+        "base_lr": 0.1,
+        "steps": (16000, 24000, 28000),
+        "lr_gamma": 0.1,
+        "max_iter": 28000,
+        "batch_size": 512,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "mirror": True,
+    }
+    assert expected.items() <= TrainingSettings().model_dump().items()
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"base_Ir": 0.1}, "base_Ir"),
+        ({"head": {"margin": 4}}, "margin"),
+        ({"head": {"m": 0}}, "m"),
+        ({"head": {"name": "arcfase"}}, "use arcface"),
+        ({"head": {"name": "arcface", "lambda_min": 5}}, "lambda_min"),
+        ({"head": {"name": ["arcface"]}}, "no classifier is called"),
+        ({"head": 4}, "given by keys"),
+        ({"energy": {"mode": "reference"}}, "mode"),
+        ({"energy": {"power": -1}}, "power"),
+        ({"energy": {"power": 11}}, "power"),
+        ({"head": {"name": "adaface"}, "accumulate": 4}, "adaface goes with no accumulate"),
+        ({"network": "sphereface21"}, "network"),
+        ({"network": "timm:"}, "network"),
+        ({"epochs": 10, "steps": [5, 11]}, "steps are epochs"),
+        ({"batch_size": 10, "accumulate": 4}, "4 equal passes"),
+        ({"log_every": 100, "evaluate_every": 150}, "multiple of log_every"),
+        ({"ema": 1.0}, "ema"),
+        ({"classes": "sharded", "ema": 0.9}, "no ema"),
+        ({"classes": "sharded", "precision": "fp16"}, "no fp16"),
+        ({"classes": "sharded", "energy": {"mode": "caffe"}}, "no energy of mode caffe"),
+        ({"sample_rate": 0.5}, "sample_rate is for"),
+        ({"clip": 0}, "clip"),
+        ({"precision": "half"}, "precision"),
+        ({"steps": [100, 50]}, "rising"),
+        ({"steps": [100, 100]}, "rising"),
+        ({"steps": [0, 100]}, "rising"),
+        ({"max_iter": 0}, "max_iter"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"base_lr": float("nan")}, "base_lr"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_refuses_what_makes_no_run(change: dict[str, Any], where: str) -> None:
+    with pytest.raises(ValidationError, match=where):
+        TrainingSettings.model_validate(change)
+
+
+def test_every_setting_is_described() -> None:
+    for settings in (*HEAD_SETTINGS.values(), EnergySettings, SolverSettings, TrainingSettings):
+        for name, field in settings.model_fields.items():
+            assert field.description, name
+
+
+def test_names_agree_with_the_libraries() -> None:
+    """The settings list names themselves, so that checking a recipe needs no torch."""
+    names, _ = get_args(TrainingSettings.model_fields["network"].annotation)
+    assert get_args(names) == NETWORKS
+    assert TrainingSettings(network="torchvision:resnet18").network.startswith(PREFIXES)
+    assert get_args(TrainingSettings.model_fields["block"].annotation) == BLOCKS
+    assert list(HEAD_SETTINGS) == list(HEADS)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_settings_of_a_head_are_those_it_takes(name: str) -> None:
+    """Names and defaults, so that a recipe without options trains what the class of that name is by itself."""
+    settings = TrainingSettings.model_validate({"head": {"name": name}}).head
+    options = settings.model_dump(exclude={"name"})
+    taken: dict[str, Any] = {}
+    for base in HEADS[name].__mro__:
+        for key, parameter in inspect.signature(base.__init__).parameters.items():
+            if parameter.default is not inspect.Parameter.empty:
+                taken.setdefault(key, parameter.default)
+    assert settings.name == name and options == {key: taken.get(key) for key in options}
+    own = inspect.signature(HEADS[name]).parameters
+    assert {key for key, value in own.items() if value.default is not inspect.Parameter.empty} <= set(options)
+    assert HEADS[name](8, 3, **options).weight.shape == (3, 8)
+
+
+def test_settings_do_not_import_torch() -> None:
+    code = "import sys, sfplus.recipes.settings.train; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

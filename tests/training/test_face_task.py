@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from tiny import PEOPLE, SETTINGS, State, Train, run, tiny_model
+
+from sfplus.datasets.crops import CropDataset
+from sfplus.device import choose_device
+from sfplus.errors import DatasetError, TrainingError
+from sfplus.hypersphere import HEADS, ASoftmax, class_energy, spread
+from sfplus.networks import to_input
+from sfplus.recipes.settings.train import TrainingSettings
+from sfplus.training.face_task import fit
+from sfplus.training.sampling import draw_flips, draw_indices
+
+Undisturbed = tuple[State, Path]
+
+
+def same(state: State, other: State) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in state.items())
+
+
+def stop_at(step: int, error: BaseException) -> Any:
+    def on_step(done: int, row: dict[str, Any]) -> None:
+        if done == step:
+            raise error
+
+    return on_step
+
+
+def test_steps_are_those_of_a_plain_loop(train: Train, crops: CropDataset, tmp_path: Path) -> None:
+    """The same run in a few plain lines: no checkpoints, no Accelerate, Caffe's update written out."""
+    state, _ = train(tmp_path, max_iter=5, steps=(3,), momentum=0.9)
+    settings = SETTINGS.model_copy(update={"steps": (3,)})
+    network, head = tiny_model(settings)
+    trained = {name: p for name, p in [*network.named_parameters(), ("head", head.weight)] if p.requires_grad}
+    velocity = {name: torch.zeros_like(p) for name, p in trained.items()}
+    for step in range(1, 6):
+        indices, flips = draw_indices(step, len(crops), 10, settings.seed), draw_flips(step, settings)
+        photos = torch.stack([crops[i][0].flip(1) if f else crops[i][0] for i, f in zip(indices, flips, strict=True)])
+        labels = crops.labels[torch.from_numpy(indices)]
+        loss = F.cross_entropy(head(network(to_input(photos)), labels), labels)
+        loss = loss + 0.5 * class_energy(head.weight, labels, 2)
+        gradients = torch.autograd.grad(loss, list(trained.values()))
+        rate = 0.01 if step <= 3 else 0.001
+        with torch.no_grad():
+            for (name, p), gradient in zip(trained.items(), gradients, strict=True):
+                bias = name.endswith("bias")
+                velocity[name].mul_(0.9).add_(rate * (2 * gradient if bias else gradient + 5e-4 * p))
+                p -= velocity[name]
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(state[f"network.{name}"], tensor, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(state["head.weight"], head.weight.detach(), rtol=1e-4, atol=1e-6)
+    assert int(state["head.iteration"]) == 5
+
+
+def test_history_and_summary(undisturbed: Undisturbed, train: Train, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (undisturbed[1] / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [4, 8, 12, 16, 20]
+    names = ["step", "epoch", "loss", "accuracy", "lambda", "lr", "energy", "feature_length"]
+    assert all(list(row)[: len(names)] == names for row in rows)
+    layers = ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "fc5", "head"]
+    values = ["energy", "excess", "mean_nearest", "min_angle", "redundancy"]
+    assert list(rows[0])[len(names) :] == [f"spread/{layer}/{value}" for layer in layers for value in values]
+    last = spread(undisturbed[0]["head.weight"], 2)
+    assert [rows[-1][f"spread/head/{value}"] for value in values] == [getattr(last, value) for value in values]
+    assert [row["lr"] for row in rows] == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001])
+    assert [row["lambda"] for row in rows] == pytest.approx([1000 / (1 + row["step"]) for row in rows])
+    assert rows[0]["epoch"] == pytest.approx(40 / 48)
+    seen: list[tuple[int, dict[str, Any]]] = []
+    _, summary = train(tmp_path, lambda step, row: seen.append((step, row)), max_iter=6, energy=None)
+    assert [step for step, row in seen] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, row in seen if row] == [4, 6], "every fourth, and the last"
+    assert seen[3][1]["crops_per_second"] > 0 and seen[3][1]["energy"] is None
+    assert summary["steps"] == 6 and summary["seconds"] > 0
+    assert summary["loss"] == seen[5][1]["loss"] and summary["accuracy"] == seen[5][1]["accuracy"]
+
+
+def test_first_row_measures_what_it_says(train: Train, crops: CropDataset, tmp_path: Path) -> None:
+    train(tmp_path, max_iter=1, log_every=1)
+    row = json.loads((tmp_path / "history.jsonl").read_text())
+    network, head = tiny_model(SETTINGS)
+    indices, flips = draw_indices(1, len(crops), 10, 0), draw_flips(1, SETTINGS)
+    photos = torch.stack([crops[i][0].flip(1) if f else crops[i][0] for i, f in zip(indices, flips, strict=True)])
+    labels = crops.labels[torch.from_numpy(indices)]
+    features = network(to_input(photos))
+    assert row["loss"] == pytest.approx(float(F.cross_entropy(head(features, labels), labels).detach()), rel=1e-4)
+    assert row["accuracy"] == pytest.approx(float((head.predict(features).argmax(1) == labels).float().mean()))
+    assert row["feature_length"] == pytest.approx(float(features.norm(dim=1).mean().detach()), rel=1e-4)
+    assert row["energy"] == pytest.approx(float(class_energy(head.weight, labels, 2).detach()), rel=1e-4)
+
+
+def test_learns_the_people_by_heart(train: Train, tmp_path: Path) -> None:
+    _, summary = train(tmp_path, max_iter=40, steps=(30,), base_lr=0.02, checkpoint_every=40)
+    assert summary["accuracy"] == 1.0 and summary["loss"] < 0.1
+
+
+def test_runs_repeat_bit_for_bit(undisturbed: Undisturbed, train: Train, tmp_path: Path) -> None:
+    state, _ = train(tmp_path)
+    assert same(state, undisturbed[0])
+    assert (tmp_path / "history.jsonl").read_bytes() == (undisturbed[1] / "history.jsonl").read_bytes()
+    other, _ = train(tmp_path / "other", seed=1)
+    assert not same(other, undisturbed[0])
+
+
+@pytest.mark.parametrize("step", [3, 6, 13, 20])
+def test_a_crash_changes_nothing(step: int, undisturbed: Undisturbed, train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path, stop_at(step, ZeroDivisionError()))
+    first: list[int] = []
+    state, summary = train(tmp_path, lambda done, row: first.append(done))
+    assert first[:1] == ([step // 6 * 6 + 1] if step < 20 else []), "the last checkpoint is where it goes on"
+    assert same(state, undisturbed[0])
+    assert (tmp_path / "history.jsonl").read_bytes() == (undisturbed[1] / "history.jsonl").read_bytes()
+    assert math.isfinite(summary["loss"])
+
+
+def test_two_crashes_and_other_checkpoints_change_nothing(
+    undisturbed: Undisturbed, train: Train, tmp_path: Path
+) -> None:
+    for step in (7, 11):
+        with pytest.raises(ZeroDivisionError):
+            train(tmp_path, stop_at(step, ZeroDivisionError()), checkpoint_every=step - 2)
+    torch.manual_seed(12345)  # what the caller did to the generator must not matter
+    state, _ = train(tmp_path, checkpoint_every=100)
+    assert same(state, undisturbed[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_the_step_save_and_go_on(
+    number: signal.Signals, undisturbed: Undisturbed, train: Train, tmp_path: Path
+) -> None:
+    class Ended(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Ended
+
+    before = signal.signal(number, handler)
+    try:
+        with pytest.raises(Ended):
+            train(tmp_path, lambda step, row: os.kill(os.getpid(), number) if step == 5 else None)
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-000005"]
+    assert same(train(tmp_path)[0], undisturbed[0])
+
+
+def test_a_second_signal_acts_at_once(train: Train, tmp_path: Path) -> None:
+    def twice(step: int, row: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second one was swallowed")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, twice)
+
+
+def test_keyboard_interrupt_in_the_callback_saves(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_at(3, KeyboardInterrupt()))
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-000003"]
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("mode", ["paper", "batch", "caffe"])
+def test_every_head_and_energy_trains_and_resumes_bit_for_bit(
+    name: str, mode: str, train: Train, tmp_path: Path
+) -> None:
+    changes = {"head": {"name": name}, "energy": {"mode": mode, "weight": 0.1}, "max_iter": 4, "log_every": 2}
+    whole, summary = train(tmp_path / "whole", **changes)
+    assert math.isfinite(summary["loss"])
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "halves", stop_at(2, KeyboardInterrupt()), **changes)
+    halves, _ = train(tmp_path / "halves", **changes)
+    assert same(whole, halves)
+    rows = [(tmp_path / part / "history.jsonl").read_bytes() for part in ("whole", "halves")]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("settings", [{"augment": 1.0}, {"sampler": "balanced", "per_person": 2, "accumulate": 5}])
+def test_augmented_and_sampled_runs_resume_bit_for_bit(
+    settings: dict[str, Any], undisturbed: Undisturbed, train: Train, tmp_path: Path
+) -> None:
+    whole, _ = train(tmp_path / "whole", **settings)
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path / "cut", stop_at(8, ZeroDivisionError()), **settings)
+    cut, _ = train(tmp_path / "cut", **settings)
+    assert same(whole, cut) and not same(whole, undisturbed[0])
+
+
+def test_a_finished_run_stays_finished(train: Train, tmp_path: Path) -> None:
+    state, summary = train(tmp_path, max_iter=4)
+    again, its_summary = train(tmp_path, stop_at(1, AssertionError()), max_iter=4)
+    assert same(state, again) and its_summary["loss"] == summary["loss"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"base_lr": 0.02}, {"batch_size": 8}, {"seed": 1}, {"max_iter": 30}, {"energy": None}]
+)
+def test_other_settings_do_not_resume(train: Train, tmp_path: Path, change: dict[str, Any]) -> None:
+    train(tmp_path, max_iter=2)
+    with pytest.raises(TrainingError, match="other settings or other data"):
+        train(tmp_path, **{"max_iter": 2, **change})
+
+
+def test_other_crops_do_not_resume(train: Train, crops: CropDataset, tmp_path: Path) -> None:
+    train(tmp_path)
+    fewer = CropDataset(crops.paths[1:], crops.labels[1:].tolist(), 112, 96)
+    with pytest.raises(TrainingError, match="other settings or other data"):
+        run(fewer, tmp_path, SETTINGS)
+
+
+def test_a_loss_that_is_not_finite_says_what_to_do(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError) as caught:
+        train(tmp_path, base_lr=1e6, log_every=1, checkpoint_every=100)
+    text = str(caught.value)
+    assert "at step" in text and "lambda" in text and "learning rate 1e+06" in text and "smaller base_lr" in text
+    assert "\n" not in text and str(tmp_path) in text
+
+
+def test_no_checkpoint_holds_weights_that_are_not_finite(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the weights are not finite at step \d \(lambda .*smaller base_lr"):
+        train(tmp_path, base_lr=1e30, log_every=100, checkpoint_every=1)
+    for file in tmp_path.glob("checkpoint-*/module.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in safetensors.torch.load_file(file).values())
+
+
+def test_chance_is_said_once(crops: CropDataset, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"base_lr": 1e-30, "log_every": 1, "energy": None})
+    network, head = tiny_model(settings)
+    with torch.no_grad():
+        network.fc5.weight.zero_()  # type: ignore[union-attr, operator]
+    with pytest.warns(UserWarning, match=r"1\.792 = ln\(6\), which is chance") as caught:
+        fit(network, head, crops, settings, tmp_path, choose_device("cpu"))
+    assert len(caught) == 1
+
+
+def test_a_good_run_warns_of_nothing(train: Train, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(tmp_path, max_iter=8, log_every=1)
+
+
+def test_labels_beyond_the_head_are_refused(crops: CropDataset, tmp_path: Path) -> None:
+    network, _ = tiny_model(SETTINGS)
+    with pytest.raises(DatasetError, match=f"label 5 is beyond the {PEOPLE - 1} classes"):
+        fit(network, ASoftmax(32, PEOPLE - 1), crops, SETTINGS, tmp_path, choose_device("cpu"))
+
+
+def test_what_is_not_trained_stays(undisturbed: Undisturbed) -> None:
+    settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), "network": "sphereface10"})
+    network, _ = tiny_model(settings)
+    frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+    assert len(frozen) == 6
+    before, _ = tiny_model(SETTINGS)
+    moved = [name for name, p in before.state_dict().items() if not torch.equal(p, undisturbed[0][f"network.{name}"])]
+    assert set(moved) == set(before.state_dict()), "everything else learns"
+    np.testing.assert_allclose(undisturbed[0]["head.weight"].norm(dim=1).numpy(), 1, atol=0.05)

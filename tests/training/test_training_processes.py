@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sfplus.device import choose_device
+from sfplus.errors import UsageError
+from sfplus.training.distributed import Processes
+
+ROOT = Path(__file__).resolve().parents[2]
+STALLED = """
+import sys
+import time
+import torch
+from sfplus.device import choose_device
+from sfplus.errors import TrainingError
+from sfplus.training.distributed import Processes
+processes = Processes(choose_device("cpu"), timeout=3)
+assert processes.gather(torch.tensor([processes.rank])).tolist() == [0, 1]
+numbers = (0, 0, 7, 0, 0) if processes.rank else (0, 0, 0, 3, 0)
+assert [processes.largest_so_far(number) for number in numbers] == [0, 0, 0, 7, 3]
+layout = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+processes.spread(layout.state_dict().values())
+gathered = processes.gather(layout.weight.detach().flatten())
+assert torch.equal(*gathered.chunk(2))
+if processes.rank:
+    time.sleep(60)
+started = time.monotonic()
+try:
+    processes.mean(torch.ones(2))
+except TrainingError as error:
+    print(f"after {time.monotonic() - started:.0f} s: {error}", file=sys.stderr)
+    raise
+"""
+
+
+def test_one_process_sends_nothing() -> None:
+    processes = Processes(choose_device("cpu"))
+    tensor = torch.ones(3)
+    assert processes.mean(tensor) is tensor and processes.gather(tensor) is tensor
+    assert processes.largest_so_far(4) == 4 and processes.is_first
+    assert processes.describe() == choose_device("cpu").describe()
+
+
+@pytest.mark.parametrize(
+    ("count", "rank", "batch", "passes", "expected"),
+    [(1, 0, 9, 1, slice(0, 9)), (2, 0, 8, 1, slice(0, 4)), (2, 1, 8, 2, slice(4, 8)), (4, 2, 4, 1, slice(2, 3))],
+)
+def test_shares_of_a_batch(count: int, rank: int, batch: int, passes: int, expected: slice) -> None:
+    processes = Processes(choose_device("cpu"))
+    processes.count, processes.rank = count, rank
+    assert processes.share(batch, passes) == expected
+
+
+@pytest.mark.parametrize(("batch", "passes", "among"), [(9, 1, "2 processes"), (10, 2, "2 processes and 2 passes")])
+def test_a_batch_that_cannot_be_divided(batch: int, passes: int, among: str) -> None:
+    processes = Processes(choose_device("cpu"))
+    processes.count = 2
+    with pytest.raises(
+        UsageError, match=f"batch_size: {batch} samples cannot be divided among {among}; use a multiple"
+    ):
+        processes.share(batch, passes)
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_answer_ends_the_others(tmp_path: Path) -> None:
+    (tmp_path / "stalled.py").write_text(STALLED)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run(
+        [*launcher, str(tmp_path / "stalled.py")], env=environment, capture_output=True, check=False, timeout=120
+    )
+    said = run.stderr.decode()
+    assert run.returncode != 0
+    assert "after 3 s: another process of this training is gone or does not answer" in said, said

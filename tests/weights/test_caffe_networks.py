@@ -1,0 +1,211 @@
+"""SphereFace networks through Caffe files: OpenCV computes the same features, and nothing is lost on the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from models import OPTIONS, crops, network
+
+from sfplus.errors import WeightsError
+from sfplus.networks import create, to_input
+from sfplus.networks.sphereface import SphereFaceNet
+from sfplus.weights.caffe import CaffeModel, write_caffemodel
+from sfplus.weights.caffe_networks import from_caffe, to_caffe
+from sfplus.weights.caffe_schema import NetParameter
+from sfplus.weights.loading import load_model, read_source
+from sfplus.weights.prototxt import write_prototxt
+
+
+def write(folder: Path, net: SphereFaceNet, head: torch.Tensor | None = None) -> Path:
+    deploy, model = to_caffe(net, "net", head)
+    write_prototxt(folder / "x.prototxt", deploy)
+    write_caffemodel(folder / "x.caffemodel", model)
+    return folder / "x.caffemodel"
+
+
+def opencv_agrees(net: SphereFaceNet, path: Path) -> None:
+    height = 112
+    width = 112 if net.options.get("input") == "112x112" else 96
+    x = to_input(torch.from_numpy(crops(2, height, width))).contiguous()
+    with torch.inference_mode():
+        expected = net(x).numpy()
+    caffe = cv2.dnn.readNetFromCaffe(str(path.with_suffix(".prototxt")), str(path))
+    caffe.setInput(x.numpy())
+    found = caffe.forward()
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    """Equal in every bit."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    assert list(ours) == list(theirs)
+    for name, tensor in ours.items():
+        assert tensor.numpy().tobytes() == theirs[name].numpy().tobytes(), name
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_opencv_computes_the_same_and_the_way_back_is_exact(options: dict[str, Any], tmp_path: Path) -> None:
+    net = network(**options)
+    path = write(tmp_path, net)
+    opencv_agrees(net, path)
+    loaded, config = load_model(path)
+    same(net, loaded)
+    assert config == {
+        "network": "sphereface20", "feature_size": 24, "width": 0.125, "provenance": config["provenance"],
+        "template": "arcface-112x112" if "input" in options else "sphereface-112x96", **options,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sphereface20", "sphereface64"])
+def test_full_size_networks(name: str, tmp_path: Path) -> None:
+    net = network(name, 1.0, 512)
+    path = write(tmp_path, net)
+    opencv_agrees(net, path)
+    same(net, create(name, weights=path))
+
+
+@pytest.mark.parametrize("name", ["sphereface4", "sphereface10", "sphereface36", "sphereface64"])
+@pytest.mark.parametrize("width", [0.005, 0.02, 0.11, 0.3])
+def test_the_network_is_recognised(name: str, width: float, tmp_path: Path) -> None:
+    net = network(name, width, 3)
+    source = read_source(write(tmp_path, net))
+    same(net, source.network)
+    assert source.config["network"] == name and source.config["feature_size"] == 3
+
+
+def test_layers_are_those_of_the_released_prototxt(tmp_path: Path) -> None:
+    """Names, kinds and wiring of sphereface_deploy.prototxt (seed: the sums of the 20-layer network)."""
+    deploy, _ = to_caffe(network(), "net")
+    kinds = {"conv": "Convolution", "relu": "PReLU", "res": "Eltwise", "fc5": "InnerProduct"}
+    sums = {}
+    for layer in deploy.layer:
+        assert layer.type == next(kind for prefix, kind in kinds.items() if layer.name.startswith(prefix))
+        if layer.type == "Eltwise":
+            sums[layer.name] = list(layer.bottom)
+        elif layer.type == "PReLU":
+            assert list(layer.bottom) == list(layer.top) == [layer.name.replace("relu", "conv")]
+    assert sums == {
+        "res1_3": ["conv1_1", "conv1_3"], "res2_3": ["conv2_1", "conv2_3"], "res2_5": ["res2_3", "conv2_5"],
+        "res3_3": ["conv3_1", "conv3_3"], "res3_5": ["res3_3", "conv3_5"], "res3_7": ["res3_5", "conv3_7"],
+        "res3_9": ["res3_7", "conv3_9"], "res4_3": ["conv4_1", "conv4_3"],
+    }  # fmt: skip
+    assert list(deploy.input) == ["data"] and list(deploy.input_dim) == [1, 3, 112, 96]
+
+
+def test_the_classifier_goes_with_the_weights(tmp_path: Path) -> None:
+    net, head = network(), torch.randn(7, 24)
+    path = write(tmp_path, net, head)
+    source = read_source(path)
+    assert source.head is not None and torch.equal(source.head, head)
+    same(net, source.network)
+    opencv_agrees(net, path)
+    assert "fc6" not in path.with_suffix(".prototxt").read_text()
+
+
+def as_v1(model: CaffeModel) -> CaffeModel:
+    """The same in the format of 2014: `layers`, double precision, and four dimensions each."""
+    net = NetParameter(name="old")
+    for layer in model.net.layer:
+        net.layers.add(name=layer.name, type=4, bottom=layer.bottom, top=layer.top)
+    blobs = {
+        name: [blob.reshape((1,) * (4 - blob.ndim) + blob.shape).astype(np.float64) for blob in found]
+        for name, found in model.blobs.items()
+    }
+    return CaffeModel(net, blobs)
+
+
+def test_old_files(tmp_path: Path) -> None:
+    net = network()
+    write_caffemodel(tmp_path / "x.caffemodel", as_v1(to_caffe(net, "net", torch.ones(2, 24))[1]))
+    source = read_source(tmp_path / "x.caffemodel")
+    same(net, source.network)
+    assert source.head is not None and source.head.shape == (2, 24)
+
+
+def changed(model: CaffeModel, **blobs: Any) -> CaffeModel:
+    return CaffeModel(model.net, {**model.blobs, **blobs})
+
+
+def test_biases_of_residual_convolutions_may_be_missing(tmp_path: Path) -> None:
+    net = network()
+    _, model = to_caffe(net, "net")
+    write_caffemodel(tmp_path / "x.caffemodel", changed(model, conv1_2=model.blobs["conv1_2"][:1]))
+    with torch.no_grad():
+        net.conv1_2.bias.zero_()  # type: ignore[union-attr,operator]
+    same(net, create("sphereface20", width=0.125, feature_size=24, weights=tmp_path / "x.caffemodel"))
+
+
+def test_the_energy_layer_of_spherefaceplus_is_no_part_of_the_network(tmp_path: Path) -> None:
+    net = network()
+    _, model = to_caffe(net, "net", torch.ones(5, 24))
+    model.net.layer.add(name="inter_class_dist_output", type="InterClass", bottom=["fc5", "label"])
+    write_caffemodel(tmp_path / "x.caffemodel", changed(model, inter_class_dist_output=model.blobs["fc6"]))
+    same(net, read_source(tmp_path / "x.caffemodel").network)
+
+
+def test_batch_normalisation_by_its_factor() -> None:
+    """Caffe keeps sums, and their factor as a third blob."""
+    _, model = to_caffe(network(batch_norm=True), "net")
+    mean, variance, _ = model.blobs["bn1_1"]
+    scaled = changed(model, bn1_1=(mean * 4, variance * 4, np.array([4], np.float32)))
+    one, other = from_caffe(model).tensors, from_caffe(scaled).tensors
+    assert torch.equal(one["bn1_1.running_mean"], other["bn1_1.running_mean"])
+    assert torch.equal(one["bn1_1.running_var"], other["bn1_1.running_var"])
+
+
+ZERO = np.zeros
+REFUSED = [
+    (
+        {"conv2_3": [ZERO((16, 16, 3, 2), "f")]},
+        r"conv2_3.weight is \(16, 16, 3, 2\), sphereface20 needs \(16, 16, 3, 3\)",
+    ),
+    ({"fc5": [ZERO((24, 2600), "f"), ZERO(24, "f")]}, r"fc5.weight is \(24, 2600\), sphereface20 needs \(24, 2688\)"),
+    ({"relu3_4": [ZERO(31, "f")]}, r"relu3_4.weight is \(31,\), sphereface20 needs \(32,\)"),
+    ({"relu3_4": []}, "relu3_4.weight is missing"),
+    ({"fc5": [ZERO((24, 2688), "f")]}, "fc5.bias is missing"),
+    ({"res1_3": [ZERO(1, "f")]}, "res1_3.weight does not belong to sphereface20"),
+    ({"relu1_1": [np.full(8, np.nan, "f")]}, "relu1_1.weight does not hold finite"),
+    ({"relu1_1": [np.full(8, 1e300)]}, "relu1_1.weight does not hold finite"),
+    ({"fc5": [ZERO((70_000, 1), "f"), ZERO(70_000, "f")]}, "feature_size"),
+    ({"conv1_1": []}, "conv1_1.weight is missing"),
+    ({"conv1_1": [ZERO((0, 3, 3, 3), "f")]}, r"conv1_1.weight is \(0, 3, 3, 3\), sphereface20 needs \(8, 3, 3, 3\)"),
+    ({"conv1_1": [ZERO((), "f")]}, r"conv1_1.weight is \(\), sphereface20 needs \(8, 3, 3, 3\)"),
+]
+
+
+@pytest.mark.parametrize(("blobs", "words"), REFUSED, ids=lambda value: value if isinstance(value, str) else None)
+def test_names_the_first_layer_that_differs(blobs: dict[str, Any], words: str, tmp_path: Path) -> None:
+    write_caffemodel(tmp_path / "x.caffemodel", changed(to_caffe(network(), "net")[1], **blobs))
+    with pytest.raises(WeightsError, match=words) as caught:
+        load_model(tmp_path / "x.caffemodel")
+    assert "x.caffemodel" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"name": "sphereface10"}, "conv1_2.weight does not belong to sphereface10"),
+        ({"name": "sphereface36"}, "conv1_4.weight is missing"),
+        ({"width": 1.0}, r"conv1_1.weight is \(8, 3, 3, 3\), sphereface20 needs \(64, 3, 3, 3\)"),
+        ({"feature_size": 512}, r"fc5.weight is \(24, 2688\), sphereface20 needs \(512, 2688\)"),
+        ({"block": "modern"}, "has the options"),
+        ({"input": "112x112"}, "has the options"),
+    ],
+)
+def test_create_with_weights_of_another_network(asked: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = write(tmp_path, network())
+    options = {"name": "sphereface20", "width": 0.125, "feature_size": 24} | asked
+    with pytest.raises(WeightsError, match=words):
+        create(options.pop("name"), weights=path, **options)
+
+
+def test_other_caffe_networks(shared_data: Path) -> None:
+    with pytest.raises(WeightsError, match=r"has no layers of a SphereFace network, but conv1\.weight"):
+        load_model(shared_data / "caffe" / "det3.caffemodel")

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from sfplus.errors import UsageError, WeightsError
+from sfplus.hypersphere import ASoftmax
+from sfplus.networks import create
+from sfplus.weights.loading import load_model
+from sfplus.weights.model_folder import HEAD, copy_by_name, load_tensors, save_model
+
+CONFIG: dict[str, Any] = {"network": "sphereface4", "feature_size": 8, "width": 0.125, "template": "sphereface-112x96"}
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return create("sphereface4", feature_size=8, width=0.125)
+
+
+@pytest.fixture
+def folder(network: torch.nn.Module, tmp_path: Path) -> Path:
+    save_model(tmp_path / "model", network, CONFIG)
+    return tmp_path / "model"
+
+
+def rewrite(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
+    file = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(file) | change
+    safetensors.torch.save_file({k: v for k, v in tensors.items() if v is not None}, file)
+
+
+def one_line(caught: pytest.ExceptionInfo[WeightsError]) -> str:
+    text = str(caught.value)
+    assert "\n" not in text and len(text) < 600
+    return text
+
+
+def test_round_trip(network: torch.nn.Module, folder: Path) -> None:
+    state = torch.get_rng_state()
+    for path in (folder, folder / "model.safetensors"):
+        loaded, config = load_model(path)
+        assert config == CONFIG and not loaded.training
+        for (name, ours), (other, theirs) in zip(network.named_parameters(), loaded.named_parameters(), strict=True):
+            assert name == other and torch.equal(ours, theirs) and ours.requires_grad == theirs.requires_grad
+        x = torch.randn(1, 3, 112, 96, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(network(x), loaded(x))
+    assert torch.equal(torch.get_rng_state(), state), "loading must not draw random numbers"
+
+
+def test_files_are_what_hugging_face_tools_read(network: torch.nn.Module, folder: Path) -> None:
+    with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"} and set(file.keys()) == set(network.state_dict())
+    assert json.loads((folder / "config.json").read_text()) == CONFIG
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_half_precision_storage(network: torch.nn.Module, tmp_path: Path) -> None:
+    save_model(tmp_path, network, CONFIG, dtype=torch.float16)
+    assert (tmp_path / "model.safetensors").stat().st_size < 0.6 * sum(4 * p.numel() for p in network.parameters())
+    loaded, _ = load_model(tmp_path)
+    for ours, theirs in zip(network.parameters(), loaded.parameters(), strict=True):
+        assert theirs.dtype == torch.float32 and torch.equal(ours.half().float(), theirs)
+
+
+def test_same_weights_same_bytes(network: torch.nn.Module, folder: Path, tmp_path: Path) -> None:
+    save_model(tmp_path, network.to(memory_format=torch.channels_last), CONFIG)  # type: ignore[call-overload]
+
+
+def test_head_is_kept_beside(network: torch.nn.Module, tmp_path: Path) -> None:
+    head = ASoftmax(8, 5, iteration=7)
+    save_model(tmp_path, network, CONFIG, head=head)
+    other = ASoftmax(8, 5)
+    report = copy_by_name(load_tensors(tmp_path / HEAD), other)
+    assert torch.equal(head.weight, other.weight) and report.loaded == ("weight",)
+    assert int(other.iteration) == 0, "the counter of lambda is no weight"
+    load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        CONFIG | {"width": "1"},
+        CONFIG | {"feature_size": 0},
+        CONFIG | {"provenance": {1, 2}},
+        CONFIG | {"loss": float("nan")},
+    ],
+)
+def test_refuses_to_save_a_config_that_cannot_be_read(
+    network: torch.nn.Module, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    with pytest.raises(WeightsError, match="does not describe a model") as caught:
+        save_model(tmp_path, network, config)
+    one_line(caught)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"fc5.weight": None}, "tensor fc5.weight is missing"),
+        ({"conv1_1.weight": None, "fc5.weight": None}, "tensor conv1_1.weight is missing"),
+        ({"extra": torch.zeros(1)}, "tensor extra does not belong to sphereface4"),
+        ({"fc5.bias": torch.zeros(9)}, r"tensor fc5.bias is \(9,\), sphereface4 needs \(8,\)"),
+        ({"fc5.bias": torch.zeros(8, dtype=torch.int64)}, "tensor fc5.bias holds torch.int64, not torch.float32"),
+        ({"fc5.bias": torch.zeros(8, dtype=torch.complex64)}, "tensor fc5.bias holds torch.complex64"),
+        ({"fc5.bias": torch.full((8,), torch.nan)}, "tensor fc5.bias does not hold finite"),
+        ({"fc5.bias": torch.full((8,), -torch.inf)}, "tensor fc5.bias does not hold finite"),
+        ({"fc5.bias": torch.full((8,), 1e300, dtype=torch.float64)}, "tensor fc5.bias does not hold finite"),
+        ({"fc5.bias": torch.full((8,), torch.nan).to(torch.float8_e4m3fn)}, "tensor fc5.bias does not hold finite"),
+    ],
+)
+def test_names_the_first_tensor_that_differs(folder: Path, change: dict[str, Any], words: str) -> None:
+    rewrite(folder, change)
+    with pytest.raises(WeightsError, match=words) as caught:
+        load_model(folder)
+    assert "model.safetensors" in one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "no such file"),
+        ("", "does not describe a model"),
+        ("{", "does not describe a model"),
+        ("[]", "does not describe a model"),
+        ("[" * 100_000, "does not describe a model"),
+        ('{"network": "sphereface4"}', "feature_size"),
+        (json.dumps(CONFIG | {"network": "os.system"}), "no network is called"),
+        (json.dumps(CONFIG | {"network": "sphereface10"}), r"tensor conv2_2.weight is missing"),
+        (json.dumps(CONFIG | {"feature_size": 10**30}), "feature_size"),
+        (json.dumps(CONFIG | {"width": 1e300}), "width"),
+        (json.dumps(CONFIG | {"width": 0.25}), "tensor conv1_1.weight is"),
+        ("\0\ud800", "does not describe a model"),
+    ],
+)
+def test_bad_configs(folder: Path, text: str | None, words: str) -> None:
+    file = folder / "config.json"
+    file.unlink() if text is None else file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(WeightsError, match=words) as caught:
+        load_model(folder)
+    one_line(caught)
+
+
+def test_every_truncation_is_refused(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    header = struct.unpack("<Q", whole[:8])[0] + 8
+    for length in (0, 1, 7, 8, 9, header // 2, header - 1, header, header + 1, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        with pytest.raises(WeightsError, match="not a readable safetensors file") as caught:
+            load_model(folder)
+        one_line(caught)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b"{}" + b" " * 6,
+        b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,999999999999]}}',
+        b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"XYZ","shape":[1],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+    ],
+)
+@pytest.mark.parametrize("size", [None, 2**63, 2**40])
+def test_hostile_headers(folder: Path, header: bytes, size: int | None) -> None:
+    data = struct.pack("<Q", len(header) if size is None else size) + header + b"\0" * 4
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(WeightsError) as caught:
+        load_model(folder)
+    one_line(caught)
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("a pickle was run",))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt", ".pkl", ".PTH", ".safetensors"])
+def test_pickles_are_never_run(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"model{suffix}"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(_Bomb()))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    with pytest.raises(WeightsError, match="readable safetensors" if suffix == ".safetensors" else "pickle") as caught:
+        load_model(file)
+    one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("net.caffemodel", "no such file"),
+        ("net.pth", "convert it: sfplus convert net.pth FOLDER"),
+        ("missing", "no such file"),
+        ("notes.txt", "not a .safetensors file"),
+    ],
+)
+def test_other_paths_say_what_to_do(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(WeightsError, match=words) as caught:
+        load_model(tmp_path / name)
+    one_line(caught)
+    with pytest.raises(WeightsError, match=r"model\.safetensors: there is no such file"):
+        load_model(tmp_path)
+
+
+def test_copy_by_name_takes_what_fits() -> None:
+    torch.manual_seed(0)
+    small, large = (
+        create("sphereface10", feature_size=8, width=0.125),
+        create("sphereface20", feature_size=9, width=0.125),
+    )
+    source = small.state_dict() | {"fc6.weight": torch.zeros(3)}
+    before = {name: tensor.clone() for name, tensor in large.state_dict().items()}
+    report = copy_by_name(source, large)
+    assert report.unfit == ("fc5.bias", "fc5.weight") and report.unused == ("fc6.weight",)
+    assert set(report.loaded) == set(small.state_dict()) - set(report.unfit)
+    assert set(report.missing) == set(large.state_dict()) - set(small.state_dict())
+    for name, tensor in large.state_dict().items():
+        assert torch.equal(tensor, source[name] if name in report.loaded else before[name]), name
+
+
+def test_a_file_is_no_place_for_a_model(network: torch.nn.Module, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "model"):
+        with pytest.raises(UsageError, match="file: is no folder"):
+            save_model(folder, network, CONFIG)
