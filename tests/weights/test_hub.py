@@ -131,7 +131,7 @@ def test_a_model_of_the_hub_without_its_pickles(
     assert PretrainedModel.from_pretrained("me/small").config["people"] == 623
     one, two = sorted(drawn.glob("*/*.jpg"))[:2]
     answer = sfplus("compare", one, two, "--model", "hf:me/small")
-    assert answer.code == 0 and "92.67 % of decisions are right" in answer.out
+    assert answer.code == 0 and "an accuracy of 92.67 % (sphereface protocol)" in answer.out
     assert str(folder) in sfplus("models", "fetch", "hf:me/small").out
 
 
