@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from sfplus.alignment import narrow_crop
 from sfplus.datasets.build_pack import build_pack
 from sfplus.datasets.formats.pack import Pack
 from sfplus.io.console import Console, print_failures
-from sfplus.io.tables import FAILURES, read_lines
+from sfplus.io.tables import FAILURES, read_json_lines
 
 
 def pack(
@@ -20,14 +21,19 @@ def pack(
     exclude: Collection[str] = (),
     split: str = "",
 ) -> int:
-    """Build a pack and print a summary; the arguments and exceptions are those of `build_pack`.
+    """Build a pack and print a summary.
+
+    Args and exceptions are those of `build_pack`, except that `narrow` cuts 112x112 crops to the 112x96 of the
+    SphereFace networks.
 
     Returns:
         The exit code: 1 if an image could not be used (`failures.jsonl` of the pack gives the reasons), else 0.
     """
     console = Console()
-    packed = build_pack(path, out, console, size=size, narrow=narrow, exclude=exclude, split=split)
-    failures = read_lines(out / FAILURES)
+    packed = build_pack(
+        path, out, console, size=size, narrow=narrow_crop if narrow else None, exclude=exclude, split=split
+    )
+    failures = read_json_lines(out / FAILURES)
     print_failures(failures, out / FAILURES)
     if len(packed.people) < 2:
         console.warn(f"{out}: contains only one person; training needs at least two")
@@ -44,8 +50,8 @@ def check(folder: Path) -> None:
         DatasetError: If a file is missing or changed; the message names the block and the crop.
     """
     packed = Pack(folder)
-    with Console().step("check", resumed=False) as step:
-        step.start(len(packed), "crops")
+    with Console().progress("check", resumed=False) as progress:
+        progress.start(len(packed), "crops")
         for count in packed.check():
-            step.advance(count)
+            progress.advance(count)
     print(f"{folder}: intact, {len(packed)} crops of {len(packed.people)} people")

@@ -18,8 +18,8 @@ from sfplus.datasets.records import PhotoCollection, Record, person_from_path
 from sfplus.embedder import Embedder
 from sfplus.errors import DatasetError, PhotoError
 from sfplus.images import Pixels
-from sfplus.io.console import Console, Step
-from sfplus.io.prefetch import ahead
+from sfplus.io.console import Console, ProgressLine
+from sfplus.io.prefetch import prefetch_map
 from sfplus.verification.features import Features, read_features
 from sfplus.weights.model_folder import crop_template
 
@@ -87,9 +87,9 @@ class PersonFeatures:
         self._check_width(path, 2 * int(self._embedder.config["feature_size"]))
         images: Counter[str] = Counter()
         failures = []
-        with self._console.step(label, resumed=False) as step:
-            step.start(len(collection), "images")
-            decoded = ahead(_decode, self._select(collection, images, step), 8, 2)
+        with self._console.progress(label, resumed=False) as progress:
+            progress.start(len(collection), "images")
+            decoded = prefetch_map(_decode, self._select(collection, images, progress), 8, 2)
             aligned = self._crops or collection.kind == "pack"
             for person, result in (_embed_crops if aligned else _embed_photos)(self._embedder, decoded):
                 if isinstance(result, PhotoError):
@@ -113,10 +113,10 @@ class PersonFeatures:
                 raise DatasetError(reason, where=path, remedy="make both with the same model: sfplus embed, or --model")
         self._widths[path] = width
 
-    def _select(self, collection: PhotoCollection, images: Counter[str], step: Step) -> Iterator[Record]:
+    def _select(self, collection: PhotoCollection, images: Counter[str], progress: ProgressLine) -> Iterator[Record]:
         """Yield the first images of each person, and count the images of each person."""
         for record in collection.records():
-            step.advance()
+            progress.advance()
             if record.person:
                 images[record.person] += 1
             if images[record.person] <= self._images_per_person:

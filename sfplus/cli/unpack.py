@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from sfplus.datasets.narrow import narrow_crop
+from sfplus.alignment import narrow_crop
 from sfplus.datasets.verification_bin import unpack_bin
 from sfplus.images import encode_image, list_photos, read_photo
 from sfplus.io.files import write_atomically

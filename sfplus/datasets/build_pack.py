@@ -13,11 +13,11 @@ import filelock
 
 from sfplus.datasets.collections import open_collection, stat_digest
 from sfplus.datasets.formats.pack import MANIFEST, Pack
-from sfplus.datasets.pack_writer import JOURNAL, STATE, PackWriter
+from sfplus.datasets.pack_writer import JOURNAL, STATE, Narrow, PackWriter
 from sfplus.errors import DatasetError, SfplusError, UsageError
 from sfplus.io.console import Console
-from sfplus.io.files import check_folder, paths_overlap, write_atomically
-from sfplus.io.tables import read_lines
+from sfplus.io.files import check_folder, paths_overlap, write_json
+from sfplus.io.tables import read_json_lines
 
 
 def build_pack(
@@ -26,7 +26,7 @@ def build_pack(
     console: Console,
     *,
     size: tuple[int, int] | None = None,
-    narrow: bool = False,
+    narrow: Narrow | None = None,
     exclude: Collection[str] = (),
     split: str = "",
 ) -> Pack:
@@ -41,7 +41,7 @@ def build_pack(
         out: the folder of the pack; it must be new, empty or the same pack, which is kept.
         console: prints warnings and progress.
         size: height and width; crops of other sizes are left out. None: all crops must have the size of the first.
-        narrow: cut 112x112 crops to the 112x96 of the SphereFace networks.
+        narrow: cuts the crops, as `alignment.narrow_crop` does; None: crops are packed as they are.
         exclude: people to leave out.
         split: of shards named like `train-00000-of-00004.parquet`, use only those of this split.
 
@@ -54,22 +54,21 @@ def build_pack(
     collection = open_collection(path, split)
     for warning in collection.warnings:
         console.warn(f"{path}: {warning}")
-    options = {"size": list(size) if size else None, "narrow": narrow, "exclude": sorted(exclude), "split": split}
+    options = {
+        "size": list(size) if size else None, "narrow": narrow is not None, "exclude": sorted(exclude), "split": split,
+    }  # fmt: skip
     state = {"source": stat_digest(collection), "options": options, "version": 1}
     out.parent.mkdir(parents=True, exist_ok=True)
     with _lock(out):
         if not (out / MANIFEST).is_file():
             partial = _prepare_partial(out, state)
             if not _is_finished(partial, state):
-                with console.step("pack", resumed=(partial / JOURNAL).exists()) as step, _remove_if_empty(partial):
-                    PackWriter(collection, partial, state, narrow, set(exclude)).write(step)
-            for name in (STATE, JOURNAL):
-                (partial / name).unlink(missing_ok=True)
-            if out.is_dir():
-                out.rmdir()
-            partial.replace(out)
+                writer = PackWriter(collection, partial, state, narrow, set(exclude))
+                with _remove_if_empty(partial), console.progress("pack", (partial / JOURNAL).exists()) as progress:
+                    writer.write(progress)
+            _move_into_place(partial, out)
         elif Pack(out).manifest.get("state") == state:
-            console.fresh("pack")
+            console.print_fresh("pack")
         else:
             reason = "is a pack of another source, of this source before it changed, or with other options"
             raise UsageError(reason, where=out, remedy="choose a new OUT, or delete this one")
@@ -130,7 +129,7 @@ def _prepare_partial(out: Path, state: dict[str, Any]) -> Path:
     elif partial.is_symlink() or (partial.exists() and (not partial.is_dir() or any(partial.iterdir()))):
         raise UsageError("contains other files", where=partial, remedy="choose another OUT, or move this away")
     partial.mkdir(parents=True, exist_ok=True)
-    write_atomically(partial / STATE, json.dumps(state).encode())
+    write_json(partial / STATE, state)
     return partial
 
 
@@ -148,6 +147,14 @@ def _remove_if_empty(partial: Path) -> Iterator[None]:
     try:
         yield
     except SfplusError:
-        if not any(block["names"] for block in read_lines(partial / JOURNAL)):
+        if not any(block["names"] for block in read_json_lines(partial / JOURNAL)):
             shutil.rmtree(partial)
         raise
+
+
+def _move_into_place(partial: Path, out: Path) -> None:
+    for name in (STATE, JOURNAL):
+        (partial / name).unlink(missing_ok=True)
+    if out.is_dir():
+        out.rmdir()  # it is empty
+    partial.replace(out)

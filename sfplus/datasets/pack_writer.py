@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,14 +15,16 @@ import numpy as np
 
 from sfplus import __version__
 from sfplus.datasets.formats.pack import BLOCK, FORMAT_NAME, INDEX, MANIFEST, PEOPLE, PIXELS, content_digest
-from sfplus.datasets.narrow import narrow_crop
 from sfplus.datasets.records import PhotoCollection, Record
 from sfplus.errors import DatasetError, PhotoError, UsageError
-from sfplus.images import Pixels, is_passing
-from sfplus.io.console import Step
-from sfplus.io.files import file_digest
-from sfplus.io.prefetch import ahead
-from sfplus.io.tables import FAILURES, read_lines, write_lines, write_table
+from sfplus.images import Pixels, is_transient
+from sfplus.io.console import ProgressLine
+from sfplus.io.files import file_digest, write_json
+from sfplus.io.prefetch import prefetch_map
+from sfplus.io.tables import FAILURES, read_json_lines, write_json_lines, write_parquet
+
+Narrow = Callable[[Pixels, str], Pixels]
+"""A function that cuts a crop, given with its name, to the size of a narrower template: `alignment.narrow_crop`."""
 
 STATE, JOURNAL = "state.json", "journal.jsonl"
 MAX_SIZE = 512
@@ -41,19 +43,19 @@ class PackWriter:
         collection: the crops.
         folder: the folder to write into.
         state: what decides the pack: the digest of the collection and the options.
-        narrow: cut 112x112 crops to 112x96.
+        narrow: cuts the crops; None: crops are packed as they are.
         exclude: people to leave out.
     """
 
     def __init__(
-        self, collection: PhotoCollection, folder: Path, state: dict[str, Any], narrow: bool, exclude: set[str]
+        self, collection: PhotoCollection, folder: Path, state: dict[str, Any], narrow: Narrow | None, exclude: set[str]
     ) -> None:
         self.collection, self.folder, self.state = collection, folder, state
         self.narrow, self.exclude = narrow, exclude
         self.size: tuple[int, ...] = tuple(state["options"]["size"] or ())
         self._skip_other_sizes = bool(self.size)
 
-    def write(self, step: Step) -> None:
+    def write(self, progress: ProgressLine) -> None:
         """Write all blocks that the journal does not list, then the tables and the manifest.
 
         Raises:
@@ -61,16 +63,16 @@ class PackWriter:
             UsageError: If the disk is too small.
         """
         journal = self.folder / JOURNAL
-        blocks = read_lines(journal)
-        write_lines(journal, blocks)  # without the incomplete line that a kill may have left
+        blocks = read_json_lines(journal)
+        write_json_lines(journal, blocks)  # without the incomplete line that a kill may have left
         start = blocks[-1]["next"] if blocks else 0
         if blocks:
             self.size = tuple(blocks[0]["size"])
-        step.start(len(self.collection), "crops", start)
+        progress.start(len(self.collection), "crops", start)
         with (self.folder / PIXELS).open("ab") as file, journal.open("a", encoding="utf-8") as lines:
             finished = sum(len(block["names"]) for block in blocks)
             file.truncate(finished * self._crop_bytes)  # without the incomplete block that a kill may have left
-            for block in self._write_blocks(start, step, file):
+            for block in self._write_blocks(start, progress, file):
                 file.flush()
                 os.fsync(file.fileno())
                 lines.write(json.dumps(block) + "\n")
@@ -91,11 +93,11 @@ class PackWriter:
         remedy = "give another --size, or omit it" if wrong_size else "give aligned crops: sfplus align"
         return DatasetError(reason, where=self.collection.root, remedy=remedy)
 
-    def _write_blocks(self, start: int, step: Step, file: BinaryIO) -> Iterator[dict[str, Any]]:
+    def _write_blocks(self, start: int, progress: ProgressLine, file: BinaryIO) -> Iterator[dict[str, Any]]:
         """Write the pixels block by block, and yield the journal entry of each block."""
         block, digest = _new_block(), hashlib.sha256()
         failed, check_disk = 0, not start
-        decoded = ahead(self._decode, self.collection.records(start), 4 * _THREADS, _THREADS)
+        decoded = prefetch_map(self._decode, self.collection.records(start), 4 * _THREADS, _THREADS)
         for number, (record, crop) in enumerate(decoded, start + 1):
             if isinstance(crop, DatasetError):
                 raise crop
@@ -113,7 +115,7 @@ class PackWriter:
                 block["names"].append(record.name)
                 block["people"].append(record.person)
                 block["sums"].append(zlib.crc32(crop.data))
-            step.advance(1, f"{failed} failed" if failed else None)
+            progress.advance(1, f"{failed} failed" if failed else None)
             if len(block["names"]) == BLOCK:
                 yield block | {"size": list(self.size), "next": number, "sha256": digest.hexdigest()}
                 block, digest = _new_block(), hashlib.sha256()
@@ -131,11 +133,12 @@ class PackWriter:
             for text in (record.name, record.person):
                 text.encode()
             crop = record.decode()
-            crop = narrow_crop(crop, record.name) if self.narrow else crop
+            if self.narrow:
+                crop = self.narrow(crop, record.name)
         except UnicodeEncodeError:
             return record, PhotoError("its name is not valid UTF-8", where=record.name, remedy="rename the file")
         except PhotoError as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise  # an error of the machine: the same command can continue later
             return record, error.with_traceback(None)
         if self._skip_other_sizes and crop.shape[:2] != self.size:
@@ -176,9 +179,9 @@ class PackWriter:
         people = sorted(set(owners))
         label_of = {person: label for label, person in enumerate(people)}
         labels, checksums = np.array([label_of[owner] for owner in owners]), np.array(column("sums"), np.uint32)
-        write_table(self.folder / INDEX, {"name": column("names"), "label": labels, "crc32": checksums})
-        write_table(self.folder / PEOPLE, {"person": people})
-        write_lines(self.folder / FAILURES, sorted(column("failures"), key=lambda row: str(row["photo"])))
+        write_parquet(self.folder / INDEX, {"name": column("names"), "label": labels, "crc32": checksums})
+        write_parquet(self.folder / PEOPLE, {"person": people})
+        write_json_lines(self.folder / FAILURES, sorted(column("failures"), key=lambda row: str(row["photo"])))
         table_digests = {name: file_digest(self.folder / name) for name in (INDEX, PEOPLE)}
         block_digests = [block["sha256"] for block in blocks if block["names"]]
         height, width = self.size
@@ -188,10 +191,7 @@ class PackWriter:
             "sha256": block_digests, "tables": table_digests, "content": content_digest(block_digests, table_digests),
             "state": self.state, "source": f"{self.collection.root}, {self.collection.kind}", "sfplus": __version__,
         }  # fmt: skip
-        with (self.folder / MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_json(self.folder / MANIFEST, manifest, sync=True, indent=1)
 
 
 def _new_block() -> dict[str, Any]:
