@@ -18,7 +18,7 @@ from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
 from sfplus.image_tasks.classify_stage import FEATURES
 from sfplus.io.files import write_atomically, write_or_remove
-from sfplus.io.tables import read_lines
+from sfplus.io.tables import read_json_lines
 from sfplus.pipeline import plan as chain
 from sfplus.recipes.sweep_grid import VARIANT, Configuration
 from sfplus.reports.sweep_table import LEVEL, ControlDifference, SweepRow, SweepTable, format_metric, to_markdown
@@ -255,16 +255,16 @@ def _figures(artefact: Artefact) -> dict[str, float]:
 
 def _classifier(folder: Path) -> dict[str, float]:
     """How the classifier of a face network is spread; nothing where it has none."""
-    from sfplus.hypersphere import spread
+    from sfplus.hypersphere import measure_uniformity
     from sfplus.weights.model_folder import load_tensors
 
     weight = load_tensors(folder / HEAD).get("weight") if (folder / HEAD).is_file() else None
     if weight is None or len(weight) < 2:
         return {}
-    found = spread(weight[:_CLASSES].float())
+    found = measure_uniformity(weight[:_CLASSES].float())
     return {"class_energy": found.energy, "min_angle": math.degrees(found.min_angle)}
 
 
 def _history(artefact: Artefact) -> list[dict[str, Any]]:
     file = artefact.folder / HISTORY
-    return read_lines(file) if file.is_file() else []
+    return read_json_lines(file) if file.is_file() else []

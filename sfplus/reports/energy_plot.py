@@ -8,29 +8,29 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sfplus.errors import one_line
-from sfplus.hypersphere import Spread
+from sfplus.hypersphere import Uniformity
 from sfplus.reports.figures import INK, SERIES, to_png
 
 _BINS = 60  # of the angles
 
 
-def energy_plot(spreads: Mapping[str, Spread], title: str) -> bytes:
+def energy_plot(layers: Mapping[str, Uniformity], title: str) -> bytes:
     """Plot one row per layer: its excess energy, and the distribution of the angles to the nearest neighbour.
 
     Args:
-        spreads: statistics by name of the layer, in the order of the rows.
+        layers: statistics by name of the layer, in the order of the rows.
         title: heading of the figure.
 
     Returns:
         A PNG.
     """
-    names = [one_line(name) for name in spreads]
+    names = [one_line(name) for name in layers]
     figure = Figure(figsize=(11, 1.6 + 0.26 * len(names)), layout="constrained")
     figure.suptitle(one_line(title), fontsize=11)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2, 3])
     rows = np.arange(len(names))
 
-    excess = np.array([spread.excess for spread in spreads.values()])
+    excess = np.array([layer.excess for layer in layers.values()])
     finite = np.isfinite(excess)
     left.axvspan(0, 1, color=SERIES[2], alpha=0.12, linewidth=0)
     left.axvline(1, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
@@ -47,7 +47,7 @@ def energy_plot(spreads: Mapping[str, Spread], title: str) -> bytes:
     left.grid(axis="y", linewidth=0.4, color="#dddddd")
     left.set_axisbelow(True)
 
-    angles = [np.degrees(spread.nearest.numpy()) for spread in spreads.values()]
+    angles = [np.degrees(layer.nearest.numpy()) for layer in layers.values()]
     top = max(95.0, *(float(a.max()) for a in angles))
     share = np.stack([np.histogram(a, _BINS, (0, top))[0] / len(a) for a in angles])
     share /= np.maximum(share.max(1, keepdims=True), 1e-9)

@@ -20,7 +20,7 @@ from sfplus.verification.curves import FARS, tested_pairs
 from sfplus.verification.result import Result
 
 if TYPE_CHECKING:
-    from sfplus.hypersphere import Spread
+    from sfplus.hypersphere import Uniformity
 
 HTML, JSON, MARKDOWN = "report.html", "report.json", "report.md"
 _NAMES, _ROWS = 40, 100  # undetected photos and failures listed on the page; report.json lists them all
@@ -82,7 +82,7 @@ class Report:
         failures: rows with `photo`, `reason` and `remedy`.
         gallery: captions with JPEG or PNG bytes.
         histories: rows of the training history by name of the run (see `plots.history_plot`).
-        spreads: statistics of the classifier of each model on the hypersphere.
+        spreads: uniformity of the classifier weights of each model.
         stages: rows with `stage`, `state`, `seconds`, `device`, `counts` (text or numbers by name), `fingerprint`.
         recipe: the settings, as YAML text.
         hashes: SHA-256 of each input, by name.
@@ -107,7 +107,7 @@ class Report:
     failures: Sequence[Mapping[str, Any]] = ()
     gallery: Sequence[tuple[str, bytes]] = ()
     histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    spreads: Mapping[str, Spread] = field(default_factory=dict)
+    spreads: Mapping[str, Uniformity] = field(default_factory=dict)
     stages: Sequence[Mapping[str, Any]] = ()
     recipe: str = ""
     hashes: Mapping[str, str] = field(default_factory=dict)
@@ -182,7 +182,7 @@ def worst_crops(
 def _json(report: Report, figures: Mapping[str, Any]) -> bytes:
     """Return the report as JSON with one key per line; the rates and pairs of a model are part of its result."""
     data = to_json_value(replace(report, spreads={}))
-    data["spreads"] = {name: metrics.classifier_summary(spread) for name, spread in report.spreads.items()}
+    data["spreads"] = {name: metrics.classifier_summary(uniformity) for name, uniformity in report.spreads.items()}
     pairs = data.pop("pairs")
     for name, result in data["results"].items():
         result |= to_json_value(figures["rates"][name])

@@ -21,7 +21,7 @@ from sfplus.verification.result import Result
 from sfplus.verification.significance import Comparison, compare
 
 if TYPE_CHECKING:
-    from sfplus.hypersphere import Spread
+    from sfplus.hypersphere import Uniformity
 
 _PEOPLE = 12  # hardest people listed
 _MAX_DRAWS = 20_000_000  # pairs drawn for one interval
@@ -135,29 +135,29 @@ def hardest_people(result: Result, pairs: Pairs) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def classifier_table(spreads: Mapping[str, Spread]) -> dict[str, list[str]]:
+def classifier_table(classifiers: Mapping[str, Uniformity]) -> dict[str, list[str]]:
     """Return the rows of the table of classifiers as text: by label, a value for each model."""
-    columns: dict[str, Callable[[Spread], str]] = {
-        "Classes": lambda s: f"{s.count:,}",
-        "Dimensions": lambda s: f"{s.dimension:,}",
-        "Power s of the energy": lambda s: f"{s.power:g}",
-        "Energy": lambda s: f"{s.energy:.5f}",
-        "Energy of random directions": lambda s: f"{s.random:.5f}",
-        "Lower bound of the energy": lambda s: f"{s.least:.5f}",
-        "Excess energy": lambda s: f"{s.excess:.2f}",
-        "Mean angle": lambda s: f"{math.degrees(s.mean_angle):.1f}°",
-        "Angle to the nearest class, mean": lambda s: f"{math.degrees(s.mean_nearest):.1f}°",
-        "Angle to the nearest class, minimum": lambda s: f"{math.degrees(s.min_angle):.1f}°",
-        "Redundancy": lambda s: f"{s.redundancy:.2f}",
+    columns: dict[str, Callable[[Uniformity], str]] = {
+        "Classes": lambda u: f"{u.count:,}",
+        "Dimensions": lambda u: f"{u.dimension:,}",
+        "Power s of the energy": lambda u: f"{u.power:g}",
+        "Energy": lambda u: f"{u.energy:.5f}",
+        "Energy of random directions": lambda u: f"{u.random:.5f}",
+        "Lower bound of the energy": lambda u: f"{u.least:.5f}",
+        "Excess energy": lambda u: f"{u.excess:.2f}",
+        "Mean angle": lambda u: f"{math.degrees(u.mean_angle):.1f}°",
+        "Angle to the nearest class, mean": lambda u: f"{math.degrees(u.mean_nearest):.1f}°",
+        "Angle to the nearest class, minimum": lambda u: f"{math.degrees(u.min_angle):.1f}°",
+        "Redundancy": lambda u: f"{u.redundancy:.2f}",
     }
-    return {label: [write(spread) for spread in spreads.values()] for label, write in columns.items()}
+    return {label: [write(classifier) for classifier in classifiers.values()] for label, write in columns.items()}
 
 
-def classifier_summary(spread: Spread) -> dict[str, Any]:
+def classifier_summary(classifier: Uniformity) -> dict[str, Any]:
     """Return the statistics of a classifier as JSON data, without the angle of each class."""
     kept = ("count", "dimension", "power", "energy", "random", "least", "excess", "mean_angle", "mean_nearest",
             "min_angle", "redundancy")  # fmt: skip
-    return {name: to_json_value(getattr(spread, name)) for name in kept}
+    return {name: to_json_value(getattr(classifier, name)) for name in kept}
 
 
 def to_json_value(value: Any) -> Any:

@@ -30,7 +30,7 @@ from sfplus.verification.curves import roc
 from sfplus.verification.result import Result
 
 if TYPE_CHECKING:
-    from sfplus.hypersphere import Spread
+    from sfplus.hypersphere import Uniformity
 
 _Floats = NDArray[np.float64]
 _POINTS = 300  # points drawn of a long history
@@ -182,18 +182,18 @@ def decision_plot(same: NDArray[np.floating], different: NDArray[np.floating], s
         return to_svg(figure)
 
 
-def angle_plot(spreads: Mapping[str, Spread]) -> str:
+def angle_plot(classifiers: Mapping[str, Uniformity]) -> str:
     """Plot the histogram over classes of the angle to the nearest other class, for each classifier.
 
     Args:
-        spreads: statistics of the classifiers by name of the model.
+        classifiers: statistics of the classifiers by name of the model.
 
     Returns:
         SVG text.
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure("angles")
-        angles = [np.degrees(spread.nearest.numpy()) for spread in spreads.values()]
+        angles = [np.degrees(classifier.nearest.numpy()) for classifier in classifiers.values()]
         low, high = min(float(a.min()) for a in angles), max(float(a.max()) for a in angles)
         bins = min(max(8, round(2 * max(map(len, angles)) ** 0.5)), 60)
         edges = np.linspace(low, max(high, low + 1), bins + 1)
@@ -204,7 +204,7 @@ def angle_plot(spreads: Mapping[str, Spread]) -> str:
         axes.set_xlabel("angle to the nearest other class, degrees")
         axes.set_ylabel("classes")
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-        add_legend(axes, list(spreads), "best")
+        add_legend(axes, list(classifiers), "best")
         return to_svg(figure)
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from sfplus.artifacts.cache import Artefact
 from sfplus.cli.compare import export_model
-from sfplus.io.tables import write_table
+from sfplus.io.tables import write_parquet
 from sfplus.networks import create
 from sfplus.stages.embed import FEATURES, INDEX
 from sfplus.stages.verify import RESULT, SCORES
@@ -60,7 +60,7 @@ def test_the_default_model_decides_at_a_far(drawn: Path, sfplus: Callable) -> No
 def test_crops_cannot_be_saved_below_a_file(sfplus: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     answer = sfplus("compare", "a.jpg", "b.jpg", "--save", tmp_path / "file" / "crops")
-    assert answer.code == 2 and "file: is no folder; choose another one" in answer.err
+    assert answer.code == 2 and "file: is not a folder; choose another one" in answer.err
 
 
 def test_an_exported_model_has_the_mean_threshold_of_all_folds_and_the_scores_of_the_pairs(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_an_exported_model_has_the_mean_threshold_of_all_folds_and_the_scores_of
     embedded.mkdir()
     verified.mkdir()
     save_file({"features": features}, embedded / FEATURES)
-    write_table(embedded / INDEX, {"photo": photos})
-    write_table(verified / SCORES, {"left": photos[:2], "right": photos[2:], "same": [True, False]})
+    write_parquet(embedded / INDEX, {"photo": photos})
+    write_parquet(verified / SCORES, {"left": photos[:2], "right": photos[2:], "same": [True, False]})
     result = {"protocol": "sphereface", "mean": 0.9, "standard_error": 0.01, "threshold": [0.1, 0.2, 0.6],
               "undetected": {"policy": "skip"}}  # fmt: skip
     (verified / RESULT).write_text(json.dumps(result))

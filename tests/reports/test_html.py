@@ -220,5 +220,5 @@ def test_pairs_must_be_those_of_the_result() -> None:
 
 def test_a_report_cannot_be_written_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="file: is no folder"):
+    with pytest.raises(UsageError, match="file: is not a folder"):
         render(Report(title="x"), tmp_path / "file" / "report")

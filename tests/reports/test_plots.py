@@ -9,7 +9,7 @@ import pytest
 import torch
 from samples import SAME, result
 
-from sfplus.hypersphere import spread
+from sfplus.hypersphere import measure_uniformity
 from sfplus.reports.plots import (
     _curve,
     angle_plot,
@@ -29,12 +29,13 @@ ROWS = [{"step": 10 * i, "loss": 9 - i / 10, "accuracy": i / 50} for i in range(
 def draw_all(name: str = "SphereFace") -> dict[str, str]:
     results = {name: result(0), "SphereFace+": result(1)}
     scores, kinds = result(0).scores, (SAME, ~SAME)
+    layers = [measure_uniformity(weight) for weight in (torch.eye(5), torch.eye(4) + 0.1)]
     plots = {
         "roc": roc_plot(results),
         "det": det_plot(results),
         "histogram": histogram_plot(result(0)),
         "folds": fold_plot(results),
-        "angles": angle_plot({name: spread(torch.eye(5)), "SphereFace+": spread(torch.eye(4) + 0.1)}),
+        "angles": angle_plot({name: layers[0], "SphereFace+": layers[1]}),
         "decision": decision_plot(*(scores[kind] for kind in kinds), score=0.25),
     }
     return plots | history_plot({name: ROWS, "second": [{"step": 5, "energy": 0.5}]})

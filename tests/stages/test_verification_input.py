@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import list_photos
-from sfplus.io.tables import read_table
+from sfplus.io.tables import read_parquet
 from sfplus.networks import create
 from sfplus.weights.model_folder import save_model
 
@@ -143,7 +143,7 @@ def test_other_protocols(protocol: str, task: Path, sfplus: Callable) -> None:
     result = next(iter(report(task)["results"].values()))
     assert result["protocol"] == protocol and len(result["accuracy"]) == (1 if protocol == "opensphere" else 2)
     features = np.concatenate([load_file(f)["features"] for f in (task / "data/cache/embed").glob("*/*.safetensors")])
-    index = read_table(next((task / "data/cache/embed").glob("*/index.parquet")))["photo"]
+    index = read_parquet(next((task / "data/cache/embed").glob("*/index.parquet")))["photo"]
     row = {name.removesuffix(".jpg"): i for i, name in enumerate(index)}
     sums = features[:, : features.shape[1] // 2] + features[:, features.shape[1] // 2 :]
     sums = np.float64(sums) / np.linalg.norm(np.float64(sums), axis=1, keepdims=True)
@@ -185,9 +185,9 @@ def test_people_with_one_photo_can_be_trained_on(drawn: Path, tmp_path: Path, sf
 def test_one_person_cannot_be_trained_on(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
     shutil.copytree(drawn / "person_000", tmp_path / "only/person_000")
     answer = train(sfplus, tmp_path / "only", tmp_path)
-    assert answer.code == 1 and "1 person to tell apart" in answer.err
+    assert answer.code == 1 and "contains photos of 1 person; training needs at least two people" in answer.err
 
 
 def test_photos_outside_any_person_cannot_be_trained_on(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
     answer = train(sfplus, drawn / "person_000", tmp_path)
-    assert answer.code == 1 and "is in no person's folder; give each person a folder of photos" in answer.err
+    assert answer.code == 1 and "is not in a person's folder; put the photos of each person into a folder" in answer.err
