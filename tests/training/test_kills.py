@@ -160,9 +160,9 @@ def test_another_number_of_processes_goes_on_and_says_what_changes(source: Path,
     with pytest.raises(ZeroDivisionError):
         run(crops, tmp_path / "parts", settings, lambda step, _: 1 / (7 - step))  # type: ignore[arg-type, return-value]
     said = finish(start(source, tmp_path, {"parts": changes}, processes=2))
-    assert said.count("was made by cpu, 1 threads, and goes on by 2 processes, each on cpu, 1 threads") == 1
+    assert said.count("was made by cpu, 1 thread, and goes on by 2 processes, each on cpu, 1 thread") == 1
     assert "no longer equal those of an undisturbed one to the bit" in said
-    with pytest.warns(UserWarning, match="was made by 2 processes, each on cpu, 1 threads, and goes on by cpu, 1"):
+    with pytest.warns(UserWarning, match="was made by 2 processes, each on cpu, 1 thread, and goes on by cpu, 1"):
         again = one_run(crops, tmp_path / "parts", **changes)
     for key, tensor in expected.items():
         torch.testing.assert_close(again[key], tensor, rtol=0, atol=1e-5)

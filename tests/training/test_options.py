@@ -124,7 +124,7 @@ def test_bf16_learns_on_the_cpu(train: Train, tmp_path: Path) -> None:
 
 
 def test_fp16_is_for_gpus(train: Train, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cpu does not compute in fp16; use bf16 or float32"):
+    with pytest.raises(UsageError, match="cpu does not support fp16; use bf16 or float32"):
         train(tmp_path, precision="fp16")
 
 

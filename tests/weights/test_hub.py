@@ -125,9 +125,9 @@ def test_a_model_of_the_hub_without_its_pickles(
     the_hub.put("me/small", {**files, "pytorch_model.bin": b"pickle", "run.py": b"evil"})
     folder = find_model("hf:me/small")
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json", "mean.safetensors"}
-    assert not [path for path in the_hub.server.asked if path.endswith((".bin", ".py"))]
-    asked = len(the_hub.server.asked)
-    assert find_model("hf:me/small") == folder and len(the_hub.server.asked) == asked
+    assert not [path for path in the_hub.server.requests if path.endswith((".bin", ".py"))]
+    asked = len(the_hub.server.requests)
+    assert find_model("hf:me/small") == folder and len(the_hub.server.requests) == asked
     assert PretrainedModel.from_pretrained("me/small").config["people"] == 623
     one, two = sorted(drawn.glob("*/*.jpg"))[:2]
     answer = sfplus("compare", one, two, "--model", "hf:me/small")
