@@ -17,7 +17,7 @@ from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
 from sfplus.io.prefetch import ahead, in_groups
 from sfplus.io.resources import DEFAULT_MODEL
-from sfplus.networks.embed import Dtype, embed_batches, pass_size
+from sfplus.networks.embed import Dtype, default_batch_size, embed_batches
 from sfplus.weights.find_model import find_model
 from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import crop_template
@@ -77,7 +77,7 @@ class Embedder:
         generator: at most 64 of them, fewer where they have more than 4 megapixels together, and 8 that are read ahead.
         """
         answers = self._crops(photos)
-        while some := list(islice(answers, pass_size(self._device))):
+        while some := list(islice(answers, default_batch_size(self._device))):
             features = iter(self.features(crop for crop in some if not isinstance(crop, PhotoError)))
             for crop in some:
                 yield crop if isinstance(crop, PhotoError) else next(features)
@@ -107,7 +107,7 @@ class Embedder:
     def _batches(self, crops: Iterable[Crop]) -> Iterator[torch.Tensor]:
         shape = (self._template.height, self._template.width, 3)
         crops = iter(crops)
-        while batch := list(islice(crops, pass_size(self._device))):
+        while batch := list(islice(crops, default_batch_size(self._device))):
             for crop in batch:
                 if crop.shape != shape or crop.dtype != np.uint8:
                     raise UsageError(

@@ -8,8 +8,9 @@ import torch
 
 from sfplus.device import choose_device
 from sfplus.errors import UsageError
-from sfplus.networks import create, to_input
-from sfplus.networks.embed import embed_batches, embed_crops, pass_size
+from sfplus.networks import create
+from sfplus.networks.embed import default_batch_size, embed_batches, embed_crops
+from sfplus.networks.normalize import normalize_crops
 
 CPU = choose_device("cpu")
 
@@ -31,7 +32,7 @@ def test_features_stand_beside_those_of_the_mirror_image(network: torch.nn.Modul
     with torch.inference_mode():
         for index, crop in enumerate(crops):
             pair = np.stack([crop.numpy(), crop.numpy()[:, ::-1]])
-            expected = network(to_input(torch.from_numpy(pair))).numpy().ravel()
+            expected = network(normalize_crops(torch.from_numpy(pair))).numpy().ravel()
             np.testing.assert_allclose(features[index], expected, atol=1e-5 * np.linalg.norm(expected))
     plain = embed_crops(network, crops, CPU, mirror=False)
     np.testing.assert_allclose(plain, features[:, :16], atol=1e-5 * np.abs(features).max())
@@ -76,7 +77,7 @@ def test_batches_are_taken_as_they_are_needed(network: torch.nn.Module, crops: t
 
 
 def test_the_size_of_a_pass_is_what_is_used_where_none_is_given(network: torch.nn.Module, crops: torch.Tensor) -> None:
-    assert pass_size(CPU) == 8 and pass_size(CPU, mirror=False) == 16
+    assert default_batch_size(CPU) == 8 and default_batch_size(CPU, mirror=False) == 16
     np.testing.assert_array_equal(embed_crops(network, crops, CPU), embed_crops(network, crops, CPU, batch_size=8))
 
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfplus.errors import UsageError
-from sfplus.networks import NETWORKS, create, to_input
+from sfplus.networks import NETWORKS, create
+from sfplus.networks.normalize import normalize_crops
 
 PARAMETERS = {
     "sphereface4": 12_562_496,
@@ -182,7 +183,7 @@ def test_refuses_impossible_sizes(feature_size: int, width: float) -> None:
 def test_input_is_bgr_over_128() -> None:
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
-    x = to_input(torch.from_numpy(crops))
+    x = normalize_crops(torch.from_numpy(crops))
     expected = (crops[..., ::-1].transpose(0, 3, 1, 2).astype(np.float64) - 127.5) / 128
     assert x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_array_equal(x.numpy(), expected.astype(np.float32))

@@ -16,7 +16,7 @@ with atheris.instrument_imports(
 ):
     from sfplus.errors import WeightsError
     from sfplus.weights.caffe import read_caffemodel
-    from sfplus.weights.loading import read_source
+    from sfplus.weights.loading import read_model
     from sfplus.weights.prototxt import read_prototxt
 
 _FILE = Path("fuzzed.caffemodel")  # in the working folder
@@ -28,7 +28,7 @@ def one(data: bytes) -> None:
     try:
         model = read_caffemodel(_FILE)
         assert sum(blob.nbytes for blobs in model.blobs.values() for blob in blobs) <= len(data)
-        read_source(_FILE)
+        read_model(_FILE)
     except WeightsError as error:
         assert "\n" not in str(error)
     try:

@@ -12,12 +12,13 @@ import torch
 from models import OPTIONS, crops, network
 
 from sfplus.errors import WeightsError
-from sfplus.networks import create, to_input
+from sfplus.networks import create
+from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.sphereface import SphereFaceNet
 from sfplus.weights.caffe import CaffeModel, write_caffemodel
 from sfplus.weights.caffe_networks import from_caffe, to_caffe
 from sfplus.weights.caffe_schema import NetParameter
-from sfplus.weights.loading import load_model, read_source
+from sfplus.weights.loading import load_model, read_model
 from sfplus.weights.prototxt import write_prototxt
 
 
@@ -31,7 +32,7 @@ def write(folder: Path, net: SphereFaceNet, head: torch.Tensor | None = None) ->
 def opencv_agrees(net: SphereFaceNet, path: Path) -> None:
     height = 112
     width = 112 if net.options.get("input") == "112x112" else 96
-    x = to_input(torch.from_numpy(crops(2, height, width))).contiguous()
+    x = normalize_crops(torch.from_numpy(crops(2, height, width))).contiguous()
     with torch.inference_mode():
         expected = net(x).numpy()
     caffe = cv2.dnn.readNetFromCaffe(str(path.with_suffix(".prototxt")), str(path))
@@ -75,7 +76,7 @@ def test_full_size_networks(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [0.005, 0.02, 0.11, 0.3])
 def test_the_network_is_recognised(name: str, width: float, tmp_path: Path) -> None:
     net = network(name, width, 3)
-    source = read_source(write(tmp_path, net))
+    source = read_model(write(tmp_path, net))
     same(net, source.network)
     assert source.config["network"] == name and source.config["feature_size"] == 3
 
@@ -102,7 +103,7 @@ def test_layers_are_those_of_the_released_prototxt(tmp_path: Path) -> None:
 def test_the_classifier_goes_with_the_weights(tmp_path: Path) -> None:
     net, head = network(), torch.randn(7, 24)
     path = write(tmp_path, net, head)
-    source = read_source(path)
+    source = read_model(path)
     assert source.head is not None and torch.equal(source.head, head)
     same(net, source.network)
     opencv_agrees(net, path)
@@ -124,7 +125,7 @@ def as_v1(model: CaffeModel) -> CaffeModel:
 def test_old_files(tmp_path: Path) -> None:
     net = network()
     write_caffemodel(tmp_path / "x.caffemodel", as_v1(to_caffe(net, "net", torch.ones(2, 24))[1]))
-    source = read_source(tmp_path / "x.caffemodel")
+    source = read_model(tmp_path / "x.caffemodel")
     same(net, source.network)
     assert source.head is not None and source.head.shape == (2, 24)
 
@@ -147,7 +148,7 @@ def test_the_energy_layer_of_spherefaceplus_is_no_part_of_the_network(tmp_path: 
     _, model = to_caffe(net, "net", torch.ones(5, 24))
     model.net.layer.add(name="inter_class_dist_output", type="InterClass", bottom=["fc5", "label"])
     write_caffemodel(tmp_path / "x.caffemodel", changed(model, inter_class_dist_output=model.blobs["fc6"]))
-    same(net, read_source(tmp_path / "x.caffemodel").network)
+    same(net, read_model(tmp_path / "x.caffemodel").network)
 
 
 def test_batch_normalisation_by_its_factor() -> None:

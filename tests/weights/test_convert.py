@@ -16,7 +16,8 @@ import torch
 from models import crops, network
 
 from sfplus.io.resources import shipped
-from sfplus.networks import create, to_input
+from sfplus.networks import create
+from sfplus.networks.normalize import normalize_crops
 from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import save_model
 
@@ -44,7 +45,7 @@ def test_models_of_older_versions_keep_loading(version: str, file: str) -> None:
     assert config["network"] == "sphereface4" and config["feature_size"] == 2
     expected = torch.tensor(json.loads((FIXTURES / version / "features.json").read_text()))
     with torch.inference_mode():
-        torch.testing.assert_close(loaded(to_input(torch.from_numpy(crops(2)))), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(loaded(normalize_crops(torch.from_numpy(crops(2)))), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_shipped_model_keeps_loading() -> None:

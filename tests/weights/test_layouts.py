@@ -15,8 +15,8 @@ from models import crops, network
 from torch import Tensor, nn
 
 from sfplus.errors import UsageError, WeightsError
-from sfplus.networks import to_input
-from sfplus.weights.loading import read_source
+from sfplus.networks.normalize import normalize_crops
+from sfplus.weights.loading import read_model
 
 
 class Unit(nn.Module):
@@ -85,9 +85,9 @@ def test_opensphere(units: tuple[int, ...], norm: bool, deprecated: bool, block:
     """The same features of the same crops, through our own input."""
     theirs = sfnet(units, norm, deprecated)
     torch.save(theirs.state_dict(), tmp_path / "backbone.pth")
-    source = read_source(tmp_path / "backbone.pth", block=block)
+    source = read_model(tmp_path / "backbone.pth", block=block)
     pixels = crops(3, 112, 112)
-    expected, found = theirs(pixels), source.network(to_input(torch.from_numpy(pixels)))
+    expected, found = theirs(pixels), source.network(normalize_crops(torch.from_numpy(pixels)))
     assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
     assert source.config["template"] == "arcface-112x112" and source.config["provenance"]["layout"] == "opensphere"
     assert source.config["network"] == ("sphereface20" if units[0] else "sphereface4")
@@ -101,7 +101,7 @@ def test_wrapped_checkpoints(wrap: Any, tmp_path: Path) -> None:
     state = sfnet().state_dict()
     torch.save(state, tmp_path / "plain.pth")
     torch.save(wrap(state), tmp_path / "wrapped.pth")
-    plain, wrapped = (read_source(tmp_path / name).network.state_dict() for name in ("plain.pth", "wrapped.pth"))
+    plain, wrapped = (read_model(tmp_path / name).network.state_dict() for name in ("plain.pth", "wrapped.pth"))
     assert all(torch.equal(plain[name], wrapped[name]) for name in plain)
 
 
@@ -110,7 +110,7 @@ def test_clcarwin(zipped: bool, tmp_path: Path) -> None:
     """Our names; the classifier has a column per person, and the biases of the units are trained."""
     net, head = network(), torch.randn(24, 9)
     torch.save(net.state_dict() | {"fc6.weight": head}, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
-    source = read_source(tmp_path / "x.pth")
+    source = read_model(tmp_path / "x.pth")
     assert source.head is not None and torch.equal(source.head, head.T)
     for name, tensor in net.state_dict().items():
         assert torch.equal(source.network.state_dict()[name], tensor)
@@ -134,7 +134,7 @@ def test_pickles_that_run_code_are_refused(bomb: str, tmp_path: Path, monkeypatc
             {"torch": _Bomb(), "beside weights": network().state_dict() | {"extra": _Bomb()}}.get(bomb, network()), path
         )
     with pytest.raises(WeightsError, match="no state dict that can be read without running code") as caught:
-        read_source(path)
+        read_model(path)
     assert "\n" not in str(caught.value) and not (tmp_path / "exploded").exists()
 
 
@@ -161,7 +161,7 @@ def test_pickles_that_run_code_are_refused(bomb: str, tmp_path: Path, monkeypatc
 def test_other_contents(found: Any, words: str, tmp_path: Path) -> None:
     torch.save(found, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=words) as caught:
-        read_source(tmp_path / "x.pth")
+        read_model(tmp_path / "x.pth")
     assert "\n" not in str(caught.value)
 
 
@@ -171,7 +171,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     for length in [*range(0, len(whole), len(whole) // 40), len(whole) - 1]:
         (tmp_path / "x.pth").write_bytes(whole[:length])
         with pytest.raises(WeightsError, match="no state dict"):
-            read_source(tmp_path / "x.pth")
+            read_model(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(
@@ -184,12 +184,12 @@ def test_damaged_files(tmp_path: Path) -> None:
 def test_a_given_network_decides(options: dict[str, str], words: str, tmp_path: Path) -> None:
     torch.save(network().state_dict(), tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=words):
-        read_source(tmp_path / "x.pth", **options)
+        read_model(tmp_path / "x.pth", **options)
 
 
 def test_an_unknown_network_is_misuse(tmp_path: Path) -> None:
     torch.save(network().state_dict(), tmp_path / "x.pth")
     with pytest.raises(UsageError, match="use one of sphereface4"):
-        read_source(tmp_path / "x.pth", network="sphereface21")
+        read_model(tmp_path / "x.pth", network="sphereface21")
     with pytest.raises(UsageError, match="block: 'old' is unknown"):
-        read_source(tmp_path / "x.pth", block="old")
+        read_model(tmp_path / "x.pth", block="old")

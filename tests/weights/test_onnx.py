@@ -12,7 +12,8 @@ from models import OPTIONS, crops, network
 from onnx import TensorProto, helper
 
 from sfplus.errors import DependencyError, WeightsError
-from sfplus.networks import create, to_input
+from sfplus.networks import create
+from sfplus.networks.normalize import normalize_crops
 from sfplus.weights.loading import load_model
 from sfplus.weights.onnx import read_onnx, to_onnx
 
@@ -40,7 +41,7 @@ def test_onnxruntime_makes_the_same_features_and_the_way_back_is_exact(options: 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [item.shape[1:] for item in session.get_inputs()] == [[3, 112, 112 if "input" in options else 96]]
     for count in (1, 2, 5):
-        x = to_input(torch.from_numpy(crops(count, 112, 112 if "input" in options else 96))).contiguous()
+        x = normalize_crops(torch.from_numpy(crops(count, 112, 112 if "input" in options else 96))).contiguous()
         expected = net(x)
         found = torch.from_numpy(session.run(["features"], {"crops": x.numpy()})[0])
         assert found.shape == expected.shape
