@@ -140,7 +140,7 @@ class Stage:
             if built:
                 return built
         assert found is not None
-        run.console.fresh(label)
+        run.console.print_fresh(label)
         return found
 
     def _build(
@@ -159,7 +159,7 @@ class Stage:
         if folder.exists():  # without a manifest it is no artefact
             shutil.rmtree(folder)
         started, clock = datetime.now(UTC), time.monotonic()
-        with run.console.step(label, resumed=any(partial.iterdir()) or parts.is_dir()) as step:
+        with run.console.progress(label, resumed=any(partial.iterdir()) or parts.is_dir()) as step:
             counts = self.build(Job(settings, inputs, partial, run.at(step)))
             manifest = identity | {
                 "fingerprint": folder.name,
@@ -181,9 +181,9 @@ class Stage:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             doing = "helping" if self.share else "waiting for"
-            run.console.say(f"{label}: another run is working on this; {doing} it")
+            run.console.print(f"{label}: another run is working on this; {doing} it")
             if self.share:
-                with run.console.step(label, resumed=False) as step:
+                with run.console.progress(label, resumed=False) as step:
                     self.share(Job(settings, inputs, partial_folder(folder), run.at(step)))
             lock.acquire()
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfplus import __version__
-from sfplus.io.console import Console, Step
+from sfplus.io.console import Console, ProgressLine
 
 if TYPE_CHECKING:
     from sfplus.artifacts.inputs import PhotoFolder
@@ -44,7 +44,7 @@ class Run:
     workspace: Path
     console: Console
     device_name: str = "auto"
-    step: Step | None = None
+    step: ProgressLine | None = None
 
     @property
     def device(self) -> Device:
@@ -56,7 +56,7 @@ class Run:
         from sfplus.device import choose_device
 
         device = choose_device(self.device_name)
-        self.console.say_once(f"device: {device.describe()}")
+        self.console.print_once(f"device: {device.describe()}")
         return device
 
     @property
@@ -65,12 +65,12 @@ class Run:
         return self.device.describe()
 
     @property
-    def bar(self) -> Step:
+    def bar(self) -> ProgressLine:
         """The progress line of the stage at work."""
         assert self.step is not None, "only inside a stage"
         return self.step
 
-    def at(self, step: Step) -> Run:
+    def at(self, step: ProgressLine) -> Run:
         """The same run, its console at another stage's line."""
         return replace(self, step=step)
 

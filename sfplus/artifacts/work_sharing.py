@@ -14,7 +14,7 @@ from typing import Any, Self
 import filelock
 
 from sfplus.artifacts.cache import Job
-from sfplus.io.tables import read_lines, write_lines
+from sfplus.io.tables import read_json_lines, write_json_lines
 
 
 class Parts:
@@ -80,13 +80,13 @@ class Parts:
 
     def finish(self, part: int, rows: Sequence[Mapping[str, Any]], note: str | None = None) -> None:
         """Put down the rows of a part, in one step."""
-        write_lines(self._file(part), rows)
+        write_json_lines(self._file(part), rows)
         self._held.pop(part).release()
         self._advance(part, note)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of all parts, in order."""
-        return [row for part in range(self._count) for row in read_lines(self._file(part))]
+        return [row for part in range(self._count) for row in read_json_lines(self._file(part))]
 
     @contextlib.contextmanager
     def _gone_is_over(self) -> Iterator[None]:

@@ -167,7 +167,7 @@ def sample(
     from sfplus.datasets.portraits import write_portraits
     from sfplus.io.console import Console
 
-    with Console().step("sample", resumed=False) as step:
+    with Console().progress("sample", resumed=False) as step:
         step.start(people * photos, "photos")
         rows = write_portraits(folder, people, photos, seed, on_photo=step.advance)
     print(f"{len(rows)} photos of {people} drawn people in {folder}")

@@ -11,9 +11,9 @@ import numpy as np
 from sfplus.artifacts.cache import Artefact
 from sfplus.errors import UsageError
 from sfplus.images import encode_image
-from sfplus.io.files import check_folder, new_folder, write_atomically
+from sfplus.io.files import atomic_folder, check_folder, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
-from sfplus.io.tables import read_table
+from sfplus.io.tables import read_parquet
 from sfplus.stages.embed import FEATURES, INDEX
 from sfplus.stages.verify import RESULT, SCORES
 from sfplus.verification.decision import Judge, similarity
@@ -65,12 +65,12 @@ def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Pa
     if result["protocol"] != "sphereface":
         remedy = "export with verify.protocol=sphereface"
         raise UsageError("its thresholds are of other scores", where=f"protocol {result['protocol']}", remedy=remedy)
-    table, index = read_table(verified.folder / SCORES), read_table(features / INDEX)
+    table, index = read_parquet(verified.folder / SCORES), read_parquet(features / INDEX)
     row = {photo: number for number, photo in enumerate(index["photo"])}
     values = load_file(features / FEATURES)["features"]
     left, right = (values[[row[photo] for photo in table[side]]] for side in ("left", "right"))
     config |= {"verification": _about(result, verified.manifest, len(table["same"]))}
-    with new_folder(folder) as part:
+    with atomic_folder(folder) as part:
         save_model(part, network, config, dtype=torch.float16 if half else None)
         Judge.of_pairs(left, right, np.array(table["same"])).save(part)
     print(f"model: {folder}")

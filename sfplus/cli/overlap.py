@@ -20,9 +20,9 @@ from sfplus.datasets.records import Item, Source, person_of
 from sfplus.embedder import Embedder
 from sfplus.errors import DatasetError, PhotoError, UsageError
 from sfplus.images import Pixels, encode_image
-from sfplus.io.console import Console, Step
+from sfplus.io.console import Console, ProgressLine
 from sfplus.io.files import check_file, write_atomically
-from sfplus.io.prefetch import ahead
+from sfplus.io.prefetch import prefetch_map
 from sfplus.reports import contact_sheet
 from sfplus.verification.features import Features, read_features
 from sfplus.weights.model_folder import crop_template
@@ -142,7 +142,7 @@ class _Looker:
         failures = []
         self._embedder = self._embedder or Embedder(self._model, self._device)
         self._compare(path, 2 * int(self._embedder.config["feature_size"]))
-        with self._console.step(label, resumed=False) as step:
+        with self._console.progress(label, resumed=False) as step:
             step.start(len(source), "pictures")
             for person, answer in self._answers(self._embedder, source, everyone, step):
                 if isinstance(answer, PhotoError):
@@ -164,14 +164,16 @@ class _Looker:
                 raise DatasetError(reason, where=path, remedy="make both with the same model: sfplus embed, or --model")
         self._widths[path] = width
 
-    def _answers(self, embedder: Embedder, source: Source, everyone: Counter[str], step: Step) -> Iterator[Answer]:
+    def _answers(
+        self, embedder: Embedder, source: Source, everyone: Counter[str], step: ProgressLine
+    ) -> Iterator[Answer]:
         """A feature of each picture of the first ones of each person, or why there is none."""
-        decoded = ahead(_decode, self._chosen(source, everyone, step), 8, 2)
+        decoded = prefetch_map(_decode, self._chosen(source, everyone, step), 8, 2)
         if self._crops or source.kind == "pack":
             return _of_crops(embedder, decoded)
         return _of_photos(embedder, decoded)
 
-    def _chosen(self, source: Source, everyone: Counter[str], step: Step) -> Iterator[Item]:
+    def _chosen(self, source: Source, everyone: Counter[str], step: ProgressLine) -> Iterator[Item]:
         for item in source.items():
             step.advance()
             if item.person:

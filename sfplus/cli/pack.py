@@ -17,7 +17,7 @@ from sfplus.datasets.pack_writer import JOURNAL, STATE, Writer
 from sfplus.errors import DatasetError, SfplusError, UsageError
 from sfplus.io.console import Console, print_failures
 from sfplus.io.files import check_folder, paths_overlap, write_atomically
-from sfplus.io.tables import FAILURES, read_lines
+from sfplus.io.tables import FAILURES, read_json_lines
 
 
 def pack(
@@ -62,7 +62,7 @@ def pack(
         if not (out / MANIFEST).is_file():
             partial = _partial(out, state)
             if not _is_finished(partial, state):
-                with console.step("pack", resumed=(partial / JOURNAL).exists()) as step, _tidy(partial):
+                with console.progress("pack", resumed=(partial / JOURNAL).exists()) as step, _tidy(partial):
                     Writer(source, partial, state, narrow, set(exclude)).write(step)
             for name in (STATE, JOURNAL):
                 (partial / name).unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def pack(
                 out.rmdir()
             partial.replace(out)
         elif Pack(out).manifest.get("state") == state:
-            console.fresh("pack")
+            console.print_fresh("pack")
         else:
             reason = "is a pack of another source, of this one before it changed, or with other options"
             raise UsageError(reason, where=out, remedy="choose a new OUT, or delete this one")
@@ -102,7 +102,7 @@ def _tidy(partial: Path) -> Iterator[None]:
     try:
         yield
     except SfplusError:
-        if not any(block["names"] for block in read_lines(partial / JOURNAL)):
+        if not any(block["names"] for block in read_json_lines(partial / JOURNAL)):
             shutil.rmtree(partial)
         raise
 
@@ -114,7 +114,7 @@ def check(folder: Path) -> None:
         DatasetError: a file is missing or changed; block and crop are named.
     """
     opened = Pack(folder)
-    with Console().step("check", resumed=False) as step:
+    with Console().progress("check", resumed=False) as step:
         step.start(len(opened), "crops")
         for count in opened.check():
             step.advance(count)
@@ -171,7 +171,7 @@ def _keep_apart(path: Path, out: Path) -> None:
 def _close(out: Path, console: Console) -> int:
     """Say what came of it; 1 when a picture could not be used."""
     pack_ = Pack(out)
-    failures = read_lines(out / FAILURES)
+    failures = read_json_lines(out / FAILURES)
     print_failures(failures, out / FAILURES)
     if len(pack_.people) < 2:
         console.warn(f"{out}: holds one person only; training needs at least two")

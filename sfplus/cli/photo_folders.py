@@ -26,7 +26,7 @@ from sfplus.images import CACHE, CONTACT_SHEET, PHOTO_SUFFIXES, VIDEO_SUFFIXES, 
 from sfplus.io.console import Console, print_failures
 from sfplus.io.files import paths_overlap, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
-from sfplus.io.tables import FAILURES, read_failures, read_table
+from sfplus.io.tables import FAILURES, read_failures, read_parquet
 from sfplus.pipeline import plan as chain
 from sfplus.pipeline.distributed import own_device, processes
 from sfplus.pipeline.plan import From, Input, Model, Photos, Step
@@ -71,7 +71,7 @@ def align_folder(
         torch.set_num_threads(workers)
     with _run(photos, out, device, chain.crop_steps(Photos(photos), recipe, "photos")) as done:
         folder, faces = done["align/photos"].folder, done["detect/photos"].folder
-        crops = {name: folder / align.CROPS / name for name in read_table(folder / align.TABLE)["crop"]}
+        crops = {name: folder / align.CROPS / name for name in read_parquet(folder / align.TABLE)["crop"]}
         files = crops | {detect.FACES: faces / detect.FACES, FAILURES: folder / FAILURES}
         if report:
             files[CONTACT_SHEET] = out / CACHE / CONTACT_SHEET

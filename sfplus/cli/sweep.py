@@ -12,7 +12,7 @@ from sfplus.artifacts.context import Run
 from sfplus.cli.run import run_folder, this_command
 from sfplus.cli.sweep_results import Cell, Found, main_metric, measure, plane, published, rows_of
 from sfplus.errors import SfplusError, UsageError
-from sfplus.io.console import Console, Step
+from sfplus.io.console import Console, ProgressLine
 from sfplus.io.files import check_folder, write_atomically, write_or_remove
 from sfplus.pipeline import plan as chain
 from sfplus.pipeline.distributed import processes
@@ -30,14 +30,14 @@ class _Console(Console):
 
     place, worked = "", False
 
-    def fresh(self, label: str) -> None:
+    def print_fresh(self, label: str) -> None:
         """Nothing."""
 
     @contextmanager
-    def step(self, label: str, resumed: bool) -> Iterator[Step]:
+    def progress(self, label: str, resumed: bool) -> Iterator[ProgressLine]:
         """The line of a stage at work, which goes away with it."""
         self.worked = True
-        step = Step(f"{self.place} {label}", self)
+        step = ProgressLine(f"{self.place} {label}", self)
         try:
             yield step
         finally:
@@ -123,7 +123,7 @@ def _run_cell(cell: Cell, recipe: str, run: Run, console: _Console, sweep: Sweep
     sweep.metric = main_metric(last)
     sweep.protocol = last.result.protocol if last.result else ""
     took = f"{time.monotonic() - clock:.0f} s" if console.worked else "was there"
-    console.say(f"{place} {said(sweep.metric, last.metrics.get(sweep.metric, math.nan))}  ({took})")
+    console.print(f"{place} {said(sweep.metric, last.metrics.get(sweep.metric, math.nan))}  ({took})")
     return found
 
 

@@ -18,7 +18,7 @@ from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
 from sfplus.image_tasks.classify_stage import FEATURES
 from sfplus.io.files import write_atomically, write_or_remove
-from sfplus.io.tables import read_lines
+from sfplus.io.tables import read_json_lines
 from sfplus.pipeline import plan as chain
 from sfplus.recipes.sweep_grid import VARIANT, Configuration
 from sfplus.reports.sweep_table import LEVEL, Difference, Row, Sweep, said, to_markdown
@@ -267,4 +267,4 @@ def _classifier(folder: Path) -> dict[str, float]:
 
 def _history(artefact: Artefact) -> list[dict[str, Any]]:
     file = artefact.folder / HISTORY
-    return read_lines(file) if file.is_file() else []
+    return read_json_lines(file) if file.is_file() else []

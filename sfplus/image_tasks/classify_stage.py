@@ -55,7 +55,7 @@ def _build(job: Job) -> dict[str, Any]:
         if row:
             note = f"loss {row['loss']:.3f}"
             note += f", accuracy {100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
-        job.run.bar.reach(done, settings.max_iter, "steps", note)
+        job.run.bar.update(done, settings.max_iter, "steps", note)
 
     summary = train(task, settings, job.folder, processes, on_step=show)
     answers = task.predict(tested)

@@ -62,7 +62,7 @@ def _taken(job: Job, made: Artefact) -> tuple[Generator, dict[str, float]]:
     from sfplus.image_tasks.generation import load_generator
 
     if is_first():
-        job.run.console.say(f"the generator is that of {made.folder}")
+        job.run.console.print(f"the generator is that of {made.folder}")
         shutil.copytree(made.folder, job.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
     generator = load_generator(made.folder)
     job.run.device.place(generator)
@@ -91,7 +91,7 @@ def _train(job: Job, real: SmallImages) -> tuple[Generator, dict[str, float]]:
 
     def show(done: int, row: dict[str, Any]) -> None:
         note = f"losses {row['generator_loss']:.3f}, {row['discriminator_loss']:.3f}" if row else None
-        job.run.bar.reach(done, settings.max_iter, "steps", note)
+        job.run.bar.update(done, settings.max_iter, "steps", note)
         if done % settings.sample_every == 0:
             _sample(job, generator, f"samples/{done:06d}.png")
 

@@ -13,7 +13,6 @@ initialising them first.
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import importlib
 import inspect
@@ -22,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfplus.errors import UsageError
+from sfplus.errors import UsageError, suggest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -119,11 +118,10 @@ def _modules() -> Mapping[str, str]:
 
 
 def _builder(name: str) -> Callable[..., nn.Module]:
-    if not is_network(name):
-        near = difflib.get_close_matches(name, network_names(), n=1, cutoff=0.4)
-        remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(network_names())}"
-        raise UsageError(f"no network is called '{name}'", where="network", remedy=remedy)
     key = name if name in _modules() else f"{name.partition(':')[0]}:"
+    if key not in _modules():
+        remedy = suggest(name, network_names()) or f"use one of {', '.join(network_names())}"
+        raise UsageError(f"no network is called '{name}'", where="network", remedy=remedy)
     build: Callable[..., nn.Module] = importlib.import_module(f"sfplus.networks.{_modules()[key]}").build
     return build
 

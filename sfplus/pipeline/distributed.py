@@ -79,7 +79,7 @@ def _follow(
     stage: Stage, settings: BaseModel, inputs: Mapping[str, Source], run: Run, folder: Path, label: str
 ) -> Artefact:
     if _agree(run, False):
-        with run.console.step(label, resumed=False) as step:
+        with run.console.progress(label, resumed=False) as step:
             stage.build(Job(settings, inputs, partial_folder(folder), run.at(step)))
     return _await(folder)
 

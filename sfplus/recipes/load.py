@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sfplus.errors import RecipeError, UsageError
 from sfplus.image_tasks.classify_stage import ClassifySettings
 from sfplus.image_tasks.generate_stage import GenerateSettings
-from sfplus.io.resources import shipped
+from sfplus.io.resources import shipped_folder
 from sfplus.recipes.validation_errors import explain, nearest
 from sfplus.stages.align import AlignSettings
 from sfplus.stages.detect import DetectSettings
@@ -112,7 +112,7 @@ class Recipe(BaseModel):
 
 def recipe_names() -> list[str]:
     """The recipes that sfplus ships."""
-    return sorted(path.stem for path in shipped("pipelines").glob("*.yaml"))
+    return sorted(path.stem for path in shipped_folder("pipelines").glob("*.yaml"))
 
 
 def find_recipe(name: str) -> Path:
@@ -126,7 +126,7 @@ def find_recipe(name: str) -> Path:
         if path.is_file():
             return path
         raise RecipeError("there is no such recipe file", where=name, remedy="see: sfplus recipes list")
-    path = shipped("pipelines") / f"{name}.yaml"
+    path = shipped_folder("pipelines") / f"{name}.yaml"
     if not path.is_file():
         near = nearest(name, recipe_names())
         raise RecipeError(f"no recipe is called '{name}'", remedy=near or "see: sfplus recipes list")

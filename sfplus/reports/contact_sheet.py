@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sfplus.errors import PhotoError
 from sfplus.images import read_photo
-from sfplus.io.tables import read_failures, read_table
+from sfplus.io.tables import read_failures, read_parquet
 from sfplus.stages.align import CROPS, TABLE
 from sfplus.stages.detect import FACES
 
@@ -32,7 +32,7 @@ def draw(photos: Path, faces: Path, crops: Path) -> npt.NDArray[np.uint8]:
     Returns:
         uint8 RGB (H, W, 3).
     """
-    table, found = read_table(crops / TABLE), read_table(faces / FACES)
+    table, found = read_parquet(crops / TABLE), read_parquet(faces / FACES)
     made = [crops / CROPS / name for name, how in zip(table["crop"], table["how"], strict=True) if how == "face"]
     samples = [(path, path.stem) for path in _spread(made, _SAMPLES)]
     used = [row for row in zip(found["score"], found["photo"], found["box"], found["chosen"], strict=True) if row[3]]

@@ -21,7 +21,7 @@ from sfplus.artifacts.cache import Job, Stage
 from sfplus.artifacts.work_sharing import Parts
 from sfplus.errors import DatasetError, PhotoError, SfplusError, UsageError
 from sfplus.images import Pixels
-from sfplus.io.tables import FAILURES, read_lines, read_table, write_lines, write_table
+from sfplus.io.tables import FAILURES, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.stages.detect import FACES, PHOTOS
 
 CROPS, TABLE = "crops", "crops.parquet"
@@ -80,13 +80,13 @@ class AlignFolderSettings(AlignSettings):
 def _build(job: Job) -> dict[str, Any]:
     root, faces = job.inputs["photos"].root, job.inputs["faces"].folder
     _notice_crops(job, faces)
-    failures = read_lines(faces / FAILURES) + _share(job).rows()
+    failures = read_json_lines(faces / FAILURES) + _share(job).rows()
     _move_crops(job)
     rows = [row for row in _plan(faces, job.settings) if (job.folder / CROPS / row["crop"]).is_file()]
     if not rows:
         raise DatasetError("no photo gave a crop", where=root, remedy="look at failures.jsonl of the detect stage")
-    write_table(job.folder / TABLE, {key: [row[key] for row in rows] for key in ("photo", "crop", "how")})
-    write_lines(job.folder / FAILURES, sorted(failures, key=lambda row: row["photo"]))
+    write_parquet(job.folder / TABLE, {key: [row[key] for row in rows] for key in ("photo", "crop", "how")})
+    write_json_lines(job.folder / FAILURES, sorted(failures, key=lambda row: row["photo"]))
     how = Counter(row["how"] for row in rows)
     return {"crops": len(rows), "centre_crops": how["centre-crop"], "failures": len(failures)}
 
@@ -119,7 +119,7 @@ def _move_crops(job: Job) -> None:
 
 def _plan(faces: Path, settings: AlignFolderSettings) -> list[dict[str, Any]]:
     """The crops to make: photo, name of the crop, how, landmarks; several of a photo are numbered."""
-    table, photos = read_table(faces / FACES), read_table(faces / PHOTOS)["photo"]
+    table, photos = read_parquet(faces / FACES), read_parquet(faces / PHOTOS)["photo"]
     chosen: dict[str, list[Any]] = {photo: [] for photo in photos}
     for photo, used, points in zip(table["photo"], table["chosen"], table["landmarks"], strict=True):
         if used:
@@ -187,7 +187,7 @@ def _fit_one(points: npt.NDArray[np.float32], template: Template, fit: Fit) -> n
 
 def _align(root: Path, crops: Path, rows: list[dict[str, Any]], settings: AlignFolderSettings) -> list[dict[str, Any]]:
     """Cut the crops of a photo that are not there yet; gives its failures."""
-    from sfplus.images import encode_image, is_passing, read_photo
+    from sfplus.images import encode_image, is_transient, read_photo
     from sfplus.io.files import write_atomically
 
     photo: Pixels | None = None
@@ -200,7 +200,7 @@ def _align(root: Path, crops: Path, rows: list[dict[str, Any]], settings: AlignF
             photo = read_photo(root / row["photo"]) if photo is None else photo
             crop = _cut(photo, row, settings)
         except SfplusError as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise  # not the photo's fault: the stage stops, and goes on from here another time
             failures.append({"photo": row["photo"], "stage": "align", "reason": error.reason, "remedy": error.remedy})
             if photo is None:
@@ -225,7 +225,7 @@ def _notice_crops(job: Job, faces: Path) -> None:
     """Say it when the photos look like crops that somebody aligned already."""
     from sfplus.alignment import TEMPLATES
 
-    photos = read_table(faces / PHOTOS)
+    photos = read_parquet(faces / PHOTOS)
     sizes = Counter(zip(photos["height"], photos["width"], strict=True))
     crop_sizes = {(t.height, t.width) for t in TEMPLATES.values()}
     already = sum(count for size, count in sizes.items() if size in crop_sizes)

@@ -18,8 +18,8 @@ from sfplus.artifacts.cache import Job, Stage
 from sfplus.artifacts.inputs import check_name
 from sfplus.artifacts.work_sharing import Parts
 from sfplus.errors import PhotoError
-from sfplus.io.prefetch import ahead, in_groups
-from sfplus.io.tables import FAILURES, NO_FACE, write_lines, write_table
+from sfplus.io.prefetch import batch_by_size, prefetch_map
+from sfplus.io.tables import FAILURES, NO_FACE, write_json_lines, write_parquet
 
 BATCH = 32  # photos of a part
 _PIXELS = 1 << 21  # of photos that are detected together
@@ -63,7 +63,7 @@ def _share(job: Job) -> Parts:
     with Parts(job, folder.photos, BATCH, "photos") as parts:
         detector = Detector(**settings.model_dump(exclude={"choose"}), device=job.run.device)
         for items in parts.rounds():
-            decoded = ahead(partial(_named, folder.root), items)
+            decoded = prefetch_map(partial(_named, folder.root), items)
             for part, photos in groupby(decoded, itemgetter(0)):
                 rows = list(_rows((named for _, named in photos), detector, settings.choose))
                 tally.update(_count(rows))
@@ -76,20 +76,20 @@ def _named(root: Path, item: tuple[int, str]) -> tuple[int, Named]:
 
 
 def _read(root: Path, name: str) -> Photo | PhotoError:
-    from sfplus.images import is_passing, read_photo
+    from sfplus.images import is_transient, read_photo
 
     try:
         check_name(name, root / name)
         return read_photo(root / name)
     except PhotoError as error:
-        if is_passing(error):
+        if is_transient(error):
             raise  # not the photo's fault: the stage stops, and goes on from here another time
         return error
 
 
 def _rows(batch: Iterator[Named], detector: Any, rule: Any) -> Iterator[dict[str, Any]]:
     """Detect a few photos at a time, so that large ones are never all in memory."""
-    for group in in_groups(batch, _pixels, _PIXELS, BATCH):
+    for group in batch_by_size(batch, _pixels, _PIXELS, BATCH):
         yield from _detect(group, detector, rule)
 
 
@@ -135,11 +135,11 @@ def _note(tally: Mapping[str, int]) -> str:
 def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     good = [row for row in rows if "reason" not in row]
     faces = [(row, index, face) for row in good for index, face in enumerate(row["faces"])]
-    write_table(folder / PHOTOS, {
+    write_parquet(folder / PHOTOS, {
         **{key: [row[key] for row in good] for key in ("photo", "height", "width")},
         "choice": [next(iter(row["chosen"].values()), NO_FACE) if len(row["chosen"]) < 2 else "all" for row in good],
     })  # fmt: skip
-    write_table(folder / FACES, {
+    write_parquet(folder / FACES, {
         "photo": [row["photo"] for row, _, _ in faces],
         "face": [index for _, index, _ in faces],
         "chosen": [str(index) in row["chosen"] for row, index, _ in faces],
@@ -158,7 +158,7 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
         for r in good
         if not r["faces"]
     ]
-    write_lines(folder / FAILURES, sorted(failures + missed, key=lambda row: row["photo"]))
+    write_json_lines(folder / FAILURES, sorted(failures + missed, key=lambda row: row["photo"]))
 
 
 STAGE = Stage("detect", 3, _build, _share)

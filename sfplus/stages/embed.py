@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sfplus.artifacts.cache import Artefact, Job, Stage
 from sfplus.artifacts.inputs import PhotoFolder, check_name
 from sfplus.errors import DatasetError, PhotoError, UsageError
-from sfplus.io.tables import FAILURES, read_table, write_lines, write_table
+from sfplus.io.tables import FAILURES, read_parquet, write_json_lines, write_parquet
 from sfplus.stages.align import CROPS, TABLE
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def _build(job: Job) -> dict[str, Any]:
         raise DatasetError(f"no crop can be used ({first['reason']})", where=first["photo"], remedy=first["remedy"])
     features = np.concatenate(parts)
     save_file({"features": features}, job.folder / FEATURES)
-    write_table(job.folder / INDEX, reader.index)
-    write_lines(job.folder / FAILURES, reader.failures)
+    write_parquet(job.folder / INDEX, reader.index)
+    write_json_lines(job.folder / FAILURES, reader.failures)
     return {"crops": len(features), "feature": features.shape[1], "failures": len(reader.failures)}
 
 
@@ -87,7 +87,7 @@ class _Crops:
                 f"the crops follow {made}, the model was trained on {template.name}",
                 where="align.template", remedy=f"align to {template.name}",
             )  # fmt: skip
-        table = read_table(source.folder / TABLE)
+        table = read_parquet(source.folder / TABLE)
         self._names, self._how = table["photo"], table["how"]
         self.paths = [source.folder / CROPS / name for name in table["crop"]]
 
@@ -96,10 +96,10 @@ class _Crops:
         import numpy as np
         import torch
 
-        from sfplus.io.prefetch import ahead
+        from sfplus.io.prefetch import prefetch_map
 
         crops = []
-        for row, crop in enumerate(ahead(self._read, range(len(self.paths)), 2 * count, threads=4)):
+        for row, crop in enumerate(prefetch_map(self._read, range(len(self.paths)), 2 * count, threads=4)):
             if isinstance(crop, PhotoError):
                 failure = {"stage": "embed", "reason": crop.reason, "remedy": crop.remedy}
                 self.failures.append({"photo": self._names[row], **failure})
@@ -114,7 +114,7 @@ class _Crops:
             yield torch.from_numpy(np.stack(crops))
 
     def _read(self, row: int) -> Pixels | PhotoError:
-        from sfplus.images import is_passing, read_photo
+        from sfplus.images import is_transient, read_photo
 
         path = self.paths[row]
         try:
@@ -124,7 +124,7 @@ class _Crops:
                 sizes = f"is {crop.shape[1]} x {crop.shape[0]} pixels, not {self._size[1]} x {self._size[0]}"
                 raise PhotoError(sizes, where=path, remedy="embed it as a photo, without --crops")
         except PhotoError as error:
-            if not self._users or is_passing(error):
+            if not self._users or is_transient(error):
                 raise  # not the crop's fault: the stage stops
             return error
         return crop

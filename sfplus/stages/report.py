@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sfplus.artifacts.cache import Artefact, Job, Stage
-from sfplus.io.tables import read_failures, read_lines, read_table
+from sfplus.io.tables import read_failures, read_json_lines, read_parquet
 from sfplus.stages.align import CROPS
 from sfplus.stages.detect import FACES, PHOTOS
 from sfplus.stages.verify import RESULT, SCORES, read_result
@@ -113,7 +113,7 @@ class _Model:
         """The model that was verified as `name`."""
         model, verified = inputs[f"model/{name}"], inputs[f"verify/{name}"]
         result, pairs = read_result(verified.folder)
-        return cls(model.folder, model.content, verified, read_table(verified.folder / SCORES), result, pairs)
+        return cls(model.folder, model.content, verified, read_parquet(verified.folder / SCORES), result, pairs)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -176,13 +176,13 @@ def _facts(verified: Artefact) -> dict[str, Any]:
 
 def _published(settings: ReportSettings, models: Mapping[str, _Model]) -> list[dict[str, Any]]:
     """Published figures: the recipe's, then those of LFW that the zoo or a model's own config.json knows."""
-    from sfplus.io.resources import shipped
+    from sfplus.io.resources import shipped_folder
     from sfplus.weights.zoo import zoo
 
     rows = [*settings.published]
     for title, model in models.items():
         said: Any = model.config.get("published")
-        if model.folder.resolve().parent == shipped("pretrained").resolve() and model.folder.name in zoo():
+        if model.folder.resolve().parent == shipped_folder("pretrained").resolve() and model.folder.name in zoo():
             said = zoo()[model.folder.name].model_dump()
         with contextlib.suppress(KeyError, TypeError, ValueError):  # it is anybody's
             runs = f", the mean of {len(said['runs'])} runs is {np.mean(said['runs']):.2f}" * (len(said["runs"]) > 1)
@@ -227,7 +227,7 @@ def _worst(model: _Model, crops: Artefact) -> dict[str, list[PairCrop]]:
 def _crop_names(crops: Artefact) -> dict[str, str]:
     from sfplus.stages.align import TABLE
 
-    table = read_table(crops.folder / TABLE)
+    table = read_parquet(crops.folder / TABLE)
     return dict(zip(table["photo"], table["crop"], strict=True))
 
 
@@ -235,8 +235,8 @@ def _gallery(root: Path, detected: Artefact, drawn: bool) -> list[tuple[str, byt
     """A few photos, evenly over the set, with their faces drawn in; and the real photograph of the demo."""
     from sfplus.images import encode_image, read_photo
 
-    photos = read_table(detected.folder / PHOTOS)["photo"]
-    faces = read_table(detected.folder / FACES)
+    photos = read_parquet(detected.folder / PHOTOS)["photo"]
+    faces = read_parquet(detected.folder / FACES)
     real = [photo for photo in photos if drawn and photo.startswith("astronaut/")]
     others = [photo for photo in photos if photo not in real]
     chosen = [others[i] for i in np.linspace(0, len(others) - 1, min(_GALLERY, len(others))).astype(int)] + real
@@ -268,7 +268,7 @@ def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _histories(models: Mapping[str, _Model]) -> dict[str, list[dict[str, Any]]]:
     files = {title: model.folder / HISTORY for title, model in models.items()}
-    return {title: read_lines(file) for title, file in files.items() if file.is_file()}
+    return {title: read_json_lines(file) for title, file in files.items() if file.is_file()}
 
 
 def _stages(inputs: Any) -> list[dict[str, Any]]:

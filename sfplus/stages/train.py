@@ -13,7 +13,7 @@ from sfplus.artifacts.context import is_first
 from sfplus.artifacts.inputs import PackFolder
 from sfplus.datasets.folders import identities, read_people
 from sfplus.errors import DatasetError
-from sfplus.io.tables import read_table
+from sfplus.io.tables import read_parquet
 from sfplus.recipes.settings.train import EnergySettings, SolverSettings, TrainingSettings
 from sfplus.stages.align import CROPS, TABLE
 from sfplus.weights import HEAD
@@ -91,13 +91,13 @@ def _fit(job: Job, network: nn.Module, shape: dict[str, Any], learned: _Learned)
     head = create_head(settings, shape["feature_size"], len(people))
     loaded = _load_head(job.inputs["start"].folder if "start" in job.inputs else None, head)
     if loaded:
-        job.run.console.say(
+        job.run.console.print(
             f"the network goes on from {job.inputs['start'].folder}; classifier: {loaded['classifier']}"
         )
 
     def show(done: int, row: dict[str, Any]) -> None:
         note = f"loss {row['loss']:.3f}, accuracy {100 * row['accuracy']:.1f} %" if row else None
-        job.run.bar.reach(done, settings.max_iter, "steps", note)
+        job.run.bar.update(done, settings.max_iter, "steps", note)
 
     held_out = _held_out(job, learned) if settings.evaluate_every and "pairs" in job.inputs else None
     summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show, held_out=held_out)
@@ -139,7 +139,7 @@ def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> _Learned:
             reason = f"its crops are {packed.height} x {packed.width}, these networks take 112 x 96 or 112 x 112"
             raise DatasetError(reason, where=source.root, remedy="align the photos again, and pack their crops")
         return _Learned(packed.people, packed, found[0])
-    people, labels, names = identities(read_table(source.folder / TABLE)["crop"], exclude)
+    people, labels, names = identities(read_parquet(source.folder / TABLE)["crop"], exclude)
     template = TEMPLATES[source.manifest["settings"]["template"]]
     paths = [source.folder / CROPS / name for name in names]
     return _Learned(people, CropDataset(paths, labels, template.height, template.width), template.name)
@@ -175,7 +175,7 @@ def _held_out(job: Job, learned: _Learned) -> HeldOut:
     if source.manifest["settings"]["template"] != learned.template:
         reason = f"the held-out crops follow {source.manifest['settings']['template']}, not {learned.template}"
         raise DatasetError(reason, where=job.inputs["pairs"].path, remedy="align both alike")
-    table = read_table(source.folder / TABLE)
+    table = read_parquet(source.folder / TABLE)
     row = {PurePosixPath(photo).with_suffix("").as_posix(): number for number, photo in enumerate(table["photo"])}
     sides = np.array([[row.get(name, -1) for name in names] for names in (pairs.left, pairs.right)])
     there = (sides >= 0).all(0)

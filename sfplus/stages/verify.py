@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sfplus.artifacts.cache import Job, Stage
 from sfplus.errors import PairsError
 from sfplus.io.files import write_atomically
-from sfplus.io.tables import read_table, write_table
+from sfplus.io.tables import read_parquet, write_parquet
 from sfplus.stages.embed import FEATURES, INDEX
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _build(job: Job) -> dict[str, Any]:
     pairs = read_pairs(job.inputs["pairs"].path)
     folder = job.inputs["features"].folder
     features = load_file(folder / FEATURES)["features"]
-    index = read_table(folder / INDEX)
+    index = read_parquet(folder / INDEX)
     rows = _rows_by_stem(index["photo"])
     left, right = (np.array([rows.get(name, -1) for name in names]) for names in (pairs.left, pairs.right))
     there = (left >= 0) & (right >= 0)
@@ -61,7 +61,7 @@ def _build(job: Job) -> dict[str, Any]:
     )
     every = by_protocol(features[left[there]], features[right[there]], pairs.same[there], pairs.fold[there], True)
     tested = there & (pairs.fold >= 0)
-    write_table(job.folder / SCORES, {
+    write_parquet(job.folder / SCORES, {
         "left": [index["photo"][i] for i in left[tested]], "right": [index["photo"][i] for i in right[tested]],
         "same": result.same, "fold": result.fold, "score": result.scores,
     })  # fmt: skip
@@ -84,7 +84,7 @@ def read_result(folder: Path) -> tuple[Result, Pairs]:
     from sfplus.datasets.pairs import Pairs
     from sfplus.verification.result import Result
 
-    table = read_table(folder / SCORES)
+    table = read_parquet(folder / SCORES)
     arrays = {"scores": table["score"], "same": table["same"], "fold": table["fold"]}
     result = Result.from_dict(json.loads((folder / RESULT).read_text("utf-8")) | arrays)
     left, right = (tuple(_stem(photo) for photo in table[side]) for side in ("left", "right"))

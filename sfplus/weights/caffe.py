@@ -1,7 +1,7 @@
 """Reader and writer of `.caffemodel`, Caffe's binary weights, without Caffe.
 
-The arrays, called blobs, bypass protobuf: `protobuf_reader.Reader` finds each one and returns an array that is a view of
-the file. Everything else, a few hundred bytes per layer, is parsed by protobuf's runtime with the schema of
+The arrays, called blobs, bypass protobuf: `protobuf_reader.Reader` finds each one and returns an array that is a view
+of the file. Everything else, a few hundred bytes per layer, is parsed by protobuf's runtime with the schema of
 `caffe_schema`.
 """
 

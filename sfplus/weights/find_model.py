@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from sfplus.errors import UsageError
-from sfplus.io.resources import HUB, models_home, shipped
+from sfplus.errors import UsageError, suggest
+from sfplus.io.resources import HUB, models_home, shipped_folder
 from sfplus.weights import MODEL
 from sfplus.weights.zoo import zoo
 
@@ -31,7 +30,7 @@ def find_model(name: str) -> Path:
     if path.is_file():
         raise UsageError("is a file", where=name, remedy=f"convert it: sfplus convert {path.name} FOLDER")
     if len(path.parts) == 1:
-        for folder in (shipped("pretrained") / name, models_home() / name):
+        for folder in (shipped_folder("pretrained") / name, models_home() / name):
             if (folder / MODEL).is_file():
                 return folder
     raise UsageError(f"there is no model '{name}'", where="model", remedy=_remedy(name))
@@ -40,5 +39,4 @@ def find_model(name: str) -> Path:
 def _remedy(name: str) -> str:
     if name in zoo():
         return f"get it first: sfplus models fetch {name}"
-    near = difflib.get_close_matches(name, zoo(), n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else "give a folder, hf:owner/name, or a name of: sfplus models list"
+    return suggest(name, zoo()) or "give a folder, hf:owner/name, or a name of: sfplus models list"

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfplus.alignment.templates import TEMPLATES
+from sfplus.alignment.templates import TEMPLATE_OF_SIZE
 from sfplus.networks import DEFAULT_INPUT, parse_size
 from sfplus.networks.sphereface import CHANNELS, NETWORKS
 
-TEMPLATE_OF_SIZE = {f"{template.height}x{template.width}": template for template in TEMPLATES.values()}
 CONVOLUTION = re.compile(r"conv\d_\d+\.weight")
 _SFNET = re.compile(r"layer(\d)\.(\d+)\.(conv|bn)([12])\.(\w+)")
 

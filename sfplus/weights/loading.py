@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sfplus.alignment.templates import TEMPLATE_OF_SIZE
 from sfplus.errors import UsageError, WeightsError
 from sfplus.networks import DEFAULT_INPUT
 from sfplus.networks.sphereface import BLOCKS, NETWORKS
 from sfplus.weights import CONFIG, HEAD
 from sfplus.weights.caffe import read_caffemodel
 from sfplus.weights.caffe_networks import from_caffe
-from sfplus.weights.layouts import CONVOLUTION, TEMPLATE_OF_SIZE, ImportedWeights, from_pytorch, infer_config
+from sfplus.weights.layouts import CONVOLUTION, ImportedWeights, from_pytorch, infer_config
 from sfplus.weights.model_folder import (
     assign_tensors,
     create_from_config,

@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from sfplus.alignment.templates import DEFAULT_TEMPLATE
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.networks import DEFAULT_INPUT, create, is_library_network, network_options
@@ -157,7 +158,7 @@ def crop_template(config: dict[str, Any], path: Path) -> str:
         WeightsError: If the config does not name a template.
     """
     if not isinstance(config.get("template"), str):
-        remedy = 'add "template": "sphereface-112x96"'
+        remedy = f'add "template": "{DEFAULT_TEMPLATE}"'
         raise WeightsError("does not name a template", where=path / CONFIG, remedy=remedy)
     return str(config["template"])
 

@@ -6,7 +6,6 @@ published, so that a different file under the same name is refused from then on.
 
 from __future__ import annotations
 
-import difflib
 import json
 from functools import cache
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from sfplus.errors import UsageError, WeightsError
+from sfplus.alignment.templates import DEFAULT_TEMPLATE
+from sfplus.errors import UsageError, WeightsError, suggest
 from sfplus.io.download import download, is_page
 from sfplus.io.files import file_digest, write_atomically
-from sfplus.io.resources import models_home, shipped
+from sfplus.io.resources import models_home, shipped_folder
 from sfplus.weights import MODEL
 
 ZOO, PINS = "zoo.yaml", "pins.json"
@@ -45,7 +45,7 @@ class Entry(BaseModel):
     )
     url: str = Field("", pattern="^(https://.+)?$", description="address of a direct download, of the last of `files`")
     pages: tuple[Annotated[str, Field(pattern="^https?://")], ...] = Field((), description="pages with a download")
-    template: str = Field("sphereface-112x96", description="template of the crops")
+    template: str = Field(DEFAULT_TEMPLATE, description="template of the crops")
     licence: str
     data: str = Field(description="training data")
     protocol: Literal["sphereface", "clcarwin"] = Field("sphereface", description="protocol of the accuracies")
@@ -77,7 +77,7 @@ def load_zoo(path: Path | None = None) -> dict[str, Entry]:
     Raises:
         WeightsError: If the file is invalid; the message names the entry.
     """
-    path = path or shipped("pretrained") / ZOO
+    path = path or shipped_folder("pretrained") / ZOO
     adapter = TypeAdapter(dict[Annotated[str, Field(pattern=_NAME)], Entry])
     try:
         return adapter.validate_python(yaml.safe_load(path.read_text("utf-8")))
@@ -101,8 +101,7 @@ def find_entry(name: str) -> Entry:
         UsageError: If the zoo has no such entry; the remedy suggests the most similar name.
     """
     if name not in zoo():
-        near = difflib.get_close_matches(name, zoo(), n=1, cutoff=0.4)
-        remedy = f"did you mean '{near[0]}'?" if near else "see: sfplus models list"
+        remedy = suggest(name, zoo()) or "see: sfplus models list"
         raise UsageError(f"the zoo has no model '{name}'", where="model", remedy=remedy)
     return zoo()[name]
 
@@ -110,7 +109,7 @@ def find_entry(name: str) -> Entry:
 def status(name: str) -> str:
     """Return whether a model is `shipped`, `fetched`, to `download`, to get `by hand` or `not released`."""
     entry = find_entry(name)
-    if (shipped("pretrained") / name / MODEL).is_file():
+    if (shipped_folder("pretrained") / name / MODEL).is_file():
         return "shipped"
     if (models_home() / name / MODEL).is_file():
         return "fetched"

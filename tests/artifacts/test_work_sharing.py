@@ -19,7 +19,7 @@ ITEMS = [f"photo {index}" for index in range(11)]
 def job(tmp_path: Path) -> Job:
     console = Console(quiet=True)
     run = Run(tmp_path, console)
-    with console.step("work", resumed=False) as step:
+    with console.progress("work", resumed=False) as step:
         return Job(None, {}, partial_folder(tmp_path / "abc"), run.at(step))
 
 

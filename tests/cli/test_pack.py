@@ -420,7 +420,7 @@ def test_out_without_a_name(tmp_path: Path, out: str, monkeypatch: pytest.Monkey
 def test_out_below_a_file(tmp_path: Path) -> None:
     write_folders(tmp_path / "crops", PEOPLE)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="file: is no folder"):
+    with pytest.raises(UsageError, match="file: is not a folder"):
         pack(tmp_path / "crops", tmp_path / "file" / "out")
 
 

@@ -16,7 +16,7 @@ from sfplus.artifacts.cache import Artefact, Job
 from sfplus.artifacts.context import Run
 from sfplus.artifacts.inputs import InputFile
 from sfplus.io.console import Console
-from sfplus.io.tables import write_table
+from sfplus.io.tables import write_parquet
 from sfplus.stages import align, train
 from sfplus.weights.model_folder import load_tensors
 
@@ -74,7 +74,9 @@ def test_epochs_are_counted_in_crops_and_other_people_need_a_new_classifier(
 
 def test_held_out_pairs_are_looked_at_where_the_network_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With several processes that need not be the device that was asked for: it must not be moved there."""
-    write_table(tmp_path / align.TABLE, {"photo": ["a.jpg", "b.jpg"], "crop": ["a.jpg", "b.jpg"], "how": ["face"] * 2})
+    write_parquet(
+        tmp_path / align.TABLE, {"photo": ["a.jpg", "b.jpg"], "crop": ["a.jpg", "b.jpg"], "how": ["face"] * 2}
+    )
     (tmp_path / "pairs.txt").write_text("a b 1 0\na b 0 0\na b 1 1\na b 0 1\n")
     about = {"settings": {"template": "sphereface-112x96"}}
     inputs = {"held_out": Artefact(tmp_path, about), "pairs": InputFile(tmp_path / "pairs.txt")}

@@ -12,13 +12,12 @@ import torch
 from models import OPTIONS, crops, network
 
 from sfplus.errors import WeightsError
-from sfplus.networks import create
 from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.sphereface import SphereFaceNet
 from sfplus.weights.caffe import CaffeModel, write_caffemodel
 from sfplus.weights.caffe_networks import from_caffe, to_caffe
 from sfplus.weights.caffe_schema import NetParameter
-from sfplus.weights.loading import load_model, read_model
+from sfplus.weights.loading import create_network, load_model, read_model
 from sfplus.weights.prototxt import write_prototxt
 
 
@@ -69,7 +68,7 @@ def test_full_size_networks(name: str, tmp_path: Path) -> None:
     net = network(name, 1.0, 512)
     path = write(tmp_path, net)
     opencv_agrees(net, path)
-    same(net, create(name, weights=path))
+    same(net, create_network(name, path))
 
 
 @pytest.mark.parametrize("name", ["sphereface4", "sphereface10", "sphereface36", "sphereface64"])
@@ -140,7 +139,7 @@ def test_biases_of_residual_convolutions_may_be_missing(tmp_path: Path) -> None:
     write_caffemodel(tmp_path / "x.caffemodel", changed(model, conv1_2=model.blobs["conv1_2"][:1]))
     with torch.no_grad():
         net.conv1_2.bias.zero_()  # type: ignore[union-attr,operator]
-    same(net, create("sphereface20", width=0.125, feature_size=24, weights=tmp_path / "x.caffemodel"))
+    same(net, create_network("sphereface20", tmp_path / "x.caffemodel", width=0.125, feature_size=24))
 
 
 def test_the_energy_layer_of_spherefaceplus_is_no_part_of_the_network(tmp_path: Path) -> None:
@@ -204,7 +203,7 @@ def test_create_with_weights_of_another_network(asked: dict[str, Any], words: st
     path = write(tmp_path, network())
     options = {"name": "sphereface20", "width": 0.125, "feature_size": 24} | asked
     with pytest.raises(WeightsError, match=words):
-        create(options.pop("name"), weights=path, **options)
+        create_network(options.pop("name"), path, **options)
 
 
 def test_other_caffe_networks(shared_data: Path) -> None:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from sfplus.errors import DependencyError, WeightsError
 from sfplus.networks import create
 from sfplus.networks.normalize import normalize_crops
-from sfplus.weights.loading import load_model
+from sfplus.weights.loading import create_network, load_model
 from sfplus.weights.onnx import read_onnx, to_onnx
 
 CONFIG = {
@@ -61,7 +61,7 @@ def test_full_size_networks(name: str, tmp_path: Path) -> None:
     assert worst < 1e-4
     (tmp_path / "x.onnx").write_bytes(data)
     assert list(tmp_path.iterdir()) == [tmp_path / "x.onnx"]
-    create(name, weights=tmp_path / "x.onnx")
+    create_network(name, tmp_path / "x.onnx")
 
 
 @pytest.mark.slow
