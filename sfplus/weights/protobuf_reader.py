@@ -85,7 +85,7 @@ class Reader:
         return value - (1 << 64) if value >> 63 else value
 
     def integers(self, kind: int, first: int, last: int, limit: int) -> list[int]:
-        """Return the values of a repeated integer field, packed or not; reading stops after more than `limit` values."""
+        """Return the values of a repeated integer field, packed or not, but not many more than `limit`."""
         if kind != BYTES:
             return [self.integer(kind, first, last)]
         values: list[int] = []
