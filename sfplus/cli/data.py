@@ -1,4 +1,4 @@
-"""The commands about data sets: pack, overlap."""
+"""The commands for data sets: pack and overlap."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ app = typer.Typer()
 
 Exclude = Annotated[
     Path | None,
-    typer.Option("--exclude", help="A file of people to leave out, one a line; # and a space begin a remark."),
+    typer.Option(
+        "--exclude",
+        help="A file of people to leave out, one per line; # and a space start a comment.",
+    ),
 ]
-Split = Annotated[
-    str, typer.Option("--split", help="Of files named like train-00000-of-00004, only those of this split.")
-]
+Split = Annotated[str, typer.Option("--split", help="Use only this split of files named like train-00000-of-00004.")]
 
 
 @app.command()
@@ -27,62 +28,67 @@ def pack(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder per person, an insightface .rec, WebDataset .tar shards, Parquet (Hugging Face), or a pack.",
+            help="A folder per person, an insightface .rec file, WebDataset .tar shards, Parquet files, or a pack.",
         ),
     ],
-    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The pack, a new folder.")] = None,
-    size: Annotated[str, typer.Option("--size", help="HEIGHTxWIDTH: leave crops of another size out.")] = "",
-    narrow: Annotated[bool, typer.Option("--narrow", help="Cut 112 x 112 crops to 112 x 96.")] = False,
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The pack to write, a new folder.")] = None,
+    size: Annotated[str, typer.Option("--size", help="HEIGHTxWIDTH: leave out crops of other sizes.")] = "",
+    narrow: Annotated[bool, typer.Option("--narrow", help="Cut 112x112 crops to 112x96.")] = False,
     exclude: Exclude = None,
     split: Split = "",
-    check: Annotated[
-        bool, typer.Option("--check", help="Compare the pack SOURCE with its checksums, nothing else.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only compare the pack SOURCE with its checksums.")] = False,
 ) -> None:
-    """Pack aligned crops into one memory-mapped file, so that training decodes nothing; for train.photos in recipes.
+    """Pack aligned crops into one memory-mapped file for train.photos in recipes, so that training decodes nothing.
 
-    SOURCE is not changed. Pictures that cannot be used are named in OUT/failures.jsonl, and the exit code is 1. An
-    interrupted call goes on where it was.
+    SOURCE is not changed. If images cannot be used, OUT/failures.jsonl lists them and the exit code is 1. An
+    interrupted call continues where it stopped.
 
     Example: sfplus align photos crops, then: sfplus pack crops crops.pack
 
     Example: sfplus pack faces_emore/train.rec emore.pack --narrow --exclude in-lfw.txt
     """
     from sfplus.cli import pack as command
-    from sfplus.datasets.folders import read_people
+    from sfplus.datasets.identities import read_person_list
 
     if check:
         command.check(source)
         return
     if out is None:
         raise typer.BadParameter("is missing", param_hint="OUT")
-    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", size)
-    if size and not found:
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", size)
+    if size and not match:
         raise typer.BadParameter("give height x width, such as 112x96", param_hint="--size")
-    people = read_people(exclude) if exclude else ()
-    wanted = (int(found[1]), int(found[2])) if found else None
-    raise typer.Exit(command.pack(source, out, size=wanted, narrow=narrow, exclude=people, split=split))
+    people = read_person_list(exclude) if exclude else ()
+    height_width = (int(match[1]), int(match[2])) if match else None
+    raise typer.Exit(command.pack(source, out, size=height_width, narrow=narrow, exclude=people, split=split))
 
 
 @app.command()
 def overlap(
-    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="The training set: as for sfplus pack, or features.")],
-    test: Annotated[Path, typer.Argument(metavar="TEST", help="The test set, likewise.")],
+    train: Annotated[
+        Path, typer.Argument(metavar="TRAIN", help="The training set: as for sfplus pack, or a file of features.")
+    ],
+    test: Annotated[Path, typer.Argument(metavar="TEST", help="The test set, in one of the same forms.")],
     model: ModelName = "",
     out: Annotated[
-        Path | None, typer.Option("--out", help="The list of people to write, for --exclude and exclude:.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Write a list of the people for --exclude and exclude:.",
+        ),
     ] = None,
-    sheet: Annotated[Path | None, typer.Option("--sheet", help="A picture of the pairs, .png, for human eyes.")] = None,
-    crops: Annotated[bool, typer.Option("--crops", help="The pictures are crops that are aligned already.")] = False,
-    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Of each person, the first ones.")] = 8,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="Draw the pairs side by side into a .png file.")] = None,
+    crops: Annotated[bool, typer.Option("--crops", help="The images are aligned crops.")] = False,
+    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Use only the first images of each person.")] = 8,
     false_alarms: Annotated[
-        float, typer.Option("--false-alarms", min=0, help="Wrongly suspected people that a person of TEST may cost.")
+        float,
+        typer.Option("--false-alarms", min=0, help="Expected number of wrong matches for one person of TEST."),
     ] = 0.01,
     device: Device = "auto",
 ) -> None:
     """Find people of a test set in a training set, by their names and by their faces.
 
-    Look at the pairs before you trust them: a small model misses people and suspects others.
+    Check the pairs before you use the list: a small model misses people and matches different people.
 
     Example: sfplus overlap my/photos data/lfw --out in-lfw.txt --sheet in-lfw.png, then:
     sfplus run mine.yaml train.exclude=in-lfw.txt
@@ -92,5 +98,5 @@ def overlap(
 
     command.overlap(
         train, test, model or DEFAULT_MODEL, out, sheet,
-        crops=crops, pictures=pictures, false_alarms=false_alarms, device=device,
+        crops=crops, images_per_person=pictures, false_alarms=false_alarms, device=device,
     )  # fmt: skip

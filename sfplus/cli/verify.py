@@ -69,11 +69,13 @@ def verify(
 
 @app.command()
 def unpack(
-    file: Annotated[Path, typer.Argument(metavar="FILE.bin", help="lfw.bin, agedb_30.bin, ... of insightface.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the photos go.")],
-    narrow: Annotated[bool, typer.Option("--narrow", help="Cut the 112 x 112 crops to 112 x 96.")] = False,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.bin", help="A verification set of insightface, such as lfw.bin.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write the photos to.")],
+    narrow: Annotated[bool, typer.Option("--narrow", help="Cut 112x112 crops to 112x96.")] = False,
 ) -> None:
-    """Write the crops of an insightface verification set as files; nothing in it is run.
+    """Write the crops of an insightface verification set as image files; no code in the set is run.
 
     Example: sfplus unpack agedb_30.bin agedb --narrow, then: sfplus embed agedb features --crops, then:
     sfplus verify --features features/features.safetensors --pairs agedb_30.bin --mirrored

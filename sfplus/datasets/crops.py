@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfplus.datasets.pack import Pack
+from sfplus.datasets.formats.pack import Pack
 from sfplus.errors import DatasetError
 from sfplus.images import read_photo
 
@@ -129,7 +129,8 @@ class PackedCrops(_Crops):
         stay = np.array([person not in exclude for person in self._pack.people])
         if stay.sum() < 2:
             remedy = "training needs at least two people"
-            raise DatasetError(f"{stay.sum()} person to tell apart", where=folder, remedy=remedy)
+            count = "1 person" if stay.sum() == 1 else f"{stay.sum()} people"
+            raise DatasetError(f"contains crops of {count}", where=folder, remedy=remedy)
         self._rows = np.flatnonzero(stay[self._pack.labels])
         self.people = [person for person, stays in zip(self._pack.people, stay, strict=True) if stays]
         self.labels = torch.from_numpy((np.cumsum(stay) - 1)[self._pack.labels[self._rows]])

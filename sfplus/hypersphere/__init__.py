@@ -11,8 +11,17 @@ from __future__ import annotations
 from sfplus.hypersphere.class_energy import class_energy
 from sfplus.hypersphere.diagnostics import Spread, spread, spread_of_layers
 from sfplus.hypersphere.energy import hyperspherical_energy
-from sfplus.hypersphere.heads import HEADS, AdaFace, ArcFace, CosFace, NormFace, Softmax
-from sfplus.hypersphere.margin import ASoftmax, Head, LSoftmax, margin_cosine
+from sfplus.hypersphere.heads import HEADS
+from sfplus.hypersphere.heads.adaface import AdaFace
+from sfplus.hypersphere.heads.arcface import ArcFace
+from sfplus.hypersphere.heads.asoftmax import ASoftmax, LSoftmax
+from sfplus.hypersphere.heads.base import Head
+from sfplus.hypersphere.heads.cosface import CosFace
+from sfplus.hypersphere.heads.margins import margin_cosine
+from sfplus.hypersphere.heads.normface import NormFace
+from sfplus.hypersphere.heads.softmax import Softmax
+from sfplus.hypersphere.heads.sphereface2 import SphereFace2
+from sfplus.hypersphere.heads.sphereface_r import SphereFaceR
 from sfplus.hypersphere.network_energy import HypersphericalEnergy
 from sfplus.hypersphere.orthonormality import Orthonormality, orthonormal_penalty, orthonormal_regularizer
 from sfplus.hypersphere.projection import (
@@ -29,7 +38,6 @@ from sfplus.hypersphere.sphere_conv import (
     WeightNormLinear,
     to_sphere,
 )
-from sfplus.hypersphere.successors import SphereFace2, SphereFaceR
 
 __all__ = [
     "HEADS",

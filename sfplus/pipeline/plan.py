@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from sfplus.artifacts.cache import Artefact, Stage
 from sfplus.artifacts.context import Run, is_first
 from sfplus.artifacts.inputs import InputFile, ModelFolder, PackFolder, Source
-from sfplus.datasets.pack import is_pack
+from sfplus.datasets.formats.pack import is_pack
 from sfplus.datasets.pairs import pair_files, read_pairs
 from sfplus.errors import UsageError
 from sfplus.image_tasks import classify_stage as classify

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 from sfplus.artifacts.cache import Artefact, Job, Stage
 from sfplus.artifacts.context import is_first
 from sfplus.artifacts.inputs import PackFolder
-from sfplus.datasets.folders import identities, read_people
+from sfplus.datasets.identities import assign_labels, read_person_list
 from sfplus.errors import DatasetError
 from sfplus.io.tables import read_parquet
 from sfplus.recipes.settings.train import EnergySettings, SolverSettings, TrainingSettings
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def _listed(value: Any) -> Any:
     """People in a recipe are names, or the file that lists them."""
-    return read_people(Path(value)) if isinstance(value, str) else value
+    return read_person_list(Path(value)) if isinstance(value, str) else value
 
 
 People = Annotated[tuple[str, ...], BeforeValidator(_listed)]
@@ -139,7 +139,7 @@ def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> _Learned:
             reason = f"its crops are {packed.height} x {packed.width}, these networks take 112 x 96 or 112 x 112"
             raise DatasetError(reason, where=source.root, remedy="align the photos again, and pack their crops")
         return _Learned(packed.people, packed, found[0])
-    people, labels, names = identities(read_parquet(source.folder / TABLE)["crop"], exclude)
+    people, labels, names = assign_labels(read_parquet(source.folder / TABLE)["crop"], exclude)
     template = TEMPLATES[source.manifest["settings"]["template"]]
     paths = [source.folder / CROPS / name for name in names]
     return _Learned(people, CropDataset(paths, labels, template.height, template.width), template.name)

@@ -8,7 +8,7 @@ import pytest
 from local_server import Server, serve
 
 from sfplus.datasets import lfw
-from sfplus.datasets.folders import identities
+from sfplus.datasets.identities import assign_labels
 from sfplus.errors import DatasetError
 
 
@@ -100,18 +100,18 @@ def test_a_download_with_another_hash_is_refused(tmp_path: Path, host: Server) -
 
 
 def test_people_are_numbered_in_sorted_order() -> None:
-    people, labels, names = identities(["b/2.jpg", "a/1.jpg", "c/1.jpg", "b/1.jpg"], exclude=["c", "unknown"])
+    people, labels, names = assign_labels(["b/2.jpg", "a/1.jpg", "c/1.jpg", "b/1.jpg"], exclude=["c", "unknown"])
     assert people == ["a", "b"] and labels == [0, 1, 1] and names == ["a/1.jpg", "b/1.jpg", "b/2.jpg"]
 
 
 @pytest.mark.parametrize(
     ("photos", "says"),
     [
-        (["1.jpg", "a/1.jpg"], "in no person's folder"),
-        (["a/1.jpg", "a/2.jpg"], "1 person to tell apart"),
-        ([], "0 person"),
+        (["1.jpg", "a/1.jpg"], "not in a person's folder"),
+        (["a/1.jpg", "a/2.jpg"], "contains photos of 1 person"),
+        ([], "0 people"),
     ],
 )
 def test_sets_that_cannot_be_trained_on(photos: list[str], says: str) -> None:
     with pytest.raises(DatasetError, match=says):
-        identities(photos)
+        assign_labels(photos)

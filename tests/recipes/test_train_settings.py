@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from sfplus.hypersphere import HEADS
 from sfplus.networks import is_library_network, network_names
 from sfplus.networks.sphereface import BLOCKS
-from sfplus.recipes.settings.train import HEAD_SETTINGS, EnergySettings, SolverSettings, TrainingSettings
+from sfplus.recipes.settings.heads import HEAD_SETTINGS
+from sfplus.recipes.settings.train import EnergySettings, SolverSettings, TrainingSettings
 
 
 def test_defaults_are_those_of_the_sphereface_solver() -> None:

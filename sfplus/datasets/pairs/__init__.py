@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from sfplus.datasets.pairs.cfp import cfp_files, read_cfp
-from sfplus.datasets.pairs.drawn import draw_pairs
-from sfplus.datasets.pairs.lfw import PeopleList, read_people, read_view_1, read_view_2, unrestricted, write_pairs
+from sfplus.datasets.pairs.draw import draw_pairs
+from sfplus.datasets.pairs.lfw_lists import PeopleList, read_people, read_view_1, read_view_2, unrestricted, write_pairs
 from sfplus.datasets.pairs.plain import is_plain, read_plain, without_suffix, write_plain
 from sfplus.datasets.pairs.table import Pairs, People
 from sfplus.datasets.pairs.text import read_lines

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sfplus.datasets.pairs.drawn import draw_among
+from sfplus.datasets.pairs.draw import draw_among
 from sfplus.datasets.pairs.table import FORBIDDEN, Pairs
 from sfplus.datasets.pairs.text import Line, read_lines
 from sfplus.errors import PairsError
