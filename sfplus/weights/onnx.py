@@ -66,8 +66,8 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
         actual = session.run(["features"], {"crops": batch.numpy()})[0]
         if actual.shape != expected.shape:
             raise WeightsError(f"ONNX computes features of shape {actual.shape}, torch {expected.shape}")
-        error = np.abs(actual - expected).max() / np.abs(expected).max().clip(1e-30)
-        largest_error = max(largest_error, float(error))
+        difference = np.abs(actual - expected).max() / np.abs(expected).max().clip(1e-30)
+        largest_error = max(largest_error, float(difference))
     if not largest_error <= TOLERANCE:
         reason = "the features of ONNX and torch differ"
         raise WeightsError(f"{reason} by {largest_error:.1e} of the largest number")
