@@ -255,13 +255,13 @@ def _figures(artefact: Artefact) -> dict[str, float]:
 
 def _classifier(folder: Path) -> dict[str, float]:
     """How the classifier of a face network is spread; nothing where it has none."""
-    from sfplus.hypersphere import spread
+    from sfplus.hypersphere import measure_uniformity
     from sfplus.weights.model_folder import load_tensors
 
     weight = load_tensors(folder / HEAD).get("weight") if (folder / HEAD).is_file() else None
     if weight is None or len(weight) < 2:
         return {}
-    found = spread(weight[:_CLASSES].float())
+    found = measure_uniformity(weight[:_CLASSES].float())
     return {"class_energy": found.energy, "min_angle": math.degrees(found.min_angle)}
 
 

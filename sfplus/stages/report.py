@@ -26,7 +26,7 @@ from sfplus.weights import CONFIG, HEAD
 
 if TYPE_CHECKING:
     from sfplus.datasets.pairs import Pairs
-    from sfplus.hypersphere import Spread
+    from sfplus.hypersphere import Uniformity
     from sfplus.reports.html import PairCrop
     from sfplus.verification.result import Result
 
@@ -191,14 +191,16 @@ def _published(settings: ReportSettings, models: Mapping[str, _Model]) -> list[d
     return [{"name": row.name, "accuracy": row.accuracy / 100, "source": row.source} for row in rows if row.accuracy]
 
 
-def _spreads(models: Mapping[str, _Model]) -> dict[str, Spread]:
+def _spreads(models: Mapping[str, _Model]) -> dict[str, Uniformity]:
     """How the classifiers are spread, of the models that have one."""
-    from sfplus.hypersphere import spread
+    from sfplus.hypersphere import measure_uniformity
     from sfplus.weights.model_folder import load_tensors
 
     heads = {title: model.folder / HEAD for title, model in models.items()}
     weights = {title: load_tensors(head).get("weight") for title, head in heads.items() if head.is_file()}
-    return {title: spread(weight[:_CLASSES].float()) for title, weight in weights.items() if weight is not None}
+    return {
+        title: measure_uniformity(weight[:_CLASSES].float()) for title, weight in weights.items() if weight is not None
+    }
 
 
 def _hashes(photos: Any, verified: Artefact, models: Mapping[str, _Model]) -> dict[str, str]:
