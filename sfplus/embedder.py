@@ -17,7 +17,7 @@ from sfplus.errors import PhotoError, UsageError
 from sfplus.images import Pixels, read_photo
 from sfplus.io.prefetch import batch_by_size, prefetch_map
 from sfplus.io.resources import DEFAULT_MODEL
-from sfplus.networks.embed import Dtype, embed_batches, pass_size
+from sfplus.networks.embed import Dtype, default_batch_size, embed_batches
 from sfplus.weights.find_model import find_model
 from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import crop_template
@@ -90,7 +90,7 @@ class Embedder:
             float32 (2 * feature_size,) or `PhotoError`, in the order of the photos.
         """
         results = self._crops(photos)
-        while batch := list(islice(results, pass_size(self._device))):
+        while batch := list(islice(results, default_batch_size(self._device))):
             features = iter(self.features(crop for crop in batch if not isinstance(crop, PhotoError)))
             for crop in batch:
                 yield crop if isinstance(crop, PhotoError) else next(features)
@@ -129,7 +129,7 @@ class Embedder:
     def _batches(self, crops: Iterable[Crop]) -> Iterator[torch.Tensor]:
         shape = (self._template.height, self._template.width, 3)
         crops = iter(crops)
-        while batch := list(islice(crops, pass_size(self._device))):
+        while batch := list(islice(crops, default_batch_size(self._device))):
             for crop in batch:
                 if crop.shape != shape or crop.dtype != np.uint8:
                     raise UsageError(

@@ -18,7 +18,8 @@ from sfplus.datasets.crops import CropDataset
 from sfplus.device import Device, choose_device
 from sfplus.errors import DatasetError, UsageError
 from sfplus.hypersphere import HEADS, Softmax
-from sfplus.networks import create, to_input
+from sfplus.networks import create
+from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import TrainingSettings
 from sfplus.training import face_task as loop
 from sfplus.training.batch_norm import normalised_together
@@ -37,7 +38,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def step(crops: CropDataset, monkeypatch: pytest.MonkeyPatch) -> Callable[..., State]:
     """Call with a folder and settings: the state after one step in float64, whose change is the gradient."""
-    monkeypatch.setattr(loop, "to_input", lambda crops: to_input(crops).double())
+    monkeypatch.setattr(loop, "normalize_crops", lambda crops: normalize_crops(crops).double())
 
     def call(folder: Path, **changes: Any) -> State:
         settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), **PLAIN, **changes})
