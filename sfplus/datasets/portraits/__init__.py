@@ -95,8 +95,8 @@ def draw_portrait(
     """
     shot = draw_shot(seed, person, photo, roll, yaw)
     image, landmarks = compose(seed, person, shot)
-    angles = (float(np.rad2deg(angle)) for angle in (shot.roll, shot.yaw, shot.pitch))
-    return Portrait(_expose(image, shot), landmarks, *angles, shot.quality)
+    degrees = [float(np.rad2deg(angle)) for angle in (shot.roll, shot.yaw, shot.pitch)]
+    return Portrait(_expose(image, shot), landmarks, degrees[0], degrees[1], degrees[2], shot.quality)
 
 
 def write_portraits(
