@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sfplus.artifacts.cache import Artefact
+from sfplus.artifacts.artefact import Artefact
 from sfplus.errors import UsageError
 from sfplus.images import encode_image
 from sfplus.io.files import check_folder, new_folder, write_atomically

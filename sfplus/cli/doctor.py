@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.context import RunContext
 from sfplus.io.resources import shipped_models
 
 _LOW_DISK = 2e9  # bytes
@@ -25,7 +25,7 @@ def examine(workspace: Path) -> int:
 
 def _findings(workspace: Path) -> Iterator[tuple[str, str, str]]:
     """Name, what was found, and the remedy where it is wrong."""
-    for package, version in Run.versions().items():
+    for package, version in RunContext.versions().items():
         lacks = version == "missing" and package != "facenet-pytorch"  # that one is for `_detector` to judge
         yield package, version, f"pip install {package}" if lacks else ""
     yield _detector()

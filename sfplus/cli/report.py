@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.context import RunContext
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import ArtefactError, SfplusError, UsageError
 from sfplus.reports.html import HTML, JSON, Report, render, worst_crops
@@ -59,7 +59,7 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
             f"{file.parent.name}, {name}": digest
             for file, data in told.items() for name, digest in data.get("hashes", {}).items()
         },
-        versions=Run.versions(),
+        versions=RunContext.versions(),
         command=command,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from sfplus.hypersphere import hyperspherical_energy
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.image_tasks.gan import SIDE, Discriminator, Generator, log_energy
 from sfplus.io.files import write_atomically
-from sfplus.recipes.settings.generate import GeneratorSettings
+from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.training.batch_norm import normalised_together
 from sfplus.training.distributed import Processes
 from sfplus.training.engine import Row, Task
@@ -63,7 +63,7 @@ class GanTask(Task):
         generator: Generator,
         discriminator: Discriminator,
         pictures: SmallImages,
-        settings: GeneratorSettings,
+        settings: GenerateSettings,
         processes: Processes,
         digest: str,
     ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.context import RunContext
 from sfplus.errors import DatasetError
 from sfplus.image_tasks.classify_stage import STAGE, ClassifySettings
 from sfplus.image_tasks.cnn import create_classifier
@@ -34,8 +34,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run(tmp_path / "work", Console(), "cpu")
+def run(tmp_path: Path) -> RunContext:
+    return RunContext(tmp_path / "work", Console(), "cpu")
 
 
 def settings(root: Path, **given: Any) -> ClassifySettings:
@@ -44,7 +44,7 @@ def settings(root: Path, **given: Any) -> ClassifySettings:
 
 
 def test_an_artefact_is_whole_and_made_once(
-    tree: Path, run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tree: Path, run: RunContext, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = settings(tree, energy={"mode": "mhe", "power": 0}, seed=3)
     made = STAGE.run(given, {"pictures": PictureSet(given.data, run)}, run)
@@ -70,7 +70,7 @@ def test_an_artefact_is_whole_and_made_once(
     assert STAGE.run(other, {"pictures": PictureSet(other.data, run)}, run).folder != made.folder
 
 
-def test_features_in_the_plane_are_kept_and_drawn(tree: Path, run: Run) -> None:
+def test_features_in_the_plane_are_kept_and_drawn(tree: Path, run: RunContext) -> None:
     given = settings(tree, network="mnist6", data={"scarce": 1, "keep": 0.5, "mirror": False, "pad": 0})
     made = STAGE.run(given, {"pictures": PictureSet(given.data, run)}, run)
     kept = load_tensors(made.folder / "features.safetensors")
@@ -85,7 +85,7 @@ def test_features_in_the_plane_are_kept_and_drawn(tree: Path, run: Run) -> None:
     assert Image.open(made.folder / "plane.png").size[0] > 300
 
 
-def test_pictures_of_any_size(tree: Path, run: Run) -> None:
+def test_pictures_of_any_size(tree: Path, run: RunContext) -> None:
     given = settings(tree, network="torchvision:resnet18", width=0, max_iter=1, steps=[], test_every=1, offset=0,
                      data={"name": "files", "resize": 40, "crop": 32})  # fmt: skip
     made = STAGE.run(given, {"pictures": PictureSet(given.data, run)}, run)
@@ -93,7 +93,7 @@ def test_pictures_of_any_size(tree: Path, run: Run) -> None:
     assert torch.isfinite(torch.tensor(made.manifest["counts"]["loss"]))
 
 
-def test_a_set_that_is_not_there(run: Run, tmp_path: Path) -> None:
+def test_a_set_that_is_not_there(run: RunContext, tmp_path: Path) -> None:
     given = settings(tmp_path / "nowhere", data={"name": "cifar100"})
     with pytest.raises(DatasetError, match=r"data.download=true"):
         STAGE.run(given, {"pictures": PictureSet(given.data, run)}, run)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sfplus.artifacts.cache import Artefact
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.context import RunContext
 from sfplus.image_tasks import classify_stage as classify
 from sfplus.image_tasks import generate_stage as generate
 from sfplus.image_tasks.image_set import PictureSet
@@ -23,7 +23,7 @@ def make(pictures: Path, workspace: Path, classifier: Artefact | None = None, **
     settings = generate.GenerateSettings.model_validate(
         {**SMALL, "data": {"name": "folder", "root": pictures}, "scores": {"samples": 8, "splits": 2}, **changes}
     )
-    run = Run(workspace, Console(quiet=True), "cpu")
+    run = RunContext(workspace, Console(quiet=True), "cpu")
     inputs: dict[str, Any] = {"pictures": PictureSet(settings.data, run)}
     if classifier:
         inputs["classifier"] = classifier
@@ -48,7 +48,7 @@ def test_artefact(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_scores_need_a_classifier_or_inception(pictures: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path, Console(quiet=True), "cpu")
+    run = RunContext(tmp_path, Console(quiet=True), "cpu")
     options = {
         "network": "cnn6",
         "width": 2,
@@ -81,7 +81,7 @@ def test_other_scores_train_nothing_again(pictures: Path, tmp_path: Path, monkey
 
 
 def test_what_does_not_change_the_result_is_no_part_of_the_fingerprint(pictures: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path, Console(quiet=True), "cpu")
+    run = RunContext(tmp_path, Console(quiet=True), "cpu")
     identities = []
     for changes in ({}, {"checkpoint_every": 7}, {"data": {"name": "folder", "root": pictures / "."}}, {"seed": 1}):
         settings = generate.GenerateSettings.model_validate(

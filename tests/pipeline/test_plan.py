@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.artifacts.cache import partial_folder
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.context import RunContext
+from sfplus.artifacts.stage import partial_folder
 from sfplus.errors import UsageError
 from sfplus.io.console import Console
 from sfplus.io.files import digest_json
 from sfplus.pipeline import plan as chain
-from sfplus.pipeline.status import standings
+from sfplus.pipeline.status import step_statuses
 from sfplus.recipes.load import load_recipe
 
 
@@ -58,7 +58,7 @@ def test_photos_may_not_hold_the_cache(drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(f"train: {{photos: {tmp_path}}}\n")
     with pytest.raises(UsageError, match="holds the cache too"):
         chain.run_steps(
-            chain.plan(load_recipe(tmp_path / "r.yaml")), Run(tmp_path / "data", Console(quiet=True), "cpu")
+            chain.plan(load_recipe(tmp_path / "r.yaml")), RunContext(tmp_path / "data", Console(quiet=True), "cpu")
         )
 
 
@@ -67,13 +67,13 @@ def test_undetected_photos_get_a_centre_crop_for_verification_only() -> None:
     assert settings["align/train"].undetected == "drop" and settings["align/verify"].undetected == "centre-crop"
 
 
-def states(tiny: Path, run: Run, *overrides: str) -> dict[str, tuple[str, str]]:
+def states(tiny: Path, run: RunContext, *overrides: str) -> dict[str, tuple[str, str]]:
     steps = chain.plan(load_recipe(tiny, overrides))
-    return {row.step: (row.state, row.reason) for row in standings(steps, run, run.workspace / "run.json")}
+    return {row.step: (row.state, row.reason) for row in step_statuses(steps, run, run.workspace / "run.json")}
 
 
 def test_status_says_fresh_stale_and_why_partial_and_missing(tiny: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path, Console(quiet=True), "cpu")
+    run = RunContext(tmp_path, Console(quiet=True), "cpu")
     steps = chain.plan(load_recipe(tiny))
     assert states(tiny, run)["sample"][0] == "missing" and states(tiny, run)["train"] == (
         "missing",
@@ -94,8 +94,8 @@ def test_status_says_fresh_stale_and_why_partial_and_missing(tiny: Path, tmp_pat
     assert states(tiny, run)["train"][0] == "partial"
 
 
-def run_artefact(run: Run, step: str):
-    from sfplus.artifacts.cache import Artefact
+def run_artefact(run: RunContext, step: str):
+    from sfplus.artifacts.artefact import Artefact
 
     identity = json.loads((run.workspace / "run.json").read_text())[step]
     artefact = Artefact.open(run.artefact_folder(identity["stage"], digest_json(identity)))
@@ -107,7 +107,7 @@ def test_a_changed_photo_makes_what_follows_stale(drawn: Path, tmp_path: Path) -
     import shutil
 
     shutil.copytree(drawn, tmp_path / "photos")
-    run = Run(tmp_path / "data", Console(quiet=True), "cpu")
+    run = RunContext(tmp_path / "data", Console(quiet=True), "cpu")
     recipe = tmp_path / "r.yaml"
     recipe.write_text(f"detect: {{min_face: 60}}\ntrain: {{photos: {tmp_path / 'photos'}}}\n")
     chain.run_steps(chain.closure(chain.plan(load_recipe(recipe)), "detect"), run, run.workspace / "run.json")

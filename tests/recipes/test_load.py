@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from sfplus.errors import RecipeError
-from sfplus.recipes.load import Recipe, find_recipe, header, load_recipe, recipe_names
+from sfplus.recipes.load import find_recipe, header, load_recipe, recipe_names
+from sfplus.recipes.recipe import Recipe
 
 GOOD = "train:\n  photos: p\n  network: sphereface4\nverify: {photos: a, pairs: b}\n"
 

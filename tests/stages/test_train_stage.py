@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from sfplus.artifacts.cache import Artefact, Job
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import InputFile
+from sfplus.artifacts.stage import Job
 from sfplus.io.console import Console
 from sfplus.io.tables import write_table
 from sfplus.stages import align, train
@@ -85,7 +86,7 @@ def test_held_out_pairs_are_looked_at_where_the_network_is(tmp_path: Path, monke
         return [np.eye(2, 4, dtype=np.float32)]
 
     monkeypatch.setattr("sfplus.networks.embed.embed_batches", embed)
-    job = Job(None, inputs, tmp_path, Run(tmp_path, Console(quiet=True), "cpu"))
+    job = Job(None, inputs, tmp_path, RunContext(tmp_path, Console(quiet=True), "cpu"))
     crops = SimpleNamespace(height=112, width=96)
     held_out = train._held_out(job, train._Learned(["a"], crops, "sphereface-112x96"))  # type: ignore[arg-type]
     assert 0 <= held_out(torch.nn.Linear(2, 2, device="meta"))["accuracy"] <= 1 and used == ["meta"]

@@ -14,7 +14,7 @@ from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.hypersphere import ShardedHead
 from sfplus.networks import create
-from sfplus.recipes.settings.train import ASoftmaxSettings, EnergySettings, TrainingSettings
+from sfplus.recipes.settings.train import ASoftmaxSettings, EnergySettings, TrainSettings
 from sfplus.training.distributed import Processes
 from sfplus.training.engine import OnStep
 from sfplus.training.face_task import fit
@@ -24,7 +24,7 @@ State = dict[str, torch.Tensor]
 Train = Callable[..., tuple[State, dict[str, float]]]
 
 PEOPLE, CROPS = 6, 8
-SETTINGS = TrainingSettings(
+SETTINGS = TrainSettings(
     network="sphereface4",
     feature_size=32,
     width=0.125,
@@ -39,7 +39,7 @@ SETTINGS = TrainingSettings(
 )
 
 
-def tiny_model(settings: TrainingSettings) -> tuple[torch.nn.Module, Any]:
+def tiny_model(settings: TrainSettings) -> tuple[torch.nn.Module, Any]:
     Processes(choose_device("cpu"))
     torch.manual_seed(settings.seed)
     network = create(settings.network, feature_size=settings.feature_size, width=settings.width)
@@ -70,7 +70,7 @@ def write_crops(folder: Path) -> CropDataset:
 
 
 def run(
-    crops: CropDataset, folder: Path, settings: TrainingSettings, on_step: OnStep | None = None
+    crops: CropDataset, folder: Path, settings: TrainSettings, on_step: OnStep | None = None
 ) -> tuple[State, dict[str, float]]:
     """Train the tiny model: its state, and the summary."""
     network, head = tiny_model(settings)
