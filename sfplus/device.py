@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -126,21 +123,3 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(-4, 0)
         mallopt(-1, -1)
-
-
-@contextlib.contextmanager
-def single_threads(size: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool in each of whose threads torch computes with one thread; elsewhere it keeps the number that it has."""
-    count, ready = torch.get_num_threads(), threading.Barrier(size + 1)
-
-    def start() -> None:
-        torch.get_num_threads()  # else this thread takes the number over later, when it has been set back
-        torch.set_num_threads(1)
-        ready.wait()
-
-    with ThreadPoolExecutor(size, initializer=start) as pool:
-        for _ in range(size):
-            pool.submit(int)
-        ready.wait()
-        torch.set_num_threads(count)  # for all but these threads
-        yield pool

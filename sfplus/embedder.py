@@ -15,7 +15,7 @@ from sfplus.detection import Detector, choose
 from sfplus.device import Device, choose_device
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
-from sfplus.io.prefetch import ahead, in_groups
+from sfplus.io.prefetch import batch_by_size, prefetch_map
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.networks.embed import Dtype, embed_batches, pass_size
 from sfplus.weights.find_model import find_model
@@ -118,7 +118,7 @@ class Embedder:
 
     def _crops(self, photos: Iterable[Photo]) -> Iterator[Crop | PhotoError]:
         """The crop of each photo, or what was wrong with it; a few photos are detected together."""
-        for group in in_groups(ahead(_read, photos), _pixels, _PIXELS, _PHOTOS):
+        for group in batch_by_size(prefetch_map(_read, photos), _pixels, _PIXELS, _PHOTOS):
             yield from self._align(group)
 
     def _align(self, group: list[tuple[Photo, Crop | PhotoError]]) -> Iterator[Crop | PhotoError]:

@@ -1,22 +1,33 @@
-"""The exceptions of sfplus: each message is one line that names the file or setting, the reason and the remedy."""
+"""The exceptions of sfplus, whose messages are one line: the file or setting, the reason and the remedy."""
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 
 
 def one_line(text: object) -> str:
-    """Text without line breaks or control characters, so that a hostile file name cannot forge a log line."""
+    """Return text without line breaks or control characters, so that a hostile file name cannot forge a log line."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """Return "did you mean 'x'?" for the choice most similar to an unknown name, or "" if none is similar.
+
+    Callers give all choices where there is no suggestion: `suggest(name, TABLE) or f"use one of {', '.join(TABLE)}"`.
+    """
+    matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    return f"did you mean '{matches[0]}'?" if matches else ""
+
+
 class SfplusError(Exception):
-    """Something failed for a reason that the user can act on; the command line exits with `exit_code`.
+    """A failure that the user can act on; the command line exits with `exit_code`.
 
     Args:
-        reason: what is wrong, without a final stop.
-        where: the file, folder or setting that it is about.
-        remedy: what to do about it, without a final stop.
+        reason: what is wrong, without a full stop.
+        where: the file, folder or setting concerned.
+        remedy: what to do about it, without a full stop.
     """
 
     exit_code = 1
@@ -33,41 +44,41 @@ class SfplusError(Exception):
 
 
 class UsageError(SfplusError):
-    """The command, recipe or argument is wrong: nothing was started."""
+    """The command, recipe or argument is wrong; nothing was started."""
 
     exit_code = 2
 
 
 class RecipeError(UsageError):
-    """A recipe file does not say what its stages need; `where` is `file:line`."""
+    """A recipe file is invalid; `where` is `file:line`."""
 
 
 class DeviceError(UsageError):
-    """The device that was asked for is not on this machine."""
+    """The requested device does not exist on this machine."""
 
 
 class PhotoError(SfplusError):
-    """One photo cannot be used; batches record it and go on."""
+    """One photo cannot be used; batch commands record it and continue."""
 
 
 class PairsError(SfplusError):
-    """A pair list is malformed or names photos that are not there; `where` is `file:line`."""
+    """A list of pairs is malformed or names missing photos; `where` is `file:line`."""
 
 
 class DatasetError(SfplusError):
-    """A folder of photos does not hold what the stage needs."""
+    """A folder of photos does not contain what the stage needs."""
 
 
 class WeightsError(SfplusError):
-    """A file of weights is unreadable, unsafe or does not fit the network."""
+    """A weights file is unreadable, unsafe or does not fit the network."""
 
 
 class TrainingError(SfplusError):
-    """Training cannot go on: the loss is not a number, or a checkpoint does not belong to this run."""
+    """Training cannot continue: the loss is not a number, or a checkpoint does not belong to this run."""
 
 
 class ArtefactError(SfplusError):
-    """A stage's artefact is missing or damaged."""
+    """An artefact of a stage is missing or damaged."""
 
 
 class DependencyError(SfplusError):

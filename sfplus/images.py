@@ -56,7 +56,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+_TRANSIENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
 def list_photos(root: Path) -> list[str]:
@@ -163,10 +163,10 @@ def _decoded(open_: Callable[[], BinaryIO], path: Path, max_pixels: int) -> Pixe
         raise PhotoError(reason, where=path, remedy=_AGAIN) from error
 
 
-def is_passing(error: SfplusError) -> bool:
-    """Whether a photo could not be read for a fault of the machine, so that it may well be read another time."""
+def is_transient(error: SfplusError) -> bool:
+    """Return True if reading a photo failed because of the machine, so that another attempt may succeed."""
     cause = error.__cause__
-    return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _PASSING)
+    return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _TRANSIENT)
 
 
 def _open_regular(path: Path) -> io.BufferedReader:

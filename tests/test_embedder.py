@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from sfplus import Embedder
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
-from sfplus.io.tables import read_lines, read_table
+from sfplus.io.tables import read_json_lines, read_parquet
 from sfplus.networks import create
 from sfplus.weights.convert import convert
 from sfplus.weights.model_folder import save_model
@@ -137,8 +137,8 @@ def test_a_folder_of_crops(
     answer = sfplus("embed", folder, tmp_path / "out", "--crops", "--model", model, "--device", "cpu")
     assert answer.code == 1 and "12 crops, 0 photos without a face, 2 failed" in answer.out
     assert "float32" in answer.err and "is 250 x 250 pixels, not 96 x 112" in answer.err
-    assert [row["photo"] for row in read_lines(tmp_path / "out/failures.jsonl")] == ["07 broken.jpg", "photo.png"]
-    index = read_table(tmp_path / "out/index.parquet")
+    assert [row["photo"] for row in read_json_lines(tmp_path / "out/failures.jsonl")] == ["07 broken.jpg", "photo.png"]
+    index = read_parquet(tmp_path / "out/index.parquet")
     assert index == {"photo": [f"é/{number:02}.png" for number in range(12)], "how": ["crop"] * 12}
     features = load_file(tmp_path / "out/features.safetensors")["features"]
     np.testing.assert_array_equal(features, embedder.features(crops))

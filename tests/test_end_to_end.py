@@ -70,7 +70,7 @@ def test_a_model_of_ones_own_is_exported_and_compared(
     assert sfplus("export", tiny, tmp_path / "model", "--workspace", tmp_path / "data").code == 0
     assert {"model.safetensors", "config.json", "mean.safetensors"} <= set(walk_files(tmp_path / "model"))
     again = sfplus("export", tiny, tmp_path / "model", "--workspace", tmp_path / "data")
-    assert again.code == 2 and "is already there" in again.err
+    assert again.code == 2 and "already exists" in again.err
     about = json.loads((tmp_path / "model/config.json").read_text())["verification"]
     assert about["protocol"] == "sphereface" and -1 <= about["threshold"] <= 1
     one, two = sorted(drawn.glob("*/*.jpg"))[:2]
@@ -120,7 +120,7 @@ def test_ctrl_c_stops_with_one_line_and_goes_on(tiny: Path, tmp_path: Path, undi
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "the same command goes on from here" in err and "Traceback" not in err
     done = subprocess.run(command(tiny, workspace), capture_output=True, text=True, check=True)
-    assert "going on where an interrupted run stopped" in done.stderr
+    assert "continues an interrupted run" in done.stderr
     assert contents(workspace) == undisturbed
 
 

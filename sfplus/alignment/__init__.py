@@ -1,18 +1,20 @@
-"""Aligned crops: templates, the two least-squares fits, and the warp."""
+"""Aligned crops: templates, two least-squares fits and the warp."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from sfplus.alignment.similarity import fit_similarity
-from sfplus.alignment.templates import TEMPLATES, Template, find_template
-from sfplus.alignment.warp import Border, Interpolation, align, centre_crop, warp
+from sfplus.alignment.templates import DEFAULT_TEMPLATE, TEMPLATE_OF_SIZE, TEMPLATES, Template, find_template
+from sfplus.alignment.warp import Border, Interpolation, align, centre_crop, narrow_crop, warp
 
 if TYPE_CHECKING:
     from sfplus.alignment.batches import warp_batch
 
 __all__ = [
+    "DEFAULT_TEMPLATE",
     "TEMPLATES",
+    "TEMPLATE_OF_SIZE",
     "Border",
     "Interpolation",
     "Template",
@@ -20,13 +22,14 @@ __all__ = [
     "centre_crop",
     "find_template",
     "fit_similarity",
+    "narrow_crop",
     "warp",
     "warp_batch",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "warp_batch":  # brings in torch, which takes seconds
+    if name == "warp_batch":  # imports torch, which takes seconds
         from sfplus.alignment.batches import warp_batch
 
         return warp_batch

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from sfplus.alignment.templates import Template, find_template
+from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
 from sfplus.alignment.warp import Border
 from sfplus.errors import UsageError
 
 
 def warp_batch(
-    photos: Tensor, matrices: npt.ArrayLike, template: str | Template = "sphereface-112x96", border: Border = "black"
+    photos: Tensor, matrices: npt.ArrayLike, template: str | Template = DEFAULT_TEMPLATE, border: Border = "black"
 ) -> Tensor:
     """Sample one crop of each photo bilinearly.
 

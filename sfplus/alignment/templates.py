@@ -1,4 +1,7 @@
-"""Where the five landmarks of a face belong in an aligned crop."""
+"""Crop templates: the sizes of aligned crops and the positions of the five landmarks in them.
+
+Every module that needs a crop size or the name of a template takes it from `TEMPLATES` or `TEMPLATE_OF_SIZE`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import numpy.typing as npt
 
 from sfplus.errors import UsageError
 
+DEFAULT_TEMPLATE = "sphereface-112x96"
+
 # SphereFace, preprocess/code/face_align_demo.m: left eye, right eye, nose, left and right mouth corner; 1-based pixels.
 _SPHEREFACE = np.array(
     [[30.2946, 51.6963], [65.5318, 51.5014], [48.0252, 71.7366], [33.5493, 92.3655], [62.7299, 92.2041]]
@@ -18,15 +23,19 @@ _SPHEREFACE = np.array(
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """The size of a crop and the five points that the landmarks are fitted to.
+    """The size of a crop and the five points to which landmarks are fitted.
 
     Attributes:
-        name: how recipes call it.
+        name: the name in recipes.
         width: of the crop, pixels.
         height: of the crop, pixels.
         points: float64 (5, 2), x y in 0-based pixel centres of the crop, in the order of `Faces.landmarks`; read-only.
-        source: where the numbers come from.
-        first_pixel: what the source calls the first pixel, 0 or 1; `points` are its numbers minus this.
+        source: the origin of the numbers.
+        first_pixel: the number that the source gives to the first pixel, 0 or 1; `points` are the source's numbers
+            minus this.
+
+    Raises:
+        UsageError: If the points are not finite or not of shape (5, 2).
     """
 
     name: str
@@ -44,23 +53,27 @@ class Template:
         points.setflags(write=False)
         object.__setattr__(self, "points", points)
 
-    def counted_from(self, first_pixel: int) -> Template:
-        """The same numbers of the source, read as if it called the first pixel 0 or 1.
+    @property
+    def size(self) -> str:
+        """The height and width as text, for example `112x96`."""
+        return f"{self.height}x{self.width}"
 
-        OpenCV ports of SphereFace take the 1-based numbers as they are: `counted_from(0)`, a pixel to the lower right.
+    def counted_from(self, first_pixel: int) -> Template:
+        """Return the template as if its source called the first pixel 0 or 1.
+
+        OpenCV ports of SphereFace use its 1-based numbers unchanged, which is `counted_from(0)`: one pixel further to
+        the lower right.
         """
         return replace(self, points=self.points + self.first_pixel - first_pixel, first_pixel=first_pixel)
 
     def resized(self, height: int, width: int) -> Template:
-        """The same face as large as fits, in the middle of a crop of another size.
+        """Return a template of another size, with the face in the middle and as large as fits.
 
         Raises:
-            UsageError: the size is not at least 1 x 1.
+            UsageError: If the size is smaller than 1x1.
         """
         if min(height, width) < 1:
-            raise UsageError(
-                f"expected a size of at least 1 x 1, got {height} x {width}", where=f"template {self.name}"
-            )
+            raise UsageError(f"expected a size of at least 1x1, got {height}x{width}", where=f"template {self.name}")
         middle = np.array([self.width - 1, self.height - 1]) / 2
         points = (self.points - middle) * min(height / self.height, width / self.width)
         name = f"{self.name.split('-')[0]}-{height}x{width}"
@@ -73,7 +86,7 @@ TEMPLATES = {
     template.name: template
     for template in (
         Template(
-            "sphereface-112x96",
+            DEFAULT_TEMPLATE,
             96,
             112,
             _SPHEREFACE - 1,
@@ -91,20 +104,23 @@ TEMPLATES = {
 }
 
 
-def find_template(template: str | Template) -> Template:
-    """Look a template up by name; a template is returned as it is.
+TEMPLATE_OF_SIZE = {template.size: template for template in TEMPLATES.values()}  # 112x96, 112x112
 
-    A name with another size, as `sphereface-224x192` (height x width), gives the template resized.
+
+def find_template(template: str | Template) -> Template:
+    """Return the template with a name; a `Template` is returned unchanged.
+
+    A name with another size, such as `sphereface-224x192` (height x width), gives the template resized.
 
     Raises:
-        UsageError: no template has this name.
+        UsageError: If no template has this name.
     """
     if isinstance(template, Template):
         return template
     if template not in TEMPLATES:
-        kinds = {name.split("-")[0]: known for name, known in TEMPLATES.items()}
-        if (size := re.fullmatch(r"(\w+)-(\d{1,4})x(\d{1,4})", template)) and size[1] in kinds:
-            return kinds[size[1]].resized(int(size[2]), int(size[3]))
+        families = {name.split("-")[0]: registered for name, registered in TEMPLATES.items()}
+        if (size := re.fullmatch(r"(\w+)-(\d{1,4})x(\d{1,4})", template)) and size[1] in families:
+            return families[size[1]].resized(int(size[2]), int(size[3]))
         raise UsageError(
             f"no template is called '{template}'",
             where="template",

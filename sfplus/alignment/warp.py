@@ -1,4 +1,4 @@
-"""Cut the aligned crop out of a photo."""
+"""Crops cut out of photos."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sfplus.alignment.similarity import Fit, fit_similarity
-from sfplus.alignment.templates import Template, find_template
-from sfplus.errors import UsageError
+from sfplus.alignment.templates import DEFAULT_TEMPLATE, TEMPLATES, Template, find_template
+from sfplus.errors import PhotoError, UsageError
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ _OPENCV_SIDE = 32_000  # cv2.warpAffine refuses photos with a side of 32,767 pix
 def warp(
     photo: Pixels,
     matrix: npt.ArrayLike,
-    template: str | Template = "sphereface-112x96",
+    template: str | Template = DEFAULT_TEMPLATE,
     interpolation: Interpolation = "bilinear",
     border: Border = "black",
 ) -> Pixels:
@@ -110,7 +110,7 @@ def _part(photo: Pixels, forward: Floats, size: Template, margin: int) -> tuple[
 def align(
     photo: Pixels,
     landmarks: npt.ArrayLike,
-    template: str | Template = "sphereface-112x96",
+    template: str | Template = DEFAULT_TEMPLATE,
     fit: Fit = "image",
     interpolation: Interpolation = "bilinear",
     border: Border = "black",
@@ -142,7 +142,7 @@ def align(
     return warp(photo, fit_similarity(points[None], template, fit)[0], template, interpolation, border)
 
 
-def centre_crop(photo: Pixels, template: str | Template = "sphereface-112x96") -> Pixels:
+def centre_crop(photo: Pixels, template: str | Template = DEFAULT_TEMPLATE) -> Pixels:
     """The middle of a photo as a crop, for photos in which no face was found but one must be there.
 
     The region has the template's aspect and no rotation; its height is 0.52 of the photo's smaller side and its middle
@@ -166,3 +166,23 @@ def centre_crop(photo: Pixels, template: str | Template = "sphereface-112x96") -
     x, y = (width - 1) / 2, (height - 1) / 2 - _CENTRE_UP * side
     shifts = (size.width - 1) / 2 - scale * x, (size.height - 1) / 2 - scale * y
     return warp(photo, [[scale, 0, shifts[0]], [0, scale, shifts[1]]], size)
+
+
+def narrow_crop(crop: Pixels, name: str = "crop") -> Pixels:
+    """Cut a 112x112 crop to the middle 112x96, the part that the narrower template shows of the same face.
+
+    Args:
+        crop: uint8 RGB (112, 112, 3), aligned to `arcface-112x112`.
+        name: of the crop, for the message.
+
+    Returns:
+        uint8 RGB (112, 96, 3), contiguous.
+
+    Raises:
+        PhotoError: If the crop has another size.
+    """
+    wide, narrow = TEMPLATES["arcface-112x112"], TEMPLATES["sphereface-112x96"]
+    if crop.shape[:2] != (wide.height, wide.width):
+        raise PhotoError(f"is {crop.shape[0]}x{crop.shape[1]}, not {wide.size}", where=name)
+    left = (wide.width - narrow.width) // 2
+    return np.ascontiguousarray(crop[:, left : left + narrow.width])

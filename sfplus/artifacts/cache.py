@@ -43,7 +43,7 @@ def run_stage(
         if built:
             return built
     assert artefact is not None
-    context.console.fresh(label)
+    context.console.print_fresh(label)
     return artefact
 
 
@@ -55,7 +55,7 @@ def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, 
     if folder.exists():  # without a manifest it is not an artefact
         shutil.rmtree(folder)
     started, clock = datetime.now(UTC), time.monotonic()
-    with context.console.step(label, resumed=any(partial.iterdir()) or job.parts.is_dir()) as progress:
+    with context.console.progress(label, resumed=any(partial.iterdir()) or job.parts.is_dir()) as progress:
         counts = stage.build(Job(job.settings, job.inputs, partial, context.with_progress(progress)))
         manifest = identity | {
             "fingerprint": folder.name,
@@ -76,9 +76,9 @@ def _lock(stage: Stage, job: Job[Any], folder: Path, label: str) -> Iterator[Non
         lock.acquire(timeout=0)
     except filelock.Timeout:
         doing = "helping" if stage.share else "waiting for"
-        context.console.say(f"{label}: another run is working on this; {doing} it")
+        context.console.print(f"{label}: another run is working on this; {doing} it")
         if stage.share:
-            with context.console.step(label, resumed=False) as progress:
+            with context.console.progress(label, resumed=False) as progress:
                 stage.share(Job(job.settings, job.inputs, job.folder, context.with_progress(progress)))
         lock.acquire()
     try:

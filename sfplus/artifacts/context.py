@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sfplus import __version__
 from sfplus.artifacts.inputs import PhotoFolder
-from sfplus.io.console import Console, Step
+from sfplus.io.console import Console, ProgressLine
 
 if TYPE_CHECKING:
     from sfplus.device import Device
@@ -31,13 +31,13 @@ class RunContext:
         workspace: The folder that holds `cache/` (artefacts, shared by all recipes) and `runs/` (a folder per recipe).
         console: The console that reports progress.
         device_name: `auto`, `cpu`, `cuda` or `cuda:N`.
-        step: The progress line of the current stage.
+        line: The progress line of the current stage.
     """
 
     workspace: Path
     console: Console
     device_name: str = "auto"
-    step: Step | None = None
+    line: ProgressLine | None = None
 
     @property
     def device(self) -> Device:
@@ -49,7 +49,7 @@ class RunContext:
         from sfplus.device import choose_device  # imports torch, which `sfplus status` and a fresh run do not need
 
         device = choose_device(self.device_name)
-        self.console.say_once(f"device: {device.describe()}")
+        self.console.print_once(f"device: {device.describe()}")
         return device
 
     @property
@@ -58,14 +58,14 @@ class RunContext:
         return self.device.describe()
 
     @property
-    def progress(self) -> Step:
+    def progress(self) -> ProgressLine:
         """The progress line of the current stage."""
-        assert self.step is not None, "there is a progress line inside a stage only"
-        return self.step
+        assert self.line is not None, "there is a progress line inside a stage only"
+        return self.line
 
-    def with_progress(self, step: Step) -> RunContext:
+    def with_progress(self, line: ProgressLine) -> RunContext:
         """Return the same context with the progress line of another stage."""
-        return replace(self, step=step)
+        return replace(self, line=line)
 
     def artefact_folder(self, stage: str, fingerprint: str) -> Path:
         """Return the folder of the artefact with this fingerprint, which need not exist yet."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path, PurePosixPath
 
 from sfplus.datasets.pairs import Pairs
-from sfplus.io.tables import read_table
+from sfplus.io.tables import read_parquet
 from sfplus.verification.result import Result
 
 # sample
@@ -40,7 +40,7 @@ def read_verification(folder: Path) -> tuple[Result, Pairs]:
     Raises:
         ArtefactError: If the table of scores is missing or damaged.
     """
-    table = read_table(folder / SCORES)
+    table = read_parquet(folder / SCORES)
     arrays = {"scores": table["score"], "same": table["same"], "fold": table["fold"]}
     result = Result.from_dict(json.loads((folder / RESULT).read_text("utf-8")) | arrays)
     left, right = (tuple(photo_stem(photo) for photo in table[side]) for side in ("left", "right"))

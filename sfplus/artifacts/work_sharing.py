@@ -15,7 +15,7 @@ from typing import Any, Self
 import filelock
 
 from sfplus.artifacts.stage import Job
-from sfplus.io.tables import read_lines, write_lines
+from sfplus.io.tables import read_json_lines, write_json_lines
 
 
 class SharedWork:
@@ -81,13 +81,13 @@ class SharedWork:
 
     def finish(self, part: int, rows: Sequence[Mapping[str, Any]], note: str | None = None) -> None:
         """Write the rows of a part in one step and release it."""
-        write_lines(self._file(part), rows)
+        write_json_lines(self._file(part), rows)
         self._locks.pop(part).release()
         self._advance(part, note)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of all parts, in order."""
-        return [row for part in range(self._count) for row in read_lines(self._file(part))]
+        return [row for part in range(self._count) for row in read_json_lines(self._file(part))]
 
     @contextlib.contextmanager
     def _ignore_missing_when_over(self) -> Iterator[None]:

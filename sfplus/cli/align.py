@@ -14,7 +14,7 @@ from sfplus.cli.options import Choose, Device, MinFace, OutFolder, Parity, Photo
 from sfplus.cli.photo_folders import list_inputs, print_summary, publish, run_on_folder
 from sfplus.images import CACHE, CONTACT_SHEET, encode_image
 from sfplus.io.files import write_atomically
-from sfplus.io.tables import FAILURES, read_table
+from sfplus.io.tables import FAILURES, read_parquet
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.steps import PlanRequest, UserPhotos
@@ -53,8 +53,8 @@ def align(
 
     An interrupted call is resumed by the same command; a second call is instant as long as IN is unchanged.
 
-    Several processes share the work when they are given the same IN and OUT: start the command again in another shell, or
-    on another machine with the same disk, or use torchrun or accelerate launch, where each process takes a GPU.
+    Several processes share the work when they are given the same IN and OUT: start the command again in another shell,
+    or on another machine with the same disk, or use torchrun or accelerate launch, where each process takes a GPU.
 
     The exit code is 1 if a photo could not be read; failures.jsonl in OUT lists it, and the photos without a face.
 
@@ -99,7 +99,7 @@ def align_folder(
         torch.set_num_threads(workers)
     with run_on_folder(photos, out, device, crop_steps(UserPhotos(photos), PlanRequest(recipe), "photos")) as done:
         folder, faces = done["align/photos"].folder, done["detect/photos"].folder
-        crops = {name: folder / CROPS / name for name in read_table(folder / CROP_TABLE)["crop"]}
+        crops = {name: folder / CROPS / name for name in read_parquet(folder / CROP_TABLE)["crop"]}
         files = crops | {FACES: faces / FACES, FAILURES: folder / FAILURES}
         if report:
             files[CONTACT_SHEET] = out / CACHE / CONTACT_SHEET

@@ -32,7 +32,8 @@ def embed(
 ) -> None:
     """Turn a folder of photos into features: OUT gets features.safetensors and index.parquet.
 
-    The exit code is 1 if a photo could not be read or, with --crops, has not the size of a crop; failures.jsonl lists it.
+    The exit code is 1 if a photo could not be read, or with --crops is not of the size of a crop; failures.jsonl lists
+    it.
 
     Example: sfplus embed holiday features
     """

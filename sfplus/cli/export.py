@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +14,8 @@ from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES, RESULT, SCORES
 from sfplus.cli.options import DATA, Device, Overrides, RecipeName, Workspace
 from sfplus.cli.run import run_recipe
 from sfplus.errors import UsageError
-from sfplus.io.files import check_new, new_folder
-from sfplus.io.tables import read_table
+from sfplus.io.files import atomic_folder, check_new
+from sfplus.io.tables import read_parquet
 from sfplus.recipes.load import find_recipe, load_recipe
 from sfplus.verification.decision import Judge
 from sfplus.weights.find_model import find_model
@@ -43,7 +42,7 @@ def export(
     export_model(artefacts, find_model(model) if model else None, folder, half)
 
 
-def export_model(artefacts: Mapping[str, Artefact], source: Path | None, folder: Path, half: bool) -> None:
+def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Path, half: bool) -> None:
     """Save the last model that was verified, with the threshold, mean feature and scores of its verification.
 
     Args:
@@ -71,12 +70,12 @@ def export_model(artefacts: Mapping[str, Artefact], source: Path | None, folder:
     if result["protocol"] != "sphereface":
         remedy = "export with verify.protocol=sphereface"
         raise UsageError("its thresholds are of other scores", where=f"protocol {result['protocol']}", remedy=remedy)
-    table, index = read_table(verified.folder / SCORES), read_table(features / FEATURE_INDEX)
+    table, index = read_parquet(verified.folder / SCORES), read_parquet(features / FEATURE_INDEX)
     row_of = {photo: row for row, photo in enumerate(index["photo"])}
     values = load_file(features / FEATURES)["features"]
     left, right = (values[[row_of[photo] for photo in table[side]]] for side in ("left", "right"))
     config |= {"verification": _describe_verification(result, verified.manifest, len(table["same"]))}
-    with new_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         save_model(partial, network, config, dtype=torch.float16 if half else None)
         Judge.of_pairs(left, right, np.array(table["same"])).save(partial)
     print(f"model: {folder}")

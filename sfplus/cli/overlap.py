@@ -1,4 +1,4 @@
-"""`sfplus overlap`: find people of a test set in a training set, for human eyes and as a list to leave out."""
+"""Find people of a test set in a training set, by their names and by their faces."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from PIL import Image
 
 from sfplus.alignment import find_template
+from sfplus.cli.options import Device, ModelName
 from sfplus.datasets.collections import open_source
 from sfplus.datasets.overlap import Means, Threshold, choose_threshold, is_number, match_features, match_names
 from sfplus.datasets.parquet import Tables
@@ -20,12 +23,15 @@ from sfplus.datasets.records import Item, Source, person_of
 from sfplus.embedder import Embedder
 from sfplus.errors import DatasetError, PhotoError, UsageError
 from sfplus.images import Pixels, encode_image
-from sfplus.io.console import Console, Step
+from sfplus.io.console import Console, ProgressLine
 from sfplus.io.files import check_file, write_atomically
-from sfplus.io.prefetch import ahead
+from sfplus.io.prefetch import prefetch_map
+from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.reports import contact_sheet
 from sfplus.verification.features import Features, read_features
 from sfplus.weights.model_folder import crop_template
+
+app = typer.Typer()
 
 _BATCH = 128
 _SHOWN, _DRAWN = 30, 60  # pairs that are printed, and drawn
@@ -142,7 +148,7 @@ class _Looker:
         failures = []
         self._embedder = self._embedder or Embedder(self._model, self._device)
         self._compare(path, 2 * int(self._embedder.config["feature_size"]))
-        with self._console.step(label, resumed=False) as step:
+        with self._console.progress(label, resumed=False) as step:
             step.start(len(source), "pictures")
             for person, answer in self._answers(self._embedder, source, everyone, step):
                 if isinstance(answer, PhotoError):
@@ -164,14 +170,16 @@ class _Looker:
                 raise DatasetError(reason, where=path, remedy="make both with the same model: sfplus embed, or --model")
         self._widths[path] = width
 
-    def _answers(self, embedder: Embedder, source: Source, everyone: Counter[str], step: Step) -> Iterator[Answer]:
+    def _answers(
+        self, embedder: Embedder, source: Source, everyone: Counter[str], step: ProgressLine
+    ) -> Iterator[Answer]:
         """A feature of each picture of the first ones of each person, or why there is none."""
-        decoded = ahead(_decode, self._chosen(source, everyone, step), 8, 2)
+        decoded = prefetch_map(_decode, self._chosen(source, everyone, step), 8, 2)
         if self._crops or source.kind == "pack":
             return _of_crops(embedder, decoded)
         return _of_photos(embedder, decoded)
 
-    def _chosen(self, source: Source, everyone: Counter[str], step: Step) -> Iterator[Item]:
+    def _chosen(self, source: Source, everyone: Counter[str], step: ProgressLine) -> Iterator[Item]:
         for item in source.items():
             step.advance()
             if item.person:
@@ -297,3 +305,34 @@ def _faces(people: _Set, wanted: set[str]) -> dict[str, Image.Image]:
         if len(faces) == len(wanted):
             break
     return faces
+
+
+@app.command("overlap")
+def overlap_command(
+    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="The training set: as for sfplus pack, or features.")],
+    test: Annotated[Path, typer.Argument(metavar="TEST", help="The test set, likewise.")],
+    model: ModelName = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The list of people to write, for --exclude and exclude:.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="An image of the pairs, .png, for a person to look at.")
+    ] = None,
+    crops: Annotated[bool, typer.Option("--crops", help="The images are crops that are aligned already.")] = False,
+    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Images of each person, the first ones.")] = 8,
+    false_alarms: Annotated[
+        float, typer.Option("--false-alarms", min=0, help="Expected number of wrong matches per person of TEST.")
+    ] = 0.01,
+    device: Device = "auto",
+) -> None:
+    """Find people of a test set in a training set, by their names and by their faces.
+
+    Look at the pairs before you trust them: a small model misses people and matches different people.
+
+    Example: sfplus overlap my/photos data/lfw --out in-lfw.txt --sheet in-lfw.png, then:
+    sfplus run mine.yaml train.exclude=in-lfw.txt
+    """
+    overlap(
+        train, test, model or DEFAULT_MODEL, out, sheet,
+        crops=crops, pictures=pictures, false_alarms=false_alarms, device=device,
+    )  # fmt: skip

@@ -1,23 +1,28 @@
-"""`sfplus pack`: the crops of any collection as one memory-mapped file, to train from without decoding."""
+"""Pack aligned crops into one memory-mapped file, so that training decodes nothing."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import filelock
+import typer
 
 from sfplus.datasets.collections import open_source, stamp
+from sfplus.datasets.folders import read_people
 from sfplus.datasets.pack import MANIFEST, Pack
 from sfplus.datasets.pack_writer import JOURNAL, STATE, Writer
 from sfplus.errors import DatasetError, SfplusError, UsageError
 from sfplus.io.console import Console, print_failures
 from sfplus.io.files import check_folder, paths_overlap, write_atomically
-from sfplus.io.tables import FAILURES, read_lines
+from sfplus.io.tables import FAILURES, read_json_lines
+
+app = typer.Typer()
 
 
 def pack(
@@ -62,7 +67,7 @@ def pack(
         if not (out / MANIFEST).is_file():
             partial = _partial(out, state)
             if not _is_finished(partial, state):
-                with console.step("pack", resumed=(partial / JOURNAL).exists()) as step, _tidy(partial):
+                with console.progress("pack", resumed=(partial / JOURNAL).exists()) as step, _tidy(partial):
                     Writer(source, partial, state, narrow, set(exclude)).write(step)
             for name in (STATE, JOURNAL):
                 (partial / name).unlink(missing_ok=True)
@@ -70,7 +75,7 @@ def pack(
                 out.rmdir()
             partial.replace(out)
         elif Pack(out).manifest.get("state") == state:
-            console.fresh("pack")
+            console.print_fresh("pack")
         else:
             reason = "is a pack of another source, of this one before it changed, or with other options"
             raise UsageError(reason, where=out, remedy="choose a new OUT, or delete this one")
@@ -102,7 +107,7 @@ def _tidy(partial: Path) -> Iterator[None]:
     try:
         yield
     except SfplusError:
-        if not any(block["names"] for block in read_lines(partial / JOURNAL)):
+        if not any(block["names"] for block in read_json_lines(partial / JOURNAL)):
             shutil.rmtree(partial)
         raise
 
@@ -114,7 +119,7 @@ def check(folder: Path) -> None:
         DatasetError: a file is missing or changed; block and crop are named.
     """
     opened = Pack(folder)
-    with Console().step("check", resumed=False) as step:
+    with Console().progress("check", resumed=False) as step:
         step.start(len(opened), "crops")
         for count in opened.check():
             step.advance(count)
@@ -171,7 +176,7 @@ def _keep_apart(path: Path, out: Path) -> None:
 def _close(out: Path, console: Console) -> int:
     """Say what came of it; 1 when a picture could not be used."""
     pack_ = Pack(out)
-    failures = read_lines(out / FAILURES)
+    failures = read_json_lines(out / FAILURES)
     print_failures(failures, out / FAILURES)
     if len(pack_.people) < 2:
         console.warn(f"{out}: holds one person only; training needs at least two")
@@ -179,3 +184,48 @@ def _close(out: Path, console: Console) -> int:
     size = f"{pack_.width} x {pack_.height}"
     print(f"{len(pack_)} crops ({size}) of {len(pack_.people)} people{alone}, {len(failures)} failed: {out}")
     return 1 if failures else 0
+
+
+@app.command("pack")
+def pack_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder per person, an insightface .rec, WebDataset .tar shards, Parquet (Hugging Face), or a pack.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The pack, a new folder.")] = None,
+    size: Annotated[str, typer.Option("--size", help="HEIGHTxWIDTH: leave out crops of another size.")] = "",
+    narrow: Annotated[bool, typer.Option("--narrow", help="Cut 112x112 crops to 112x96.")] = False,
+    exclude: Annotated[
+        Path | None,
+        typer.Option("--exclude", help="A file of people to leave out, one per line; # and a space start a comment."),
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="Of files named like train-00000-of-00004, only those of this split.")
+    ] = "",
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Only compare the pack SOURCE with its checksums.")
+    ] = False,
+) -> None:
+    """Pack aligned crops into one memory-mapped file, so that training decodes nothing; for train.photos in recipes.
+
+    SOURCE is not changed. Images that cannot be used are listed in OUT/failures.jsonl, and the exit code is 1. An
+    interrupted call is resumed by the same command.
+
+    Example: sfplus align photos crops, then: sfplus pack crops crops.pack
+
+    Example: sfplus pack faces_emore/train.rec emore.pack --narrow --exclude in-lfw.txt
+    """
+    if check_only:
+        check(source)
+        return
+    if out is None:
+        raise typer.BadParameter("is missing", param_hint="OUT")
+    sides = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", size)
+    if size and not sides:
+        raise typer.BadParameter("give height x width, such as 112x96", param_hint="--size")
+    people = read_people(exclude) if exclude else ()
+    crop_size = (int(sides[1]), int(sides[2])) if sides else None
+    raise typer.Exit(pack(source, out, size=crop_size, narrow=narrow, exclude=people, split=split))

@@ -1,4 +1,4 @@
-"""`sfplus report`: the results of several runs in one page, read from their report.json."""
+"""Compare the results of several runs in one page."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from sfplus.artifacts.context import RunContext
+from sfplus.cli.options import DATA, Workspace
+from sfplus.cli.run import this_command
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import ArtefactError, SfplusError, UsageError
 from sfplus.reports.html import HTML, JSON, Report, render, worst_crops
 from sfplus.verification.result import Result
+
+app = typer.Typer()
 
 _UNLIKE = (
     "Not all of these models were verified on the same pairs. Only those that were are compared; figures of different "
@@ -124,3 +130,17 @@ def _labels(told: dict[Path, dict[str, Any]]) -> dict[tuple[Path, str], str]:
     labels = {(file, name): name if shared[name] == 1 else f"{file.parent.name}: {name}" for file, name in models}
     twice = Counter(labels.values())
     return {key: text if twice[text] == 1 else f"{key[0].parent}: {key[1]}" for key, text in labels.items()}
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names in data/runs, folders or report.json.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder for report.html, .json and .md.")] = Path("report"),
+    title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "Several runs, side by side",
+    workspace: Workspace = DATA,
+) -> None:
+    """Compare the results of several runs in one page, and say which differences are not significant.
+
+    Example: sfplus report demo control --out comparison
+    """
+    report_runs(runs, out, title, workspace, this_command())

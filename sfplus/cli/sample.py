@@ -24,7 +24,7 @@ def sample(
 
     Example: sfplus sample drawn --people 60 --photos 10 --seed 0
     """
-    with Console().step("sample", resumed=False) as progress:
+    with Console().progress("sample", resumed=False) as progress:
         progress.start(people * photos, "photos")
         rows = write_portraits(folder, people, photos, seed, on_photo=progress.advance)
     print(f"{len(rows)} photos of {people} drawn people in {folder}")

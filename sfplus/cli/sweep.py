@@ -24,7 +24,7 @@ from sfplus.cli.sweep_results import (
     table_rows,
 )
 from sfplus.errors import SfplusError, UsageError
-from sfplus.io.console import Console, Step
+from sfplus.io.console import Console, ProgressLine
 from sfplus.io.files import check_folder, write_atomically, write_or_remove
 from sfplus.pipeline.distributed import process_count
 from sfplus.pipeline.execute import run_steps
@@ -74,8 +74,8 @@ def sweep(
 ) -> None:
     """Run variants of a recipe with several seeds, and tabulate mean, spread and the difference from the control.
 
-    A run that exists is never repeated, and stages that variants share are run once. The exit code is 1 if a run failed;
-    the others are run nevertheless.
+    A run that exists is never repeated, and stages that variants share are run once. The exit code is 1 if a run
+    failed; the others are run nevertheless.
 
     Example: sfplus sweep demo finetune.energy.weight=0,1 finetune.energy.power=0,2 --seeds 3 --seed-of finetune
     """
@@ -97,14 +97,14 @@ class _RunConsole(Console):
 
     prefix, worked = "", False
 
-    def fresh(self, label: str) -> None:
+    def print_fresh(self, label: str) -> None:
         """Report nothing."""
 
     @contextmanager
-    def step(self, label: str, resumed: bool) -> Iterator[Step]:
+    def progress(self, label: str, resumed: bool) -> Iterator[ProgressLine]:
         """Show the progress line of a stage while it runs."""
         self.worked = True
-        progress = Step(f"{self.prefix} {label}", self)
+        progress = ProgressLine(f"{self.prefix} {label}", self)
         try:
             yield progress
         finally:
@@ -192,7 +192,7 @@ def _run_cell(
     table.metric = main_metric(last)
     table.protocol = last.result.protocol if last.result else ""
     duration = f"{time.monotonic() - clock:.0f} s" if console.worked else "fresh"
-    console.say(f"{prefix} {said(table.metric, last.metrics.get(table.metric, math.nan))}  ({duration})")
+    console.print(f"{prefix} {said(table.metric, last.metrics.get(table.metric, math.nan))}  ({duration})")
     return results
 
 

@@ -19,7 +19,7 @@ from sfplus.artifacts.layout import CURVES, FEATURE_PLOT, FEATURES, RESULT, SAMP
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
 from sfplus.io.files import write_atomically, write_or_remove
-from sfplus.io.tables import read_lines
+from sfplus.io.tables import read_json_lines
 from sfplus.recipes.settings.report import ReportSettings
 from sfplus.recipes.steps import Step
 from sfplus.recipes.sweep_grid import VARIANT, Configuration
@@ -277,4 +277,4 @@ def _classifier_metrics(folder: Path) -> dict[str, float]:
 
 def _history(artefact: Artefact) -> list[dict[str, Any]]:
     file = artefact.folder / HISTORY
-    return read_lines(file) if file.is_file() else []
+    return read_json_lines(file) if file.is_file() else []

@@ -19,11 +19,11 @@ from sfplus.datasets import pack as packed
 from sfplus.datasets.pack import BLOCK, INDEX, MANIFEST, PEOPLE, PIXELS
 from sfplus.datasets.records import Item, Source
 from sfplus.errors import DatasetError, PhotoError, UsageError
-from sfplus.images import Pixels, is_passing
-from sfplus.io.console import Step
+from sfplus.images import Pixels, is_transient
+from sfplus.io.console import ProgressLine
 from sfplus.io.files import file_digest
-from sfplus.io.prefetch import ahead
-from sfplus.io.tables import FAILURES, read_lines, write_lines, write_table
+from sfplus.io.prefetch import prefetch_map
+from sfplus.io.tables import FAILURES, read_json_lines, write_json_lines, write_parquet
 
 STATE, JOURNAL = "state.json", "journal.jsonl"
 LARGEST = 512
@@ -48,11 +48,11 @@ class Writer:
         self.size: tuple[int, ...] = tuple(state["options"]["size"] or ())
         self.fixed = bool(self.size)
 
-    def write(self, step: Step) -> None:
+    def write(self, step: ProgressLine) -> None:
         """All that an interrupted call left to do."""
         journal = self.partial / JOURNAL
-        blocks = read_lines(journal)
-        write_lines(journal, blocks)  # without a line that a kill cut short
+        blocks = read_json_lines(journal)
+        write_json_lines(journal, blocks)  # without a line that a kill cut short
         start = blocks[-1]["next"] if blocks else 0
         if blocks:
             self.size = tuple(blocks[0]["size"])
@@ -80,11 +80,11 @@ class Writer:
         remedy = "give another --size, or leave it out" if sized else "give aligned crops: sfplus align"
         return DatasetError(reason, where=self.source.root, remedy=remedy)
 
-    def _blocks(self, start: int, step: Step, file: BinaryIO) -> Iterator[dict[str, Any]]:
+    def _blocks(self, start: int, step: ProgressLine, file: BinaryIO) -> Iterator[dict[str, Any]]:
         """All that is known of each block of crops, which are written as they come, and the number of the next item."""
         block, digest = _new_block(), hashlib.sha256()
         failed, unchecked = 0, not start
-        items = ahead(self._decode, self.source.items(start), 4 * _THREADS, _THREADS)
+        items = prefetch_map(self._decode, self.source.items(start), 4 * _THREADS, _THREADS)
         for number, (item, crop) in enumerate(items, start + 1):
             if isinstance(crop, DatasetError):
                 raise crop
@@ -124,7 +124,7 @@ class Writer:
         except UnicodeEncodeError:
             return item, PhotoError("its name is not valid UTF-8", where=item.name, remedy="rename the file")
         except PhotoError as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise  # not the picture's fault: the same command goes on another time
             return item, error.with_traceback(None)
         if self.fixed and crop.shape[:2] != self.size:
@@ -165,9 +165,9 @@ class Writer:
         number = {person: label for label, person in enumerate(people)}
         failures = sorted(all_("failures"), key=lambda row: str(row["photo"]))
         labels, sums = np.array([number[owner] for owner in owners]), np.array(all_("sums"), np.uint32)
-        write_table(self.partial / INDEX, {"name": all_("names"), "label": labels, "crc32": sums})
-        write_table(self.partial / PEOPLE, {"person": people})
-        write_lines(self.partial / FAILURES, failures)
+        write_parquet(self.partial / INDEX, {"name": all_("names"), "label": labels, "crc32": sums})
+        write_parquet(self.partial / PEOPLE, {"person": people})
+        write_json_lines(self.partial / FAILURES, failures)
         digests = {name: file_digest(self.partial / name) for name in (INDEX, PEOPLE)}
         shas = [block["sha256"] for block in blocks if block["names"]]
         height, width = self.size

@@ -21,11 +21,11 @@ from sfplus.detection.imresample import ExactIntegrals
 from sfplus.detection.networks import Networks
 from sfplus.detection.pyramid import CELL, STRIDE, Canvas, Integrals, Pyramid
 from sfplus.detection.suppression import suppress, suppress_nested
-from sfplus.detection.threads import Lanes, open_lanes
 from sfplus.device import Device, choose_device
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
-from sfplus.io.prefetch import in_groups
+from sfplus.io.prefetch import batch_by_size
+from sfplus.io.threads import WorkerThreads, worker_threads
 
 Photo = npt.NDArray[np.uint8]
 Parity = Literal["none", "facenet-pytorch", "matlab"]
@@ -123,9 +123,10 @@ class Detector:
         """
         found: list[Faces] = []
         flags = torch.backends.cudnn.flags(True, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), flags, open_lanes(self.device) as lanes:
+        count = 1 if self.device.is_cuda else torch.get_num_threads()  # a GPU works in parallel by itself
+        with torch.inference_mode(), flags, worker_threads(count) as workers:
             for chunk in self._chunks(photos):
-                found += lanes.run(self._detect, chunk, lanes)
+                found += workers.run(self._detect, chunk, workers)
         return found
 
     def _chunks(self, photos: Sequence[Photo | Path]) -> Iterator[list[Photo]]:
@@ -144,17 +145,19 @@ class Detector:
         if chunk:
             yield chunk
 
-    def _detect(self, photos: list[Photo], lanes: Lanes) -> list[Faces]:
+    def _detect(self, photos: list[Photo], workers: WorkerThreads) -> list[Faces]:
         integrals = (ExactIntegrals if self._matlab else Integrals)(photos, self.device, self._squeeze)
-        owners, boxes = self._propose(integrals, photos, lanes)
-        judge = functools.partial(self._judge, integrals, lanes)
+        owners, boxes = self._propose(integrals, photos, workers)
+        judge = functools.partial(self._judge, integrals, workers)
         owners, boxes = self._refine(judge, owners, boxes)
         owners, boxes, scores, landmarks = self._output(judge, owners, boxes)
         arrays = [tensor.cpu().numpy() for tensor in (boxes - self._first_pixel, scores, landmarks - self._first_pixel)]
         ends = np.searchsorted(owners.cpu().numpy(), np.arange(len(photos) + 1))
         return [Faces(*(array[a:b] for array in arrays)) for a, b in itertools.pairwise(ends)]
 
-    def _propose(self, integrals: Integrals, photos: list[Photo], lanes: Lanes) -> tuple[torch.Tensor, torch.Tensor]:
+    def _propose(
+        self, integrals: Integrals, photos: list[Photo], workers: WorkerThreads
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """First network: look everywhere, at every size. Gives owners (N,) and square boxes (N, 4)."""
         groups: dict[tuple[int, int], list[int]] = {}
         for index, photo in enumerate(photos):
@@ -166,11 +169,13 @@ class Detector:
                 jobs += [Job(size, index, members[i : i + batch], batch) for i in range(0, len(members), batch)]
         none = torch.empty(0, device=self.device.torch)
         parts: list[tuple[torch.Tensor, ...]] = [(*[none.long()] * 3, none.view(0, 4), none, none.view(0, 4))]
-        together = in_groups(jobs, self._pixels, self._together, 1 << 10) if self._together else ([job] for job in jobs)
-        parts += itertools.chain.from_iterable(lanes.map(functools.partial(self._search, integrals), together))
+        together = (
+            batch_by_size(jobs, self._pixels, self._together, 1 << 10) if self._together else ([job] for job in jobs)
+        )
+        parts += itertools.chain.from_iterable(workers.map(functools.partial(self._search, integrals), together))
         found = [torch.cat(part) for part in zip(*parts, strict=True)]
-        step = -(-len(photos) // lanes.count)
-        thinned = lanes.map(lambda first: self._thin(found, first, first + step), range(0, len(photos), step))
+        step = -(-len(photos) // workers.count)
+        thinned = workers.map(lambda first: self._thin(found, first, first + step), range(0, len(photos), step))
         owners, boxes = (torch.cat(part) for part in zip(*thinned, strict=True))
         return owners, boxes
 
@@ -265,7 +270,7 @@ class Detector:
     def _judge(
         self,
         integrals: Integrals,
-        lanes: Lanes,
+        workers: WorkerThreads,
         network: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
         owners: torch.Tensor,
         boxes: torch.Tensor,
@@ -284,7 +289,7 @@ class Detector:
                 return network(integrals.cut(owners[some], parts[some], side, mirrored))
             return network(torch.zeros(batch, 4, side, side, device=owners.device))
 
-        answers = lanes.map(answer, range(0, max(1, len(owners)), batch))
+        answers = workers.map(answer, range(0, max(1, len(owners)), batch))
         return owners, boxes, [torch.cat(part)[: len(owners)] for part in zip(*answers, strict=True)]
 
 

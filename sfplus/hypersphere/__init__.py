@@ -13,6 +13,8 @@ from sfplus.hypersphere.diagnostics import Spread, spread, spread_of_layers
 from sfplus.hypersphere.energy import hyperspherical_energy
 from sfplus.hypersphere.heads import HEADS, AdaFace, ArcFace, CosFace, NormFace, Softmax
 from sfplus.hypersphere.margin import ASoftmax, Head, LSoftmax, margin_cosine
+from sfplus.hypersphere.network_energy import HypersphericalEnergy
+from sfplus.hypersphere.orthonormality import Orthonormality, orthonormal_penalty, orthonormal_regularizer
 from sfplus.hypersphere.projection import (
     AdversarialProjection,
     AngleProjection,
@@ -21,13 +23,10 @@ from sfplus.hypersphere.projection import (
     RandomProjection,
 )
 from sfplus.hypersphere.reference_energy import least_energy, random_energy
-from sfplus.hypersphere.regularizer import HypersphericalEnergy
 from sfplus.hypersphere.sharded_head import ShardedHead
 from sfplus.hypersphere.sphere_conv import (
     SphereConv2d,
     WeightNormLinear,
-    orthonormal_penalty,
-    orthonormal_regularizer,
     to_sphere,
 )
 from sfplus.hypersphere.successors import SphereFace2, SphereFaceR
@@ -45,6 +44,7 @@ __all__ = [
     "HypersphericalEnergy",
     "LSoftmax",
     "NormFace",
+    "Orthonormality",
     "Projection",
     "RandomProjection",
     "ShardedHead",

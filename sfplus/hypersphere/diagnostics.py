@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.hypersphere.energy import directions, hyperspherical_energy
+from sfplus.hypersphere.neurons import neuron_layers
 from sfplus.hypersphere.reference_energy import least_energy, random_energy
-from sfplus.hypersphere.regularizer import neuron_layers
 
 _ROWS = 2048  # of a block of cosines
 

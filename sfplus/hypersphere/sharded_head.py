@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from sfplus.hypersphere.collectives import Ranks, add, cross_entropy, gather, scale_gradient, share
 from sfplus.hypersphere.margin import Head
-from sfplus.hypersphere.sharded_energy import sharded_class_energy
+from sfplus.hypersphere.sharded_class_energy import sharded_class_energy
 from sfplus.hypersphere.successors import SphereFace2
 
 _BLOCK = 1 << 24  # numbers that travel or are drawn at a time

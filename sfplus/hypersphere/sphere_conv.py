@@ -166,37 +166,6 @@ class WeightNormLinear(nn.Linear):
         return F.linear(x, _unit(self.weight)[0])
 
 
-def orthonormal_penalty(weight: Tensor, groups: int = 1) -> Tensor:
-    """SphereNet's regulariser of one layer, 1/2 ||W^T W - I||_F^2; the columns of W are the filters, not normalised.
-
-    The original weighs the sum over its sphere layers by 2e-4 and gives them no weight decay. Filters of different
-    groups see different channels and are orthogonal as they are. Computed in float32 or float64, under autocast too.
-
-    Args:
-        weight: (filters, ...), floating.
-        groups: of the convolution.
-
-    Returns:
-        A scalar.
-    """
-    with torch.autocast(weight.device.type, enabled=False):
-        rows = _wide(weight).reshape(groups, weight.shape[0] // groups, -1)
-        gram = rows @ rows.mT
-        return 0.5 * (gram - torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)).square().sum()
-
-
-def orthonormal_regularizer(model: nn.Module) -> Tensor:
-    """The sum of `orthonormal_penalty` over the `SphereConv2d` layers of a network; the original leaves others out.
-
-    Raises:
-        ValueError: there is no such layer.
-    """
-    layers = [layer for layer in model.modules() if isinstance(layer, SphereConv2d)]
-    if not layers:
-        raise ValueError("the model has no SphereConv2d; convert it with to_sphere first")
-    return torch.stack([orthonormal_penalty(layer.weight, layer.groups) for layer in layers]).sum()
-
-
 def to_sphere(
     model: _M, operator: str = "cosine", *, k: float = 0.3, rescale: bool = False, skip: Iterable[str] = ()
 ) -> _M:

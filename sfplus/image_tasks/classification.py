@@ -15,12 +15,12 @@ from sfplus.hypersphere import (
     AngleProjection,
     GroupProjection,
     HypersphericalEnergy,
+    Orthonormality,
     Projection,
     RandomProjection,
     SphereConv2d,
     orthonormal_regularizer,
 )
-from sfplus.hypersphere.regularizer import neuron_layers
 from sfplus.image_tasks.datasets import Pictures, to_network
 from sfplus.image_tasks.random_crop import centre, cut, draw_cuts
 from sfplus.recipes.settings.classify import ClassifySettings, RegularizerSettings
@@ -31,35 +31,6 @@ from sfplus.training.sampling import draw_indices
 from sfplus.training.schedule import multistep
 
 TEST_BATCH = 500
-
-
-class Orthonormality(nn.Module):
-    """1/2 ||W W' - I||^2 of the hidden layers, whose rows are the neurons; `orthogonal`: without the diagonal.
-
-    Attributes:
-        values: of each layer, from the last call, as those of `HypersphericalEnergy`.
-    """
-
-    def __init__(self, network: nn.Module, weight: float, orthogonal: bool) -> None:
-        super().__init__()
-        self.weight, self.orthogonal = weight, orthogonal
-        self.layers = tuple(neuron_layers(network)[:-1])
-        self.values: dict[str, Tensor] = {}
-
-    def forward(self) -> Tensor:
-        """The weighted sum over the layers."""
-        total = torch.zeros((), device=self.layers[0].neurons().device)
-        for layer in self.layers:
-            rows = layer.neurons()
-            gram = rows @ rows.mT
-            target = gram.diagonal(dim1=-2, dim2=-1) if self.orthogonal else gram.new_ones(gram.shape[:-1])
-            value = 0.5 * (gram - torch.diag_embed(target)).square().sum()
-            self.values[layer.name] = value.detach()
-            total = total + self.weight * value
-        return total
-
-    def step(self, lr: float) -> None:
-        """Nothing moves."""
 
 
 Regularizer = HypersphericalEnergy | Orthonormality

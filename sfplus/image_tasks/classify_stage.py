@@ -49,7 +49,7 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
         if row:
             note = f"loss {row['loss']:.3f}"
             note += f", accuracy {100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
-        job.context.progress.reach(done, settings.max_iter, "steps", note)
+        job.context.progress.update(done, settings.max_iter, "steps", note)
 
     summary = train(task, settings, job.folder, processes, on_step=show)
     answers = task.predict(tested)

@@ -22,6 +22,7 @@ from torch import Tensor
 from sfplus.datasets.folders import identities
 from sfplus.errors import DatasetError
 from sfplus.images import list_photos, read_photo
+from sfplus.networks.normalize import normalize_images
 
 SetName = Literal["cifar10", "cifar100", "mnist", "folder"]
 Split = Literal["train", "test"]
@@ -258,7 +259,7 @@ def to_network(pictures: Tensor) -> Tensor:
     Returns:
         float32 (B, C, H, W) in channels_last.
     """
-    return pictures.permute(0, 3, 1, 2).to(torch.float32).sub_(127.5).mul_(1 / 128)
+    return normalize_images(pictures)
 
 
 def imbalance(images: SmallImages, label: int, keep: float, seed: int) -> SmallImages:

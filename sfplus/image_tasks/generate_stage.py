@@ -62,7 +62,7 @@ def _taken(job: Job[GenerateSettings], made: Artefact) -> tuple[Generator, dict[
     from sfplus.image_tasks.generation import load_generator
 
     if is_first():
-        job.context.console.say(f"the generator is that of {made.folder}")
+        job.context.console.print(f"the generator is that of {made.folder}")
         shutil.copytree(made.folder, job.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
     generator = load_generator(made.folder)
     job.context.device.place(generator)
@@ -95,7 +95,7 @@ def _train(job: Job[GenerateSettings], real: SmallImages) -> tuple[Generator, di
 
     def show(done: int, row: dict[str, Any]) -> None:
         note = f"losses {row['generator_loss']:.3f}, {row['discriminator_loss']:.3f}" if row else None
-        job.context.progress.reach(done, settings.max_iter, "steps", note)
+        job.context.progress.update(done, settings.max_iter, "steps", note)
         if done % settings.sample_every == 0:
             _sample(job, generator, f"samples/{done:06d}.png")
 

@@ -1,1 +1,1 @@
-"""Files, downloads, tables, resources and the terminal."""
+"""Files, downloads, tables, resources, prefetching, threads and the terminal."""

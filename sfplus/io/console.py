@@ -1,4 +1,4 @@
-"""One line per stage: a live bar with its rate on a terminal, plain lines elsewhere (standard error both)."""
+"""Messages and progress on standard error: a live bar with its rate on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,36 +13,52 @@ import rich.console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-_PLAIN_SECONDS = 30.0  # between two lines of a stage at work where there is no terminal
-_SHOWN = 5  # failures that are printed
+_PLAIN_SECONDS = 30.0  # between two lines of progress where there is no terminal
+_PRINTED_FAILURES = 5
 
 
 def print_failures(failures: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """The first rows with `photo`, `reason` and `remedy`, a line each, and which file has all of them; to stderr."""
-    for row in failures[:_SHOWN]:
+    """Print the first failures to standard error, one line each, and the file that lists all of them.
+
+    Args:
+        failures: rows with `photo`, `reason` and `remedy`.
+        file: the list of all failures.
+    """
+    for row in failures[:_PRINTED_FAILURES]:
         print(f"{row['photo']!r}: {row['reason']}; {row['remedy']}", file=sys.stderr)
-    if len(failures) > _SHOWN:
-        print(f"... and {len(failures) - _SHOWN} more, in {file}", file=sys.stderr)
+    if len(failures) > _PRINTED_FAILURES:
+        print(f"... and {len(failures) - _PRINTED_FAILURES} more, in {file}", file=sys.stderr)
 
 
-class Step:
-    """The line of one stage at work; its bar appears when `start` says how much there is to do."""
+class ProgressLine:
+    """The progress of one running stage; its bar appears when `start` gives the amount of work.
+
+    Args:
+        label: the name of the stage.
+        console: the console to print to.
+    """
 
     def __init__(self, label: str, console: Console) -> None:
         self.label = label
         self.note = ""
         self.unit = ""
         self._console = console
-        self._clock = time.monotonic()
+        self._started = time.monotonic()
         self.done = self._skipped = 0
         self.total: int | None = None
-        self._said = self._clock
+        self._printed = self._started
         self._progress: Progress | None = None
 
     def start(self, total: int, unit: str, done: int = 0) -> None:
-        """Say how much there is to do, and how much of it an interrupted run left done."""
+        """Set the amount of work and start the clock.
+
+        Args:
+            total: the number of units.
+            unit: its name in the plural, such as `photos`.
+            done: the units that an interrupted run has finished; they do not count for the rate.
+        """
         self.total, self.unit, self.done, self._skipped = total, unit, done, done
-        self._clock = time.monotonic()
+        self._started = time.monotonic()
         if self._console.rich.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description:<18}"), BarColumn(24), MofNCompleteColumn(),
@@ -53,74 +69,83 @@ class Step:
             self._progress.start()
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
-        """Move on by `count` units; `note` says what was found so far."""
+        """Add `count` finished units; a `note` replaces the text at the end of the line."""
         self.done += count
         self.note = self.note if note is None else note
         if self._progress:
             self._progress.update(self._task, completed=self.done, rate=self.rate(), note=escape(self.note))
-        elif time.monotonic() - self._said > _PLAIN_SECONDS:
-            self._said = time.monotonic()
-            self._console.say(f"{self.label:<18} {self.done}/{self.total}  {self.rate()}  {self.note}")
+        elif time.monotonic() - self._printed > _PLAIN_SECONDS:
+            self._printed = time.monotonic()
+            self._console.print(f"{self.label:<18} {self.done}/{self.total}  {self.rate()}  {self.note}")
 
-    def reach(self, done: int, total: int, unit: str, note: str | None = None) -> None:
-        """Be at `done`, wherever the work began, which the first call finds out: one unit before."""
+    def update(self, done: int, total: int, unit: str, note: str | None = None) -> None:
+        """Set the number of finished units; the first call starts the line, one unit before `done`."""
         if self.total is None:
             self.start(total, unit, done - 1)
         self.advance(done - self.done, note)
 
     def rate(self) -> str:
-        """Units per second since the start, what was skipped left out."""
-        seconds = time.monotonic() - self._clock
+        """Return the rate since the start, such as `85 photos/s`, without skipped units."""
+        seconds = time.monotonic() - self._started
         rate = (self.done - self._skipped) / seconds if seconds > 0 else 0.0
         return f"{rate:.0f} {self.unit}/s" if rate >= 10 else f"{rate:.1f} {self.unit}/s"
 
     def finish(self) -> None:
-        """Take the live bar away."""
+        """Remove the live bar."""
         if self._progress:
             self._progress.stop()
             self._progress = None
 
     def summary(self) -> str:
-        """What remains on the screen: amount, rate and note."""
-        parts = [f"{self.done} {self.unit}", self.rate()] if self.done > self._skipped else []
-        return "  ".join([*parts, self.note] if self.note else parts)
+        """Return amount, rate and note for the final line."""
+        columns = [f"{self.done} {self.unit}", self.rate()] if self.done > self._skipped else []
+        return "  ".join([*columns, self.note] if self.note else columns)
 
 
 class Console:
-    """Says what happens, on standard error, so that standard output holds results only."""
+    """Prints messages to standard error, so that standard output holds results only.
+
+    Args:
+        quiet: print nothing.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.rich = rich.console.Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._said: set[str] = set()
+        self._printed: set[str] = set()
 
-    def say(self, text: str) -> None:
-        """One plain line."""
+    def print(self, text: str) -> None:
+        """Print one plain line."""
         self.rich.print(escape(text))
 
+    def print_once(self, text: str) -> None:
+        """Print one plain line, unless this console has printed it before."""
+        if text not in self._printed:
+            self._printed.add(text)
+            self.print(text)
+
     def warn(self, text: str) -> None:
-        """One line that stands out."""
+        """Print one line that is marked as a warning."""
         self.rich.print(f"[yellow]warning:[/] {escape(text)}")
 
-    def say_once(self, text: str) -> None:
-        """One plain line, the first time only."""
-        if text not in self._said:
-            self._said.add(text)
-            self.say(text)
-
-    def fresh(self, label: str) -> None:
-        """A stage whose artefact is there already."""
+    def print_fresh(self, label: str) -> None:
+        """Print the line of a stage whose artefact already exists."""
         self.rich.print(f"{escape(label):<18} [green]fresh[/]")
 
     @contextmanager
-    def step(self, label: str, resumed: bool) -> Iterator[Step]:
-        """The line of a stage at work, then of a stage done."""
+    def progress(self, label: str, resumed: bool) -> Iterator[ProgressLine]:
+        """Yield the progress line of a stage, and print its summary when the block succeeds.
+
+        Args:
+            label: the name of the stage.
+            resumed: whether it continues an interrupted run, which is printed first.
+        """
         if resumed:
-            self.say(f"{label:<18} going on where an interrupted run stopped")
-        step, clock = Step(label, self), time.monotonic()
+            self.print(f"{label:<18} continues an interrupted run")
+        line, started = ProgressLine(label, self), time.monotonic()
         try:
-            yield step
+            yield line
         finally:
-            step.finish()
+            line.finish()
         self.rich.print(
-            f"{escape(label):<18} [green]done[/] {time.monotonic() - clock:7.1f} s  {escape(step.summary())}"
+            f"{escape(label):<18} [green]done[/] {time.monotonic() - started:7.1f} s  {escape(line.summary())}"
         )

@@ -1,4 +1,8 @@
-"""Where results go: checked before the work, written whole or not at all."""
+"""Files and folders that are written completely or not at all, checks of output paths, and digests.
+
+Everything grows under a temporary name `.{random}.part` beside its destination and is then moved into place, so that a
+reader never sees half a file. `remove_leftovers` deletes what a killed process left under such a name.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sfplus.errors import SfplusError, UsageError
 
@@ -26,21 +31,21 @@ _WRITE_REMEDIES = {
 
 
 def check_folder(folder: Path) -> None:
-    """See that a folder for results is there or can be made; nothing is made yet.
+    """Check that an output folder exists or can be created, without creating it.
 
     Raises:
-        UsageError: it is a file, or lies below one.
+        UsageError: If the path or one of its parents is a file.
     """
-    found = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if found.exists() and not found.is_dir():
-        raise UsageError("is no folder", where=found, remedy="choose another one")
+    ancestor = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if ancestor.exists() and not ancestor.is_dir():
+        raise UsageError("is not a folder", where=ancestor, remedy="choose another one")
 
 
 def check_file(file: Path) -> None:
-    """See that a file for results can be written, as far as that can be known; its folder need not be there yet.
+    """Check that an output file can be created; its folder may still be missing.
 
     Raises:
-        UsageError: it is a folder, or lies below a file.
+        UsageError: If the path is a folder, or one of its parents is a file.
     """
     if file.is_dir():
         raise UsageError("is a folder", where=file, remedy="name a file in it")
@@ -48,90 +53,144 @@ def check_file(file: Path) -> None:
 
 
 def check_new(path: Path) -> None:
-    """See that a file or folder can be made and that nothing is overwritten.
+    """Check that a file or folder can be created without overwriting anything.
 
     Raises:
-        UsageError: there is something at this path, or it lies below a file.
+        UsageError: If the path already exists, or one of its parents is a file.
     """
     if path.exists() or path.is_symlink():
-        raise UsageError("is already there", where=path, remedy="remove it, or choose another name")
+        raise UsageError("already exists", where=path, remedy="remove it, or choose another name")
     check_folder(path.parent)
 
 
+def paths_overlap(first: Path, second: Path) -> bool:
+    """Return True if two paths are the same or one contains the other, after following links."""
+    first, second = first.resolve(), second.resolve()
+    return first == second or first in second.parents or second in first.parents
+
+
+@contextmanager
+def atomic_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; the file written there replaces `path` when the block succeeds.
+
+    Args:
+        path: the destination, whose folder must exist.
+        sync: flush the file to the disk before it is moved.
+
+    Raises:
+        SfplusError: If the file cannot be written. No temporary file is left, after any exception.
+    """
+    path = Path(path)
+    part = _part(path)
+    try:
+        try:
+            yield part
+            if sync:
+                with part.open("r+b") as file:
+                    os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+@contextmanager
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a new temporary folder beside `path`; it is moved to `path` when the block succeeds.
+
+    Args:
+        path: the destination; missing parents are created.
+        replace: delete what is at `path` before the move, instead of refusing to start.
+
+    Raises:
+        UsageError: If the path already exists and `replace` is False.
+        SfplusError: If the folder cannot be written. No temporary folder is left, after any exception.
+    """
+    if replace:
+        check_folder(path.parent)
+    else:
+        check_new(path)
+    part = _part(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.mkdir()
+        yield part
+        if replace and path.exists():
+            shutil.rmtree(path)
+        part.replace(path)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Write bytes to a file, which replaces an existing one.
+
+    Args:
+        path: the file; its folder must exist.
+        data: its new contents.
+        sync: flush the file to the disk before it is moved into place.
+
+    Raises:
+        SfplusError: If the file cannot be written (full disk, read-only folder, name too long).
+    """
+    with atomic_file(path, sync=sync) as part, part.open("xb") as file:
+        file.write(data)
+
+
+def write_json(path: Path, value: object, *, sync: bool = False, **options: Any) -> None:
+    """Write a value as JSON, as `write_atomically` does; `options` are those of `json.dumps`, such as `indent`."""
+    write_atomically(path, json.dumps(value, **options).encode(), sync=sync)
+
+
 def write_or_remove(path: Path, data: bytes | None) -> None:
-    """A file with these bytes in one step; without any, no file of that name, such as an earlier call may have left."""
+    """Write bytes to a file; with None, delete the file that an earlier call may have left."""
     if data is None:
         path.unlink(missing_ok=True)
     else:
         write_atomically(path, data)
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into, which takes its place when all is written; its parents are made where missing.
-
-    Raises:
-        UsageError: there is something at this path.
-        SfplusError: it cannot be written.
-    """
-    check_new(path)
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.mkdir()
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise SfplusError(f"cannot be written: {error.strerror}", where=path, remedy="check the folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def paths_overlap(one: Path, other: Path) -> bool:
-    """Whether two paths are the same or one of them lies below the other, links followed."""
-    one, other = one.resolve(), other.resolve()
-    return one == other or one in other.parents or other in one.parents
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all: into a temporary file beside it, which then takes its place.
-
-    Args:
-        path: the file; its folder must exist. An old file is replaced.
-        data: the new contents.
-
-    Raises:
-        SfplusError: the file cannot be written (full disk, read-only folder, name too long); nothing is left behind.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        remedy = _WRITE_REMEDIES.get(error.errno or 0, "check the folder")
-        raise SfplusError(f"cannot be written: {error.strerror}", where=path, remedy=remedy) from error
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files and folders that a killed process left in a folder or below it."""
+    for leftover in list(folder.rglob(".*.part")):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_json(value: object) -> str:
-    """SHA-256 of the canonical JSON of a value."""
+    """Return the SHA-256 of the canonical JSON of a value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def digest_files(root: Path, names: Iterable[str]) -> str:
+    """Return one SHA-256 over names and contents of files; the names are relative to `root`, and their order counts."""
+    return digest_json([[name, file_digest(root / name)] for name in names])
+
+
 def walk_files(root: Path) -> Iterator[str]:
-    """The regular files under `root`, sorted, as POSIX paths relative to it."""
+    """Yield the files below `root`, sorted, as POSIX paths relative to it."""
     for folder, folders, files in os.walk(root):
         folders.sort()
         for name in sorted(files):
             yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(8)}.part")
+
+
+def _write_error(path: Path, error: OSError) -> SfplusError:
+    remedy = _WRITE_REMEDIES.get(error.errno or 0, "check the folder")
+    return SfplusError(f"cannot be written: {error.strerror}", where=path, remedy=remedy)

@@ -1,4 +1,4 @@
-"""Reading ahead, and taking what was read in groups of bounded size."""
+"""Prefetching in threads, and batches of bounded total size."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item], count: int = 8, threads: int = 2) -> Iterator[Result]:
-    """`map(work, items)`, at most `count` results ahead of the caller.
+def prefetch_map(
+    function: Callable[[Item], Result], items: Iterable[Item], buffer_size: int = 8, threads: int = 2
+) -> Iterator[Result]:
+    """Yield `function(item)` for all items in order, computed in threads before the caller asks.
 
     Args:
-        work: called in a thread; what it raises is raised here, in its turn.
-        items: any number of them; taken in the caller's own thread.
-        count: results that may wait.
-        threads: how many work.
+        function: called in a thread; an exception is raised when the turn of its item comes.
+        items: any number of items, which are taken in the caller's thread.
+        buffer_size: the number of results that may wait.
+        threads: the number of threads.
     """
     with ThreadPoolExecutor(threads) as pool:
-        coming: deque[Future[Result]] = deque()
+        pending: deque[Future[Result]] = deque()
         for item in items:
-            coming.append(pool.submit(work, item))
-            if len(coming) > count:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+            pending.append(pool.submit(function, item))
+            if len(pending) > buffer_size:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
-def in_groups(items: Iterable[Item], size: Callable[[Item], int], limit: int, most: int) -> Iterator[list[Item]]:
-    """Items in order, in lists that end once their sizes add up to more than `limit`, or hold `most` items."""
-    group: list[Item] = []
+def batch_by_size(
+    items: Iterable[Item], size: Callable[[Item], int], limit: int, max_items: int
+) -> Iterator[list[Item]]:
+    """Yield the items in order, in lists that end when their sizes add up to more than `limit` or at `max_items`."""
+    batch: list[Item] = []
     total = 0
     for item in items:
-        group.append(item)
+        batch.append(item)
         total += size(item)
-        if total > limit or len(group) == most:
-            yield group
-            group, total = [], 0
-    if group:
-        yield group
+        if total > limit or len(batch) == max_items:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch

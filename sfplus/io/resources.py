@@ -1,4 +1,4 @@
-"""Where recipes and models lie: those that sfplus ships beside its code, and the models that it has fetched."""
+"""Locations of recipes and models: those shipped beside the code, and downloaded models."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import os
 from pathlib import Path
 
 DEFAULT_MODEL = "sphereface10-small"
-HUB = "hf:"
+HUB = "hf:"  # prefix of the name of a model on the Hugging Face Hub
 
 
-def shipped(folder: str) -> Path:
-    """The folder `pipelines` or `pretrained`, of an installed package or of a checkout."""
+def shipped_folder(name: str) -> Path:
+    """Return the folder `pipelines` or `pretrained` of an installed package or of a checkout."""
     package = Path(__file__).parents[1]
-    installed = package / "_shipped" / folder
-    return installed if installed.is_dir() else package.parent / folder
+    installed = package / "_shipped" / name
+    return installed if installed.is_dir() else package.parent / name
 
 
 def models_home() -> Path:
-    """Where fetched models go: the environment's SFPLUS_HOME, else `sfplus` in the user's cache folder."""
+    """Return the folder of downloaded models: `$SFPLUS_HOME`, else `sfplus` in the user's cache folder."""
     if home := os.environ.get("SFPLUS_HOME"):
         return Path(home)
-    import pooch
+    import pooch  # start-up time: only needed without SFPLUS_HOME
 
     return Path(pooch.os_cache("sfplus"))
 
 
 def shipped_models() -> list[str]:
-    """The names of the models that sfplus ships."""
-    return sorted(path.parent.name for path in shipped("pretrained").glob("*/config.json"))
+    """Return the names of the shipped models."""
+    return sorted(path.parent.name for path in shipped_folder("pretrained").glob("*/config.json"))

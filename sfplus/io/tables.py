@@ -1,4 +1,4 @@
-"""The small files inside artefacts: Parquet tables and JSON lines."""
+"""Small files of artefacts: Parquet tables and JSON lines."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sfplus.errors import ArtefactError
 from sfplus.io.files import write_atomically
 
 FAILURES = "failures.jsonl"
-NO_FACE = "no face found"  # the reason that is no fault of a file
+NO_FACE = "no face found"  # the only reason in FAILURES that is not an error
 
 
-def write_table(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write columns of equal length as Parquet; the bytes depend on the values alone."""
+def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns of equal length as Parquet; equal values give equal bytes."""
     pq.write_table(pa.table(dict(columns)), path, compression="zstd")
 
 
-def read_table(path: Path) -> dict[str, list[Any]]:
-    """The columns of a Parquet table as lists.
+def read_parquet(path: Path) -> dict[str, list[Any]]:
+    """Return the columns of a Parquet file as lists.
 
     Raises:
-        ArtefactError: the file is missing or damaged.
+        ArtefactError: If the file is missing or damaged.
     """
     try:
         return pq.read_table(path).to_pydict()  # type: ignore[no-any-return]
@@ -36,25 +36,32 @@ def read_table(path: Path) -> dict[str, list[Any]]:
         ) from error
 
 
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON lines in one step."""
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON lines, atomically."""
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; a last line that a kill cut short is left out."""
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of JSON lines; a missing file has none, and an incomplete last line is ignored."""
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         return []
-    whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    complete = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in complete.splitlines()]
 
 
 def read_failures(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The photos of an artefact that were not used: those without a face, and those that failed."""
-    missed: list[dict[str, Any]] = []
+    """Return the photos that an artefact could not use.
+
+    Args:
+        folder: of the artefact.
+
+    Returns:
+        The rows of photos without a face, and the rows of photos that failed.
+    """
+    undetected: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    for row in read_lines(folder / FAILURES):
-        (missed if row["reason"] == NO_FACE else failed).append(row)
-    return missed, failed
+    for row in read_json_lines(folder / FAILURES):
+        (undetected if row["reason"] == NO_FACE else failed).append(row)
+    return undetected, failed

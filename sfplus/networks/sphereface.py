@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from sfplus.networks.normalize import normalize_images
 
 CHANNELS = (64, 128, 256, 512)
 UNITS = {
@@ -109,12 +110,12 @@ def _initialise(layer: nn.Conv2d | nn.Linear, *, residual: bool) -> None:
 
 
 def to_input(crops: Tensor) -> Tensor:
-    """What the SphereFace networks read (sphereface_model.prototxt): BGR, (x - 127.5) / 128.
+    """Normalise crops for a face network: BGR, `(x - 127.5) / 128` (sphereface_model.prototxt).
 
     Args:
-        crops: uint8 RGB (N, H, W, 3), on any device.
+        crops: uint8 RGB (N, H, W, 3) on any device.
 
     Returns:
-        float32 (N, 3, H, W) on the same device, in channels_last.
+        float32 (N, 3, H, W) on the same device, in channels_last memory format.
     """
-    return crops.flip(-1).permute(0, 3, 1, 2).to(torch.float32).sub_(127.5).mul_(1 / 128)
+    return normalize_images(crops, bgr=True)

@@ -1,8 +1,8 @@
-"""A recipe in the process_count of torchrun or accelerate launch.
+"""A recipe in the processes of torchrun or accelerate launch.
 
-Every process takes part in training. Detection and alignment are shared among the process_count; the first process runs
-the other stages. The process_count meet in the workspace, which must be a folder that all of them see. When a process fails,
-the launcher ends the others.
+Every process takes part in training. Detection and alignment are shared among the processes; the first process runs
+the other stages. The processes meet in the workspace, which must be a folder that all of them see. When a process
+fails, the launcher ends the others.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _POLL_SECONDS = 0.1  # between two looks at the workspace
 
 
 def process_count() -> int:
-    """Return the number of process_count that the launcher started."""
+    """Return the number of processes that the launcher started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_device(device: str) -> str:
-    """Return the device of this process: process_count that were started together take a GPU each."""
+    """Return the device of this process: processes that were started together take a GPU each."""
     if device in ("auto", "cuda") and process_count() > 1:
-        import torch  # only several process_count need it this early
+        import torch  # only several processes need it this early
 
         if count := torch.cuda.device_count():
             return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}"
@@ -94,19 +94,19 @@ def _train_with_first(
     label: str,
 ) -> Artefact:
     if _agree_to_start(context, False):
-        with context.console.step(label, resumed=False) as progress:
+        with context.console.progress(label, resumed=False) as progress:
             stage.build(Job(settings, inputs, partial_folder(folder), context.with_progress(progress)))
     return _wait_for_artefact(folder)
 
 
 def _agree_to_start(context: RunContext, starts: bool) -> bool:
-    """Return whether the first process starts to build; all process_count wait for one another here."""
-    import torch  # with the engine of process_count; a single process never comes here
+    """Return whether the first process starts to build; all processes wait for one another here."""
+    import torch  # with the engine of processes; a single process never comes here
 
     from sfplus.training.distributed import Processes
 
-    process_count = Processes(context.device)
-    return bool(process_count.mean(torch.tensor(float(starts), device=process_count.device.torch)) > 0)
+    processes = Processes(context.device)
+    return bool(processes.mean(torch.tensor(float(starts), device=processes.device.torch)) > 0)
 
 
 def _wait_for_artefact(folder: Path) -> Artefact:

@@ -11,14 +11,14 @@ import yaml
 from pydantic import ValidationError
 
 from sfplus.errors import RecipeError, UsageError
-from sfplus.io.resources import shipped
+from sfplus.io.resources import shipped_folder
 from sfplus.recipes.recipe import Recipe, image_keys
 from sfplus.recipes.validation_errors import explain, nearest
 
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes that sfplus ships."""
-    return sorted(path.stem for path in shipped("pipelines").glob("*.yaml"))
+    return sorted(path.stem for path in shipped_folder("pipelines").glob("*.yaml"))
 
 
 def find_recipe(name: str) -> Path:
@@ -32,7 +32,7 @@ def find_recipe(name: str) -> Path:
         if path.is_file():
             return path
         raise RecipeError("there is no such recipe file", where=name, remedy="see: sfplus recipes list")
-    path = shipped("pipelines") / f"{name}.yaml"
+    path = shipped_folder("pipelines") / f"{name}.yaml"
     if not path.is_file():
         near = nearest(name, recipe_names())
         raise RecipeError(f"no recipe is called '{name}'", remedy=near or "see: sfplus recipes list")

@@ -30,8 +30,8 @@ def configurations(settings: Sequence[str], variants: Sequence[str], size: Seque
     """Return every combination of the values of all keys and of the named variants, which change fastest.
 
     Args:
-        settings: `key=a,b,c`; keys that take the same value are joined by `+`. A comma within brackets or quotes does not
-            separate values. A key with one value is a setting of all configurations.
+        settings: `key=a,b,c`; keys that take the same value are joined by `+`. A comma within brackets or quotes does
+            not separate values. A key with one value is a setting of all configurations.
         variants: `name:key=value key=value`, or `name:` for the recipe without changes.
         size: `key=value` for all configurations, before the other settings.
 

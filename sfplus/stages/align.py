@@ -24,9 +24,9 @@ from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES, PHOTOS
 from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import DatasetError, PhotoError, SfplusError
-from sfplus.images import Pixels, encode_image, is_passing, read_photo
+from sfplus.images import Pixels, encode_image, is_transient, read_photo
 from sfplus.io.files import write_atomically
-from sfplus.io.tables import FAILURES, read_lines, read_table, write_lines, write_table
+from sfplus.io.tables import FAILURES, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.recipes.settings.align import AlignStageSettings
 
 _PART = 64  # photos
@@ -38,13 +38,13 @@ def build(job: AlignJob) -> dict[str, Any]:
     """Cut the crops of all photos and write the table of crops."""
     root, faces = job.input("photos", PhotoFolder).root, job.input("faces", Artefact).folder
     _warn_about_crops(job, faces)
-    failures = read_lines(faces / FAILURES) + share(job).rows()
+    failures = read_json_lines(faces / FAILURES) + share(job).rows()
     _move_crops(job)
     rows = [row for row in _plan_crops(faces, job.settings) if (job.folder / CROPS / row["crop"]).is_file()]
     if not rows:
         raise DatasetError("no photo gave a crop", where=root, remedy="look at failures.jsonl of the detect stage")
-    write_table(job.folder / CROP_TABLE, {key: [row[key] for row in rows] for key in ("photo", "crop", "how")})
-    write_lines(job.folder / FAILURES, sorted(failures, key=lambda row: row["photo"]))
+    write_parquet(job.folder / CROP_TABLE, {key: [row[key] for row in rows] for key in ("photo", "crop", "how")})
+    write_json_lines(job.folder / FAILURES, sorted(failures, key=lambda row: row["photo"]))
     counts = Counter(row["how"] for row in rows)
     return {"crops": len(rows), "centre_crops": counts["centre-crop"], "failures": len(failures)}
 
@@ -74,8 +74,8 @@ def _move_crops(job: AlignJob) -> None:
 
 
 def _plan_crops(faces: Path, settings: AlignStageSettings) -> list[Row]:
-    """Return a row per crop: photo, name of the crop, how it is cut, landmarks; several crops of a photo are numbered."""
-    table, photos = read_table(faces / FACES), read_table(faces / PHOTOS)["photo"]
+    """Return a row per crop: photo, name of the crop, how it is cut, landmarks; crops of one photo are numbered."""
+    table, photos = read_parquet(faces / FACES), read_parquet(faces / PHOTOS)["photo"]
     landmarks: dict[str, list[Any]] = {photo: [] for photo in photos}
     for photo, is_chosen, points in zip(table["photo"], table["chosen"], table["landmarks"], strict=True):
         if is_chosen:
@@ -102,8 +102,8 @@ def _number_photo(photo: str, index: int, count: int) -> str:
 def crop_names(photos: Sequence[str], suffix: str = ".jpg") -> list[str]:
     """Name the file of each crop after its photo, with the extension of crops, or longer where two would collide.
 
-    Numbered crops may have the name of another photo. No two names are equal, even where case does not count, and no name
-    is that of a folder.
+    Numbered crops may have the name of another photo. No two names are equal, even where case does not count, and no
+    name is that of a folder.
 
     Args:
         photos: The photos, as POSIX paths relative to the folder of photos.
@@ -157,7 +157,7 @@ def _cut_photo(root: Path, crops: Path, rows: list[Row], settings: AlignStageSet
             photo = read_photo(root / row["photo"]) if photo is None else photo
             crop = _cut(photo, row, settings)
         except SfplusError as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise  # a fault of the disk, not of the photo: the stage stops and can be resumed
             failures.append({"photo": row["photo"], "stage": "align", "reason": error.reason, "remedy": error.remedy})
             if photo is None:
@@ -178,12 +178,13 @@ def _cut(photo: Pixels, row: Row, settings: AlignStageSettings) -> Pixels:
 
 def _warn_about_crops(job: AlignJob, faces: Path) -> None:
     """Warn if the photos look like crops that are aligned already."""
-    photos = read_table(faces / PHOTOS)
+    photos = read_parquet(faces / PHOTOS)
     sizes = Counter(zip(photos["height"], photos["width"], strict=True))
     crop_sizes = {(template.height, template.width) for template in TEMPLATES.values()}
     count = sum(count for size, count in sizes.items() if size in crop_sizes)
     if sizes and count > 0.5 * sizes.total():
+        root = job.input("photos", PhotoFolder).root
         job.context.console.warn(
-            f"{job.input('photos', PhotoFolder).root}: {count} of {sizes.total()} photos have the size of aligned crops; "
-            f"aligning twice costs accuracy, so give the original photos, or use them as crops"
+            f"{root}: {count} of {sizes.total()} photos have the size of aligned crops; aligning twice costs accuracy, "
+            "so give the original photos, or use them as crops"
         )

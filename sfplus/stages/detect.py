@@ -18,9 +18,9 @@ from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.detection import Detector, choose, choose_all
 from sfplus.errors import PhotoError
-from sfplus.images import Pixels, is_passing, read_photo
-from sfplus.io.prefetch import ahead, in_groups
-from sfplus.io.tables import FAILURES, NO_FACE, write_lines, write_table
+from sfplus.images import Pixels, is_transient, read_photo
+from sfplus.io.prefetch import batch_by_size, prefetch_map
+from sfplus.io.tables import FAILURES, NO_FACE, write_json_lines, write_parquet
 from sfplus.recipes.settings.detect import DetectSettings
 
 BATCH = 32  # photos in a part
@@ -45,7 +45,7 @@ def share(job: Job[DetectSettings]) -> SharedWork:
     with SharedWork(job, folder.photos, BATCH, "photos") as work:
         detector = Detector(**settings.model_dump(exclude={"choose"}), device=job.context.device)
         for items in work.rounds():
-            decoded = ahead(partial(_read_item, folder.root), items)
+            decoded = prefetch_map(partial(_read_item, folder.root), items)
             for part, photos in groupby(decoded, itemgetter(0)):
                 rows = list(_detect_batch((photo for _, photo in photos), detector, settings))
                 counts.update(_count(rows))
@@ -59,7 +59,7 @@ def _read_item(root: Path, item: tuple[int, str]) -> tuple[int, NamedPhoto]:
         check_name(name, root / name)
         return part, (name, read_photo(root / name))
     except PhotoError as error:
-        if is_passing(error):
+        if is_transient(error):
             raise  # a fault of the disk, not of the photo: the stage stops and can be resumed
         return part, (name, error)
 
@@ -68,7 +68,7 @@ def _detect_batch(
     batch: Iterator[NamedPhoto], detector: Detector, settings: DetectSettings
 ) -> Iterator[dict[str, Any]]:
     """Detect a few photos at a time, so that large photos are never all in memory."""
-    for group in in_groups(batch, _count_pixels, _PIXELS, BATCH):
+    for group in batch_by_size(batch, _count_pixels, _PIXELS, BATCH):
         yield from _detect(group, detector, settings)
 
 
@@ -115,11 +115,11 @@ def _note(counts: Mapping[str, int]) -> str:
 def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     readable = [row for row in rows if "reason" not in row]
     faces = [(row, index, face) for row in readable for index, face in enumerate(row["faces"])]
-    write_table(folder / PHOTOS, {
+    write_parquet(folder / PHOTOS, {
         **{key: [row[key] for row in readable] for key in ("photo", "height", "width")},
         "choice": [_describe_choice(row["chosen"]) for row in readable],
     })  # fmt: skip
-    write_table(folder / FACES, {
+    write_parquet(folder / FACES, {
         "photo": [row["photo"] for row, _, _ in faces],
         "face": [index for _, index, _ in faces],
         "chosen": [str(index) in row["chosen"] for row, index, _ in faces],
@@ -138,7 +138,7 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
         for row in readable
         if not row["faces"]
     ]
-    write_lines(folder / FAILURES, sorted(failures + missed, key=lambda row: row["photo"]))
+    write_json_lines(folder / FAILURES, sorted(failures + missed, key=lambda row: row["photo"]))
 
 
 def _describe_choice(chosen: Mapping[str, str]) -> str:

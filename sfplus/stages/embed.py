@@ -16,9 +16,9 @@ from sfplus.artifacts.inputs import PhotoFolder, StageInput, check_name
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES
 from sfplus.artifacts.stage import Job
 from sfplus.errors import DatasetError, PhotoError, UsageError
-from sfplus.images import Pixels, is_passing, read_photo
-from sfplus.io.prefetch import ahead
-from sfplus.io.tables import FAILURES, read_table, write_lines, write_table
+from sfplus.images import Pixels, is_transient, read_photo
+from sfplus.io.prefetch import prefetch_map
+from sfplus.io.tables import FAILURES, read_parquet, write_json_lines, write_parquet
 from sfplus.networks.embed import embed_batches, pass_size
 from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.weights.loading import load_model
@@ -42,8 +42,8 @@ def build(job: Job[EmbedSettings]) -> dict[str, Any]:
         raise DatasetError(f"no crop can be used ({first['reason']})", where=first["photo"], remedy=first["remedy"])
     features = np.concatenate(parts)
     save_file({"features": features}, job.folder / FEATURES)
-    write_table(job.folder / FEATURE_INDEX, reader.index)
-    write_lines(job.folder / FAILURES, reader.failures)
+    write_parquet(job.folder / FEATURE_INDEX, reader.index)
+    write_json_lines(job.folder / FAILURES, reader.failures)
     return {"crops": len(features), "feature": features.shape[1], "failures": len(reader.failures)}
 
 
@@ -77,14 +77,14 @@ class _CropReader:
                 f"the crops follow {aligned_to}, the model was trained on {template.name}",
                 where="align.template", remedy=f"align to {template.name}",
             )  # fmt: skip
-        table = read_table(source.folder / CROP_TABLE)
+        table = read_parquet(source.folder / CROP_TABLE)
         self._names, self._how = table["photo"], table["how"]
         self.paths = [source.folder / CROPS / name for name in table["crop"]]
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Yield the crops in order as uint8 RGB (N, H, W, 3) with N <= size; threads decode a few batches ahead."""
         crops = []
-        for row, crop in enumerate(ahead(self._read, range(len(self.paths)), 2 * size, threads=4)):
+        for row, crop in enumerate(prefetch_map(self._read, range(len(self.paths)), 2 * size, threads=4)):
             if isinstance(crop, PhotoError):
                 failure = {"stage": "embed", "reason": crop.reason, "remedy": crop.remedy}
                 self.failures.append({"photo": self._names[row], **failure})
@@ -107,7 +107,7 @@ class _CropReader:
                 sizes = f"is {crop.shape[0]}x{crop.shape[1]} (height x width), not {self._size[0]}x{self._size[1]}"
                 raise PhotoError(sizes, where=path, remedy="embed it as a photo, without --crops")
         except PhotoError as error:
-            if not self._may_fail or is_passing(error):
+            if not self._may_fail or is_transient(error):
                 raise  # a fault of the disk or of the cache, not of the crop: the stage stops
             return error
         return crop

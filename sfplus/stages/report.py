@@ -30,8 +30,8 @@ from sfplus.datasets.pairs import Pairs
 from sfplus.detection import Faces
 from sfplus.hypersphere import Spread, spread
 from sfplus.images import Pixels, encode_image, read_photo
-from sfplus.io.resources import shipped
-from sfplus.io.tables import read_failures, read_lines, read_table
+from sfplus.io.resources import shipped_folder
+from sfplus.io.tables import read_failures, read_json_lines, read_parquet
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.report import PublishedSettings, ReportSettings, ReportStageSettings
 from sfplus.reports.html import PairCrop, Report, Undetected, render, worst_crops
@@ -81,7 +81,7 @@ class _Model:
         """Load a model and the result of its verification."""
         assert isinstance(model, Artefact | ModelFolder) and isinstance(verified, Artefact)
         result, pairs = read_verification(verified.folder)
-        return cls(model.folder, model.content, verified, read_table(verified.folder / SCORES), result, pairs)
+        return cls(model.folder, model.content, verified, read_parquet(verified.folder / SCORES), result, pairs)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _published_rows(settings: ReportSettings, models: Mapping[str, _Model]) -> l
     rows = [*settings.published]
     for title, model in models.items():
         published: Any = model.config.get("published")
-        if model.folder.resolve().parent == shipped("pretrained").resolve() and model.folder.name in zoo():
+        if model.folder.resolve().parent == shipped_folder("pretrained").resolve() and model.folder.name in zoo():
             published = zoo()[model.folder.name].model_dump()
         with contextlib.suppress(KeyError, TypeError, ValueError):  # a config.json of anybody's may hold anything
             runs = published["runs"]
@@ -180,7 +180,7 @@ def _describe_policy(undetected: Mapping[str, Any]) -> str:
 
 
 def _worst_pairs(model: _Model, crops: Artefact) -> dict[str, list[PairCrop]]:
-    table = read_table(crops.folder / CROP_TABLE)
+    table = read_parquet(crops.folder / CROP_TABLE)
     crop_of = dict(zip(table["photo"], table["crop"], strict=True))
     left, right = model.table["left"], model.table["right"]
     return worst_crops(model.result, left, right, lambda name: (crops.folder / CROPS / crop_of[name]).read_bytes())
@@ -188,8 +188,8 @@ def _worst_pairs(model: _Model, crops: Artefact) -> dict[str, list[PairCrop]]:
 
 def _gallery(root: Path, detected: Artefact, drawn: bool) -> list[tuple[str, bytes]]:
     """Return a few photos, evenly spaced over the set, with their faces, and the real photograph of the demo."""
-    photos = read_table(detected.folder / PHOTOS)["photo"]
-    faces = read_table(detected.folder / FACES)
+    photos = read_parquet(detected.folder / PHOTOS)["photo"]
+    faces = read_parquet(detected.folder / FACES)
     real = [photo for photo in photos if drawn and photo.startswith("astronaut/")]
     rest = [photo for photo in photos if photo not in real]
     chosen = [rest[i] for i in np.linspace(0, len(rest) - 1, min(_GALLERY, len(rest))).astype(int)] + real
@@ -218,7 +218,7 @@ def _thumbnail(photo: Pixels) -> Pixels:
 
 def _histories(models: Mapping[str, _Model]) -> dict[str, list[dict[str, Any]]]:
     files = {title: model.folder / HISTORY for title, model in models.items()}
-    return {title: read_lines(file) for title, file in files.items() if file.is_file()}
+    return {title: read_json_lines(file) for title, file in files.items() if file.is_file()}
 
 
 def _stage_rows(inputs: Mapping[str, StageInput]) -> list[dict[str, Any]]:

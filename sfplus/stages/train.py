@@ -22,7 +22,7 @@ from sfplus.datasets.pairs import read_pairs
 from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import Head, ShardedHead
-from sfplus.io.tables import read_table
+from sfplus.io.tables import read_parquet
 from sfplus.networks import create
 from sfplus.networks.embed import embed_batches, pass_size
 from sfplus.recipes.settings.finetune import FinetuneSettings
@@ -82,11 +82,11 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
     start = job.input_folder("start") if "start" in job.inputs else None
     loaded = _load_head(start, head)
     if loaded:
-        job.context.console.say(f"the network is initialised from {start}; classifier: {loaded['classifier']}")
+        job.context.console.print(f"the network is initialised from {start}; classifier: {loaded['classifier']}")
 
     def report_step(step: int, row: dict[str, Any]) -> None:
         note = f"loss {row['loss']:.3f}, accuracy {100 * row['accuracy']:.1f} %" if row else None
-        job.context.progress.reach(step, settings.max_iter, "steps", note)
+        job.context.progress.update(step, settings.max_iter, "steps", note)
 
     held_out = _held_out(job, training_set) if settings.evaluate_every and "pairs" in job.inputs else None
     device = job.context.device
@@ -114,7 +114,7 @@ def _load_training_set(source: StageInput, exclude: tuple[str, ...]) -> _Trainin
             raise DatasetError(reason, where=source.root, remedy="align the photos again, and pack their crops")
         return _TrainingSet(packed.people, packed, name)
     assert isinstance(source, Artefact)
-    people, labels, names = identities(read_table(source.folder / CROP_TABLE)["crop"], exclude)
+    people, labels, names = identities(read_parquet(source.folder / CROP_TABLE)["crop"], exclude)
     template = TEMPLATES[source.manifest["settings"]["template"]]
     paths = [source.folder / CROPS / name for name in names]
     return _TrainingSet(people, CropDataset(paths, labels, template.height, template.width), template.name)
@@ -140,7 +140,7 @@ def _held_out(job: Job[Settings], training_set: _TrainingSet) -> HeldOut:
     if crops.manifest["settings"]["template"] != training_set.template:
         reason = f"the held-out crops follow {crops.manifest['settings']['template']}, not {training_set.template}"
         raise DatasetError(reason, where=pair_file, remedy="align both to the same template")
-    table = read_table(crops.folder / CROP_TABLE)
+    table = read_parquet(crops.folder / CROP_TABLE)
     row_of = {photo_stem(photo): row for row, photo in enumerate(table["photo"])}
     sides = np.array([[row_of.get(name, -1) for name in names] for names in (pairs.left, pairs.right)])
     complete = (sides >= 0).all(0)

@@ -17,7 +17,7 @@ from sfplus.artifacts.stage import Job
 from sfplus.datasets.pairs import read_pairs
 from sfplus.errors import PairsError
 from sfplus.io.files import write_atomically
-from sfplus.io.tables import read_table, write_table
+from sfplus.io.tables import read_parquet, write_parquet
 from sfplus.recipes.settings.verify import VerifySettings
 from sfplus.reports.metrics import by_protocol
 from sfplus.verification.protocols import PROTOCOLS
@@ -29,7 +29,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     pairs = read_pairs(pair_file)
     folder = job.input("features", Artefact).folder
     features = load_file(folder / FEATURES)["features"]
-    index = read_table(folder / FEATURE_INDEX)
+    index = read_parquet(folder / FEATURE_INDEX)
     row_of = {photo_stem(photo): row for row, photo in enumerate(index["photo"])}
     left, right = (np.array([row_of.get(name, -1) for name in names]) for names in (pairs.left, pairs.right))
     complete = (left >= 0) & (right >= 0)
@@ -39,7 +39,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     same, fold = pairs.same[complete], pairs.fold[complete]
     result = PROTOCOLS[settings.protocol](*sides, same, fold, mirrored=True)
     tested = complete & (pairs.fold >= 0)
-    write_table(job.folder / SCORES, {
+    write_parquet(job.folder / SCORES, {
         "left": [index["photo"][row] for row in left[tested]],
         "right": [index["photo"][row] for row in right[tested]],
         "same": result.same, "fold": result.fold, "score": result.scores,

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.device import keep_freed_memory, single_threads
+from sfplus.device import keep_freed_memory
 from sfplus.errors import TrainingError
+from sfplus.io.threads import single_threaded_pool
 from sfplus.recipes.settings.engine import LoopSettings
 from sfplus.training.checkpoint import load_checkpoint, save_checkpoint
 from sfplus.training.distributed import Processes
@@ -219,7 +220,7 @@ class _Run:
     def _batches(self, first: int) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """The batches of the remaining steps; one is made ahead."""
         last, share = self.settings.max_iter, self.processes.share(self.settings.batch_size)
-        with single_threads(1) as pool:  # torch's own threads would wait in the way of the step's
+        with single_threaded_pool(1) as pool:  # torch's own threads would wait in the way of the step's
             coming = [pool.submit(self.task.batch, first, share)] if first <= last else []
             for step in range(first, last + 1):
                 batch = coming.pop().result()

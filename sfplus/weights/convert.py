@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sfplus.errors import UsageError, WeightsError
-from sfplus.io.files import check_new, file_digest, new_folder, write_atomically
+from sfplus.io.files import atomic_folder, check_new, file_digest, write_atomically
 from sfplus.networks.sphereface import SphereFaceNet
 from sfplus.weights import HEAD
 from sfplus.weights.loading import Source, read_source
@@ -56,7 +56,7 @@ def _what(model: Source) -> str:
 
 
 def _write_folder(model: Source, target: Path) -> list[str]:
-    with new_folder(target) as part:
+    with atomic_folder(target) as part:
         save_model(part, model.network, model.config)
         if model.head is not None:
             write_atomically(part / HEAD, to_bytes({"weight": model.head}))

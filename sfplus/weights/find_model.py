@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 from sfplus.errors import UsageError
-from sfplus.io.resources import HUB, models_home, shipped
+from sfplus.io.resources import HUB, models_home, shipped_folder
 from sfplus.weights import MODEL
 
 
@@ -27,7 +27,7 @@ def find_model(name: str) -> Path:
     if path.is_file():
         raise UsageError("is a file", where=name, remedy=f"convert it: sfplus convert {path.name} FOLDER")
     if len(path.parts) == 1:
-        for folder in (shipped("pretrained") / name, models_home() / name):
+        for folder in (shipped_folder("pretrained") / name, models_home() / name):
             if (folder / MODEL).is_file():
                 return folder
     raise UsageError(f"there is no model '{name}'", where="model", remedy=_remedy(name))

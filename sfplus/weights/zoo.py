@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.download import download, is_page
 from sfplus.io.files import file_digest, write_atomically
-from sfplus.io.resources import models_home, shipped
+from sfplus.io.resources import models_home, shipped_folder
 from sfplus.weights import CONFIG, MODEL
 
 ZOO, PINS = "zoo.yaml", "pins.json"
@@ -74,7 +74,7 @@ def load_zoo(path: Path | None = None) -> dict[str, Entry]:
     Raises:
         WeightsError: the file is not right; the message names the entry.
     """
-    path = path or shipped("pretrained") / ZOO
+    path = path or shipped_folder("pretrained") / ZOO
     kind = TypeAdapter(dict[Annotated[str, Field(pattern=_NAME)], Entry])
     try:
         return kind.validate_python(yaml.safe_load(path.read_text("utf-8")))
@@ -107,7 +107,7 @@ def find_entry(name: str) -> Entry:
 def state(name: str) -> str:
     """How an entry stands on this machine: shipped, fetched, download, by hand or not released."""
     entry = find_entry(name)
-    if (shipped("pretrained") / name / MODEL).is_file():
+    if (shipped_folder("pretrained") / name / MODEL).is_file():
         return "shipped"
     if (models_home() / name / MODEL).is_file():
         return "fetched"

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from sfplus.artifacts.artefact import MANIFEST, Artefact
-from sfplus.artifacts.cache import is_locked
+from sfplus.artifacts.cache import is_locked, run_stage
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.stage import Job, Stage, partial_folder
 from sfplus.errors import ArtefactError
@@ -46,7 +46,7 @@ def run(tmp_path: Path) -> RunContext:
 
 
 def make(run: RunContext, stage: Stage = STAGE, text: str = "x", words: str = "words") -> Artefact:
-    return stage.run(Settings(text=text), {"words": Words(words)}, run)
+    return run_stage(stage, Settings(text=text), {"words": Words(words)}, run)
 
 
 def test_an_artefact_says_what_it_was_made_from(run: RunContext) -> None:

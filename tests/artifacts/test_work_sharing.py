@@ -20,8 +20,8 @@ ITEMS = [f"photo {index}" for index in range(11)]
 def job(tmp_path: Path) -> Job:
     console = Console(quiet=True)
     run = RunContext(tmp_path, console)
-    with console.step("work", resumed=False) as step:
-        return Job(None, {}, partial_folder(tmp_path / "abc"), run.at(step))
+    with console.progress("work", resumed=False) as step:
+        return Job(None, {}, partial_folder(tmp_path / "abc"), run.with_progress(step))
 
 
 def work(parts: SharedWork, most: int = 99) -> list[str]:
@@ -48,7 +48,7 @@ def test_all_is_done_once_and_in_order(job: Job) -> None:
     with SharedWork(job, ITEMS, 4, "photos") as parts:
         assert work(parts) == ITEMS and [row["item"] for row in parts.rows()] == ITEMS
         assert work(parts) == []
-    assert job.run.bar.done == job.run.bar.total == len(ITEMS)
+    assert job.context.progress.done == job.context.progress.total == len(ITEMS)
 
 
 @pytest.mark.parametrize("processes", [2, 5])
@@ -75,7 +75,7 @@ def test_what_was_not_finished_is_taken_over(job: Job) -> None:
             taken = [item for _, item in next(second.rounds())]
             assert taken == ITEMS[8:]
     with SharedWork(job, ITEMS, 4, "photos") as third:
-        assert job.run.bar.done == 4  # before it begins
+        assert job.context.progress.done == 4  # before it begins
         assert work(third) == ITEMS[4:]
 
 

@@ -20,7 +20,7 @@ from facenet_pytorch import MTCNN
 
 from sfplus.detection import Detector, Faces
 from sfplus.images import list_photos, read_photo
-from sfplus.io.prefetch import ahead
+from sfplus.io.prefetch import prefetch_map
 
 LIMITS, TIE = (0.01, 0.1, 0.5), 5.0  # pixels
 SHOWN = 30
@@ -30,7 +30,7 @@ Photo = np.ndarray
 def batches(root: Path, step: int) -> Iterator[tuple[list[str], list[Photo]]]:
     """Photos in order, in batches of at most 16 of one size."""
     names = list_photos(root)[::step]
-    photos = zip(names, ahead(lambda name: read_photo(root / name), names), strict=True)
+    photos = zip(names, prefetch_map(lambda name: read_photo(root / name), names), strict=True)
     for _, same in groupby(photos, lambda item: item[1].shape):
         while batch := list(islice(same, 16)):
             yield [name for name, _ in batch], [photo for _, photo in batch]

@@ -193,7 +193,7 @@ def test_a_file_is_no_folder_for_results(
     for name in ("file", "pairs.txt"):
         Path(name).touch()
     answer = sfplus(*words)
-    assert answer.code == 2 and "file: is no folder; choose another one" in answer.err
+    assert answer.code == 2 and "file: is not a folder; choose another one" in answer.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pairs.txt"]
 
 

@@ -139,4 +139,4 @@ def test_the_shipped_model_decides_at_a_far(drawn: Path, sfplus: Callable) -> No
 def test_crops_cannot_go_below_a_file(sfplus: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     answer = sfplus("compare", "a.jpg", "b.jpg", "--save", tmp_path / "file" / "crops")
-    assert answer.code == 2 and "file: is no folder; choose another one" in answer.err
+    assert answer.code == 2 and "file: is not a folder; choose another one" in answer.err

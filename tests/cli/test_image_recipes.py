@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from sfplus.errors import RecipeError
-from sfplus.pipeline import plan as chain
+from sfplus.pipeline.plan import plan
 from sfplus.recipes.load import find_recipe, load_recipe, recipe_names, small_settings
+from sfplus.recipes.steps import StepOutput
 
 CLASSIFY = """# A classifier for tests.
 classify:
@@ -159,10 +160,10 @@ def test_small_sizes_are_right(name: str) -> None:
 
 
 def test_plan(write: Callable[[str], Path]) -> None:
-    steps = chain.plan(load_recipe(write(CLASSIFY + GENERATE)))
+    steps = plan(load_recipe(write(CLASSIFY + GENERATE)))
     assert [step.name for step in steps] == ["classify", "generate"]
-    assert steps[1].inputs["classifier"] == chain.From("classify")
-    assert [step.name for step in chain.plan(load_recipe(write(GENERATE)))] == ["generate"]
+    assert steps[1].inputs["classifier"] == StepOutput("classify")
+    assert [step.name for step in plan(load_recipe(write(GENERATE)))] == ["generate"]
 
 
 def test_recipes_are_listed_in_two_groups_and_copied(tmp_path: Path, sfplus: Callable) -> None:

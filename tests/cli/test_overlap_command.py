@@ -151,7 +151,7 @@ def test_where_results_go_is_checked_first(
     write_portraits(tmp_path / "drawn", 2, 1, 0)
     (tmp_path / "file").touch()
     monkeypatch.setattr(Item, "decode", lambda item: pytest.fail("began"))
-    for out, says in ((tmp_path, "is a folder"), (".", "is a folder"), (tmp_path / "file" / "a", "is no folder")):
+    for out, says in ((tmp_path, "is a folder"), (".", "is a folder"), (tmp_path / "file" / "a", "is not a folder")):
         answer = sfplus("overlap", tmp_path / "drawn", tmp_path / "drawn", option, out)
         assert answer.code == 2 and says in answer.err
 

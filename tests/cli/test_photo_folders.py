@@ -19,7 +19,7 @@ from skimage.data import astronaut
 from sfplus.cli import photo_folders as folders
 from sfplus.errors import UsageError
 from sfplus.images import list_photos, read_photo
-from sfplus.io.tables import read_lines, read_table
+from sfplus.io.tables import read_json_lines, read_parquet
 
 Command = Callable[..., object]
 
@@ -107,12 +107,12 @@ def test_align_takes_what_people_have(zoo: Path, tmp_path: Path, sfplus: Command
     assert {"good/same.jpg.jpg", "good/same.png.jpg", "good/line\nbreak.jpg", "good/grey.jpg"} <= crops
     assert all(read_photo(tmp_path / "out" / crop).shape == (112, 96, 3) for crop in crops)
 
-    failures = {Path(row["photo"]).name: row for row in read_lines(tmp_path / "out" / "failures.jsonl")}
+    failures = {Path(row["photo"]).name: row for row in read_json_lines(tmp_path / "out" / "failures.jsonl")}
     assert set(failures) == BAD | {"no face.png"} and failures["no face.png"]["reason"] == "no face found"
     assert all(row["reason"] and row["remedy"] for row in failures.values())
     assert all(name in answer.err for name in sorted(BAD)[:4])  # each with its reason, on one line
 
-    faces = read_table(tmp_path / "out" / "faces.parquet")
+    faces = read_parquet(tmp_path / "out" / "faces.parquet")
     two = [
         chosen for photo, chosen in zip(faces["photo"], faces["chosen"], strict=True) if photo.endswith("two faces.jpg")
     ]
@@ -273,12 +273,12 @@ def test_a_really_full_and_a_read_only_disk(zoo: Path, tmp_path: Path, sfplus: C
 def test_detect_writes_tables(drawn: Path, tmp_path: Path, sfplus: Command) -> None:
     answer = sfplus("detect", drawn, tmp_path / "out")
     assert answer.code == 0 and "in 12 photos" in answer.out
-    faces = read_table(tmp_path / "out/faces.parquet")
+    faces = read_parquet(tmp_path / "out/faces.parquet")
     assert (
         set(faces) == {"photo", "face", "chosen", "reason", "score", "box", "landmarks"}
         and len(faces["landmarks"][0]) == 10
     )
-    assert read_table(tmp_path / "out/photos.parquet")["width"] == [250] * 12
+    assert read_parquet(tmp_path / "out/photos.parquet")["width"] == [250] * 12
 
 
 def test_all_faces_are_numbered(zoo: Path, tmp_path: Path, sfplus: Command) -> None:
@@ -290,7 +290,7 @@ def test_all_faces_are_numbered(zoo: Path, tmp_path: Path, sfplus: Command) -> N
     crops = {path.name: read_photo(path) for path in (tmp_path / "out").glob("*.png")}
     assert set(crops) == {"two faces-1.png", "two faces-2.png", "plain.png"}
     assert {crop.shape for crop in crops.values()} == {(128, 128, 3)}
-    reasons = read_table(tmp_path / "out/faces.parquet")["reason"]
+    reasons = read_parquet(tmp_path / "out/faces.parquet")["reason"]
     assert sorted(reasons) == ["face 1 of 2, by score", "face 2 of 2, by score", "only face"]
 
 
@@ -456,7 +456,7 @@ def test_embed_equals_the_embedder(drawn: Path, tmp_path: Path, model: Path, sfp
 
     assert sfplus("embed", drawn, tmp_path / "out", "--model", model).code == 0
     features = load_file(tmp_path / "out/features.safetensors")["features"]
-    names = read_table(tmp_path / "out/index.parquet")["photo"]
+    names = read_parquet(tmp_path / "out/index.parquet")["photo"]
     assert features.shape == (12, 32) and names == sorted(names)
     ours = Embedder(model, "cpu")([drawn / names[0], read_photo(drawn / names[1])])
     cosine = (ours * features[:2]).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(features[:2], axis=1)

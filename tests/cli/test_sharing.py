@@ -124,5 +124,5 @@ def test_the_killed_are_made_up_for(
     if killed == 2:
         both.append(start(photos, tmp_path / "out", tmp_path / "log2"))
     _, err = finish(both[-1])
-    assert killed == 1 or "going on where an interrupted run stopped" in err
+    assert killed == 1 or "continues an interrupted run" in err
     assert results(tmp_path / "out") == alone

@@ -114,4 +114,4 @@ def test_features_that_are_no_plane(tiny: Path, tmp_path: Path, sfplus: Callable
 def test_results_cannot_go_below_a_file(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     (tmp_path / "file").touch()
     answer = sfplus("sweep", tiny, "--out", tmp_path / "file", "--workspace", tmp_path / "data")
-    assert answer.code == 2 and "file: is no folder" in answer.err and not (tmp_path / "data").exists()
+    assert answer.code == 2 and "file: is not a folder" in answer.err and not (tmp_path / "data").exists()

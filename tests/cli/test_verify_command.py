@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from sfplus.datasets.pairs import draw_pairs, write_pairs
 from sfplus.images import list_photos
-from sfplus.io.tables import read_table
+from sfplus.io.tables import read_parquet
 from sfplus.networks import create
 from sfplus.weights.model_folder import save_model
 
@@ -54,7 +54,7 @@ def embedded(task: Path, drawn: Path) -> dict[str, Path]:
     for name in ("one", "two"):
         embed_folder(drawn, task / f"{name}-out", str(task / "models" / name), "cpu")
         features = load_file(task / f"{name}-out" / "features.safetensors")["features"]
-        photos = read_table(task / f"{name}-out" / "index.parquet")["photo"]
+        photos = read_parquet(task / f"{name}-out" / "index.parquet")["photo"]
         files[name] = task / f"{name}.npz"
         np.savez(files[name], names=np.array(photos), features=features)
     return files
@@ -98,7 +98,7 @@ def test_kinds_of_files(kind: str, task: Path, embedded: dict[str, Path], tmp_pa
         path = task / "one-out/features.safetensors"
     elif kind == "parquet":
         path = tmp_path / "one.parquet"
-        pq.write_table(pa.table({"names": names, "features": list(features)}), path)
+        pq.write_parquet(pa.table({"names": names, "features": list(features)}), path)
     else:
         path = embedded["one"]
     answer = sfplus("verify", "--features", path, "--pairs", task / "pairs.txt", "--out", tmp_path / "out")

@@ -9,13 +9,8 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from sfplus.hypersphere.sphere_conv import (
-    SphereConv2d,
-    WeightNormLinear,
-    orthonormal_penalty,
-    orthonormal_regularizer,
-    to_sphere,
-)
+from sfplus.hypersphere.orthonormality import orthonormal_penalty, orthonormal_regularizer
+from sfplus.hypersphere.sphere_conv import SphereConv2d, WeightNormLinear, to_sphere
 
 
 def test_weight_normalised_classifier() -> None:

@@ -1,5 +1,6 @@
 """The networks of pictures against their papers' tables and the released code's shapes and initialisation."""
 
+import copy
 import itertools
 import math
 
@@ -66,6 +67,21 @@ def test_sphere_resnet32() -> None:
     assert [layer.kernel_size for layer in ordinary] == [(1, 1)] * 2
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert network.root(torch.zeros(1, 3, 32, 32)).shape == (1, 96, 32, 32)  # type: ignore[operator]
+
+
+def test_narrow_residual_network_has_the_gradients_of_float64() -> None:
+    torch.manual_seed(0)
+    network = create_classifier("sphere-resnet32", 4, width=4)
+    reference = copy.deepcopy(network).double()
+    images = torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    network(images).square().sum().backward()
+    reference(images.double().contiguous()).square().sum().backward()
+    for parameter, expected in zip(network.parameters(), reference.parameters(), strict=True):
+        assert parameter.grad is not None and expected.grad is not None
+        difference = (parameter.grad - expected.grad).norm() / expected.grad.norm()
+        assert difference < 1e-3
+    shortcut = network.units[5].shortcut  # type: ignore[index,union-attr]
+    assert shortcut.weight.shape == (8, 4, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["cnn9", "spherenet9", "sphere-resnet32"])

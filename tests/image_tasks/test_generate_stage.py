@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.cache import run_stage
 from sfplus.artifacts.context import RunContext
 from sfplus.image_tasks import classify_stage as classify
 from sfplus.image_tasks import generate_stage as generate
@@ -27,7 +28,7 @@ def make(pictures: Path, workspace: Path, classifier: Artefact | None = None, **
     inputs: dict[str, Any] = {"pictures": PictureSet(settings.data, run)}
     if classifier:
         inputs["classifier"] = classifier
-    return generate.STAGE.run(settings, inputs, run)
+    return run_stage(settings.stage, settings, inputs, run)
 
 
 def test_artefact(pictures: Path, tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_scores_need_a_classifier_or_inception(pictures: Path, tmp_path: Path) -
         "steps": [],
     }
     learnt = classify.ClassifySettings.model_validate({**options, "data": {"name": "folder", "root": pictures}})
-    classifier = classify.STAGE.run(learnt, {"pictures": PictureSet(learnt.data, run)}, run)
+    classifier = run_stage(learnt.stage, learnt, {"pictures": PictureSet(learnt.data, run)}, run)
     made = make(pictures, tmp_path, classifier, energy={})
     counts = made.manifest["counts"]
     assert counts["surrogate_accuracy"] == pytest.approx(classifier.manifest["counts"]["accuracy"])
@@ -87,5 +88,5 @@ def test_what_does_not_change_the_result_is_no_part_of_the_fingerprint(pictures:
         settings = generate.GenerateSettings.model_validate(
             {**SMALL, "data": {"name": "folder", "root": pictures}, **changes}
         )
-        identities.append(generate.STAGE.identity(settings, {"pictures": PictureSet(settings.data, run)}))
+        identities.append(settings.stage.identity(settings, {"pictures": PictureSet(settings.data, run)}))
     assert identities[0] == identities[1] == identities[2] != identities[3]

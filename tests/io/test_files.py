@@ -5,24 +5,24 @@ from pathlib import Path
 import pytest
 
 from sfplus.errors import UsageError
-from sfplus.io.files import new_folder, write_or_remove
+from sfplus.io.files import atomic_folder, write_or_remove
 
 
 def test_a_new_folder_is_whole(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "a/b") as part:
+    with atomic_folder(tmp_path / "a/b") as part:
         (part / "x").write_text("1")
         assert not (tmp_path / "a/b").exists()
     assert [path.name for path in (tmp_path / "a").rglob("*")] == ["b", "x"]
-    with pytest.raises(UsageError, match="is already there"), new_folder(tmp_path / "a/b"):
+    with pytest.raises(UsageError, match="already exists"), atomic_folder(tmp_path / "a/b"):
         pass
 
 
 def test_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "b") as part:
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "b") as part:
         (part / "x").write_text("1")
         _ = 1 / 0
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="file: is no folder"), new_folder(tmp_path / "file/b"):
+    with pytest.raises(UsageError, match="file: is not a folder"), atomic_folder(tmp_path / "file/b"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

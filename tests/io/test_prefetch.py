@@ -3,12 +3,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from sfplus.io.prefetch import ahead, in_groups
+from sfplus.io.prefetch import batch_by_size, prefetch_map
 
 
 def test_results_come_in_order_made_by_threads() -> None:
     caller = threading.get_ident()
-    found = list(ahead(lambda n: (n * n, threading.get_ident()), range(50), count=3))
+    found = list(prefetch_map(lambda n: (n * n, threading.get_ident()), range(50), buffer_size=3))
     assert [square for square, _ in found] == [n * n for n in range(50)]
     assert caller not in {thread for _, thread in found}
 
@@ -21,14 +21,14 @@ def test_items_are_taken_in_the_callers_thread_and_only_a_few_ahead() -> None:
             taken.append(threading.get_ident())
             yield number
 
-    results = ahead(lambda n: n, items(), count=4)
+    results = prefetch_map(lambda n: n, items(), buffer_size=4)
     assert [next(results) for _ in range(10)] == list(range(10)) and len(taken) == 14
     assert set(taken) == {threading.get_ident()}
     results.close()
 
 
 def test_a_failure_is_raised_in_its_turn() -> None:
-    results = ahead(lambda n: 1 // (3 - n), range(9), count=4)
+    results = prefetch_map(lambda n: 1 // (3 - n), range(9), buffer_size=4)
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -45,10 +45,10 @@ def test_a_failure_is_raised_in_its_turn() -> None:
     ],
 )
 def test_groups_end_by_size_or_number(sizes: list[int], groups: list[list[int]]) -> None:
-    assert list(in_groups(iter(sizes), lambda size: size, 4, 3)) == groups
+    assert list(batch_by_size(iter(sizes), lambda size: size, 4, 3)) == groups
 
 
 def test_groups_are_given_as_they_are_full() -> None:
     taken: list[int] = []
-    groups = in_groups((taken.append(i) or i for i in range(100)), lambda _: 1, 9, 2)  # type: ignore[func-returns-value]
+    groups = batch_by_size((taken.append(i) or i for i in range(100)), lambda _: 1, 9, 2)  # type: ignore[func-returns-value]
     assert next(groups) == [0, 1] and taken == [0, 1]

@@ -3,28 +3,28 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from sfplus.io.tables import read_lines, read_table, write_lines, write_table
+from sfplus.io.tables import read_json_lines, read_parquet, write_json_lines, write_parquet
 
 
 def test_tables_round_trip_exactly_and_have_the_same_bytes(tmp_path: Path) -> None:
     columns = {"photo": ["a/ü.jpg", "b\n.jpg"], "box": [np.array([0.1, 2], np.float32), np.array([3, 4], np.float32)]}
-    write_table(tmp_path / "1", columns)
-    write_table(tmp_path / "2", columns)
+    write_parquet(tmp_path / "1", columns)
+    write_parquet(tmp_path / "2", columns)
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
-    table = read_table(tmp_path / "1")
+    table = read_parquet(tmp_path / "1")
     assert table["photo"] == columns["photo"] and np.float32(table["box"][0][0]) == np.float32(0.1)
-    assert pq.read_table(tmp_path / "1").num_rows == 2
+    assert pq.read_parquet(tmp_path / "1").num_rows == 2
 
 
 def test_empty_tables(tmp_path: Path) -> None:
-    write_table(tmp_path / "t", {"photo": [], "box": []})
-    assert read_table(tmp_path / "t") == {"photo": [], "box": []}
+    write_parquet(tmp_path / "t", {"photo": [], "box": []})
+    assert read_parquet(tmp_path / "t") == {"photo": [], "box": []}
 
 
 def test_lines_that_a_kill_cut_short_are_left_out(tmp_path: Path) -> None:
-    write_lines(tmp_path / "l", [{"a": 1}, {"photo": "x\ud8ff\n"}])
-    assert read_lines(tmp_path / "l") == [{"a": 1}, {"photo": "x\ud8ff\n"}]
+    write_json_lines(tmp_path / "l", [{"a": 1}, {"photo": "x\ud8ff\n"}])
+    assert read_json_lines(tmp_path / "l") == [{"a": 1}, {"photo": "x\ud8ff\n"}]
     with (tmp_path / "l").open("a") as file:
         file.write('{"a": 2')
-    assert read_lines(tmp_path / "l") == [{"a": 1}, {"photo": "x\ud8ff\n"}]
-    assert read_lines(tmp_path / "none") == []
+    assert read_json_lines(tmp_path / "l") == [{"a": 1}, {"photo": "x\ud8ff\n"}]
+    assert read_json_lines(tmp_path / "none") == []

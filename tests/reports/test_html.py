@@ -219,5 +219,5 @@ def test_pairs_must_be_those_of_the_result() -> None:
 
 def test_a_file_is_no_place_for_a_report(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="file: is no folder"):
+    with pytest.raises(UsageError, match="file: is not a folder"):
         render(Report(title="x"), tmp_path / "file" / "report")

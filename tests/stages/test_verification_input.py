@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import list_photos
-from sfplus.io.tables import read_table
+from sfplus.io.tables import read_parquet
 from sfplus.networks import create
 from sfplus.weights.model_folder import save_model
 
@@ -143,7 +143,7 @@ def test_other_protocols(protocol: str, task: Path, sfplus: Callable) -> None:
     result = next(iter(report(task)["results"].values()))
     assert result["protocol"] == protocol and len(result["accuracy"]) == (1 if protocol == "opensphere" else 2)
     features = np.concatenate([load_file(f)["features"] for f in (task / "data/cache/embed").glob("*/*.safetensors")])
-    index = read_table(next((task / "data/cache/embed").glob("*/index.parquet")))["photo"]
+    index = read_parquet(next((task / "data/cache/embed").glob("*/index.parquet")))["photo"]
     row = {name.removesuffix(".jpg"): i for i, name in enumerate(index)}
     sums = features[:, : features.shape[1] // 2] + features[:, features.shape[1] // 2 :]
     sums = np.float64(sums) / np.linalg.norm(np.float64(sums), axis=1, keepdims=True)

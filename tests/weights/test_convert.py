@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from models import crops, network
 
-from sfplus.io.resources import shipped
+from sfplus.io.resources import shipped_folder
 from sfplus.networks import create, to_input
 from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import save_model
@@ -48,7 +48,7 @@ def test_models_of_older_versions_keep_loading(version: str, file: str) -> None:
 
 
 def test_the_shipped_model_keeps_loading() -> None:
-    folder = shipped("pretrained") / "sphereface10-small"
+    folder = shipped_folder("pretrained") / "sphereface10-small"
     loaded, _ = load_model(folder)
     made = create("sphereface10", width=0.5, feature_size=128, batch_norm=True, weights=folder)
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in made.state_dict().items())
@@ -91,7 +91,7 @@ def test_nothing_is_overwritten(
     else:
         path.symlink_to("nowhere")
     answer = sfplus("convert", folder, path)
-    assert answer.code == 2 and "is already there; remove it, or choose another name" in answer.err
+    assert answer.code == 2 and "already exists; remove it, or choose another name" in answer.err
     assert there != "file" or path.read_text() == "mine"
 
 
@@ -99,7 +99,7 @@ def test_the_prototxt_beside_is_not_overwritten_either(folder: Path, sfplus: Cal
     path = folder.with_name("x.prototxt")
     path.write_text("mine")
     answer = sfplus("convert", folder, path.with_suffix(".caffemodel"))
-    assert answer.code == 2 and "x.prototxt: is already there" in answer.err and path.read_text() == "mine"
+    assert answer.code == 2 and "x.prototxt: already exists" in answer.err and path.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

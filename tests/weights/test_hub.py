@@ -15,13 +15,13 @@ from safetensors.numpy import load_file
 
 from sfplus import Embedder
 from sfplus.errors import SfplusError
-from sfplus.io.resources import shipped
+from sfplus.io.resources import shipped_folder
 from sfplus.weights import hub
 from sfplus.weights.find_model import find_model
 from sfplus.weights.hub import PretrainedModel
 from sfplus.weights.loading import load_model
 
-SMALL = shipped("pretrained") / "sphereface10-small"
+SMALL = shipped_folder("pretrained") / "sphereface10-small"
 COMMIT = "c0ffee" * 6 + "c0ff"
 
 

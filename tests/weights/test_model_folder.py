@@ -236,5 +236,5 @@ def test_copy_by_name_takes_what_fits() -> None:
 def test_a_file_is_no_place_for_a_model(network: torch.nn.Module, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "model"):
-        with pytest.raises(UsageError, match="file: is no folder"):
+        with pytest.raises(UsageError, match="file: is not a folder"):
             save_model(folder, network, CONFIG)

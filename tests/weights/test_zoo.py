@@ -14,7 +14,7 @@ from local_server import Server, serve
 
 from sfplus import Embedder
 from sfplus.errors import WeightsError
-from sfplus.io.resources import models_home, shipped, shipped_models
+from sfplus.io.resources import models_home, shipped_folder, shipped_models
 from sfplus.networks import create
 from sfplus.weights import zoo
 from sfplus.weights.convert import convert
@@ -72,7 +72,7 @@ def test_what_is_shipped_is_what_the_zoo_says() -> None:
     ours = {name: entry for name, entry in zoo.zoo().items() if entry.layout == "sfplus"}
     assert sorted(ours) == shipped_models()
     for name, entry in ours.items():
-        folder = shipped("pretrained") / name
+        folder = shipped_folder("pretrained") / name
         assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()} == entry.files
         config = load_model(folder)[1]
         assert config["network"] == entry.network and config["template"] == entry.template
@@ -93,7 +93,7 @@ def test_what_is_shipped_is_what_the_zoo_says() -> None:
     ],
 )
 def test_a_wrong_zoo_is_refused(tmp_path: Path, change: dict[str, object], says: str) -> None:
-    content = yaml.safe_load((shipped("pretrained") / zoo.ZOO).read_text("utf-8"))
+    content = yaml.safe_load((shipped_folder("pretrained") / zoo.ZOO).read_text("utf-8"))
     content["sphereface20"] |= change
     (tmp_path / "zoo.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(WeightsError, match=says):
@@ -118,9 +118,9 @@ def test_list_and_info(sfplus: Callable) -> None:
         (["fetch", "sphereface10-small"], 0, "use it with --model sphereface10-small"),
         (["fetch", NEW, "--from", "gone.caffemodel"], 1, "there is no such file"),
         (["verify", "gone"], 1, "there is no such file"),
-        (["verify", shipped("pretrained") / "sphereface10-small"], 0, "as it should be"),
-        (["verify", shipped("pretrained") / "README.md"], 2, "no model of the zoo has its SHA-256"),
-        (["verify", shipped("pretrained") / "README.md", "--name", NEW], 2, "is no .caffemodel file"),
+        (["verify", shipped_folder("pretrained") / "sphereface10-small"], 0, "as it should be"),
+        (["verify", shipped_folder("pretrained") / "README.md"], 2, "no model of the zoo has its SHA-256"),
+        (["verify", shipped_folder("pretrained") / "README.md", "--name", NEW], 2, "is no .caffemodel file"),
     ],
 )
 def test_answers(words: list[object], code: int, says: str, sfplus: Callable, home: Path) -> None:

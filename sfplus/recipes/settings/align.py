@@ -78,7 +78,7 @@ def crop_steps(
         undetected: `drop` photos without a face, or use their `centre-crop`.
     """
     recipe = request.recipe
-    settings = AlignStageSettings(**recipe.align.model_dump(), undetected=undetected)  # type: ignore[arg-type]
+    settings = AlignStageSettings(**recipe.align.model_dump(), undetected=undetected)
     return [
         Step(f"detect/{name}", recipe.detect.stage, recipe.detect, {"photos": photos}),
         Step(f"align/{name}", settings.stage, settings, {"photos": photos, "faces": StepOutput(f"detect/{name}")}),

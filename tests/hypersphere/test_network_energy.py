@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from sfplus.hypersphere import ASoftmax, HypersphericalEnergy, hyperspherical_energy
+from sfplus.hypersphere.neurons import neuron_layers
 from sfplus.hypersphere.projection import AdversarialProjection, AngleProjection, GroupProjection, RandomProjection
-from sfplus.hypersphere.regularizer import neuron_layers
 
 
 def small() -> nn.Sequential:

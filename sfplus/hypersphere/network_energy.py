@@ -3,62 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.parameter import is_lazy
 
 from sfplus.hypersphere.energy import hyperspherical_energy
-from sfplus.hypersphere.margin import Head
+from sfplus.hypersphere.neurons import Layer, neuron_layers
 from sfplus.hypersphere.projection import Projection
-from sfplus.hypersphere.riesz_kernel import Distance, Kernel, Preset, wide_dtype
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer whose neurons have an energy: a convolution, a linear layer or a head.
-
-    Attributes:
-        name: as in `model.named_modules()`.
-        module: the layer itself; its weight is read at each use.
-    """
-
-    name: str
-    module: nn.Module
-
-    def neurons(self) -> Tensor:
-        """Its neurons as vectors (groups, N, d), float32 or wider; only those of one group are compared."""
-        module = self.module
-        weight: Tensor = module.weight  # type: ignore[assignment]
-        if is_lazy(weight):
-            raise ValueError(f"layer {self.name or type(module).__name__} has no shape yet: run the model once first")
-        weight = weight.reshape(getattr(module, "groups", 1), -1, *weight.shape[1:])
-        if isinstance(module, _ConvTransposeNd):  # stored as (Cin, Cout / groups, ...)
-            weight = weight.transpose(1, 2)
-        return weight.flatten(2).to(wide_dtype(weight))
-
-
-def neuron_layers(model: nn.Module) -> list[Layer]:
-    """The convolutions, linear layers and heads of a model with two neurons or more, in the order of definition.
-
-    Weights that several layers share count once. Depthwise convolutions have one neuron per group, hence no energy.
-    Parametrised weights (weight_norm, spectral_norm, ...) are taken as the layer uses them.
-
-    Raises:
-        ValueError: a lazy layer has no shape yet.
-    """
-    layers, seen = [], set()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | _ConvNd | Head):
-            layer, weight = Layer(name, module), module.weight
-            shared = isinstance(weight, nn.Parameter) and id(weight) in seen
-            if not shared and layer.neurons().shape[1] > 1:
-                seen.add(id(weight) if isinstance(weight, nn.Parameter) else 0)
-                layers.append(layer)
-    return layers
+from sfplus.hypersphere.riesz_kernel import Distance, Kernel, Preset
 
 
 class HypersphericalEnergy(nn.Module):
