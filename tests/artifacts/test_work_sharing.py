@@ -44,7 +44,7 @@ def work(parts: SharedWork, most: int = 99) -> list[str]:
     return mine
 
 
-def test_all_is_done_once_and_in_order(job: Job) -> None:
+def test_all_is_finished_once_and_in_order(job: Job) -> None:
     with SharedWork(job, ITEMS, 4, "photos") as parts:
         assert work(parts) == ITEMS and [row["item"] for row in parts.rows()] == ITEMS
         assert work(parts) == []
@@ -89,7 +89,7 @@ def test_a_round_never_waits_and_the_next_one_does(job: Job) -> None:
             thread = threading.Thread(target=lambda: finished.append(work(second)))
             thread.start()
             thread.join(0.5)
-            assert thread.is_alive() and second._is_done(1) and second._is_done(2)
+            assert thread.is_alive() and second._is_finished(1) and second._is_finished(2)
             first.finish(part, [{"item": item} for item in ITEMS[:4]])
             thread.join(5)
         assert finished == [ITEMS[4:]] and list(items)[-1] == (0, ITEMS[3])

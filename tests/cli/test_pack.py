@@ -69,7 +69,7 @@ def test_packs_of_all_kinds_hold_the_same(tmp_path: Path) -> None:
     pictures = [encoded(crop(seed)) for seed in range(5)]
     owners = [0, 0, 1, 2, 2]
     write_insightface(tmp_path / "train.rec", [pictures[:2], pictures[2:3], pictures[3:]])
-    pq.write_parquet(pa.table({"image": pictures, "label": owners}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"image": pictures, "label": owners}), tmp_path / "a.parquet")
     for owner, (number, data) in zip(owners, enumerate(pictures), strict=True):
         (tmp_path / "folders" / f"{owner:07d}").mkdir(parents=True, exist_ok=True)
         (tmp_path / "folders" / f"{owner:07d}" / f"{number}.png").write_bytes(data)
@@ -286,8 +286,8 @@ def test_labels_out_of_range(tmp_path: Path) -> None:
     pack(tmp_path / "crops", tmp_path / "pack")
     manifest = json.loads((tmp_path / "pack" / "manifest.json").read_text())
     index = tmp_path / "pack" / "index.parquet"
-    table = pq.read_parquet(index)
-    pq.write_parquet(table.set_column(1, "label", pa.array([0, 1, 2, 3] * 2)), index)
+    table = pq.read_table(index)
+    pq.write_table(table.set_column(1, "label", pa.array([0, 1, 2, 3] * 2)), index)
     manifest["tables"]["index.parquet"] = packed.file_digest(index)
     manifest["content"] = packed.content(manifest["sha256"], manifest["tables"])
     (tmp_path / "pack" / "manifest.json").write_text(json.dumps(manifest))

@@ -48,7 +48,7 @@ def told(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def embedded(task: Path, drawn: Path) -> dict[str, Path]:
     """The features of the photos by either model, as `.npz`."""
-    from sfplus.cli.photo_folders import embed_folder
+    from sfplus.cli.embed import embed_folder
 
     files = {}
     for name in ("one", "two"):
@@ -98,7 +98,7 @@ def test_kinds_of_files(kind: str, task: Path, embedded: dict[str, Path], tmp_pa
         path = task / "one-out/features.safetensors"
     elif kind == "parquet":
         path = tmp_path / "one.parquet"
-        pq.write_parquet(pa.table({"names": names, "features": list(features)}), path)
+        pq.write_table(pa.table({"names": names, "features": list(features)}), path)
     else:
         path = embedded["one"]
     answer = sfplus("verify", "--features", path, "--pairs", task / "pairs.txt", "--out", tmp_path / "out")
@@ -152,7 +152,7 @@ def test_photos_without_features(task: Path, embedded: dict[str, Path], tmp_path
             "file itself",
         ),
         (["photos", "--against", "F.npz"], 2, "is a file of features, beside photos; give a model, or both as"),
-        (["photos", "--against", "sphereface10-small"], 2, "is the model itself; name another one"),
+        (["photos", "--against", "sphereface10-small"], 2, "is the same model; give a different one"),
         (["photos", "--against", "nope"], 2, "there is no model 'nope'"),
         (["photos", "--protocol", "nope"], 2, "verify.protocol"),
     ],

@@ -13,7 +13,7 @@ def test_tables_round_trip_exactly_and_have_the_same_bytes(tmp_path: Path) -> No
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
     table = read_parquet(tmp_path / "1")
     assert table["photo"] == columns["photo"] and np.float32(table["box"][0][0]) == np.float32(0.1)
-    assert pq.read_parquet(tmp_path / "1").num_rows == 2
+    assert pq.read_table(tmp_path / "1").num_rows == 2
 
 
 def test_empty_tables(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def npz(path: Path, names: object = NAMES, features: object = FEATURES) -> Path:
 
 
 def parquet(path: Path, **columns: object) -> Path:
-    pq.write_parquet(pa.table(columns), path)
+    pq.write_table(pa.table(columns), path)
     return path
 
 
