@@ -15,7 +15,7 @@ from collections_of_people import write_folders
 
 from sfplus.cli.pack import pack
 from sfplus.datasets.crops import CropDataset
-from sfplus.datasets.folders import identities
+from sfplus.datasets.identities import assign_labels
 from sfplus.device import choose_device
 from sfplus.hypersphere import HEADS
 from sfplus.images import list_photos
@@ -41,7 +41,7 @@ def test_bits_of_the_model(wide: int, options: dict[str, Any], tmp_path: Path, s
         "base_lr": 0.02, "steps": [], "max_iter": 4, "checkpoint_every": 2, "log_every": 2,
     } | options  # fmt: skip
     settings = TrainSettings.model_validate(train)
-    people, labels, names = identities(list_photos(tmp_path / "crops"))
+    people, labels, names = assign_labels(list_photos(tmp_path / "crops"))
     torch.manual_seed(0)
     network = create("sphereface4", feature_size=16, width=0.125, input=f"112x{wide}", **options)
     head = HEADS["asoftmax"](16, len(people), **settings.head.model_dump(exclude={"name"}))
@@ -75,8 +75,8 @@ def test_bits_of_the_model(wide: int, options: dict[str, Any], tmp_path: Path, s
     ("change", "message"),
     [
         ("size", "its crops are 12 x 10, these networks take 112 x 96 or 112 x 112; align the photos again"),
-        ("unfinished", "holds no finished pack; make one with sfplus pack"),
-        ("list", "is no list of people"),
+        ("unfinished", "is not a finished pack; make one with sfplus pack"),
+        ("list", "is not a list of people"),
         ("label", "train.photos is missing"),
     ],
 )

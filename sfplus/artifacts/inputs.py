@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from sfplus.datasets.pack import read_manifest
+from sfplus.datasets.formats.pack import read_manifest
 from sfplus.errors import DatasetError, PhotoError, WeightsError
 from sfplus.images import list_photos
 from sfplus.io.files import digest_json, file_digest, write_atomically

@@ -11,7 +11,7 @@ import typer
 from torch import Tensor
 
 from sfplus.errors import UsageError, WeightsError
-from sfplus.hypersphere import Spread, spread
+from sfplus.hypersphere import Uniformity, measure_uniformity
 from sfplus.io.files import check_file, write_atomically
 from sfplus.reports.energy_plot import energy_plot
 from sfplus.weights import HEAD
@@ -43,7 +43,9 @@ def print_energy(model: str, power: float, half_space: bool, plot: Path) -> None
         raise UsageError(f"the power is {power}", where="--power", remedy="use 0 or more; 0, 1 and 2 are the paper's")
     check_file(plot)
     weights = layer_weights(model)
-    spreads = {name: spread(weight.flatten(1)[:_MOST], power, half_space) for name, weight in weights.items()}
+    spreads = {
+        name: measure_uniformity(weight.flatten(1)[:_MOST], power, half_space) for name, weight in weights.items()
+    }
     width = max(5, *(len(name) for name in spreads))
     head = f"{'layer':<{width}} {'N':>6} {'d':>6} {'energy':>10} {'random':>10} {'least':>10}"
     print(f"{head} {'excess':>7} {'nearest':>8} {'smallest':>8} {'redundancy':>10}")
@@ -91,7 +93,7 @@ def _filters(blob: Blob) -> Tensor:
     return torch.from_numpy(blob.copy())
 
 
-def _row(row: Spread) -> str:
+def _row(row: Uniformity) -> str:
     nearest, smallest = math.degrees(row.mean_nearest), math.degrees(row.min_angle)
     energies = f"{row.count:>6} {row.dimension:>6} {row.energy:>10.5f} {row.random:>10.5f} {row.least:>10.5f}"
     excess = round(row.excess, 2) + 0.0  # no minus before a zero

@@ -265,13 +265,13 @@ def _counted_metrics(artefact: Artefact) -> dict[str, float]:
 
 def _classifier_metrics(folder: Path) -> dict[str, float]:
     """Measure the distribution of the classifier of a face network on the sphere; empty if it has no classifier."""
-    from sfplus.hypersphere import spread  # imports torch, which a recipe for images does not need again
+    from sfplus.hypersphere import measure_uniformity  # imports torch, which a recipe for images does not need again
     from sfplus.weights.model_folder import load_tensors
 
     weight = load_tensors(folder / HEAD).get("weight") if (folder / HEAD).is_file() else None
     if weight is None or len(weight) < 2:
         return {}
-    classifier = spread(weight[:_CLASSES].float())
+    classifier = measure_uniformity(weight[:_CLASSES].float())
     return {"class_energy": classifier.energy, "min_angle": math.degrees(classifier.min_angle)}
 
 

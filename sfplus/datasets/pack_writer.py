@@ -1,4 +1,4 @@
-"""Writing a pack: crops in blocks, each of which is safe on disk before the journal speaks of it."""
+"""Write packs: resumable after any interruption, and moved into place when they are complete."""
 
 from __future__ import annotations
 
@@ -7,185 +7,196 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from sfplus import __version__
-from sfplus.cli.unpack import narrowed
-from sfplus.datasets import pack as packed
-from sfplus.datasets.pack import BLOCK, INDEX, MANIFEST, PEOPLE, PIXELS
-from sfplus.datasets.records import Item, Source
+from sfplus.datasets.formats.pack import BLOCK, FORMAT_NAME, INDEX, MANIFEST, PEOPLE, PIXELS, content_digest
+from sfplus.datasets.records import PhotoCollection, Record
 from sfplus.errors import DatasetError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient
 from sfplus.io.console import ProgressLine
-from sfplus.io.files import file_digest
+from sfplus.io.files import file_digest, write_json
 from sfplus.io.prefetch import prefetch_map
 from sfplus.io.tables import FAILURES, read_json_lines, write_json_lines, write_parquet
 
+Narrow = Callable[[Pixels, str], Pixels]
+"""A function that cuts a crop, given with its name, to the size of a narrower template: `alignment.narrow_crop`."""
+
 STATE, JOURNAL = "state.json", "journal.jsonl"
-LARGEST = 512
-"""Height and width of a crop; more is a photo that was not aligned."""
+MAX_SIZE = 512
+"""Largest height and width of a crop, pixels; larger images are photos that were not aligned."""
 _OTHER_SIZE = "align it again"
 _THREADS = min(8, os.cpu_count() or 1)
 
 
-class Writer:
-    """One call's work on a partial pack.
+class PackWriter:
+    """Writes the files of a pack into a folder, or continues where an interrupted writer stopped.
+
+    Crops are written in blocks. A line about each block is added to a journal after its pixels are safe on the disk, so
+    a new writer cuts off the pixels that the journal does not list and continues with the next record.
 
     Args:
-        source: the crops.
-        partial: the folder in which the pack grows.
-        state: what decides the pack: the stamp of the source and the options.
-        narrow: cut 112 x 112 crops to 112 x 96.
+        collection: the crops.
+        folder: the folder to write into.
+        state: what decides the pack: the digest of the collection and the options.
+        narrow: cuts the crops; None: crops are packed as they are.
         exclude: people to leave out.
     """
 
-    def __init__(self, source: Source, partial: Path, state: dict[str, Any], narrow: bool, exclude: set[str]) -> None:
-        self.source, self.partial, self.state, self.narrow, self.exclude = source, partial, state, narrow, exclude
+    def __init__(
+        self, collection: PhotoCollection, folder: Path, state: dict[str, Any], narrow: Narrow | None, exclude: set[str]
+    ) -> None:
+        self.collection, self.folder, self.state = collection, folder, state
+        self.narrow, self.exclude = narrow, exclude
         self.size: tuple[int, ...] = tuple(state["options"]["size"] or ())
-        self.fixed = bool(self.size)
+        self._skip_other_sizes = bool(self.size)
 
-    def write(self, step: ProgressLine) -> None:
-        """All that an interrupted call left to do."""
-        journal = self.partial / JOURNAL
+    def write(self, progress: ProgressLine) -> None:
+        """Write all blocks that the journal does not list, then the tables and the manifest.
+
+        Raises:
+            DatasetError: If the collection cannot be read, contains no usable crop, or contains crops of several sizes.
+            UsageError: If the disk is too small.
+        """
+        journal = self.folder / JOURNAL
         blocks = read_json_lines(journal)
-        write_json_lines(journal, blocks)  # without a line that a kill cut short
+        write_json_lines(journal, blocks)  # without the incomplete line that a kill may have left
         start = blocks[-1]["next"] if blocks else 0
         if blocks:
             self.size = tuple(blocks[0]["size"])
-        step.start(len(self.source), "crops", start)
-        with (self.partial / PIXELS).open("ab") as file, journal.open("a", encoding="utf-8") as lines:
-            done = sum(len(block["names"]) for block in blocks)
-            file.truncate(done * self._bytes)  # what a kill left of a block
-            for block in self._blocks(start, step, file):
+        progress.start(len(self.collection), "crops", start)
+        with (self.folder / PIXELS).open("ab") as file, journal.open("a", encoding="utf-8") as lines:
+            finished = sum(len(block["names"]) for block in blocks)
+            file.truncate(finished * self._crop_bytes)  # without the incomplete block that a kill may have left
+            for block in self._write_blocks(start, progress, file):
                 file.flush()
                 os.fsync(file.fileno())
                 lines.write(json.dumps(block) + "\n")
                 lines.flush()
                 blocks.append(block)
         if not any(block["names"] for block in blocks):
-            raise self._nothing([failure for block in blocks for failure in block["failures"]])
+            raise self._no_crop_error([failure for block in blocks for failure in block["failures"]])
         self._finish(blocks)
 
-    def _nothing(self, failures: list[dict[str, Any]]) -> DatasetError:
-        """Why there is no crop: where a size is wanted, that is it as soon as one has another."""
+    def _no_crop_error(self, failures: list[dict[str, Any]]) -> DatasetError:
+        """Return the reason why there is no crop; a wrong size is named before all other reasons."""
         if not failures:
-            return DatasetError("is empty", where=self.source.root, remedy="give aligned crops: sfplus align")
-        sized = [failure for failure in failures if failure["remedy"] == _OTHER_SIZE]
-        first = (sized or failures)[0]
-        reason = f"no crop of it can be used; the first: {first['photo']} {first['reason']}"
-        remedy = "give another --size, or leave it out" if sized else "give aligned crops: sfplus align"
-        return DatasetError(reason, where=self.source.root, remedy=remedy)
+            reason, remedy = "is empty", "give aligned crops: sfplus align"
+            return DatasetError(reason, where=self.collection.root, remedy=remedy)
+        wrong_size = [failure for failure in failures if failure["remedy"] == _OTHER_SIZE]
+        first = (wrong_size or failures)[0]
+        reason = f"none of its crops can be used; the first: {first['photo']} {first['reason']}"
+        remedy = "give another --size, or omit it" if wrong_size else "give aligned crops: sfplus align"
+        return DatasetError(reason, where=self.collection.root, remedy=remedy)
 
-    def _blocks(self, start: int, step: ProgressLine, file: BinaryIO) -> Iterator[dict[str, Any]]:
-        """All that is known of each block of crops, which are written as they come, and the number of the next item."""
+    def _write_blocks(self, start: int, progress: ProgressLine, file: BinaryIO) -> Iterator[dict[str, Any]]:
+        """Write the pixels block by block, and yield the journal entry of each block."""
         block, digest = _new_block(), hashlib.sha256()
-        failed, unchecked = 0, not start
-        items = prefetch_map(self._decode, self.source.items(start), 4 * _THREADS, _THREADS)
-        for number, (item, crop) in enumerate(items, start + 1):
+        failed, check_disk = 0, not start
+        decoded = prefetch_map(self._decode, self.collection.records(start), 4 * _THREADS, _THREADS)
+        for number, (record, crop) in enumerate(decoded, start + 1):
             if isinstance(crop, DatasetError):
                 raise crop
             if isinstance(crop, PhotoError):
-                failure = {"photo": item.name, "stage": "pack", "reason": crop.reason, "remedy": crop.remedy}
+                failure = {"photo": record.name, "stage": "pack", "reason": crop.reason, "remedy": crop.remedy}
                 block["failures"].append(failure)
                 failed += 1
             elif crop is not None:
-                self._check_size(item, crop)
-                if unchecked:
-                    self._check_room(len(self.source))
-                    unchecked = False
+                self._check_size(record, crop)
+                if check_disk:
+                    self._check_disk_space(len(self.collection))
+                    check_disk = False
                 file.write(crop.data)
                 digest.update(crop.data)
-                block["names"].append(item.name)
-                block["people"].append(item.person)
+                block["names"].append(record.name)
+                block["people"].append(record.person)
                 block["sums"].append(zlib.crc32(crop.data))
-            step.advance(1, f"{failed} failed" if failed else None)
+            progress.advance(1, f"{failed} failed" if failed else None)
             if len(block["names"]) == BLOCK:
                 yield block | {"size": list(self.size), "next": number, "sha256": digest.hexdigest()}
                 block, digest = _new_block(), hashlib.sha256()
         if block["names"] or block["failures"]:
-            yield block | {"size": list(self.size), "next": len(self.source), "sha256": digest.hexdigest()}
+            yield block | {"size": list(self.size), "next": len(self.collection), "sha256": digest.hexdigest()}
 
-    def _decode(self, item: Item) -> tuple[Item, Pixels | PhotoError | DatasetError | None]:
-        """The crop, what is wrong with it or with the whole source, or None where its person is left out.
+    def _decode(self, record: Record) -> tuple[Record, Pixels | PhotoError | DatasetError | None]:
+        """Return a record with its crop, with an error of the record or the collection, or with None if excluded.
 
-        What is wrong comes without its traceback, which would keep the pixels.
+        Errors are returned without their traceback, which would keep the pixels in memory.
         """
-        if item.person in self.exclude:
-            return item, None
+        if record.person in self.exclude:
+            return record, None
         try:
-            for text in (item.name, item.person):
+            for text in (record.name, record.person):
                 text.encode()
-            crop = item.decode()
-            crop = narrowed(crop, item.name) if self.narrow else crop
+            crop = record.decode()
+            if self.narrow:
+                crop = self.narrow(crop, record.name)
         except UnicodeEncodeError:
-            return item, PhotoError("its name is not valid UTF-8", where=item.name, remedy="rename the file")
+            return record, PhotoError("its name is not valid UTF-8", where=record.name, remedy="rename the file")
         except PhotoError as error:
             if is_transient(error):
-                raise  # not the picture's fault: the same command goes on another time
-            return item, error.with_traceback(None)
-        if self.fixed and crop.shape[:2] != self.size:
-            return item, PhotoError(f"is {_said(crop.shape)}, not {_said(self.size)}", remedy=_OTHER_SIZE)
-        if max(crop.shape[:2]) > LARGEST:
-            reason = f"{item.name} is {_said(crop.shape)}, no aligned crop, which has at most {LARGEST} x {LARGEST}"
-            remedy = "align the photos: sfplus align; or leave others out with --size HEIGHTxWIDTH"
-            return item, DatasetError(reason, where=self.source.root, remedy=remedy)
-        return item, crop
+                raise  # an error of the machine: the same command can continue later
+            return record, error.with_traceback(None)
+        if self._skip_other_sizes and crop.shape[:2] != self.size:
+            return record, PhotoError(f"is {_pixels(crop.shape)}, not {_pixels(self.size)}", remedy=_OTHER_SIZE)
+        if max(crop.shape[:2]) > MAX_SIZE:
+            reason = f"{record.name} is {_pixels(crop.shape)}, aligned crops have at most {MAX_SIZE}x{MAX_SIZE}"
+            remedy = "align the photos: sfplus align; or leave out other sizes with --size HEIGHTxWIDTH"
+            return record, DatasetError(reason, where=self.collection.root, remedy=remedy)
+        return record, crop
 
-    def _check_size(self, item: Item, crop: Pixels) -> None:
+    def _check_size(self, record: Record, crop: Pixels) -> None:
         self.size = self.size or crop.shape[:2]
         if crop.shape[:2] != self.size:
             height, width = self.size
             raise DatasetError(
-                f"{item.name} is {_said(crop.shape)}, those before it are {_said(self.size)}",
-                where=self.source.root,
-                remedy=f"align the photos (sfplus align), or leave others out with --size {height}x{width}",
+                f"{record.name} is {_pixels(crop.shape)}, the crops before it are {_pixels(self.size)}",
+                where=self.collection.root,
+                remedy=f"align the photos (sfplus align), or leave out other sizes with --size {height}x{width}",
             )
 
-    def _check_room(self, count: int) -> None:
-        needed = count * self._bytes
-        if needed > (free := shutil.disk_usage(self.partial).free):
-            reason = f"the pack needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f}"
-            raise UsageError(reason, where=self.partial.parent, remedy="free some space or choose another disk")
+    def _check_disk_space(self, count: int) -> None:
+        required = count * self._crop_bytes
+        if required > (free := shutil.disk_usage(self.folder).free):
+            reason = f"the pack needs {required / 1e9:.1f} GB, the disk has {free / 1e9:.1f}"
+            raise UsageError(reason, where=self.folder.parent, remedy="free some space or choose another disk")
 
     @property
-    def _bytes(self) -> int:
-        """Of a crop."""
+    def _crop_bytes(self) -> int:
         return 3 * self.size[0] * self.size[1] if self.size else 0
 
     def _finish(self, blocks: list[dict[str, Any]]) -> None:
-        def all_(key: str) -> list[Any]:
+        """Write the tables, the failures and, last, the manifest."""
+
+        def column(key: str) -> list[Any]:
             return [value for block in blocks for value in block[key]]
 
-        owners = all_("people")
+        owners = column("people")
         people = sorted(set(owners))
-        number = {person: label for label, person in enumerate(people)}
-        failures = sorted(all_("failures"), key=lambda row: str(row["photo"]))
-        labels, sums = np.array([number[owner] for owner in owners]), np.array(all_("sums"), np.uint32)
-        write_parquet(self.partial / INDEX, {"name": all_("names"), "label": labels, "crc32": sums})
-        write_parquet(self.partial / PEOPLE, {"person": people})
-        write_json_lines(self.partial / FAILURES, failures)
-        digests = {name: file_digest(self.partial / name) for name in (INDEX, PEOPLE)}
-        shas = [block["sha256"] for block in blocks if block["names"]]
+        label_of = {person: label for label, person in enumerate(people)}
+        labels, checksums = np.array([label_of[owner] for owner in owners]), np.array(column("sums"), np.uint32)
+        write_parquet(self.folder / INDEX, {"name": column("names"), "label": labels, "crc32": checksums})
+        write_parquet(self.folder / PEOPLE, {"person": people})
+        write_json_lines(self.folder / FAILURES, sorted(column("failures"), key=lambda row: str(row["photo"])))
+        table_digests = {name: file_digest(self.folder / name) for name in (INDEX, PEOPLE)}
+        block_digests = [block["sha256"] for block in blocks if block["names"]]
         height, width = self.size
         manifest = {
-            "format": packed.FORMAT, "height": height, "width": width, "crops": len(owners), "people": len(people),
-            "alone": int((np.bincount(labels) == 1).sum()), "failures": len(failures), "sha256": shas,
-            "tables": digests, "content": packed.content(shas, digests), "state": self.state,
-            "source": f"{self.source.root}, {self.source.kind}", "sfplus": __version__,
+            "format": FORMAT_NAME, "height": height, "width": width, "crops": len(owners), "people": len(people),
+            "alone": int((np.bincount(labels) == 1).sum()), "failures": len(column("failures")),
+            "sha256": block_digests, "tables": table_digests, "content": content_digest(block_digests, table_digests),
+            "state": self.state, "source": f"{self.collection.root}, {self.collection.kind}", "sfplus": __version__,
         }  # fmt: skip
-        with (self.partial / MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_json(self.folder / MANIFEST, manifest, sync=True, indent=1)
 
 
 def _new_block() -> dict[str, Any]:
     return {"names": [], "people": [], "sums": [], "failures": []}
 
 
-def _said(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]} x {shape[0]} pixels"
+def _pixels(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]}x{shape[1]} pixels"

@@ -1,116 +1,143 @@
-"""One picture of a person, and what every collection of them can do, however it is stored."""
+"""The records of photo collections, and the interface of every storage format."""
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import ClassVar
 
-from sfplus.errors import PhotoError
+from sfplus.errors import PhotoError, SfplusError
 from sfplus.images import Pixels, decode_photo, read_photo
 
-LARGEST = 64 << 20
-"""Bytes of one encoded picture; more is no picture of a face."""
-_LONGEST = 255
-_WHOLE = re.compile(r"-?[0-9]+")
+MAX_IMAGE_BYTES = 64 << 20
+"""Size limit of one encoded image; larger files are not photos of faces."""
+_MAX_NAME = 255
+_INTEGER = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
-    """A picture of a person.
+class Record:
+    """An image of a person.
 
     Attributes:
-        name: of the picture, for people; nothing is ever written under it.
-        person: whom it shows.
-        data: the bytes of the file, its path, uint8 RGB (H, W, 3), or why there is none of these.
+        name: Name of the image in messages and tables; no file is ever written under it.
+        person: Identity of the person in the image.
+        image: The encoded file, its path, its pixels uint8 RGB (H, W, 3), or the error that explains why it cannot be
+            read.
     """
 
     name: str
     person: str
-    data: bytes | Path | Pixels | PhotoError = field(repr=False)
+    image: bytes | Path | Pixels | PhotoError = field(repr=False)
 
     def decode(self) -> Pixels:
-        """Its pixels, uint8 RGB (H, W, 3).
+        """Return the pixels of the image, uint8 RGB (H, W, 3).
 
         Raises:
-            PhotoError: it cannot be decoded.
+            PhotoError: If the image cannot be decoded.
         """
-        if isinstance(self.data, PhotoError):
-            raise self.data
-        if isinstance(self.data, Path):
-            return read_photo(self.data)
-        return decode_photo(self.data, Path(self.name)) if isinstance(self.data, bytes) else self.data
+        if isinstance(self.image, PhotoError):
+            raise self.image
+        if isinstance(self.image, Path):
+            return read_photo(self.image)
+        return decode_photo(self.image, Path(self.name)) if isinstance(self.image, bytes) else self.image
 
 
-class Source(Protocol):
-    """Pictures of people in a fixed order."""
+class PhotoCollection(ABC):
+    """Images of people in a fixed order; each storage format is a subclass.
 
-    @property
-    def kind(self) -> str:
-        """How they are stored, for people."""
+    A format is a module of `sfplus.datasets.formats` whose subclass is called `FORMAT`; `open_collection` finds it
+    there.
 
-    @property
-    def root(self) -> Path:
-        """Where."""
+    Attributes:
+        kind: Name of the storage format.
+        accepts: The paths that the format opens, for messages: "a .rec file".
+        priority: Formats with a lower value are tried first.
+        root: Path that the user gave.
+        warnings: Sentences that the user should read before the collection is used.
+    """
 
-    @property
-    def remarks(self) -> Sequence[str]:
-        """What a person should know of them, a sentence each."""
+    kind: ClassVar[str]
+    accepts: ClassVar[str]
+    priority: ClassVar[int] = 0
+    root: Path
+    warnings: Sequence[str] = ()
 
+    @classmethod
+    @abstractmethod
+    def open(cls, path: Path, split: str) -> PhotoCollection | None:
+        """Open a path that exists, or return None if it has another format.
+
+        Args:
+            path: File or folder.
+            split: Of several shards, open only those of this split; see `select_split`.
+
+        Raises:
+            DatasetError: If the path has this format but cannot be read.
+        """
+
+    @abstractmethod
     def files(self) -> Sequence[Path]:
-        """All that it is read from."""
+        """Return all files that the collection is read from."""
 
+    @abstractmethod
     def __len__(self) -> int:
-        """How many."""
+        """Return the number of records."""
 
-    def items(self, start: int = 0) -> Iterator[Item]:
-        """The pictures from number `start` on; those that cannot be had come as an item that says why.
+    @abstractmethod
+    def records(self, start: int = 0) -> Iterator[Record]:
+        """Yield the records from number `start` on; an unreadable image is a record whose `image` is the error.
 
         Raises:
-            DatasetError: a file is so damaged that what follows in it cannot be found.
+            DatasetError: If a file is so damaged that the records after the damage cannot be located.
         """
 
 
-def files_from(files: Sequence[Path], counts: Sequence[int], start: int) -> Iterator[tuple[Path, int]]:
-    """The files that hold pictures from number `start` on, and from which of its own on each is wanted."""
+def skip_records(files: Sequence[Path], counts: Sequence[int], start: int) -> Iterator[tuple[Path, int]]:
+    """Yield the files that hold records from number `start` on, each with the number of its first such record."""
     for file, count in zip(files, counts, strict=True):
         if start < count:
             yield file, start
         start = max(0, start - count)
 
 
-def numbered(label: float, name: str) -> str:
-    """The person of a numeric label, in seven digits, so that sorting people by name is sorting them by number.
+def person_from_number(label: float, name: str) -> str:
+    """Return the person of a numeric label, padded to seven digits so that names sort like numbers.
 
     Raises:
-        PhotoError: the label is negative, no whole number or larger than 2^31.
+        PhotoError: If the label is negative, not an integer, or not below 2^31.
     """
     if not 0 <= label < 1 << 31 or label != int(label):
-        raise PhotoError(f"its label is {str(label)[:30]}", where=name, remedy="labels are whole numbers from 0 on")
+        raise PhotoError(f"its label is {str(label)[:30]}", where=name, remedy="labels are integers from 0 on")
     return f"{int(label):07d}"
 
 
-def named(label: str, name: str) -> str:
-    """The person of a label that is text, without the space around it; text that is a number is one.
+def person_from_text(label: str, name: str) -> str:
+    """Return the person of a text label without surrounding white space; text of digits counts as a number.
 
     Raises:
-        PhotoError: the label is empty, longer than a name, no UTF-8, or a number that `numbered` refuses.
+        PhotoError: If the label is empty, longer than 255 characters, not printable, or an invalid number.
     """
     label = label.strip()
-    if not label or len(label) > _LONGEST or not label.isprintable():
-        raise PhotoError(f"its label is '{label[:30]}'", where=name, remedy=f"names have 1 to {_LONGEST} characters")
-    return numbered(int(label), name) if _WHOLE.fullmatch(label) else label
+    if not label or len(label) > _MAX_NAME or not label.isprintable():
+        raise PhotoError(f"its label is '{label[:30]}'", where=name, remedy=f"names have 1 to {_MAX_NAME} characters")
+    return person_from_number(int(label), name) if _INTEGER.fullmatch(label) else label
 
 
-def person_of(name: str) -> str:
-    """The person of a picture: the folder that it lies in.
+def person_from_path(name: str, error: type[SfplusError] = PhotoError) -> str:
+    """Return the person of an image, which is the folder that contains it.
+
+    Args:
+        name: Path of the image relative to the root of the collection.
+        error: Type of the exception.
 
     Raises:
-        PhotoError: it lies in none.
+        SfplusError: Of the type `error`, if the image is not in a folder.
     """
     person = PurePosixPath(name).parent.as_posix()
     if person == ".":
-        raise PhotoError("is in no person's folder", where=name, remedy="give each person a folder of photos")
+        raise error("is not in a person's folder", where=name, remedy="put the photos of each person into a folder")
     return person

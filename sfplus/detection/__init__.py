@@ -1,4 +1,4 @@
-"""Faces in photos: where they are (MTCNN) and which one is meant."""
+"""Face detection with MTCNN, and the choice of one face of a photo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Choice", "Detector", "Faces", "choose", "choose_all"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Detector":  # brings in torch, which takes seconds
+    if name == "Detector":  # imports torch, which takes seconds
         from sfplus.detection.mtcnn import Detector
 
         return Detector

@@ -1,4 +1,4 @@
-"""Which face, when a photo shows several."""
+"""The choice of one face in a photo with several."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ Rule = Literal["centre", "largest", "confident"]
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen face: its index and why it was chosen, in words."""
+    """A chosen face.
+
+    Attributes:
+        index: its position in `Faces`.
+        reason: the reason for the choice, in words.
+    """
 
     index: int
     reason: str
 
 
 def choose_all(faces: Faces) -> list[Choice]:
-    """Every face of a photo, highest score first."""
+    """Return all faces of a photo, highest score first."""
     return [
         Choice(index, "only face" if len(faces) == 1 else f"face {index + 1} of {len(faces)}, by score")
         for index in range(len(faces))
@@ -30,20 +35,21 @@ def choose_all(faces: Faces) -> list[Choice]:
 
 
 def choose(faces: Faces, height: int, width: int, rule: Rule = "centre") -> Choice | None:
-    """Choose one face of a photo; of equals the one with the higher score wins.
+    """Choose one face of a photo; a tie goes to the face with the higher score.
 
     Args:
         faces: the faces of the photo.
         height: of the photo, pixels.
         width: of the photo, pixels.
-        rule: `centre`: the box centre nearest to the photo's centre, squared Euclidean (SphereFace,
-            preprocess/code/face_detect_demo.m); `largest`: the largest box area; `confident`: the highest score.
+        rule: `centre`, the face whose box centre is nearest to the centre of the photo, by squared Euclidean distance
+            (SphereFace, preprocess/code/face_detect_demo.m); `largest`, the face with the largest box area; or
+            `confident`, the face with the highest score.
 
     Returns:
-        The choice, or None when there is no face.
+        The choice, or None if the photo has no face.
 
     Raises:
-        UsageError: no such rule.
+        UsageError: If the rule is unknown.
     """
     if rule not in get_args(Rule):
         raise UsageError(f"no rule is called '{rule}'", where="choose", remedy=f"use {', '.join(get_args(Rule))}")
@@ -52,8 +58,8 @@ def choose(faces: Faces, height: int, width: int, rule: Rule = "centre") -> Choi
     boxes = faces.boxes.astype(np.float64)
     if rule == "centre":
         # face_detect_demo.m compares 1-based box centres with (width, height) / 2; boxes here are 0-based.
-        away = (boxes[:, :2] + boxes[:, 2:]) / 2 + 1 - (width / 2, height / 2)
-        return Choice(int(np.argmin((away**2).sum(1))), f"nearest to the centre of {len(faces)} faces")
+        offsets = (boxes[:, :2] + boxes[:, 2:]) / 2 + 1 - (width / 2, height / 2)
+        return Choice(int(np.argmin((offsets**2).sum(1))), f"nearest to the centre of {len(faces)} faces")
     if rule == "largest":
         sides = boxes[:, 2:] - boxes[:, :2]
         return Choice(int(np.argmax(sides.prod(1))), f"largest of {len(faces)} faces")

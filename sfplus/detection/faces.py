@@ -1,4 +1,4 @@
-"""The faces of one photo as parallel arrays."""
+"""The detected faces of one photo, as parallel arrays."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ _BOX_COLOUR, _POINT_COLOUR = (0, 255, 0), (255, 64, 64)
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """The N faces of one photo, highest score first; the arrays are read-only.
+    """The N faces of one photo, sorted by descending score; the arrays are read-only.
 
-    Coordinates are 0-based pixel centres: (0, 0) is the middle of the upper left pixel, x to the right, y down.
+    Coordinates are 0-based pixel centres: (0, 0) is the centre of the upper left pixel, x points right, y down.
 
     Attributes:
-        boxes: float32 (N, 4), x1 y1 x2 y2: first and last column and row that belong to the face.
+        boxes: float32 (N, 4), x1 y1 x2 y2, the first and last column and row of each face.
         scores: float32 (N,), from 0 to 1.
-        landmarks: float32 (N, 5, 2), x y of left eye, right eye, nose, left and right mouth corner (left in the photo).
+        landmarks: float32 (N, 5, 2), x y of left eye, right eye, nose, left and right mouth corner, where left is the
+            left side of the photo.
 
     Raises:
-        UsageError: the arrays do not fit together or hold numbers that are not finite.
+        UsageError: If the shapes do not match, or a number is not finite.
     """
 
     boxes: Floats
@@ -51,42 +52,42 @@ class Faces:
 
     @classmethod
     def empty(cls) -> Faces:
-        """No face at all."""
+        """Return an object without faces."""
         return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, index: Index) -> Faces:
-        """Some of the faces; a single number gives `Faces` of length one. The order by score is kept."""
+        """Return the selected faces, sorted by score; a single number gives `Faces` of length 1."""
         rows: slice | npt.NDArray[np.generic] = index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))
         if not isinstance(rows, slice) and not rows.size and rows.dtype != np.bool_:
             rows = slice(0)
         return Faces(self.boxes[rows], self.scores[rows], self.landmarks[rows])
 
     def __repr__(self) -> str:
-        shown = ", ".join(
+        first = ", ".join(
             f"{score:.3f} at ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
             for score, (x1, y1, x2, y2) in zip(self.scores[:3], self.boxes[:3], strict=True)
         )
         more = f" and {len(self) - 3} more" if len(self) > 3 else ""
-        return f"Faces({len(self)}{': ' if shown else ''}{shown}{more})"
+        return f"Faces({len(self)}{': ' if first else ''}{first}{more})"
 
     def draw(self, photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Draw boxes and landmarks.
+        """Draw boxes and landmarks on a copy of a photo.
 
         Args:
-            photo: uint8 RGB (H, W, 3), left as it is.
+            photo: uint8 RGB (H, W, 3), not modified.
 
         Returns:
-            A copy with the drawing, uint8 RGB (H, W, 3).
+            uint8 RGB (H, W, 3).
         """
-        picture = Image.fromarray(photo)
-        pen = ImageDraw.Draw(picture)
-        width = max(1, round(min(picture.size) / 250))
+        image = Image.fromarray(photo)
+        pen = ImageDraw.Draw(image)
+        width = max(1, round(min(image.size) / 250))
         for box, points in zip(self.boxes.tolist(), self.landmarks.tolist(), strict=True):
             x1, y1, x2, y2 = box
             pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=_BOX_COLOUR, width=width)
             for x, y in points:
                 pen.ellipse((x - width, y - width, x + width, y + width), fill=_POINT_COLOUR)
-        return np.array(picture)
+        return np.array(image)

@@ -1,8 +1,8 @@
-"""Resizing as the original MATLAB cascade does it: imResample(..., 'bilinear') of Dollar's toolbox, and pad.m.
+"""Image resizing as in the original MATLAB cascade: imResample(..., 'bilinear') of Dollar's toolbox, and pad.m.
 
-Downwards imResample takes means over areas whose edges lie between pixels, upwards it interpolates linearly. Both are
-sums of four looked-up values of the integral along each axis; beyond the photo the integral stays as it is at the
-border, which is to say that the pixels there are 0.
+When shrinking, imResample takes means over areas whose edges lie between pixels; when enlarging, it interpolates
+linearly. Both are weighted sums of four values of the integral image along each axis. Beyond the photo the integral
+keeps its value at the border, so that pixels there count as 0.
 """
 
 from __future__ import annotations
@@ -13,64 +13,69 @@ import cv2
 import torch
 from torch import Tensor
 
-from sfplus.detection.pyramid import Canvas, Integrals
+from sfplus.detection.pyramid import Canvas, IntegralImages
 
-_LEAST = 1e-3  # of a pixel: imResampleMex.cpp leaves out less
+_MIN_OVERLAP = 1e-3  # of a pixel; imResampleMex.cpp ignores less
 
 
-class ExactIntegrals(Integrals):
-    """Integral images in float64, 32 bytes a pixel, with the original's ways of resizing."""
+class MatlabIntegralImages(IntegralImages):
+    """Integral images in float64, 32 bytes per pixel, that are resized as by the original."""
 
-    depth: ClassVar[tuple[int, Any]] = (cv2.CV_64F, "float64")
+    sum_type: ClassVar[tuple[int, Any]] = (cv2.CV_64F, "float64")
 
-    def canvas(self, owners: Tensor, canvas: Canvas) -> Tensor:
-        """Draw a canvas for each of some photos of its size: float32 (B, 4, h, w), channels last; the last is void."""
-        drawn = torch.zeros(len(owners), canvas.height, canvas.width, 4, device=owners.device)
-        size = self._sizes[owners[:1]]
+    def draw_canvas(self, photo_ids: Tensor, canvas: Canvas) -> Tensor:
+        """Draw a canvas for each of B photos of its size: float32 (B, 4, h, w), channels_last; channel 4 is unused."""
+        pixels = torch.zeros(len(photo_ids), canvas.height, canvas.width, 4, device=photo_ids.device)
+        size = self._sizes[photo_ids[:1]]
         for piece in canvas.pieces:
             height, width = canvas.sides[piece.level]
-            (rows, down), (columns, across) = _taps(size[:, 0], height), _taps(size[:, 1], width)
+            (rows, row_weights), (columns, column_weights) = _taps(size[:, 0], height), _taps(size[:, 1], width)
             strip = slice(piece.top, piece.top + piece.height)
-            drawn[:, piece.y : piece.y + piece.height, piece.x : piece.x + piece.width] = self._sample(
-                owners, rows[:, :, strip], down[:, :, strip], columns, across
+            pixels[:, piece.y : piece.y + piece.height, piece.x : piece.x + piece.width] = self._sample(
+                photo_ids, rows[:, :, strip], row_weights[:, :, strip], columns, column_weights
             )
-        return drawn.permute(0, 3, 1, 2)
+        return pixels.permute(0, 3, 1, 2)
 
-    def cut(self, owners: Tensor, parts: Tensor, side: int, mirrored: bool = False) -> Tensor:
-        """Cut parts of photos, black where there is no photo, and resize them: float32 (N, 4, side, side)."""
-        columns, across = _taps(parts[:, 2] - parts[:, 0], side)
-        rows, down = _taps(parts[:, 3] - parts[:, 1], side)
-        seen = self._sample(owners, rows + parts[:, 1, None, None], down, columns + parts[:, 0, None, None], across)
-        return (seen.flip(2) if mirrored else seen).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    def crop_and_resize(self, photo_ids: Tensor, regions: Tensor, side: int, mirrored: bool = False) -> Tensor:
+        """Cut regions of photos, black beyond the photo, and resize them: float32 (N, 4, side, side)."""
+        columns, column_weights = _taps(regions[:, 2] - regions[:, 0], side)
+        rows, row_weights = _taps(regions[:, 3] - regions[:, 1], side)
+        rows, columns = rows + regions[:, 1, None, None], columns + regions[:, 0, None, None]
+        pixels = self._sample(photo_ids, rows, row_weights, columns, column_weights)
+        pixels = (pixels.flip(2) if mirrored else pixels).permute(0, 3, 1, 2)
+        return pixels.contiguous(memory_format=torch.channels_last)
 
-    def _sample(self, owners: Tensor, rows: Tensor, down: Tensor, columns: Tensor, across: Tensor) -> Tensor:
-        """Rows and columns to look up (N or 1, 4, side) and their weights: float32 (N, height, width, 4)."""
-        height, width = self._sizes[owners].unbind(1)
+    def _sample(
+        self, photo_ids: Tensor, rows: Tensor, row_weights: Tensor, columns: Tensor, column_weights: Tensor
+    ) -> Tensor:
+        """Sum looked-up values (rows and columns (N or 1, 4, side), with weights): float32 (N, height, width, 4)."""
+        height, width = self._sizes[photo_ids].unbind(1)
         rows = torch.minimum(rows.clamp(min=0), height[:, None, None]) * (width[:, None, None] + 1)
         columns = torch.minimum(columns.clamp(min=0), width[:, None, None])
-        rows = rows + self._starts[owners, None, None]
-        looked_up = rows[:, :, :, None, None] + columns[:, None, None]  # (N, 4, height, 4, width)
-        sums = self._sums.index_select(0, looked_up.flatten()).view(*looked_up.shape, 4)
-        means = ((sums * down[:, :, :, None, None, None]).sum(1) * across[:, None, :, :, None]).sum(2)
+        rows = rows + self._starts[photo_ids, None, None]
+        indices = rows[:, :, :, None, None] + columns[:, None, None]  # (N, 4, height, 4, width)
+        sums = self._sums.index_select(0, indices.flatten()).view(*indices.shape, 4)
+        row_sums = (sums * row_weights[:, :, :, None, None, None]).sum(1)
+        means = (row_sums * column_weights[:, None, :, :, None]).sum(2)
         return ((means - 127.5) / 128).float()
 
 
 def _taps(length: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Where to look up the integral along an axis, and how much of it to take (imResampleMex.cpp, resampleCoef).
+    """Compute the four positions of the integral along an axis, and their weights (imResampleMex.cpp, resampleCoef).
 
     Args:
         length: int (N,), pixels before resizing.
-        count: pixels after it.
+        count: pixels after resizing.
 
     Returns:
-        int64 (N, 4, count) and float64 (N, 4, count).
+        Positions, int64 (N, 4, count), and weights, float64 (N, 4, count).
     """
     pixels = length[:, None].double()
     scale = count / pixels
     bins = torch.arange(count, device=length.device)
     first, last = bins / scale, bins / scale + 1 / scale
-    first = torch.where(first.ceil() - first > _LEAST, first, first.ceil())
-    last = torch.where(last - last.floor() > _LEAST, last, last.floor())
+    first = torch.where(first.ceil() - first > _MIN_OVERLAP, first, first.ceil())
+    last = torch.where(last - last.floor() > _MIN_OVERLAP, last, last.floor())
     share = scale / ((last - first) * scale).clamp(min=1)
     low, high = first.floor(), last.floor()
     shrunk = torch.stack([low, low + 1, high, high + 1], 1)
@@ -81,5 +86,6 @@ def _taps(length: Tensor, count: int) -> tuple[Tensor, Tensor]:
     near = torch.minimum(near.clamp(min=0), pixels - 1)
     enlarged = torch.stack([near, near + 1, near + 1, near + 2], 1)
     values = torch.stack([-weight, weight, weight - 1, 1 - weight], 1)
-    down = (pixels > count)[:, None]
-    return torch.minimum(torch.where(down, shrunk, enlarged), pixels[:, None]).long(), torch.where(down, means, values)
+    shrinks = (pixels > count)[:, None]
+    positions = torch.minimum(torch.where(shrinks, shrunk, enlarged), pixels[:, None]).long()
+    return positions, torch.where(shrinks, means, values)

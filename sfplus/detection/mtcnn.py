@@ -1,25 +1,27 @@
 """MTCNN (Zhang et al., IEEE SPL 23-10, 2016): a cascade of three small networks, on many photos of any sizes at once.
 
-The networks and their weights are facenet-pytorch's, the cascade around them is written anew. Its arithmetic follows
-SphereFace's preprocess/code/face_detect_demo.m with MTCNN v1 and facenet-pytorch's models/utils/detect_face.py.
+The networks and their weights are facenet-pytorch's; the cascade is new. Its arithmetic follows SphereFace's
+preprocess/code/face_detect_demo.m with MTCNN v1, and facenet-pytorch's models/utils/detect_face.py.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from sfplus.detection.boxes import shift_boxes, to_squares
 from sfplus.detection.faces import Faces
-from sfplus.detection.imresample import ExactIntegrals
-from sfplus.detection.networks import Networks
-from sfplus.detection.pyramid import CELL, STRIDE, Canvas, Integrals, Pyramid
+from sfplus.detection.imresample import MatlabIntegralImages
+from sfplus.detection.mtcnn_networks import MtcnnNetworks
+from sfplus.detection.pyramid import CELL, STRIDE, Canvas, IntegralImages, Pyramid
 from sfplus.detection.suppression import suppress, suppress_nested
 from sfplus.device import Device, choose_device
 from sfplus.errors import PhotoError, UsageError
@@ -29,51 +31,59 @@ from sfplus.io.threads import WorkerThreads, worker_threads
 
 Photo = npt.NDArray[np.uint8]
 Parity = Literal["none", "facenet-pytorch", "matlab"]
-Judge = Callable[..., tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]
+RunNetwork = Callable[..., tuple[Tensor, Tensor, list[Tensor]]]  # `_run_network`, partly applied
+Tensors = tuple[Tensor, ...]
 
-_MIRRORED = [1, 0, 2, 4, 3]  # the landmarks' order in a mirrored face
+_MIRRORED = [1, 0, 2, 4, 3]  # order of the landmarks in a mirrored face
 
 
-class Job(NamedTuple):
-    """One canvas of some photos of one size, in a batch of fixed size."""
+class CanvasBatch(NamedTuple):
+    """One canvas of several photos of one size.
+
+    Attributes:
+        size: height and width of the photos, pixels.
+        canvas: index of the canvas in their plan.
+        photos: indices of the photos.
+        batch_size: fixed size of the batch, which is filled up by repetition.
+    """
 
     size: tuple[int, int]
-    canvas: int  # which one of the photos' plan
-    members: list[int]  # photos
-    batch: int
+    canvas: int
+    photos: list[int]
+    batch_size: int
 
 
 class Detector:
-    """Finds faces and their five landmarks.
+    """Detects faces and their five landmarks.
 
-    The answers for a photo do not depend on the other photos of a call, nor on their order, to the last bit on the same
-    machine: the networks always run on batches of one fixed size, on the CPU each in one thread. (Tested on the CPU.)
+    On the same machine the result for a photo does not depend, to the last bit, on the other photos of a call nor on
+    their order: the networks always run on batches of a fixed size, on the CPU each in one thread. (Tested on the CPU.)
     Memory is bounded: one photo of 40 megapixels takes 1.8 GB at its peak, libraries included.
 
     Coordinates: MTCNN counts pixels from 1, as MATLAB does, and facenet-pytorch returns those numbers. Here they are
-    0-based pixel centres: facenet-pytorch's boxes and landmarks minus 1. That this is the true offset shows on 120
-    photos of LFW: against their mirror images, facenet-pytorch's landmarks lie (1.02 +- 0.03) px too far right; against
-    the photos enlarged three times, (0.97 +- 0.07) px too far right and (1.10 +- 0.09) px too far down.
+    0-based pixel centres: facenet-pytorch's boxes and landmarks minus 1. Measurements on 120 photos of LFW confirm this
+    offset: compared with their mirror images, facenet-pytorch's landmarks are (1.02 +- 0.03) px too far right; compared
+    with the photos enlarged three times, (0.97 +- 0.07) px too far right and (1.10 +- 0.09) px too far down.
 
     Args:
-        min_face: side of the smallest face to be found, pixels.
-        factor: scale of each level of the image pyramid relative to the one before.
-        thresholds: least scores after the first, second and third network.
+        min_face: side of the smallest detected face, pixels.
+        factor: scale of each level of the image pyramid relative to the previous one.
+        thresholds: minimum scores after the first, second and third network.
         mirror_landmarks: run the third network on the mirrored face too and average the landmarks, as the original
             MATLAB code does (facenet-pytorch does not).
         device: `auto`, `cpu`, `cuda`, `cuda:N`, or a `Device`.
-        precision: of the networks' arithmetic, see `Device.autocast`; others than `float32` are faster on a GPU, and
-            move boxes and landmarks by a pixel or so.
-        parity: whose numbers are wanted. `none`: the best of both, 0-based: facenet-pytorch's arithmetic, which is
-            the faster one, but candidates padded with black at the border, as in the original. `facenet-pytorch`: its
-            numbers, 1-based, without the mirrored pass, candidates squeezed at the border. `matlab`: the arithmetic of
-            the original cascade (boxes cut to whole pixels, inclusive sides, order of equal scores, imResample, crops
-            padded with black), but 0-based: MATLAB's minus 1.
+        parity: the implementation to reproduce. `none`: 0-based, with facenet-pytorch's arithmetic, which is faster,
+            but with candidates padded with black at the border, as in the original. `facenet-pytorch`: its numbers,
+            1-based, without the mirrored pass, candidates squeezed at the border. `matlab`: the arithmetic of the
+            original cascade (boxes cut to whole pixels, inclusive sides, order of equal scores, imResample, crops
+            padded with black), but 0-based: MATLAB's numbers minus 1.
+        precision: of the networks' arithmetic, see `Device.autocast`; other than `float32` is faster on a GPU and moves
+            boxes and landmarks by about a pixel.
 
     Raises:
-        UsageError: a setting is out of range, or the device lacks the precision.
-        DeviceError: the machine has no such device.
-        DependencyError: facenet-pytorch is missing or broken.
+        UsageError: If a setting is out of range, or the device does not support the precision.
+        DeviceError: If the machine has no such device.
+        DependencyError: If facenet-pytorch is missing or broken.
     """
 
     def __init__(
@@ -93,24 +103,23 @@ class Detector:
         if len(thresholds) != 3 or not all(0 <= threshold <= 1 for threshold in thresholds):
             raise UsageError(f"expected three numbers from 0 to 1, got {thresholds}", where="thresholds")
         if parity not in get_args(Parity):
-            choice = ", ".join(get_args(Parity))
-            raise UsageError(f"no way of counting is called '{parity}'", where="parity", remedy=f"use {choice}")
+            raise UsageError(f"there is no '{parity}'", where="parity", remedy=f"use {', '.join(get_args(Parity))}")
         self.thresholds = tuple(thresholds)
         self.mirror_landmarks = mirror_landmarks and parity != "facenet-pytorch"
         self.device = choose_device(device)
         self._first_pixel = 0 if parity == "facenet-pytorch" else 1
         self._matlab, self._squeeze = parity == "matlab", parity == "facenet-pytorch"
         self._pyramid = Pyramid(min_face, factor, self.device, self._matlab)
-        self._networks = Networks(self.device, precision)
+        self._networks = MtcnnNetworks(self.device, precision)
         # Fixed batch sizes: pixels of canvases, and candidates of the second and third network. On the CPU one canvas
         # at a time stays in the cache.
-        self._sizes = (1 << 21, 1024, 256) if self.device.is_cuda else (0, 32, 12)
-        self._chunk = 1 << (24 if self.device.is_cuda else 22)  # pixels of photos that are worked on together
-        # A GPU is waited for a few times in a chunk, however many photos it holds: see `_search` and `suppress`.
-        self._together = 1 << 23 if self.device.is_cuda else 0  # pixels of canvases
+        self._batch_sizes = (1 << 21, 1024, 256) if self.device.is_cuda else (0, 32, 12)
+        self._chunk_pixels = 1 << (24 if self.device.is_cuda else 22)  # of photos that are processed at a time
+        # On a GPU, many canvases are searched before one synchronisation, whatever the number of photos.
+        self._search_pixels = 1 << 23 if self.device.is_cuda else 0
 
     def detect(self, photos: Sequence[Photo | Path]) -> list[Faces]:
-        """Find the faces of photos of any sizes.
+        """Detect the faces of photos of any sizes.
 
         Args:
             photos: uint8 RGB (H, W, 3) arrays, or paths, which are read a few at a time.
@@ -119,25 +128,25 @@ class Detector:
             One `Faces` per photo, in the order of the photos.
 
         Raises:
-            PhotoError: a path cannot be read, or an array is no photo.
+            PhotoError: If a path cannot be read, or an array is not a photo.
         """
-        found: list[Faces] = []
+        faces: list[Faces] = []
         flags = torch.backends.cudnn.flags(True, deterministic=True, allow_tf32=False)
         count = 1 if self.device.is_cuda else torch.get_num_threads()  # a GPU works in parallel by itself
         with torch.inference_mode(), flags, worker_threads(count) as workers:
             for chunk in self._chunks(photos):
-                found += workers.run(self._detect, chunk, workers)
-        return found
+                faces += workers.run(self._detect, chunk, workers)
+        return faces
 
     def _chunks(self, photos: Sequence[Photo | Path]) -> Iterator[list[Photo]]:
         chunk: list[Photo] = []
         pixels = 0
-        for index, given in enumerate(photos):
-            photo = given if isinstance(given, np.ndarray) else read_photo(Path(given))
+        for index, source in enumerate(photos):
+            photo = source if isinstance(source, np.ndarray) else read_photo(Path(source))
             if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
                 reason = f"expected uint8 RGB of shape (H, W, 3), got {photo.dtype} {photo.shape}"
                 raise PhotoError(reason, where=f"photo {index}", remedy="read it with sfplus.images.read_photo")
-            if chunk and pixels + photo.size // 3 > self._chunk:
+            if chunk and pixels + photo.size // 3 > self._chunk_pixels:
                 yield chunk
                 chunk, pixels = [], 0
             chunk.append(photo)
@@ -146,153 +155,142 @@ class Detector:
             yield chunk
 
     def _detect(self, photos: list[Photo], workers: WorkerThreads) -> list[Faces]:
-        integrals = (ExactIntegrals if self._matlab else Integrals)(photos, self.device, self._squeeze)
-        owners, boxes = self._propose(integrals, photos, workers)
-        judge = functools.partial(self._judge, integrals, workers)
-        owners, boxes = self._refine(judge, owners, boxes)
-        owners, boxes, scores, landmarks = self._output(judge, owners, boxes)
+        integrals = (MatlabIntegralImages if self._matlab else IntegralImages)(photos, self.device, self._squeeze)
+        run = functools.partial(self._run_network, integrals, workers)
+        photo_ids, boxes = self._refine(run, *self._propose(integrals, photos, workers))
+        photo_ids, boxes, scores, landmarks = self._output(run, photo_ids, boxes)
         arrays = [tensor.cpu().numpy() for tensor in (boxes - self._first_pixel, scores, landmarks - self._first_pixel)]
-        ends = np.searchsorted(owners.cpu().numpy(), np.arange(len(photos) + 1))
+        ends = np.searchsorted(photo_ids.cpu().numpy(), np.arange(len(photos) + 1))
         return [Faces(*(array[a:b] for array in arrays)) for a, b in itertools.pairwise(ends)]
 
-    def _propose(
-        self, integrals: Integrals, photos: list[Photo], workers: WorkerThreads
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """First network: look everywhere, at every size. Gives owners (N,) and square boxes (N, 4)."""
-        groups: dict[tuple[int, int], list[int]] = {}
-        for index, photo in enumerate(photos):
-            groups.setdefault(photo.shape[:2], []).append(index)
-        jobs: list[Job] = []
-        for size, members in groups.items():
-            for index, (height, width, _) in enumerate(self._pyramid.plan(*size).canvases):
-                batch = max(1, self._sizes[0] // (height * width))
-                jobs += [Job(size, index, members[i : i + batch], batch) for i in range(0, len(members), batch)]
-        none = torch.empty(0, device=self.device.torch)
-        parts: list[tuple[torch.Tensor, ...]] = [(*[none.long()] * 3, none.view(0, 4), none, none.view(0, 4))]
-        together = (
-            batch_by_size(jobs, self._pixels, self._together, 1 << 10) if self._together else ([job] for job in jobs)
-        )
-        parts += itertools.chain.from_iterable(workers.map(functools.partial(self._search, integrals), together))
-        found = [torch.cat(part) for part in zip(*parts, strict=True)]
+    def _propose(self, integrals: IntegralImages, photos: list[Photo], workers: WorkerThreads) -> tuple[Tensor, Tensor]:
+        """Run the first network on all positions and sizes: photo ids (N,) and square boxes (N, 4)."""
+        batches = self._canvas_batches(photos)
+        groups: Iterable[list[CanvasBatch]] = ([batch] for batch in batches)
+        if self._search_pixels:
+            groups = batch_by_size(batches, self._pixels, self._search_pixels, 1 << 10)
+        empty = torch.empty(0, device=self.device.torch)
+        cells: list[Tensors] = [(*[empty.long()] * 3, empty.view(0, 4), empty, empty.view(0, 4))]
+        cells += itertools.chain.from_iterable(workers.map(functools.partial(self._search, integrals), groups))
+        candidates = [torch.cat(column) for column in zip(*cells, strict=True)]
         step = -(-len(photos) // workers.count)
-        thinned = workers.map(lambda first: self._thin(found, first, first + step), range(0, len(photos), step))
-        owners, boxes = (torch.cat(part) for part in zip(*thinned, strict=True))
-        return owners, boxes
+        kept = workers.map(lambda first: self._select(candidates, first, first + step), range(0, len(photos), step))
+        photo_ids, boxes = (torch.cat(column) for column in zip(*kept, strict=True))
+        return photo_ids, boxes
 
-    def _pixels(self, job: Job) -> int:
-        height, width, _ = self._pyramid.plan(*job.size).canvases[job.canvas]
-        return job.batch * height * width
+    def _canvas_batches(self, photos: list[Photo]) -> list[CanvasBatch]:
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index, photo in enumerate(photos):
+            by_size.setdefault(photo.shape[:2], []).append(index)
+        batches: list[CanvasBatch] = []
+        for size, ids in by_size.items():
+            for index, (height, width, _) in enumerate(self._pyramid.plan(*size).canvases):
+                count = max(1, self._batch_sizes[0] // (height * width))
+                batches += [CanvasBatch(size, index, ids[i : i + count], count) for i in range(0, len(ids), count)]
+        return batches
 
-    def _thin(self, found: list[torch.Tensor], first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of what P-Net found in some photos, the best, moved: owners and square boxes."""
-        some = ((found[0] >= first) & (found[0] < last)).nonzero()[:, 0]
-        some = some[(found[0][some] * 2**40 + found[1][some]).argsort()]
-        owners, _, levels, boxes, scores, shifts = (part[some] for part in found)
-        keep = self._suppress(boxes, scores, owners * 2**20 + levels, 0.5)
-        keep = keep[self._suppress(boxes[keep], scores[keep], owners[keep], 0.7)]
-        owners, boxes, shifts = owners[keep], boxes[keep], shifts[keep]
-        return owners, self._square(boxes + shifts * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2))
+    def _pixels(self, batch: CanvasBatch) -> int:
+        height, width, _ = self._pyramid.plan(*batch.size).canvases[batch.canvas]
+        return batch.batch_size * height * width
 
-    def _search(self, integrals: Integrals, jobs: list[Job]) -> list[tuple[torch.Tensor, ...]]:
-        """P-Net on some canvases; of each, of the cells that may be faces: owner, rank, level, box, score, shift.
+    def _select(self, candidates: list[Tensor], first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Suppress and shift the candidates of the photos from `first` to `last`: photo ids and square boxes."""
+        rows = ((candidates[0] >= first) & (candidates[0] < last)).nonzero()[:, 0]
+        rows = rows[(candidates[0][rows] * 2**40 + candidates[1][rows]).argsort()]
+        photo_ids, _, levels, boxes, scores, shifts = (column[rows] for column in candidates)
+        keep = self._suppress(boxes, scores, photo_ids * 2**20 + levels, 0.5)
+        keep = keep[self._suppress(boxes[keep], scores[keep], photo_ids[keep], 0.7)]
+        photo_ids, boxes, shifts = photo_ids[keep], boxes[keep], shifts[keep]
+        return photo_ids, to_squares(boxes + shifts * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2), self._matlab)
 
-        The device is waited for once for all canvases.
+    def _search(self, integrals: IntegralImages, batches: list[CanvasBatch]) -> list[Tensors]:
+        """Run P-Net on canvases, with one synchronisation of the device for all of them.
+
+        Returns:
+            For each batch the photo id, rank, level, box, score and shift of the cells that may be faces.
         """
-        seen = []
-        for job in jobs:
-            canvas = self._pyramid.canvas(*job.size, job.canvas)
-            members = job.members + job.members[-1:] * (job.batch - len(job.members))
-            owners = self.device.put(torch.tensor(members))
-            scores, features = self._networks.search(integrals.canvas(owners, canvas), canvas.walls)
-            seen.append((canvas, owners, scores.flatten(1), features.flatten(1, 2)))
-        marks = [
-            ((scores >= self.thresholds[0]) & (canvas.cells[1].flatten() >= 0))[: len(job.members)].flatten()
-            for job, (canvas, _, scores, _) in zip(jobs, seen, strict=True)
+        outputs = []
+        for batch in batches:
+            canvas = self._pyramid.canvas(*batch.size, batch.canvas)
+            padded = batch.photos + batch.photos[-1:] * (batch.batch_size - len(batch.photos))
+            photo_ids = self.device.put(torch.tensor(padded))
+            scores, features = self._networks.search(integrals.draw_canvas(photo_ids, canvas), canvas.padding)
+            outputs.append((canvas, photo_ids, scores.flatten(1), features.flatten(1, 2)))
+        masks = [
+            ((scores >= self.thresholds[0]) & (canvas.cells[1].flatten() >= 0))[: len(batch.photos)].flatten()
+            for batch, (canvas, _, scores, _) in zip(batches, outputs, strict=True)
         ]
-        chosen = torch.cat(marks).nonzero()[:, 0]
-        ends = list(itertools.accumulate(map(len, marks), initial=0))
+        chosen = torch.cat(masks).nonzero()[:, 0]
+        ends = list(itertools.accumulate(map(len, masks), initial=0))
         cuts = torch.searchsorted(chosen, self.device.put(torch.tensor(ends))).tolist()
         return [
-            self._describe(chosen[a:b] - start, *part)
-            for part, start, (a, b) in zip(seen, ends, itertools.pairwise(cuts), strict=False)
+            self._describe(chosen[a:b] - start, *output)
+            for output, start, (a, b) in zip(outputs, ends, itertools.pairwise(cuts), strict=False)
         ]
 
-    def _describe(
-        self, chosen: torch.Tensor, canvas: Canvas, owners: torch.Tensor, scores: torch.Tensor, features: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        """What `_search` gives for some cells of canvases of one kind."""
+    def _describe(self, chosen: Tensor, canvas: Canvas, photo_ids: Tensor, scores: Tensor, features: Tensor) -> Tensors:
+        """Return the columns of `_search` for the chosen cells of a batch of canvases."""
         member, cell = chosen // scores.shape[1], chosen % scores.shape[1]
         rank, level, row, column = canvas.cells.flatten(1)[:, cell].long()
         corner = torch.stack([column, row], 1) * STRIDE
         scale = canvas.scales[level, None] if self._matlab else canvas.scales[level, None].float()
         boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + CELL) / scale).floor()], 1).float()
-        return owners[member], rank, level, boxes, scores[member, cell], self._networks.shift(features[member, cell])
+        shifts = self._networks.shift(features[member, cell])
+        return photo_ids[member], rank, level, boxes, scores[member, cell], shifts
 
-    def _suppress(
-        self, boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float
-    ) -> torch.Tensor:
-        return suppress(boxes, scores, groups, threshold, self._matlab, together=self._together > 0)
+    def _suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+        return suppress(boxes, scores, groups, threshold, self._matlab, batched=self._search_pixels > 0)
 
-    def _refine(self, judge: Judge, owners: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Second network: drop most candidates, move the others."""
-        owners, boxes, (scores, shifts) = judge(self._networks.refine, owners, boxes, 24, self._sizes[1])
+    def _refine(self, run: RunNetwork, photo_ids: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the second network, which drops most candidates and moves the others."""
+        photo_ids, boxes, (scores, shifts) = run(self._networks.refine, photo_ids, boxes, 24, self._batch_sizes[1])
         keep = (scores > self.thresholds[1]).nonzero()[:, 0]
-        keep = keep[self._suppress(boxes[keep], scores[keep], owners[keep], 0.7)]
-        return owners[keep], self._square(_shift(boxes[keep], shifts[keep]))
+        keep = keep[self._suppress(boxes[keep], scores[keep], photo_ids[keep], 0.7)]
+        return photo_ids[keep], to_squares(shift_boxes(boxes[keep], shifts[keep]), self._matlab)
 
-    def _output(
-        self, judge: Judge, owners: torch.Tensor, boxes: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Third network: owners, boxes, scores, landmarks (N, 5, 2)."""
-        network, side, batch = self._networks.output, 48, self._sizes[2]
-        owners, boxes, (scores, shifts, points) = judge(network, owners, boxes, side, batch)
+    def _output(self, run: RunNetwork, photo_ids: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run the third network: photo ids (N,), boxes (N, 4), scores (N,) and landmarks (N, 5, 2)."""
+        network, side, batch_size = self._networks.output, 48, self._batch_sizes[2]
+        photo_ids, boxes, (scores, shifts, points) = run(network, photo_ids, boxes, side, batch_size)
         keep = (scores > self.thresholds[2]).nonzero()[:, 0]
-        moved = _shift(boxes, shifts)
-        keep = keep[suppress_nested(moved[keep], scores[keep], owners[keep])]
-        owners, boxes, moved, scores, points = (part[keep] for part in (owners, boxes, moved, scores, points))
+        moved = shift_boxes(boxes, shifts)
+        keep = keep[suppress_nested(moved[keep], scores[keep], photo_ids[keep])]
+        photo_ids, boxes, moved, scores, points = (column[keep] for column in (photo_ids, boxes, moved, scores, points))
         points = points.view(-1, 2, 5)
-        if self.mirror_landmarks and len(owners):
-            _, _, (_, _, other) = judge(network, owners, boxes, side, batch, mirrored=True)
-            other = other.view(-1, 2, 5)[:, :, _MIRRORED]
-            points = (points + torch.stack([1 - other[:, 0], other[:, 1]], 1)) / 2
+        if self.mirror_landmarks and len(photo_ids):
+            _, _, (_, _, mirrored) = run(network, photo_ids, boxes, side, batch_size, mirrored=True)
+            mirrored = mirrored.view(-1, 2, 5)[:, :, _MIRRORED]
+            points = (points + torch.stack([1 - mirrored[:, 0], mirrored[:, 1]], 1)) / 2
         sides = boxes[:, 2:] - boxes[:, :2] + 1
         landmarks = (sides[:, :, None] * points + boxes[:, :2, None] - 1).transpose(1, 2)
-        return owners, moved, scores, landmarks
+        return photo_ids, moved, scores, landmarks
 
-    def _square(self, boxes: torch.Tensor) -> torch.Tensor:
-        """Squares around the same centres (rerec.m)."""
-        sides = boxes[:, 2:] - boxes[:, :2]
-        longest = sides.amax(1, keepdim=True)
-        first = boxes[:, :2] + sides / 2 - longest / 2
-        squares = torch.cat([first, first + longest], 1)
-        return squares.trunc() if self._matlab else squares
-
-    def _judge(
+    def _run_network(
         self,
-        integrals: Integrals,
+        integrals: IntegralImages,
         workers: WorkerThreads,
-        network: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
-        owners: torch.Tensor,
-        boxes: torch.Tensor,
+        network: Callable[[Tensor], Tensors],
+        photo_ids: Tensor,
+        boxes: Tensor,
         side: int,
-        batch: int,
+        batch_size: int,
         mirrored: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        """Run a network on the candidates that lie in their photo: these, and its answers. Batches are always full."""
-        parts = integrals.clip(owners, boxes)
-        inside = (parts[:, 2:] > parts[:, :2]).all(1).nonzero()[:, 0]
-        owners, boxes, parts = owners[inside], boxes[inside], parts[inside]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Run a network on the candidates that touch their photo, in batches that are always full.
 
-        def answer(start: int) -> tuple[torch.Tensor, ...]:
-            some = torch.arange(start, start + batch, device=owners.device).clamp_(max=max(0, len(owners) - 1))
-            if len(owners):
-                return network(integrals.cut(owners[some], parts[some], side, mirrored))
-            return network(torch.zeros(batch, 4, side, side, device=owners.device))
+        Returns:
+            The photo ids and boxes of these candidates, and the network's outputs.
+        """
+        regions = integrals.regions(photo_ids, boxes)
+        inside = (regions[:, 2:] > regions[:, :2]).all(1).nonzero()[:, 0]
+        photo_ids, boxes, regions = photo_ids[inside], boxes[inside], regions[inside]
 
-        answers = workers.map(answer, range(0, max(1, len(owners)), batch))
-        return owners, boxes, [torch.cat(part)[: len(owners)] for part in zip(*answers, strict=True)]
+        def outputs_from(start: int) -> Tensors:
+            rows = torch.arange(start, start + batch_size, device=photo_ids.device)
+            rows.clamp_(max=max(0, len(photo_ids) - 1))
+            if len(photo_ids):
+                return network(integrals.crop_and_resize(photo_ids[rows], regions[rows], side, mirrored))
+            return network(torch.zeros(batch_size, 4, side, side, device=photo_ids.device))
 
-
-def _shift(boxes: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
-    """Bounding-box regression (bbreg.m): shifts are fractions of the sides, counted inclusively."""
-    return boxes + shifts * (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
+        outputs = workers.map(outputs_from, range(0, max(1, len(photo_ids)), batch_size))
+        return photo_ids, boxes, [torch.cat(column)[: len(photo_ids)] for column in zip(*outputs, strict=True)]

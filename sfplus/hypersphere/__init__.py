@@ -1,18 +1,26 @@
-"""Mathematics on the hypersphere: energies, angular classifiers, projections, convolution. Needs nothing but torch.
+"""Mathematics on the hypersphere: energies, angular classifiers, projections, convolution. Depends on torch only.
 
-A head is a classifier on top of any network: `head.loss(features, labels)` trains it, `head.predict(features)` gives
-logits without margin, `head.weight` (C, d) are the classifiers; see `Head`. SphereFace+ is any head's loss plus
-`class_energy(head.weight, labels)`; MHE, half-space MHE, A-MHE and CoMHE of a whole network are `HypersphericalEnergy`.
-A head for more classes than one GPU holds is `ShardedHead`, on torch.distributed.
+A head is a classifier on top of any network: `head.loss(features, labels)` trains it, `head.predict(features)` returns
+logits without margin, `head.weight` (C, d) holds the classifier weights; see `Head`. SphereFace+ is the loss of any
+head plus `class_energy(head.weight, labels)`; MHE, half-space MHE, A-MHE and CoMHE of a whole network are
+`HypersphericalEnergy`. `ShardedHead` is a head with more classes than one GPU can hold, on torch.distributed.
 """
 
 from __future__ import annotations
 
 from sfplus.hypersphere.class_energy import class_energy
-from sfplus.hypersphere.diagnostics import Spread, spread, spread_of_layers
 from sfplus.hypersphere.energy import hyperspherical_energy
-from sfplus.hypersphere.heads import HEADS, AdaFace, ArcFace, CosFace, NormFace, Softmax
-from sfplus.hypersphere.margin import ASoftmax, Head, LSoftmax, margin_cosine
+from sfplus.hypersphere.heads import HEADS
+from sfplus.hypersphere.heads.adaface import AdaFace
+from sfplus.hypersphere.heads.arcface import ArcFace
+from sfplus.hypersphere.heads.asoftmax import ASoftmax, LSoftmax
+from sfplus.hypersphere.heads.base import Head
+from sfplus.hypersphere.heads.cosface import CosFace
+from sfplus.hypersphere.heads.margins import margin_cosine
+from sfplus.hypersphere.heads.normface import NormFace
+from sfplus.hypersphere.heads.softmax import Softmax
+from sfplus.hypersphere.heads.sphereface2 import SphereFace2
+from sfplus.hypersphere.heads.sphereface_r import SphereFaceR
 from sfplus.hypersphere.network_energy import HypersphericalEnergy
 from sfplus.hypersphere.orthonormality import Orthonormality, orthonormal_penalty, orthonormal_regularizer
 from sfplus.hypersphere.projection import (
@@ -29,7 +37,10 @@ from sfplus.hypersphere.sphere_conv import (
     WeightNormLinear,
     to_sphere,
 )
-from sfplus.hypersphere.successors import SphereFace2, SphereFaceR
+from sfplus.hypersphere.uniformity import Uniformity, measure_layer_uniformity, measure_uniformity
+
+# The names of version 0.1, which will go in the next release.
+Spread, spread, spread_of_layers = Uniformity, measure_uniformity, measure_layer_uniformity
 
 __all__ = [
     "HEADS",
@@ -53,11 +64,14 @@ __all__ = [
     "SphereFace2",
     "SphereFaceR",
     "Spread",
+    "Uniformity",
     "WeightNormLinear",
     "class_energy",
     "hyperspherical_energy",
     "least_energy",
     "margin_cosine",
+    "measure_layer_uniformity",
+    "measure_uniformity",
     "orthonormal_penalty",
     "orthonormal_regularizer",
     "random_energy",

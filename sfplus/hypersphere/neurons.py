@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
-from sfplus.hypersphere.margin import Head
+from sfplus.hypersphere.heads.base import Head
 from sfplus.hypersphere.riesz_kernel import wide_dtype
 
 

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sfplus.hypersphere.collectives import Ranks, add, cross_entropy, gather, scale_gradient, share
-from sfplus.hypersphere.margin import Head
+from sfplus.hypersphere.heads.base import Head
 from sfplus.hypersphere.sharded_class_energy import sharded_class_energy
-from sfplus.hypersphere.successors import SphereFace2
 
 _BLOCK = 1 << 24  # numbers that travel or are drawn at a time
 
@@ -138,7 +137,7 @@ class ShardedHead(nn.Module):
             features = gather(features, ranks)
             local = torch.where((labels < self.first) | (labels >= self.last), self.last, labels) - self.first
             logits, local = self._with_margin(features, local)
-            if isinstance(self.head, SphereFace2):
+            if self.head.additive_loss:
                 elsewhere = (local == logits.shape[1] - 1)[:, None]
                 spare = torch.where(elsewhere, 1e4, -1e4).to(logits)  # so surely right that it adds nothing
                 entropy = add(self.head.entropy(torch.cat([logits[:, :-1], spare], 1), local), ranks)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sfplus.datasets.folders import identities
+from sfplus.datasets.identities import assign_labels
 from sfplus.errors import DatasetError
 from sfplus.images import list_photos, read_photo
 from sfplus.networks.normalize import normalize_images
@@ -152,7 +152,7 @@ def picture_files(root: Path, split: Split, size: int = 256) -> PictureFiles:
 
 def _listed(root: Path, split: Split) -> tuple[list[Path], list[int], tuple[str, ...]]:
     folder = _split_folder(root, split)
-    names, labels, files = identities(list_photos(folder))
+    names, labels, files = assign_labels(list_photos(folder))
     other = _split_folder(root, "test" if split == "train" else "train")
     there = {entry.name for entry in other.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     if there != set(names):

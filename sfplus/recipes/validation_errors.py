@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sfplus.errors import RecipeError
-from sfplus.recipes.settings.train import head_settings
+from sfplus.recipes.settings.heads import head_settings
 
 
 def explain(

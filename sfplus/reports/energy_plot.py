@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sfplus.errors import one_line
-from sfplus.hypersphere import Spread
+from sfplus.hypersphere import Uniformity
 from sfplus.reports.plots import to_png
 
 _BINS = 60
 _GREY = "#6b7076"
 
 
-def energy_plot(spreads: Mapping[str, Spread], title: str) -> bytes:
+def energy_plot(spreads: Mapping[str, Uniformity], title: str) -> bytes:
     """A PNG with a row per layer: its energy between the least and that of random directions, its nearest angles.
 
     Args:

@@ -20,7 +20,7 @@ from sfplus.verification.curves import FARS, tested_pairs
 from sfplus.verification.result import Result
 
 if TYPE_CHECKING:
-    from sfplus.hypersphere import Spread
+    from sfplus.hypersphere import Uniformity
 
 HTML, JSON, MARKDOWN = "report.html", "report.json", "report.md"
 _NAMES, _ROWS = 40, 100  # undetected photos and failures that the page lists; report.json lists them all
@@ -93,7 +93,7 @@ class Report:
     failures: Sequence[Mapping[str, Any]] = ()
     gallery: Sequence[tuple[str, bytes]] = ()
     histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    spreads: Mapping[str, Spread] = field(default_factory=dict)
+    spreads: Mapping[str, Uniformity] = field(default_factory=dict)
     stages: Sequence[Mapping[str, Any]] = ()
     recipe: str = ""
     hashes: Mapping[str, str] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from sfplus.verification.result import Result
 from sfplus.verification.significance import Comparison, compare
 
 if TYPE_CHECKING:
-    from sfplus.hypersphere import Spread
+    from sfplus.hypersphere import Uniformity
 
 _PEOPLE = 12  # hardest people listed
 _DRAWN = 20_000_000  # pairs drawn at most for an interval
@@ -128,9 +128,9 @@ def hardest_people(result: Result, pairs: Pairs) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def spread_rows(spreads: Mapping[str, Spread]) -> dict[str, list[str]]:
+def spread_rows(spreads: Mapping[str, Uniformity]) -> dict[str, list[str]]:
     """The lines of the table of classifiers: a value for each model."""
-    kinds: dict[str, Callable[[Spread], str]] = {
+    kinds: dict[str, Callable[[Uniformity], str]] = {
         "Classes": lambda s: f"{s.count:,}",
         "Dimensions": lambda s: f"{s.dimension:,}",
         "Power s of the energy": lambda s: f"{s.power:g}",
@@ -146,7 +146,7 @@ def spread_rows(spreads: Mapping[str, Spread]) -> dict[str, list[str]]:
     return {label: [write(spread) for spread in spreads.values()] for label, write in kinds.items()}
 
 
-def spread_summary(spread: Spread) -> dict[str, Any]:
+def spread_summary(spread: Uniformity) -> dict[str, Any]:
     """A spread as JSON data, without the angle of each class."""
     kept = ("count", "dimension", "power", "energy", "random", "least", "excess", "mean_angle", "mean_nearest",
             "min_angle", "redundancy")  # fmt: skip

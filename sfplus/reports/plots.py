@@ -28,7 +28,7 @@ from sfplus.verification.curves import roc
 from sfplus.verification.result import Result
 
 if TYPE_CHECKING:
-    from sfplus.hypersphere import Spread
+    from sfplus.hypersphere import Uniformity
 
 _Floats = NDArray[np.float64]
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -186,7 +186,7 @@ def standing_plot(same: NDArray[np.floating], different: NDArray[np.floating], s
         return _svg(figure)
 
 
-def angle_plot(spreads: Mapping[str, Spread]) -> str:
+def angle_plot(spreads: Mapping[str, Uniformity]) -> str:
     """How many classes of each classifier have their nearest neighbour at which angle."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure("angles")

@@ -28,7 +28,7 @@ from sfplus.artifacts.layout import (
 from sfplus.artifacts.stage import Job
 from sfplus.datasets.pairs import Pairs
 from sfplus.detection import Faces
-from sfplus.hypersphere import Spread, spread
+from sfplus.hypersphere import Uniformity, measure_uniformity
 from sfplus.images import Pixels, encode_image, read_photo
 from sfplus.io.resources import shipped_folder
 from sfplus.io.tables import read_failures, read_json_lines, read_parquet
@@ -158,11 +158,13 @@ def _published_rows(settings: ReportSettings, models: Mapping[str, _Model]) -> l
     return [{"name": row.name, "accuracy": row.accuracy / 100, "source": row.source} for row in rows if row.accuracy]
 
 
-def _classifier_spreads(models: Mapping[str, _Model]) -> dict[str, Spread]:
+def _classifier_spreads(models: Mapping[str, _Model]) -> dict[str, Uniformity]:
     """Measure the distribution of the classifier's neurons on the sphere, of the models that have a classifier."""
     heads = {title: model.folder / HEAD for title, model in models.items()}
     weights = {title: load_tensors(head).get("weight") for title, head in heads.items() if head.is_file()}
-    return {title: spread(weight[:_CLASSES].float()) for title, weight in weights.items() if weight is not None}
+    return {
+        title: measure_uniformity(weight[:_CLASSES].float()) for title, weight in weights.items() if weight is not None
+    }
 
 
 def _hashes(photos: PhotoFolder, verified: Artefact, models: Mapping[str, _Model]) -> dict[str, str]:

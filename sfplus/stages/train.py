@@ -17,7 +17,7 @@ from sfplus.artifacts.inputs import InputFile, PackFolder, StageInput
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, photo_stem
 from sfplus.artifacts.stage import Job
 from sfplus.datasets.crops import CropDataset, PackedCrops
-from sfplus.datasets.folders import identities
+from sfplus.datasets.identities import assign_labels
 from sfplus.datasets.pairs import read_pairs
 from sfplus.device import Device
 from sfplus.errors import DatasetError
@@ -114,7 +114,7 @@ def _load_training_set(source: StageInput, exclude: tuple[str, ...]) -> _Trainin
             raise DatasetError(reason, where=source.root, remedy="align the photos again, and pack their crops")
         return _TrainingSet(packed.people, packed, name)
     assert isinstance(source, Artefact)
-    people, labels, names = identities(read_parquet(source.folder / CROP_TABLE)["crop"], exclude)
+    people, labels, names = assign_labels(read_parquet(source.folder / CROP_TABLE)["crop"], exclude)
     template = TEMPLATES[source.manifest["settings"]["template"]]
     paths = [source.folder / CROPS / name for name in names]
     return _TrainingSet(people, CropDataset(paths, labels, template.height, template.width), template.name)

@@ -16,7 +16,7 @@ from sfplus.artifacts.settings import fields_without_effect
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.device import Device
 from sfplus.errors import DatasetError
-from sfplus.hypersphere import AdaFace, Head, ShardedHead, spread_of_layers
+from sfplus.hypersphere import AdaFace, Head, ShardedHead, measure_layer_uniformity
 from sfplus.networks import to_input
 from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.augment import distort, draw_distortions
@@ -193,7 +193,7 @@ class FaceTask(Task):
         """Add how the neurons of each layer and the classifiers are spread, and how the held-out pairs are told."""
         if len(earlier) % self.settings.spread_every == 0 or row["step"] == self.settings.max_iter:
             power = self.settings.energy.power if self.settings.energy is not None else 2.0
-            for layer, spread in spread_of_layers(self.spread_out, power).items():
+            for layer, spread in measure_layer_uniformity(self.spread_out, power).items():
                 for name in ("energy", "excess", "mean_nearest", "min_angle", "redundancy"):
                     value: float = getattr(spread, name)
                     row[f"spread/{layer.removeprefix('network.')}/{name}"] = value if math.isfinite(value) else None

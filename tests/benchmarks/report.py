@@ -15,7 +15,7 @@ from racing import race
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.datasets.portraits import draw_portrait
-from sfplus.hypersphere import spread
+from sfplus.hypersphere import measure_uniformity
 from sfplus.images import encode_image
 from sfplus.reports import metrics as facts
 from sfplus.reports import plots
@@ -47,7 +47,7 @@ def report() -> Report:
         protocols=protocols,
         worst=worst_crops(results["SphereFace+"], left, right, lambda _: crop),
         histories=dict.fromkeys(results, history),
-        spreads=dict.fromkeys(results, spread(torch.randn(CLASSES, 512))),
+        spreads=dict.fromkeys(results, measure_uniformity(torch.randn(CLASSES, 512))),
     )
 
 

@@ -21,7 +21,7 @@ from racing import race
 
 from sfplus.cli.pack import pack
 from sfplus.datasets.crops import CropDataset, PackedCrops
-from sfplus.datasets.folders import identities
+from sfplus.datasets.identities import assign_labels
 from sfplus.images import list_photos
 
 BATCH, CROPS, PEOPLE = 256, int(os.environ.get("CROPS", 8192)), 64
@@ -33,7 +33,7 @@ def main() -> None:
         root = Path(folder)
         write(root / "crops")
         pack(root / "crops", root / "crops.pack")
-        _, labels, names = identities(list_photos(root / "crops"))
+        _, labels, names = assign_labels(list_photos(root / "crops"))
         files = CropDataset([root / "crops" / name for name in names], labels, 112, 96)
         files._cache = None  # a set that is larger than memory
         packed = PackedCrops(root / "crops.pack")

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sfplus.cli import energy as diagnose
-from sfplus.hypersphere import spread
+from sfplus.hypersphere import measure_uniformity
 from sfplus.networks import create
 from sfplus.weights.caffe import write_caffemodel
 from sfplus.weights.caffe_networks import to_caffe
@@ -40,7 +40,7 @@ def test_any_network_and_a_head_beside_it(sfplus: Callable[..., Any], tmp_path: 
     assert answer.code == 0, answer.err
     rows = [line.split() for line in answer.out.splitlines()[1:4]]
     assert [row[:3] for row in rows] == [["0", "8", "27"], ["3", "6", "4"], ["head", "5", "5"]]
-    expected = spread(model[0].weight.detach().flatten(1), 0, half_space=True)
+    expected = measure_uniformity(model[0].weight.detach().flatten(1), 0, half_space=True)
     assert float(rows[0][3]) == pytest.approx(expected.energy, abs=1e-5)
     assert rows[2][6] == "0.00" and rows[2][7] == "90.0", "orthogonal: the least that there is"
     assert "s = 0, half-space" in answer.out
@@ -54,7 +54,7 @@ def test_caffe_models_of_both_formats(sfplus: Callable[..., Any], tmp_path: Path
     assert answer.code == 0, answer.err
     rows = {line.split()[0]: line.split()[1:] for line in answer.out.splitlines() if line[:4] in ("conv", "fc5 ")}
     assert list(rows) == ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "fc5"] and rows["fc5"][:2] == ["8", "2688"]
-    assert float(rows["fc5"][2]) == pytest.approx(spread(network.fc5.weight).energy, abs=1e-5)
+    assert float(rows["fc5"][2]) == pytest.approx(measure_uniformity(network.fc5.weight).energy, abs=1e-5)
     old = diagnose._filters(np.ones((1, 1, 4, 3), np.float32))
     assert old.shape == (4, 3)
 
@@ -86,6 +86,6 @@ def test_many_layers_and_energies_that_are_unknown() -> None:
     from sfplus.reports.energy_plot import energy_plot
 
     torch.manual_seed(0)
-    spreads = {f"layer{i}": spread(torch.randn(12, 3 if i % 2 else 30)) for i in range(70)}
+    spreads = {f"layer{i}": measure_uniformity(torch.randn(12, 3 if i % 2 else 30)) for i in range(70)}
     with Image.open(io.BytesIO(energy_plot(spreads, "many"))) as picture:
         assert 1500 < picture.height < 3000

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from sfplus.cli.overlap import overlap
-from sfplus.datasets.folders import read_people
+from sfplus.datasets.identities import read_person_list
 from sfplus.datasets.portraits import write_portraits
-from sfplus.datasets.records import Item
+from sfplus.datasets.records import Record
 from sfplus.errors import DatasetError, PhotoError
 from sfplus.io.resources import DEFAULT_MODEL
 
@@ -34,8 +34,8 @@ def test_of_features(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> 
     answer = sfplus("overlap", tmp_path / "train.npz", tmp_path / "test.npz", "--out", out, "--false-alarms", 0)
     assert answer.code == 0
     assert answer.out.startswith(f"42 people of {tmp_path}/train.npz against 48 of {tmp_path}/test.npz\n")
-    assert "suspected from cosine 0." in answer.out and "of 1989 pairs of different people" in answer.out
-    people = read_people(out)
+    assert "people match from cosine 0." in answer.out and "of 1989 pairs of different people" in answer.out
+    people = read_person_list(out)
     assert {"Ada_Byron", "Zoë_Ball", "id 07"} <= set(people)
     assert len(people) < 3 + 3 * 5  # five false alarms are expected among so few people
     assert answer.out.endswith(f"{len(people)} people to leave out: {out}\n")
@@ -51,9 +51,9 @@ def test_numbers_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     rows = np.eye(40)[:, None]
     for name, start in (("train", 0), ("test", 20)):
         write_features(tmp_path / f"{name}.npz", {f"{i:07d}": rows[start + i] for i in range(20)})
-    found = overlap(tmp_path / "train.npz", tmp_path / "test.npz", "", None, None)
-    assert not [row for row in found if "name" in row.why]
-    assert "40 of them are called by a number" in capsys.readouterr().out
+    matches = overlap(tmp_path / "train.npz", tmp_path / "test.npz", "", None, None)
+    assert not [match for match in matches if "name" in match.reason]
+    assert "40 of them have a number instead of a name" in capsys.readouterr().out
 
 
 def test_large_pictures_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_large_pictures_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     alive: weakref.WeakSet[np.ndarray] = weakref.WeakSet()
     most = 0
 
-    def decode(item: Item) -> np.ndarray:
+    def decode(record: Record) -> np.ndarray:
         nonlocal most
         picture = np.zeros((300, 300, 3), np.uint8).view(Tracked)
         alive.add(picture)
@@ -72,9 +72,9 @@ def test_large_pictures_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / person).mkdir()
         for number in range(50):
             (tmp_path / person / f"{number}.png").touch()
-    monkeypatch.setattr(Item, "decode", decode)
-    with pytest.raises(PhotoError, match="is 300 x 300, no crop of"):
-        overlap(tmp_path, tmp_path, DEFAULT_MODEL, None, None, crops=True, pictures=99)
+    monkeypatch.setattr(Record, "decode", decode)
+    with pytest.raises(PhotoError, match="is 300x300, not a crop of"):
+        overlap(tmp_path, tmp_path, DEFAULT_MODEL, None, None, crops=True, images_per_person=99)
     assert most <= 12
 
 
@@ -96,8 +96,8 @@ def test_of_photos_by_name_and_sheet(tmp_path: Path, sfplus: Callable[..., Simpl
     sheet, out = tmp_path / "sheet.png", tmp_path / "out.txt"
     answer = sfplus("overlap", tmp_path / "train", tmp_path / "test", "--out", out, "--sheet", sheet)
     assert answer.code == 0
-    assert "1 pictures cannot be used; the first: no face found" in answer.err
-    assert {folders[0].name, folders[3].name} <= set(read_people(out))
+    assert "1 image cannot be used; the first: no face found" in answer.err
+    assert {folders[0].name, folders[3].name} <= set(read_person_list(out))
     assert f"# {folders[0].name}: face and name, cosine 1.000" in out.read_text()
     assert Image.open(sheet).size[0] > 800
 
@@ -106,8 +106,8 @@ def test_of_photos_by_name_and_sheet(tmp_path: Path, sfplus: Callable[..., Simpl
 def test_no_list_of_people(tmp_path: Path, data: bytes | None) -> None:
     if data:
         (tmp_path / "a.txt").write_bytes(data)
-    with pytest.raises(DatasetError, match=r"a\.txt: is no list of people"):
-        read_people(tmp_path / "a.txt")
+    with pytest.raises(DatasetError, match=r"a\.txt: is not a list of people"):
+        read_person_list(tmp_path / "a.txt")
 
 
 @pytest.mark.slow
@@ -131,16 +131,16 @@ def test_real_people_under_other_names(tmp_path: Path, shared_data: Path) -> Non
         (train / person.name).symlink_to(person)
     for person in [person for person in everyone[::70] if person not in hidden][:40]:
         (test / person.name).symlink_to(person)
-    found = overlap(train, test, DEFAULT_MODEL, None, None, pictures=3)
+    matches = overlap(train, test, DEFAULT_MODEL, None, None, images_per_person=3)
     truth = {(f"hidden {number}", person.name) for number, person in enumerate(hidden)}
-    right = {(row.train, row.test) for row in found} & truth
+    right = {(match.train, match.test) for match in matches} & truth
     assert len(right) >= 12
-    assert len(found) - len(right) <= 15
+    assert len(matches) - len(right) <= 15
 
 
 def test_false_alarms_are_a_number(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
     answer = sfplus("overlap", tmp_path, tmp_path, "--false-alarms", "inf")
-    assert answer.code == 2 and "--false-alarms inf: is no number of people" in answer.err
+    assert answer.code == 2 and "--false-alarms inf: is not a finite number" in answer.err
 
 
 @pytest.mark.parametrize("option", ["--out", "--sheet"])
@@ -150,7 +150,7 @@ def test_where_results_go_is_checked_first(
     """A folder, or a place below a file, is refused before a picture is looked at."""
     write_portraits(tmp_path / "drawn", 2, 1, 0)
     (tmp_path / "file").touch()
-    monkeypatch.setattr(Item, "decode", lambda item: pytest.fail("began"))
+    monkeypatch.setattr(Record, "decode", lambda record: pytest.fail("began"))
     for out, says in ((tmp_path, "is a folder"), (".", "is a folder"), (tmp_path / "file" / "a", "is not a folder")):
         answer = sfplus("overlap", tmp_path / "drawn", tmp_path / "drawn", option, out)
         assert answer.code == 2 and says in answer.err
@@ -171,7 +171,7 @@ def test_features_of_other_lengths(tmp_path: Path, first: str, monkeypatch: pyte
     with pytest.raises(DatasetError, match=r"a\.npz: its features have 9 numbers, those of .*b\.npz 7; make both with"):
         overlap(tmp_path / "a.npz", tmp_path / "b.npz", "", None, None)
     write_portraits(tmp_path / "drawn", 2, 1, 0)
-    monkeypatch.setattr(Item, "decode", lambda item: pytest.fail("began"))
+    monkeypatch.setattr(Record, "decode", lambda record: pytest.fail("began"))
     sets = [tmp_path / "a.npz", tmp_path / "drawn"]
     with pytest.raises(
         DatasetError, match=r"drawn: its features have \d+ numbers, those of .*a\.npz 9; make both with"
@@ -182,7 +182,7 @@ def test_features_of_other_lengths(tmp_path: Path, first: str, monkeypatch: pyte
 def test_pictures_that_are_no_crops_are_named(tmp_path: Path) -> None:
     (tmp_path / "Ada").mkdir()
     Image.new("RGB", (60, 60)).save(tmp_path / "Ada" / "small.png")
-    with pytest.raises(PhotoError, match=r"^Ada/small\.png: is 60 x 60, no crop of .*; .*sfplus align"):
+    with pytest.raises(PhotoError, match=r"^Ada/small\.png: is 60x60, not a crop of .*; .*sfplus align"):
         overlap(tmp_path, tmp_path, DEFAULT_MODEL, None, None, crops=True)
 
 
@@ -190,4 +190,4 @@ def test_people_whose_names_begin_with_a_hash(tmp_path: Path) -> None:
     """What `--out` writes, `--exclude` reads."""
     write_features(tmp_path / "a.npz", {name: np.eye(9)[None, i] for i, name in enumerate(["#1 Fan", "#", "Ada"])})
     overlap(tmp_path / "a.npz", tmp_path / "a.npz", "", tmp_path / "out.txt", None)
-    assert set(read_people(tmp_path / "out.txt")) == {"#1 Fan", "Ada"}
+    assert set(read_person_list(tmp_path / "out.txt")) == {"#1 Fan", "Ada"}

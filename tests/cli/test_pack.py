@@ -19,11 +19,11 @@ import pytest
 from collections_of_people import crop, encoded, write_folders, write_insightface
 
 from sfplus.cli.pack import pack
-from sfplus.datasets import pack as packed
 from sfplus.datasets import pack_writer as module
 from sfplus.datasets.crops import CropDataset, PackedCrops
-from sfplus.datasets.folders import identities
-from sfplus.datasets.pack import Pack
+from sfplus.datasets.formats import pack as packed
+from sfplus.datasets.formats.pack import Pack
+from sfplus.datasets.identities import assign_labels
 from sfplus.errors import DatasetError, UsageError
 from sfplus.images import list_photos
 
@@ -47,10 +47,10 @@ def test_equals_the_folder_it_was_made_of(
     write_folders(source, PEOPLE)
     before = files(source / "Ada")
     answer = sfplus("pack", source, out)
-    assert (answer.code, answer.out) == (0, f"8 crops (10 x 12) of 3 people (1 with one crop), 0 failed: {out}\n")
+    assert (answer.code, answer.out) == (0, f"8 crops (12x10) of 3 people (1 with one crop), 0 failed: {out}\n")
     assert files(source / "Ada") == before
     assert sorted(tmp_path.iterdir()) == [source, out]
-    _, labels, names = identities(list_photos(source))
+    _, labels, names = assign_labels(list_photos(source))
     folder = CropDataset([source / name for name in names], labels, 12, 10)
     crops = PackedCrops(out)
     assert crops.people == ["Ada", "Ben", "Cyd"]
@@ -91,7 +91,9 @@ def test_again_is_instant_and_other_options_are_refused(tmp_path: Path, capsys: 
     assert pack(source, out) == 0
     assert "fresh" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
-    with pytest.raises(UsageError, match="is a pack of another source, of this one before it changed, or with other"):
+    with pytest.raises(
+        UsageError, match="is a pack of another source, of this source before it changed, or with other"
+    ):
         pack(source, out, exclude=["Ben"])
     (source / "Dan").mkdir()
     (source / "Dan" / "0.png").write_bytes(encoded(crop(0)))
@@ -109,7 +111,7 @@ def test_writes_only_where_nothing_is(tmp_path: Path, wrong: str) -> None:
         (out / "mine").touch()
     elif wrong == "a file":
         out.touch()
-    with pytest.raises(UsageError, match=r"lie in one another|holds other files"):
+    with pytest.raises(UsageError, match=r"SOURCE overlap|contains other files"):
         pack(source, out)
 
 
@@ -127,7 +129,7 @@ def test_never_deletes_what_it_did_not_make(tmp_path: Path, what: str) -> None:
             (mine / "state.json").write_text({"a state": "{}", "other state": "[1"}[what])
     if what == "a link":
         partial.symlink_to(mine)
-    with pytest.raises(UsageError, match=r"out\.partial: holds other files; choose another OUT"):
+    with pytest.raises(UsageError, match=r"out\.partial: contains other files; choose another OUT"):
         pack(tmp_path / "crops", tmp_path / "out")
     assert (mine if what == "a file" else mine / "photo.png").read_text() == "mine"
 
@@ -139,7 +141,7 @@ def test_never_grows_over_its_source(tmp_path: Path, source: str) -> None:
     (tmp_path / "out.partial").mkdir(exist_ok=True)
     (tmp_path / "out.partial" / "state.json").write_text('{"source": "", "options": {}, "version": 1}')
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UsageError, match="lie in one another"):
+    with pytest.raises(UsageError, match="SOURCE overlap"):
         pack(tmp_path / source, tmp_path / "out")
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -153,7 +155,7 @@ def test_an_empty_folder_in_its_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [None, (20, 513)])
 def test_photos_are_no_crops(tmp_path: Path, size: tuple[int, int] | None) -> None:
     write_folders(tmp_path / "crops", PEOPLE, 20, 513)
-    with pytest.raises(DatasetError, match=r"Ada/0\.png is 513 x 20 pixels, no aligned crop.*: sfplus align"):
+    with pytest.raises(DatasetError, match=r"Ada/0\.png is 20x513 pixels, aligned crops have.*: sfplus align"):
         pack(tmp_path / "crops", tmp_path / "out", size=size)
     write_folders(tmp_path / "crops", {"Dan": 1}, 512, 512)
     assert pack(tmp_path / "crops", tmp_path / "out", size=(512, 512)) == 1
@@ -164,7 +166,7 @@ def test_memory_does_not_grow_with_the_block(tmp_path: Path, monkeypatch: pytest
     """100 crops of 786 kB in one block: only those read ahead are in memory."""
     monkeypatch.setattr(module, "_THREADS", 2)
     write_folders(tmp_path / "crops", {"Ada": 50, "Ben": 50}, 2, 2)
-    monkeypatch.setattr(module.Item, "decode", lambda item: np.zeros((512, 512, 3), np.uint8))
+    monkeypatch.setattr(module.Record, "decode", lambda record: np.zeros((512, 512, 3), np.uint8))
     tracemalloc.start()
     try:
         pack(tmp_path / "crops", tmp_path / "out")
@@ -187,8 +189,8 @@ def test_bad_pictures_are_named_and_the_rest_goes_on(
     Path(os.fsdecode(os.fsencode(source) + b"/Ben/\xff.png")).write_bytes(encoded(crop(0)))
     answer = sfplus("pack", source, out)
     assert answer.code == 1
-    assert "1 folders without a photo are no people, the first is Empty" in answer.err
-    assert answer.out.startswith("6 crops (10 x 12) of 3 people (1 with one crop), 5 failed")
+    assert "1 folder contains no photo and is not counted as a person, for example Empty" in answer.err
+    assert answer.out.startswith("6 crops (12x10) of 3 people (1 with one crop), 5 failed")
     rows = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
     assert [row["photo"].encode("utf-8", "replace") for row in rows] == [
         b"Ada/0.png", b"Ada/1.png", b"Ben/9.png", b"Ben/?.png", b"stray.png"
@@ -201,12 +203,12 @@ def test_bad_pictures_are_named_and_the_rest_goes_on(
 def test_crops_of_another_size(tmp_path: Path) -> None:
     write_folders(tmp_path / "crops", PEOPLE)
     (tmp_path / "crops" / "Ben" / "1.png").write_bytes(encoded(crop(0, 9, 8)))
-    with pytest.raises(DatasetError, match=r"Ben/1\.png is 8 x 9 pixels, those before it are 10 x 12 .* --size 12x10"):
+    with pytest.raises(DatasetError, match=r"Ben/1\.png is 9x8 pixels, the crops before it are 12x10 .* --size 12x10"):
         pack(tmp_path / "crops", tmp_path / "a")
     assert pack(tmp_path / "crops", tmp_path / "a", size=(12, 10)) == 1
     assert len(Pack(tmp_path / "a")) == 7
-    assert "is 8 x 9 pixels, not 10 x 12 pixels" in (tmp_path / "a" / "failures.jsonl").read_text()
-    with pytest.raises(DatasetError, match=r"no crop of it can be used; the first: Ada/0\.png is 10 x 12"):
+    assert "is 9x8 pixels, not 12x10 pixels" in (tmp_path / "a" / "failures.jsonl").read_text()
+    with pytest.raises(DatasetError, match=r"none of its crops can be used; the first: Ada/0\.png is 12x10"):
         pack(tmp_path / "crops", tmp_path / "b", size=(99, 99))
 
 
@@ -234,8 +236,8 @@ def test_people_left_out(tmp_path: Path, sfplus: Callable[..., SimpleNamespace])
 def test_one_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_folders(tmp_path / "crops", {"Ada": 2})
     assert pack(tmp_path / "crops", tmp_path / "pack") == 0
-    assert "holds one person only" in capsys.readouterr().err
-    with pytest.raises(DatasetError, match="1 person to tell apart; training needs at least two people"):
+    assert "contains only one person" in capsys.readouterr().err
+    with pytest.raises(DatasetError, match="contains crops of 1 person; training needs at least two people"):
         PackedCrops(tmp_path / "pack")
 
 
@@ -245,7 +247,7 @@ def test_a_flipped_bit_is_found_and_named(
     write_folders(tmp_path / "crops", PEOPLE)
     out = tmp_path / "pack"
     pack(tmp_path / "crops", out)
-    assert sfplus("pack", "--check", out).out.endswith(f"{out}: whole, 8 crops of 3 people\n")
+    assert sfplus("pack", "--check", out).out.endswith(f"{out}: intact, 8 crops of 3 people\n")
     data = bytearray((out / "crops.u8").read_bytes())
     data[5 * 360 + 17] ^= 4
     (out / "crops.u8").write_bytes(data)
@@ -265,7 +267,7 @@ def test_a_flipped_bit_is_found_and_named(
         ("crops.u8", r"crops\.u8: has 2,870 bytes, not 2,880"),
         ("index.parquet", r"index\.parquet: was changed"),
         ("people.parquet", r"people\.parquet: was changed"),
-        ("manifest.json", r"manifest\.json: is no manifest of a pack"),
+        ("manifest.json", r"manifest\.json: is not the manifest of a pack"),
     ],
 )
 def test_files_cut_short(tmp_path: Path, name: str, message: str) -> None:
@@ -276,7 +278,7 @@ def test_files_cut_short(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         Pack(tmp_path / "pack")
     path.unlink()
-    with pytest.raises(DatasetError, match=r"is missing; make it again|holds no finished pack"):
+    with pytest.raises(DatasetError, match=r"is missing; make it again|is not a finished pack"):
         Pack(tmp_path / "pack")
 
 
@@ -289,9 +291,9 @@ def test_labels_out_of_range(tmp_path: Path) -> None:
     table = pq.read_table(index)
     pq.write_table(table.set_column(1, "label", pa.array([0, 1, 2, 3] * 2)), index)
     manifest["tables"]["index.parquet"] = packed.file_digest(index)
-    manifest["content"] = packed.content(manifest["sha256"], manifest["tables"])
+    manifest["content"] = packed.content_digest(manifest["sha256"], manifest["tables"])
     (tmp_path / "pack" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DatasetError, match="holds labels beyond its 3 people"):
+    with pytest.raises(DatasetError, match="has labels beyond its 3 people"):
         Pack(tmp_path / "pack")
 
 
@@ -316,17 +318,17 @@ def test_goes_on_after_any_interruption(tmp_path: Path, small_blocks: None, monk
     write_folders(tmp_path / "crops", PEOPLE)
     (tmp_path / "crops" / "Ada" / "2.png").write_bytes(b"no picture")
     pack(tmp_path / "crops", tmp_path / "whole")
-    decode = module.Item.decode
+    decode = module.Record.decode
     for stop in range(1, 8):
         out, calls = tmp_path / f"stopped {stop}", []
 
-        def interrupted(item: module.Item, calls: list[str] = calls, stop: int = stop) -> np.ndarray:
-            calls.append(item.name)
+        def interrupted(record: module.Record, calls: list[str] = calls, stop: int = stop) -> np.ndarray:
+            calls.append(record.name)
             if len(calls) == stop:
                 raise KeyboardInterrupt
-            return decode(item)
+            return decode(record)
 
-        monkeypatch.setattr(module.Item, "decode", interrupted)
+        monkeypatch.setattr(module.Record, "decode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pack(tmp_path / "crops", out)
         assert not out.exists()
@@ -335,7 +337,7 @@ def test_goes_on_after_any_interruption(tmp_path: Path, small_blocks: None, monk
             file.write(b"half a crop")  # what kill -9 leaves
         with (partial / "journal.jsonl").open("a") as text:
             text.write('{"rows": [{"na')
-        monkeypatch.setattr(module.Item, "decode", decode)
+        monkeypatch.setattr(module.Record, "decode", decode)
         assert pack(tmp_path / "crops", out) == 1
         assert files(out) == files(tmp_path / "whole")
         assert not partial.exists()
@@ -345,7 +347,7 @@ def test_begins_again_when_the_source_changed(
     tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folders(tmp_path / "crops", PEOPLE)
-    monkeypatch.setattr(module.Writer, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module.PackWriter, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         pack(tmp_path / "crops", tmp_path / "out")
     monkeypatch.undo()
@@ -369,7 +371,7 @@ def test_killed_before_it_was_moved_into_place(
     state = Pack(tmp_path / "whole").manifest["state"]
     for name in kept:
         (tmp_path / "out.partial" / name).write_text(json.dumps(state) if name == "state.json" else "")
-    monkeypatch.setattr(module.Item, "decode", lambda item: pytest.fail("began again"))
+    monkeypatch.setattr(module.Record, "decode", lambda record: pytest.fail("began again"))
     assert pack(tmp_path / "crops", tmp_path / "out") == 0
     assert files(tmp_path / "out") == files(tmp_path / "whole")
     assert not (tmp_path / "out.partial").exists()
@@ -413,7 +415,7 @@ def test_out_without_a_name(tmp_path: Path, out: str, monkeypatch: pytest.Monkey
     write_folders(tmp_path / "crops", PEOPLE)
     (tmp_path / "here" / "below").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here" / "below")
-    with pytest.raises(UsageError, match=r"has no name of its own; give a new folder"):
+    with pytest.raises(UsageError, match=r"does not name a folder; give a new folder"):
         pack(tmp_path / "crops", Path(out))
 
 
@@ -428,6 +430,6 @@ def test_a_wrong_size_is_said_and_nothing_stays_behind(tmp_path: Path) -> None:
     """Another picture, which fails for another reason, is not blamed."""
     write_folders(tmp_path / "crops", PEOPLE)
     (tmp_path / "crops" / "Ada" / "0.png").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"the first: Ada/1\.png is 10 x 12 .*, not 99 x 98 .*; give another --size"):
+    with pytest.raises(DatasetError, match=r"the first: Ada/1\.png is 12x10 .*, not 98x99 .*; give another --size"):
         pack(tmp_path / "crops", tmp_path / "out", size=(98, 99))
     assert list(tmp_path.iterdir()) == [tmp_path / "crops"]

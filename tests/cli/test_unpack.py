@@ -61,4 +61,4 @@ def test_refuses_what_runs_code_and_other_sizes(sfplus: Callable[..., Any], tmp_
     small = encode_image(np.zeros((64, 64, 3), np.uint8), ".png")
     (tmp_path / "small.bin").write_bytes(pickle.dumps(([small, small], [True])))
     answer = sfplus("unpack", tmp_path / "small.bin", tmp_path / "out", "--narrow")
-    assert answer.code == 1 and "64 x 64, not 112 x 112" in answer.err
+    assert answer.code == 1 and "64x64, not 112x112" in answer.err

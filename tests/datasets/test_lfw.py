@@ -8,7 +8,7 @@ import pytest
 from local_server import Server, serve
 
 from sfplus.datasets import lfw
-from sfplus.datasets.folders import identities
+from sfplus.datasets.identities import assign_labels
 from sfplus.errors import DatasetError
 
 
@@ -29,7 +29,7 @@ def archive(tmp_path: Path, *members: tuple[str, bytes | str]) -> Path:
 
 def test_unpacks_below_the_folder_without_the_top(tmp_path: Path) -> None:
     path = archive(tmp_path, ("lfw/A/A_0001.jpg", b"1"), ("lfw/B/B_0001.jpg", b"22"))
-    assert lfw.unpack(path, tmp_path / "out") == 2
+    assert lfw.extract(path, tmp_path / "out") == 2
     assert (tmp_path / "out/B/B_0001.jpg").read_bytes() == b"22"
 
 
@@ -38,16 +38,16 @@ def test_unpacks_below_the_folder_without_the_top(tmp_path: Path) -> None:
     [("lfw/../../evil.jpg", b"x"), ("/etc/evil.jpg", b"x"), ("lfw/A/link.jpg", "/etc/passwd"), ("top.jpg", b"x")],
 )
 def test_members_that_would_leave_the_folder_are_refused(tmp_path: Path, member: tuple[str, bytes | str]) -> None:
-    with pytest.raises(DatasetError, match="no plain file inside it"):
-        lfw.unpack(archive(tmp_path, member), tmp_path / "out")
+    with pytest.raises(DatasetError, match="is not a regular file in a folder"):
+        lfw.extract(archive(tmp_path, member), tmp_path / "out")
     assert not list(tmp_path.rglob("*.jpg"))
 
 
 def test_a_cut_archive(tmp_path: Path) -> None:
     path = archive(tmp_path, ("lfw/A/A_0001.jpg", bytes(range(256)) * 400))
     path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(DatasetError, match="no readable archive"):
-        lfw.unpack(path, tmp_path / "out")
+    with pytest.raises(DatasetError, match="is not a readable archive"):
+        lfw.extract(path, tmp_path / "out")
 
 
 def test_photos_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,18 +100,18 @@ def test_a_download_with_another_hash_is_refused(tmp_path: Path, host: Server) -
 
 
 def test_people_are_numbered_in_sorted_order() -> None:
-    people, labels, names = identities(["b/2.jpg", "a/1.jpg", "c/1.jpg", "b/1.jpg"], exclude=["c", "unknown"])
+    people, labels, names = assign_labels(["b/2.jpg", "a/1.jpg", "c/1.jpg", "b/1.jpg"], exclude=["c", "unknown"])
     assert people == ["a", "b"] and labels == [0, 1, 1] and names == ["a/1.jpg", "b/1.jpg", "b/2.jpg"]
 
 
 @pytest.mark.parametrize(
     ("photos", "says"),
     [
-        (["1.jpg", "a/1.jpg"], "in no person's folder"),
-        (["a/1.jpg", "a/2.jpg"], "1 person to tell apart"),
-        ([], "0 person"),
+        (["1.jpg", "a/1.jpg"], "not in a person's folder"),
+        (["a/1.jpg", "a/2.jpg"], "contains photos of 1 person"),
+        ([], "0 people"),
     ],
 )
 def test_sets_that_cannot_be_trained_on(photos: list[str], says: str) -> None:
     with pytest.raises(DatasetError, match=says):
-        identities(photos)
+        assign_labels(photos)

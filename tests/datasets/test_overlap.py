@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_similarity
 
 from sfplus.datasets import overlap as module
-from sfplus.datasets.overlap import Means, choose_threshold, match_features, match_names, name_key
+from sfplus.datasets.overlap import PersonMeans, choose_threshold, match_features, match_names, name_key
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_numbers_are_no_names(one: str, other: str) -> None:
     assert match_names([one, "n000123"], [other, "n000123"]) == [(1, 1)]
 
 
-def means_of(features: dict[str, np.ndarray]) -> Means:
-    means = Means()
+def means_of(features: dict[str, np.ndarray]) -> PersonMeans:
+    means = PersonMeans()
     for person, rows in features.items():
         for row in rows:
             means.add(person, row.astype(np.float32))
@@ -63,14 +63,14 @@ def test_means_and_halves() -> None:
     rows = np.random.default_rng(0).standard_normal((5, 8))
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     means = means_of({"a": rows, "b": 7 * rows[:1], "c": rows[3:]})
-    np.testing.assert_allclose(means.whole(), [units.mean(0), units[0], units[3:].mean(0)], atol=1e-6)
-    left, right = means.halves()
+    np.testing.assert_allclose(means.means(), [units.mean(0), units[0], units[3:].mean(0)], atol=1e-6)
+    left, right = means.half_means()
     np.testing.assert_allclose(left, [units[::2].mean(0), units[3]], atol=1e-6)
     np.testing.assert_allclose(right, [units[1::2].mean(0), units[4]], atol=1e-6)
-    assert means.people == ["a", "b", "c"] and means.count == [5, 1, 2]
+    assert means.people == ["a", "b", "c"] and means.counts == [5, 1, 2]
 
 
-def sets(rng: np.random.Generator, shared: int, noise: float) -> tuple[Means, Means]:
+def sets(rng: np.random.Generator, shared: int, noise: float) -> tuple[PersonMeans, PersonMeans]:
     """200 people against 300, of whom the first `shared` are the same; all have a large part in common."""
     common = 3 * rng.standard_normal(32)
     who = rng.standard_normal((500, 32))
@@ -89,9 +89,9 @@ def test_finds_those_who_are_in_both() -> None:
     assert {(i, i) for i in range(12)} <= {pair[:2] for pair in pairs}
     assert len(pairs) <= 12 + 3 * 0.01 * 300  # what was promised, three times
     assert [pair[2] for pair in pairs] == sorted((pair[2] for pair in pairs), reverse=True)
-    assert threshold.same == 500 and threshold.found == 1.0
-    assert threshold.different == 200 * 199 // 2 + 300 * 299 // 2
-    assert threshold.share == 5 / threshold.different  # 0.01 / 200 would be fewer than five of them
+    assert threshold.people == 500 and threshold.recall == 1.0
+    assert threshold.different_pairs == 200 * 199 // 2 + 300 * 299 // 2
+    assert threshold.false_match_rate == 5 / threshold.different_pairs  # 0.01 / 200 would be fewer than five of them
 
 
 def test_what_is_promised_is_kept() -> None:
@@ -101,7 +101,7 @@ def test_what_is_promised_is_kept() -> None:
         train, test = sets(np.random.default_rng(seed), 0, 2.0)
         threshold = choose_threshold(train, test, 0.1)
         alarms += len(match_features(train, test, threshold.value))
-        expected += threshold.share * 200 * 300
+        expected += threshold.false_match_rate * 200 * 300
     assert alarms == pytest.approx(expected, rel=0.2)
 
 
@@ -111,10 +111,10 @@ def test_blocks_give_what_the_whole_product_gives(rows: int, columns: int, block
     rng = np.random.default_rng(rows)
     train = means_of({f"a{i}": rng.standard_normal((2, 6)) for i in range(rows)})
     test = means_of({f"b{i}": rng.standard_normal((1, 6)) for i in range(columns)})
-    centre = (train.whole().mean(0) + test.whole().mean(0)) / 2
-    expected = cosine_similarity(train.whole() - centre, test.whole() - centre)
+    centre = (train.means().mean(0) + test.means().mean(0)) / 2
+    expected = cosine_similarity(train.means() - centre, test.means() - centre)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_BLOCK", block)
+        patch.setattr(module, "_BLOCK_SIZE", block)
         found = match_features(train, test, threshold)
     clear = {(i, j) for i, j in zip(*np.nonzero(expected > threshold + 1e-5), strict=True)}
     possible = {(i, j) for i, j in zip(*np.nonzero(expected > threshold - 1e-5), strict=True)}
@@ -126,7 +126,7 @@ def test_blocks_give_what_the_whole_product_gives(rows: int, columns: int, block
 def test_two_people_are_too_few_to_choose_from() -> None:
     rows = np.eye(4)[:, None]
     threshold = choose_threshold(means_of({"a": rows[0], "b": rows[1]}), means_of({"c": rows[2]}), 0.01)
-    assert threshold.value == 1.0 and threshold.different == 1 and np.isnan(threshold.found)
+    assert threshold.value == 1.0 and threshold.different_pairs == 1 and np.isnan(threshold.recall)
 
 
 @pytest.mark.parametrize("false_alarms", [29, 30, 1000, 1e308])
@@ -136,4 +136,4 @@ def test_more_false_alarms_than_people_list_everybody(false_alarms: float) -> No
     train = means_of({f"a{i}": rng.standard_normal((1, 6)) for i in range(30)})
     test = means_of({f"b{i}": rng.standard_normal((1, 6)) for i in range(30)})
     threshold = choose_threshold(train, test, false_alarms)
-    assert threshold.value < 0 and threshold.share >= 29 / 30 - 1e-9
+    assert threshold.value < 0 and threshold.false_match_rate >= 29 / 30 - 1e-9

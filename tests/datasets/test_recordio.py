@@ -9,27 +9,27 @@ from collections_of_people import MAGIC, crop, encoded, framed, labelled, write_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfplus.datasets.recordio import RecordIO
+from sfplus.datasets.formats.recordio import RecordIO
 from sfplus.errors import DatasetError, PhotoError
 
 PICTURES = [encoded(crop(seed)) for seed in range(5)]
 
 
 def contents(path: Path) -> list[tuple[str, bytes]]:
-    return [(item.person, item.data) for item in RecordIO(path).items() if isinstance(item.data, bytes)]
+    return [(record.person, record.image) for record in RecordIO(path).records() if isinstance(record.image, bytes)]
 
 
 @pytest.mark.parametrize("index", [True, False])
 def test_reads_a_training_set_of_insightface(tmp_path: Path, index: bool) -> None:
     write_insightface(tmp_path / "train.rec", [PICTURES[:2], PICTURES[2:3], PICTURES[3:]], index)
-    source = RecordIO(tmp_path / "train.rec")
-    items = list(source.items())
-    assert len(source) == len(items) == 5
-    assert [item.person for item in items] == ["0000000", "0000000", "0000001", "0000002", "0000002"]
-    assert [item.name for item in items][2] == "0000001/3"
-    for seed, item in enumerate(items):
-        np.testing.assert_array_equal(item.decode(), crop(seed))
-    assert [item.name for item in source.items(3)] == [item.name for item in items[3:]]
+    collection = RecordIO(tmp_path / "train.rec")
+    records = list(collection.records())
+    assert len(collection) == len(records) == 5
+    assert [record.person for record in records] == ["0000000", "0000000", "0000001", "0000002", "0000002"]
+    assert [record.name for record in records][2] == "0000001/3"
+    for seed, record in enumerate(records):
+        np.testing.assert_array_equal(record.decode(), crop(seed))
+    assert [record.name for record in collection.records(3)] == [record.name for record in records[3:]]
 
 
 def test_bytes_of_the_published_format(tmp_path: Path) -> None:
@@ -80,12 +80,14 @@ def test_damage_is_one_line_or_one_lost_picture(
     if files[1] is not None:
         path.with_suffix(".idx").write_bytes(files[1])
     try:
-        items = list(RecordIO(path).items())
+        records = list(RecordIO(path).records())
     except DatasetError as error:
         assert "damaged" in str(error) and "\n" not in str(error)
         return
-    assert all(isinstance(item.data, bytes | PhotoError) for item in items)
-    assert sum(len(item.data) for item in items if isinstance(item.data, bytes)) <= len(items) * len(files[0])
+    assert all(isinstance(record.image, bytes | PhotoError) for record in records)
+    assert sum(len(record.image) for record in records if isinstance(record.image, bytes)) <= len(records) * len(
+        files[0]
+    )
 
 
 @pytest.mark.parametrize("index", [True, False])
@@ -104,30 +106,30 @@ def test_a_damaged_record_is_lost_alone(tmp_path: Path) -> None:
     data = path.read_bytes()
     place = int(path.with_suffix(".idx").read_text().splitlines()[2].split("\t")[1])
     path.write_bytes(data[:place] + b"\0" + data[place + 1 :])
-    faults = [item.data for item in RecordIO(path).items() if isinstance(item.data, PhotoError)]
+    faults = [record.image for record in RecordIO(path).records() if isinstance(record.image, PhotoError)]
     assert [str(fault) for fault in faults] == [
-        f"holds no record at byte {place:,}; get the file again; it must be MXNet RecordIO, "
+        f"has no record at byte {place:,}; get the file again; it must be MXNet RecordIO, "
         "as insightface packs its training sets"
     ]
     assert len(contents(path)) == 4
     path.with_suffix(".idx").unlink()  # then the place of the next record is unknown
-    with pytest.raises(DatasetError, match="holds no record at byte"):
+    with pytest.raises(DatasetError, match="has no record at byte"):
         RecordIO(path)
 
 
 @pytest.mark.parametrize("label", [-1.0, 0.5, float("nan"), float("inf"), 2.0**31])
 def test_labels_that_are_none(tmp_path: Path, label: float) -> None:
     write_rec(tmp_path / "a.rec", [labelled(0, PICTURES[0]), labelled(label, PICTURES[1])])
-    _, wrong = RecordIO(tmp_path / "a.rec").items()
-    with pytest.raises(PhotoError, match=r"record 1: its label is .*; labels are whole numbers from 0 on"):
+    _, wrong = RecordIO(tmp_path / "a.rec").records()
+    with pytest.raises(PhotoError, match=r"record 1: its label is .*; labels are integers from 0 on"):
         wrong.decode()
 
 
 def test_more_labels_than_the_record_holds(tmp_path: Path) -> None:
     bad = struct.pack("<IfQQ", 9, 0, 0, 0) + b"\0" * 8
     write_rec(tmp_path / "a.rec", [labelled(0, PICTURES[0]), bad])
-    _, wrong = RecordIO(tmp_path / "a.rec").items()
-    with pytest.raises(PhotoError, match="speaks of 9 labels"):
+    _, wrong = RecordIO(tmp_path / "a.rec").records()
+    with pytest.raises(PhotoError, match="announces 9 labels"):
         wrong.decode()
 
 
@@ -139,13 +141,13 @@ def test_the_first_label_of_several_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"train\.idx: is no index"),
-        ("a\tb\n", r"train\.idx: is no index"),
-        ("0 0\n", r"train\.idx: is no index"),
-        ("0\t0\n0\t0\n", r"train\.idx: is no index"),
+        ("", r"train\.idx: is not an index"),
+        ("a\tb\n", r"train\.idx: is not an index"),
+        ("0 0\n", r"train\.idx: is not an index"),
+        ("0\t0\n0\t0\n", r"train\.idx: is not an index"),
         ("0\t-4\n", r"is cut short: record 0 begins at byte -4"),
         ("0\t0\n1\t99999\n", r"is cut short: record 1 begins at byte 99,999 of"),
-        ("0\t99999999999999999999\n", r"train\.idx: is no index"),
+        ("0\t99999999999999999999\n", r"train\.idx: is not an index"),
     ],
 )
 def test_bad_index(tmp_path: Path, text: str, message: str) -> None:
@@ -157,5 +159,5 @@ def test_bad_index(tmp_path: Path, text: str, message: str) -> None:
 
 def test_a_header_of_another_file(tmp_path: Path) -> None:
     write_rec(tmp_path / "a.rec", [labelled([99.0, 100.0]), labelled(0, PICTURES[0])])
-    with pytest.raises(DatasetError, match="speaks of 98 pictures"):
+    with pytest.raises(DatasetError, match="announces 98 images"):
         RecordIO(tmp_path / "a.rec")

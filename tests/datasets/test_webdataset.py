@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from collections_of_people import crop, encoded
 
-from sfplus.datasets.collections import open_source
-from sfplus.datasets.webdataset import Shards
+from sfplus.datasets.collections import open_collection
+from sfplus.datasets.formats.webdataset import WebDataset
 from sfplus.errors import DatasetError, PhotoError
 
 
@@ -27,7 +27,7 @@ def write_tar(path: Path, files: list[tuple[str, bytes]], **kinds: bytes) -> Non
 
 
 def people(path: Path) -> list[str]:
-    return [item.person for item in Shards(path, [path]).items()]
+    return [record.person for record in WebDataset(path, [path]).records()]
 
 
 def test_agrees_with_webdataset(tmp_path: Path) -> None:
@@ -40,15 +40,15 @@ def test_agrees_with_webdataset(tmp_path: Path) -> None:
                 writer.write(sample)
     shards = sorted(tmp_path.glob("*.tar"))
     theirs = list(wds.WebDataset([str(path) for path in shards], shardshuffle=False, empty_check=False))
-    source = open_source(tmp_path)
-    ours = list(source.items())
-    assert len(source) == len(ours) == len(theirs) == 6
-    for item, sample in zip(ours, theirs, strict=True):
-        assert item.name == sample["__key__"] + ".png"
-        assert item.person == f"{int(sample['cls']):07d}"
-        assert item.data == sample["png"]
+    collection = open_collection(tmp_path)
+    ours = list(collection.records())
+    assert len(collection) == len(ours) == len(theirs) == 6
+    for record, sample in zip(ours, theirs, strict=True):
+        assert record.name == sample["__key__"] + ".png"
+        assert record.person == f"{int(sample['cls']):07d}"
+        assert record.image == sample["png"]
     for start in range(7):
-        assert [item.name for item in source.items(start)] == [item.name for item in ours[start:]]
+        assert [record.name for record in collection.records(start)] == [record.name for record in ours[start:]]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_where_the_label_is(tmp_path: Path, name: str, label: bytes, person: str
 def test_labels_that_are_none_lose_one_picture(tmp_path: Path, name: str, label: bytes, message: str) -> None:
     picture = encoded(crop(0))
     write_tar(tmp_path / "a.tar", [("1.png", picture), (name, label), ("b/2.png", picture)])
-    wrong, right = Shards(tmp_path, [tmp_path / "a.tar"]).items()
+    wrong, right = WebDataset(tmp_path, [tmp_path / "a.tar"]).records()
     with pytest.raises(PhotoError, match=message):
         wrong.decode()
     np.testing.assert_array_equal(right.decode(), crop(0))
@@ -121,22 +121,22 @@ def test_cut_short(tmp_path: Path, lost: int) -> None:
             tar.addfile(member, io.BytesIO(bytes(9000)))
             end = file.tell()
     path.write_bytes(path.read_bytes()[: end - lost])
-    with pytest.raises(DatasetError, match=r"a\.tar: is no readable tar file"):
-        Shards(path, [path])
+    with pytest.raises(DatasetError, match=r"a\.tar: is not a readable tar file"):
+        WebDataset(path, [path])
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense" * 200, b"\x1f\x8b" + bytes(600)])
 def test_no_tar(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.tar").write_bytes(data)
-    with pytest.raises(DatasetError, match=r"a\.tar: (is no readable tar file|holds no picture)"):
-        open_source(tmp_path / "a.tar")
+    with pytest.raises(DatasetError, match=r"a\.tar: (is not a readable tar file|contains no image)"):
+        open_collection(tmp_path / "a.tar")
 
 
 def test_splits(tmp_path: Path) -> None:
     for name in ("train-00000-of-00001", "test-00000-of-00001"):
         write_tar(tmp_path / f"{name}.tar", [(f"{name}/1.png", encoded(crop(0)))])
     with pytest.raises(DatasetError, match="splits test, train; name one"):
-        open_source(tmp_path)
-    assert [item.person for item in open_source(tmp_path, "test").items()] == ["test-00000-of-00001"]
+        open_collection(tmp_path)
+    assert [record.person for record in open_collection(tmp_path, "test").records()] == ["test-00000-of-00001"]
     with pytest.raises(DatasetError, match="none of 'dev'"):
-        open_source(tmp_path, "dev")
+        open_collection(tmp_path, "dev")

@@ -96,7 +96,7 @@ def test_order_and_company_do_not_change_a_bit(detector: Detector) -> None:
 
 def test_chunks_do_not_change_a_bit(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = detector.detect(PHOTOS)
-    monkeypatch.setattr(detector, "_chunk", 30_000)
+    monkeypatch.setattr(detector, "_chunk_pixels", 30_000)
     assert all(same_bits(a, b) for a, b in zip(detector.detect(PHOTOS), whole, strict=True))
 
 
@@ -135,7 +135,7 @@ def test_an_error_in_a_lane_reaches_the_caller(
 def as_on_gpu(monkeypatch: pytest.MonkeyPatch) -> Detector:
     """A detector that does on the CPU what it does on a GPU: many canvases, candidates and photos at a time."""
     detector = Detector(device="cpu")
-    detector._sizes, detector._together = (100_000, 96, 32), 1 << 23
+    detector._batch_sizes, detector._search_pixels = (100_000, 96, 32), 1 << 23
     monkeypatch.setattr("sfplus.detection.suppression._PAIRS", 1 << 24)
     return detector
 

@@ -7,8 +7,8 @@ from facenet_pytorch.models.mtcnn import PNet
 from torch.nn.functional import interpolate
 
 from sfplus.detection import pyramid
-from sfplus.detection.mtcnn import Detector, Job
-from sfplus.detection.pyramid import Canvas, Integrals, Pyramid, plan
+from sfplus.detection.mtcnn import CanvasBatch, Detector
+from sfplus.detection.pyramid import Canvas, IntegralImages, Pyramid, plan_pyramid
 from sfplus.device import choose_device
 
 CPU = choose_device("cpu")
@@ -25,11 +25,11 @@ def as_seen(photo: np.ndarray) -> torch.Tensor:
 
 
 def canvases(photo: np.ndarray) -> list[tuple[Canvas, torch.Tensor]]:
-    integrals, owner = Integrals([photo], CPU), torch.tensor([0])
+    integrals, photo_id = IntegralImages([photo], CPU), torch.tensor([0])
     size = photo.shape[:2]
     pyramid_ = Pyramid(20, 0.85, CPU)
     found = [pyramid_.canvas(*size, index) for index in range(len(pyramid_.plan(*size).canvases))]
-    return [(canvas, integrals.canvas(owner, canvas)) for canvas in found]
+    return [(canvas, integrals.draw_canvas(photo_id, canvas)) for canvas in found]
 
 
 @pytest.mark.parametrize("strips", [False, True])
@@ -38,7 +38,7 @@ def test_pieces_are_the_levels_resized_by_area(
     monkeypatch: pytest.MonkeyPatch, height: int, width: int, strips: bool
 ) -> None:
     if strips:
-        monkeypatch.setattr(pyramid, "_CANVAS", 2000)
+        monkeypatch.setattr(pyramid, "_CANVAS_PIXELS", 2000)
     photo = noise(height, width)
     layout = Pyramid(20, 0.85, CPU).plan(height, width)
     drawn = canvases(photo)
@@ -66,7 +66,7 @@ def test_every_cell_of_every_level_has_facenets_score(
     monkeypatch: pytest.MonkeyPatch, height: int, width: int, strips: bool
 ) -> None:
     if strips:
-        monkeypatch.setattr(pyramid, "_CANVAS", 2000)
+        monkeypatch.setattr(pyramid, "_CANVAS_PIXELS", 2000)
     photo = noise(height, width)
     layout, detector = Pyramid(20, 0.85, CPU).plan(height, width), Detector(thresholds=(0, 0, 0), device="cpu")
     expected, found, order = {}, {}, {}
@@ -77,8 +77,8 @@ def test_every_cell_of_every_level_has_facenets_score(
             for row, column in np.ndindex(rows, columns):
                 expected[level, row, column] = [*shift[0, :, row, column].tolist(), score[0, 1, row, column].item()]
         for index, (canvas, _) in enumerate(canvases(photo)):
-            job = Job((height, width), index, [0], 1)
-            ((_, ranks, levels, _, scores, shifts),) = detector._search(Integrals([photo], CPU), [job])
+            job = CanvasBatch((height, width), index, [0], 1)
+            ((_, ranks, levels, _, scores, shifts),) = detector._search(IntegralImages([photo], CPU), [job])
             y, x = (canvas.cells[1] >= 0).nonzero(as_tuple=True)
             places = canvas.cells[1:, y, x].T.tolist()
             order.update(zip(ranks.tolist(), map(tuple, places), strict=True))
@@ -105,7 +105,7 @@ def test_cut_is_area_interpolation_of_any_part_of_any_photo_on_black(side: int, 
     last = first + 1 + (rng.uniform(0, 1, (65, 2)) * (limits - first)).astype(int)
     last = np.minimum(last, limits)
     parts = torch.from_numpy(np.hstack([first, last]) - beyond)
-    found = Integrals(photos, CPU).cut(torch.from_numpy(owners), parts, side, mirrored)
+    found = IntegralImages(photos, CPU).crop_and_resize(torch.from_numpy(owners), parts, side, mirrored)
     assert found.shape[1] == 4 and found.is_contiguous(memory_format=torch.channels_last)
     for owner, (left, top, right, bottom), cut in zip(owners, (parts + beyond).tolist(), found, strict=True):
         expected = (
@@ -117,9 +117,9 @@ def test_cut_is_area_interpolation_of_any_part_of_any_photo_on_black(side: int, 
 @pytest.mark.parametrize("squeeze", [False, True])
 def test_clip_takes_boxes_that_touch_the_photo(squeeze: bool) -> None:
     """Boxes count from 1 and include their last pixel, as in pad.m."""
-    integrals = Integrals([noise(50, 40)], CPU, squeeze)
+    integrals = IntegralImages([noise(50, 40)], CPU, squeeze)
     boxes = torch.tensor([[1, 1, 40, 50], [-5.7, 0.9, 3.9, 99.5], [39.6, 2, 80, 3], [60, 60, 70, 70], [-9, -9, 0.5, 5]])
-    clipped = integrals.clip(torch.zeros(5, dtype=torch.long), boxes)
+    clipped = integrals.regions(torch.zeros(5, dtype=torch.long), boxes)
     seen, whole = [[0, 0, 3, 50], [38, 1, 40, 3]], [[-7, -1, 3, 99], [38, 1, 80, 3]]
     assert clipped[:3].tolist() == [[0, 0, 40, 50], *(seen if squeeze else whole)]
     assert not clipped[3:].any()
@@ -128,14 +128,14 @@ def test_clip_takes_boxes_that_touch_the_photo(squeeze: bool) -> None:
 def test_sums_that_do_not_fit_into_32_bits() -> None:
     white = np.full((3000, 3000, 3), 255, np.uint8)  # 2.3e9 > 2^31
     white[-50:, -50:] = 10
-    integrals = Integrals([white], CPU)
+    integrals = IntegralImages([white], CPU)
     parts = torch.tensor([[0, 0, 3000, 2900], [2950, 2950, 3000, 3000], [2000, 1000, 2900, 2900]])
-    cuts = (integrals.cut(torch.zeros(3, dtype=torch.long), parts, 24)[:, :3] * 128 + 127.5).flatten(1)
+    cuts = (integrals.crop_and_resize(torch.zeros(3, dtype=torch.long), parts, 24)[:, :3] * 128 + 127.5).flatten(1)
     torch.testing.assert_close(cuts[:, 0], torch.tensor([255.0, 10, 255]))
     torch.testing.assert_close(cuts.amin(1), cuts.amax(1))
 
 
 def test_too_small_photos_have_no_level() -> None:
-    assert plan(19, 500, 20, 0.85) == ([], [], [])
-    assert len(plan(20, 500, 20, 0.85).scales) == 1
-    assert len(plan(250, 250, 20, 0.85).scales) == 16
+    assert plan_pyramid(19, 500, 20, 0.85) == ([], [], [])
+    assert len(plan_pyramid(20, 500, 20, 0.85).scales) == 1
+    assert len(plan_pyramid(250, 250, 20, 0.85).scales) == 16

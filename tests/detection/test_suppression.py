@@ -17,7 +17,7 @@ def test_suppression_is_separate_for_each_group_and_sorts_by_score() -> None:
     assert suppress(boxes, scores, groups, 0.5).tolist() == [2, 0, 3, 4]
     assert suppress(boxes, torch.ones(5), groups, 0.5).tolist() == [0, 1, 3, 4]
     assert suppress(boxes[:0], scores[:0], groups[:0], 0.5).tolist() == []
-    assert suppress(boxes[:0], scores[:0], groups[:0], 0.5, together=True).tolist() == []
+    assert suppress(boxes[:0], scores[:0], groups[:0], 0.5, batched=True).tolist() == []
 
 
 @pytest.mark.parametrize("pairs", [7 * 7, 30 * 30, 1 << 21])

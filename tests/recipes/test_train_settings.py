@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from sfplus.hypersphere import HEADS
 from sfplus.networks import BLOCKS, NETWORKS
 from sfplus.networks.backbones import PREFIXES
-from sfplus.recipes.settings.train import HEAD_SETTINGS, EnergySettings, SolverSettings, TrainSettings
+from sfplus.recipes.settings.heads import HEAD_SETTINGS
+from sfplus.recipes.settings.train import EnergySettings, SolverSettings, TrainSettings
 
 
 def test_defaults_are_those_of_the_sphereface_solver() -> None:

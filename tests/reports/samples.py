@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sfplus.datasets.pairs import Pairs
-from sfplus.hypersphere import spread
+from sfplus.hypersphere import measure_uniformity
 from sfplus.images import encode_image
 from sfplus.reports.html import PairCrop, Report, Undetected
 from sfplus.reports.metrics import by_protocol
@@ -59,7 +59,7 @@ def full(name: str = "Ann/Ann_0001") -> Report:
         failures=[{"photo": name, "reason": "is cut short", "remedy": "get it again"}] * 102,
         gallery=[(f"Detected: {name}", JPEG)],
         histories={"SphereFace": rows, "SphereFace+": [*rows, {"step": 6, "loss": math.nan}]},
-        spreads={model: spread(torch.randn(50, 16)) for model in results},
+        spreads={model: measure_uniformity(torch.randn(50, 16)) for model in results},
         stages=[
             {"stage": "detect", "state": "fresh", "seconds": 3725.0, "device": "cpu", "counts": {"photos": 7701},
              "fingerprint": "0123456789abcdef"},

@@ -9,7 +9,7 @@ import pytest
 import torch
 from samples import SAME, result
 
-from sfplus.hypersphere import spread
+from sfplus.hypersphere import measure_uniformity
 from sfplus.reports.plots import (
     _curve,
     angle_plot,
@@ -34,7 +34,9 @@ def drawn(name: str = "SphereFace") -> dict[str, str]:
         "det": det_plot(results),
         "histogram": histogram_plot(result(0)),
         "folds": fold_plot(results),
-        "angles": angle_plot({name: spread(torch.eye(5)), "SphereFace+": spread(torch.eye(4) + 0.1)}),
+        "angles": angle_plot(
+            {name: measure_uniformity(torch.eye(5)), "SphereFace+": measure_uniformity(torch.eye(4) + 0.1)}
+        ),
         "standing": standing_plot(*(scores[kind] for kind in kinds), score=0.25),
     }
     return plots | history_plot({name: ROWS, "other": [{"step": 5, "energy": 0.5}]})

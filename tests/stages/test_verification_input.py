@@ -185,9 +185,9 @@ def test_people_with_one_photo_can_be_trained_on(drawn: Path, tmp_path: Path, sf
 def test_one_person_cannot_be_trained_on(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
     shutil.copytree(drawn / "person_000", tmp_path / "only/person_000")
     answer = train(sfplus, tmp_path / "only", tmp_path)
-    assert answer.code == 1 and "1 person to tell apart" in answer.err
+    assert answer.code == 1 and "contains photos of 1 person; training needs at least two people" in answer.err
 
 
 def test_photos_outside_any_person_cannot_be_trained_on(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
     answer = train(sfplus, drawn / "person_000", tmp_path)
-    assert answer.code == 1 and "is in no person's folder; give each person a folder of photos" in answer.err
+    assert answer.code == 1 and "is not in a person's folder; put the photos of each person into a folder" in answer.err

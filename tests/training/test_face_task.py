@@ -18,7 +18,7 @@ from tiny import PEOPLE, SETTINGS, State, Train, run, tiny_model
 from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.errors import DatasetError, TrainingError
-from sfplus.hypersphere import HEADS, ASoftmax, class_energy, spread
+from sfplus.hypersphere import HEADS, ASoftmax, class_energy, measure_uniformity
 from sfplus.networks import to_input
 from sfplus.recipes.settings.train import TrainSettings
 from sfplus.training.face_task import fit
@@ -73,7 +73,7 @@ def test_history_and_summary(undisturbed: Undisturbed, train: Train, tmp_path: P
     layers = ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "fc5", "head"]
     values = ["energy", "excess", "mean_nearest", "min_angle", "redundancy"]
     assert list(rows[0])[len(names) :] == [f"spread/{layer}/{value}" for layer in layers for value in values]
-    last = spread(undisturbed[0]["head.weight"], 2)
+    last = measure_uniformity(undisturbed[0]["head.weight"], 2)
     assert [rows[-1][f"spread/head/{value}"] for value in values] == [getattr(last, value) for value in values]
     assert [row["lr"] for row in rows] == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001])
     assert [row["lambda"] for row in rows] == pytest.approx([1000 / (1 + row["step"]) for row in rows])

@@ -14,7 +14,8 @@ from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.hypersphere import ShardedHead
 from sfplus.networks import create
-from sfplus.recipes.settings.train import ASoftmaxSettings, EnergySettings, TrainSettings
+from sfplus.recipes.settings.heads import HEAD_SETTINGS
+from sfplus.recipes.settings.train import EnergySettings, TrainSettings
 from sfplus.training.distributed import Processes
 from sfplus.training.engine import OnStep
 from sfplus.training.face_task import fit
@@ -28,7 +29,7 @@ SETTINGS = TrainSettings(
     network="sphereface4",
     feature_size=32,
     width=0.125,
-    head=ASoftmaxSettings(gamma=1.0, lambda_min=2.0),
+    head=HEAD_SETTINGS["asoftmax"](gamma=1.0, lambda_min=2.0),
     energy=EnergySettings(power=2, weight=0.5),
     base_lr=0.01,
     steps=(12,),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -11,147 +9,17 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from sfplus.artifacts.layout import TRAIN_PHOTOS
 from sfplus.artifacts.stage import Stage, deferred
-from sfplus.datasets.folders import read_people
-from sfplus.datasets.pack import is_pack
+from sfplus.datasets.formats.pack import is_pack
+from sfplus.datasets.identities import read_person_list
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
+from sfplus.recipes.settings.heads import HeadSettings, validate_head
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserPack, UserPhotos
-
-
-class _Annealed(StrictSettings):
-    """What A-Softmax and L-Softmax share; defaults: sphereface_model.prototxt, layer fc6."""
-
-    m: int = Field(default=4, ge=1, description="angular margin, a whole number (SphereFace paper: 4 is best)")
-    base: float = Field(default=1000.0, ge=0, description="lambda before its decay (prototxt)")
-    gamma: float = Field(
-        default=0.12, ge=0, description="speed of lambda's decay (prototxt; 0.11 for SphereFace+ with m = 2, 3)"
-    )
-    power: float = Field(default=1.0, ge=0, description="exponent of lambda's decay (prototxt)")
-    lambda_min: float = Field(
-        default=5.0, ge=0, description="where lambda stops (prototxt); small sets of photos bear 0"
-    )
-    iteration: int = Field(
-        default=0, ge=0, description="start of lambda's counter (prototxt; 2000 in SphereFace+ with m = 4)"
-    )
-
-
-class ASoftmaxSettings(_Annealed):
-    """SphereFace's classifier."""
-
-    name: Literal["asoftmax"] = Field(default="asoftmax", description="the classifier; asoftmax is SphereFace's")
-    gradient: Literal["exact", "caffe"] = Field(
-        default="exact", description="caffe: the released layer's, which leaves the margin out for the classifiers"
-    )
-
-
-class LSoftmaxSettings(_Annealed):
-    """Large-margin softmax: A-Softmax without normalised classifiers."""
-
-    name: Literal["lsoftmax"] = Field(description="the classifier")
-
-
-class SoftmaxSettings(StrictSettings):
-    """Plain softmax."""
-
-    name: Literal["softmax"] = Field(description="the classifier")
-
-
-class NormFaceSettings(StrictSettings):
-    """Softmax on scaled cosines."""
-
-    name: Literal["normface"] = Field(description="the classifier")
-    scale: float = Field(default=30.0, gt=0, description="factor of the cosines (OpenSphere)")
-    learnable: bool = Field(default=False, description="learn the factor")
-
-
-class CosFaceSettings(StrictSettings):
-    """Additive margin on the cosine."""
-
-    name: Literal["cosface"] = Field(description="the classifier")
-    scale: float = Field(default=64.0, gt=0, description="factor of the cosines (CosFace paper)")
-    m: float = Field(default=0.35, ge=0, description="margin (CosFace paper)")
-
-
-class ArcFaceSettings(StrictSettings):
-    """Additive margin on the angle."""
-
-    name: Literal["arcface"] = Field(description="the classifier")
-    scale: float = Field(default=64.0, gt=0, description="factor of the cosines (ArcFace paper)")
-    m: float = Field(default=0.5, ge=0, description="margin in radians (ArcFace paper)")
-
-
-class AdaFaceSettings(StrictSettings):
-    """A margin that follows the length of the feature."""
-
-    name: Literal["adaface"] = Field(description="the classifier")
-    scale: float = Field(default=64.0, gt=0, description="factor of the cosines (AdaFace, head.py)")
-    m: float = Field(default=0.4, ge=0, description="margin (AdaFace, head.py)")
-    h: float = Field(default=0.333, gt=0, description="how much of the spread of lengths is used (AdaFace, head.py)")
-    t_alpha: float = Field(
-        default=0.01, gt=0, le=1, description="share of a batch in the running mean of lengths (AdaFace, README)"
-    )
-
-
-class SphereFaceRSettings(StrictSettings):
-    """SphereFace-R; defaults: OpenSphere, spherefacer.py of 2022."""
-
-    name: Literal["sphereface-r"] = Field(description="the classifier")
-    version: Literal["v0", "v1", "v2"] = Field(default="v0", description="form of the multiplicative margin")
-    m: float = Field(default=1.5, ge=1, description="margin")
-    normalisation: Literal["hard", "soft", "none"] = Field(default="hard", description="of the features")
-    scale: float = Field(default=30.0, gt=0, description="length that features are brought to")
-    loss_weight: float | None = Field(
-        default=None, gt=0, description="factor of the loss; 50, or 1 without normalisation, where not given"
-    )
-    t: float = Field(default=0.01, ge=0, description="weight of the penalty of soft normalisation")
-    steps: tuple[int, ...] = Field(default=(), description="after these many steps m rises from 1 in equal parts")
-    gradient: Literal["detached", "exact"] = Field(default="detached", description="detached: as published")
-
-
-class SphereFace2Settings(StrictSettings):
-    """SphereFace2; defaults: OpenSphere, config/papers/SphereFace2."""
-
-    name: Literal["sphereface2"] = Field(description="the classifier")
-    margin: Literal["C", "A", "M"] = Field(default="C", description="on the cosine, added to or times the angle")
-    m: float | None = Field(default=None, ge=0, description="margin; 0.4, 0.5 or 1.7 by its type where not given")
-    alpha: float = Field(default=0.7, gt=0, lt=1, description="share of the true class (lambda in the paper)")
-    scale: float = Field(default=40.0, gt=0, description="r of the paper")
-    t: float = Field(default=3.0, ge=1, description="exponent of the similarity")
-    loss_weight: float = Field(default=10.0, gt=0, description="factor of the loss")
-    gradient: Literal["detached", "exact"] = Field(default="detached", description="detached: as published")
-
-
-HEAD_SETTINGS: dict[str, type[StrictSettings]] = {
-    "softmax": SoftmaxSettings, "normface": NormFaceSettings, "asoftmax": ASoftmaxSettings,
-    "lsoftmax": LSoftmaxSettings, "sphereface-r": SphereFaceRSettings, "sphereface2": SphereFace2Settings,
-    "cosface": CosFaceSettings, "arcface": ArcFaceSettings, "adaface": AdaFaceSettings,
-}  # fmt: skip
-"""The settings of each classifier of `hypersphere.HEADS`, by its name."""
-
-HeadSettings = (
-    SoftmaxSettings | NormFaceSettings | ASoftmaxSettings | LSoftmaxSettings | SphereFaceRSettings
-    | SphereFace2Settings | CosFaceSettings | ArcFaceSettings | AdaFaceSettings
-)  # fmt: skip
-
-
-def head_settings(value: Any) -> type[StrictSettings]:
-    """The model of the settings of a head that is given as a mapping; without a name it is A-Softmax."""
-    if not isinstance(value, Mapping):
-        raise ValueError("a classifier is given by keys, such as {name: asoftmax, m: 4}")
-    name = str(value.get("name", "asoftmax"))
-    if name not in HEAD_SETTINGS:
-        near = difflib.get_close_matches(name, HEAD_SETTINGS, 1) or HEAD_SETTINGS
-        raise ValueError(f"no classifier is called '{name}'; use {' or '.join(near)}")
-    return HEAD_SETTINGS[name]
-
-
-def _validate_head(value: Any) -> Any:
-    return value if isinstance(value, StrictSettings) else head_settings(value).model_validate(value)
 
 
 def _read_people(value: Any) -> Any:
     """Read people that a recipe gives as the file that lists them."""
-    return read_people(Path(value)) if isinstance(value, str) else value
+    return read_person_list(Path(value)) if isinstance(value, str) else value
 
 
 People = Annotated[tuple[str, ...], BeforeValidator(_read_people)]
@@ -182,8 +50,8 @@ class EnergySettings(StrictSettings):
 class SolverSettings(LoopSettings):
     """How a network is trained; defaults: sphereface_solver.prototxt and sphereface_model.prototxt on two GPUs."""
 
-    head: Annotated[HeadSettings, BeforeValidator(_validate_head)] = Field(
-        default=ASoftmaxSettings(), description="the classifier and its margin; name: one of hypersphere.HEADS"
+    head: Annotated[HeadSettings, BeforeValidator(validate_head)] = Field(
+        default=validate_head({}), description="the classifier and its margin; name: one of hypersphere.HEADS"
     )
     energy: EnergySettings | None = Field(default=None, description="the energy of SphereFace+; none for SphereFace")
     classes: Literal["replicated", "sharded"] = Field(

@@ -1,4 +1,4 @@
-"""How the neurons of a layer are spread: energy against random and best, nearest neighbours, redundancy."""
+"""Hyperspherical uniformity: how evenly the neurons of a layer are distributed, measured by several figures."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _ROWS = 2048  # of a block of cosines
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How N directions in R^d are spread over the sphere. Angles are in radians. Zero vectors are left out.
+class Uniformity:
+    """The distribution of N directions over the sphere in R^d. Angles are in radians; zero vectors are left out.
 
     Attributes:
-        count: N.
-        zeros: how many vectors were zero.
-        dimension: d.
-        power: s of the energies.
-        energy: mean energy of the pairs (euclidean).
-        random: its expectation for independent uniform directions (`random_energy`).
-        least: a lower bound, often reached (`least_energy`).
-        mean_angle: mean over unordered pairs.
-        nearest: angle of each direction to its nearest neighbour, float32 (N,) on the CPU.
+        count: Number N of directions.
+        zeros: Number of zero vectors.
+        dimension: Dimension d.
+        power: Power s of the energies.
+        energy: Mean energy of the pairs (euclidean).
+        random: Its expectation for independent uniform directions (`random_energy`).
+        least: A lower bound of it, often attained (`least_energy`).
+        mean_angle: Mean angle over unordered pairs.
+        nearest: Angle of each direction to its nearest neighbour, float32 (N,) on the CPU.
         redundancy: 1 - r / min(N, d) with r = N^2 / sum_ij cos_ij^2, the number of dimensions that the directions
             fill evenly (from their frame potential; Benedetto and Fickus 2003): 0 for orthogonal directions and
-            tight frames, towards 1 where all fall on one line.
+            tight frames, close to 1 if all directions are on one line.
     """
 
     count: int
@@ -57,38 +57,38 @@ class Spread:
 
     @property
     def excess(self) -> float:
-        """Where the energy stands from the least (0) to that of random directions (1); larger is worse than random."""
+        """The energy on a scale from 0, the lower bound, to 1, random directions; above 1 is worse than random."""
         gap = self.random - self.least
         return (self.energy - self.least) / gap if 0 < gap < math.inf else math.nan
 
 
 @torch.no_grad()
-def spread(weight: Tensor, power: float = 2.0, half_space: bool = False) -> Spread:
-    """Measure how directions are spread; memory is O(N d).
+def measure_uniformity(weight: Tensor, power: float = 2.0, half_space: bool = False) -> Uniformity:
+    """Measure how evenly directions are distributed over the sphere; memory is O(N d).
 
     Args:
-        weight: directions of any norm (N, d), N >= 2, floating.
-        power: s >= 0 of the energies.
-        half_space: take a direction and its opposite for the same neuron: angles are those between lines.
+        weight: Directions of any norm (N, d), N >= 2, floating.
+        power: Power s >= 0 of the energies.
+        half_space: Treat a direction and its opposite as the same neuron: angles are those between lines.
 
     Raises:
-        ValueError: fewer than two directions.
+        ValueError: If there are fewer than two directions.
     """
-    live = weight[weight.ne(0).any(1)]
-    energy = float(hyperspherical_energy(live, power, half_space=half_space))
-    unit = directions(live)
+    nonzero = weight[weight.ne(0).any(1)]
+    energy = float(hyperspherical_energy(nonzero, power, half_space=half_space))
+    unit = directions(nonzero)
     count, dimension = unit.shape
     nearest, angles, potential = [], 0.0, 0.0
     for start in range(0, count, _ROWS):
         cosine = (unit[start : start + _ROWS] @ unit.T).clamp_(-1, 1)
         potential += float(cosine.square().sum())
         cosine = cosine.abs_() if half_space else cosine
-        own = torch.arange(len(cosine), device=cosine.device)
-        cosine[own, start + own] = 1.0
+        row = torch.arange(len(cosine), device=cosine.device)
+        cosine[row, start + row] = 1.0  # an angle of 0 to itself adds nothing to the sum
         angles += float(cosine.acos().sum())
-        cosine[own, start + own] = -1.0
+        cosine[row, start + row] = -1.0  # and must not be the nearest
         nearest.append(cosine.amax(1).acos())
-    return Spread(
+    return Uniformity(
         count=count,
         zeros=len(weight) - count,
         dimension=dimension,
@@ -102,22 +102,22 @@ def spread(weight: Tensor, power: float = 2.0, half_space: bool = False) -> Spre
     )
 
 
-def spread_of_layers(
+def measure_layer_uniformity(
     model: nn.Module, power: float = 2.0, half_space: bool = False, most: int = 20_000
-) -> dict[str, Spread]:
-    """The spread of each convolution, linear layer and head of a model, by name; grouped convolutions as `name[g]`.
+) -> dict[str, Uniformity]:
+    """Measure each convolution, linear layer and head of a model, by name; grouped convolutions as `name[g]`.
 
-    Layers with fewer than two neurons that are not zero are left out. Weights are read in evaluation mode, so that
-    parametrisations with a state, such as spectral_norm, do not move.
+    Layers with fewer than two nonzero neurons are left out. Weights are read in evaluation mode, so that
+    parametrisations with a state, such as spectral_norm, are not updated.
 
     Args:
-        model: any network.
-        power: s >= 0 of the energies.
-        half_space: take a neuron and its opposite for the same.
-        most: of a layer with more neurons the first so many are measured: time grows with their square.
+        model: Any network.
+        power: Power s >= 0 of the energies.
+        half_space: Treat a neuron and its opposite as the same.
+        most: Number of neurons of a layer to measure, the first ones: time grows with its square.
 
     Raises:
-        ValueError: the model has no such layer.
+        ValueError: If the model has no such layer.
     """
     result, training = {}, [module for module in model.modules() if module.training]
     model.eval()
@@ -127,10 +127,10 @@ def spread_of_layers(
             for index, group in enumerate(groups[:, :most]):
                 if int(group.ne(0).any(1).sum()) > 1:
                     name = layer.name if len(groups) == 1 else f"{layer.name}[{index}]"
-                    result[name] = spread(group, power, half_space)
+                    result[name] = measure_uniformity(group, power, half_space)
     finally:
         for module in training:
             module.training = True
     if not result:
-        raise ValueError("the model has no convolution or linear layer of two neurons or more")
+        raise ValueError("the model has no convolution or linear layer with at least two neurons")
     return result

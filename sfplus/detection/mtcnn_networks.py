@@ -1,7 +1,8 @@
-"""MTCNN's three networks with facenet-pytorch's weights, run in few passes over memory.
+"""The three networks of MTCNN with facenet-pytorch's weights, run in few passes over memory.
 
-The layers are those of facenet-pytorch's models/mtcnn.py. Photos have a fourth channel, which has no weight: pixels of
-16 bytes are gathered three times as fast as pixels of 12. PReLU and pooling work on whole rows of pixels and channels.
+The layers are those of facenet-pytorch's models/mtcnn.py. Images have a fourth channel with zero weights, because
+pixels of 16 bytes are gathered three times as fast as pixels of 12. PReLU and pooling work on rows of pixels and
+channels.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from sfplus.errors import DependencyError
 _REMEDY = "run: pip install --no-deps facenet-pytorch==2.6.0"
 
 
-class Networks:
-    """P-, R- and O-Net on a device. Their pixels are float32 (N, 4, H, W), channels_last; so are their answers.
+class MtcnnNetworks:
+    """P-Net, R-Net and O-Net on a device; inputs are float32 (N, 4, H, W) in channels_last, outputs float32.
 
     Args:
-        device: where they are.
+        device: the device of the networks.
         precision: of the layers' arithmetic, see `Device.autocast`.
 
     Raises:
-        DependencyError: facenet-pytorch is missing or broken.
-        UsageError: the device has not this precision.
+        DependencyError: If facenet-pytorch is missing or broken.
+        UsageError: If the device does not support this precision.
     """
 
     def __init__(self, device: Device, precision: str = "float32") -> None:
@@ -43,20 +44,23 @@ class Networks:
         self._o: Any
         self._p, self._r, self._o = map(device.place, networks)
 
-    def search(self, pixels: Tensor, walls: Sequence[tuple[slice, slice]]) -> tuple[Tensor, Tensor]:
-        """P-Net but for the boxes: scores (N, h, w) and features (N, h, w, 32) of all cells.
+    def search(self, pixels: Tensor, padding: Sequence[tuple[slice, slice]]) -> tuple[Tensor, Tensor]:
+        """Run P-Net without its last layer for boxes.
 
         Args:
             pixels: (N, 4, H, W), H and W even.
-            walls: rows and columns after the first layer that no cell may see.
+            padding: rows and columns after the first layer that pooling must ignore.
+
+        Returns:
+            Scores (N, h, w) and features (N, h, w, 32) of all cells.
         """
         with self._autocast():
-            return self._search(pixels, walls)
+            return self._search(pixels, padding)
 
-    def _search(self, pixels: Tensor, walls: Sequence[tuple[slice, slice]]) -> tuple[Tensor, Tensor]:
+    def _search(self, pixels: Tensor, padding: Sequence[tuple[slice, slice]]) -> tuple[Tensor, Tensor]:
         net = self._p
         maps = _layer(net.conv1, net.prelu1, pixels)
-        for rows, columns in walls:
+        for rows, columns in padding:
             maps[:, :, rows, columns] = -torch.inf
         maps = torch.maximum(maps[:, :, ::2], maps[:, :, 1::2])
         maps = torch.maximum(maps[..., ::2], maps[..., 1::2])
@@ -66,11 +70,11 @@ class Networks:
         return (features @ weight + bias).float().sigmoid_(), features
 
     def shift(self, features: Tensor) -> Tensor:
-        """P-Net's boxes for features (N, 32): shifts (N, 4)."""
+        """Run the last layer of P-Net on features (N, 32): box shifts (N, 4)."""
         return linear(features.float(), self._p.conv4_2.weight.flatten(1), self._p.conv4_2.bias)
 
     def refine(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """R-Net on (N, 4, 24, 24): scores (N,) and shifts (N, 4)."""
+        """Run R-Net on (N, 4, 24, 24): scores (N,) and box shifts (N, 4)."""
         net = self._r
         with self._autocast():
             maps = _halve(_layer(net.conv1, net.prelu1, pixels))
@@ -81,7 +85,7 @@ class Networks:
         return net.dense5_1(hidden).softmax(1)[:, 1], net.dense5_2(hidden)
 
     def output(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """O-Net on (N, 4, 48, 48): scores (N,), shifts (N, 4) and landmarks (N, 10), first all x."""
+        """Run O-Net on (N, 4, 48, 48): scores (N,), box shifts (N, 4) and landmarks (N, 10), all x before all y."""
         net = self._o
         with self._autocast():
             maps = _halve(_layer(net.conv1, net.prelu1, pixels))
@@ -94,14 +98,14 @@ class Networks:
 
 
 def _layer(convolution: Any, slopes: Any, maps: Tensor) -> Tensor:
-    """Convolution and PReLU."""
+    """Apply a convolution and PReLU."""
     maps = conv2d(maps, convolution.weight, convolution.bias).permute(0, 2, 3, 1)
     rows = prelu(maps.reshape(-1, maps[0, 0].numel()), slopes.weight.to(maps.dtype).repeat(maps.shape[2]))
     return rows.view(maps.shape).permute(0, 3, 1, 2)
 
 
 def _halve(maps: Tensor) -> Tensor:
-    """Max pooling over 3 x 3 with stride 2; what begins on the map counts (Caffe, `ceil_mode`)."""
+    """Pool by the maximum of 3x3 with stride 2; windows that start on the map count (Caffe, `ceil_mode`)."""
     for axis in (2, 3):
         maps = maps.movedim(axis, 0)
         first, second, third = maps[::2], maps[1::2], maps[2::2]

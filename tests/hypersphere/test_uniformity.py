@@ -8,18 +8,18 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn
 
-from sfplus.hypersphere import diagnostics, spread, spread_of_layers
+from sfplus.hypersphere import measure_layer_uniformity, measure_uniformity, uniformity
 from sfplus.hypersphere.reference_energy import least_energy, random_energy
 
 
 @pytest.mark.parametrize("half_space", [False, True])
 @pytest.mark.parametrize("rows", [2048, 7])
 def test_against_the_whole_matrix(half_space: bool, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnostics, "_ROWS", rows)
+    monkeypatch.setattr(uniformity, "_ROWS", rows)
     torch.manual_seed(0)
     weight = torch.randn(30, 8, dtype=torch.float64)
     cosine = cosine_similarity(weight.numpy())
-    result = spread(weight, 1.0, half_space)
+    result = measure_uniformity(weight, 1.0, half_space)
     angle = np.arccos(np.clip(np.abs(cosine) if half_space else cosine, -1, 1))
     off = ~np.eye(30, dtype=bool)
     assert result.mean_angle == pytest.approx(angle[off].mean(), rel=1e-9)
@@ -35,7 +35,7 @@ def test_against_the_whole_matrix(half_space: bool, rows: int, monkeypatch: pyte
 
 
 def test_orthogonal_and_equal_directions() -> None:
-    best, worst = spread(torch.eye(5), half_space=True), spread(torch.ones(5, 5))
+    best, worst = measure_uniformity(torch.eye(5), half_space=True), measure_uniformity(torch.ones(5, 5))
     assert best.excess == pytest.approx(0, abs=1e-5) and best.redundancy == pytest.approx(0, abs=1e-6)
     assert best.min_angle == pytest.approx(math.pi / 2)
     assert worst.excess > 100 and worst.redundancy == pytest.approx(0.8) and worst.min_angle < 1e-3
@@ -43,37 +43,37 @@ def test_orthogonal_and_equal_directions() -> None:
 
 def test_random_directions_have_excess_one() -> None:
     torch.manual_seed(0)
-    assert spread(torch.randn(2000, 64)).excess == pytest.approx(1, abs=0.3)
+    assert measure_uniformity(torch.randn(2000, 64)).excess == pytest.approx(1, abs=0.3)
 
 
 def test_excess_is_not_a_number_where_random_is_infinite() -> None:
-    assert math.isnan(spread(torch.randn(6, 3), power=2.0).excess)
+    assert math.isnan(measure_uniformity(torch.randn(6, 3), power=2.0).excess)
 
 
 def test_zero_neurons_are_left_out() -> None:
     weight = torch.cat([torch.zeros(50, 60), torch.eye(60)[:40]])
-    result = spread(weight)
+    result = measure_uniformity(weight)
     assert (result.count, result.zeros, len(result.nearest)) == (40, 50, 40)
     assert result.redundancy == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="N of 2 or more"):
-        spread(torch.zeros(4, 4))
+        measure_uniformity(torch.zeros(4, 4))
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
     nn.init.zeros_(model[0].weight)
-    assert list(spread_of_layers(model)) == ["1"]
+    assert list(measure_layer_uniformity(model)) == ["1"]
 
 
 def test_reading_moves_nothing() -> None:
     model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)), nn.BatchNorm1d(8).eval())
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    spread_of_layers(model)
+    measure_layer_uniformity(model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.training and model[0].training and not model[1].training
 
 
 def test_layers_of_a_model() -> None:
     model = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ReLU(), nn.Linear(8, 3))
-    assert list(spread_of_layers(model)) == ["0[0]", "0[1]", "2"]
+    assert list(measure_layer_uniformity(model)) == ["0[0]", "0[1]", "2"]
     with pytest.raises(ValueError, match="no convolution"):
-        spread_of_layers(nn.ReLU())
+        measure_layer_uniformity(nn.ReLU())
     with pytest.raises(ValueError, match="N of 2 or more"):
-        spread(torch.ones(1, 4))
+        measure_uniformity(torch.ones(1, 4))

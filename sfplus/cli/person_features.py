@@ -1,0 +1,189 @@
+"""Mean features of the people of a collection or of a file of features."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from sfplus.alignment import find_template
+from sfplus.datasets.collections import open_collection
+from sfplus.datasets.formats.parquet import has_images
+from sfplus.datasets.overlap import PersonMeans
+from sfplus.datasets.records import PhotoCollection, Record, person_from_path
+from sfplus.embedder import Embedder
+from sfplus.errors import DatasetError, PhotoError
+from sfplus.images import Pixels
+from sfplus.io.console import Console, ProgressLine
+from sfplus.io.prefetch import prefetch_map
+from sfplus.verification.features import Features, read_features
+from sfplus.weights.model_folder import crop_template
+
+_BATCH_SIZE = 128
+_FEATURE_SUFFIXES = (".npz", ".safetensors", ".parquet")
+
+Decoded = tuple[Record, Pixels | PhotoError]
+Embedded = tuple[str, Features | PhotoError]
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """The people of a set.
+
+    Attributes:
+        names: all people.
+        means: mean features of the people with a usable image.
+        collection: the images; None if the set is a file of features.
+    """
+
+    names: list[str]
+    means: PersonMeans
+    collection: PhotoCollection | None
+
+
+class PersonFeatures:
+    """Computes mean features of people; the model is loaded once, and only if there are images.
+
+    Args:
+        model: name or folder of the model.
+        device: device of the model.
+        crops: the images are aligned crops; those of packs are in any case.
+        images_per_person: number of images of each person to use, the first ones.
+    """
+
+    def __init__(self, model: str, device: str, crops: bool, images_per_person: int) -> None:
+        self._model, self._device = model, device
+        self._crops, self._images_per_person = crops, images_per_person
+        self._console = Console()
+        self._widths: dict[Path, int] = {}
+        self._embedder: Embedder | None = None
+
+    def compute(self, label: str, path: Path) -> People:
+        """Return the people of a set with their mean features.
+
+        Args:
+            label: name of the set in the progress line.
+            path: a collection (see `open_collection`), or a file of features named `person/photo`.
+
+        Raises:
+            DatasetError: If the set cannot be read, or its features and those of an earlier set differ in length.
+            PhotoError: If no image can be used.
+        """
+        means = PersonMeans()
+        if holds_features(path):
+            names, features = read_features(path)
+            self._check_width(path, features.shape[1])
+            for name, feature in zip(names, features, strict=True):
+                means.add(person_from_path(name), feature.astype(np.float32))
+            return People(means.people, means, None)
+        collection = open_collection(path)
+        for warning in collection.warnings:
+            self._console.warn(f"{path}: {warning}")
+        self._embedder = self._embedder or Embedder(self._model, self._device)
+        self._check_width(path, 2 * int(self._embedder.config["feature_size"]))
+        images: Counter[str] = Counter()
+        failures = []
+        with self._console.progress(label, resumed=False) as progress:
+            progress.start(len(collection), "images")
+            decoded = prefetch_map(_decode, self._select(collection, images, progress), 8, 2)
+            aligned = self._crops or collection.kind == "pack"
+            for person, result in (_embed_crops if aligned else _embed_photos)(self._embedder, decoded):
+                if isinstance(result, PhotoError):
+                    failures.append(result)
+                else:
+                    means.add(person, result)
+        if failures:
+            count = "1 image" if len(failures) == 1 else f"{len(failures)} images"
+            self._console.warn(f"{path}: {count} cannot be used; the first: {failures[0]}")
+        if missing := len(images) - len(means):
+            count = "1 person has" if missing == 1 else f"{missing} people have"
+            self._console.warn(f"{path}: {count} no image that can be used; only names are compared")
+        if not len(means):
+            raise failures[0]
+        return People(list(images), means, collection)
+
+    def _check_width(self, path: Path, width: int) -> None:
+        for earlier_path, earlier_width in self._widths.items():
+            if earlier_width != width:
+                reason = f"its features have {width} numbers, those of {earlier_path} {earlier_width}"
+                raise DatasetError(reason, where=path, remedy="make both with the same model: sfplus embed, or --model")
+        self._widths[path] = width
+
+    def _select(self, collection: PhotoCollection, images: Counter[str], progress: ProgressLine) -> Iterator[Record]:
+        """Yield the first images of each person, and count the images of each person."""
+        for record in collection.records():
+            progress.advance()
+            if record.person:
+                images[record.person] += 1
+            if images[record.person] <= self._images_per_person:
+                yield record
+
+
+def holds_features(path: Path) -> bool:
+    """Return True if a path is a file of features, and not a Parquet file of images."""
+    return path.is_file() and path.suffix in _FEATURE_SUFFIXES and not (path.suffix == ".parquet" and has_images(path))
+
+
+def first_images(people: People, names: set[str]) -> dict[str, Pixels]:
+    """Return the first readable image of each of some people, uint8 RGB (H, W, 3)."""
+    images: dict[str, Pixels] = {}
+    for record in people.collection.records() if people.collection else ():
+        if record.person in names and record.person not in images:
+            _, image = _decode(record)
+            if not isinstance(image, PhotoError):
+                images[record.person] = image
+        if len(images) == len(names):
+            break
+    return images
+
+
+def _decode(record: Record) -> Decoded:
+    try:
+        return record, record.decode()
+    except PhotoError as error:
+        return record, PhotoError(error.reason, where=record.name, remedy=error.remedy)
+
+
+def _embed_crops(embedder: Embedder, decoded: Iterator[Decoded]) -> Iterator[Embedded]:
+    template = find_template(crop_template(embedder.config, embedder.folder))
+
+    def checked() -> Iterator[tuple[str, Pixels | PhotoError]]:
+        """Replace images of another size by errors at once, so that a batch keeps no large images."""
+        for record, crop in decoded:
+            if not isinstance(crop, PhotoError) and crop.shape[:2] != (template.height, template.width):
+                reason = f"is {crop.shape[0]}x{crop.shape[1]}, not a crop of {template.name}"
+                remedy = "make crops with sfplus align, or omit --crops"
+                crop = PhotoError(reason, where=record.name, remedy=remedy)
+            yield record.person, crop
+
+    crops = checked()
+    while batch := list(islice(crops, _BATCH_SIZE)):
+        valid = []
+        for person, crop in batch:
+            if isinstance(crop, PhotoError):
+                yield person, crop
+            else:
+                valid.append((person, crop))
+        features = embedder.features(crop for _, crop in valid)
+        yield from ((person, feature) for (person, _), feature in zip(valid, features, strict=True))
+
+
+def _embed_photos(embedder: Embedder, decoded: Iterator[Decoded]) -> Iterator[Embedded]:
+    pending: deque[str] = deque()
+    failures: list[Embedded] = []
+
+    def photos() -> Iterator[Pixels]:
+        for record, photo in decoded:
+            if isinstance(photo, PhotoError):
+                failures.append((record.person, photo))
+                continue
+            pending.append(record.person)
+            yield photo
+
+    for result in embedder.stream(photos()):
+        yield pending.popleft(), result
+    yield from failures

@@ -1,0 +1,160 @@
+"""Build packs from photo collections, one process at a time, resumable and atomic."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from sfplus.datasets.collections import open_collection, stat_digest
+from sfplus.datasets.formats.pack import MANIFEST, Pack
+from sfplus.datasets.pack_writer import JOURNAL, STATE, Narrow, PackWriter
+from sfplus.errors import DatasetError, SfplusError, UsageError
+from sfplus.io.console import Console
+from sfplus.io.files import check_folder, paths_overlap, write_json
+from sfplus.io.tables import read_json_lines
+
+
+def build_pack(
+    path: Path,
+    out: Path,
+    console: Console,
+    *,
+    size: tuple[int, int] | None = None,
+    narrow: Narrow | None = None,
+    exclude: Collection[str] = (),
+    split: str = "",
+) -> Pack:
+    """Build a pack from the crops of a collection, which is not changed.
+
+    The pack is written to `OUT.partial` and moved to OUT when it is complete. A call that was interrupted at any
+    moment, even by `kill -9`, continues after its last complete block if the collection and the options are the same,
+    and starts again otherwise. The pixels, tables and digests are the same with and without interruptions.
+
+    Args:
+        path: the collection; see `open_collection`.
+        out: the folder of the pack; it must be new, empty or the same pack, which is kept.
+        console: prints warnings and progress.
+        size: height and width; crops of other sizes are left out. None: all crops must have the size of the first.
+        narrow: cuts the crops, as `alignment.narrow_crop` does; None: crops are packed as they are.
+        exclude: people to leave out.
+        split: of shards named like `train-00000-of-00004.parquet`, use only those of this split.
+
+    Raises:
+        DatasetError: If the collection cannot be read, contains no usable crop, or contains crops of several sizes.
+        UsageError: If OUT or `OUT.partial` contains other files or overlaps the collection, another process is building
+            this pack, or the disk is too small.
+    """
+    _check_paths(path, out)
+    collection = open_collection(path, split)
+    for warning in collection.warnings:
+        console.warn(f"{path}: {warning}")
+    options = {
+        "size": list(size) if size else None, "narrow": narrow is not None, "exclude": sorted(exclude), "split": split,
+    }  # fmt: skip
+    state = {"source": stat_digest(collection), "options": options, "version": 1}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(out):
+        if not (out / MANIFEST).is_file():
+            partial = _prepare_partial(out, state)
+            if not _is_finished(partial, state):
+                writer = PackWriter(collection, partial, state, narrow, set(exclude))
+                with _remove_if_empty(partial), console.progress("pack", (partial / JOURNAL).exists()) as progress:
+                    writer.write(progress)
+            _move_into_place(partial, out)
+        elif Pack(out).manifest.get("state") == state:
+            console.print_fresh("pack")
+        else:
+            reason = "is a pack of another source, of this source before it changed, or with other options"
+            raise UsageError(reason, where=out, remedy="choose a new OUT, or delete this one")
+    return Pack(out)
+
+
+def _check_paths(path: Path, out: Path) -> None:
+    if out.name in ("", ".."):
+        raise UsageError("does not name a folder", where=out, remedy="give a new folder")
+    check_folder(out.parent)
+    if paths_overlap(path, out) or paths_overlap(path, _partial_folder(out)):
+        reason = "OUT (or OUT.partial, where it is written) and SOURCE overlap"
+        raise UsageError(reason, where=out, remedy="choose an OUT that does not contain SOURCE and is not inside it")
+    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError("contains other files", where=out, remedy="choose a new or an empty folder as OUT")
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    """Exclude other processes that build the same pack.
+
+    Raises:
+        UsageError: If another process is building it.
+    """
+    lock = filelock.FileLock(out.with_name(f".{out.name}.lock"))
+    try:
+        with lock.acquire(timeout=0):
+            try:
+                yield
+            finally:
+                if not _partial_folder(out).exists():  # a process that waits finds a finished pack, or starts again
+                    Path(lock.lock_file).unlink(missing_ok=True)
+    except filelock.Timeout:
+        raise UsageError("another run is writing this pack", where=out, remedy="wait for it") from None
+
+
+def _partial_folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
+
+
+def _prepare_partial(out: Path, state: dict[str, Any]) -> Path:
+    """Return the folder in which the pack is written; it is emptied unless it contains the beginning of this pack.
+
+    Raises:
+        UsageError: If it contains files that are not from an interrupted call.
+    """
+    partial = _partial_folder(out)
+    if _is_finished(partial, state):
+        return partial
+    try:
+        earlier = json.loads((partial / STATE).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        earlier = None
+    if earlier == state:
+        return partial
+    if isinstance(earlier, dict) and earlier.keys() == state.keys() and not partial.is_symlink():
+        shutil.rmtree(partial)
+    elif partial.is_symlink() or (partial.exists() and (not partial.is_dir() or any(partial.iterdir()))):
+        raise UsageError("contains other files", where=partial, remedy="choose another OUT, or move this away")
+    partial.mkdir(parents=True, exist_ok=True)
+    write_json(partial / STATE, state)
+    return partial
+
+
+def _is_finished(partial: Path, state: dict[str, Any]) -> bool:
+    """Return True if an interrupted call completed this pack and only had to move it into place."""
+    try:
+        return Pack(partial).manifest.get("state") == state
+    except DatasetError:
+        return False
+
+
+@contextmanager
+def _remove_if_empty(partial: Path) -> Iterator[None]:
+    """Delete the partial folder after an error if no block of crops was finished, since there is nothing to resume."""
+    try:
+        yield
+    except SfplusError:
+        if not any(block["names"] for block in read_json_lines(partial / JOURNAL)):
+            shutil.rmtree(partial)
+        raise
+
+
+def _move_into_place(partial: Path, out: Path) -> None:
+    for name in (STATE, JOURNAL):
+        (partial / name).unlink(missing_ok=True)
+    if out.is_dir():
+        out.rmdir()  # it is empty
+    partial.replace(out)
