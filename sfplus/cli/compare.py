@@ -11,23 +11,36 @@ from sfplus.cli.options import Device, ModelName
 from sfplus.images import encode_image
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
-from sfplus.verification.decision import Judge, similarity
+from sfplus.verification.decision import DecisionRule, similarity
 
 app = typer.Typer()
 
 
 def compare_photos(first: Path, second: Path, model: str, far: float | None, save: Path | None, device: str) -> None:
-    """Print the similarity of the faces of two photos and the decision at the model's threshold, or at a FAR."""
+    """Print the similarity of the faces in two photos and whether they show the same person.
+
+    Args:
+        first: a photo.
+        second: another photo.
+        model: a model folder or the name of a model; empty for the default model.
+        far: the false accept rate to decide at; None for the threshold of the verification.
+        save: a folder for the two crops, or None.
+        device: the device to run on.
+
+    Raises:
+        UsageError: If the model has not been verified, or `save` is not a folder.
+        PhotoError: If a photo cannot be read or has no face.
+    """
     from sfplus.embedder import Embedder
 
     if save:
         check_folder(save)
     embedder = Embedder(model or DEFAULT_MODEL, device)
-    judge = Judge.load(embedder.folder, embedder.config)
-    judge.threshold(far)
+    rule = DecisionRule.load(embedder.folder, embedder.config)
+    rule.threshold(far)  # fail before the photos are read
     crops = embedder.crops([first, second])
-    one, two = embedder.features(crops)
-    print(judge.say(float(similarity(one, two, judge.mean)), far))
+    left, right = embedder.features(crops)
+    print(rule.explain(float(similarity(left, right, rule.mean)), far))
     if save:
         save.mkdir(parents=True, exist_ok=True)
         for letter, path, crop in zip("AB", (first, second), crops, strict=True):

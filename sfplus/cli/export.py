@@ -17,7 +17,7 @@ from sfplus.errors import UsageError
 from sfplus.io.files import atomic_folder, check_new
 from sfplus.io.tables import read_parquet
 from sfplus.recipes.load import find_recipe, load_recipe
-from sfplus.verification.decision import Judge
+from sfplus.verification.decision import DecisionRule
 from sfplus.weights.find_model import find_model
 
 app = typer.Typer()
@@ -69,7 +69,9 @@ def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Pa
     result = json.loads((verified.folder / RESULT).read_text("utf-8"))
     if result["protocol"] != "sphereface":
         remedy = "export with verify.protocol=sphereface"
-        raise UsageError("its thresholds are of other scores", where=f"protocol {result['protocol']}", remedy=remedy)
+        raise UsageError(
+            "its thresholds apply to different scores", where=f"protocol {result['protocol']}", remedy=remedy
+        )
     table, index = read_parquet(verified.folder / SCORES), read_parquet(features / FEATURE_INDEX)
     row_of = {photo: row for row, photo in enumerate(index["photo"])}
     values = load_file(features / FEATURES)["features"]
@@ -77,7 +79,7 @@ def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Pa
     config |= {"verification": _describe_verification(result, verified.manifest, len(table["same"]))}
     with atomic_folder(folder) as partial:
         save_model(partial, network, config, dtype=torch.float16 if half else None)
-        Judge.of_pairs(left, right, np.array(table["same"])).save(partial)
+        DecisionRule.from_pairs(left, right, np.array(table["same"])).save(partial)
     print(f"model: {folder}")
 
 

@@ -20,7 +20,7 @@ ZooName = Annotated[str, typer.Argument(metavar="NAME", help="See: sfplus models
 def list_models() -> None:
     """List the models: their state on this machine, the published accuracy on LFW, a description."""
     for name, entry in zoo.zoo().items():
-        print(f"{name:<22} {zoo.state(name):<12} {entry.lfw:5.2f} %  {entry.what}")
+        print(f"{name:<22} {zoo.status(name):<12} {entry.lfw:5.2f} %  {entry.what}")
 
 
 @app.command()

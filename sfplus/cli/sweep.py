@@ -33,7 +33,7 @@ from sfplus.recipes.load import find_recipe, load_recipe
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.sweep_grid import Configuration, configurations, seed_overrides
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
-from sfplus.reports.sweep_table import Sweep, said, to_json, to_markdown
+from sfplus.reports.sweep_table import SweepTable, format_metric, to_json, to_markdown
 
 app = typer.Typer()
 TABLE, MARKDOWN, PLOT, CURVES, FEATURE_PLOT = "sweep.json", "sweep.md", "sweep.png", "curves.png", "plane.png"
@@ -153,7 +153,7 @@ def run_sweep(
         check_inputs(cell.steps, workspace)
     console = _RunConsole()
     context = RunContext(workspace, console, device)
-    table = Sweep(
+    table = SweepTable(
         title=recipe.report.title, cells=len(cells), command=this_command(), recipe=path.read_text("utf-8"),
         published=published_rows(recipe.report),
         versions=context.versions(), device=context.device_description,
@@ -175,7 +175,7 @@ def run_sweep(
 
 
 def _run_cell(
-    cell: Cell, recipe: str, context: RunContext, console: _RunConsole, table: Sweep
+    cell: Cell, recipe: str, context: RunContext, console: _RunConsole, table: SweepTable
 ) -> dict[str, StepResult] | None:
     """Run a cell and return its results by step; None if it failed, with the reason in the table."""
     label, clock = cell.label(recipe), time.monotonic()
@@ -192,7 +192,7 @@ def _run_cell(
     table.metric = main_metric(last)
     table.protocol = last.result.protocol if last.result else ""
     duration = f"{time.monotonic() - clock:.0f} s" if console.worked else "fresh"
-    console.print(f"{prefix} {said(table.metric, last.metrics.get(table.metric, math.nan))}  ({duration})")
+    console.print(f"{prefix} {format_metric(table.metric, last.metrics.get(table.metric, math.nan))}  ({duration})")
     return results
 
 
@@ -220,7 +220,7 @@ def plan_cells(
     return cells, load_recipe(path, grid[0].overrides)
 
 
-def _write(table: Sweep, folder: Path) -> None:
+def _write(table: SweepTable, folder: Path) -> None:
     """Write the results so far."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / TABLE, to_json(table))

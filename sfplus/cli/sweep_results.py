@@ -23,10 +23,10 @@ from sfplus.io.tables import read_json_lines
 from sfplus.recipes.settings.report import ReportSettings
 from sfplus.recipes.steps import Step
 from sfplus.recipes.sweep_grid import VARIANT, Configuration
-from sfplus.reports.feature_plot import plane_plot
-from sfplus.reports.sweep_table import LEVEL, Difference, Row, Sweep, said, to_markdown
+from sfplus.reports.feature_plot import feature_plot
+from sfplus.reports.sweep_table import LEVEL, ControlDifference, SweepRow, SweepTable, format_metric, to_markdown
 from sfplus.training.history import HISTORY
-from sfplus.verification.bootstrap import Interval, people_intervals, share_of
+from sfplus.verification.bootstrap import Interval, people_intervals, stratified_mean
 from sfplus.verification.curves import accuracy_interval
 from sfplus.verification.result import Result
 from sfplus.verification.significance import mcnemar
@@ -99,7 +99,7 @@ def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
 
 def table_rows(
     cells: Sequence[Cell], results: Mapping[int, Mapping[str, StepResult]], recipe: str, final: bool = True
-) -> list[Row]:
+) -> list[SweepRow]:
     """Return the rows of the table: each configuration with its seeds, preceded by the model it was fine-tuned from.
 
     Args:
@@ -113,8 +113,8 @@ def table_rows(
     for index, steps in sorted(results.items()):
         runs[cells[index].label(recipe)][cells[index].seed] = steps
     *before, last = cells[0].measuring
-    rows: list[Row] = []
-    shared: dict[tuple[str, ...], Row] = {}
+    rows: list[SweepRow] = []
+    shared: dict[tuple[str, ...], SweepRow] = {}
     for label, by_seed in runs.items():
         for step in before:
             distinct: dict[str, tuple[int, StepResult]] = {}
@@ -131,7 +131,7 @@ def table_rows(
         if final and by_seed:
             control = _control(choices, label)
             pairs = [(by_seed[seed][last], steps[last]) for seed, steps in runs[control].items() if seed in by_seed]
-            rows[-1].against = difference_from(control, pairs) if control != label and pairs else None
+            rows[-1].difference = difference_from(control, pairs) if control != label and pairs else None
     return [row for row in rows if row.seeds]
 
 
@@ -164,7 +164,7 @@ def feature_plots(cells: Sequence[Cell], results: Mapping[int, Mapping[str, Step
         return None
     order = [label for label in dict.fromkeys(cell.label(recipe) for cell in cells) if label in runs]
     classes = json.loads((folders[order[0]] / CONFIG).read_text("utf-8"))["classes"]
-    return plane_plot({label: runs[label] for label in order}, classes)
+    return feature_plot({label: runs[label] for label in order}, classes)
 
 
 def publish_figures(
@@ -185,19 +185,19 @@ def publish_figures(
         The file result.md.
     """
     result, about = measure(step, {step: artefact}), artefact.manifest
-    row = Row(name, {}, [about["settings"]["seed"]], {key: [value] for key, value in result.metrics.items()})
+    row = SweepRow(name, {}, [about["settings"]["seed"]], {key: [value] for key, value in result.metrics.items()})
     provenance = {"versions": about["versions"], "device": about["device"], "recipe": recipe, "command": command}
-    table = Sweep(report.title, main_metric(result), [row], 1, published=published_rows(report), **provenance)
+    table = SweepTable(report.title, main_metric(result), [row], 1, published=published_rows(report), **provenance)
     folder.mkdir(parents=True, exist_ok=True)
     for file_name in (RESULT, CURVES, FEATURE_PLOT, SAMPLES):
         file = artefact.folder / file_name
         write_or_remove(folder / file_name, file.read_bytes() if file.is_file() else None)
     write_atomically(folder / "result.md", to_markdown(table))
-    print(f"{step}: " + ", ".join(said(key, result.metrics[key]) for key in table.metrics))
+    print(f"{step}: " + ", ".join(format_metric(key, result.metrics[key]) for key in table.metrics))
     return folder / "result.md"
 
 
-def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, StepResult], final: bool) -> Row:
+def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, StepResult], final: bool) -> SweepRow:
     results = list(runs.values())
     names = dict.fromkeys(name for run in results for name in run.metrics)
     values = {name: [run.metrics.get(name, math.nan) for run in results] for name in names}
@@ -209,7 +209,7 @@ def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, StepResult],
                 interval = accuracy_interval(results[0].result, results[0].pairs)
             else:
                 interval = _interval(np.mean([_correct(run) for run in results], axis=0), results[0].pairs)
-    return Row(label, choices, list(runs), values, artefacts, histories, interval)
+    return SweepRow(label, choices, list(runs), values, artefacts, histories, interval)
 
 
 def _control(choices: Mapping[str, Mapping[str, str]], label: str) -> str:
@@ -219,7 +219,7 @@ def _control(choices: Mapping[str, Mapping[str, str]], label: str) -> str:
     return next(name for name, chosen in choices.items() if common.items() <= chosen.items())
 
 
-def difference_from(control: str, runs: Sequence[tuple[StepResult, StepResult]]) -> Difference:
+def difference_from(control: str, runs: Sequence[tuple[StepResult, StepResult]]) -> ControlDifference:
     """Return the difference of a configuration from its control: configuration minus control, for each seed.
 
     Args:
@@ -230,13 +230,13 @@ def difference_from(control: str, runs: Sequence[tuple[StepResult, StepResult]])
     values = [run.metrics[metric] - baseline.metrics.get(metric, math.nan) for run, baseline in runs]
     run, baseline = runs[0]
     if not (run.pairs and baseline.pairs and _same_pairs(run.pairs, baseline.pairs)):
-        return Difference(control, values)
+        return ControlDifference(control, values)
     p = [mcnemar(_correct(baseline) > 0, _correct(run) > 0)[2] for run, baseline in runs]
     change = np.mean([_correct(run) - _correct(baseline) for run, baseline in runs], axis=0)
     interval = None
     with contextlib.suppress(PairsError):
         interval = _interval(change, run.pairs)
-    return Difference(control, values, interval, p)
+    return ControlDifference(control, values, interval, p)
 
 
 def _correct(run: StepResult) -> NDArray[np.float64]:
@@ -246,7 +246,7 @@ def _correct(run: StepResult) -> NDArray[np.float64]:
 
 
 def _interval(values: NDArray[np.float64], pairs: Pairs) -> Interval:
-    (interval,) = people_intervals(share_of(values, pairs.same), pairs, level=LEVEL)
+    (interval,) = people_intervals(stratified_mean(values, pairs.same), pairs, level=LEVEL)
     return interval
 
 

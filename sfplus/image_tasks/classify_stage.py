@@ -83,7 +83,7 @@ def _result(job: Job[ClassifySettings], task: ClassifyTask, answers: Tensor, pla
     """
     from sfplus.image_tasks.datasets import accuracy_by_class
     from sfplus.reports.curves_plot import curves_plot
-    from sfplus.reports.feature_plot import plane_plot
+    from sfplus.reports.feature_plot import feature_plot
     from sfplus.training.history import HISTORY, read_rows
     from sfplus.weights.model_folder import to_bytes
 
@@ -108,5 +108,5 @@ def _result(job: Job[ClassifySettings], task: ClassifyTask, answers: Tensor, pla
         classifiers: Tensor = task.network.score.weight.detach()  # type: ignore[union-attr,operator]
         found = {"features": plane, "labels": task.test.labels, "classifiers": classifiers}
         write_atomically(job.folder / FEATURES, to_bytes(found))
-        write_atomically(job.folder / FEATURE_PLOT, plane_plot({"test set": found}, task.test.names))
+        write_atomically(job.folder / FEATURE_PLOT, feature_plot({"test set": found}, task.test.names))
     return result

@@ -19,7 +19,7 @@ from sfplus.errors import DatasetError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient, read_photo
 from sfplus.io.prefetch import prefetch_map
 from sfplus.io.tables import FAILURES, read_parquet, write_json_lines, write_parquet
-from sfplus.networks.embed import embed_batches, pass_size
+from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import crop_template
@@ -34,7 +34,7 @@ def build(job: Job[EmbedSettings]) -> dict[str, Any]:
     progress, device = job.context.progress, job.context.device
     progress.start(len(reader.paths), "crops")
     parts = []
-    for features in embed_batches(network, reader.batches(pass_size(device)), device, dtype=settings.dtype):
+    for features in embed_batches(network, reader.batches(default_batch_size(device)), device, dtype=settings.dtype):
         parts.append(features)
         progress.advance(len(features), settings.dtype)
     if not parts:

@@ -24,7 +24,7 @@ from sfplus.errors import DatasetError
 from sfplus.hypersphere import Head, ShardedHead
 from sfplus.io.tables import read_parquet
 from sfplus.networks import create
-from sfplus.networks.embed import embed_batches, pass_size
+from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.recipes.settings.finetune import FinetuneSettings
 from sfplus.recipes.settings.train import SolverSettings, TrainSettings
 from sfplus.training.face_task import HeldOut, fit
@@ -147,7 +147,7 @@ def _held_out(job: Job[Settings], training_set: _TrainingSet) -> HeldOut:
     rows, (left, right) = np.unique(sides[:, complete], return_inverse=True)
     paths = [crops.folder / CROPS / table["crop"][row] for row in rows]
     dataset = CropDataset(paths, [0] * len(paths), training_set.crops.height, training_set.crops.width)
-    parts = np.array_split(np.arange(len(paths)), -(-len(paths) // pass_size(job.context.device)))
+    parts = np.array_split(np.arange(len(paths)), -(-len(paths) // default_batch_size(job.context.device)))
 
     def accuracy(network: nn.Module) -> dict[str, float]:
         device = Device(next(network.parameters()).device)  # with several processes, not always the requested device

@@ -19,8 +19,7 @@ from sfplus.errors import PairsError
 from sfplus.io.files import write_atomically
 from sfplus.io.tables import read_parquet, write_parquet
 from sfplus.recipes.settings.verify import VerifySettings
-from sfplus.reports.metrics import by_protocol
-from sfplus.verification.protocols import PROTOCOLS
+from sfplus.verification.protocols import PROTOCOLS, protocol_summaries
 
 
 def build(job: Job[VerifySettings]) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     how = Counter(index["how"][row] for row in {*left[complete].tolist(), *right[complete].tolist()})
     in_table = ("scores", "same", "fold")
     summary = {key: value for key, value in result.to_dict().items() if key not in in_table} | {
-        "protocols": by_protocol(*sides, same, fold, True),
+        "protocols": protocol_summaries(*sides, same, fold, mirrored=True),
         "undetected": {
             "policy": settings.undetected, "centre_crops": how["centre-crop"],
             "photos_left_out": missing, "pairs_left_out": int((~complete).sum()),

@@ -72,7 +72,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_it_is_downloaded_once(tmp_path: Path, host: Server) -> None:
     for _ in range(2):
         lfw.fetch_lfw(tmp_path / "lfw")
-    assert host.asked == ["/_PAIRS", "/_ARCHIVE"]
+    assert host.requests == ["/_PAIRS", "/_ARCHIVE"]
     assert (tmp_path / "lfw/pairs.txt").read_bytes() == b"10\t300\n"
     assert (tmp_path / "lfw/B/B_0001.jpg").read_bytes() == b"22"
 
