@@ -152,8 +152,8 @@ def main() -> None:
     for name in runs:
         middle, best = median(durations_of[name]), min(durations_of[name])
         print(
-            f"  {name:<34} {CROPS / middle:6.1f} crops/s ({CROPS / best:6.1f})  {middle / base:5.2f} x the time of sfplus"
-            f"  {middle / CROPS / floor:5.2f} x the floor"
+            f"  {name:<34} {CROPS / middle:6.1f} crops/s ({CROPS / best:6.1f})  "
+            f"{middle / base:5.2f} x the time of sfplus  {middle / CROPS / floor:5.2f} x the floor"
         )
     ratio = max(max(durations_of[name]) / min(durations_of[name]) for name in runs)
     if ratio > 1.15:

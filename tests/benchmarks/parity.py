@@ -4,8 +4,8 @@ Of the 8,912 faces in LFW, 25 differ by more than 0.5 px. For 18 of them facenet
 either for the photo alone or in another batch, and 24 of ours are among its results: the candidates have equal scores,
 and rounding chooses one.
 
-All photos of the given folders are compared, or every 40th of SFPLUS_SHARED_DATA (all of them take half an hour). Photos
-of one size are in batches of 16, as facenet-pytorch requires. Run: python tests/benchmarks/parity.py [FOLDER ...]
+All photos of the given folders are compared, or every 40th of SFPLUS_SHARED_DATA (all of them take half an hour).
+Photos of one size are in batches of 16, as facenet-pytorch requires. Run: python tests/benchmarks/parity.py [FOLDER ...]
 """
 
 from __future__ import annotations
