@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from collections_of_people import write_folders
+from collection_writers import write_folders
 
 from sfplus.cli.pack import pack
 from sfplus.datasets.crops import CropDataset

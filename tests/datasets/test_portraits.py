@@ -51,7 +51,7 @@ def test_a_portrait_is_an_rgb_photo_with_five_points_inside(crowd):
     assert np.ptp([p.photo.mean() for person in crowd for p in person]) > 40  # light differs
 
 
-def test_a_photo_does_not_depend_on_what_was_drawn_before():
+def test_photos_do_not_depend_on_earlier_draws():
     alone = draw_portrait(3, 2, 7).jpeg()
     for cached in (head.build_head, hair.build_hair, parameters.draw_person):
         cached.cache_clear()
@@ -83,7 +83,7 @@ def test_yaw_moves_the_nose_against_the_eyes():
     assert shift[0] < -6 and shift[2] > 6 and shift[0] == pytest.approx(-shift[2], abs=0.5)
 
 
-def test_the_photo_turns_with_its_points():
+def test_roll_turns_photo_and_landmarks_together():
     """The same photo drawn upright and rolled, turned back with the true points, is the same face."""
     upright, rolled = (draw_portrait(20, 0, roll=roll, yaw=0.0) for roll in (0.0, 20.0))
     turned = cv2.warpAffine(rolled.photo, similarity(rolled.landmarks, upright.landmarks), (250, 250))
@@ -93,7 +93,7 @@ def test_the_photo_turns_with_its_points():
     assert np.corrcoef(a, b)[0, 1] > 0.9
 
 
-def test_writing_gives_lfw_names_and_a_table_of_the_truth(tmp_path: Path):
+def test_files_have_lfw_names_and_a_table_of_landmarks(tmp_path: Path):
     ticks = []
     rows = write_portraits(tmp_path / "all", 2, 3, 5, on_photo=lambda: ticks.append(1))
     assert len(ticks) == len(rows) == 6
@@ -150,7 +150,7 @@ def measure(crowd: list[list[Portrait]]) -> tuple[float, float]:
     return face, pair_auc(np.array([hair_and_background(p) for p in flat]), people, 0.05)
 
 
-def test_people_are_told_apart_by_their_faces_not_by_hair_and_background(crowd):
+def test_people_differ_by_face_and_not_by_hair_and_background(crowd):
     face, clue = measure(crowd)
     assert face > 0.86  # the slow test learns from more people
     assert clue < 0.84 and clue < face - 0.06, clue
@@ -182,7 +182,7 @@ def test_mtcnn_finds_drawn_faces_and_their_points(crowd):
 
 
 @pytest.mark.slow
-def test_six_hundred_photos():
+def test_quality_of_six_hundred_photos():
     crowd = [[draw_portrait(person, photo) for photo in range(10)] for person in range(60)]
     face, clue = measure(crowd)
     assert face > 0.94 and clue < 0.84
