@@ -1,4 +1,4 @@
-"""A recipe whose `train.photos` is a pack: the same model as from the crops that it was made of."""
+"""Training from a pack gives the same model as training from the crops."""
 
 from __future__ import annotations
 

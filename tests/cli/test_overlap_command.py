@@ -49,7 +49,7 @@ def test_people_of_feature_files_are_matched_by_name_and_face(
 
 
 def test_numeric_names_do_not_match(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two data sets with the same labels and other people: nobody is found by name."""
+    """Two data sets have the same labels but different people."""
     rows = np.eye(40)[:, None]
     for name, start in (("train", 0), ("test", 20)):
         write_features(tmp_path / f"{name}.npz", {f"{i:07d}": rows[start + i] for i in range(20)})
@@ -59,7 +59,7 @@ def test_numeric_names_do_not_match(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_large_images_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of pictures that are no crops, only those read ahead are alive."""
+    """Of images that are not crops, only the prefetched ones are alive."""
     alive: weakref.WeakSet[np.ndarray] = weakref.WeakSet()
     most = 0
 
@@ -86,7 +86,7 @@ class Tracked(np.ndarray):
 
 
 def test_people_of_photos_are_matched_and_drawn(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
-    """Drawn people: the same photos in both sets under another name; a photo without a face is said and passed over."""
+    """The sets share photos under different names; a photo without a face is reported and skipped."""
     write_portraits(tmp_path / "train", 6, 1, 0)
     folders = sorted(path for path in (tmp_path / "train").iterdir() if path.is_dir())
     (tmp_path / "test" / "Somebody").mkdir(parents=True)
@@ -106,7 +106,7 @@ def test_people_of_photos_are_matched_and_drawn(tmp_path: Path, sfplus: Callable
 
 @pytest.mark.slow
 def test_real_people_are_matched_under_different_names(tmp_path: Path, shared_data: Path) -> None:
-    """20 people of LFW: three photos of each in the training set under another name, three others in the test set.
+    """Three photos of 20 people of LFW are in the training set under another name, and three others in the test set.
 
     The bounds are below what the small shipped model does.
     """
@@ -141,7 +141,7 @@ def test_false_alarms_must_be_finite(tmp_path: Path, sfplus: Callable[..., Simpl
 def test_output_paths_are_checked_first(
     tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch, sfplus: Callable[..., SimpleNamespace]
 ) -> None:
-    """A folder, or a place below a file, is refused before a picture is looked at."""
+    """A folder, and a path below a file, are refused before an image is decoded."""
     write_portraits(tmp_path / "drawn", 2, 1, 0)
     (tmp_path / "file").touch()
     monkeypatch.setattr(Record, "decode", lambda record: pytest.fail("began"))
@@ -158,7 +158,7 @@ def test_missing_folders_are_created(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", ["features", "photos"])
 def test_features_of_different_lengths_are_refused(tmp_path: Path, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two files, or a file and photos: refused before a picture is looked at."""
+    """Two files, and a file and photos, are refused before an image is decoded."""
     rows = np.eye(9)[:, None]
     write_features(tmp_path / "a.npz", {f"id {i}": rows[i] for i in range(9)})
     write_features(tmp_path / "b.npz", {f"id {i}": rows[i, :, :7] + 1 for i in range(9)})
@@ -181,7 +181,7 @@ def test_images_of_another_size_are_named(tmp_path: Path) -> None:
 
 
 def test_names_with_a_hash_are_written_and_read(tmp_path: Path) -> None:
-    """What `--out` writes, `--exclude` reads."""
+    """The list of `--out` is read by `--exclude`."""
     write_features(tmp_path / "a.npz", {name: np.eye(9)[None, i] for i, name in enumerate(["#1 Fan", "#", "Ada"])})
     overlap(tmp_path / "a.npz", tmp_path / "a.npz", "", tmp_path / "out.txt", None)
     assert set(read_person_list(tmp_path / "out.txt")) == {"#1 Fan", "Ada"}

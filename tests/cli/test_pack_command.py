@@ -87,7 +87,7 @@ def test_narrow_cuts_112x112_to_112x96(tmp_path: Path) -> None:
 
 
 def test_excluded_people_are_left_out(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
-    """By the pack, from a file, or by who trains from it."""
+    """People can be excluded by `sfplus pack --exclude` and by the data set for training."""
     write_folders(tmp_path / "crops", PEOPLE | {"Dan": 2})
     listed = tmp_path / "out.txt"
     listed.write_text("# in the test set\nBen\n\n  Nobody  \n")

@@ -13,7 +13,7 @@ from sfplus.images import encode_image, read_photo
 
 @pytest.fixture
 def packed(tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
-    """A set as insightface packs it: 8 crops, 4 pairs; each crop of one grey level and a bright column at 8."""
+    """Write a set of 8 crops and 4 pairs; each crop has one grey level and a bright column at 8."""
     crops = []
     for i in range(8):
         crop = np.full((112, 112, 3), 20 * i, np.uint8)

@@ -86,7 +86,7 @@ def test_files_of_the_user_are_never_deleted(tmp_path: Path, what: str) -> None:
 
 @pytest.mark.parametrize("source", ["out.partial", "out.partial/crops", "."])
 def test_partial_folder_must_not_overlap_the_source(tmp_path: Path, source: str) -> None:
-    """`OUT.partial` is the source, holds it or lies in it; even with a state as of an interrupted call."""
+    """`OUT.partial` is, contains or is inside the source, also if it has the state of an interrupted call."""
     write_folders(tmp_path / source, PEOPLE)
     (tmp_path / "out.partial").mkdir(exist_ok=True)
     (tmp_path / "out.partial" / "state.json").write_text('{"source": "", "options": {}, "version": 1}')
@@ -105,7 +105,7 @@ def test_empty_partial_folder_is_used(tmp_path: Path) -> None:
 def test_resumed_pack_equals_an_uninterrupted_one(
     tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped before each picture in turn, the files in the end are those of a run that was not."""
+    """The call is interrupted before each image in turn."""
     write_folders(tmp_path / "crops", PEOPLE)
     (tmp_path / "crops" / "Ada" / "2.png").write_bytes(b"no picture")
     pack(tmp_path / "crops", tmp_path / "whole")
@@ -151,7 +151,7 @@ def test_starts_again_when_the_source_changed(
 def test_finished_pack_is_moved_into_place_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: tuple[str, ...]
 ) -> None:
-    """A finished pack that was not moved yet is moved by the next call, which reads no picture."""
+    """The next call moves the finished pack without reading an image."""
     write_folders(tmp_path / "crops", PEOPLE)
     replace = Path.replace
     monkeypatch.setattr(Path, "replace", lambda path, to: interrupt() if path.is_dir() else replace(path, to))
@@ -174,7 +174,7 @@ def interrupt(*_: object) -> None:
 
 @pytest.mark.slow
 def test_resumes_after_kill_9(tmp_path: Path) -> None:
-    """kill -9 in the second and the third block; the files in the end are those of an undisturbed run."""
+    """kill -9 in the second and the third block; the final files are those of an uninterrupted call."""
     write_folders(tmp_path / "crops", {f"person {i:03d}": 60 for i in range(40)}, 112, 96)
     pack(tmp_path / "crops", tmp_path / "whole")
     command = [sys.executable, "-m", "sfplus", "pack", str(tmp_path / "crops"), str(tmp_path / "out")]
@@ -192,7 +192,7 @@ def test_resumes_after_kill_9(tmp_path: Path) -> None:
 
 
 def test_all_paths_of_a_source_are_the_same_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative, absolute and through a link: the pack is fresh, and an interrupted one goes on."""
+    """A pack is fresh for relative and absolute paths and for links."""
     monkeypatch.chdir(tmp_path)
     write_folders(tmp_path / "crops", PEOPLE)
     (tmp_path / "link").symlink_to("crops")
@@ -218,7 +218,7 @@ def test_out_below_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_wrong_size_is_reported_and_leaves_no_files(tmp_path: Path) -> None:
-    """Another picture, which fails for another reason, is not blamed."""
+    """The message names an image of the wrong size and not one that fails for another reason."""
     write_folders(tmp_path / "crops", PEOPLE)
     (tmp_path / "crops" / "Ada" / "0.png").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"the first: Ada/1\.png is 12x10 .*, not 98x99 .*; give another --size"):

@@ -12,7 +12,7 @@ from sfplus.errors import DatasetError
 
 
 def archive(tmp_path: Path, *members: tuple[str, bytes | str]) -> Path:
-    """A tar: bytes become files, text becomes links."""
+    """Write a tar file: bytes become files, text becomes links."""
     path = tmp_path / "a.tgz"
     with tarfile.open(path, "w:gz") as tar:
         for name, what in members:
@@ -60,7 +60,7 @@ def test_existing_photos_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """LFW's files, much smaller, on this machine."""
+    """A local server with small versions of the files of LFW."""
     photos = archive(tmp_path, ("lfw/A/A_0001.jpg", b"1"), ("lfw/B/B_0001.jpg", b"22")).read_bytes()
     with serve() as server:
         for name, content in (("_ARCHIVE", photos), ("_PAIRS", b"10\t300\n")):

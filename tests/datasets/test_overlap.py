@@ -71,7 +71,7 @@ def test_means_and_halves() -> None:
 
 
 def sets(rng: np.random.Generator, shared: int, noise: float) -> tuple[PersonMeans, PersonMeans]:
-    """200 people against 300, of whom the first `shared` are the same; all have a large part in common."""
+    """Return 200 and 300 people, of which the first `shared` are the same; all features have a large part in common."""
     common = 3 * rng.standard_normal(32)
     who = rng.standard_normal((500, 32))
     who[200 : 200 + shared] = who[:shared]
@@ -95,7 +95,7 @@ def test_people_in_both_sets_are_matched() -> None:
 
 
 def test_false_alarms_are_as_many_as_expected() -> None:
-    """Over many draws without a shared person, the false alarms are as many as the threshold says."""
+    """Count the matches over many draws without a shared person."""
     alarms, expected = 0, 0.0
     for seed in range(20):
         train, test = sets(np.random.default_rng(seed), 0, 2.0)
@@ -131,7 +131,7 @@ def test_too_few_people_give_a_threshold_of_1() -> None:
 
 @pytest.mark.parametrize("false_alarms", [29, 30, 1000, 1e308])
 def test_more_false_alarms_than_people_match_everybody(false_alarms: float) -> None:
-    """With 30 people, 30 or more are all of them, as 29 are nearly."""
+    """With 30 people, 30 or more false alarms allow all matches, and 29 nearly all."""
     rng = np.random.default_rng(0)
     train = means_of({f"a{i}": rng.standard_normal((1, 6)) for i in range(30)})
     test = means_of({f"b{i}": rng.standard_normal((1, 6)) for i in range(30)})

@@ -19,7 +19,7 @@ PEOPLE = {"Ben": 3, "Ada": 4, "Cyd": 1}
 
 
 def test_all_formats_give_the_same_pack(tmp_path: Path) -> None:
-    """The same pictures as folders, RecordIO, Parquet, and a pack of a pack."""
+    """Identity folders, RecordIO, Parquet and a pack contain the same images."""
     pictures = [encode(random_crop(seed)) for seed in range(5)]
     owners = [0, 0, 1, 2, 2]
     write_insightface(tmp_path / "train.rec", [pictures[:2], pictures[2:3], pictures[3:]])
@@ -48,7 +48,7 @@ def test_unaligned_photos_are_refused(tmp_path: Path, size: tuple[int, int] | No
 
 
 def test_memory_does_not_grow_with_the_block_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 crops of 786 kB in one block: only those read ahead are in memory."""
+    """Of 100 crops of 786 kB in one block, only the prefetched ones are in memory."""
     monkeypatch.setattr(module, "_THREADS", 2)
     write_folders(tmp_path / "crops", {"Ada": 50, "Ben": 50}, 2, 2)
     monkeypatch.setattr(module.Record, "decode", lambda record: np.zeros((512, 512, 3), np.uint8))

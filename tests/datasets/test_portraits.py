@@ -1,4 +1,4 @@
-"""Drawn portraits: true points, repeatable bytes, faces that a detector finds, people told apart by their faces."""
+"""Drawn portraits: true landmarks, reproducible bytes, faces that a detector finds, people who differ by face."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def decode(data: bytes) -> np.ndarray:
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares similarity (2, 3)."""
+    """Return the least-squares similarity transform (2, 3)."""
     transform = SimilarityTransform()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # renamed in scikit-image 0.26
@@ -84,7 +84,7 @@ def test_yaw_moves_the_nose_against_the_eyes():
 
 
 def test_roll_turns_photo_and_landmarks_together():
-    """The same photo drawn upright and rolled, turned back with the true points, is the same face."""
+    """A rolled photo, rotated back with the true landmarks, is the same face as the upright photo."""
     upright, rolled = (draw_portrait(20, 0, roll=roll, yaw=0.0) for roll in (0.0, 20.0))
     turned = cv2.warpAffine(rolled.photo, similarity(rolled.landmarks, upright.landmarks), (250, 250))
     low, high = upright.landmarks.min(0).astype(int) - 8, upright.landmarks.max(0).astype(int) + 8
@@ -115,7 +115,7 @@ def test_files_have_lfw_names_and_a_table_of_landmarks(tmp_path: Path):
 
 
 def inner_face(portrait: Portrait) -> np.ndarray:
-    """Grey gradients between the brows and the lower lip: no hair, no background, no colour."""
+    """Return grey gradients between the brows and the lower lip, without hair, background and colour."""
     template = np.array([[22, 26], [50, 26], [36, 44], [25, 58], [47, 58]], float)
     crop = cv2.warpAffine(portrait.photo, similarity(portrait.landmarks, template), (72, 80))
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[14:72, 8:64]
@@ -123,7 +123,7 @@ def inner_face(portrait: Portrait) -> np.ndarray:
 
 
 def hair_and_background(portrait: Portrait) -> np.ndarray:
-    """Mean colours above the forehead and in the upper corners."""
+    """Return the mean colours above the forehead and in the upper corners."""
     eyes, mouth = portrait.landmarks[:2].mean(0), portrait.landmarks[3:].mean(0)
     up = (eyes - mouth) / np.linalg.norm(eyes - mouth)
     x, y = (eyes + up * 1.55 * np.linalg.norm(portrait.landmarks[1] - portrait.landmarks[0])).clip(6, 243).astype(int)
@@ -133,7 +133,7 @@ def hair_and_background(portrait: Portrait) -> np.ndarray:
 
 
 def pair_auc(features: np.ndarray, people: np.ndarray, shrinkage: float) -> float:
-    """AUC of same against different people among the second half, with an LDA fitted on the first half."""
+    """Return the AUC of same against different people in the second half, with an LDA fitted on the first half."""
     learn = people < people.max() // 2 + 1
     scaled = (features - features[learn].mean(0)) / (features[learn].std(0) + 1e-6)
     lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(scaled[learn], people[learn])
@@ -157,7 +157,7 @@ def test_people_differ_by_face_and_not_by_hair_and_background(crowd):
 
 
 def detect(portraits: list[Portrait]) -> tuple[list[np.ndarray], int]:
-    """Offsets (detected - true) of the faces found in the JPEGs, and how many other faces were seen."""
+    """Return offsets (detected - true) of the faces in the JPEGs, and the number of false detections."""
     from facenet_pytorch import MTCNN
 
     detector = MTCNN(min_face_size=20, factor=0.85, thresholds=[0.6, 0.7, 0.9], keep_all=True, post_process=False)

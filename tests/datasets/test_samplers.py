@@ -12,7 +12,7 @@ from sfplus.errors import UsageError
 
 @st.composite
 def sets(draw: st.DrawFn) -> tuple[np.ndarray, int, int]:
-    """Labels in any order, people of a batch, crops of each."""
+    """Draw labels in any order, the people per batch and the crops per person."""
     counts = draw(st.lists(st.integers(1, 9), min_size=1, max_size=12))
     labels = np.repeat(np.arange(len(counts)) * 3, counts)  # numbers may be missing
     labels = np.random.default_rng(draw(st.integers(0, 99))).permutation(labels)

@@ -1,4 +1,4 @@
-"""insightface's .bin: read without running anything that is in it."""
+"""The .bin files of insightface are read without running any code in them."""
 
 import io
 import os

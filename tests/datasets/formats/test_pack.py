@@ -38,7 +38,7 @@ def test_truncated_and_missing_files_are_named(tmp_path: Path, name: str, messag
 
 
 def test_labels_beyond_the_people_are_refused(tmp_path: Path) -> None:
-    """A pack that somebody wrote by hand, with digests that are right."""
+    """The pack was written by hand with correct digests."""
     write_folders(tmp_path / "crops", PEOPLE)
     pack(tmp_path / "crops", tmp_path / "pack")
     manifest = json.loads((tmp_path / "pack" / "manifest.json").read_text())

@@ -70,7 +70,7 @@ def test_invalid_row_loses_one_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("struct", [False, True])
 def test_repeated_large_cells_use_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
-    """A short file of 64 cells of 1 MB, which are one in its dictionary: never more than a few are unpacked."""
+    """A small file stores 64 equal cells of 1 MB once; only a few are decompressed at a time."""
     monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 2 << 20)
     data: list[object] = [bytes(1 << 20)] * 64
     picture = pa.array([{"bytes": cell, "path": None} for cell in data]) if struct else pa.array(data)

@@ -41,7 +41,7 @@ def test_reads_a_training_set_of_insightface(tmp_path: Path, index: bool) -> Non
 
 
 def test_records_of_the_published_format_are_read(tmp_path: Path) -> None:
-    """By hand from recordio.h: the word, flag and length, bytes, padding; one record whole, one split at the word."""
+    """Records written by hand from recordio.h: one whole, one split at the magic word."""
     picture = b"1234" + MAGIC + b"xy"
     header = "00000000" + "0000e040" + 16 * "00"  # flag 0, label 7.0, no ids
     whole = "0a23d7ce" + "1b000000" + header + b"abc".hex() + "00"
@@ -65,7 +65,7 @@ def test_any_payload_is_read_unchanged(
 
 
 def damaged(draw: st.DrawFn) -> tuple[bytes, bytes | None]:
-    """A small file with its index, both with some bytes changed, cut or added; or anything at all."""
+    """Draw a small file and its index, both with bytes changed or cut off, or arbitrary bytes."""
     if draw(st.booleans()):
         return draw(st.binary(max_size=80)), draw(st.none() | st.binary(max_size=40))
     parts = [

@@ -92,7 +92,7 @@ def test_invalid_label_loses_one_image(tmp_path: Path, name: str, label: bytes, 
 
 
 def test_names_and_links_cannot_point_outside(tmp_path: Path) -> None:
-    """Names are text; only plain files are read; nothing is written."""
+    """Names are used as text, only regular files are read, and nothing is written."""
     picture = encode(random_crop(0))
     write_tar(
         tmp_path / "a.tar",
