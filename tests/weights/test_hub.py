@@ -132,7 +132,7 @@ def test_pickles_are_not_downloaded_from_the_hub(
     assert PretrainedModel.from_pretrained("me/small").config["people"] == 623
     first, second = sorted(drawn.glob("*/*.jpg"))[:2]
     answer = sfplus("compare", first, second, "--model", "hf:me/small")
-    assert answer.code == 0 and "92.67 % of decisions are right" in answer.out
+    assert answer.code == 0 and "an accuracy of 92.67 % (sphereface protocol)" in answer.out
     assert str(folder) in sfplus("models", "fetch", "hf:me/small").out
 
 
