@@ -115,7 +115,7 @@ def main() -> None:
     crops = np.random.default_rng(0).integers(0, 256, (CROPS, 112, 96, 3), dtype=np.uint8)
     contiguous, ours = (create("sphereface20").eval() for _ in range(2))
     ours.load_state_dict(contiguous.state_dict())
-    device.place(ours)
+    device.move(ours)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False):
         file = str(Path(folder) / "sphereface20.onnx")
         export(contiguous, file)

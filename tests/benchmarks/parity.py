@@ -5,7 +5,8 @@ either for the photo alone or in another batch, and 24 of ours are among its res
 and rounding chooses one.
 
 All photos of the given folders are compared, or every 40th of SFPLUS_SHARED_DATA (all of them take half an hour).
-Photos of one size are in batches of 16, as facenet-pytorch requires. Run: python tests/benchmarks/parity.py [FOLDER ...]
+Photos of one size are in batches of 16, as facenet-pytorch requires.
+Run: python tests/benchmarks/parity.py [FOLDER ...]
 """
 
 from __future__ import annotations
