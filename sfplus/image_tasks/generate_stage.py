@@ -65,7 +65,7 @@ def _taken(job: Job[GenerateSettings], made: Artefact) -> tuple[Generator, dict[
         job.context.console.print(f"the generator is that of {made.folder}")
         shutil.copytree(made.folder, job.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
     generator = load_generator(made.folder)
-    job.context.device.place(generator)
+    job.context.device.move(generator)
     return generator, {name: value for name, value in made.manifest["counts"].items() if name in _LEARNT}
 
 
@@ -100,7 +100,7 @@ def _train(job: Job[GenerateSettings], real: SmallImages) -> tuple[Generator, di
             _sample(job, generator, f"samples/{done:06d}.png")
 
     (job.folder / "samples").mkdir(exist_ok=True)
-    job.context.device.place(generator)
+    job.context.device.move(generator)
     if processes.is_first:
         _sample(job, generator, "samples/000000.png")
     counts = train(task, settings, job.folder, processes, show)
