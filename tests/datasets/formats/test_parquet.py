@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from collections_of_people import crop, encoded, write_folders
+from collection_writers import encode, random_crop
 
 from sfplus.datasets.collections import open_collection
 from sfplus.datasets.formats import parquet as module
 from sfplus.errors import DatasetError, PhotoError
 
-PICTURES = [encoded(crop(seed)) for seed in range(4)]
+PICTURES = [encode(random_crop(seed)) for seed in range(4)]
 
 
 def write(path: Path, columns: dict[str, object], rows: int = 2) -> Path:
@@ -21,7 +21,7 @@ def write(path: Path, columns: dict[str, object], rows: int = 2) -> Path:
     return path
 
 
-def test_reads_what_datasets_writes(tmp_path: Path) -> None:
+def test_agrees_with_datasets(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=["Zoe", "Ada"]), "age": datasets.Value("int32")}
@@ -45,7 +45,7 @@ def test_reads_what_datasets_writes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("labels", [["Ada", "Ben", " Ada ", "Cyd"], [3, 4, 3, 5], [3.0, 4.0, 3.0, 5.0]])
 @pytest.mark.parametrize("large", [False, True])
-def test_plain_columns_and_any_start(tmp_path: Path, labels: list[object], large: bool) -> None:
+def test_plain_columns_are_read_from_any_start(tmp_path: Path, labels: list[object], large: bool) -> None:
     pictures = pa.array(PICTURES, pa.large_binary() if large else pa.binary())
     path = write(tmp_path / "a.parquet", {"size": [1, 2, 3, 4], "identity": labels, "jpg": pictures})
     collection = open_collection(path)
@@ -56,7 +56,7 @@ def test_plain_columns_and_any_start(tmp_path: Path, labels: list[object], large
         assert [record.image for record in records] == PICTURES[start:]
 
 
-def test_bad_rows_are_lost_alone(tmp_path: Path) -> None:
+def test_invalid_row_loses_one_image(tmp_path: Path) -> None:
     pictures = [PICTURES[0], None, PICTURES[1], b"", PICTURES[2], PICTURES[3]]
     path = write(tmp_path / "a.parquet", {"image": pictures, "label": [0, 1, -1, 2, None, 1]})
     records = list(open_collection(path).records())
@@ -69,8 +69,8 @@ def test_bad_rows_are_lost_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("struct", [False, True])
-def test_the_same_large_cell_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
-    """A short file of 64 cells of 1 MB, which are one in its dictionary: never more than a few are unpacked."""
+def test_repeated_large_cells_use_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
+    """A small file stores 64 equal cells of 1 MB once; only a few are decompressed at a time."""
     monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 2 << 20)
     data: list[object] = [bytes(1 << 20)] * 64
     picture = pa.array([{"bytes": cell, "path": None} for cell in data]) if struct else pa.array(data)
@@ -88,7 +88,7 @@ def test_the_same_large_cell_again_and_again(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("struct", [False, True])
-def test_too_large_a_cell_is_lost_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
+def test_too_large_cell_loses_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
     monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 2000)
     cells = [PICTURES[0], np.random.default_rng(0).bytes(2001), PICTURES[1]]
     picture = pa.array([{"bytes": cell, "path": None} for cell in cells] if struct else cells)
@@ -99,7 +99,7 @@ def test_too_large_a_cell_is_lost_alone(tmp_path: Path, monkeypatch: pytest.Monk
         large.decode()
 
 
-def test_a_group_that_unpacks_to_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_group_that_expands_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 1 << 20)
     path = tmp_path / "a.parquet"
     cells = [bytes([i]) * (1 << 16) for i in range(17)]
@@ -108,7 +108,7 @@ def test_a_group_that_unpacks_to_no_pictures(tmp_path: Path, monkeypatch: pytest
         list(open_collection(path).records())
 
 
-def test_a_path_is_not_followed(tmp_path: Path) -> None:
+def test_paths_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(PICTURES[0])
     picture = [{"bytes": None, "path": str(tmp_path / "secret.png")}]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -118,7 +118,7 @@ def test_a_path_is_not_followed(tmp_path: Path) -> None:
         record.decode()
 
 
-def test_labels_beyond_the_names(tmp_path: Path) -> None:
+def test_label_beyond_the_names_loses_one_image(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         {"image": datasets.Value("binary"), "label": datasets.ClassLabel(names=["Ada", "Ben"])}
@@ -133,33 +133,23 @@ def test_labels_beyond_the_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [{"label": [1]}, {"image": [b"a"]}, {"image": ["a"], "label": [1]}])
-def test_other_columns(tmp_path: Path, columns: dict[str, list[object]]) -> None:
+def test_other_columns_are_refused(tmp_path: Path, columns: dict[str, list[object]]) -> None:
     write(tmp_path / "a.parquet", columns)
     with pytest.raises(DatasetError, match=r"a\.parquet: has the columns .*; it needs a column of images"):
         open_collection(tmp_path / "a.parquet")
 
 
-def test_no_rows(tmp_path: Path) -> None:
+def test_empty_table_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())})
     with pytest.raises(DatasetError, match="contains no row"):
         open_collection(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize("change", ["cut", "garbage", "middle"])
-def test_damaged(tmp_path: Path, change: str) -> None:
+def test_damaged_file_is_refused(tmp_path: Path, change: str) -> None:
     path = write(tmp_path / "a.parquet", {"image": PICTURES, "label": [0, 1, 2, 3]})
     data = path.read_bytes()
     middle = data[:4] + bytes(b ^ 255 for b in data[4:30]) + data[30:]
     path.write_bytes({"cut": data[:-30], "garbage": b"PAR1" + bytes(50) + b"PAR1", "middle": middle}[change])
     with pytest.raises(DatasetError, match=r"a\.parquet: is not a readable Parquet file"):
         list(open_collection(path).records())
-
-
-def test_tables_beside_crops_do_not_hide_them(tmp_path: Path) -> None:
-    write_folders(tmp_path, {"Ada": 2})
-    write(tmp_path / "faces.parquet", {"photo": ["a"]})  # as sfplus align writes it
-    collection = open_collection(tmp_path)
-    assert collection.kind == "folders" and len(collection) == 2
-    write(tmp_path / "data" / "train-00000-of-00001.parquet", {"image": PICTURES, "label": [0, 1, 2, 3]})
-    (tmp_path / "faces.parquet").unlink()
-    assert open_collection(tmp_path).kind == "Parquet"  # a data set with pictures for its readme
