@@ -42,7 +42,7 @@ class Device:
     def put(self, tensor: Tensor) -> Tensor:
         """Copy a host tensor to the device; to a GPU from pinned memory, without waiting.
 
-        Floating-point (N, C, H, W) tensors become channels_last, like the convolutions that `place` moves.
+        Floating-point (N, C, H, W) tensors become channels_last, like the convolutions that `move` moves.
         """
         images = tensor.ndim == 4 and tensor.is_floating_point()
         layout = torch.channels_last if images else torch.preserve_format
@@ -50,7 +50,7 @@ class Device:
             return tensor.pin_memory().to(self.torch, non_blocking=True, memory_format=layout)
         return tensor.to(self.torch, memory_format=layout)
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def move(self, module: nn.Module) -> nn.Module:
         """Move a network to the device, in channels_last, the faster memory format on CPU and GPU."""
         return module.to(self.torch, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

@@ -65,7 +65,7 @@ def _taken(job: Job, made: Artefact) -> tuple[Generator, dict[str, float]]:
         job.run.console.print(f"the generator is that of {made.folder}")
         shutil.copytree(made.folder, job.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
     generator = load_generator(made.folder)
-    job.run.device.place(generator)
+    job.run.device.move(generator)
     return generator, {name: value for name, value in made.manifest["counts"].items() if name in _LEARNT}
 
 
@@ -96,7 +96,7 @@ def _train(job: Job, real: SmallImages) -> tuple[Generator, dict[str, float]]:
             _sample(job, generator, f"samples/{done:06d}.png")
 
     (job.folder / "samples").mkdir(exist_ok=True)
-    job.run.device.place(generator)
+    job.run.device.move(generator)
     if processes.is_first:
         _sample(job, generator, "samples/000000.png")
     counts = train(task, settings, job.folder, processes, show)

@@ -114,7 +114,7 @@ class FaceTask(Task):
         if isinstance(head, AdaFace):
             head.synchronised = processes.count > 1
         self.trained = nn.ModuleDict({"network": network, "head": head})
-        processes.device.place(self.trained)
+        processes.device.move(self.trained)
         parted = isinstance(head, ShardedHead)  # of which no process sees all classes
         self.spread_out = nn.ModuleDict({"network": network}) if parted else self.trained
         modules = nn.ModuleDict({"network": network, "head": head})

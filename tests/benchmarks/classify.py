@@ -102,7 +102,7 @@ def prices(data: SmallImages, width: int) -> None:
     """A step with each term over one without; both in one task, so that nothing else differs."""
     network = create_classifier("cnn9", 100, width=width)
     processes = Processes(choose_device("cpu"))
-    processes.device.place(network).train()
+    processes.device.move(network).train()
     tasks = {name: ClassifyTask(network, data, data, settings(width, "float32", **energy), processes, "")
              for name, energy in {"baseline": {}, **REGULARIZERS}.items()}  # fmt: skip
     batch = tasks["baseline"].batch(1, slice(0, BATCH))

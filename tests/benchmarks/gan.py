@@ -57,7 +57,7 @@ def main() -> None:
             settings = GeneratorSettings.model_validate({"width": width, **changes})
             networks = Generator(width), Discriminator(width, settings.spectral_norm)
             task = GanTask(*networks, pictures, settings, Processes(device), "")
-            device.place(task.modules).train()
+            device.move(task.modules).train()
             runs[name] = functools.partial(plain_step if "plain" in name else step, task)
         found = race(runs, ROUNDS)
         print(f"  width {width:g}")
