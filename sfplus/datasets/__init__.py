@@ -1,1 +1,1 @@
-"""Data sets: photo collections of several formats, packs, crops for training, drawn portraits, LFW and lists of pairs."""
+"""Data sets: photo collections, packs, crops for training, drawn portraits, LFW and lists of pairs."""

@@ -6,7 +6,8 @@ whole set, as in a shuffled epoch. `first epoch` opens the pack again, so that e
 the processor. Read from a disk for the first time, a crop of a pack takes 32 kB (10,000 crops/s are 0.32 GB/s), a JPEG
 3 kB. The results are medians.
 
-The environment variables CROPS and ROOT change the number of crops and the folder. Run it on an idle machine: make bench
+The environment variables CROPS and ROOT change the number of crops and the folder. Run it on an idle machine:
+make bench
 """
 
 from __future__ import annotations
