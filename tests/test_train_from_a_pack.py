@@ -20,7 +20,7 @@ from sfplus.device import choose_device
 from sfplus.hypersphere import HEADS
 from sfplus.images import list_photos
 from sfplus.networks import create
-from sfplus.stages.train import TrainSettings
+from sfplus.recipes.settings.train import TrainSettings
 from sfplus.training.face_task import fit
 from sfplus.weights.model_folder import load_tensors
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sfplus.artifacts.settings import fields_without_effect
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import AdaFace, Head, ShardedHead, measure_layer_uniformity
 from sfplus.networks.normalize import normalize_crops
-from sfplus.recipes.settings.engine import INDIFFERENT
 from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.augment import distort, draw_distortions
 from sfplus.training.batch_norm import normalised_together
@@ -270,5 +270,5 @@ def _check_people(labels: Tensor, classes: int, say: bool) -> None:
 
 def _digest(settings: SolverSettings, crops: CropDataset | PackedCrops) -> str:
     """Of what decides the result, except the pixels of unpacked crops and the initial weights."""
-    decisive = settings.model_dump_json(exclude=set(INDIFFERENT))
+    decisive = settings.model_dump_json(exclude=fields_without_effect(settings))
     return hashlib.sha256((decisive + crops.digest).encode()).hexdigest()

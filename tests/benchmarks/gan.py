@@ -16,7 +16,7 @@ from sfplus.device import choose_device
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.image_tasks.gan import Discriminator, Generator
 from sfplus.image_tasks.generation import GanTask, to_gan
-from sfplus.recipes.settings.generate import GeneratorSettings
+from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.training.distributed import Processes
 
 ROUNDS = 7
@@ -54,7 +54,7 @@ def main() -> None:
     for width in (0.25, 1.0):
         runs = {}
         for name, changes in {**VARIANTS, "baseline, plain loop": VARIANTS["baseline"]}.items():
-            settings = GeneratorSettings.model_validate({"width": width, **changes})
+            settings = GenerateSettings.model_validate({"width": width, **changes})
             networks = Generator(width), Discriminator(width, settings.spectral_norm)
             task = GanTask(*networks, pictures, settings, Processes(device), "")
             device.move(task.modules).train()
