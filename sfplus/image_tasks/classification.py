@@ -23,7 +23,7 @@ from sfplus.hypersphere import (
 )
 from sfplus.image_tasks.datasets import Pictures, to_network
 from sfplus.image_tasks.random_crop import centre, cut, draw_cuts
-from sfplus.recipes.settings.classify import ClassifierSettings, RegularizerSettings
+from sfplus.recipes.settings.classify import ClassifySettings, RegularizerSettings
 from sfplus.training.batch_norm import normalised_together
 from sfplus.training.distributed import Processes
 from sfplus.training.engine import Row, Task
@@ -115,7 +115,7 @@ class ClassifyTask(Task):
         network: nn.Module,
         train: Pictures,
         test: Pictures,
-        settings: ClassifierSettings,
+        settings: ClassifySettings,
         processes: Processes,
         digest: str,
     ) -> None:
@@ -217,7 +217,7 @@ class ClassifyTask(Task):
         return rate * min(1.0, step / settings.warmup) if settings.warmup else rate
 
 
-def create_optimizer(network: nn.Module, settings: ClassifierSettings) -> torch.optim.Optimizer:
+def create_optimizer(network: nn.Module, settings: ClassifySettings) -> torch.optim.Optimizer:
     """SGD or Adam on the loss with weight decay in it, as TensorFlow's regularizers have it.
 
     All weights decay, but nothing that belongs to a convolution on angles (`spherenet.py`).

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sfplus.artifacts.cache import Job, Stage
+from sfplus.artifacts.layout import CURVES, FEATURE_PLOT, FEATURES, RESULT
+from sfplus.artifacts.settings import deciding_settings
+from sfplus.artifacts.stage import Job
 from sfplus.image_tasks.image_set import PictureSet
 from sfplus.io.files import write_atomically
-from sfplus.recipes.settings.classify import ClassifierSettings
-from sfplus.recipes.settings.engine import INDIFFERENT
+from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.weights import CONFIG, MODEL
 
 if TYPE_CHECKING:
@@ -19,15 +20,9 @@ if TYPE_CHECKING:
 
     from sfplus.image_tasks.classification import ClassifyTask
 
-RESULT, FEATURES = "result.json", "features.safetensors"
-CURVES, PLANE = "curves.png", "plane.png"
 
-
-class ClassifySettings(ClassifierSettings):
-    """A classifier of pictures; the key `classify` of a recipe."""
-
-
-def _build(job: Job) -> dict[str, Any]:
+def build(job: Job[ClassifySettings]) -> dict[str, Any]:
+    """Train the classifier and write its weights, result and plots."""
     import torch
 
     from sfplus.image_tasks.classification import ClassifyTask
@@ -37,8 +32,7 @@ def _build(job: Job) -> dict[str, Any]:
     from sfplus.training.engine import train
     from sfplus.weights.model_folder import to_bytes
 
-    settings: ClassifySettings = job.settings
-    pictures: PictureSet = job.inputs["pictures"]
+    settings, pictures = job.settings, job.input("pictures", PictureSet)
     learned, tested = pictures.load()
     shape = settings.model_dump(include={"network", "width", "operator", "weight_norm", "bn_momentum"})
     first = learned.batch(np.arange(1)).shape
@@ -46,8 +40,8 @@ def _build(job: Job) -> dict[str, Any]:
     torch.manual_seed(settings.seed)
     shape |= {"channels": first[3], "size": size}
     network = create_classifier(shape.pop("network"), len(learned.names), **shape)
-    digest = digest_json([settings.model_dump(mode="json", exclude=set(INDIFFERENT)), pictures.content])
-    processes = Processes(job.run.device)
+    digest = digest_json([deciding_settings(settings), pictures.content])
+    processes = Processes(job.context.device)
     task = ClassifyTask(network, learned, tested, settings, processes, digest)
 
     def show(done: int, row: dict[str, Any]) -> None:
@@ -55,7 +49,7 @@ def _build(job: Job) -> dict[str, Any]:
         if row:
             note = f"loss {row['loss']:.3f}"
             note += f", accuracy {100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
-        job.run.bar.update(done, settings.max_iter, "steps", note)
+        job.context.progress.update(done, settings.max_iter, "steps", note)
 
     summary = train(task, settings, job.folder, processes, on_step=show)
     answers = task.predict(tested)
@@ -78,7 +72,7 @@ def _in_the_plane(network: nn.Module) -> bool:
     return score is not None and score.weight.shape[1] == 2
 
 
-def _result(job: Job, task: ClassifyTask, answers: Tensor, plane: Tensor | None) -> dict[str, Any]:
+def _result(job: Job[ClassifySettings], task: ClassifyTask, answers: Tensor, plane: Tensor | None) -> dict[str, Any]:
     """Write what the run comes to, and its pictures.
 
     Args:
@@ -89,7 +83,7 @@ def _result(job: Job, task: ClassifyTask, answers: Tensor, plane: Tensor | None)
     """
     from sfplus.image_tasks.datasets import accuracy_by_class
     from sfplus.reports.curves_plot import curves_plot
-    from sfplus.reports.feature_plot import plane_plot
+    from sfplus.reports.feature_plot import feature_plot
     from sfplus.training.history import HISTORY, read_rows
     from sfplus.weights.model_folder import to_bytes
 
@@ -114,8 +108,5 @@ def _result(job: Job, task: ClassifyTask, answers: Tensor, plane: Tensor | None)
         classifiers: Tensor = task.network.score.weight.detach()  # type: ignore[union-attr,operator]
         found = {"features": plane, "labels": task.test.labels, "classifiers": classifiers}
         write_atomically(job.folder / FEATURES, to_bytes(found))
-        write_atomically(job.folder / PLANE, plane_plot({"test set": found}, task.test.names))
+        write_atomically(job.folder / FEATURE_PLOT, feature_plot({"test set": found}, task.test.names))
     return result
-
-
-STAGE = Stage("classify", 1, _build)

@@ -17,8 +17,7 @@ from sfplus.hypersphere import hyperspherical_energy
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.image_tasks.gan import SIDE, Discriminator, Generator, log_energy
 from sfplus.io.files import write_atomically
-from sfplus.networks.normalize import normalize_images
-from sfplus.recipes.settings.generate import GeneratorSettings
+from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.training.batch_norm import normalised_together
 from sfplus.training.distributed import Processes
 from sfplus.training.engine import Row, Task
@@ -64,7 +63,7 @@ class GanTask(Task):
         generator: Generator,
         discriminator: Discriminator,
         pictures: SmallImages,
-        settings: GeneratorSettings,
+        settings: GenerateSettings,
         processes: Processes,
         digest: str,
     ) -> None:
@@ -154,7 +153,7 @@ def layer_energies(discriminator: Discriminator) -> dict[str, Tensor]:
 
 def to_gan(pictures: Tensor) -> Tensor:
     """Pictures as the networks take them: uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1] (input_helper.py)."""
-    return normalize_images(pictures, scale=127.5)
+    return pictures.permute(0, 3, 1, 2).to(torch.float32).sub_(127.5).mul_(1 / 127.5)
 
 
 def draw_noise(count: int, size: int, seed: int) -> Tensor:

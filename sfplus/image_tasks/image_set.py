@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 import filelock
 
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.context import RunContext
 from sfplus.errors import DatasetError
 from sfplus.io.files import digest_json, file_digest, walk_files
-from sfplus.recipes.settings.classify import PicturesSettings
+from sfplus.recipes.settings.images import ImageDataSettings
 
 if TYPE_CHECKING:
     from sfplus.image_tasks.datasets import Pictures
@@ -24,8 +24,8 @@ _TREES = ("train", "test", "val")
 class PictureSet:
     """A set of pictures on disk. What is decoded from a tree of folders is kept in the workspace, by content."""
 
-    settings: PicturesSettings
-    run: Run
+    settings: ImageDataSettings
+    context: RunContext
 
     @cached_property
     def content(self) -> str:
@@ -34,13 +34,13 @@ class PictureSet:
         Raises:
             DatasetError: it is not there, and may not be or cannot be downloaded.
         """
-        root, name = self.settings.place, self.settings.name
+        root, name = self.settings.folder, self.settings.name
         trees = [tree for tree in _TREES if (root / tree).is_dir()]
         if name == "files":
             return digest_json([[tree, path, (root / tree / path).stat().st_size]
                                 for tree in trees for path in walk_files(root / tree)])  # fmt: skip
         if trees:
-            return digest_json([[tree, self.run.photo_folder(root / tree).content] for tree in trees])
+            return digest_json([[tree, self.context.photo_folder(root / tree).content] for tree in trees])
         if self.settings.download:
             root.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(root / ".sfplus.lock") if self.settings.download else nullcontext():
@@ -61,7 +61,7 @@ class PictureSet:
 
     def describe(self) -> str:
         """Its name and place."""
-        return f"{self.settings.name} in {self.settings.place}"
+        return f"{self.settings.name} in {self.settings.folder}"
 
     def load(self) -> tuple[Pictures, Pictures]:
         """What to train on, of the scarce class only its part, and what to test on."""
@@ -80,11 +80,11 @@ class PictureSet:
 
         settings = self.settings
         if settings.name == "files":
-            return small_images.picture_files(settings.place, split, settings.resize)
-        trees = any((settings.place / tree).is_dir() for tree in _TREES)
-        cache = self.run.workspace / "cache" / "pictures" / self.content[:20] if trees else None
+            return small_images.picture_files(settings.folder, split, settings.resize)
+        trees = any((settings.folder / tree).is_dir() for tree in _TREES)
+        cache = self.context.workspace / "cache" / "pictures" / self.content[:20] if trees else None
         return small_images.load_small_images(
-            settings.name, settings.place, split, download=settings.download, cache=cache
+            settings.name, settings.folder, split, download=settings.download, cache=cache
         )
 
 

@@ -75,7 +75,7 @@ def surrogate_scores(
     if classes != len(real.names):
         reason = f"tells {classes} classes apart, the pictures have {len(real.names)}"
         raise WeightsError(reason, where=classifier, remedy="use a classifier of the same set")
-    device.place(network)
+    device.move(network)
 
     def answer(pictures: Tensor) -> Tensor:
         return torch.cat([network(to_network(device.put(part))).cpu() for part in torch.split(pictures, _BATCH)])
@@ -131,7 +131,7 @@ def inception_scores(
         DependencyError: torchmetrics or torch-fidelity is missing.
         WeightsError: the weights cannot be read, or are not Inception's.
     """
-    network = device.place(load_inception(weights))
+    network = device.move(load_inception(weights))
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
     except ImportError as error:

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
 from sfplus.errors import PhotoError
 from sfplus.images import read_photo
 from sfplus.io.tables import read_failures, read_parquet
-from sfplus.stages.align import CROPS, TABLE
-from sfplus.stages.detect import FACES
 
 _ACROSS, _SIDE, _GAP, _LINE = 8, 112, 6, 16  # pictures in a row, pixels
 _SAMPLES, _DOUBTFUL, _MISSES = 24, 16, 16
@@ -32,7 +31,7 @@ def draw(photos: Path, faces: Path, crops: Path) -> npt.NDArray[np.uint8]:
     Returns:
         uint8 RGB (H, W, 3).
     """
-    table, found = read_parquet(crops / TABLE), read_parquet(faces / FACES)
+    table, found = read_parquet(crops / CROP_TABLE), read_parquet(faces / FACES)
     made = [crops / CROPS / name for name, how in zip(table["crop"], table["how"], strict=True) if how == "face"]
     samples = [(path, path.stem) for path in _spread(made, _SAMPLES)]
     used = [row for row in zip(found["score"], found["photo"], found["box"], found["chosen"], strict=True) if row[3]]

@@ -127,7 +127,7 @@ def train(
     started = time.perf_counter()
     if not processes.device.is_cuda:
         keep_freed_memory()
-    processes.device.place(task.modules).train()
+    processes.device.move(task.modules).train()
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     done = _resume(task, folder, processes)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sfplus.artifacts.settings import fields_without_effect
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import AdaFace, Head, ShardedHead, measure_layer_uniformity
 from sfplus.networks.normalize import normalize_crops
-from sfplus.recipes.settings.engine import INDIFFERENT
 from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.augment import distort, draw_distortions
 from sfplus.training.batch_norm import normalised_together
@@ -114,7 +114,7 @@ class FaceTask(Task):
         if isinstance(head, AdaFace):
             head.synchronised = processes.count > 1
         self.trained = nn.ModuleDict({"network": network, "head": head})
-        processes.device.place(self.trained)
+        processes.device.move(self.trained)
         parted = isinstance(head, ShardedHead)  # of which no process sees all classes
         self.spread_out = nn.ModuleDict({"network": network}) if parted else self.trained
         modules = nn.ModuleDict({"network": network, "head": head})
@@ -270,5 +270,5 @@ def _check_people(labels: Tensor, classes: int, say: bool) -> None:
 
 def _digest(settings: SolverSettings, crops: CropDataset | PackedCrops) -> str:
     """Of what decides the result, except the pixels of unpacked crops and the initial weights."""
-    decisive = settings.model_dump_json(exclude=set(INDIFFERENT))
+    decisive = settings.model_dump_json(exclude=fields_without_effect(settings))
     return hashlib.sha256((decisive + crops.digest).encode()).hexdigest()

@@ -21,7 +21,7 @@ from sfplus.image_tasks.classification import ClassifyTask
 from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.datasets import SmallImages, to_network
 from sfplus.image_tasks.random_crop import cut
-from sfplus.recipes.settings.classify import ClassifierSettings
+from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.training.distributed import Processes
 from sfplus.training.engine import train
 
@@ -44,10 +44,10 @@ def pictures() -> SmallImages:
     return SmallImages(images, torch.randint(100, (50_000,), generator=generator), tuple(map(str, range(100))))
 
 
-def settings(width: int, precision: str, **energy: Any) -> ClassifierSettings:
+def settings(width: int, precision: str, **energy: Any) -> ClassifySettings:
     given = {"width": width, "precision": precision, "energy": energy, "max_iter": STEPS, "log_every": STEPS,
              "test_every": STEPS, "checkpoint_every": 10**6, "base_lr": 1e-3}  # fmt: skip
-    return ClassifierSettings.model_validate(given)
+    return ClassifySettings.model_validate(given)
 
 
 def plain(data: SmallImages, width: int, precision: str) -> Callable[[], None]:
@@ -77,7 +77,7 @@ class _Untested(ClassifyTask):
         return pictures.labels  # type: ignore[no-any-return]
 
 
-def ours(data: SmallImages, given: ClassifierSettings) -> Callable[[], None]:
+def ours(data: SmallImages, given: ClassifySettings) -> Callable[[], None]:
     processes = Processes(choose_device("cpu"))
 
     def run() -> None:
@@ -102,7 +102,7 @@ def prices(data: SmallImages, width: int) -> None:
     """A step with each term over one without; both in one task, so that nothing else differs."""
     network = create_classifier("cnn9", 100, width=width)
     processes = Processes(choose_device("cpu"))
-    processes.device.place(network).train()
+    processes.device.move(network).train()
     tasks = {name: ClassifyTask(network, data, data, settings(width, "float32", **energy), processes, "")
              for name, energy in {"baseline": {}, **REGULARIZERS}.items()}  # fmt: skip
     batch = tasks["baseline"].batch(1, slice(0, BATCH))

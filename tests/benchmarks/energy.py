@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 import torchvision
-from racing import alone, race
+from racing import in_own_process, race
 from torch import Tensor, nn
 
 from sfplus.hypersphere import HypersphericalEnergy, RandomProjection, hyperspherical_energy
@@ -75,17 +75,17 @@ def energy_of_a_classifier() -> None:
     print(f"energy of {CLASSES} directions in {FEATURES} dimensions, forward and backward; x: of the faster products")
     for name, value in seconds.items():
         print(f"  {name:<44} {value:7.2f} s {value / floor:6.2f} x")
-    few = alone(exact, 256)[1]
+    few = in_own_process(exact, 256)[1]
     for name, run in (("sfplus", exact), ("the usual way", naive)):
-        memory = alone(run, CLASSES)[1] - few - CLASSES * FEATURES * 4 / 2**20
+        memory = in_own_process(run, CLASSES)[1] - few - CLASSES * FEATURES * 4 / 2**20
         print(f"  memory beside the directions, {name:<14} {memory:7.0f} MB")
 
 
 def scaling() -> None:
-    few = alone(exact, 256)[1]
+    few = in_own_process(exact, 256)[1]
     print(f"scaling, s = 2, {FEATURES} dimensions; memory beside the directions, in units of theirs too")
     for count in (1_000, 3_000, 10_000, 30_000, 100_000):
-        seconds, peak = alone(exact, count)
+        seconds, peak = in_own_process(exact, count)
         own = count * FEATURES * 4 / 2**20
         memory = peak - few - own
         rate = count**2 / seconds / 1e6

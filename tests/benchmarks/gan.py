@@ -16,7 +16,7 @@ from sfplus.device import choose_device
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.image_tasks.gan import Discriminator, Generator
 from sfplus.image_tasks.generation import GanTask, to_gan
-from sfplus.recipes.settings.generate import GeneratorSettings
+from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.training.distributed import Processes
 
 ROUNDS = 7
@@ -54,10 +54,10 @@ def main() -> None:
     for width in (0.25, 1.0):
         runs = {}
         for name, changes in {**VARIANTS, "baseline, plain loop": VARIANTS["baseline"]}.items():
-            settings = GeneratorSettings.model_validate({"width": width, **changes})
+            settings = GenerateSettings.model_validate({"width": width, **changes})
             networks = Generator(width), Discriminator(width, settings.spectral_norm)
             task = GanTask(*networks, pictures, settings, Processes(device), "")
-            device.place(task.modules).train()
+            device.move(task.modules).train()
             runs[name] = functools.partial(plain_step if "plain" in name else step, task)
         found = race(runs, ROUNDS)
         print(f"  width {width:g}")

@@ -17,7 +17,7 @@ from sfplus.image_tasks.classification import ClassifyTask, Orthonormality, crea
 from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.datasets import SmallImages, to_network
 from sfplus.image_tasks.random_crop import cut, draw_cuts
-from sfplus.recipes.settings.classify import ClassifierSettings, RegularizerSettings
+from sfplus.recipes.settings.classify import ClassifySettings, RegularizerSettings
 from sfplus.training.distributed import Processes
 from sfplus.training.engine import train
 from sfplus.training.history import read_rows
@@ -30,13 +30,13 @@ def pictures(count: int, classes: int = 3, side: int = 8) -> SmallImages:
     return SmallImages(images, torch.arange(count) % classes, tuple(map(str, range(classes))))
 
 
-def settings(**given: Any) -> ClassifierSettings:
+def settings(**given: Any) -> ClassifySettings:
     small = {"network": "cnn6", "width": 4, "max_iter": 6, "steps": [4], "batch_size": 8, "log_every": 1,
              "test_every": 3, "checkpoint_every": 2}  # fmt: skip
-    return ClassifierSettings.model_validate(small | given)
+    return ClassifySettings.model_validate(small | given)
 
 
-def task(given: ClassifierSettings, digest: str = "") -> ClassifyTask:
+def task(given: ClassifySettings, digest: str = "") -> ClassifyTask:
     torch.manual_seed(given.seed)
     network = create_classifier(given.network, 3, width=given.width, operator=given.operator, size=8)
     return ClassifyTask(network, pictures(20), pictures(7), given, Processes(choose_device("cpu")), digest)
@@ -119,7 +119,7 @@ def test_orthonormality(orthogonal: bool) -> None:
     assert list(found.values) == ["0", "1"]  # not the last layer
 
 
-def by_hand(given: ClassifierSettings, steps: int, angles: bool) -> dict[str, Tensor]:
+def by_hand(given: ClassifySettings, steps: int, angles: bool) -> dict[str, Tensor]:
     """TensorFlow's way: decay and orthonormality as terms of the loss, the momentum over all of it."""
     torch.manual_seed(given.seed)
     network = create_classifier(given.network, 3, width=given.width, operator=given.operator, size=8).train()

@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.cache import run_stage
+from sfplus.artifacts.context import RunContext
 from sfplus.errors import DatasetError
-from sfplus.image_tasks.classify_stage import STAGE, ClassifySettings
 from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.image_set import PictureSet
 from sfplus.io.console import Console
+from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.weights.model_folder import load_tensors
 
 SMALL: dict[str, Any] = {"network": "cnn6", "width": 4, "max_iter": 4, "steps": [3], "batch_size": 6, "log_every": 1,
@@ -34,8 +35,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run(tmp_path / "work", Console(), "cpu")
+def run(tmp_path: Path) -> RunContext:
+    return RunContext(tmp_path / "work", Console(), "cpu")
 
 
 def settings(root: Path, **given: Any) -> ClassifySettings:
@@ -44,10 +45,10 @@ def settings(root: Path, **given: Any) -> ClassifySettings:
 
 
 def test_an_artefact_is_whole_and_made_once(
-    tree: Path, run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tree: Path, run: RunContext, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = settings(tree, energy={"mode": "mhe", "power": 0}, seed=3)
-    made = STAGE.run(given, {"pictures": PictureSet(given.data, run)}, run)
+    made = run_stage(given.stage, given, {"pictures": PictureSet(given.data, run)}, run)
     result = json.loads((made.folder / "result.json").read_text())
     assert result["accuracy_by_class"].keys() == {"ant", "bee", "cow"}
     assert result["accuracy"] == pytest.approx(np.mean(list(result["accuracy_by_class"].values())))
@@ -64,15 +65,15 @@ def test_an_artefact_is_whole_and_made_once(
 
     shutil.copytree(tree, tmp_path / "elsewhere")  # the same pictures in another place are the same input
     moved = settings(tmp_path / "elsewhere", energy={"mode": "mhe", "power": 0}, seed=3)
-    assert STAGE.run(moved, {"pictures": PictureSet(moved.data, run)}, run).folder == made.folder
+    assert run_stage(moved.stage, moved, {"pictures": PictureSet(moved.data, run)}, run).folder == made.folder
     assert "fresh" in capfd.readouterr().err
     other = settings(tree, energy={"mode": "mhe", "power": 1}, seed=3)
-    assert STAGE.run(other, {"pictures": PictureSet(other.data, run)}, run).folder != made.folder
+    assert run_stage(other.stage, other, {"pictures": PictureSet(other.data, run)}, run).folder != made.folder
 
 
-def test_features_in_the_plane_are_kept_and_drawn(tree: Path, run: Run) -> None:
+def test_features_in_the_plane_are_kept_and_drawn(tree: Path, run: RunContext) -> None:
     given = settings(tree, network="mnist6", data={"scarce": 1, "keep": 0.5, "mirror": False, "pad": 0})
-    made = STAGE.run(given, {"pictures": PictureSet(given.data, run)}, run)
+    made = run_stage(given.stage, given, {"pictures": PictureSet(given.data, run)}, run)
     kept = load_tensors(made.folder / "features.safetensors")
     assert kept["features"].shape == (12, 2) and kept["classifiers"].shape == (3, 2)
     logits = kept["features"] @ kept["classifiers"].T
@@ -85,15 +86,15 @@ def test_features_in_the_plane_are_kept_and_drawn(tree: Path, run: Run) -> None:
     assert Image.open(made.folder / "plane.png").size[0] > 300
 
 
-def test_pictures_of_any_size(tree: Path, run: Run) -> None:
+def test_pictures_of_any_size(tree: Path, run: RunContext) -> None:
     given = settings(tree, network="torchvision:resnet18", width=0, max_iter=1, steps=[], test_every=1, offset=0,
                      data={"name": "files", "resize": 40, "crop": 32})  # fmt: skip
-    made = STAGE.run(given, {"pictures": PictureSet(given.data, run)}, run)
+    made = run_stage(given.stage, given, {"pictures": PictureSet(given.data, run)}, run)
     assert json.loads((made.folder / "config.json").read_text())["size"] == 32
     assert torch.isfinite(torch.tensor(made.manifest["counts"]["loss"]))
 
 
-def test_a_set_that_is_not_there(run: Run, tmp_path: Path) -> None:
+def test_a_set_that_is_not_there(run: RunContext, tmp_path: Path) -> None:
     given = settings(tmp_path / "nowhere", data={"name": "cifar100"})
     with pytest.raises(DatasetError, match=r"data.download=true"):
-        STAGE.run(given, {"pictures": PictureSet(given.data, run)}, run)
+        run_stage(given.stage, given, {"pictures": PictureSet(given.data, run)}, run)

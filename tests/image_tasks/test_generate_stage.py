@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sfplus.artifacts.cache import Artefact
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.cache import run_stage
+from sfplus.artifacts.context import RunContext
 from sfplus.image_tasks import classify_stage as classify
 from sfplus.image_tasks import generate_stage as generate
 from sfplus.image_tasks.image_set import PictureSet
@@ -23,11 +24,11 @@ def make(pictures: Path, workspace: Path, classifier: Artefact | None = None, **
     settings = generate.GenerateSettings.model_validate(
         {**SMALL, "data": {"name": "folder", "root": pictures}, "scores": {"samples": 8, "splits": 2}, **changes}
     )
-    run = Run(workspace, Console(quiet=True), "cpu")
+    run = RunContext(workspace, Console(quiet=True), "cpu")
     inputs: dict[str, Any] = {"pictures": PictureSet(settings.data, run)}
     if classifier:
         inputs["classifier"] = classifier
-    return generate.STAGE.run(settings, inputs, run)
+    return run_stage(settings.stage, settings, inputs, run)
 
 
 def test_artefact(pictures: Path, tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_artefact(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_scores_need_a_classifier_or_inception(pictures: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path, Console(quiet=True), "cpu")
+    run = RunContext(tmp_path, Console(quiet=True), "cpu")
     options = {
         "network": "cnn6",
         "width": 2,
@@ -59,7 +60,7 @@ def test_scores_need_a_classifier_or_inception(pictures: Path, tmp_path: Path) -
         "steps": [],
     }
     learnt = classify.ClassifySettings.model_validate({**options, "data": {"name": "folder", "root": pictures}})
-    classifier = classify.STAGE.run(learnt, {"pictures": PictureSet(learnt.data, run)}, run)
+    classifier = run_stage(learnt.stage, learnt, {"pictures": PictureSet(learnt.data, run)}, run)
     made = make(pictures, tmp_path, classifier, energy={})
     counts = made.manifest["counts"]
     assert counts["surrogate_accuracy"] == pytest.approx(classifier.manifest["counts"]["accuracy"])
@@ -81,11 +82,11 @@ def test_other_scores_train_nothing_again(pictures: Path, tmp_path: Path, monkey
 
 
 def test_what_does_not_change_the_result_is_no_part_of_the_fingerprint(pictures: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path, Console(quiet=True), "cpu")
+    run = RunContext(tmp_path, Console(quiet=True), "cpu")
     identities = []
     for changes in ({}, {"checkpoint_every": 7}, {"data": {"name": "folder", "root": pictures / "."}}, {"seed": 1}):
         settings = generate.GenerateSettings.model_validate(
             {**SMALL, "data": {"name": "folder", "root": pictures}, **changes}
         )
-        identities.append(generate.STAGE.identity(settings, {"pictures": PictureSet(settings.data, run)}))
+        identities.append(settings.stage.identity(settings, {"pictures": PictureSet(settings.data, run)}))
     assert identities[0] == identities[1] == identities[2] != identities[3]

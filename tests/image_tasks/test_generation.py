@@ -24,7 +24,7 @@ from sfplus.image_tasks.generation import (
     save_generator,
     to_gan,
 )
-from sfplus.recipes.settings.generate import GeneratorSettings
+from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.training.distributed import Processes
 from sfplus.training.engine import OnStep, train
 from sfplus.training.sampling import draw_indices
@@ -47,7 +47,7 @@ def pictures() -> SmallImages:
 
 def task_of(pictures: SmallImages, **changes: Any) -> GanTask:
     changes = {"width": WIDTH, "batch_size": 8, "max_iter": 6, "log_every": 2, "checkpoint_every": 2, **changes}
-    settings = GeneratorSettings.model_validate(changes)
+    settings = GenerateSettings.model_validate(changes)
     torch.manual_seed(settings.seed)
     networks = Generator(settings.width, settings.noise_size), Discriminator(settings.width, settings.spectral_norm)
     return GanTask(*networks, pictures, settings, Processes(CPU), settings.model_dump_json())
@@ -205,6 +205,6 @@ def test_generators_are_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_energy_weights_are_the_released_ones() -> None:
-    weights = {name: GeneratorSettings.model_validate(changes).energy_weight for name, changes in VARIANTS.items()}
+    weights = {name: GenerateSettings.model_validate(changes).energy_weight for name, changes in VARIANTS.items()}
     assert weights == {"baseline": 0, "sn": 0, "mhe": 1e-6, "sn+mhe": 1e-7}
-    assert GeneratorSettings(energy={"weight": 0.5}).energy_weight == 0.5  # type: ignore[arg-type]
+    assert GenerateSettings(energy={"weight": 0.5}).energy_weight == 0.5  # type: ignore[arg-type]

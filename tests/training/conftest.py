@@ -9,7 +9,7 @@ import pytest
 from tiny import SETTINGS, State, Train, run, write_crops
 
 from sfplus.datasets.crops import CropDataset
-from sfplus.recipes.settings.train import TrainingSettings
+from sfplus.recipes.settings.train import TrainSettings
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def train(crops: CropDataset) -> Train:
     """Call with a folder and changed settings: the state after training, and the summary."""
 
     def call(folder: Path, on_step: Any = None, **changes: Any) -> tuple[State, dict[str, float]]:
-        return run(crops, folder, TrainingSettings.model_validate({**SETTINGS.model_dump(), **changes}), on_step)
+        return run(crops, folder, TrainSettings.model_validate({**SETTINGS.model_dump(), **changes}), on_step)
 
     return call
 

@@ -20,7 +20,7 @@ from sfplus.device import choose_device
 from sfplus.errors import DatasetError, TrainingError
 from sfplus.hypersphere import HEADS, ASoftmax, class_energy, measure_uniformity
 from sfplus.networks.normalize import normalize_crops
-from sfplus.recipes.settings.train import TrainingSettings
+from sfplus.recipes.settings.train import TrainSettings
 from sfplus.training.face_task import fit
 from sfplus.training.sampling import draw_flips, draw_indices
 
@@ -261,7 +261,7 @@ def test_labels_beyond_the_head_are_refused(crops: CropDataset, tmp_path: Path) 
 
 
 def test_what_is_not_trained_stays(undisturbed: Undisturbed) -> None:
-    settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), "network": "sphereface10"})
+    settings = TrainSettings.model_validate({**SETTINGS.model_dump(), "network": "sphereface10"})
     network, _ = tiny_model(settings)
     frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
     assert len(frozen) == 6

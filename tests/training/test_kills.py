@@ -20,7 +20,7 @@ from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.hypersphere import HEADS
 from sfplus.networks.normalize import normalize_crops
-from sfplus.recipes.settings.train import TrainingSettings
+from sfplus.recipes.settings.train import TrainSettings
 from sfplus.training import face_task as loop
 from sfplus.training.face_task import fit
 
@@ -52,7 +52,7 @@ def crops_of(source: Path) -> CropDataset:
 
 def one_run(crops: CropDataset, folder: Path, double: bool = False, **changes: Any) -> State:
     """The state after a run of the tiny model, on request in float64, whose sums hardly depend on their order."""
-    settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), **changes})
+    settings = TrainSettings.model_validate({**SETTINGS.model_dump(), **changes})
     if not double:
         return run(crops, folder, settings)[0]
     loop.normalize_crops = lambda pixels: normalize_crops(pixels).double()  # type: ignore[attr-defined]
@@ -156,13 +156,13 @@ def test_another_number_of_processes_goes_on_and_says_what_changes(source: Path,
     crops = crops_of(source)
     expected = one_run(crops, tmp_path / "whole", **changes)
     changes["classes"] = "sharded"
-    settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), **changes})
+    settings = TrainSettings.model_validate({**SETTINGS.model_dump(), **changes})
     with pytest.raises(ZeroDivisionError):
         run(crops, tmp_path / "parts", settings, lambda step, _: 1 / (7 - step))  # type: ignore[arg-type, return-value]
     said = finish(start(source, tmp_path, {"parts": changes}, processes=2))
-    assert said.count("was made by cpu, 1 threads, and goes on by 2 processes, each on cpu, 1 threads") == 1
+    assert said.count("was made by cpu, 1 thread, and goes on by 2 processes, each on cpu, 1 thread") == 1
     assert "no longer equal those of an undisturbed one to the bit" in said
-    with pytest.warns(UserWarning, match="was made by 2 processes, each on cpu, 1 threads, and goes on by cpu, 1"):
+    with pytest.warns(UserWarning, match="was made by 2 processes, each on cpu, 1 thread, and goes on by cpu, 1"):
         again = one_run(crops, tmp_path / "parts", **changes)
     for key, tensor in expected.items():
         torch.testing.assert_close(again[key], tensor, rtol=0, atol=1e-5)

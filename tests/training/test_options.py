@@ -20,7 +20,7 @@ from sfplus.errors import DatasetError, UsageError
 from sfplus.hypersphere import HEADS, Softmax
 from sfplus.networks import create
 from sfplus.networks.normalize import normalize_crops
-from sfplus.recipes.settings.train import TrainingSettings
+from sfplus.recipes.settings.train import TrainSettings
 from sfplus.training import face_task as loop
 from sfplus.training.batch_norm import normalised_together
 from sfplus.training.distributed import Processes
@@ -41,7 +41,7 @@ def step(crops: CropDataset, monkeypatch: pytest.MonkeyPatch) -> Callable[..., S
     monkeypatch.setattr(loop, "normalize_crops", lambda crops: normalize_crops(crops).double())
 
     def call(folder: Path, **changes: Any) -> State:
-        settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), **PLAIN, **changes})
+        settings = TrainSettings.model_validate({**SETTINGS.model_dump(), **PLAIN, **changes})
         network, head = (module.double() for module in tiny_model(settings))
         fit(network, head, crops, settings, folder, choose_device("cpu"))
         return {name: p.detach() for module in (network, head) for name, p in module.named_parameters()}
@@ -125,7 +125,7 @@ def test_bf16_learns_on_the_cpu(train: Train, tmp_path: Path) -> None:
 
 
 def test_fp16_is_for_gpus(train: Train, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cpu does not compute in fp16; use bf16 or float32"):
+    with pytest.raises(UsageError, match="cpu does not support fp16; use bf16 or float32"):
         train(tmp_path, precision="fp16")
 
 
@@ -156,7 +156,7 @@ def test_held_out_pairs_are_in_the_history(crops: CropDataset, tmp_path: Path) -
 
     def called(**changes: Any) -> list[float | None]:
         asked.clear()
-        settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), **changes})
+        settings = TrainSettings.model_validate({**SETTINGS.model_dump(), **changes})
         folder = tmp_path / str(changes)
         fit(network, head, crops, settings, folder, choose_device("cpu"), held_out=held_out)
         return [row.get("held_out/accuracy") for row in rows(folder)]
@@ -257,7 +257,7 @@ def test_sharded_classes_train_and_resume_bit_for_bit(rate: float, train: Train,
 
 
 def test_a_sharded_head_is_saved_whole() -> None:
-    settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), "classes": "sharded", "sample_rate": 0.5})
+    settings = TrainSettings.model_validate({**SETTINGS.model_dump(), "classes": "sharded", "sample_rate": 0.5})
     _, head = tiny_model(settings)
     whole = whole_head(head, settings)
     assert whole is not None and type(whole) is HEADS["asoftmax"]

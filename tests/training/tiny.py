@@ -15,7 +15,7 @@ from sfplus.device import choose_device
 from sfplus.hypersphere import ShardedHead
 from sfplus.networks import create
 from sfplus.recipes.settings.heads import HEAD_SETTINGS
-from sfplus.recipes.settings.train import EnergySettings, TrainingSettings
+from sfplus.recipes.settings.train import EnergySettings, TrainSettings
 from sfplus.training.distributed import Processes
 from sfplus.training.engine import OnStep
 from sfplus.training.face_task import fit
@@ -25,7 +25,7 @@ State = dict[str, torch.Tensor]
 Train = Callable[..., tuple[State, dict[str, float]]]
 
 PEOPLE, CROPS = 6, 8
-SETTINGS = TrainingSettings(
+SETTINGS = TrainSettings(
     network="sphereface4",
     feature_size=32,
     width=0.125,
@@ -40,7 +40,7 @@ SETTINGS = TrainingSettings(
 )
 
 
-def tiny_model(settings: TrainingSettings) -> tuple[torch.nn.Module, Any]:
+def tiny_model(settings: TrainSettings) -> tuple[torch.nn.Module, Any]:
     Processes(choose_device("cpu"))
     torch.manual_seed(settings.seed)
     network = create(settings.network, feature_size=settings.feature_size, width=settings.width)
@@ -71,7 +71,7 @@ def write_crops(folder: Path) -> CropDataset:
 
 
 def run(
-    crops: CropDataset, folder: Path, settings: TrainingSettings, on_step: OnStep | None = None
+    crops: CropDataset, folder: Path, settings: TrainSettings, on_step: OnStep | None = None
 ) -> tuple[State, dict[str, float]]:
     """Train the tiny model: its state, and the summary."""
     network, head = tiny_model(settings)

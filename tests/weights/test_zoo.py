@@ -187,7 +187,7 @@ def test_a_download_is_pinned_and_a_different_file_is_then_refused(
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert pins == {NEW: {"sphereface_model.caffemodel": sha256}}
     assert f"SHA-256 {sha256}" in sfplus("models", "info", NEW).out
-    assert sfplus("models", "fetch", NEW).code == 0 and len(host.asked) == 1
+    assert sfplus("models", "fetch", NEW).code == 0 and len(host.requests) == 1
 
     for path in (home / NEW, home / "downloads"):
         for file in path.iterdir():

@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sfplus.artifacts.stage import Stage, deferred
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
+from sfplus.recipes.settings.images import ImageDataSettings
+from sfplus.recipes.steps import PlanRequest, StageKey, Step, UserImages
 
 PROJECTIONS = ("comhe-random", "comhe-angle", "comhe-adversarial", "comhe-group")
-
-
-class PicturesSettings(StrictSettings):
-    """A set of labelled pictures and how they are augmented."""
-
-    name: Literal["cifar10", "cifar100", "mnist", "folder", "files"] = Field(
-        default="cifar100",
-        description="the set; folder: any tree train/<class>, test/<class> of pictures of one size; files: of any "
-        "size, decoded as they are used (ImageNet)",
-    )
-    root: Path | None = Field(
-        default=None,
-        exclude=True,  # what is in it counts, not where it is
-        description="where it lies: torchvision's download, MNIST's idx files, or folders of pictures; else data/<set>",
-    )
-    download: bool = Field(default=False, exclude=True, description="download what is missing (torchvision)")
-    pad: int = Field(default=4, ge=0, description="border before the random cut (cifar100_input_python.py)")
-    mirror: bool = Field(default=True, description="mirror half of the pictures (cifar100_input_python.py)")
-    resize: int = Field(default=256, ge=8, description="files: shorter side after resizing, pixels (AlexNet paper)")
-    crop: int = Field(default=224, ge=8, description="files: side of the cut, pixels (AlexNet paper)")
-    scarce: int | None = Field(
-        default=None, ge=0, description="a class of which only a part is trained on (MHE paper: digit 0 of MNIST)"
-    )
-    keep: float = Field(default=0.02, gt=0, le=1, description="that part (MHE paper: 98 % are removed)")
-
-    @model_validator(mode="after")
-    def _cut(self) -> Self:
-        if self.name == "files" and self.crop > self.resize:
-            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
-        return self
-
-    @property
-    def place(self) -> Path:
-        """Where the set lies."""
-        default = {"cifar10": "cifar-10", "cifar100": "cifar-100", "mnist": "mnist"}.get(self.name, "pictures")
-        return self.root or Path("data") / default
 
 
 class RegularizerSettings(StrictSettings):
@@ -96,10 +62,15 @@ class RegularizerSettings(StrictSettings):
         return self
 
 
-class ClassifierSettings(LoopSettings):
-    """How a classifier of pictures is trained; defaults: CNN-9 on CIFAR-100 (MHE, architecture.py and train.py)."""
+class ClassifySettings(StageKey, LoopSettings):
+    """Settings of training an image classifier; defaults: CNN-9 on CIFAR-100 (MHE, architecture.py and train.py)."""
 
-    data: PicturesSettings = Field(default=PicturesSettings(), description="the pictures")
+    stage: ClassVar[Stage] = Stage(
+        "classify", 1, deferred("sfplus.image_tasks.classify_stage:build"), trains=True, measures=True
+    )
+    for_images: ClassVar[bool] = True
+
+    data: ImageDataSettings = Field(default=ImageDataSettings(), description="the pictures")
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="of the network's passes: auto is bf16 on a GPU that has it, else float32"
     )
@@ -151,3 +122,7 @@ class ClassifierSettings(LoopSettings):
         if self.test_every % self.log_every:
             raise ValueError("test_every must be a multiple of log_every")
         return self
+
+    def plan(self, request: PlanRequest) -> list[Step]:
+        """Train the classifier."""
+        return [Step("classify", self.stage, self, {"pictures": UserImages(self.data)})]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sfplus.recipes.settings.classify import PicturesSettings
+from sfplus.artifacts.stage import Stage, deferred
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings
+from sfplus.recipes.settings.images import ImageDataSettings
+from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserFile, UserImages
 
 
-class RealSettings(PicturesSettings):
+class RealImageSettings(ImageDataSettings):
     """A set of pictures to imitate, 32x32 RGB."""
 
     name: Literal["cifar10", "cifar100", "folder"] = Field(
@@ -44,10 +47,15 @@ class ScoreSettings(StrictSettings):
         return self
 
 
-class GeneratorSettings(LoopSettings):
-    """How a generator is trained; defaults: MHE, MHE-GAN/sn-model/train.py."""
+class GenerateSettings(StageKey, LoopSettings):
+    """Settings of training a generator; defaults: MHE, MHE-GAN/sn-model/train.py."""
 
-    data: RealSettings = Field(default=RealSettings(), description="the pictures")
+    stage: ClassVar[Stage] = Stage(
+        "generate", 1, deferred("sfplus.image_tasks.generate_stage:build"), trains=True, measures=True
+    )
+    for_images: ClassVar[bool] = True
+
+    data: RealImageSettings = Field(default=RealImageSettings(), description="the pictures")
     width: float = Field(default=1.0, gt=0, le=16, description="multiplier of the maps of both networks")
     noise_size: int = Field(default=128, ge=1, le=65536, description="length of the noise (net.py)")
     spectral_norm: bool = Field(default=True, description="spectral normalisation of the discriminator (sn-model)")
@@ -67,6 +75,19 @@ class GeneratorSettings(LoopSettings):
     )
     sample_every: int = Field(default=1000, ge=1, description="steps between grids of samples of one noise (train.py)")
     scores: ScoreSettings = Field(default=ScoreSettings(), description="what is measured at the end")
+
+    inception: Path | None = Field(
+        default=None, exclude=True, description="torch-fidelity's weights, for Inception score and FID"
+    )
+
+    def plan(self, request: PlanRequest) -> list[Step]:
+        """Train the generator and score its images; a classifier in the same recipe gives the surrogate score."""
+        inputs: dict[str, InputReference] = {"pictures": UserImages(self.data)}
+        if request.recipe.classify:
+            inputs["classifier"] = StepOutput("classify")
+        if self.inception:
+            inputs["inception"] = UserFile(self.inception)
+        return [Step("generate", self.stage, self, inputs)]
 
     @property
     def energy_weight(self) -> float:

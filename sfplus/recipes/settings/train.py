@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from sfplus.artifacts.layout import TRAIN_PHOTOS
+from sfplus.artifacts.stage import Stage, deferred
+from sfplus.datasets.formats.pack import is_pack
+from sfplus.datasets.identities import read_person_list
+from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
 from sfplus.recipes.settings.heads import HeadSettings, validate_head
+from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserPack, UserPhotos
+
+
+def _read_people(value: Any) -> Any:
+    """Read people that a recipe gives as the file that lists them."""
+    return read_person_list(Path(value)) if isinstance(value, str) else value
+
+
+People = Annotated[tuple[str, ...], BeforeValidator(_read_people)]
 
 
 class EnergySettings(StrictSettings):
@@ -36,8 +51,7 @@ class SolverSettings(LoopSettings):
     """How a network is trained; defaults: sphereface_solver.prototxt and sphereface_model.prototxt on two GPUs."""
 
     head: Annotated[HeadSettings, BeforeValidator(validate_head)] = Field(
-        default=validate_head({}),
-        description="the classifier and its margin; name: one of hypersphere.HEADS",
+        default=validate_head({}), description="the classifier and its margin; name: one of hypersphere.HEADS"
     )
     energy: EnergySettings | None = Field(default=None, description="the energy of SphereFace+; none for SphereFace")
     classes: Literal["replicated", "sharded"] = Field(
@@ -129,8 +143,10 @@ class SolverSettings(LoopSettings):
         return self.model_copy(update={"epochs": None, **counts})
 
 
-class TrainingSettings(SolverSettings):
-    """How a new network is trained, and which one."""
+class TrainSettings(StageKey, SolverSettings):
+    """Settings of training a new network, and which network."""
+
+    stage: ClassVar[Stage] = Stage("train", 1, deferred("sfplus.stages.train:build_train"), trains=True, measures=True)
 
     network: (
         Literal["sphereface4", "sphereface10", "sphereface20", "sphereface36", "sphereface64"]
@@ -138,7 +154,7 @@ class TrainingSettings(SolverSettings):
     ) = Field(
         default="sphereface20", description="the network (SphereFace paper, table 2), or timm:NAME, torchvision:NAME"
     )
-    feature_size: int = Field(default=512, ge=1, le=65536, description="length of a feature (prototxt, fc5)")
+    feature_size: int = Field(default=512, ge=1, le=65536, description="dimension of a feature (prototxt, fc5)")
     width: float = Field(
         default=1.0, gt=0, le=16, description="multiplier of the channels; below 1 for small computers"
     )
@@ -146,3 +162,41 @@ class TrainingSettings(SolverSettings):
         default="original", description="residual units as in the paper or as in OpenSphere"
     )
     batch_norm: bool = Field(default=False, description="batch normalisation after each layer (OpenSphere)")
+    exclude: People = Field(
+        default=(),
+        description="people to leave out because they are in the test set (get_list.m): names, or a file with one per "
+        "line",
+    )
+    photos: Path | None = Field(
+        default=None,
+        exclude=True,
+        description="a folder per person, or a pack of crops (sfplus pack); not needed with a drawn sample",
+    )
+
+    def plan(self, request: PlanRequest) -> list[Step]:
+        """Detect and align the training photos and train on their crops."""
+        before, inputs = training_inputs(self.photos, self, request)
+        return [*before, Step("train", self.stage, self, inputs)]
+
+
+def training_inputs(
+    photos: Path | None, settings: SolverSettings, request: PlanRequest
+) -> tuple[list[Step], dict[str, InputReference]]:
+    """Return the steps that prepare the crops of a training, and its inputs.
+
+    Args:
+        photos: A folder per person or a pack of crops; None for the drawn sample.
+        settings: The settings of the training.
+        request: The recipe.
+    """
+    steps: list[Step] = []
+    inputs: dict[str, InputReference] = {"crops": StepOutput("align/train")}
+    if photos and is_pack(photos):
+        inputs["crops"] = UserPack(photos)
+    else:
+        root = UserPhotos(photos) if photos else StepOutput("sample", TRAIN_PHOTOS)
+        steps += crop_steps(root, request, "train")
+    if settings.evaluate_every and (verify := request.recipe.verify):
+        steps += verify.held_out_steps(request)
+        inputs |= {"held_out": StepOutput("align/verify"), "pairs": verify.pair_list}
+    return steps, inputs
