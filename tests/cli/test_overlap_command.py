@@ -65,10 +65,10 @@ def test_large_images_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest
 
     def decode(record: Record) -> np.ndarray:
         nonlocal most
-        picture = np.zeros((300, 300, 3), np.uint8).view(Tracked)
-        alive.add(picture)
+        image = np.zeros((300, 300, 3), np.uint8).view(Tracked)
+        alive.add(image)
         most = max(most, len(alive))
-        return picture
+        return image
 
     for person in ("Ada", "Ben"):
         (tmp_path / person).mkdir()

@@ -107,7 +107,7 @@ def test_resumed_pack_equals_an_uninterrupted_one(
 ) -> None:
     """The call is interrupted before each image in turn."""
     write_folders(tmp_path / "crops", PEOPLE)
-    (tmp_path / "crops" / "Ada" / "2.png").write_bytes(b"no picture")
+    (tmp_path / "crops" / "Ada" / "2.png").write_bytes(b"no image")
     pack(tmp_path / "crops", tmp_path / "whole")
     decode = module.Record.decode
     for stop in range(1, 8):

@@ -20,11 +20,11 @@ PEOPLE = {"Ben": 3, "Ada": 4, "Cyd": 1}
 
 def test_all_formats_give_the_same_pack(tmp_path: Path) -> None:
     """Identity folders, RecordIO, Parquet and a pack contain the same images."""
-    pictures = [encode(random_crop(seed)) for seed in range(5)]
+    images = [encode(random_crop(seed)) for seed in range(5)]
     owners = [0, 0, 1, 2, 2]
-    write_insightface(tmp_path / "train.rec", [pictures[:2], pictures[2:3], pictures[3:]])
-    pq.write_table(pa.table({"image": pictures, "label": owners}), tmp_path / "a.parquet")
-    for owner, (number, data) in zip(owners, enumerate(pictures), strict=True):
+    write_insightface(tmp_path / "train.rec", [images[:2], images[2:3], images[3:]])
+    pq.write_table(pa.table({"image": images, "label": owners}), tmp_path / "a.parquet")
+    for owner, (number, data) in zip(owners, enumerate(images), strict=True):
         (tmp_path / "folders" / f"{owner:07d}").mkdir(parents=True, exist_ok=True)
         (tmp_path / "folders" / f"{owner:07d}" / f"{number}.png").write_bytes(data)
     sources = [tmp_path / name for name in ("folders", "train.rec", "a.parquet", "0")]

@@ -15,8 +15,8 @@ class IdentityFolders(PhotoCollection):
     """A folder per person, in the order of `assign_labels`.
 
     Args:
-        root: Folder of the folders.
-        photos: Names of all photos relative to it, at least one.
+        root: folder that contains the folders.
+        photos: names of all photos relative to it, at least one.
     """
 
     kind = "folders"

@@ -20,6 +20,7 @@ from sfplus.recipes.steps import (
     UserPairs,
     UserPhotos,
 )
+from sfplus.verification.protocols import ProtocolName
 
 
 class VerifySettings(StageKey, BaseModel):
@@ -28,7 +29,7 @@ class VerifySettings(StageKey, BaseModel):
     model_config = ConfigDict(extra="forbid")
     stage: ClassVar[Stage] = Stage("verify", 3, deferred("sfplus.stages.verify:build"), measures=True)
 
-    protocol: Literal["sphereface", "insightface", "opensphere", "exact"] = Field(
+    protocol: ProtocolName = Field(
         "sphereface", description="how scores and thresholds are computed; every number is reported with this name"
     )
     undetected: Literal["centre-crop", "skip", "fail"] = Field(

@@ -12,7 +12,7 @@ from sfplus.datasets.collections import open_collection
 from sfplus.datasets.formats import parquet as module
 from sfplus.errors import DatasetError, PhotoError
 
-PICTURES = [encode(random_crop(seed)) for seed in range(4)]
+IMAGES = [encode(random_crop(seed)) for seed in range(4)]
 
 
 def write(path: Path, columns: dict[str, object], rows: int = 2) -> Path:
@@ -27,7 +27,7 @@ def test_agrees_with_datasets(tmp_path: Path) -> None:
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=["Zoe", "Ada"]), "age": datasets.Value("int32")}
     )
     rows = {
-        "image": [{"bytes": data, "path": f"{i}.png"} for i, data in enumerate(PICTURES)],
+        "image": [{"bytes": data, "path": f"{i}.png"} for i, data in enumerate(IMAGES)],
         "label": [1, 0, 1, 1], "age": [1, 2, 3, 4],
     }  # fmt: skip
     theirs = datasets.Dataset.from_dict(rows, features=features)
@@ -46,19 +46,19 @@ def test_agrees_with_datasets(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [["Ada", "Ben", " Ada ", "Cyd"], [3, 4, 3, 5], [3.0, 4.0, 3.0, 5.0]])
 @pytest.mark.parametrize("large", [False, True])
 def test_plain_columns_are_read_from_any_start(tmp_path: Path, labels: list[object], large: bool) -> None:
-    pictures = pa.array(PICTURES, pa.large_binary() if large else pa.binary())
-    path = write(tmp_path / "a.parquet", {"size": [1, 2, 3, 4], "identity": labels, "jpg": pictures})
+    images = pa.array(IMAGES, pa.large_binary() if large else pa.binary())
+    path = write(tmp_path / "a.parquet", {"size": [1, 2, 3, 4], "identity": labels, "jpg": images})
     collection = open_collection(path)
     expected = {str: ["Ada", "Ben", "Ada", "Cyd"]}.get(type(labels[0]), ["0000003", "0000004", "0000003", "0000005"])
     for start in range(5):
         records = list(collection.records(start))
         assert [record.person for record in records] == expected[start:]
-        assert [record.image for record in records] == PICTURES[start:]
+        assert [record.image for record in records] == IMAGES[start:]
 
 
 def test_invalid_row_loses_one_image(tmp_path: Path) -> None:
-    pictures = [PICTURES[0], None, PICTURES[1], b"", PICTURES[2], PICTURES[3]]
-    path = write(tmp_path / "a.parquet", {"image": pictures, "label": [0, 1, -1, 2, None, 1]})
+    images = [IMAGES[0], None, IMAGES[1], b"", IMAGES[2], IMAGES[3]]
+    path = write(tmp_path / "a.parquet", {"image": images, "label": [0, 1, -1, 2, None, 1]})
     records = list(open_collection(path).records())
     faults = [str(record.image) for record in records if isinstance(record.image, PhotoError)]
     assert faults == [
@@ -73,9 +73,9 @@ def test_repeated_large_cells_use_little_memory(tmp_path: Path, monkeypatch: pyt
     """A small file stores 64 equal cells of 1 MB once; only a few are decompressed at a time."""
     monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 2 << 20)
     data: list[object] = [bytes(1 << 20)] * 64
-    picture = pa.array([{"bytes": cell, "path": None} for cell in data]) if struct else pa.array(data)
+    image = pa.array([{"bytes": cell, "path": None} for cell in data]) if struct else pa.array(data)
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"image": picture, "label": [0] * 64}), path, compression="zstd",
+    pq.write_table(pa.table({"image": image, "label": [0] * 64}), path, compression="zstd",
                    dictionary_pagesize_limit=1 << 30)  # fmt: skip
     assert path.stat().st_size < 10_000
     before, most, sizes = pa.total_allocated_bytes(), 0, []
@@ -90,11 +90,11 @@ def test_repeated_large_cells_use_little_memory(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("struct", [False, True])
 def test_too_large_cell_loses_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
     monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 2000)
-    cells = [PICTURES[0], np.random.default_rng(0).bytes(2001), PICTURES[1]]
-    picture = pa.array([{"bytes": cell, "path": None} for cell in cells] if struct else cells)
-    path = write(tmp_path / "a.parquet", {"image": picture, "label": [0, 1, 2]}, 3)
+    cells = [IMAGES[0], np.random.default_rng(0).bytes(2001), IMAGES[1]]
+    image = pa.array([{"bytes": cell, "path": None} for cell in cells] if struct else cells)
+    path = write(tmp_path / "a.parquet", {"image": image, "label": [0, 1, 2]}, 3)
     first, large, last = open_collection(path).records()
-    assert [first.image, last.image] == PICTURES[:2]
+    assert [first.image, last.image] == IMAGES[:2]
     with pytest.raises(PhotoError, match=r"is too large \(2,001 bytes\)"):
         large.decode()
 
@@ -109,10 +109,10 @@ def test_group_that_expands_too_much_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 def test_paths_are_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "secret.png").write_bytes(PICTURES[0])
-    picture = [{"bytes": None, "path": str(tmp_path / "secret.png")}]
+    (tmp_path / "secret.png").write_bytes(IMAGES[0])
+    image = [{"bytes": None, "path": str(tmp_path / "secret.png")}]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    path = write(tmp_path / "a.parquet", {"image": pa.array(picture, kind), "label": [0]})
+    path = write(tmp_path / "a.parquet", {"image": pa.array(image, kind), "label": [0]})
     (record,) = open_collection(path).records()
     with pytest.raises(PhotoError, match="has no bytes, only a path"):
         record.decode()
@@ -124,7 +124,7 @@ def test_label_beyond_the_names_loses_one_image(tmp_path: Path) -> None:
         {"image": datasets.Value("binary"), "label": datasets.ClassLabel(names=["Ada", "Ben"])}
     )
     schema = features.arrow_schema
-    table = pa.table({"image": PICTURES[:3], "label": [1, 2, 0]}).cast(schema)
+    table = pa.table({"image": IMAGES[:3], "label": [1, 2, 0]}).cast(schema)
     pq.write_table(table, tmp_path / "a.parquet")
     first, wrong, last = open_collection(tmp_path / "a.parquet").records()
     assert (first.person, last.person) == ("Ben", "Ada")
@@ -147,7 +147,7 @@ def test_empty_table_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["cut", "garbage", "middle"])
 def test_damaged_file_is_refused(tmp_path: Path, change: str) -> None:
-    path = write(tmp_path / "a.parquet", {"image": PICTURES, "label": [0, 1, 2, 3]})
+    path = write(tmp_path / "a.parquet", {"image": IMAGES, "label": [0, 1, 2, 3]})
     data = path.read_bytes()
     middle = data[:4] + bytes(b ^ 255 for b in data[4:30]) + data[30:]
     path.write_bytes({"cut": data[:-30], "garbage": b"PAR1" + bytes(50) + b"PAR1", "middle": middle}[change])

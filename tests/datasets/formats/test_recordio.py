@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sfplus.datasets.formats.recordio import RecordIO
 from sfplus.errors import DatasetError, PhotoError
 
-PICTURES = [encode(random_crop(seed)) for seed in range(5)]
+IMAGES = [encode(random_crop(seed)) for seed in range(5)]
 
 
 def contents(path: Path) -> list[tuple[str, bytes]]:
@@ -29,7 +29,7 @@ def contents(path: Path) -> list[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("index", [True, False])
 def test_reads_a_training_set_of_insightface(tmp_path: Path, index: bool) -> None:
-    write_insightface(tmp_path / "train.rec", [PICTURES[:2], PICTURES[2:3], PICTURES[3:]], index)
+    write_insightface(tmp_path / "train.rec", [IMAGES[:2], IMAGES[2:3], IMAGES[3:]], index)
     collection = RecordIO(tmp_path / "train.rec")
     records = list(collection.records())
     assert len(collection) == len(records) == 5
@@ -42,13 +42,13 @@ def test_reads_a_training_set_of_insightface(tmp_path: Path, index: bool) -> Non
 
 def test_records_of_the_published_format_are_read(tmp_path: Path) -> None:
     """Records written by hand from recordio.h: one whole, one split at the magic word."""
-    picture = b"1234" + MAGIC + b"xy"
+    image = b"1234" + MAGIC + b"xy"
     header = "00000000" + "0000e040" + 16 * "00"  # flag 0, label 7.0, no ids
     whole = "0a23d7ce" + "1b000000" + header + b"abc".hex() + "00"
     parts = "0a23d7ce" + "1c000020" + header + b"1234".hex() + "0a23d7ce" + "02000060" + b"xy".hex() + "0000"
     (tmp_path / "by hand.rec").write_bytes(bytes.fromhex(whole + parts))
-    assert contents(tmp_path / "by hand.rec") == [("0000007", b"abc"), ("0000007", picture)]
-    assert recordio_record(recordio_payload(7, picture)).hex() == parts  # the writer of these tests
+    assert contents(tmp_path / "by hand.rec") == [("0000007", b"abc"), ("0000007", image)]
+    assert recordio_record(recordio_payload(7, image)).hex() == parts  # the writer of these tests
 
 
 pieces = st.one_of(st.just(MAGIC), st.binary(max_size=9), st.just(b"\0\0\0"))
@@ -57,11 +57,11 @@ pieces = st.one_of(st.just(MAGIC), st.binary(max_size=9), st.just(b"\0\0\0"))
 @given(st.lists(st.lists(pieces, max_size=6).map(b"".join), min_size=1, max_size=5), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_any_payload_is_read_unchanged(
-    tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes], index: bool
+    tmp_path_factory: pytest.TempPathFactory, images: list[bytes], index: bool
 ) -> None:
     path = tmp_path_factory.mktemp("rec") / "any.rec"
-    write_rec(path, [recordio_payload(label, data) for label, data in enumerate(pictures)], index)
-    assert contents(path) == [(f"{label:07d}", data) for label, data in enumerate(pictures)]
+    write_rec(path, [recordio_payload(label, data) for label, data in enumerate(images)], index)
+    assert contents(path) == [(f"{label:07d}", data) for label, data in enumerate(images)]
 
 
 def damaged(draw: st.DrawFn) -> tuple[bytes, bytes | None]:
@@ -106,7 +106,7 @@ def test_damage_is_one_error_or_one_lost_image(
 @pytest.mark.parametrize("lost", [1, 30, 400])
 def test_truncated_file_is_refused(tmp_path: Path, index: bool, lost: int) -> None:
     path = tmp_path / "train.rec"
-    write_insightface(path, [PICTURES], index)
+    write_insightface(path, [IMAGES], index)
     path.write_bytes(path.read_bytes()[:-lost])
     with pytest.raises(DatasetError, match=r"train\.rec: is cut short.*; get "):
         RecordIO(path)
@@ -114,7 +114,7 @@ def test_truncated_file_is_refused(tmp_path: Path, index: bool, lost: int) -> No
 
 def test_damaged_record_loses_one_image(tmp_path: Path) -> None:
     path = tmp_path / "train.rec"
-    write_insightface(path, [PICTURES])
+    write_insightface(path, [IMAGES])
     data = path.read_bytes()
     place = int(path.with_suffix(".idx").read_text().splitlines()[2].split("\t")[1])
     path.write_bytes(data[:place] + b"\0" + data[place + 1 :])
@@ -131,7 +131,7 @@ def test_damaged_record_loses_one_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", [-1.0, 0.5, float("nan"), float("inf"), 2.0**31])
 def test_invalid_label_loses_one_image(tmp_path: Path, label: float) -> None:
-    write_rec(tmp_path / "a.rec", [recordio_payload(0, PICTURES[0]), recordio_payload(label, PICTURES[1])])
+    write_rec(tmp_path / "a.rec", [recordio_payload(0, IMAGES[0]), recordio_payload(label, IMAGES[1])])
     _, wrong = RecordIO(tmp_path / "a.rec").records()
     with pytest.raises(PhotoError, match=r"record 1: its label is .*; labels are integers from 0 on"):
         wrong.decode()
@@ -139,15 +139,15 @@ def test_invalid_label_loses_one_image(tmp_path: Path, label: float) -> None:
 
 def test_missing_labels_lose_one_image(tmp_path: Path) -> None:
     bad = struct.pack("<IfQQ", 9, 0, 0, 0) + b"\0" * 8
-    write_rec(tmp_path / "a.rec", [recordio_payload(0, PICTURES[0]), bad])
+    write_rec(tmp_path / "a.rec", [recordio_payload(0, IMAGES[0]), bad])
     _, wrong = RecordIO(tmp_path / "a.rec").records()
     with pytest.raises(PhotoError, match="announces 9 labels"):
         wrong.decode()
 
 
 def test_first_of_several_labels_is_used(tmp_path: Path) -> None:
-    write_rec(tmp_path / "a.rec", [recordio_payload(4, PICTURES[0]), recordio_payload([5.0, 1.0], PICTURES[1])])
-    assert contents(tmp_path / "a.rec") == [("0000004", PICTURES[0]), ("0000005", PICTURES[1])]
+    write_rec(tmp_path / "a.rec", [recordio_payload(4, IMAGES[0]), recordio_payload([5.0, 1.0], IMAGES[1])])
+    assert contents(tmp_path / "a.rec") == [("0000004", IMAGES[0]), ("0000005", IMAGES[1])]
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,13 @@ def test_first_of_several_labels_is_used(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_index_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    write_insightface(tmp_path / "train.rec", [PICTURES])
+    write_insightface(tmp_path / "train.rec", [IMAGES])
     (tmp_path / "train.idx").write_text(text)
     with pytest.raises(DatasetError, match=message):
         RecordIO(tmp_path / "train.rec")
 
 
 def test_header_of_another_file_is_refused(tmp_path: Path) -> None:
-    write_rec(tmp_path / "a.rec", [recordio_payload([99.0, 100.0]), recordio_payload(0, PICTURES[0])])
+    write_rec(tmp_path / "a.rec", [recordio_payload([99.0, 100.0]), recordio_payload(0, IMAGES[0])])
     with pytest.raises(DatasetError, match="announces 98 images"):
         RecordIO(tmp_path / "a.rec")

@@ -83,8 +83,8 @@ def test_label_is_read_from_cls_json_txt_or_folder(tmp_path: Path, name: str, la
     ],
 )
 def test_invalid_label_loses_one_image(tmp_path: Path, name: str, label: bytes, message: str) -> None:
-    picture = encode(random_crop(0))
-    write_tar(tmp_path / "a.tar", [("1.png", picture), (name, label), ("b/2.png", picture)])
+    image = encode(random_crop(0))
+    write_tar(tmp_path / "a.tar", [("1.png", image), (name, label), ("b/2.png", image)])
     wrong, right = WebDataset(tmp_path, [tmp_path / "a.tar"]).records()
     with pytest.raises(PhotoError, match=message):
         wrong.decode()
@@ -93,10 +93,10 @@ def test_invalid_label_loses_one_image(tmp_path: Path, name: str, label: bytes, 
 
 def test_names_and_links_cannot_point_outside(tmp_path: Path) -> None:
     """Names are used as text, only regular files are read, and nothing is written."""
-    picture = encode(random_crop(0))
+    image = encode(random_crop(0))
     write_tar(
         tmp_path / "a.tar",
-        [("../../evil/1.png", picture), ("/etc/2.png", picture), ("c/.hidden.png", picture)],
+        [("../../evil/1.png", image), ("/etc/2.png", image), ("c/.hidden.png", image)],
         link=tarfile.SYMTYPE, hard=tarfile.LNKTYPE, device=tarfile.CHRTYPE, pipe=tarfile.FIFOTYPE,
     )  # fmt: skip
     before = sorted(tmp_path.rglob("*"))
