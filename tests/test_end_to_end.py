@@ -1,4 +1,4 @@
-"""The whole chain on drawn faces: its result, a second run, kill -9 in every stage, Ctrl-C."""
+"""The whole pipeline on drawn faces: its results, a second run, kill -9 in every stage, Ctrl-C."""
 
 import json
 import signal
@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.io.files import digest_json, file_digest, walk_files
+from sfplus.io.files import digest_json, walk_files
 
 STAGES = ["sample", "detect", "align", "train", "finetune", "embed", "verify", "report"]
 
 
 def contents(workspace: Path) -> dict[str, str]:
-    """Content digest of each step."""
-    found = {}
+    """Return the content digest of each step."""
+    digests = {}
     for step, identity in json.loads((workspace / "runs/tiny/run.json").read_text()).items():
         folder = workspace / "cache" / identity["stage"] / digest_json(identity)[:20]
-        found[step] = json.loads((folder / "manifest.json").read_text())["content"]
-    return found
+        digests[step] = json.loads((folder / "manifest.json").read_text())["content"]
+    return digests
 
 
-def test_the_whole_chain(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
+def test_the_whole_pipeline_runs_and_a_second_run_is_fresh(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     answer = sfplus("run", tiny, "--workspace", tmp_path / "data", "--device", "cpu")
     assert answer.code == 0, answer.err
     assert "device: cpu" in answer.err and answer.err.count("done") == 12
@@ -40,11 +40,11 @@ def test_the_whole_chain(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     page = report.read_text()
     HTMLParser().feed(page)
     assert "These are drawn faces" in page and "SphereFace+" in page and "astronaut" in page and "sfplus run" in page
-    facts = json.loads((tmp_path / "data/runs/tiny/report.json").read_text())
-    assert list(facts["results"]) == ["SphereFace", "SphereFace+"]
-    assert all(len(result["accuracy"]) == 2 for result in facts["results"].values())
-    assert {row["stage"] for row in facts["stages"]} >= {"detect", "align", "train", "finetune", "verify/train"}
-    assert set(facts["histories"]) == {"SphereFace", "SphereFace+"}
+    report_data = json.loads((tmp_path / "data/runs/tiny/report.json").read_text())
+    assert list(report_data["results"]) == ["SphereFace", "SphereFace+"]
+    assert all(len(result["accuracy"]) == 2 for result in report_data["results"].values())
+    assert {row["stage"] for row in report_data["stages"]} >= {"detect", "align", "train", "finetune", "verify/train"}
+    assert set(report_data["histories"]) == {"SphereFace", "SphereFace+"}
 
     for identity in json.loads((tmp_path / "data/runs/tiny/run.json").read_text()).values():
         assert identity["stage"] in STAGES
@@ -64,17 +64,17 @@ def test_the_whole_chain(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     assert "train              fresh" in status and "stale    energy.weight: 0.0 -> 0.5" in status
 
 
-def test_a_model_of_ones_own_is_exported_and_compared(
+def test_a_trained_model_is_exported_and_compares_two_photos(
     tiny: Path, tmp_path: Path, drawn: Path, sfplus: Callable
 ) -> None:
     assert sfplus("export", tiny, tmp_path / "model", "--workspace", tmp_path / "data").code == 0
     assert {"model.safetensors", "config.json", "mean.safetensors"} <= set(walk_files(tmp_path / "model"))
     again = sfplus("export", tiny, tmp_path / "model", "--workspace", tmp_path / "data")
     assert again.code == 2 and "already exists" in again.err
-    about = json.loads((tmp_path / "model/config.json").read_text())["verification"]
-    assert about["protocol"] == "sphereface" and -1 <= about["threshold"] <= 1
-    one, two = sorted(drawn.glob("*/*.jpg"))[:2]
-    answer = sfplus("compare", one, two, "--model", tmp_path / "model")
+    verification = json.loads((tmp_path / "model/config.json").read_text())["verification"]
+    assert verification["protocol"] == "sphereface" and -1 <= verification["threshold"] <= 1
+    first, second = sorted(drawn.glob("*/*.jpg"))[:2]
+    answer = sfplus("compare", first, second, "--model", tmp_path / "model")
     assert answer.code == 0 and "decided at" in answer.out
 
 
@@ -83,7 +83,7 @@ def command(tiny: Path, workspace: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_once: Path) -> dict[str, str]:
+def uninterrupted(tiny_once: Path) -> dict[str, str]:
     workspace = tiny_once.with_name("data")
     subprocess.run(command(tiny_once, workspace), check=True, capture_output=True)
     return contents(workspace)
@@ -91,8 +91,8 @@ def undisturbed(tiny_once: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_kill_9_in_each_stage_then_the_same_artefacts(
-    stage: str, tiny: Path, tmp_path: Path, undisturbed: dict[str, str]
+def test_a_run_that_is_killed_in_any_stage_resumes_to_the_same_artefacts(
+    stage: str, tiny: Path, tmp_path: Path, uninterrupted: dict[str, str]
 ) -> None:
     workspace = tmp_path / "data"
     process = subprocess.Popen(command(tiny, workspace), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -103,15 +103,17 @@ def test_kill_9_in_each_stage_then_the_same_artefacts(
     if stage in ("detect", "train", "finetune"):
         time.sleep(0.7)  # somewhere in the middle
     process.kill()
-    assert process.wait() == -signal.SIGKILL, f"{stage} was over before it could be killed"
-    done = subprocess.run(command(tiny, workspace), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert contents(workspace) == undisturbed
+    assert process.wait() == -signal.SIGKILL, f"{stage} ended before it could be killed"
+    resumed = subprocess.run(command(tiny, workspace), capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert contents(workspace) == uninterrupted
     assert not list((workspace / "cache").glob("*/*.partial"))
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_with_one_line_and_goes_on(tiny: Path, tmp_path: Path, undisturbed: dict[str, str]) -> None:
+def test_a_run_that_is_stopped_by_ctrl_c_prints_one_line_and_resumes(
+    tiny: Path, tmp_path: Path, uninterrupted: dict[str, str]
+) -> None:
     workspace = tmp_path / "data"
     process = subprocess.Popen(command(tiny, workspace), stderr=subprocess.PIPE, text=True)
     while not list((workspace / "cache/detect").glob("*.parts/*.jsonl")):
@@ -119,11 +121,6 @@ def test_ctrl_c_stops_with_one_line_and_goes_on(tiny: Path, tmp_path: Path, undi
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "the same command goes on from here" in err and "Traceback" not in err
-    done = subprocess.run(command(tiny, workspace), capture_output=True, text=True, check=True)
-    assert "continues an interrupted run" in done.stderr
-    assert contents(workspace) == undisturbed
-
-
-def test_digest_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"abc")
-    assert file_digest(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    resumed = subprocess.run(command(tiny, workspace), capture_output=True, text=True, check=True)
+    assert "continues an interrupted run" in resumed.stderr
+    assert contents(workspace) == uninterrupted

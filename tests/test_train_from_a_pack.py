@@ -32,9 +32,9 @@ def manifest(workspace: Path) -> dict[str, dict[str, object]]:
     return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(("wide", "options"), [(96, {}), (112, {"block": "modern", "batch_norm": True})])
-def test_bits_of_the_model(wide: int, options: dict[str, Any], tmp_path: Path, sfplus: Sfplus) -> None:
-    write_folders(tmp_path / "crops", {"Ada": 4, "Ben": 3, "Cyd": 3}, 112, wide)
+@pytest.mark.parametrize(("width", "options"), [(96, {}), (112, {"block": "modern", "batch_norm": True})])
+def test_the_model_is_the_same_bit_for_bit(width: int, options: dict[str, Any], tmp_path: Path, sfplus: Sfplus) -> None:
+    write_folders(tmp_path / "crops", {"Ada": 4, "Ben": 3, "Cyd": 3}, 112, width)
     pack(tmp_path / "crops", tmp_path / "crops.pack")
     train = {
         "network": "sphereface4", "feature_size": 16, "width": 0.125, "head": {"m": 2}, "batch_size": 8,
@@ -43,9 +43,9 @@ def test_bits_of_the_model(wide: int, options: dict[str, Any], tmp_path: Path, s
     settings = TrainSettings.model_validate(train)
     people, labels, names = assign_labels(list_photos(tmp_path / "crops"))
     torch.manual_seed(0)
-    network = create("sphereface4", feature_size=16, width=0.125, input=f"112x{wide}", **options)
+    network = create("sphereface4", feature_size=16, width=0.125, input=f"112x{width}", **options)
     head = HEADS["asoftmax"](16, len(people), **settings.head.model_dump(exclude={"name"}))
-    crops = CropDataset([tmp_path / "crops" / name for name in names], labels, 112, wide)
+    crops = CropDataset([tmp_path / "crops" / name for name in names], labels, 112, width)
     fit(network, head, crops, settings, tmp_path / "direct", choose_device("cpu"))
 
     recipe = tmp_path / "r.yaml"
@@ -55,19 +55,19 @@ def test_bits_of_the_model(wide: int, options: dict[str, Any], tmp_path: Path, s
     assert answer.code == 0, answer.err
     assert "detect" not in answer.err
     (model,) = (tmp_path / "pack/cache/train").glob("*/model.safetensors")
-    found, expected = load_tensors(model), network.state_dict()
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    tensors, expected = load_tensors(model), network.state_dict()
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
     assert "a pack of 10 crops" in str(manifest(tmp_path / "pack")["sources"]["crops"])
 
-    left_out = tmp_path / "out.txt"
-    left_out.write_text("# in the test set\nBen\n")
-    answer = sfplus("run", recipe, f"train.exclude={left_out}", *command, tmp_path / "less")
+    excluded = tmp_path / "out.txt"
+    excluded.write_text("# in the test set\nBen\n")
+    answer = sfplus("run", recipe, f"train.exclude={excluded}", *command, tmp_path / "excluded")
     assert answer.code == 0, answer.err
-    assert manifest(tmp_path / "less")["counts"]["people"] == 2
-    assert manifest(tmp_path / "less")["settings"]["exclude"] == ["Ben"]
-    left_out.write_text("Cyd\n")  # another list is another training
-    answer = sfplus("status", recipe, f"train.exclude={left_out}", "--workspace", tmp_path / "less")
+    assert manifest(tmp_path / "excluded")["counts"]["people"] == 2
+    assert manifest(tmp_path / "excluded")["settings"]["exclude"] == ["Ben"]
+    excluded.write_text("Cyd\n")  # another list makes the training stale
+    answer = sfplus("status", recipe, f"train.exclude={excluded}", "--workspace", tmp_path / "excluded")
     assert "train              stale    exclude" in answer.out
 
 
@@ -80,7 +80,7 @@ def test_bits_of_the_model(wide: int, options: dict[str, Any], tmp_path: Path, s
         ("label", "train.photos is missing"),
     ],
 )
-def test_what_cannot_be_trained_on(tmp_path: Path, sfplus: Sfplus, change: str, message: str) -> None:
+def test_invalid_packs_and_lists_are_refused(tmp_path: Path, sfplus: Sfplus, change: str, message: str) -> None:
     write_folders(tmp_path / "crops", {"Ada": 2, "Ben": 2})
     pack(tmp_path / "crops", tmp_path / "a.pack")
     if change == "unfinished":

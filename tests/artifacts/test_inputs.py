@@ -1,5 +1,8 @@
+"""Inputs of stages: the digest of the content of photo folders, files and models."""
+
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,6 @@ from sfplus.artifacts.inputs import InputFile, ModelFolder, PhotoFolder
 from sfplus.datasets.pairs import pair_files
 from sfplus.errors import DatasetError, WeightsError
 from sfplus.images import encode_image
-from sfplus.io.files import file_digest, walk_files
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def content(photos: Path, tmp_path: Path) -> str:
     return PhotoFolder(photos, tmp_path / "index.json").content
 
 
-def test_content_follows_names_and_bytes(photos: Path, tmp_path: Path) -> None:
+def test_the_content_depends_on_names_and_bytes(photos: Path, tmp_path: Path) -> None:
     before = content(photos, tmp_path)
     assert content(photos, tmp_path) == before
     (photos / "a/1.png").write_bytes((photos / "a/1.png").read_bytes() + b"x")
@@ -36,31 +38,46 @@ def test_content_follows_names_and_bytes(photos: Path, tmp_path: Path) -> None:
     assert len({before, changed, content(photos, tmp_path)}) == 3
 
 
-def test_content_ignores_where_the_folder_lies(photos: Path, tmp_path: Path) -> None:
+def test_the_content_does_not_depend_on_the_path_of_the_folder(photos: Path, tmp_path: Path) -> None:
     before = content(photos, tmp_path)
     photos.rename(tmp_path / "moved")
     assert content(tmp_path / "moved", tmp_path) == before
 
 
-def test_a_second_look_reads_no_photo(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "_CLOCK_TICK_NS", -(10**18))  # the photos of this test are a moment old
+def test_unchanged_photos_are_not_read_again(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "_CLOCK_TICK_NS", -(10**18))  # the photos of this test are new
     before = content(photos, tmp_path)
     monkeypatch.setattr(inputs, "file_digest", lambda path: pytest.fail(f"{path} was read again"))
     assert content(photos, tmp_path) == before
 
 
-def test_photos_that_changed_a_moment_ago_are_read_again(photos: Path, tmp_path: Path) -> None:
-    """A file can change twice within one tick of its clock, so its stamp alone is not trusted yet."""
+def flip_last_bit(photo: Path) -> None:
+    data = bytearray(photo.read_bytes())
+    data[-1] ^= 1
+    photo.write_bytes(data)
+
+
+def test_a_changed_photo_with_its_old_modification_time_is_read_again(photos: Path, tmp_path: Path) -> None:
     before = content(photos, tmp_path)
     stamp = (photos / "a/1.png").stat()
-    data = bytearray((photos / "a/1.png").read_bytes())
-    data[-1] ^= 1
-    (photos / "a/1.png").write_bytes(data)
+    flip_last_bit(photos / "a/1.png")
     os.utime(photos / "a/1.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert content(photos, tmp_path) != before
 
 
-def test_a_damaged_index_is_made_anew(photos: Path, tmp_path: Path) -> None:
+def test_a_photo_that_changes_within_the_resolution_of_the_clock_is_read_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second change leaves size and times as they are, so the digest of a new photo is not trusted."""
+    now = time.time_ns()
+    monkeypatch.setattr(inputs, "_stamp", lambda photo: [photo.stat().st_size, now, 0])
+    monkeypatch.setattr(inputs, "_CLOCK_TICK_NS", 3600 * 10**9)  # the test takes less than an hour
+    before = content(photos, tmp_path)
+    flip_last_bit(photos / "a/1.png")
+    assert content(photos, tmp_path) != before
+
+
+def test_a_damaged_index_is_replaced(photos: Path, tmp_path: Path) -> None:
     before = content(photos, tmp_path)
     for text in ("{", "[1]"):
         (tmp_path / "index.json").write_text(text)
@@ -73,43 +90,38 @@ def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:
         content(tmp_path / "empty", tmp_path)
 
 
-def test_broken_links_count_by_name(photos: Path, tmp_path: Path) -> None:
+def test_broken_links_contribute_their_name(photos: Path, tmp_path: Path) -> None:
     before = content(photos, tmp_path)
     (photos / "a/9.jpg").symlink_to(tmp_path / "gone.jpg")
     assert content(photos, tmp_path) != before
 
 
-def test_input_file(tmp_path: Path) -> None:
+def test_the_content_of_a_file_is_its_sha256(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_bytes(b"10\t300\n")
     assert InputFile(tmp_path / "pairs.txt").content == hashlib.sha256(b"10\t300\n").hexdigest()
     with pytest.raises(DatasetError, match="nowhere"):
         _ = InputFile(tmp_path / "nowhere").content
 
 
-def test_files_that_are_read_as_one(tmp_path: Path) -> None:
-    """LFW's view 1 is two files: a change of either makes a stage stale."""
+def test_the_content_of_two_files_depends_on_both(tmp_path: Path) -> None:
+    """LFW's view 1 consists of two files; a change of either one makes a stage stale."""
     files = pair_files(tmp_path / "pairsDevTest.txt")
     assert [file.name for file in files] == ["pairsDevTest.txt", "pairsDevTrain.txt"]
-    seen = set()
+    contents = set()
     for texts in (("a", "b"), ("b", "a"), ("a", "c")):
         for file, text in zip(files, texts, strict=True):
             file.write_text(text)
-        seen.add(InputFile(files[0], files).content)
-    assert len(seen) == 3
+        contents.add(InputFile(files[0], files).content)
+    assert len(contents) == 3
     files[1].unlink()
     with pytest.raises(DatasetError, match="pairsDevTrain"):
         _ = InputFile(files[0], files).content
 
 
-def test_model_folder(tmp_path: Path) -> None:
+def test_the_content_of_a_model_folder_depends_on_all_its_files(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no model in this folder"):
         _ = ModelFolder(tmp_path).content
     (tmp_path / "model.safetensors").write_bytes(b"1")
     before = ModelFolder(tmp_path).content
     (tmp_path / "config.json").write_bytes(b"{}")
     assert ModelFolder(tmp_path).content != before
-
-
-def test_walk_is_sorted_and_relative(photos: Path) -> None:
-    assert list(walk_files(photos)) == ["a/1.png", "a/2.png", "b/1.png"]
-    assert len(file_digest(photos / "a/1.png")) == 64

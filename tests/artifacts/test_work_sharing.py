@@ -1,4 +1,4 @@
-"""SharedWork of a stage's work: nothing twice, nothing lost, whoever comes and goes."""
+"""Shared work: every item is processed exactly once, also when processes are killed or join later."""
 
 from __future__ import annotations
 
@@ -19,74 +19,74 @@ ITEMS = [f"photo {index}" for index in range(11)]
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     console = Console(quiet=True)
-    run = RunContext(tmp_path, console)
-    with console.progress("work", resumed=False) as step:
-        return Job(None, {}, partial_folder(tmp_path / "abc"), run.with_progress(step))
+    context = RunContext(tmp_path, console)
+    with console.progress("work", resumed=False) as progress:
+        return Job(None, {}, partial_folder(tmp_path / "abc"), context.with_progress(progress))
 
 
-def work(parts: SharedWork, most: int = 99) -> list[str]:
-    """Take items one by one and finish at most some parts."""
-    mine: list[str] = []
-    for items in parts.rounds():
-        waiting: list[str] = []
+def process(work: SharedWork, max_parts: int = 99) -> list[str]:
+    """Take items one by one, finish at most `max_parts` parts, and return the items of the finished parts."""
+    finished: list[str] = []
+    for items in work.rounds():
+        pending: list[str] = []
         last = None
         for part, item in items:
             if last not in (None, part):
-                parts.finish(last, [{"item": item} for item in waiting])
-                mine += waiting
-                most, waiting = most - 1, []
-            if not most:
-                return mine
-            last, waiting = part, [*waiting, item]
+                work.finish(last, [{"item": item} for item in pending])
+                finished += pending
+                max_parts, pending = max_parts - 1, []
+            if not max_parts:
+                return finished
+            last, pending = part, [*pending, item]
         if last is not None:
-            parts.finish(last, [{"item": item} for item in waiting])
-            mine += waiting
-    return mine
+            work.finish(last, [{"item": item} for item in pending])
+            finished += pending
+    return finished
 
 
-def test_all_is_finished_once_and_in_order(job: Job) -> None:
-    with SharedWork(job, ITEMS, 4, "photos") as parts:
-        assert work(parts) == ITEMS and [row["item"] for row in parts.rows()] == ITEMS
-        assert work(parts) == []
+def test_one_process_finishes_all_items_once_and_in_order(job: Job) -> None:
+    with SharedWork(job, ITEMS, 4, "photos") as work:
+        assert process(work) == ITEMS and [row["item"] for row in work.rows()] == ITEMS
+        assert process(work) == []
     assert job.context.progress.done == job.context.progress.total == len(ITEMS)
 
 
 @pytest.mark.parametrize("processes", [2, 5])
-def test_several_share_without_doing_anything_twice(job: Job, processes: int) -> None:
-    done: list[list[str]] = []
+def test_several_processes_process_each_item_once(job: Job, processes: int) -> None:
+    finished: list[list[str]] = []
 
     def run() -> None:
-        with SharedWork(job, ITEMS, 1, "photos") as parts:
-            done.append(work(parts))
-            assert [row["item"] for row in parts.rows()] == ITEMS  # nobody leaves before all is done
+        with SharedWork(job, ITEMS, 1, "photos") as work:
+            finished.append(process(work))
+            assert [row["item"] for row in work.rows()] == ITEMS  # no process returns before all items are finished
 
     threads = [threading.Thread(target=run) for _ in range(processes)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(item for items in done for item in items) == sorted(ITEMS) and len(done) == processes
+    assert sorted(item for items in finished for item in items) == sorted(ITEMS) and len(finished) == processes
 
 
-def test_what_was_not_finished_is_taken_over(job: Job) -> None:
+def test_unfinished_parts_are_taken_over(job: Job) -> None:
     with SharedWork(job, ITEMS, 4, "photos") as first:
-        assert work(first, most=1) == ITEMS[:4]  # and the second part is begun
+        assert process(first, max_parts=1) == ITEMS[:4]  # and the second part is started
         with SharedWork(job, ITEMS, 4, "photos") as second:
-            taken = [item for _, item in next(second.rounds())]
-            assert taken == ITEMS[8:]
+            claimed = [item for _, item in next(second.rounds())]
+            assert claimed == ITEMS[8:]
     with SharedWork(job, ITEMS, 4, "photos") as third:
-        assert job.context.progress.done == 4  # before it begins
-        assert work(third) == ITEMS[4:]
+        assert job.context.progress.done == 4  # before it starts
+        assert process(third) == ITEMS[4:]
 
 
-def test_a_round_never_waits_and_the_next_one_does(job: Job) -> None:
+def test_a_round_does_not_wait_but_the_next_one_does(job: Job) -> None:
     with SharedWork(job, ITEMS, 4, "photos") as first:
         for _ in first.rounds():
             break
         part, _ = next(items := next(first.rounds()))
         with SharedWork(job, ITEMS, 4, "photos") as second:
             finished: list[list[str]] = []
-            thread = threading.Thread(target=lambda: finished.append(work(second)))
+            thread = threading.Thread(target=lambda: finished.append(process(second)))
             thread.start()
             thread.join(0.5)
             assert thread.is_alive() and second._is_finished(1) and second._is_finished(2)
@@ -95,10 +95,10 @@ def test_a_round_never_waits_and_the_next_one_does(job: Job) -> None:
         assert finished == [ITEMS[4:]] and list(items)[-1] == (0, ITEMS[3])
 
 
-def test_nothing_is_begun_again_once_the_artefact_is_there(job: Job, tmp_path: Path) -> None:
-    with SharedWork(job, ITEMS, 4, "photos") as late:
+def test_no_part_is_started_once_the_artefact_is_in_place(job: Job, tmp_path: Path) -> None:
+    with SharedWork(job, ITEMS, 4, "photos") as work:
         (tmp_path / "abc").mkdir()
         (tmp_path / "abc" / MANIFEST).write_text("{}")
         for file in job.parts.iterdir():
             file.unlink()
-        assert work(late) == []
+        assert process(work) == []

@@ -1,4 +1,4 @@
-"""The local page compares photos, stores none of them and answers this machine only."""
+"""The local page compares photos, stores none of them and only accepts connections from this machine."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model with 100 scores of each kind."""
     folder = tmp_path_factory.mktemp("app") / "model"
     torch.manual_seed(0)
-    about = {"threshold": 0.25, "accuracy": 0.9, "pairs": "200 pairs of pairs.txt", "protocol": "sphereface"}
+    verification = {"threshold": 0.25, "accuracy": 0.9, "pairs": "200 pairs of pairs.txt", "protocol": "sphereface"}
     config = {"network": "sphereface4", "feature_size": 4, "width": 0.125, "template": "sphereface-112x96"}
-    save_model(folder, create("sphereface4", feature_size=4, width=0.125), config | {"verification": about})
+    save_model(folder, create("sphereface4", feature_size=4, width=0.125), config | {"verification": verification})
     scores = np.linspace(-1, 1, 100, dtype=np.float32)
-    DecisionRule(np.zeros(8, np.float32), np.sqrt((scores + 1) / 2), scores, about).save(folder)
+    DecisionRule(np.zeros(8, np.float32), np.sqrt((scores + 1) / 2), scores, verification).save(folder)
     return folder
 
 
@@ -76,7 +76,7 @@ def test_uploads_that_are_not_photos_are_reported_and_deleted(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_photos_without_a_face_or_with_too_many_pixels(
+def test_photos_without_a_face_or_with_too_many_pixels_are_reported(
     comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGB", (300, 300), "grey").save(tmp_path / "grey.png")
@@ -86,7 +86,9 @@ def test_photos_without_a_face_or_with_too_many_pixels(
     assert comparison.examine(None) == Examination("")
 
 
-def test_decisions_by_threshold_and_far(comparison: Comparison, drawn: Path, tmp_path: Path) -> None:
+def test_two_photos_are_compared_at_the_threshold_and_at_a_far(
+    comparison: Comparison, drawn: Path, tmp_path: Path
+) -> None:
     photos = sorted(drawn.glob("*/*.jpg"))
     photo = comparison.examine(str(upload(photos[0], tmp_path)))
     names = list(FARS)
@@ -124,7 +126,7 @@ def server(model: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen, int]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_the_page_answers_this_machine_and_leaves_nothing(
+def test_the_page_only_serves_this_machine_and_stores_no_photo(
     stop: signal.Signals, server: tuple[subprocess.Popen, int], drawn: Path, tmp_path: Path
 ) -> None:
     client = pytest.importorskip("gradio_client")

@@ -1,20 +1,18 @@
-"""`sfplus compare` decides on two photos by the verification of the model; `sfplus export` saves that verification."""
+"""`sfplus compare` decides whether two photos show the same person."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import save_file
 
-from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES, RESULT, SCORES
-from sfplus.cli.export import export_model
-from sfplus.io.tables import write_parquet
 from sfplus.networks import create
 from sfplus.verification.decision import DecisionRule
 from sfplus.weights.model_folder import save_model
@@ -62,25 +60,31 @@ def test_crops_cannot_be_saved_below_a_file(sfplus: Callable, tmp_path: Path) ->
     assert answer.code == 2 and "file: is not a folder; choose another one" in answer.err
 
 
-def test_an_exported_model_has_the_mean_threshold_of_all_folds_and_the_scores_of_the_pairs(tmp_path: Path) -> None:
-    photos = [f"p{i}.jpg" for i in range(4)]
-    features = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
-    embedded, verified = tmp_path / "embed", tmp_path / "verify"
-    embedded.mkdir()
-    verified.mkdir()
-    save_file({"features": features}, embedded / FEATURES)
-    write_parquet(embedded / FEATURE_INDEX, {"photo": photos})
-    write_parquet(verified / SCORES, {"left": photos[:2], "right": photos[2:], "same": [True, False]})
-    result = {"protocol": "sphereface", "mean": 0.9, "standard_error": 0.01, "threshold": [0.1, 0.2, 0.6],
-              "undetected": {"policy": "skip"}}  # fmt: skip
-    (verified / RESULT).write_text(json.dumps(result))
-    manifest = {"sources": {"pairs": "lists/pairs.txt"}, "inputs": {"pairs": "0" * 64}}
-    artefacts = {"embed/m": Artefact(embedded, {}), "verify/m": Artefact(verified, manifest)}
-    save_untrained(tmp_path / "source")
-    export_model(artefacts, tmp_path / "source", tmp_path / "model", half=False)
-    verification = json.loads((tmp_path / "model/config.json").read_text())["verification"]
-    assert verification["threshold"] == pytest.approx(0.3) and verification["accuracy"] == 0.9
-    assert verification["pairs"] == "2 pairs of pairs.txt" and verification["pairs_sha256"] == "0" * 64
-    exported = DecisionRule.load(tmp_path / "model", {"verification": verification})
-    expected = DecisionRule.from_pairs(features[:2], features[2:], np.array([True, False]))
-    assert np.array_equal(exported.same, expected.same) and np.array_equal(exported.different, expected.different)
+def test_a_model_without_a_threshold_is_refused_with_a_remedy(
+    drawn: Path, untrained_model: Path, sfplus: Callable
+) -> None:
+    first, second = sorted(drawn.glob("*/*.jpg"))[:2]
+    answer = sfplus("compare", first, second, "--model", untrained_model)
+    assert answer.code == 2 and "create it with: sfplus export" in answer.err
+
+
+def test_two_photos_are_compared_and_one_without_a_face_is_an_error(
+    tmp_path: Path, untrained_model: Path, drawn: Path, sfplus: Callable
+) -> None:
+
+    shutil.copytree(untrained_model, tmp_path / "model")
+    save_file({"mean": np.zeros(32, np.float32)}, tmp_path / "model" / "mean.safetensors")
+    config = (tmp_path / "model/config.json").read_text()
+    verification = (
+        '"verification": {"threshold": 0.5, "accuracy": 0.9, "protocol": "sphereface", "pairs": "drawn pairs"}'
+    )
+    (tmp_path / "model/config.json").write_text(config.replace('"width"', f'{verification}, "width"'))
+    photo = next(drawn.glob("*/*.jpg"))
+    Image.fromarray(np.zeros((99, 99, 3), np.uint8)).save(tmp_path / "black.png")
+    answer = sfplus("compare", photo, tmp_path / "black.png", "--model", tmp_path / "model")
+    assert answer.code == 1 and "black.png: no face found" in answer.err
+    answer = sfplus("compare", photo, photo, "--model", tmp_path / "model", "--save", tmp_path / "crops")
+    assert answer.code == 0 and "similarity 1.000: same person" in answer.out
+    assert "an accuracy of 90.00 % (sphereface protocol)" in answer.out
+    assert sorted(path.name[:2] for path in (tmp_path / "crops").iterdir()) == ["A-", "B-"]
+    assert "cannot be read" in sfplus("compare", photo, tmp_path / "gone.jpg", "--model", tmp_path / "model").err

@@ -1,3 +1,5 @@
+"""`sfplus energy` prints and plots the energy of the layers of a model."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

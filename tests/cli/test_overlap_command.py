@@ -1,3 +1,5 @@
+"""`sfplus overlap` matches people of two sets by name and by face."""
+
 from __future__ import annotations
 
 import weakref
@@ -26,12 +28,12 @@ def test_people_of_feature_files_are_matched_by_name_and_face(
     tmp_path: Path, sfplus: Callable[..., SimpleNamespace]
 ) -> None:
     rng = np.random.default_rng(0)
-    who = rng.standard_normal((90, 24))
-    photos = who[:, None] + 0.2 * rng.standard_normal((90, 3, 24))
+    identities = rng.standard_normal((90, 24))
+    photos = identities[:, None] + 0.2 * rng.standard_normal((90, 3, 24))
     train = {f"id {i:02d}": photos[i] for i in range(40)} | {"Ada_Byron": photos[40], "Zoë_Ball": photos[41]}
     test = {f"Face {i}": photos[i] for i in range(45, 90)} | {"Ada Byron": photos[40], "zoe_ball_7": photos[44]}
     write_features(tmp_path / "train.npz", train)
-    write_features(tmp_path / "test.npz", test | {"Known_As": who[None, 7]})
+    write_features(tmp_path / "test.npz", test | {"Known_As": identities[None, 7]})
     out = tmp_path / "out.txt"
     answer = sfplus("overlap", tmp_path / "train.npz", tmp_path / "test.npz", "--out", out, "--false-alarms", 0)
     assert answer.code == 0
@@ -59,7 +61,7 @@ def test_numeric_names_do_not_match(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_large_images_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of images that are not crops, only the prefetched ones are alive."""
+    """Only the prefetched images that are not crops are in memory."""
     alive: weakref.WeakSet[np.ndarray] = weakref.WeakSet()
     peak = 0
 
@@ -144,10 +146,10 @@ def test_output_paths_are_checked_first(
     """A folder, and a path below a file, are refused before an image is decoded."""
     write_portraits(tmp_path / "drawn", 2, 1, 0)
     (tmp_path / "file").touch()
-    monkeypatch.setattr(Record, "decode", lambda record: pytest.fail("began"))
-    for out, says in ((tmp_path, "is a folder"), (".", "is a folder"), (tmp_path / "file" / "a", "is not a folder")):
+    monkeypatch.setattr(Record, "decode", lambda record: pytest.fail("an image was decoded"))
+    for out, message in ((tmp_path, "is a folder"), (".", "is a folder"), (tmp_path / "file" / "a", "is not a folder")):
         answer = sfplus("overlap", tmp_path / "drawn", tmp_path / "drawn", option, out)
-        assert answer.code == 2 and says in answer.err
+        assert answer.code == 2 and message in answer.err
 
 
 def test_missing_folders_are_created(tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_features_of_different_lengths_are_refused(tmp_path: Path, first: str, m
     with pytest.raises(DatasetError, match=r"a\.npz: its features have 9 numbers, those of .*b\.npz 7; make both with"):
         overlap(tmp_path / "a.npz", tmp_path / "b.npz", "", None, None)
     write_portraits(tmp_path / "drawn", 2, 1, 0)
-    monkeypatch.setattr(Record, "decode", lambda record: pytest.fail("began"))
+    monkeypatch.setattr(Record, "decode", lambda record: pytest.fail("an image was decoded"))
     sets = [tmp_path / "a.npz", tmp_path / "drawn"]
     with pytest.raises(
         DatasetError, match=r"drawn: its features have \d+ numbers, those of .*a\.npz 9; make both with"

@@ -1,3 +1,5 @@
+"""`sfplus pack` builds and checks packs of crops."""
+
 from __future__ import annotations
 
 import json
@@ -11,7 +13,7 @@ import pytest
 from collection_writers import encode, random_crop, write_folders
 
 from sfplus.cli.pack import pack
-from sfplus.datasets import pack_writer as module
+from sfplus.datasets import pack_writer
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.datasets.formats import pack as packed
 from sfplus.datasets.formats.pack import Pack
@@ -25,7 +27,7 @@ PEOPLE = {"Ben": 3, "Ada": 4, "Cyd": 1}
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "BLOCK", 3)
-    monkeypatch.setattr(module, "BLOCK", 3)
+    monkeypatch.setattr(pack_writer, "BLOCK", 3)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -80,7 +82,7 @@ def test_unreadable_images_are_listed_and_skipped(
     assert sum(Pack(out).check()) == 6
 
 
-def test_narrow_cuts_112x112_to_112x96(tmp_path: Path) -> None:
+def test_narrow_cuts_crops_from_112x112_to_112x96(tmp_path: Path) -> None:
     write_folders(tmp_path / "crops", {"Ada": 1, "Ben": 1}, 112, 112)
     pack(tmp_path / "crops", tmp_path / "pack", narrow=True)
     np.testing.assert_array_equal(Pack(tmp_path / "pack").pixels[1], random_crop(100, 112, 112)[:, 8:104])

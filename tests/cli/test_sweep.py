@@ -1,4 +1,4 @@
-"""`sfplus sweep`: what is run, what is not run again, what is compared with what."""
+"""`sfplus sweep`: the runs, the shared and cached stages, the comparison with the control."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def artefacts(workspace: Path, stage: str) -> int:
     return len(list((workspace / "cache" / stage).glob("*/manifest.json")))
 
 
-def test_a_sweep_shares_stages_survives_a_bad_run_and_never_repeats(
+def test_a_sweep_shares_stages_continues_after_a_failed_run_and_repeats_nothing(
     tiny: Path, tmp_path: Path, sfplus: Callable
 ) -> None:
     words = [
@@ -47,10 +47,11 @@ def test_a_sweep_shares_stages_survives_a_bad_run_and_never_repeats(
     assert list(rows) == ["before fine-tuning", "control", "mhe"] and data["cells"] == 6
     assert rows["before fine-tuning"]["seeds"] == [0] and rows["mhe"]["seeds"] == [0, 1]
     assert {(row["label"], row["seed"]) for row in data["failures"]} == {("wild", 0), ("wild", 1)}
-    own, other = (rows[name]["metrics"]["accuracy"]["values"] for name in ("mhe", "control"))
-    against = rows["mhe"]["against"]
-    assert against["control"] == "control" and against["values"] == [a - b for a, b in zip(own, other, strict=True)]
-    assert len(against["p"]) == 2 and rows["control"]["against"] is None
+    values, control = (rows[name]["metrics"]["accuracy"]["values"] for name in ("mhe", "control"))
+    difference = rows["mhe"]["against"]
+    assert difference["control"] == "control"
+    assert difference["values"] == [a - b for a, b in zip(values, control, strict=True)]
+    assert len(difference["p"]) == 2 and rows["control"]["against"] is None
     for row in rows.values():  # 4 nearly orthogonal directions: energy near 1/2, angles near 90 degrees
         assert 0.3 < row["metrics"]["class_energy"]["mean"] < 0.7 and 50 < row["metrics"]["min_angle"]["mean"] < 120
     assert rows["mhe"]["metrics"]["class_energy"]["mean"] < rows["control"]["metrics"]["class_energy"]["mean"]
@@ -65,11 +66,11 @@ def test_a_sweep_shares_stages_survives_a_bad_run_and_never_repeats(
         assert (tmp_path / "out" / name).read_bytes() == before[name]
     assert json.loads((tmp_path / "out/sweep.json").read_bytes())["rows"] == data["rows"]
 
-    one = sfplus("run", tiny, "--until", "finetune", "--workspace", tmp_path, "--device", "cpu")
-    assert one.err.count("fresh") == 5  # the first seed is the recipe's own
+    single = sfplus("run", tiny, "--until", "finetune", "--workspace", tmp_path, "--device", "cpu")
+    assert single.err.count("fresh") == 5  # the first seed is that of the recipe
 
 
-def test_a_training_alone_is_measured_by_itself(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
+def test_a_sweep_until_training_compares_training_metrics(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     answer = sfplus("sweep", tiny, "train.base_lr=0.02,0.04", "train.max_iter=2", "--until", "train", "--workspace",
                     tmp_path, "--name", "rates", "--device", "cpu")  # fmt: skip
     assert answer.code == 0, answer.err
@@ -82,7 +83,7 @@ def test_a_training_alone_is_measured_by_itself(tiny: Path, tmp_path: Path, sfpl
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["train.head.m"], "train.head.m: is not of the form key=a,b,c"),
         (["train.hed.m=1,2"], "unknown key 'train.hed'"),
@@ -93,25 +94,33 @@ def test_a_training_alone_is_measured_by_itself(tiny: Path, tmp_path: Path, sfpl
         (["--variant", "x"], "is not of the form name:key=value"),
     ],
 )
-def test_misuse_starts_nothing(words: list[str], says: str, tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
+def test_invalid_arguments_start_nothing(
+    words: list[str], message: str, tiny: Path, tmp_path: Path, sfplus: Callable
+) -> None:
     answer = sfplus("sweep", tiny, *words, "--workspace", tmp_path / "data")
-    assert answer.code == 2 and says in answer.err and not (tmp_path / "data").exists(), answer
+    assert answer.code == 2 and message in answer.err and not (tmp_path / "data").exists(), answer
 
 
-def test_one_model_has_no_seeds(tmp_path: Path, sfplus: Callable) -> None:
+def test_seeds_are_refused_for_a_recipe_without_training(tmp_path: Path, sfplus: Callable) -> None:
     answer = sfplus("sweep", "lfw", "--seeds", "2", "--workspace", tmp_path)
     assert answer.code == 2 and "nothing in this recipe draws random numbers" in answer.err
 
 
-def test_features_that_are_no_plane(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
-    """Those of the embed stage lie in a file of the same name."""
+def test_features_of_faces_are_not_plotted_in_the_plane(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
+    """The embed stage writes its features to a file of the same name as the stage classify."""
     words = ["train.max_iter=2", "finetune.max_iter=2", "--until", "embed", "--workspace", tmp_path, "--device", "cpu"]
     answer = sfplus("sweep", tiny, *words)
     assert answer.code == 0, answer.err
     assert (tmp_path / "runs/tiny-sweep/sweep.md").is_file() and not (tmp_path / "runs/tiny-sweep/plane.png").exists()
 
 
-def test_results_cannot_go_below_a_file(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
+def test_results_cannot_be_written_to_a_file(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     (tmp_path / "file").touch()
     answer = sfplus("sweep", tiny, "--out", tmp_path / "file", "--workspace", tmp_path / "data")
     assert answer.code == 2 and "file: is not a folder" in answer.err and not (tmp_path / "data").exists()
+
+
+def test_a_sweep_in_several_processes_is_refused(tiny: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    answer = sfplus("sweep", tiny)
+    assert answer.code == 2 and "a sweep runs in one process" in answer.err

@@ -1,3 +1,5 @@
+"""Results of a sweep: the difference of a configuration from its control."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""`sfplus unpack` writes the crops of an insightface `.bin` file."""
+
 from __future__ import annotations
 
 import pickle

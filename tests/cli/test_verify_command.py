@@ -60,7 +60,7 @@ def embedded(task: Path, drawn: Path) -> dict[str, Path]:
     return files
 
 
-def test_two_models_on_the_same_photos(task: Path, drawn: Path, sfplus: Callable) -> None:
+def test_two_models_are_verified_on_the_same_photos(task: Path, drawn: Path, sfplus: Callable) -> None:
     words = (drawn, task / "pairs.txt", "--model", task / "models/one", "--against", task / "models/two")
     answer = verify(sfplus, task, *words, "--out", task / "photos")
     assert answer.code == 0, answer.err
@@ -72,19 +72,21 @@ def test_two_models_on_the_same_photos(task: Path, drawn: Path, sfplus: Callable
     assert f"--against {task / 'models/two'}" in data["command"] and data["command"].startswith("sfplus verify ")
     assert set(data["hashes"]) == {"photos: drawn0", "pairs: pairs.txt", "model: two", "model: one"}
     again = verify(sfplus, task, *words, "--out", task / "again")
-    assert "report" in again.err and again.err.count("fresh") == 6  # only the report, which names another folder
+    assert (
+        "report" in again.err and again.err.count("fresh") == 6
+    )  # only the report is new, since it names another folder
 
 
-def test_features_give_the_scores_of_their_photos(
+def test_features_give_the_same_scores_as_their_photos(
     task: Path, drawn: Path, embedded: dict[str, Path], sfplus: Callable
 ) -> None:
-    answer = sfplus("verify", "--features", embedded["one"], "--pairs", task / "pairs.txt", "--out", task / "own",
+    answer = sfplus("verify", "--features", embedded["one"], "--pairs", task / "pairs.txt", "--out", task / "features",
                     "--against", embedded["two"])  # fmt: skip
     assert answer.code == 0, answer.err
-    assert answer.out.splitlines()[-1] == f"report: {task / 'own/report.html'}" and "one: " in answer.out
-    from_features = read_report(task / "own")
-    verify(sfplus, task, drawn, task / "pairs.txt", "--model", task / "models/one", "--out", task / "alone")
-    photos = read_report(task / "alone")["results"]["one"]
+    assert answer.out.splitlines()[-1] == f"report: {task / 'features/report.html'}" and "one: " in answer.out
+    from_features = read_report(task / "features")
+    verify(sfplus, task, drawn, task / "pairs.txt", "--model", task / "models/one", "--out", task / "single")
+    photos = read_report(task / "single")["results"]["one"]
     assert list(from_features["results"]) == ["two", "one"]
     np.testing.assert_allclose(from_features["results"]["one"]["scores"], photos["scores"], atol=1e-6)
     assert (
@@ -94,7 +96,7 @@ def test_features_give_the_scores_of_their_photos(
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "parquet", "npz"])
-def test_features_of_every_file_format(
+def test_features_are_read_from_all_file_formats(
     kind: str, task: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable
 ) -> None:
     with np.load(embedded["one"]) as file:
@@ -111,7 +113,7 @@ def test_features_of_every_file_format(
 
 
 @pytest.mark.parametrize("protocol", ["sphereface", "insightface", "opensphere", "exact"])
-def test_protocols_by_name(
+def test_a_protocol_gives_the_same_result_for_photos_and_features(
     protocol: str, task: Path, drawn: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable
 ) -> None:
     words = ("--protocol", protocol, "--out", tmp_path / "out")
@@ -127,7 +129,9 @@ def test_protocols_by_name(
     assert list(photos["protocols"]["one"]) == ["sphereface", "insightface", "opensphere", "exact"]
 
 
-def test_photos_without_features(task: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable) -> None:
+def test_pairs_without_features_are_an_error_or_skipped(
+    task: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable
+) -> None:
     with np.load(embedded["one"]) as file:
         np.savez(tmp_path / "few.npz", names=file["names"][1:], features=file["features"][1:])
     words = ("--features", tmp_path / "few.npz", "--pairs", task / "pairs.txt", "--out", tmp_path / "out")

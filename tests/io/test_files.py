@@ -14,6 +14,7 @@ from sfplus.io.files import (
     digest_json,
     file_digest,
     remove_leftovers,
+    walk_files,
     write_atomically,
     write_json,
     write_or_remove,
@@ -146,3 +147,15 @@ def test_the_digest_of_files_covers_names_contents_and_order(tmp_path: Path) -> 
     assert digest_files(tmp_path, ["a"]) == digest_json([["a", file_digest(tmp_path / "a")]])
     (tmp_path / "a").write_text("2")
     assert digest_files(tmp_path, ["a"]) not in digests
+
+
+def test_walked_files_are_sorted_and_relative(tmp_path: Path) -> None:
+    for name in ("b/1.png", "a/2.png", "a/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(walk_files(tmp_path)) == ["a/1.png", "a/2.png", "b/1.png"]
+
+
+def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_digest(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

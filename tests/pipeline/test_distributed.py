@@ -1,4 +1,4 @@
-"""A recipe in two processes, as torchrun starts them, against the same recipe in one."""
+"""A recipe in two processes of torchrun gives the same result as in one process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def stage(name: str, shared: bool = False, trains: bool = False) -> Stage:
     return Stage(name, 1, lambda job: {}, (lambda job: None) if shared else None, trains)
 
 
-def test_what_each_process_takes_part_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_processes_run_the_stages_up_to_the_last_shared_or_trained_one(monkeypatch: pytest.MonkeyPatch) -> None:
     stages = [stage("sample"), stage("detect", True), stage("train", trains=True), stage("embed"), stage("verify")]
     assert count_local_steps(stages) == 5
     monkeypatch.setenv("RANK", "1")
@@ -26,41 +26,41 @@ def test_what_each_process_takes_part_in(monkeypatch: pytest.MonkeyPatch) -> Non
     assert local_device("cpu") == "cpu" and local_device("cuda:3") == "cuda:3"
 
 
-def two(recipe: Path, workspace: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+def run_in_two_processes(recipe: Path, workspace: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     words = ["-m", "sfplus", "run", recipe, *overrides, "--workspace", workspace, "--device", "cpu"]
     return subprocess.run([*launcher, *map(str, words)], capture_output=True, text=True, check=False, timeout=300)
 
 
 def histories(workspace: Path, recipe: Path) -> dict[str, list[dict[str, float]]]:
-    """The training histories of a run, whose manifests say what their own files hold."""
-    found = {}
+    """Return the training histories of a run by step."""
+    rows = {}
     for step, identity in json.loads((workspace / "runs" / recipe.stem / "run.json").read_text()).items():
         folder = workspace / "cache" / identity["stage"] / digest_json(identity)[:20]
         assert (folder / "manifest.json").is_file()
         if (folder / "history.jsonl").is_file():
-            found[step] = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return found
+            rows[step] = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return rows
 
 
 @pytest.mark.slow
-def test_two_processes_run_a_recipe(tiny: Path, tmp_path: Path) -> None:
-    both, alone = tmp_path / "both", tmp_path / "alone"
-    answer = two(tiny, both)
+def test_two_processes_train_like_one_and_only_the_first_reports(tiny: Path, tmp_path: Path) -> None:
+    both, single = tmp_path / "both", tmp_path / "single"
+    answer = run_in_two_processes(tiny, both)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.count("verify/finetune: ") == 1 and (both / "runs/tiny/report.html").is_file()
-    assert answer.stderr.count("done") == 12 and "another run" not in answer.stderr  # the first alone talks
+    assert answer.stderr.count("done") == 12 and "another run" not in answer.stderr  # only the first process prints
     assert not list((both / "cache").glob("*/*.partial")) and not list((both / "cache").glob("*/*.parts"))
-    one = [sys.executable, "-m", "sfplus", "run", tiny, "--workspace", alone, "--device", "cpu", "--until", "finetune"]
-    subprocess.run(one, check=True, capture_output=True)
-    two_rows, one_rows = histories(both, tiny), histories(alone, tiny)
-    assert set(two_rows) == set(one_rows) == {"train", "finetune"}
-    for step, rows in one_rows.items():
-        for row, other in zip(rows, two_rows[step], strict=True):
-            assert other["loss"] == pytest.approx(row["loss"], rel=1e-4)
-            assert other["accuracy"] == pytest.approx(row["accuracy"], abs=1e-6)
+    command = [sys.executable, "-m", "sfplus", "run", tiny, "--workspace", single, "--device", "cpu"]
+    subprocess.run([*command, "--until", "finetune"], check=True, capture_output=True)
+    rows_of_two, rows_of_one = histories(both, tiny), histories(single, tiny)
+    assert set(rows_of_two) == set(rows_of_one) == {"train", "finetune"}
+    for step, rows in rows_of_one.items():
+        for row, row_of_two in zip(rows, rows_of_two[step], strict=True):
+            assert row_of_two["loss"] == pytest.approx(row["loss"], rel=1e-4)
+            assert row_of_two["accuracy"] == pytest.approx(row["accuracy"], abs=1e-6)
 
-    changed = two(tiny, both, "finetune.energy.weight=0")
+    changed = run_in_two_processes(tiny, both, "finetune.energy.weight=0")
     assert changed.returncode == 0 and changed.stderr.count("fresh") == 8 and changed.stderr.count("done") == 4
-    wrong = two(tiny, both, "finetune.batch_size=7")
+    wrong = run_in_two_processes(tiny, both, "finetune.batch_size=7")
     assert wrong.returncode == 1 and "cannot be divided among 2 processes" in wrong.stderr

@@ -1,4 +1,4 @@
-"""Which configurations a sweep compares."""
+"""The configurations and seeds of a sweep."""
 
 from pathlib import Path
 
@@ -32,13 +32,15 @@ from sfplus.recipes.sweep_grid import configurations, seed_overrides
         }),
     ],
 )  # fmt: skip
-def test_every_combination(settings: list[str], variants: list[str], expected: dict[str, tuple[str, ...]]) -> None:
-    found = configurations(settings, variants)
-    assert {", ".join(one.choices.values()): one.overrides for one in found} == expected
+def test_all_combinations_of_values_and_variants_are_configurations(
+    settings: list[str], variants: list[str], expected: dict[str, tuple[str, ...]]
+) -> None:
+    grid = configurations(settings, variants)
+    assert {", ".join(point.choices.values()): point.overrides for point in grid} == expected
 
 
 @pytest.mark.parametrize(
-    ("settings", "variants", "says"),
+    ("settings", "variants", "message"),
     [
         (["a"], [], "a: is not of the form key=a,b,c"),
         (["a="], [], "is not of the form key=a,b,c"),
@@ -52,12 +54,12 @@ def test_every_combination(settings: list[str], variants: list[str], expected: d
         ([], ["a:b=1", "a:b=2"], "two variants have this name"),
     ],
 )
-def test_misuse(settings: list[str], variants: list[str], says: str) -> None:
-    with pytest.raises(UsageError, match=says.replace("(", r"\(")):
+def test_malformed_settings_and_variants_are_refused(settings: list[str], variants: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message.replace("(", r"\(")):
         configurations(settings, variants)
 
 
-def test_seeds_count_up_from_the_recipe(tiny: Path) -> None:
+def test_seeds_are_those_of_the_recipe_plus_the_number_of_the_run(tiny: Path) -> None:
     recipe = load_recipe(tiny, ["train.seed=4"])
     assert seed_overrides(recipe, 2) == ("train.seed=6", "finetune.seed=2")
     assert seed_overrides(recipe, 2, "finetune") == ("finetune.seed=2",)

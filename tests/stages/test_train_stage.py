@@ -1,8 +1,9 @@
-"""Stages `train` and `finetune` in a recipe: what they report, held-out pairs, sharded classes, epochs."""
+"""The stages `train` and `finetune`: results, held-out pairs, sharded classes, epochs, invalid folders of photos."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,12 +33,14 @@ def rows(workspace: Path, stage: str) -> list[dict[str, Any]]:
 
 def manifest(workspace: Path, stage: str) -> dict[str, Any]:
     (path,) = (workspace / "cache" / stage).glob("*/manifest.json")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
 
 
-def test_held_out_pairs_sharded_classes_and_a_warm_start(tiny: Path, tmp_path: Path, sfplus: Sfplus) -> None:
-    """The last accuracy on held-out pairs is the one that the stage `verify` finds."""
+def test_held_out_pairs_sharded_classes_and_the_initial_model_are_used(
+    tiny: Path, tmp_path: Path, sfplus: Sfplus
+) -> None:
+    """The last accuracy on held-out pairs is that of the stage `verify`."""
     words = ["run", tiny, "train.evaluate_every=2", "finetune.classes=sharded", "finetune.sample_rate=0.5"]
     answer = sfplus(*words, "--workspace", tmp_path, "--device", "cpu")
     assert answer.code == 0, answer.err
@@ -55,14 +58,14 @@ def test_held_out_pairs_sharded_classes_and_a_warm_start(tiny: Path, tmp_path: P
     assert torch.isfinite(tensors["weight"]).all()
 
 
-def test_epochs_are_counted_in_crops_and_other_people_need_a_new_classifier(
+def test_epochs_are_converted_to_steps_and_different_people_need_a_new_classifier(
     tiny: Path, tmp_path: Path, sfplus: Sfplus
 ) -> None:
     first = ["run", tiny, "train.epochs=2", "--until", "train", "--workspace", tmp_path, "--device", "cpu"]
     answer = sfplus(*first)
     assert answer.code == 0, answer.err
-    found = manifest(tmp_path, "train")["counts"]
-    assert found["steps"] == -(-2 * found["crops"] // 8)
+    counts = manifest(tmp_path, "train")["counts"]
+    assert counts["steps"] == -(-2 * counts["crops"] // 8)
     (model,) = [path for path in (tmp_path / "cache/train").iterdir() if path.is_dir()]
     tiny.write_text(tiny.read_text().replace("people: 8", "people: 6"))
     recipe = tiny.with_name("again.yaml")
@@ -74,20 +77,52 @@ def test_epochs_are_counted_in_crops_and_other_people_need_a_new_classifier(
     assert "classifier: new: the start was trained on other people (4)" in answer.err
 
 
-def test_held_out_pairs_are_looked_at_where_the_network_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With several processes that need not be the device that was asked for: it must not be moved there."""
+def test_held_out_pairs_are_embedded_on_the_device_of_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With several processes this may differ from the requested device; the network must not be moved."""
     write_parquet(tmp_path / CROP_TABLE, {"photo": ["a.jpg", "b.jpg"], "crop": ["a.jpg", "b.jpg"], "how": ["face"] * 2})
     (tmp_path / "pairs.txt").write_text("a b 1 0\na b 0 0\na b 1 1\na b 0 1\n")
-    about = {"settings": {"template": "sphereface-112x96"}}
-    inputs = {"held_out": Artefact(tmp_path, about), "pairs": InputFile(tmp_path / "pairs.txt")}
-    used: list[str] = []
+    manifest = {"settings": {"template": "sphereface-112x96"}}
+    inputs = {"held_out": Artefact(tmp_path, manifest), "pairs": InputFile(tmp_path / "pairs.txt")}
+    devices: list[str] = []
 
     def embed(network: torch.nn.Module, batches: object, device: object) -> list[np.ndarray]:
-        used.append(str(device))
+        devices.append(str(device))
         return [np.eye(2, 4, dtype=np.float32)]
 
     monkeypatch.setattr("sfplus.stages.train.embed_batches", embed)
     job = Job(None, inputs, tmp_path, RunContext(tmp_path, Console(quiet=True), "cpu"))
     crops = SimpleNamespace(height=112, width=96)
     held_out = train._held_out(job, train._TrainingSet(["a"], crops, "sphereface-112x96"))  # type: ignore[arg-type]
-    assert 0 <= held_out(torch.nn.Linear(2, 2, device="meta"))["accuracy"] <= 1 and used == ["meta"]
+    assert 0 <= held_out(torch.nn.Linear(2, 2, device="meta"))["accuracy"] <= 1 and devices == ["meta"]
+
+
+TRAIN = """train: {network: sphereface4, width: 0.125, feature_size: 8, head: {m: 1}, batch_size: 4, base_lr: 0.01,
+  steps: [], max_iter: 2, log_every: 1}
+detect: {min_face: 60, factor: 0.7}
+"""
+
+
+def run_train(sfplus: Callable, photos: Path, folder: Path):
+    (folder / "train.yaml").write_text(TRAIN)
+    return sfplus("train", folder / "train.yaml", f"train.photos={photos}", "--workspace", folder / "data")
+
+
+def test_people_with_one_photo_each_are_enough(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
+    for photo in sorted(drawn.glob("*/*_0001.jpg")):
+        (tmp_path / "one" / photo.parent.name).mkdir(parents=True)
+        shutil.copy(photo, tmp_path / "one" / photo.parent.name)
+    answer = run_train(sfplus, tmp_path / "one", tmp_path)
+    assert answer.code == 0, answer.err
+
+
+def test_a_single_person_is_refused(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
+    shutil.copytree(drawn / "person_000", tmp_path / "only/person_000")
+    answer = run_train(sfplus, tmp_path / "only", tmp_path)
+    assert answer.code == 1 and "contains photos of 1 person; training needs at least two people" in answer.err
+
+
+def test_photos_outside_the_folder_of_a_person_are_refused(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
+    answer = run_train(sfplus, drawn / "person_000", tmp_path)
+    assert answer.code == 1 and "is not in a person's folder; put the photos of each person into a folder" in answer.err

@@ -1,4 +1,4 @@
-"""The settings of classifiers, which are read from the source of the heads."""
+"""The settings of heads, which are read from the source of their classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sfplus.hypersphere import HEADS
 from sfplus.recipes.settings import heads
 from sfplus.recipes.settings.heads import HEAD_SETTINGS, head_settings, validate_head
 
-# Stages hash these texts, so keys, their order and their values must stay as they are.
+# Fingerprints depend on these texts, so the keys, their order and their values must not change.
 DEFAULTS = {
     "softmax": '{"name":"softmax"}',
     "normface": '{"name":"normface","scale":30.0,"learnable":false}',
@@ -33,17 +33,17 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_defaults_are_dumped_byte_for_byte_as_before(name: str) -> None:
+def test_the_dump_of_default_settings_does_not_change(name: str) -> None:
     settings = validate_head({"name": name})
     assert settings.model_dump_json() == DEFAULTS[name]
     assert validate_head(settings) is settings
 
 
-def test_every_head_has_settings_and_the_other_way_round() -> None:
+def test_heads_and_settings_have_the_same_names() -> None:
     assert list(HEAD_SETTINGS) == list(HEADS) == sorted(DEFAULTS)
 
 
-def test_a_head_without_a_name_is_a_softmax() -> None:
+def test_a_head_without_a_name_is_an_a_softmax() -> None:
     assert validate_head({}).model_dump_json() == DEFAULTS["asoftmax"]
     assert validate_head({"m": 2}).model_dump() == validate_head({"name": "asoftmax", "m": 2}).model_dump()
 
@@ -85,7 +85,7 @@ GREATER = ["greater than 0", "greater than or equal to 0", "greater than or equa
         *[(name, "margin_of_another_head", 1, "Extra inputs are not permitted") for name in DEFAULTS],
     ],
 )  # fmt: skip
-def test_wrong_values_are_refused_by_name(name: str, option: str, value: Any, message: str) -> None:
+def test_invalid_values_are_refused_by_key(name: str, option: str, value: Any, message: str) -> None:
     with pytest.raises(ValidationError) as error:
         validate_head({"name": name, option: value})
     (fault,) = error.value.errors()
@@ -100,7 +100,7 @@ def test_wrong_values_are_refused_by_name(name: str, option: str, value: Any, me
         ("sphereface2", "m", None),
     ],
 )  # fmt: skip
-def test_values_on_a_closed_bound_are_accepted(name: str, option: str, value: Any) -> None:
+def test_values_on_an_inclusive_bound_are_accepted(name: str, option: str, value: Any) -> None:
     assert getattr(validate_head({"name": name, option: value}), option) == value
     HEADS[name](4, 3, **{option: value})
 
@@ -189,6 +189,6 @@ def test_heads_check_the_bounds_that_settings_have(name: str) -> None:
             validate_head({"name": name, option: value})
 
 
-def test_settings_do_not_import_torch() -> None:
+def test_the_module_does_not_import_torch() -> None:
     code = "import sys, sfplus.recipes.settings.heads; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,3 +1,5 @@
+"""The settings of the stage `train`."""
+
 from __future__ import annotations
 
 import inspect
@@ -44,7 +46,7 @@ def test_defaults_are_those_of_the_sphereface_solver() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "where"),
+    ("change", "message"),
     [
         ({"base_Ir": 0.1}, "base_Ir"),
         ({"head": {"margin": 4}}, "margin"),
@@ -78,19 +80,19 @@ def test_defaults_are_those_of_the_sphereface_solver() -> None:
         ({"seed": -1}, "seed"),
     ],
 )
-def test_refuses_what_makes_no_run(change: dict[str, Any], where: str) -> None:
-    with pytest.raises(ValidationError, match=where):
+def test_invalid_settings_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         TrainSettings.model_validate(change)
 
 
-def test_every_setting_is_described() -> None:
+def test_all_training_settings_are_described() -> None:
     for settings in (*HEAD_SETTINGS.values(), EnergySettings, SolverSettings, TrainSettings):
         for name, field in settings.model_fields.items():
             assert field.description, name
 
 
-def test_names_agree_with_the_libraries() -> None:
-    """The settings list names themselves, so that checking a recipe needs no torch."""
+def test_names_agree_with_networks_and_heads() -> None:
+    """The settings do not import torch, so they cannot take all names from the classes."""
     assert all(TrainSettings(network=name).network == name for name in network_names())
     assert is_library_network(TrainSettings(network="torchvision:resnet18").network)
     assert get_args(TrainSettings.model_fields["block"].annotation) == BLOCKS
@@ -98,21 +100,21 @@ def test_names_agree_with_the_libraries() -> None:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_settings_of_a_head_are_those_it_takes(name: str) -> None:
-    """Names and defaults, so that a recipe without options trains what the class of that name is by itself."""
+def test_the_settings_of_a_head_are_its_options_with_their_defaults(name: str) -> None:
+    """A recipe without options trains the same head as the class without arguments."""
     settings = TrainSettings.model_validate({"head": {"name": name}}).head
     options = settings.model_dump(exclude={"name"})
-    taken: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for base in HEADS[name].__mro__:
         for key, parameter in inspect.signature(base.__init__).parameters.items():
             if parameter.default is not inspect.Parameter.empty:
-                taken.setdefault(key, parameter.default)
-    assert settings.name == name and options == {key: taken.get(key) for key in options}
-    own = inspect.signature(HEADS[name]).parameters
-    assert {key for key, value in own.items() if value.default is not inspect.Parameter.empty} <= set(options)
+                defaults.setdefault(key, parameter.default)
+    assert settings.name == name and options == {key: defaults.get(key) for key in options}
+    parameters = inspect.signature(HEADS[name]).parameters
+    assert {key for key, value in parameters.items() if value.default is not inspect.Parameter.empty} <= set(options)
     assert HEADS[name](8, 3, **options).weight.shape == (3, 8)
 
 
-def test_settings_do_not_import_torch() -> None:
+def test_the_module_does_not_import_torch() -> None:
     code = "import sys, sfplus.recipes.settings.train; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

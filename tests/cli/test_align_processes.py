@@ -1,4 +1,4 @@
-"""One folder, several processes: the same files as from one, nothing done twice, whoever is killed."""
+"""`sfplus align` in several processes writes the same files as in one, also if some of them are killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skimage.data import astronaut
 
 from sfplus.datasets.portraits import write_portraits
 
-# sfplus, and a note of how many photos were detected; it waits for others that are to begin at the same time.
+# Runs sfplus and logs the number of photos that it detects; waits until all processes have started.
 _COUNTING = """
 import sys, time
 from pathlib import Path
@@ -24,26 +24,26 @@ from sfplus.detection.mtcnn import Detector
 from sfplus.__main__ import main
 path, processes = Path(sys.argv.pop(1)), int(sys.argv.pop(1))
 log, detect = path.open("a", buffering=1), Detector.detect
-def noted(self, photos):
+def logged(self, photos):
     while len(list(path.parent.glob("log*"))) < processes:
         time.sleep(0.01)
     print(len(photos), file=log)
     return detect(self, photos)
-Detector.detect = noted
+Detector.detect = logged
 main()
 """
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """150 drawn photos; crops with numbers beside photos with such names; a damaged file and one without a face."""
+    """150 drawn photos; photos whose names are those of numbered crops; a damaged file and one without a face."""
     root = tmp_path_factory.mktemp("shared") / "in"
     write_portraits(root, 10, 15, 0)
     face = astronaut()[:260]
-    two = np.hstack([face, face[:, ::-1]])
+    two_faces = np.hstack([face, face[:, ::-1]])
     for name in ("a.jpg", "a.png", "z/a.jpg"):
         (root / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(two).save(root / name)
+        Image.fromarray(two_faces).save(root / name)
     for name in ("a-1.jpg", "z/a-2.jpg"):
         Image.fromarray(face).save(root / name)
     (root / "damaged.jpg").write_bytes(b"no photo")
@@ -76,25 +76,27 @@ def detected(log: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("alone")
+def expected(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("single")
     finish(start(photos, folder / "out", folder / "log"))
-    found = results(folder / "out")
-    assert detected(folder / "log") == 156 and {"contact-sheet.png", "faces.parquet", "failures.jsonl"} <= set(found)
-    assert len([name for name in found if "/" not in name or name[0] == "z"]) == 5 * 2 - 2 + 3
-    return found
+    files = results(folder / "out")
+    assert detected(folder / "log") == 156 and {"contact-sheet.png", "faces.parquet", "failures.jsonl"} <= set(files)
+    assert len([name for name in files if "/" not in name or name[0] == "z"]) == 5 * 2 - 2 + 3
+    return files
 
 
 @pytest.mark.slow
-def test_two_processes_make_what_one_makes(photos: Path, tmp_path: Path, alone: dict[str, bytes]) -> None:
+def test_two_processes_share_the_photos_and_write_the_files_of_one(
+    photos: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
     logs = [tmp_path / "log0", tmp_path / "log1"]
-    both = [
+    processes = [
         start(photos, tmp_path / "out", log, 2, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
         for rank, log in enumerate(logs)
     ]
-    (said, _), silent = finish(both[0]), finish(both[1], 0)
-    assert "1 photos without a face, 1 failed" in said and silent == ("", "")
-    assert results(tmp_path / "out") == alone
+    (output, _), second = finish(processes[0]), finish(processes[1], 0)
+    assert "1 photos without a face, 1 failed" in output and second == ("", "")
+    assert results(tmp_path / "out") == expected
     shares = [detected(log) for log in logs]
     assert sum(shares) == 156 and min(shares) > 0
     assert not list((tmp_path / "out/.sfplus").rglob("*.parts")) + list((tmp_path / "out/.sfplus").rglob("*.partial"))
@@ -102,12 +104,12 @@ def test_two_processes_make_what_one_makes(photos: Path, tmp_path: Path, alone: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "killed"), [("detect", 1), ("align", 1), ("detect", 2)])
-def test_the_killed_are_made_up_for(
-    photos: Path, tmp_path: Path, alone: dict[str, bytes], stage: str, killed: int
+def test_the_work_of_killed_processes_is_finished_by_others(
+    photos: Path, tmp_path: Path, expected: dict[str, bytes], stage: str, killed: int
 ) -> None:
-    """Of two processes one dies, and the other does its work too; or both, and a third goes on."""
+    """Kill one of two processes, or both and start a third one."""
     logs = [tmp_path / "log0", tmp_path / "log1"]
-    both = [start(photos, tmp_path / "out", log, 2) for log in logs]
+    processes = [start(photos, tmp_path / "out", log, 2) for log in logs]
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (
         any(map(detected, logs))
@@ -116,13 +118,13 @@ def test_the_killed_are_made_up_for(
     ):
         time.sleep(0.001)
     if not detected(logs[0]):
-        both.reverse()  # one that is at work dies
-    for process in both[:killed]:
+        processes.reverse()  # kill a process that has detected photos
+    for process in processes[:killed]:
         process.kill()
         process.communicate()
-        assert process.returncode == -signal.SIGKILL, "was over before it could be killed"
+        assert process.returncode == -signal.SIGKILL, "ended before it could be killed"
     if killed == 2:
-        both.append(start(photos, tmp_path / "out", tmp_path / "log2"))
-    _, err = finish(both[-1])
+        processes.append(start(photos, tmp_path / "out", tmp_path / "log2"))
+    _, err = finish(processes[-1])
     assert killed == 1 or "continues an interrupted run" in err
-    assert results(tmp_path / "out") == alone
+    assert results(tmp_path / "out") == expected

@@ -1,4 +1,4 @@
-"""What verification and training make of photos without faces, missing photos, malformed pairs and odd folders."""
+"""Verification with photos without a face, missing photos, malformed pairs, and each protocol."""
 
 import json
 import shutil
@@ -31,9 +31,9 @@ def task(drawn: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def verify(sfplus: Callable, task: Path, *more: str):
+def verify(sfplus: Callable, task: Path, *options: str):
     return sfplus(
-        "verify", task / "photos", task / "pairs.txt", "--model", task / "model", "--workspace", task / "data", *more
+        "verify", task / "photos", task / "pairs.txt", "--model", task / "model", "--workspace", task / "data", *options
     )
 
 
@@ -41,28 +41,28 @@ def report(task: Path) -> dict:
     return json.loads((task / "data/runs/lfw/report.json").read_text())
 
 
-def test_undetected_photos_get_their_centre_by_default(task: Path, sfplus: Callable) -> None:
+def test_photos_without_a_face_get_a_centre_crop_by_default(task: Path, sfplus: Callable) -> None:
     answer = verify(sfplus, task)
     assert answer.code == 0 and "12 pairs" in answer.out
     assert "The centre of the photo is used instead (1 photos" in report(task)["undetected"]["policy"]
     assert len(report(task)["undetected"]["names"]) == 1
 
 
-def test_undetected_photos_can_be_skipped(task: Path, sfplus: Callable) -> None:
+def test_pairs_with_photos_without_a_face_can_be_skipped(task: Path, sfplus: Callable) -> None:
     answer = verify(sfplus, task, "--undetected", "skip")
     kept = len(next(iter(report(task)["results"].values()))["scores"])
     assert answer.code == 0 and 6 <= kept < 12 and f"({12 - kept} pairs)" in report(task)["undetected"]["policy"]
 
 
-def test_undetected_photos_can_stop_it(task: Path, sfplus: Callable) -> None:
+def test_a_photo_without_a_face_can_be_an_error(task: Path, sfplus: Callable) -> None:
     answer = verify(sfplus, task, "--undetected", "fail")
     assert answer.code == 1 and "1 of its photos have no crop" in answer.err and "verify.undetected=skip" in answer.err
 
 
-def test_paths_are_taken_as_they_are_and_pairs_are_found(
+def test_paths_are_not_parsed_as_yaml_and_pairs_txt_is_the_default_list(
     task: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that YAML would read as something else: a comment, a number, a truth value."""
+    """YAML would read these names as a comment, a number, a boolean, a mapping and a quoted string."""
     monkeypatch.chdir(task)
     for name in ("LFW #2", "2024", "no", "x: y", "'quoted'"):
         (task / "photos").rename(task / name)
@@ -74,7 +74,7 @@ def test_paths_are_taken_as_they_are_and_pairs_are_found(
     assert answer.code == 2 and "there is no pairs.txt in it or beside it" in answer.err
 
 
-def test_a_model_that_does_not_say_its_template(task: Path, sfplus: Callable) -> None:
+def test_a_model_without_a_template_is_refused_with_a_remedy(task: Path, sfplus: Callable) -> None:
     config = json.loads((task / "model/config.json").read_text())
     del config["template"]
     (task / "model/config.json").write_text(json.dumps(config))
@@ -82,7 +82,7 @@ def test_a_model_that_does_not_say_its_template(task: Path, sfplus: Callable) ->
     assert answer.code == 1 and 'does not name a template; add "template"' in answer.err
 
 
-def test_a_damaged_artefact_says_what_to_do(task: Path, sfplus: Callable) -> None:
+def test_a_damaged_artefact_is_an_error_with_a_remedy(task: Path, sfplus: Callable) -> None:
     assert verify(sfplus, task).code == 0
     for table in (task / "data/cache/align").glob("*/crops.parquet"):
         table.unlink()
@@ -91,13 +91,13 @@ def test_a_damaged_artefact_says_what_to_do(task: Path, sfplus: Callable) -> Non
     assert answer.code == 1 and "crops.parquet: is missing or damaged; delete" in answer.err
 
 
-def test_photos_that_were_not_used_are_counted_at_the_end(task: Path, sfplus: Callable) -> None:
+def test_the_number_of_unused_photos_is_printed(task: Path, sfplus: Callable) -> None:
     (task / "photos/person_000/broken.jpg").write_bytes(b"")
     answer = verify(sfplus, task)
     assert answer.code == 0 and "1 photos without a face, 1 failed" in answer.err and "failures.jsonl" in answer.err
 
 
-def test_a_photo_of_the_pairs_that_is_not_there(task: Path, sfplus: Callable) -> None:
+def test_a_missing_photo_of_the_pairs_is_an_error(task: Path, sfplus: Callable) -> None:
     name = (task / "pairs.txt").read_text().splitlines()[2].split("\t")[0]
     shutil.rmtree(task / "photos" / name)
     answer = verify(sfplus, task)
@@ -105,7 +105,7 @@ def test_a_photo_of_the_pairs_that_is_not_there(task: Path, sfplus: Callable) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "pairs.txt"),
         ("2\t3\nperson_000\t1\n", "pairs.txt"),
@@ -113,16 +113,16 @@ def test_a_photo_of_the_pairs_that_is_not_there(task: Path, sfplus: Callable) ->
         ("1\t1\n../evil\t1\t2\nperson_000\t1\tperson_001\t1\n", "pairs.txt:2"),
     ],
 )
-def test_malformed_pairs_are_found_before_anything_is_started(
-    text: str, says: str, task: Path, sfplus: Callable
+def test_malformed_pairs_are_reported_before_a_stage_starts(
+    text: str, message: str, task: Path, sfplus: Callable
 ) -> None:
     (task / "pairs.txt").write_text(text)
     answer = verify(sfplus, task)
-    assert answer.code == 1 and says in answer.err and "Traceback" not in answer.err
+    assert answer.code == 1 and message in answer.err and "Traceback" not in answer.err
     assert not (task / "data").exists()
 
 
-def test_a_model_that_was_trained_on_other_crops(task: Path, sfplus: Callable) -> None:
+def test_a_model_that_was_trained_on_crops_of_another_template_is_refused(task: Path, sfplus: Callable) -> None:
     config = (task / "model/config.json").read_text()
     (task / "model/config.json").write_text(config.replace("sphereface-112x96", "arcface-112x112"))
     answer = verify(sfplus, task)
@@ -130,7 +130,9 @@ def test_a_model_that_was_trained_on_other_crops(task: Path, sfplus: Callable) -
 
 
 @pytest.mark.parametrize("protocol", ["insightface", "opensphere", "exact"])
-def test_other_protocols(protocol: str, task: Path, sfplus: Callable) -> None:
+def test_the_scores_of_other_protocols_are_cosines_of_added_features(
+    protocol: str, task: Path, sfplus: Callable
+) -> None:
     photos, pairs, model = task / "photos", task / "pairs.txt", task / "model"
     settings = (
         f"verify.photos={photos}",
@@ -147,8 +149,8 @@ def test_other_protocols(protocol: str, task: Path, sfplus: Callable) -> None:
     row = {name.removesuffix(".jpg"): i for i, name in enumerate(index)}
     sums = features[:, : features.shape[1] // 2] + features[:, features.shape[1] // 2 :]
     sums = np.float64(sums) / np.linalg.norm(np.float64(sums), axis=1, keepdims=True)
-    listed = read_pairs(pairs)
-    cosines = [sums[row[a]] @ sums[row[b]] for a, b in zip(listed.left, listed.right, strict=True)]
+    pair_list = read_pairs(pairs)
+    cosines = [sums[row[a]] @ sums[row[b]] for a, b in zip(pair_list.left, pair_list.right, strict=True)]
     np.testing.assert_allclose(result["scores"], cosines, atol=1e-6)
 
 
@@ -161,33 +163,3 @@ def test_view_1_is_verified_on_its_test_pairs(task: Path, sfplus: Callable) -> N
     assert answer.code == 0 and "sphereface protocol, 6 pairs" in answer.out, answer.err
     result = next(iter(report(task)["results"].values()))
     assert len(result["scores"]) == 6 and len(result["accuracy"]) == 1
-
-
-TRAIN = """train: {network: sphereface4, width: 0.125, feature_size: 8, head: {m: 1}, batch_size: 4, base_lr: 0.01,
-  steps: [], max_iter: 2, log_every: 1}
-detect: {min_face: 60, factor: 0.7}
-"""
-
-
-def train(sfplus: Callable, photos: Path, folder: Path):
-    (folder / "train.yaml").write_text(TRAIN)
-    return sfplus("train", folder / "train.yaml", f"train.photos={photos}", "--workspace", folder / "data")
-
-
-def test_people_with_one_photo_can_be_trained_on(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
-    for photo in sorted(drawn.glob("*/*_0001.jpg")):
-        (tmp_path / "one" / photo.parent.name).mkdir(parents=True)
-        shutil.copy(photo, tmp_path / "one" / photo.parent.name)
-    answer = train(sfplus, tmp_path / "one", tmp_path)
-    assert answer.code == 0, answer.err
-
-
-def test_one_person_cannot_be_trained_on(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
-    shutil.copytree(drawn / "person_000", tmp_path / "only/person_000")
-    answer = train(sfplus, tmp_path / "only", tmp_path)
-    assert answer.code == 1 and "contains photos of 1 person; training needs at least two people" in answer.err
-
-
-def test_photos_outside_any_person_cannot_be_trained_on(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
-    answer = train(sfplus, drawn / "person_000", tmp_path)
-    assert answer.code == 1 and "is not in a person's folder; put the photos of each person into a folder" in answer.err

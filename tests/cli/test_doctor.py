@@ -1,0 +1,19 @@
+"""`sfplus doctor` checks the installation."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def test_doctor_lists_packages_and_reports_a_missing_one(
+    sfplus: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answer = sfplus("doctor", "--workspace", tmp_path)
+    assert answer.code == 0 and f"torch            {torch.__version__.split('+')[0]}" in answer.out
+    assert "P-, R- and O-Net load" in answer.out and "wrong" not in answer.out
+    monkeypatch.setitem(sys.modules, "facenet_pytorch.models.mtcnn", None)
+    answer = sfplus("doctor", "--workspace", tmp_path)
+    assert answer.code == 1 and "pip install --no-deps facenet-pytorch" in answer.out

@@ -1,0 +1,84 @@
+"""The command line: help, version, invalid arguments."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+COMMANDS = [
+    "run", "train", "finetune", "sweep", "status", "detect", "align", "embed", "verify", "report", "compare", "app",
+    "sample", "export", "lfw", "doctor", "recipes", "models",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_has_an_example(command: str, sfplus: Callable) -> None:
+    answer = sfplus(command, "--help")
+    assert answer.code == 0 and "Usage" in answer.out
+    assert command in ("recipes", "models") or "Example: sfplus" in answer.out
+
+
+def test_help_imports_neither_torch_nor_numpy_and_is_fast() -> None:
+    code = (
+        "import sys\nsys.argv = ['sfplus', '--help']\nfrom sfplus.__main__ import main\n"
+        "try: main()\nfinally: print(sorted({'torch', 'numpy', 'pydantic', 'cv2'} & set(sys.modules)))"
+    )
+    clock = time.monotonic()
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert completed.stdout.strip().endswith("[]") and "doctor" in completed.stdout and time.monotonic() - clock < 5
+
+
+def test_the_version_is_printed(sfplus: Callable) -> None:
+    assert sfplus("--version").out.startswith("sfplus 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nope"], "No such command"),
+        (["run"], "Missing argument"),
+        (["run", "demo", "--nope"], "No such option"),
+        (["run", "dmo"], "did you mean 'demo'?"),
+        (["run", "demo", "--until", "fly"], "this recipe has no stage 'fly'; its stages: sample, detect"),
+        (["run", "demo", "train.netwrk=x"], "train.netwrk=x: unknown key 'train.netwrk'; did you mean 'network'?"),
+        (["run", "demo", "--device", "gpu"], "no device is called 'gpu'; use auto, cpu, cuda or cuda:N"),
+        (["recipes", "check", "nowhere.yaml"], "there is no such recipe file"),
+        (["align", "a", "a/b"], "OUT and IN overlap"),
+        (["align", "a", "b", "--template", "x"], "no template is called 'x'"),
+        (["embed", ".", "../out", "--model", "nope"], "there is no model 'nope'"),
+        (["align", "nowhere", "out"], "nowhere: there is nothing at this path"),
+        (["verify", ".", "nowhere.txt", "--workspace", "../data"], "nowhere.txt: there is nothing at this path"),
+        (["sample", "x", "--people", "0"], "--people"),
+        (["models", "info", "sphereface21"], "the zoo has no model 'sphereface21'; did you mean 'sphereface20'?"),
+        (["embed", "a", "b", "--dtype", "float16"], "float16"),
+    ],
+)
+def test_invalid_arguments_are_reported_with_exit_code_2_and_write_nothing(
+    words: list[str], message: str, sfplus: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = sfplus(*words)
+    assert answer.code == 2 and message in answer.err, answer
+    assert "Traceback" not in answer.err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["verify", "photos", "--out", "file"],
+        ["verify", "--features", "f.npz", "--pairs", "p.txt", "--out", "file/out"],
+        ["export", "demo", "file/model"],
+    ],
+)
+def test_results_cannot_be_written_to_or_below_a_file(
+    words: list[str], sfplus: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("file", "pairs.txt"):
+        Path(name).touch()
+    answer = sfplus(*words)
+    assert answer.code == 2 and "file: is not a folder; choose another one" in answer.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pairs.txt"]

@@ -1,0 +1,63 @@
+"""The entry point reports expected errors in one line and hides no others."""
+
+import errno
+import os
+
+import pytest
+
+from sfplus import __main__ as script
+
+
+def test_a_full_disk_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device", "data/x")
+
+    monkeypatch.setattr(script, "app", lambda **_: full())
+    with pytest.raises(SystemExit) as stop:
+        script.main()
+    assert stop.value.code == 1
+    assert (
+        capsys.readouterr().err
+        == "sfplus: data/x: No space left on device; free some space; the same command goes on from here\n"
+    )
+
+
+def test_ctrl_c_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "app", lambda **_: stop())
+    with pytest.raises(SystemExit) as exit_:
+        script.main()
+    assert exit_.value.code == 130 and "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(script, "app", lambda **_: __import__("no_such_package"))
+    with pytest.raises(SystemExit) as stop:
+        script.main()
+    assert stop.value.code == 1 and "the package 'no_such_package' is missing" in capsys.readouterr().err
+
+
+def test_unexpected_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "app", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        script.main()
+
+
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG])
+def test_errors_of_files_are_reported_in_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number), "out/x")
+
+    monkeypatch.setattr(script, "app", lambda **_: fail())
+    with pytest.raises(SystemExit) as stop:
+        script.main()
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith(f"sfplus: out/x: {os.strerror(number)}; ")
