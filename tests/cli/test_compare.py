@@ -36,7 +36,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_compare_at_a_far(model: Path, drawn: Path, sfplus: Callable) -> None:
+def test_two_photos_are_compared_at_a_far(model: Path, drawn: Path, sfplus: Callable) -> None:
     first, second = sorted(drawn.glob("*/*.jpg"))[:2]
     answer = sfplus("compare", first, second, "--model", model, "--far", "0.01")
     assert answer.code == 0 and "FAR 0.01: 1 of 100 pairs of different people are accepted" in answer.out

@@ -20,7 +20,7 @@ from sfplus.weights.caffe import write_caffemodel
 from sfplus.weights.caffe_networks import to_caffe
 
 
-def test_table_and_plot_of_a_model_by_name(sfplus: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_model_by_name_gives_a_table_and_a_plot(sfplus: Callable[..., Any], tmp_path: Path) -> None:
     answer = sfplus("energy", "sphereface10-small", "--plot", tmp_path / "e.png")
     assert answer.code == 0, answer.err
     rows = {line.split()[0]: line.split()[1:] for line in answer.out.splitlines() if line[:4] in ("conv", "fc5 ")}
@@ -30,7 +30,9 @@ def test_table_and_plot_of_a_model_by_name(sfplus: Callable[..., Any], tmp_path:
         assert image.width > 1000 and image.height > 300
 
 
-def test_any_network_with_the_head_in_its_folder(sfplus: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_layers_of_any_network_and_the_head_in_its_folder_are_measured(
+    sfplus: Callable[..., Any], tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.BatchNorm2d(8), nn.Linear(4, 6).half())
     save_file(model.state_dict(), tmp_path / "model.safetensors")
@@ -47,7 +49,7 @@ def test_any_network_with_the_head_in_its_folder(sfplus: Callable[..., Any], tmp
     assert "s = 0, half-space" in answer.out
 
 
-def test_caffe_models_of_both_formats(sfplus: Callable[..., Any], tmp_path: Path) -> None:
+def test_caffe_models_of_both_formats_are_measured(sfplus: Callable[..., Any], tmp_path: Path) -> None:
     network = create("sphereface4", feature_size=8, width=0.125)
     path = tmp_path / "model.caffemodel"
     write_caffemodel(path, to_caffe(network, "tiny")[1])

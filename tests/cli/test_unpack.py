@@ -39,7 +39,7 @@ def test_crops_are_written_unchanged_or_narrowed(
         assert (narrow[:, 0] == 255).all()
 
 
-def test_unpack_embed_and_verify(
+def test_unpacked_crops_are_embedded_and_verified(
     packed: tuple[Path, list[np.ndarray]], sfplus: Callable[..., Any], tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The recipe of MHE-GAN runs three steps of each variant on random pictures, with the losses written down here."""
+"""The recipe of MHE-GAN: three steps of each variant on random images give the expected losses."""
 
 import json
 from collections.abc import Callable
@@ -18,8 +18,8 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+def random_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, random = tmp_path_factory.mktemp("random_images"), np.random.default_rng(0)
     for split, label in ((split, label) for split in ("train", "test") for label in "01"):
         (root / split / label).mkdir(parents=True)
         for number in range(6):
@@ -28,7 +28,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-LOSSES = {  # of generator and discriminator, by spectral normalisation; the released energies do not show in them
+LOSSES = {  # of generator and discriminator, by spectral normalisation; the released energies are too small to matter
     "true": ([0.6927, 0.6021, 0.6984], [1.3873, 1.4121, 1.3837]),
     "false": ([0.6931, 0.6857, 0.7010], [1.3863, 1.3863, 1.3837]),
 }
@@ -43,31 +43,31 @@ LOSSES = {  # of generator and discriminator, by spectral normalisation; the rel
         pytest.param("false", "null", None, marks=pytest.mark.slow),
     ],
 )
-def test_first_losses(
+def test_the_first_losses_are_the_expected_ones(
     spectral_norm: str,
     energy: str,
     mhe_loss: float | None,
-    pictures: Path,
+    random_images: Path,
     tmp_path: Path,
     sfplus: Callable,  # type: ignore[type-arg]
 ) -> None:
-    places = [f"{stage}.data.root={pictures}" for stage in ("classify", "generate")]
-    places += [f"{stage}.data.name=folder" for stage in ("classify", "generate")]
+    data = [f"{stage}.data.root={random_images}" for stage in ("classify", "generate")]
+    data += [f"{stage}.data.name=folder" for stage in ("classify", "generate")]
     variant = [f"generate.spectral_norm={spectral_norm}", f"generate.energy={energy}"]
-    answer = sfplus("run", "mhe-gan-cifar10", *SMALL, *variant, *places, "--workspace", tmp_path)
+    answer = sfplus("run", "mhe-gan-cifar10", *SMALL, *variant, *data, "--workspace", tmp_path)
     assert answer.code == 0, answer.err
-    (made,) = (path.parent for path in (tmp_path / "cache" / "generate").glob("*/manifest.json"))
-    rows = [json.loads(line) for line in (made / "history.jsonl").read_text().splitlines()]
+    (folder,) = (path.parent for path in (tmp_path / "cache" / "generate").glob("*/manifest.json"))
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     generator, discriminator = LOSSES[spectral_norm]
     assert [row["generator_loss"] for row in rows] == pytest.approx(generator, rel=2e-3)
     assert [row["discriminator_loss"] for row in rows] == pytest.approx(discriminator, rel=2e-3)
     assert rows[0]["mhe_loss"] == (mhe_loss and pytest.approx(mhe_loss, rel=1e-3))
-    counts = json.loads((made / "manifest.json").read_text())["counts"]
+    counts = json.loads((folder / "manifest.json").read_text())["counts"]
     assert {"surrogate_score", "surrogate_score_real", "surrogate_accuracy", "energy"} <= counts.keys()
-    assert (made / "samples.png").is_file() and (made / "curves.png").is_file()
+    assert (folder / "samples.png").is_file() and (folder / "curves.png").is_file()
 
 
-def test_the_small_run_is_the_published_one_shortened() -> None:
+def test_the_small_size_only_shortens_and_narrows_the_published_run() -> None:
     path = find_recipe("mhe-gan-cifar10")
     small, full = load_recipe(path, small_settings(path)).generate, load_recipe(path).generate
     assert small is not None and full is not None

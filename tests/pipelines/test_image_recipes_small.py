@@ -1,4 +1,4 @@
-"""Every recipe of pictures runs three steps on random pictures: its losses and regularisers are those written down."""
+"""Recipes for image classification: three steps on random images give the expected losses and regularisers."""
 
 import json
 from collections.abc import Callable
@@ -17,57 +17,59 @@ ANGLES = ["energy.half_space=true", "energy.power=a2"]
 
 
 @pytest.fixture(scope="module")
-def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Trees of four classes of pictures by their side."""
-    found, random = {}, np.random.default_rng(0)
+def image_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Folders of random images in four classes, by the side of the images."""
+    folders, random = {}, np.random.default_rng(0)
     for side in (28, 32, 40):
-        found[side] = tmp_path_factory.mktemp(f"side{side}")
+        folders[side] = tmp_path_factory.mktemp(f"side{side}")
         for split, label in ((split, label) for split in ("train", "test") for label in "0123"):
-            folder = found[side] / split / label
+            folder = folders[side] / split / label
             folder.mkdir(parents=True)
             for number in range(4):
                 Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(folder / f"{number}.png")
-    return found
+    return folders
 
 
-def variant(*case: object) -> object:
+def slow_case(*case: object) -> object:
     return pytest.param(*case, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
     ("name", "side", "changes", "values"),
     [
-        # One run of each recipe is fast; the other variants that the papers compare are slow tests.
+        # One run per recipe is a fast test; the other variants of the papers are slow ones.
         ("mhe-cifar100", 32, NARROW, [1.9986, 3.1935, 1.5430, -7.5574]),
-        variant("mhe-cifar100", 32, [*NARROW, "energy.mode=none"], [1.9986, 3.1702, 1.5101, 0]),
-        variant("mhe-cifar100", 32, [*NARROW, *ANGLES], [1.9986, 3.2756, 1.6171, 41.6846]),
+        slow_case("mhe-cifar100", 32, [*NARROW, "energy.mode=none"], [1.9986, 3.1702, 1.5101, 0]),
+        slow_case("mhe-cifar100", 32, [*NARROW, *ANGLES], [1.9986, 3.2756, 1.6171, 41.6846]),
         ("mhe-cifar10", 32, NARROW, [1.9986, 3.1841, 1.5295, 5.5907]),
         ("comhe-cifar100", 32, NARROW, [1.9986, 3.1807, 1.4935, 5.4674]),
-        variant("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-angle"], [1.9986, 3.1777, 1.4624, 5.5615]),
-        variant("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-adversarial"], [1.9986, 3.1816, 1.4829, 5.5341]),
-        variant("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-group"], [1.9986, 3.1794, 1.4911, 5.6684]),
-        variant("spherenet-cifar10", 32, [*NARROW, "operator=none"], [2.6243, 6.7634, 6.2832, 0]),
-        variant("spherenet-cifar10", 32, [*NARROW, "operator=linear"], [1.3806, 1.6736, 1.4453, 993.0645]),
+        slow_case("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-angle"], [1.9986, 3.1777, 1.4624, 5.5615]),
+        slow_case("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-adversarial"], [1.9986, 3.1816, 1.4829, 5.5341]),
+        slow_case("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-group"], [1.9986, 3.1794, 1.4911, 5.6684]),
+        slow_case("spherenet-cifar10", 32, [*NARROW, "operator=none"], [2.6243, 6.7634, 6.2832, 0]),
+        slow_case("spherenet-cifar10", 32, [*NARROW, "operator=linear"], [1.3806, 1.6736, 1.4453, 993.0645]),
         ("spherenet-cifar10", 32, NARROW, [1.3804, 1.8886, 1.4729, 1065.8231]),
-        variant("spherenet-cifar10", 32, [*NARROW, "operator=sigmoid"], [1.3831, 2.3433, 1.5903, 1125.0422]),
-        variant("spherenet-cifar10", 32, [*NARROW, "operator=learnable-sigmoid"], [1.3803, 1.7997, 1.4604, 1040.4493]),
-        variant("spherenet-cifar10", 32, [*NARROW, "weight_norm=true"], [1.3805, 1.7057, 1.4413, 1006.3988]),
+        slow_case("spherenet-cifar10", 32, [*NARROW, "operator=sigmoid"], [1.3831, 2.3433, 1.5903, 1125.0422]),
+        slow_case(
+            "spherenet-cifar10", 32, [*NARROW, "operator=learnable-sigmoid"], [1.3803, 1.7997, 1.4604, 1040.4493]
+        ),
+        slow_case("spherenet-cifar10", 32, [*NARROW, "weight_norm=true"], [1.3805, 1.7057, 1.4413, 1006.3988]),
         ("sphere-resnet32-cifar10plus", 32, NARROW, [1.1736, 2.3694, 1.7028, 218.5508]),
         ("orthonormal-cifar100", 32, NARROW, [1.9986, 3.1702, 1.5101, 715.1690]),
         ("mhe-imbalance-mnist", 28, NARROW, [1.5608, 1.7402, 0.7479, -2.7378]),
         ("mhe-imagenet", 40, ["data.resize=40", "data.crop=32"], [1.5771, 1.8138, 1.5507, 10.4689]),
     ],
 )
-def test_recipes_of_pictures(
+def test_the_losses_and_regularisers_are_the_expected_ones(
     name: str,
     side: int,
     changes: list[str],
     values: list[float],
-    trees: dict[int, Path],
+    image_folders: dict[int, Path],
     tmp_path: Path,
     sfplus: Callable,  # type: ignore[type-arg]
 ) -> None:
-    answer = sfplus("run", name, *SMALL, *changes, f"classify.data.root={trees[side]}", "--workspace", tmp_path)
+    answer = sfplus("run", name, *SMALL, *changes, f"classify.data.root={image_folders[side]}", "--workspace", tmp_path)
     assert answer.code == 0, answer.err
     (history,) = (tmp_path / "cache" / "classify").glob("*/history.jsonl")
     rows = [json.loads(line) for line in history.read_text().splitlines()]
@@ -78,7 +80,7 @@ def test_recipes_of_pictures(
 @pytest.mark.parametrize(
     ("name", "schedule"),
     [
-        # train.py, train_spherenet.py: iterations at which the rate falls, and the number of iterations.
+        # train.py, train_spherenet.py: learning rate, iterations at which it decreases, number of iterations.
         ("mhe-cifar100", (0.1, (20000, 30000, 37500), 42500)),
         ("mhe-cifar10", (0.1, (20000, 30000, 37500), 42500)),
         ("orthonormal-cifar100", (0.1, (20000, 30000, 37500), 42500)),
@@ -87,7 +89,7 @@ def test_recipes_of_pictures(
         ("sphere-resnet32-cifar10plus", (1e-3, (34000, 54000), 64000)),
     ],
 )
-def test_schedules_are_those_of_the_originals(name: str, schedule: tuple[float, tuple[int, ...], int]) -> None:
+def test_schedules_are_those_of_the_released_code(name: str, schedule: tuple[float, tuple[int, ...], int]) -> None:
     settings = load_recipe(find_recipe(name)).classify
     assert settings is not None
     assert (settings.base_lr, settings.steps, settings.max_iter) == schedule
@@ -102,7 +104,7 @@ def test_schedules_are_those_of_the_originals(name: str, schedule: tuple[float, 
     ["mhe-cifar100", "mhe-cifar10", "comhe-cifar100", "spherenet-cifar10", "sphere-resnet32-cifar10plus",
      "orthonormal-cifar100"],
 )  # fmt: skip
-def test_the_small_run_is_the_published_one_shortened(name: str) -> None:
+def test_the_schedule_of_the_small_size_is_proportional(name: str) -> None:
     path = find_recipe(name)
     small, full = load_recipe(path, small_settings(path)).classify, load_recipe(path).classify
     assert small is not None and full is not None and small.max_iter < full.max_iter
@@ -112,13 +114,13 @@ def test_the_small_run_is_the_published_one_shortened(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_draws_the_planes_side_by_side(
-    trees: dict[int, Path],
+def test_a_sweep_plots_the_features_of_its_variants_side_by_side(
+    image_folders: dict[int, Path],
     tmp_path: Path,
     sfplus: Callable,  # type: ignore[type-arg]
 ) -> None:
-    given = [*SMALL, *NARROW, f"data.root={trees[28]}"]
-    answer = sfplus("sweep", "mhe-imbalance-mnist", *given, "operator=none,cosine,linear", "--workspace", tmp_path)
+    overrides = [*SMALL, *NARROW, f"data.root={image_folders[28]}"]
+    answer = sfplus("sweep", "mhe-imbalance-mnist", *overrides, "operator=none,cosine,linear", "--workspace", tmp_path)
     assert answer.code == 0 and "scarce" in answer.out, answer.err
     width, height = Image.open(tmp_path / "runs" / "mhe-imbalance-mnist-sweep" / "plane.png").size
     assert width > 2 * height
