@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Detector", "Embedder", "Faces", "__version__"]
 
-_HOMES = {"Detector": "sfplus.detection", "Faces": "sfplus.detection", "Embedder": "sfplus.embedder"}
+_MODULES = {"Detector": "sfplus.detection", "Faces": "sfplus.detection", "Embedder": "sfplus.embedder"}
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used: importing sfplus alone does not import torch."""
-    if name not in _HOMES:
+    """Import a public name at its first use, so that importing sfplus does not import torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'sfplus' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""The one place that chooses the device, its memory format and its autocast type, and says so."""
+"""The choice of the device, its memory format and its autocast dtype."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sfplus.errors import DeviceError, UsageError
 
 @dataclass(frozen=True)
 class Device:
-    """A device that exists on this machine, with the ways of using it well.
+    """A device of this machine, with its memory format and precisions.
 
     Attributes:
         torch: the torch device, for example `cuda:0`.
@@ -29,19 +29,20 @@ class Device:
 
     @property
     def is_cuda(self) -> bool:
-        """Whether it is a GPU."""
+        """True for a GPU."""
         return self.torch.type == "cuda"
 
     def describe(self) -> str:
-        """What the user is told: `cpu, 2 threads` or `cuda:0, NVIDIA H100`."""
+        """Return a description for the user: `cpu, 2 threads` or `cuda:0, NVIDIA H100`."""
         if self.is_cuda:
             return f"{self.torch}, {torch.cuda.get_device_name(self.torch)}"
-        return f"cpu, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        return f"cpu, {threads} thread{'s' * (threads != 1)}"
 
     def put(self, tensor: Tensor) -> Tensor:
-        """Copy a host tensor here; from pinned memory and without waiting where the device is a GPU.
+        """Copy a host tensor to the device; to a GPU from pinned memory, without waiting.
 
-        Floating (N, C, H, W) are images or maps and come in channels_last, as `place` has the convolutions.
+        Floating-point (N, C, H, W) tensors become channels_last, like the convolutions that `place` moves.
         """
         images = tensor.ndim == 4 and tensor.is_floating_point()
         layout = torch.channels_last if images else torch.preserve_format
@@ -50,18 +51,18 @@ class Device:
         return tensor.to(self.torch, memory_format=layout)
 
     def place(self, module: nn.Module) -> nn.Module:
-        """Move a network here, its convolutions in channels_last, which is the faster layout on CPU and GPU."""
+        """Move a network to the device, in channels_last, the faster memory format on CPU and GPU."""
         return module.to(self.torch, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def autocast(self, precision: str = "auto") -> contextlib.AbstractContextManager[object]:
-        """The context in which a network computes.
+        """Return the autocast context of a precision.
 
         Args:
-            precision: `auto`, which is bfloat16 autocast on a GPU that has it and nothing on the CPU, whose float32 is
-                the reference; `float32`; `bf16`, which a CPU has too; `fp16`, on GPUs, which needs `scaler`.
+            precision: `auto`: bfloat16 on a GPU that supports it, else float32; `float32`: no autocast; `bf16`:
+                bfloat16, also on CPUs; `fp16`: float16 on GPUs, which needs `scaler`.
 
         Raises:
-            UsageError: it is none of these, or the device has it not.
+            UsageError: If the precision is unknown, or the device does not support it.
         """
         if precision == "auto":
             precision = "bf16" if self.is_cuda and torch.cuda.is_bf16_supported() else "float32"
@@ -73,28 +74,28 @@ class Device:
             return torch.autocast("cuda", dtype=torch.float16)
         if precision in ("bf16", "fp16"):
             remedy = "use float32" if self.is_cuda else "use bf16 or float32"
-            raise UsageError(f"{self} does not compute in {precision}", where="precision", remedy=remedy)
+            raise UsageError(f"{self} does not support {precision}", where="precision", remedy=remedy)
         raise UsageError(f"there is no '{precision}'", where="precision", remedy="use auto, float32, bf16 or fp16")
 
     def scaler(self, precision: str) -> GradScaler | None:
-        """What keeps small gradients above zero in `fp16`; None for the other precisions, which need none.
+        """Return a gradient scaler for `fp16`, and None for the other precisions, which need none.
 
         Raises:
-            UsageError: as `autocast`.
+            UsageError: If the precision is unknown, or the device does not support it.
         """
         self.autocast(precision)
         return GradScaler("cuda") if precision == "fp16" else None
 
 
 def choose_device(name: str | Device = "auto") -> Device:
-    """Find the device that was asked for; never falls back silently.
+    """Return the requested device; there is no silent fallback.
 
     Args:
-        name: `auto` (first GPU, else CPU), `cpu`, `cuda` or `cuda:N`.
+        name: `auto` (first GPU, else CPU), `cpu`, `cuda`, `cuda:N`, or a `Device`, which is returned unchanged.
 
     Raises:
-        UsageError: the name is none of these.
-        DeviceError: the machine has no such device.
+        UsageError: If the name is none of these.
+        DeviceError: If the machine has no such device.
     """
     if isinstance(name, Device):
         return name
@@ -107,18 +108,17 @@ def choose_device(name: str | Device = "auto") -> Device:
         return Device(torch.device("cpu"))
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(index or 0) >= count:
-        have = f"{count} GPU{'s' * (count != 1)}" if count else "no GPU that torch can use"
-        raise DeviceError(
-            f"'{name}' was asked for, this machine has {have}", where="device", remedy="use device cpu or auto"
-        )
+        available = f"{count} GPU{'s' * (count != 1)}" if count else "no GPU that torch can use"
+        reason = f"'{name}' does not exist, this machine has {available}"
+        raise DeviceError(reason, where="device", remedy="use device cpu or auto")
     return Device(torch.device("cuda", int(index or 0)))
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the memory of one pass for the next, 8 % of the time of a training step of SphereFace-20 on a CPU.
+    """Let glibc keep freed memory for the next pass, which saves 8 % of a training step of SphereFace-20 on a CPU.
 
-    It gets blocks above 32 MB from the system each time, to be faulted in page by page, and hands freed ones back
-    (mallopt(3), M_MMAP_MAX and M_TRIM_THRESHOLD). Elsewhere this does nothing.
+    By default glibc requests blocks above 32 MB from the system each time, page by page, and returns freed ones
+    (mallopt(3), M_MMAP_MAX and M_TRIM_THRESHOLD). On other systems this does nothing.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(-4, 0)

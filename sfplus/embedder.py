@@ -1,4 +1,4 @@
-"""Photos in, features out, for use from Python."""
+"""Features of photos, for use from Python."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sfplus.alignment import align, find_template
 from sfplus.detection import Detector, choose
 from sfplus.device import Device, choose_device
 from sfplus.errors import PhotoError, UsageError
-from sfplus.images import read_photo
+from sfplus.images import Pixels, read_photo
 from sfplus.io.prefetch import batch_by_size, prefetch_map
 from sfplus.io.resources import DEFAULT_MODEL
-from sfplus.networks.embed import Dtype, embed_batches, pass_size
+from sfplus.networks.embed import Dtype, default_batch_size, embed_batches
 from sfplus.weights.find_model import find_model
 from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import crop_template
@@ -26,26 +26,27 @@ Photo = NDArray[np.uint8] | Path | str
 Crop = NDArray[np.uint8]
 Feature = NDArray[np.float32]
 
-_PIXELS = 1 << 22  # of the photos that are in memory together
-_PHOTOS = 64
+_MAX_PIXELS = 1 << 22  # of the photos that are detected at a time
+_MAX_PHOTOS = 64
 
 
 class Embedder:
-    """Finds the face of each photo, aligns it and describes it by a feature.
+    """Detects and aligns the face of each photo and computes its feature.
 
     Args:
-        model: a folder or file that `load_model` reads (also `.caffemodel`, `.onnx`), the name of a model that sfplus
-            ships or has fetched, or `hf:owner/name`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        model: a folder or file that `load_model` reads (also `.caffemodel`, `.onnx`), the name of a shipped or
+            downloaded model, or `hf:owner/name`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, or a `Device`.
         dtype: of the network's arithmetic: `float32`, the reference, or `bfloat16` (see `embed_crops`).
 
     Attributes:
-        config: what the model's `config.json` says.
+        folder: the folder or file of the model.
+        config: the contents of the model's `config.json`.
 
     Raises:
-        WeightsError: the model cannot be read.
-        UsageError: there is no such model, device or dtype.
-        DeviceError: the machine has no such device.
+        WeightsError: If the model cannot be read.
+        UsageError: If there is no such model, device or dtype.
+        DeviceError: If the machine has no such device.
 
     Example:
         >>> features = Embedder()(["anna.jpg", "ben.jpg"])    # doctest: +SKIP
@@ -63,51 +64,72 @@ class Embedder:
         self._dtype = dtype
 
     def __call__(self, photos: Iterable[Photo]) -> Feature:
-        """Features of the centre-most face of each photo: (N, 2 F) float32, the crop's beside its mirror image's.
+        """Return the features of the face nearest to the centre of each photo.
+
+        Args:
+            photos: paths, or uint8 RGB arrays (H, W, 3).
+
+        Returns:
+            float32 (N, 2 * feature_size): the feature of the crop followed by that of its mirror image.
 
         Raises:
-            PhotoError: a photo cannot be read or shows no face.
+            PhotoError: If a photo cannot be read or shows no face.
         """
         return self.features(map(_or_raise, self._crops(photos)))
 
     def stream(self, photos: Iterable[Photo]) -> Iterator[Feature | PhotoError]:
-        """The same for any number of photos, one answer a photo in their order, as they are ready.
+        """Yield the feature of each photo, or the error for a photo that cannot be read or shows no face.
 
-        A photo that cannot be read or shows no face is answered by the error. Memory is bounded, so photos may be a
-        generator: at most 64 of them, fewer where they have more than 4 megapixels together, and 8 that are read ahead.
+        Memory is bounded, so that `photos` may be an endless generator: at most 64 photos, or fewer with more than 4
+        megapixels in total, and 8 that are prefetched.
+
+        Args:
+            photos: paths, or uint8 RGB arrays (H, W, 3).
+
+        Yields:
+            float32 (2 * feature_size,) or `PhotoError`, in the order of the photos.
         """
-        answers = self._crops(photos)
-        while some := list(islice(answers, pass_size(self._device))):
-            features = iter(self.features(crop for crop in some if not isinstance(crop, PhotoError)))
-            for crop in some:
+        results = self._crops(photos)
+        while batch := list(islice(results, default_batch_size(self._device))):
+            features = iter(self.features(crop for crop in batch if not isinstance(crop, PhotoError)))
+            for crop in batch:
                 yield crop if isinstance(crop, PhotoError) else next(features)
 
     def crops(self, photos: Iterable[Photo]) -> list[Crop]:
-        """The aligned crop of the centre-most face of each photo, uint8 RGB.
+        """Return the aligned crop of the face nearest to the centre of each photo.
+
+        Args:
+            photos: paths, or uint8 RGB arrays (H, W, 3).
+
+        Returns:
+            uint8 RGB crops of the template's size.
 
         Raises:
-            PhotoError: a photo cannot be read or shows no face.
+            PhotoError: If a photo cannot be read or shows no face.
         """
         return [_or_raise(crop) for crop in self._crops(photos)]
 
     def features(self, crops: Iterable[Crop]) -> Feature:
-        """Features of aligned crops: (N, 2 F) float32, the crop's beside its mirror image's.
+        """Return the features of aligned crops.
 
         Args:
             crops: uint8 RGB of the template's size; an array (N, H, W, 3), a list or a generator, of which only a few
                 are in memory at a time.
 
+        Returns:
+            float32 (N, 2 * feature_size): the feature of the crop followed by that of its mirror image.
+
         Raises:
-            UsageError: a crop has another shape or type.
+            UsageError: If a crop has another shape or dtype.
         """
-        found = embed_batches(self._network, self._batches(crops), self._device, dtype=self._dtype)
+        batches = embed_batches(self._network, self._batches(crops), self._device, dtype=self._dtype)
         empty = np.empty((0, 2 * int(self.config["feature_size"])), np.float32)
-        return np.concatenate([empty, *found])
+        return np.concatenate([empty, *batches])
 
     def _batches(self, crops: Iterable[Crop]) -> Iterator[torch.Tensor]:
         shape = (self._template.height, self._template.width, 3)
         crops = iter(crops)
-        while batch := list(islice(crops, pass_size(self._device))):
+        while batch := list(islice(crops, default_batch_size(self._device))):
             for crop in batch:
                 if crop.shape != shape or crop.dtype != np.uint8:
                     raise UsageError(
@@ -117,26 +139,27 @@ class Embedder:
             yield torch.from_numpy(np.stack(batch))
 
     def _crops(self, photos: Iterable[Photo]) -> Iterator[Crop | PhotoError]:
-        """The crop of each photo, or what was wrong with it; a few photos are detected together."""
-        for group in batch_by_size(prefetch_map(_read, photos), _pixels, _PIXELS, _PHOTOS):
-            yield from self._align(group)
+        """Yield the crop of each photo, or its error; several photos are detected at a time."""
+        for batch in batch_by_size(prefetch_map(_read, photos), _pixels, _MAX_PIXELS, _MAX_PHOTOS):
+            yield from self._align(batch)
 
-    def _align(self, group: list[tuple[Photo, Crop | PhotoError]]) -> Iterator[Crop | PhotoError]:
-        found = iter(self._detector.detect([picture for _, picture in group if not isinstance(picture, PhotoError)]))
-        for photo, picture in group:
-            if isinstance(picture, PhotoError):
-                yield picture
+    def _align(self, batch: list[tuple[Photo, Pixels | PhotoError]]) -> Iterator[Crop | PhotoError]:
+        readable = [pixels for _, pixels in batch if not isinstance(pixels, PhotoError)]
+        detections = iter(self._detector.detect(readable))
+        for photo, pixels in batch:
+            if isinstance(pixels, PhotoError):
+                yield pixels
                 continue
-            faces = next(found)
-            choice = choose(faces, picture.shape[0], picture.shape[1], "centre")
+            faces = next(detections)
+            choice = choose(faces, pixels.shape[0], pixels.shape[1], "centre")
             if choice is None:
                 where = "" if isinstance(photo, np.ndarray) else photo
                 yield PhotoError("no face found", where=where, remedy="choose a photo with a larger, clearer face")
             else:
-                yield align(picture, faces.landmarks[choice.index], self._template)
+                yield align(pixels, faces.landmarks[choice.index], self._template)
 
 
-def _read(photo: Photo) -> tuple[Photo, Crop | PhotoError]:
+def _read(photo: Photo) -> tuple[Photo, Pixels | PhotoError]:
     if isinstance(photo, np.ndarray):
         return photo, photo
     try:
@@ -145,11 +168,11 @@ def _read(photo: Photo) -> tuple[Photo, Crop | PhotoError]:
         return photo, error
 
 
-def _pixels(read: tuple[Photo, Crop | PhotoError]) -> int:
+def _pixels(read: tuple[Photo, Pixels | PhotoError]) -> int:
     return 0 if isinstance(read[1], PhotoError) else read[1].size // 3
 
 
-def _or_raise(answer: Crop | PhotoError) -> Crop:
-    if isinstance(answer, PhotoError):
-        raise answer
-    return answer
+def _or_raise(result: Crop | PhotoError) -> Crop:
+    if isinstance(result, PhotoError):
+        raise result
+    return result

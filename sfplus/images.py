@@ -1,4 +1,4 @@
-"""Photos as files: list a folder, decode one photo safely, encode a picture, write a file in one step."""
+"""Image files: list the photos of a folder, decode a photo safely, encode an image."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from sfplus.errors import DatasetError, PhotoError, SfplusError, UsageError
 Pixels = npt.NDArray[np.uint8]
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-CACHE, CONTACT_SHEET = ".sfplus", "contact-sheet.png"  # in a folder of results
+CACHE, CONTACT_SHEET = ".sfplus", "contact-sheet.png"  # in an output folder
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"})
-# Only these decoders may run: Pillow also knows formats that start other programs (EPS). Importing them registers them.
+# Only these decoders may run: Pillow also has formats that start other programs (EPS). Importing them registers them.
 _FORMATS = [
     decoder.format
     for decoder in (
@@ -44,9 +44,9 @@ _FORMATS = [
         PpmImagePlugin.PpmImageFile,
     )
 ]
-_WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+_ENCODERS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _AGAIN = "get the file again or remove it"
-# EXIF orientation -> what undoes it (EXIF 2.3, tag 0x0112).
+# EXIF orientation -> the operation that undoes it (EXIF 2.3, tag 0x0112).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,11 +60,11 @@ _TRANSIENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
 def list_photos(root: Path) -> list[str]:
-    """Find all photos below a folder, at any depth.
+    """List all photos below a folder, at any depth.
 
-    Links are followed, also out of the folder; a link back to a folder that contains it is cut. A broken link with a
-    photo's suffix is listed, so that reading it records a failure. Names with a leading dot are skipped, and so is the
-    contact sheet of `sfplus align --report` beside the crops.
+    Links are followed, also out of the folder, except for a link back to a folder that contains it. A broken link with
+    the suffix of a photo is listed, so that reading it records a failure. Names with a leading dot are skipped, and so
+    is the contact sheet of `sfplus align --report` next to the crops.
 
     Args:
         root: the folder.
@@ -73,22 +73,22 @@ def list_photos(root: Path) -> list[str]:
         POSIX-style paths relative to `root`, sorted; undecodable bytes are kept as surrogate escapes.
 
     Raises:
-        DatasetError: `root` or a folder in it is missing, not a folder or cannot be listed.
+        DatasetError: If `root` or a folder below it is missing, is not a folder or cannot be listed.
     """
-    made = (root / CACHE).is_dir()
-    return sorted(name for name in _walk(root) if not (made and name == CONTACT_SHEET))
+    is_output = (root / CACHE).is_dir()
+    return sorted(name for name in _walk(root) if not (is_output and name == CONTACT_SHEET))
 
 
 def _walk(root: Path) -> Iterator[str]:
     suffixes = tuple(PHOTO_SUFFIXES)
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
-        inside, above = pending.pop()
-        folder = os.path.join(os.fspath(root), inside)  # noqa: PTH118 (pathlib is slow for 500,000 files)
+        prefix, ancestors = pending.pop()
+        folder = os.path.join(os.fspath(root), prefix)  # noqa: PTH118 (pathlib is slow for 500,000 files)
         try:
             status = os.stat(folder)  # noqa: PTH116
             identity = (status.st_dev, status.st_ino)
-            if identity in above:
+            if identity in ancestors:
                 continue
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -96,9 +96,9 @@ def _walk(root: Path) -> Iterator[str]:
                     if name[0] == ".":
                         continue
                     if _is_folder(entry):
-                        pending.append((f"{inside}{name}/", above | {identity}))
+                        pending.append((f"{prefix}{name}/", ancestors | {identity}))
                     elif name.lower().endswith(suffixes):
-                        yield inside + name
+                        yield prefix + name
         except OSError as error:
             raise DatasetError(
                 f"cannot be listed: {error.strerror}", where=folder, remedy="give a folder of photos that can be read"
@@ -113,11 +113,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
-    """Decode one photo completely, or say why it cannot be.
+    """Decode a photo.
 
-    The EXIF rotation is applied; grey, 1-bit, palette and CMYK become RGB; 16-bit grey is scaled by 1/257 (16-bit
-    colour keeps its upper byte, as Pillow reads it); what is transparent is laid on white; of an animation the first
-    frame is taken.
+    The EXIF rotation is applied; grey, 1-bit, palette and CMYK images become RGB; 16-bit grey is scaled by 1/257
+    (16-bit colour keeps its upper byte, as Pillow reads it); transparent areas become white; the first frame of an
+    animation is used.
 
     Args:
         path: the file.
@@ -127,26 +127,34 @@ def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
         uint8 RGB (H, W, 3), contiguous.
 
     Raises:
-        PhotoError: the file is missing, unreadable, empty, cut short, too large, a video or no photo.
+        PhotoError: If the file is missing, unreadable, empty, truncated, too large, a video or not a photo.
     """
     path = Path(path)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise PhotoError("is a video", where=path, remedy="extract its frames as photos first")
-    return _decoded(lambda: _open_regular(path), path, max_pixels)
+    return _decode_opened(lambda: _open_regular(path), path, max_pixels)
 
 
 def decode_photo(data: bytes, where: Path, max_pixels: int = 100_000_000) -> Pixels:
-    """Decode the bytes of a photo, as `read_photo` does those of a file; `where` is for the message.
+    """Decode a photo from bytes, like `read_photo`.
+
+    Args:
+        data: the contents of the file.
+        where: the name of the photo in messages.
+        max_pixels: photos with more pixels are refused before they are decoded.
+
+    Returns:
+        uint8 RGB (H, W, 3), contiguous.
 
     Raises:
-        PhotoError: as `read_photo`.
+        PhotoError: If the data is empty, truncated, too large or not a photo.
     """
     if not data:
         raise PhotoError("is empty (0 bytes)", where=where, remedy=_AGAIN)
-    return _decoded(lambda: io.BytesIO(data), where, max_pixels)
+    return _decode_opened(lambda: io.BytesIO(data), where, max_pixels)
 
 
-def _decoded(open_: Callable[[], BinaryIO], path: Path, max_pixels: int) -> Pixels:
+def _decode_opened(open_: Callable[[], BinaryIO], path: Path, max_pixels: int) -> Pixels:
     try:
         with open_() as file:
             return _decode(file, path, max_pixels)
@@ -159,7 +167,7 @@ def _decoded(open_: Callable[[], BinaryIO], path: Path, max_pixels: int) -> Pixe
     except MemoryError as error:
         raise PhotoError("does not fit into memory", where=path, remedy="make it smaller") from error
     except Exception as error:  # Pillow's decoders raise a dozen different classes on damaged files
-        reason = f"cannot be decoded, it is damaged or cut short ({error})"
+        reason = f"cannot be decoded, it is damaged or truncated ({error})"
         raise PhotoError(reason, where=path, remedy=_AGAIN) from error
 
 
@@ -176,16 +184,16 @@ def _open_regular(path: Path) -> io.BufferedReader:
             return path.open("rb")
     except OSError as error:
         if isinstance(error, PermissionError):
-            remedy = "give yourself the right to read it"
+            remedy = "change its permissions"
         else:
-            remedy = "check the path; a link may point to a file that is gone"
+            remedy = "check the path; a link may point to a missing file"
         raise PhotoError(f"cannot be read: {error.strerror}", where=path, remedy=remedy) from error
     except ValueError as error:  # a null byte in the name
         raise PhotoError(f"cannot be read: {error}", where=path, remedy="check the path") from error
     if stat.S_ISDIR(status.st_mode):
         raise PhotoError("is a folder", where=path, remedy="give a photo")
     if not stat.S_ISREG(status.st_mode):
-        raise PhotoError("is not an ordinary file", where=path, remedy="give a photo")
+        raise PhotoError("is not a regular file", where=path, remedy="give a photo")
     raise PhotoError("is empty (0 bytes)", where=path, remedy=_AGAIN)
 
 
@@ -197,28 +205,28 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int) -> Pixels:
     with Image.open(file, formats=_FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
-            raise _too_large(path, f"{width} x {height}, the limit is {max_pixels:,}")
+            raise _too_large(path, f"{height}x{width}, the limit is {max_pixels:,}")
         if width < 1 or height < 1:
-            raise PhotoError(f"has no pixels ({width} x {height})", where=path, remedy=_AGAIN)
+            raise PhotoError(f"has no pixels ({height}x{width})", where=path, remedy=_AGAIN)
         image.load()
-        picture = _upright(image)
-        if picture.mode == "RGB" and "transparency" not in picture.info:
-            return np.array(picture)
-        if picture.mode.startswith("I"):
-            return _from_16_bit(np.asarray(picture), path)
-        if picture.mode == "F":
+        upright = _upright(image)
+        if upright.mode == "RGB" and "transparency" not in upright.info:
+            return np.array(upright)
+        if upright.mode.startswith("I"):
+            return _from_16_bit(np.asarray(upright), path)
+        if upright.mode == "F":
             raise PhotoError("has floating-point samples", where=path, remedy="convert it to 8 or 16 bits")
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            paper = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-            picture = Image.alpha_composite(paper, picture)
-        return np.array(picture.convert("RGB"))
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+            white = Image.new("RGBA", upright.size, (255, 255, 255, 255))
+            upright = Image.alpha_composite(white, upright)
+        return np.array(upright.convert("RGB"))
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # damaged EXIF says nothing about the orientation
+    except Exception:  # damaged EXIF has no usable orientation
         orientation = 1
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
@@ -232,26 +240,26 @@ def _from_16_bit(samples: npt.NDArray[np.generic], path: Path) -> Pixels:
 
 
 def encode_image(rgb: Pixels, suffix: str = ".jpg", quality: int = 75) -> bytes:
-    """Encode a picture as JPEG or PNG.
+    """Encode an image as JPEG or PNG.
 
     Args:
         rgb: uint8 (H, W, 3).
         suffix: `.jpg`, `.jpeg` or `.png`.
-        quality: of JPEG, 1 to 95; 75 is MATLAB's default, which the SphereFace crops were written with.
+        quality: of JPEG, 1 to 95; 75 is MATLAB's default, with which the SphereFace crops were written.
 
     Returns:
-        The bytes of the file; the same for the same picture and library versions.
+        The bytes of the file; equal for the same image and library versions.
 
     Raises:
-        UsageError: the array is not a picture, the suffix or the quality is unknown.
+        UsageError: If the array is not an image, the suffix is unknown or the quality is out of range.
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
-        raise UsageError(f"expected uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}", where="picture")
-    kind = _WRITTEN.get(suffix.lower())
-    if kind is None:
-        raise UsageError(f"cannot write '{suffix}'", where="suffix", remedy=f"use one of {', '.join(_WRITTEN)}")
+        raise UsageError(f"expected uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}", where="image")
+    encoder = _ENCODERS.get(suffix.lower())
+    if encoder is None:
+        raise UsageError(f"cannot write '{suffix}'", where="suffix", remedy=f"use one of {', '.join(_ENCODERS)}")
     if not 1 <= quality <= 95:
         raise UsageError(f"expected 1 to 95, got {quality}", where="quality")
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, kind, **({"quality": quality} if kind == "JPEG" else {}))
+    Image.fromarray(rgb).save(buffer, encoder, **({"quality": quality} if encoder == "JPEG" else {}))
     return buffer.getvalue()

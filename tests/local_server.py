@@ -1,4 +1,4 @@
-"""A web server on this machine for tests of downloads: nothing leaves the loopback."""
+"""A web server on the loopback device for tests of downloads."""
 
 import threading
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server:
-    """Serves what `files` holds by path: the status, the body, and the length that it claims to have."""
+    """Serves `files`: status, body and declared length by path; `requests` lists the requested paths."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.files: dict[str, tuple[int, bytes, int]] = {}
         self.headers: dict[str, dict[str, str]] = {}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def put(self, path: str, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> str:
-        """Serve a body; returns its address."""
+        """Serve a body and return its address."""
         self.files[path] = (status, body, len(body) if length is None else length)
         self.headers[path] = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.address + path
@@ -27,7 +27,7 @@ def serve() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            server.asked.append(path)
+            server.requests.append(path)
             status, body, length = server.files.get(path, (404, b"no such file", 12))
             self.send_response(status)
             self.send_header("Content-Length", str(length))

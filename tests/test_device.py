@@ -8,10 +8,16 @@ needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machin
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 
 
-def test_cpu() -> None:
+def test_the_cpu_can_always_be_chosen() -> None:
     device = choose_device("cpu")
-    assert str(device) == "cpu" and not device.is_cuda and "threads" in device.describe()
+    assert str(device) == "cpu" and not device.is_cuda and "thread" in device.describe()
     assert choose_device(device) is device
+
+
+@pytest.mark.parametrize(("threads", "text"), [(1, "cpu, 1 thread"), (2, "cpu, 2 threads")])
+def test_the_description_of_the_cpu_counts_threads(monkeypatch: pytest.MonkeyPatch, threads: int, text: str) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert choose_device("cpu").describe() == text
 
 
 @needs_no_gpu
@@ -26,13 +32,13 @@ def test_auto_with_a_gpu_is_the_first() -> None:
 
 @needs_no_gpu
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
-def test_a_missing_gpu_is_an_error_never_the_cpu(name: str) -> None:
-    with pytest.raises(DeviceError, match=f"'{name}' was asked for"):
+def test_a_missing_gpu_is_an_error(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"'{name}' does not exist"):
         choose_device(name)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0", "", "cuda:-1", "mps"])
-def test_unknown_names(name: str) -> None:
+def test_unknown_device_names_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match="no device is called"):
         choose_device(name)
 
@@ -42,31 +48,31 @@ def test_networks_are_placed_in_channels_last() -> None:
     assert network.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_cpu_computes_in_float32() -> None:
+def test_the_default_precision_of_the_cpu_is_float32() -> None:
     with choose_device("cpu").autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     assert Device(torch.device("cpu")).put(torch.ones(1)).device.type == "cpu"
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
-def test_precision_on_the_cpu(precision: str, dtype: torch.dtype) -> None:
-    """A network trains in it: gradients of the parameters are float32, near those of float32."""
+def test_gradients_on_the_cpu_are_float32_in_all_precisions(precision: str, dtype: torch.dtype) -> None:
+    """Gradients of parameters are close to those of pure float32."""
     device = choose_device("cpu")
     torch.manual_seed(0)
     network = device.place(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.PReLU(8), torch.nn.Conv2d(8, 4, 3)))
     images = device.put(torch.randn(2, 3, 12, 12))
     expected = torch.autograd.grad(network(images).square().sum(), list(network.parameters()))
     with device.autocast(precision):
-        made = network(images)
-    assert made.dtype == dtype and made.is_contiguous(memory_format=torch.channels_last)
-    found = torch.autograd.grad(made.float().square().sum(), list(network.parameters()))
-    for gradient, reference in zip(found, expected, strict=True):
+        output = network(images)
+    assert output.dtype == dtype and output.is_contiguous(memory_format=torch.channels_last)
+    gradients = torch.autograd.grad(output.float().square().sum(), list(network.parameters()))
+    for gradient, reference in zip(gradients, expected, strict=True):
         assert gradient.dtype == torch.float32
         assert float((gradient - reference).norm() / reference.norm()) <= (0.02 if precision == "bf16" else 0)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "half"])
-def test_a_precision_that_the_cpu_has_not(precision: str) -> None:
+def test_unsupported_precisions_are_refused(precision: str) -> None:
     with pytest.raises(UsageError, match=r"use .*bf16"):
         choose_device("cpu").autocast(precision)
     with pytest.raises(UsageError, match=r"use .*bf16"):
@@ -80,14 +86,14 @@ def test_only_fp16_needs_a_scaler() -> None:
 
 @needs_gpu
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_precision_on_a_gpu(precision: str, dtype: torch.dtype) -> None:
+def test_autocast_on_a_gpu_has_the_requested_precision(precision: str, dtype: torch.dtype) -> None:
     device = choose_device("cuda")
     with device.autocast(precision):
         assert (torch.ones(2, 2, device="cuda") @ torch.ones(2, 2, device="cuda")).dtype == dtype
     assert (device.scaler(precision) is not None) == (precision == "fp16")
 
 
-def test_images_are_put_in_channels_last_and_others_as_they_are() -> None:
+def test_only_floating_point_images_become_channels_last() -> None:
     device = choose_device("cpu")
     images, pixels, table = torch.randn(2, 3, 4, 5), torch.zeros(2, 4, 5, 3, dtype=torch.uint8), torch.randn(3, 4).T
     assert device.put(images).is_contiguous(memory_format=torch.channels_last)

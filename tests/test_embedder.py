@@ -1,4 +1,4 @@
-"""Photos and crops in, features out: the same by every way, in bounded memory."""
+"""Features of photos and crops are equal by all routes, in bounded memory."""
 
 import json
 import tracemalloc
@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from sfplus import Embedder
+from sfplus import Embedder, Faces
+from sfplus.alignment import align
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
 from sfplus.io.tables import read_json_lines, read_parquet
@@ -22,7 +23,7 @@ from sfplus.weights.model_folder import save_model
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model: enough for the way through."""
+    """An untrained model, which is enough for these tests."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
     shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125}
@@ -45,17 +46,21 @@ def crops(embedder: Embedder, photos: list[Path]) -> list[np.ndarray]:
     return embedder.crops(photos)
 
 
-def same(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Equal to the rounding that another size of the passes brings (embed_crops)."""
-    np.testing.assert_allclose(ours, theirs, atol=1e-6 * np.linalg.norm(theirs, axis=1).mean())
+def assert_same_features(features: np.ndarray, expected: np.ndarray) -> None:
+    """Compare up to the rounding that another batch size causes (embed_crops)."""
+    np.testing.assert_allclose(features, expected, atol=1e-6 * np.linalg.norm(expected, axis=1).mean())
 
 
-def test_a_caffe_model_as_it_is(model: Path, embedder: Embedder, crops: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_caffe_model_gives_the_same_features(
+    model: Path, embedder: Embedder, crops: list[np.ndarray], tmp_path: Path
+) -> None:
     convert(model, tmp_path / "model.caffemodel")
-    same(Embedder(tmp_path / "model.caffemodel", "cpu").features(crops), embedder.features(crops))
+    assert_same_features(Embedder(tmp_path / "model.caffemodel", "cpu").features(crops), embedder.features(crops))
 
 
-def test_every_way_gives_the_same_features(embedder: Embedder, photos: list[Path], crops: list[np.ndarray]) -> None:
+def test_paths_arrays_crops_and_streams_give_the_same_features(
+    embedder: Embedder, photos: list[Path], crops: list[np.ndarray]
+) -> None:
     features = embedder(photos)
     assert features.shape == (12, 32) and features.dtype == np.float32 and np.ptp(features, axis=0).min() > 0
     np.testing.assert_array_equal(embedder.features(crops), features)
@@ -63,69 +68,82 @@ def test_every_way_gives_the_same_features(embedder: Embedder, photos: list[Path
     np.testing.assert_array_equal(embedder.features(crop for crop in crops), features)
     np.testing.assert_array_equal(embedder(map(str, photos)), features)
     np.testing.assert_array_equal(np.stack(list(embedder.stream(photos))), features)
-    same(np.concatenate([embedder([read_photo(photo)]) for photo in photos[:3]]), features[:3])
+    assert_same_features(np.concatenate([embedder([read_photo(photo)]) for photo in photos[:3]]), features[:3])
 
 
-def test_nothing_in_nothing_out(embedder: Embedder) -> None:
+def test_no_photos_give_no_features(embedder: Embedder) -> None:
     assert embedder([]).shape == embedder.features([]).shape == (0, 32) and not list(embedder.stream([]))
+
+
+def test_the_face_nearest_to_the_centre_is_used(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is neither the most confident nor the largest face of the photo."""
+    photo = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    boxes = np.array([[10, 10, 50, 60], [130, 80, 160, 120], [200, 20, 290, 120]], np.float32)
+    shape = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
+    landmarks = boxes[:, None, :2] + shape * (boxes[:, None, 2:] - boxes[:, None, :2])
+    embedder = Embedder(model, "cpu")
+    monkeypatch.setattr(embedder._detector, "detect", lambda _: [Faces(boxes, np.array([0.99, 0.9, 0.95]), landmarks)])
+    faces = embedder._detector.detect([photo])[0]
+    assert faces.boxes[[0, 1]].tolist() == boxes[[0, 2]].tolist()  # sorted by score
+    np.testing.assert_array_equal(embedder.crops([photo])[0], align(photo, landmarks[1]))
 
 
 def test_a_photo_without_a_face_does_not_stop_a_stream(embedder: Embedder, photos: list[Path], tmp_path: Path) -> None:
     Image.fromarray(np.zeros((99, 99, 3), np.uint8)).save(tmp_path / "black.png")
-    given = [photos[0], tmp_path / "black.png", photos[1], tmp_path / "gone.jpg", photos[2]]
-    answers = list(embedder.stream(given))
-    assert [type(answer) for answer in answers] == [np.ndarray, PhotoError, np.ndarray, PhotoError, np.ndarray]
-    assert "black.png: no face found" in str(answers[1]) and "gone.jpg: cannot be read" in str(answers[3])
-    same(np.stack(answers[::2]), embedder(photos[:3]))
-    for bad, says in ((given[1], "no face found"), (given[3], "cannot be read")):
-        with pytest.raises(PhotoError, match=says):
-            embedder([photos[0], bad])
+    sources = [photos[0], tmp_path / "black.png", photos[1], tmp_path / "gone.jpg", photos[2]]
+    results = list(embedder.stream(sources))
+    assert [type(result) for result in results] == [np.ndarray, PhotoError, np.ndarray, PhotoError, np.ndarray]
+    assert "black.png: no face found" in str(results[1]) and "gone.jpg: cannot be read" in str(results[3])
+    assert_same_features(np.stack(results[::2]), embedder(photos[:3]))
+    for source, message in ((sources[1], "no face found"), (sources[3], "cannot be read")):
+        with pytest.raises(PhotoError, match=message):
+            embedder([photos[0], source])
 
 
-def test_a_stream_takes_only_a_few_photos_ahead(embedder: Embedder, photos: list[Path]) -> None:
+def test_a_stream_reads_only_a_few_photos_in_advance(embedder: Embedder, photos: list[Path]) -> None:
     photo = read_photo(photos[0])
     taken = 0
 
-    def many() -> Iterator[np.ndarray]:
+    def endless() -> Iterator[np.ndarray]:
         nonlocal taken
         while True:
             taken += 1
             yield photo
 
-    stream = embedder.stream(many())
+    stream = embedder.stream(endless())
     for _ in range(9):
         next(stream)
     assert taken <= 64 + 9
     stream.close()
 
 
-def test_features_of_very_many_crops_take_little_memory(embedder: Embedder, crops: list[np.ndarray]) -> None:
-    """1,000 crops are 32 MB; the features asked for are 0.13 MB."""
+def test_features_of_many_crops_need_little_memory(embedder: Embedder, crops: list[np.ndarray]) -> None:
+    """1,000 crops have 32 MB, their features 0.13 MB."""
     tracemalloc.start()
     features = embedder.features(crops[n % 12].copy() for n in range(1000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(features) == 1000 and peak < 3e6, peak
-    same(features[12:24], features[:12])
+    assert_same_features(features[12:24], features[:12])
 
 
 @pytest.mark.parametrize(
     "crop", [np.zeros((96, 112, 3), np.uint8), np.zeros((112, 96), np.uint8), np.zeros((112, 96, 3), np.float32)]
 )
-def test_what_is_no_crop_is_refused(embedder: Embedder, crop: np.ndarray) -> None:
+def test_arrays_that_are_not_crops_are_refused(embedder: Embedder, crop: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"expected uint8 \(112, 96, 3\), got"):
         embedder.features([crop])
 
 
-def test_bfloat16(model: Path, embedder: Embedder, crops: list[np.ndarray]) -> None:
-    features, half = embedder.features(crops), Embedder(model, "cpu", "bfloat16").features(crops)
-    error = np.linalg.norm(half - features, axis=1) / np.linalg.norm(features, axis=1)
+def test_bfloat16_features_are_close_to_float32(model: Path, embedder: Embedder, crops: list[np.ndarray]) -> None:
+    features, rounded = embedder.features(crops), Embedder(model, "cpu", "bfloat16").features(crops)
+    error = np.linalg.norm(rounded - features, axis=1) / np.linalg.norm(features, axis=1)
     assert error.min() > 1e-4 and error.max() < 0.01
     with pytest.raises(UsageError, match="use float32 or bfloat16"):
         Embedder(model, "cpu", "int8").features(crops)  # type: ignore[arg-type]
 
 
-def test_a_folder_of_crops(
+def test_a_folder_of_crops_is_embedded_without_detection(
     embedder: Embedder, model: Path, crops: list[np.ndarray], tmp_path: Path, sfplus: Callable
 ) -> None:
     folder = tmp_path / "crops"
@@ -152,14 +170,14 @@ def test_a_folder_of_crops(
     assert json.loads(manifest.read_text())["settings"] == {"dtype": "bfloat16"}
 
 
-def test_a_folder_without_one_crop(model: Path, drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
+def test_a_folder_without_crops_is_refused(model: Path, drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
     answer = sfplus("embed", drawn, tmp_path / "out", "--crops", "--model", model)
     assert answer.code == 1 and "no crop can be used (is " in answer.err and "without --crops" in answer.err
     answer = sfplus("embed", drawn, tmp_path / "out", "--dtype", "float16")
     assert answer.code == 2 and "float16" in answer.err
 
 
-def test_crops_given_as_photos_are_noticed(
+def test_crops_used_as_photos_cause_a_warning(
     model: Path, crops: list[np.ndarray], tmp_path: Path, sfplus: Callable
 ) -> None:
     (tmp_path / "in").mkdir()

@@ -1,15 +1,15 @@
 import pytest
 
 from sfplus import errors
-from sfplus.errors import DeviceError, PhotoError, SfplusError, UsageError, one_line
+from sfplus.errors import DeviceError, PhotoError, SfplusError, UsageError, one_line, suggest
 
 
-def test_message_holds_file_reason_and_remedy() -> None:
+def test_the_message_contains_file_reason_and_remedy() -> None:
     error = PhotoError("is cut short", where="a/b.jpg", remedy="get it again")
     assert str(error) == "a/b.jpg: is cut short; get it again"
 
 
-def test_message_without_file_or_remedy() -> None:
+def test_the_message_without_file_or_remedy_is_the_reason() -> None:
     assert str(SfplusError("is wrong")) == "is wrong"
 
 
@@ -20,10 +20,16 @@ def test_names_with_line_breaks_stay_on_one_line() -> None:
 
 
 @pytest.mark.parametrize(("kind", "code"), [(UsageError, 2), (DeviceError, 2), (PhotoError, 1), (SfplusError, 1)])
-def test_exit_codes(kind: type[SfplusError], code: int) -> None:
+def test_misuse_exits_with_2_and_failure_with_1(kind: type[SfplusError], code: int) -> None:
     assert kind("x").exit_code == code
 
 
 def test_all_errors_form_one_tree() -> None:
     kinds = [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, Exception)]
     assert len(kinds) > 5 and all(issubclass(kind, SfplusError) for kind in kinds)
+
+
+def test_the_most_similar_name_is_suggested() -> None:
+    assert suggest("sphereface21", {"sphereface20": 1, "sphereface64": 2}) == "did you mean 'sphereface20'?"
+    assert suggest("netwrk", iter(["head", "network"])) == "did you mean 'network'?"
+    assert suggest("x", ["network"]) == suggest("x", []) == ""

@@ -9,7 +9,7 @@ from sfplus.alignment.templates import DEFAULT_TEMPLATE, TEMPLATE_OF_SIZE, TEMPL
 from sfplus.alignment.warp import Border, Interpolation, align, centre_crop, narrow_crop, warp
 
 if TYPE_CHECKING:
-    from sfplus.alignment.batches import warp_batch
+    from sfplus.alignment.batched_warp import warp_batch
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -30,7 +30,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "warp_batch":  # imports torch, which takes seconds
-        from sfplus.alignment.batches import warp_batch
+        from sfplus.alignment.batched_warp import warp_batch
 
         return warp_batch
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

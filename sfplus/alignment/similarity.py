@@ -1,6 +1,6 @@
-"""The similarity transformation (rotation, one scale, shift; never a reflection) that brings landmarks onto a template.
+"""The least-squares similarity (rotation, one scale, shift; never a reflection) from landmarks to a template.
 
-Points are complex numbers x + iy here: a similarity is then z -> a z + b, and its least-squares fit has a closed form.
+Points are complex numbers x + iy: a similarity is then z -> a z + b, and its least-squares fit has a closed form.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sfplus.errors import PhotoError, UsageError
 Fit = Literal["image", "template"]
 Floats = npt.NDArray[np.float64]
 
-_LEAST = 1e-6  # spread of the landmarks in pixels, and scale of a fit, below which there is nothing to fit
+_MIN_SPREAD = 1e-6  # of the landmarks in pixels, and of the correlation, below which no fit exists
 
 
 def fit_similarity(landmarks: npt.ArrayLike, template: str | Template, fit: Fit = "image") -> Floats:
@@ -25,17 +25,17 @@ def fit_similarity(landmarks: npt.ArrayLike, template: str | Template, fit: Fit 
     Args:
         landmarks: (N, 5, 2), x y in 0-based pixel centres of the photo.
         template: a name in `TEMPLATES`, or a template.
-        fit: where the squared distances are measured. `image`: in the photo, as MATLAB's cp2tform does it for
-            SphereFace (template to photo, then inverted); `template`: in the crop, as Umeyama (IEEE PAMI 13-4, 1991),
-            scikit-image and the ArcFace pipelines do it. Both agree on the rotation and on the middle of the landmarks;
-            the first magnifies more, by 1 / r^2, where r <= 1 is the correlation of the landmarks with the template.
+        fit: the space in which squared distances are minimised. `image`: the photo, as MATLAB's cp2tform does for
+            SphereFace (template to photo, then inverted); `template`: the crop, as Umeyama (IEEE PAMI 13-4, 1991),
+            scikit-image and the ArcFace pipelines do. Both agree on the rotation and on the mean of the landmarks; the
+            first magnifies more, by 1 / r^2, where r <= 1 is the correlation of the landmarks with the template.
 
     Returns:
         float64 (N, 2, 3): matrices from photo to crop, for column vectors (x, y, 1).
 
     Raises:
-        UsageError: wrong shape, unknown template or fit.
-        PhotoError: landmarks that are not finite, coincide, or only fit as a mirror image.
+        UsageError: If the shape is wrong, or the template or fit unknown.
+        PhotoError: If landmarks are not finite, coincide, or only fit as a mirror image.
     """
     target = find_template(template).points
     points = np.asarray(landmarks, np.float64)
@@ -47,18 +47,19 @@ def fit_similarity(landmarks: npt.ArrayLike, template: str | Template, fit: Fit 
     source, goal = points[..., 0] + 1j * points[..., 1], target[:, 0] + 1j * target[:, 1]
     source_mean, goal_mean = source.mean(1), goal.mean()
     source, goal = source - source_mean[:, None], goal - goal_mean
-    spread = (abs(source) ** 2).sum(1)
-    _refuse(spread < _LEAST**2, "all lie on one point")
-    common = (source.conj() * goal).sum(1)  # of both fits; 0 when only a mirror image fits
-    _refuse(abs(common) < _LEAST * np.sqrt(spread * (abs(goal) ** 2).sum()), "do not look like a face")
-    turn = (abs(goal) ** 2).sum() / common.conj() if fit == "image" else common / spread
-    shift = goal_mean - turn * source_mean
-    rows = [[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]]
+    variance = (abs(source) ** 2).sum(1)
+    _refuse(variance < _MIN_SPREAD**2, "all lie on one point")
+    covariance = (source.conj() * goal).sum(1)  # 0 when only a mirror image fits
+    _refuse(abs(covariance) < _MIN_SPREAD * np.sqrt(variance * (abs(goal) ** 2).sum()), "do not look like a face")
+    rotation = (abs(goal) ** 2).sum() / covariance.conj() if fit == "image" else covariance / variance  # times scale
+    shift = goal_mean - rotation * source_mean
+    rows = [[rotation.real, -rotation.imag, shift.real], [rotation.imag, rotation.real, shift.imag]]
     return np.moveaxis(np.array(rows, np.float64), -1, 0)
 
 
-def _refuse(bad: npt.ArrayLike, reason: str) -> None:
-    faces = np.atleast_1d(bad)
+def _refuse(invalid: npt.ArrayLike, reason: str) -> None:
+    """Raise `PhotoError` for the first face that is marked as invalid."""
+    faces = np.atleast_1d(invalid)
     if faces.any():
         which = f"landmarks of face {int(np.flatnonzero(faces)[0])}" if len(faces) > 1 else "landmarks"
         raise PhotoError(reason, where=which, remedy="leave this face out")

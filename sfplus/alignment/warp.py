@@ -17,13 +17,13 @@ from sfplus.errors import PhotoError, UsageError
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
-_CENTRE_HEIGHT, _CENTRE_UP = 0.52, 0.03  # see centre_crop
+_CENTRE_HEIGHT, _CENTRE_OFFSET = 0.52, 0.03  # see centre_crop
 Interpolation = Literal["bilinear", "area", "antialiased"]
 Border = Literal["black", "replicate"]
 
 _INTERPOLATIONS = get_args(Interpolation)
 _BORDERS = {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE}
-_OPENCV_SIDE = 32_000  # cv2.warpAffine refuses photos with a side of 32,767 pixels or more
+_OPENCV_MAX_SIDE = 32_000  # cv2.warpAffine refuses photos with a side of 32,767 pixels or more
 
 
 def warp(
@@ -33,23 +33,25 @@ def warp(
     interpolation: Interpolation = "bilinear",
     border: Border = "black",
 ) -> Pixels:
-    """Sample a crop; by default bilinearly, what lies outside the photo black, as with MATLAB's imtransform.
+    """Sample a crop from a photo.
+
+    The defaults are those of MATLAB's imtransform: bilinear interpolation, black outside the photo.
 
     Args:
         photo: uint8 RGB (H, W, 3).
         matrix: (2, 3), from photo to crop, 0-based pixel centres (see `fit_similarity`).
         template: gives the size of the crop.
-        interpolation: how the photo is made smaller, where it has more pixels than the crop. `bilinear`: the 4 pixels
-            around each position, others are passed over; `area`: the photo is shrunk first, by the whole number that
-            leaves at least as many pixels as the crop has, each the mean of a square; `antialiased`: it is blurred
-            first, by a Gaussian with a standard deviation of half a pixel of the crop, less that of the photo's pixels.
-        border: what lies outside the photo: `black`, or `replicate`: as the nearest pixel of the border.
+        interpolation: the method where the photo has more pixels than the crop. `bilinear`: only the 4 pixels around
+            each position count; `area`: the photo is first shrunk by means over squares, by the largest whole number
+            that leaves at least as many pixels as the crop has; `antialiased`: the photo is first blurred by a Gaussian
+            with a standard deviation of half a pixel of the crop, less that of the photo's pixels.
+        border: pixels outside the photo, `black` or `replicate` (the nearest pixel of the border).
 
     Returns:
         uint8 RGB (template.height, template.width, 3).
 
     Raises:
-        UsageError: wrong shapes or dtype, a matrix without inverse, or an unknown interpolation or border.
+        UsageError: If a shape or dtype is wrong, the matrix has no inverse, or the interpolation or border is unknown.
     """
     if interpolation not in _INTERPOLATIONS:
         raise _unknown("interpolation", interpolation, _INTERPOLATIONS)
@@ -62,49 +64,53 @@ def warp(
     if forward.shape != (2, 3):
         raise UsageError(f"expected shape (2, 3), got {forward.shape}", where="matrix")
     (a, b, x), (c, d, y) = forward.tolist()
-    area = abs(a * d - b * c)  # of a pixel of the photo, pixels of the crop
+    area = abs(a * d - b * c)  # pixels of the crop per pixel of the photo
     if not (1e-18 <= area < math.inf and math.isfinite(x + y)):
         raise UsageError("has no inverse", where="matrix")
-    shrink = area**-0.5  # pixels of the photo to one of the crop
+    shrink = area**-0.5  # side of a pixel of the crop, in pixels of the photo
     smoothed = interpolation != "bilinear" and shrink > 1
-    if max(photo.shape) > _OPENCV_SIDE or smoothed:
-        photo, forward = _part(photo, forward, size, 2 + round(2 * shrink) if smoothed else 2)
+    if max(photo.shape) > _OPENCV_MAX_SIDE or smoothed:
+        photo, forward = _visible_part(photo, forward, size, 2 + round(2 * shrink) if smoothed else 2)
     if smoothed:
-        photo, forward = (
-            _shrink(photo, forward, int(shrink)) if interpolation == "area" else (_blur(photo, shrink), forward)
-        )
+        if interpolation == "area":
+            photo, forward = _shrink(photo, forward, int(shrink))
+        else:
+            photo = _blur(photo, shrink)
     target = (size.width, size.height)
     crop = cv2.warpAffine(photo, forward, target, flags=cv2.INTER_LINEAR, borderMode=_BORDERS[border])
     return np.asarray(crop, np.uint8)
 
 
-def _unknown(setting: str, given: str, known: Iterable[str]) -> UsageError:
-    return UsageError(f"there is no '{given}'", where=setting, remedy=f"use {', '.join(known)}")
+def _unknown(setting: str, value: str, choices: Iterable[str]) -> UsageError:
+    return UsageError(f"there is no '{value}'", where=setting, remedy=f"use {', '.join(choices)}")
 
 
-def _shrink(photo: Pixels, forward: Floats, by: int) -> tuple[Pixels, Floats]:
-    """Means of squares of `by` x `by` pixels, those at the lower right border repeated; the matrix follows."""
-    padded = cv2.copyMakeBorder(photo, 0, -photo.shape[0] % by, 0, -photo.shape[1] % by, cv2.BORDER_REPLICATE)
-    shrunk = cv2.resize(padded, (padded.shape[1] // by, padded.shape[0] // by), interpolation=cv2.INTER_AREA)
+def _shrink(photo: Pixels, forward: Floats, factor: int) -> tuple[Pixels, Floats]:
+    """Replace squares of factor x factor pixels by their means and adapt the matrix; border pixels are repeated."""
+    bottom, right = -photo.shape[0] % factor, -photo.shape[1] % factor
+    padded = cv2.copyMakeBorder(photo, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    size = padded.shape[1] // factor, padded.shape[0] // factor
+    shrunk = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
     scale = forward[:, :2]
-    return np.asarray(shrunk, np.uint8), np.hstack([scale * by, forward[:, 2:] + scale @ np.full((2, 1), (by - 1) / 2)])
+    shift = forward[:, 2:] + scale @ np.full((2, 1), (factor - 1) / 2)
+    return np.asarray(shrunk, np.uint8), np.hstack([scale * factor, shift])
 
 
 def _blur(photo: Pixels, shrink: float) -> Pixels:
-    deviation = 0.5 * np.sqrt(shrink**2 - 1)
-    return np.asarray(cv2.GaussianBlur(photo, (0, 0), deviation, borderType=cv2.BORDER_REPLICATE), np.uint8)
+    sigma = 0.5 * np.sqrt(shrink**2 - 1)
+    return np.asarray(cv2.GaussianBlur(photo, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _part(photo: Pixels, forward: Floats, size: Template, margin: int) -> tuple[Pixels, Floats]:
-    """The part of a photo that the crop can see, and some pixels around it, with the matrix moved along."""
+def _visible_part(photo: Pixels, forward: Floats, size: Template, margin: int) -> tuple[Pixels, Floats]:
+    """Cut the part of a photo that a crop shows, with a margin in pixels, and adapt the matrix."""
     corners = np.array([[0, 0], [size.width, 0], [0, size.height], [size.width, size.height]]).T
-    seen = np.linalg.solve(forward[:, :2], corners - forward[:, 2:])
+    positions = np.linalg.solve(forward[:, :2], corners - forward[:, 2:])
     limits = np.array([[photo.shape[1]], [photo.shape[0]]])
-    first = np.clip(np.floor(seen.min(1, keepdims=True)) - margin, 0, limits - 1).astype(int)
-    last = np.clip(np.ceil(seen.max(1, keepdims=True)) + margin + 1, first + 1, limits).astype(int)
+    first = np.clip(np.floor(positions.min(1, keepdims=True)) - margin, 0, limits - 1).astype(int)
+    last = np.clip(np.ceil(positions.max(1, keepdims=True)) + margin + 1, first + 1, limits).astype(int)
     (left, top), (right, bottom) = first[:, 0], last[:, 0]
     moved = np.hstack([forward[:, :2], forward[:, :2] @ first + forward[:, 2:]])
-    return np.ascontiguousarray(photo[top:bottom, left:right][:_OPENCV_SIDE, :_OPENCV_SIDE]), moved
+    return np.ascontiguousarray(photo[top:bottom, left:right][:_OPENCV_MAX_SIDE, :_OPENCV_MAX_SIDE]), moved
 
 
 def align(
@@ -115,11 +121,11 @@ def align(
     interpolation: Interpolation = "bilinear",
     border: Border = "black",
 ) -> Pixels:
-    """Cut one face out of a photo so that its landmarks come to lie on the template's points.
+    """Cut one face out of a photo, with its landmarks at the points of a template.
 
-    With the defaults this is the crop of SphereFace's face_align_demo.m before it is compressed. MATLAB fits 1-based
-    landmarks to a 1-based template and samples with pixel 1 first; `Detector` and `TEMPLATES` have both moved by one
-    pixel to 0-based coordinates, so the sampled positions are the same. Use the same fit for training and for testing.
+    With the defaults this is the crop of SphereFace's face_align_demo.m before compression. MATLAB fits 1-based
+    landmarks to a 1-based template and samples with pixel 1 first; `Detector` and `TEMPLATES` are both shifted by one
+    pixel to 0-based coordinates, so the sampled positions are the same. Use the same fit for training and testing.
 
     Args:
         photo: uint8 RGB (H, W, 3).
@@ -133,8 +139,8 @@ def align(
         uint8 RGB (template.height, template.width, 3).
 
     Raises:
-        UsageError: wrong shapes, unknown template, fit, interpolation or border.
-        PhotoError: landmarks that allow no fit.
+        UsageError: If a shape is wrong, or the template, fit, interpolation or border unknown.
+        PhotoError: If the landmarks allow no fit.
     """
     points = np.asarray(landmarks)
     if points.shape != (5, 2):
@@ -143,11 +149,11 @@ def align(
 
 
 def centre_crop(photo: Pixels, template: str | Template = DEFAULT_TEMPLATE) -> Pixels:
-    """The middle of a photo as a crop, for photos in which no face was found but one must be there.
+    """Cut the middle of a photo, for photos in which no face was detected although they show one.
 
-    The region has the template's aspect and no rotation; its height is 0.52 of the photo's smaller side and its middle
-    lies 0.03 of that side above the photo's: the medians of the regions that the aligned sphereface-112x96 crops of
-    1,000 photos of LFW (250 x 250) come from are a height of 130.0 px and a middle of (125.5, 117.2).
+    The region has the aspect ratio of the template and no rotation. Its height is 0.52 of the photo's smaller side, and
+    its centre is 0.03 of that side above the centre of the photo. These are medians over 1,000 photos of LFW (250x250):
+    their aligned sphereface-112x96 crops have a height of 130.0 px and a centre of (125.5, 117.2).
 
     Args:
         photo: uint8 RGB (H, W, 3).
@@ -157,15 +163,15 @@ def centre_crop(photo: Pixels, template: str | Template = DEFAULT_TEMPLATE) -> P
         uint8 RGB (template.height, template.width, 3).
 
     Raises:
-        UsageError: wrong shape or dtype, or unknown template.
+        UsageError: If the shape or dtype is wrong, or the template unknown.
     """
     size = find_template(template)
     height, width = photo.shape[:2]
     side = max(1, min(height, width))
     scale = size.height / (_CENTRE_HEIGHT * side)
-    x, y = (width - 1) / 2, (height - 1) / 2 - _CENTRE_UP * side
-    shifts = (size.width - 1) / 2 - scale * x, (size.height - 1) / 2 - scale * y
-    return warp(photo, [[scale, 0, shifts[0]], [0, scale, shifts[1]]], size)
+    x, y = (width - 1) / 2, (height - 1) / 2 - _CENTRE_OFFSET * side
+    shift_x, shift_y = (size.width - 1) / 2 - scale * x, (size.height - 1) / 2 - scale * y
+    return warp(photo, [[scale, 0, shift_x], [0, scale, shift_y]], size)
 
 
 def narrow_crop(crop: Pixels, name: str = "crop") -> Pixels:

@@ -1,7 +1,7 @@
-"""`sfplus app`: a local page that compares the faces of two photos. Nothing is kept, nothing is sent anywhere.
+"""The work of `sfplus app`: a local page that compares the faces in two photos. Nothing is stored or sent anywhere.
 
-An upload lies in a folder of this run until it is read, and is then deleted; pictures go back inside the page. What the
-page remembers of a photo, its features, stays in memory, and goes ten minutes after the page is closed.
+An upload is kept in a temporary folder until it is read and is then deleted; images are embedded in the page. The
+features of a photo stay in memory and are dropped ten minutes after the page is closed.
 """
 
 from __future__ import annotations
@@ -31,107 +31,118 @@ from sfplus.errors import DependencyError, SfplusError, UsageError
 from sfplus.images import encode_image, read_photo
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.reports.jinja_filters import data_uri
-from sfplus.reports.plots import standing_plot
-from sfplus.verification.decision import Judge, similarity
+from sfplus.reports.plots import decision_plot
+from sfplus.verification.decision import DecisionRule, similarity
 from sfplus.weights.model_folder import crop_template
 
-MAX_BYTES, MAX_PIXELS = 20 * 2**20, 40_000_000  # of one photo
+MAX_BYTES, MAX_PIXELS = 20 * 2**20, 40_000_000  # per photo
 FARS = {"threshold of the verification": None, "FAR 10 %": 0.1, "FAR 1 %": 0.01, "FAR 0.1 %": 0.001}
-_SIDE = 720  # the longer side of a photo as it is shown
-_FORGET = 600  # seconds
+_SIDE = 720  # pixels of the longer side of the displayed photo
+_FORGET = 600  # seconds until the state of a closed page is dropped
 _QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the page shows of a photo, and the features (D,) of its face, None where there is none."""
+class Examination:
+    """The result for one photo.
+
+    Attributes:
+        html: the text and images to display.
+        features: (D,) float32 of its face; None without a face.
+    """
 
     html: str
     features: NDArray[np.float32] | None = None
 
 
 class Comparison:
-    """The page's work, apart from the page.
+    """The computations behind the page, which can be used without it.
 
     Args:
-        model: a folder with a model, or the name of one; it must have been verified (`sfplus export`).
-        device: what to run on.
+        model: a model folder or the name of a model that has been verified (`sfplus export`); empty for the default.
+        device: the device to run on.
     """
 
     def __init__(self, model: str, device: str) -> None:
         self._embedder = Embedder(model or DEFAULT_MODEL, device)
         self.name = self._embedder.folder.name
-        self._judge = Judge.load(self._embedder.folder, self._embedder.config)
+        self._rule = DecisionRule.load(self._embedder.folder, self._embedder.config)
         self._template = crop_template(self._embedder.config, self._embedder.folder)
         self._detector = Detector(device=choose_device(device))
 
-    def examine(self, path: str | None) -> Seen:
-        """Find the faces of an uploaded photo, and delete it."""
+    def examine(self, path: str | None) -> Examination:
+        """Detect the faces in an uploaded photo, compute the features of the centre-most one, and delete the upload."""
         if not path:
-            return Seen("")
+            return Examination("")
         try:
             photo = read_photo(Path(path), MAX_PIXELS)
         except SfplusError as error:
-            return _fault(error.reason, error.remedy)
+            return _error(error.reason, error.remedy)
         finally:
             shutil.rmtree(Path(path).parent, ignore_errors=True)
         (faces,) = self._detector.detect([photo])
         choice = choose(faces, photo.shape[0], photo.shape[1], "centre")
-        shown = _picture(_small(faces.draw(photo)), "the photo with its faces and landmarks")
+        image = _image(_shrunk(faces.draw(photo)), "the photo with its faces and landmarks")
         if choice is None:
-            return Seen(f"{_paragraph('No face found: choose a photo with a larger, clearer face.')}{shown}")
+            return Examination(f"{_paragraph('No face found: choose a photo with a larger, clearer face.')}{image}")
         crop = align(photo, faces.landmarks[choice.index], self._template)
-        found = "1 face" if len(faces) == 1 else f"{len(faces)} faces, of which the one nearest the centre is compared"
+        count = "1 face" if len(faces) == 1 else f"{len(faces)} faces; the one nearest the centre is compared"
         features = self._embedder.features([crop])[0]
-        return Seen(f"{shown}{_paragraph(found)}{_picture(crop, 'the aligned crop', 'width:96px')}", features)
+        html = f"{image}{_paragraph(count)}{_image(crop, 'the aligned crop', 'width:96px')}"
+        return Examination(html, features)
 
-    def decide(self, first: Seen | None, second: Seen | None, far: str) -> str:
-        """The similarity of two photos against the verification's scores, and the decision."""
-        one, two = (seen.features if seen else None for seen in (first, second))
-        if one is None or two is None:
+    def decide(self, first: Examination | None, second: Examination | None, far: str) -> str:
+        """Return the similarity of two photos and the decision as HTML; empty until both photos have a face.
+
+        Args:
+            first: an examined photo.
+            second: another one.
+            far: a key of FARS.
+        """
+        left, right = (photo.features if photo else None for photo in (first, second))
+        if left is None or right is None:
             return ""
-        score = float(similarity(one, two, self._judge.mean))
+        score = float(similarity(left, right, self._rule.mean))
         try:
-            said = self._judge.say(score, FARS.get(far))
+            headline, *details = self._rule.explain(score, FARS.get(far)).split("\n")
         except SfplusError as error:
-            return _fault(error.reason, error.remedy).html
-        headline, *rest = said.split("\n")
-        text = Markup("<h2>{}</h2>").format(headline) + Markup("").join(_paragraph(line) for line in rest)
-        if not len(self._judge.same):
+            return _error(error.reason, error.remedy).html
+        text = Markup("<h2>{}</h2>").format(headline) + Markup("").join(_paragraph(line) for line in details)
+        if not len(self._rule.same):
             return text
-        plot = standing_plot(self._judge.same, self._judge.different, score)
+        plot = decision_plot(self._rule.same, self._rule.different, score)
         return text + Markup('<div style="max-width:36rem">{}</div>').format(Markup(plot))
 
 
 def build(comparison: Comparison) -> Any:
-    """The page, as a `gradio.Blocks`.
+    """Return the page as a `gradio.Blocks`.
 
     Raises:
-        DependencyError: gradio is missing.
+        DependencyError: If gradio is not installed.
     """
     gradio = _gradio()
     kinds = [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"]
     with gradio.Blocks(title="sfplus", analytics_enabled=False, delete_cache=(60, _FORGET)) as page:
         gradio.Markdown(
-            f"## Are these one person?\nTwo photos, compared by {comparison.name}. "
-            "They stay on this machine, and are deleted once they are read."
+            f"## Same person?\nTwo photos, compared by {comparison.name}. "
+            "They stay on this machine and are deleted as soon as they have been read."
         )
-        photos, seen, views = [], [], []
+        photos, states, views = [], [], []
         with gradio.Row():
             for label in ("First photo", "Second photo"):
                 with gradio.Column():
                     photos.append(gradio.File(label=label, file_types=kinds, type="filepath", height=120))
                     views.append(gradio.HTML())
-                    seen.append(gradio.State(time_to_live=_FORGET))
+                    states.append(gradio.State(time_to_live=_FORGET))
         far = gradio.Radio(list(FARS), value=next(iter(FARS)), label="Decide at")
         verdict = gradio.HTML()
 
-        def examine(path: str | None) -> tuple[Seen, str]:
-            found = comparison.examine(path)
-            return found, found.html
+        def examine(path: str | None) -> tuple[Examination, str]:
+            examination = comparison.examine(path)
+            return examination, examination.html
 
-        decide = {"fn": comparison.decide, "inputs": [*seen, far], "outputs": verdict, "show_progress": "hidden"}
-        for name, photo, state, view in zip(("first", "second"), photos, seen, views, strict=True):
+        decide = {"fn": comparison.decide, "inputs": [*states, far], "outputs": verdict, "show_progress": "hidden"}
+        for name, photo, state, view in zip(("first", "second"), photos, states, views, strict=True):
             photo.change(examine, photo, [state, view], api_name=name).then(**decide, api_name=False)
         far.change(**decide, api_name="decide")
     return page
@@ -140,21 +151,27 @@ def build(comparison: Comparison) -> Any:
 def serve(model: str, host: str, port: int, device: str) -> None:
     """Serve the page until Ctrl-C.
 
+    Args:
+        model: as in `Comparison`.
+        host: the address to listen on.
+        port: the port to listen on.
+        device: the device to run on.
+
     Raises:
-        DependencyError: gradio is missing.
-        UsageError: the model has no verification, or the port is taken.
+        DependencyError: If gradio is not installed.
+        UsageError: If the model has not been verified, or the port is in use.
     """
     _gradio()
     comparison = Comparison(model, device)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the folder goes
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, to delete the folder
     with tempfile.TemporaryDirectory(prefix="sfplus-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # all uploads go there, and with it
+        os.environ["GRADIO_TEMP_DIR"] = folder  # uploads are deleted with it
         page = build(comparison)
         try:
             launch(page, host, port)
             print(f"page: http://{host}:{port} (Ctrl-C stops it)", flush=True)
             if not _is_loopback(host):
-                print(f"warning: every machine that reaches {host} can use this page", file=sys.stderr)
+                print(f"warning: every machine that can reach {host} can use this page", file=sys.stderr)
             while True:
                 time.sleep(3600)
         finally:
@@ -162,10 +179,15 @@ def serve(model: str, host: str, port: int, device: str) -> None:
 
 
 def launch(page: Any, host: str, port: int) -> None:
-    """Start the server of a page, open to nothing but the page.
+    """Start the server of a page with gradio's sharing, monitoring and API extras switched off.
+
+    Args:
+        page: a `gradio.Blocks`.
+        host: the address to listen on.
+        port: the port to listen on.
 
     Raises:
-        UsageError: the port is taken.
+        UsageError: If the port is in use.
     """
     try:
         page.launch(
@@ -194,20 +216,20 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _fault(reason: str, remedy: str) -> Seen:
-    return Seen(_paragraph(f"{reason}; {remedy}" if remedy else reason))
+def _error(reason: str, remedy: str) -> Examination:
+    return Examination(_paragraph(f"{reason}; {remedy}" if remedy else reason))
 
 
 def _paragraph(text: str) -> Markup:
     return Markup("<p>{}</p>").format(text)
 
 
-def _picture(pixels: NDArray[np.uint8], alt: str, style: str = "width:100%;max-width:24rem") -> Markup:
+def _image(pixels: NDArray[np.uint8], alt: str, style: str = "width:100%;max-width:24rem") -> Markup:
     image = Markup('<img src="{}" alt="{}" style="{};height:auto;border-radius:6px">')
     return image.format(data_uri(encode_image(pixels, ".jpg", 90)), alt, style)
 
 
-def _small(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _shrunk(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     image = Image.fromarray(photo)
     image.thumbnail((_SIDE, _SIDE))
     return np.asarray(image)

@@ -1,4 +1,4 @@
-"""`sfplus energy`: how the neurons of a model's layers are spread over the sphere, as a table and a plot."""
+"""The work of `sfplus energy`: the hyperspherical energy of the neurons in each layer, as a table and a plot."""
 
 from __future__ import annotations
 
@@ -17,47 +17,55 @@ from sfplus.weights.caffe import Blob, read_caffemodel
 from sfplus.weights.find_model import find_model
 from sfplus.weights.model_folder import load_tensors, weights_file
 
-_LEGEND = """energy: mean over pairs of neurons, {}; random: expected of independent directions; least: a lower bound
-excess: 0 at the least, 1 at random, above 1 the neurons crowd more than random ones would
-nearest, smallest: mean and least angle to the nearest neighbour, degrees
-redundancy: 0 where the neurons fill all dimensions evenly, towards 1 where they fill few
-A file does not say which convolutions are grouped or transposed: every row of a weight counts as a neuron."""
+_LEGEND = """energy: mean over pairs of neurons, {}; random: expected for random directions; least: a lower bound
+excess: 0 at the lower bound, 1 at random directions; above 1 the neurons are more crowded than random directions
+nearest, smallest: mean and minimum angle to the nearest neighbour, in degrees
+redundancy: 0 where the neurons use all dimensions evenly, close to 1 where they use few
+A file does not record which convolutions are grouped or transposed: every row of a weight counts as a neuron."""
 
-_MOST = 20_000  # neurons of a layer; time grows with their square
+_MAX_NEURONS = 20_000  # measured per layer; the time grows with the square
 
 
 def print_energy(model: str, power: float, half_space: bool, plot: Path) -> None:
-    """Print a row per layer of a model and write the plot.
+    """Print a table with a row for each layer of a model and write the plot.
 
     Args:
-        model: a folder with a model, a `.safetensors` or `.caffemodel` file of any network, or the name of a model.
-        power: s >= 0 of the energies.
-        half_space: take a neuron and its opposite for the same.
-        plot: the PNG to write.
+        model: a model folder, a `.safetensors` or `.caffemodel` file of any network, or the name of a model.
+        power: power s >= 0 of the energy.
+        half_space: whether to treat a neuron and its opposite as the same direction.
+        plot: the PNG file to write.
+
+    Raises:
+        UsageError: If the power is negative or not finite, or the plot cannot be written.
+        WeightsError: If the file cannot be read or has no suitable weight.
     """
     if not 0 <= power < math.inf:
         raise UsageError(f"the power is {power}", where="--power", remedy="use 0 or more; 0, 1 and 2 are the paper's")
     check_file(plot)
     weights = layer_weights(model)
-    spreads = {
-        name: measure_uniformity(weight.flatten(1)[:_MOST], power, half_space) for name, weight in weights.items()
-    }
-    width = max(5, *(len(name) for name in spreads))
-    head = f"{'layer':<{width}} {'N':>6} {'d':>6} {'energy':>10} {'random':>10} {'least':>10}"
-    print(f"{head} {'excess':>7} {'nearest':>8} {'smallest':>8} {'redundancy':>10}")
-    for name, row in spreads.items():
+    layers = {name: measure_uniformity(w.flatten(1)[:_MAX_NEURONS], power, half_space) for name, w in weights.items()}
+    width = max(5, *(len(name) for name in layers))
+    columns = f"{'layer':<{width}} {'N':>6} {'d':>6} {'energy':>10} {'random':>10} {'least':>10}"
+    print(f"{columns} {'excess':>7} {'nearest':>8} {'smallest':>8} {'redundancy':>10}")
+    for name, row in layers.items():
         print(f"{name:<{width}} {_row(row)}")
-    what = f"s = {power:g}{', half-space' if half_space else ''}"
-    print(f"\n{_LEGEND.format(what)}")
-    write_atomically(plot, energy_plot(spreads, f"{Path(model).name}: energy of the neurons, {what}"))
+    kind = f"s = {power:g}{', half-space' if half_space else ''}"
+    print(f"\n{_LEGEND.format(kind)}")
+    write_atomically(plot, energy_plot(layers, f"{Path(model).name}: energy of the neurons, {kind}"))
     print(f"plot: {plot}")
 
 
 def layer_weights(model: str) -> dict[str, Tensor]:
-    """The weights of the layers of a saved model, (N, ...) each, N >= 2; a head's comes last, as `head`.
+    """Load the weights of all layers of a saved model that have at least two neurons.
+
+    Args:
+        model: as in `print_energy`.
+
+    Returns:
+        Weights (N, ...) by layer, N >= 2 neurons; the classifier weights of a head come last, as `head`.
 
     Raises:
-        WeightsError: the file cannot be read or has no such weight.
+        WeightsError: If the file cannot be read or has no such weight.
     """
     path = Path(model)
     if path.suffix.lower() == ".caffemodel":
@@ -83,7 +91,7 @@ def layer_weights(model: str) -> dict[str, Tensor]:
 
 
 def _filters(blob: Blob) -> Tensor:
-    """The rows of a blob; old files give linear layers as (1, 1, N, d)."""
+    """Return the blob with neurons along the first axis; old files store linear layers as (1, 1, N, d)."""
     while blob.ndim > 2 and len(blob) == 1:
         blob = blob[0]
     return torch.from_numpy(blob.copy())

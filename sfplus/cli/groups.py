@@ -81,10 +81,10 @@ def recipes_check(recipe: Name, overrides: Overrides = None) -> None:
 @models_app.command("list")
 def models_list() -> None:
     """List the models that exist: how they stand here, accuracy on LFW as published, what they are."""
-    from sfplus.weights.zoo import state, zoo
+    from sfplus.weights.zoo import status, zoo
 
     for name, entry in zoo().items():
-        print(f"{name:<22} {state(name):<12} {entry.lfw:5.2f} %  {entry.what}")
+        print(f"{name:<22} {status(name):<12} {entry.lfw:5.2f} %  {entry.what}")
 
 
 @models_app.command("info")

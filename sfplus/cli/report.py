@@ -1,4 +1,4 @@
-"""`sfplus report`: the results of several runs in one page, read from their report.json."""
+"""The work of `sfplus report`: one page with the results of several runs, read from their `report.json`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sfplus.errors import ArtefactError, SfplusError, UsageError
 from sfplus.reports.html import HTML, JSON, Report, render, worst_crops
 from sfplus.verification.result import Result
 
-_UNLIKE = (
-    "Not all of these models were verified on the same pairs. Only those that were are compared; figures of different "
-    "pairs say nothing about each other."
+_DIFFERENT_PAIRS = (
+    "Not all of these models were verified on the same pairs. Only models verified on the same pairs are compared; "
+    "figures of different pairs cannot be compared."
 )
 
 
@@ -28,36 +28,37 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
         runs: names of folders in `workspace/runs`, folders, or report.json files; the last one is the headline.
         out: the folder for report.html, report.json and report.md.
         title: heading of the page.
-        workspace: where runs are looked up by name.
-        command: what makes this report again.
+        workspace: the workspace in which run names are looked up.
+        command: the command that reproduces this report.
 
     Raises:
-        UsageError: a run is not there, or is given twice.
-        ArtefactError: a file is no report.
+        UsageError: If a run does not exist or is given twice.
+        ArtefactError: If a file is not a report.
     """
-    files = [_find(run, workspace) for run in runs]
+    files = [_find_report(run, workspace) for run in runs]
     if len({file.resolve() for file in files}) < len(files):
-        raise UsageError("a run is named twice", where="RUN", remedy="name each run once")
+        raise UsageError("a run is given twice", where="RUN", remedy="name each run once")
     if out.resolve() in {file.parent.resolve() for file in files}:
         raise UsageError("holds the report of one of the runs", where=out, remedy="choose another --out")
-    told = {file: _read(file) for file in files}
-    labels = _labels(told)
-    found = {label: _result(told[file]["results"][name], file) for (file, name), label in labels.items()}
-    results = {label: result for label, (result, _) in found.items()}
-    pairs = {label: known for label, (_, known) in found.items() if known}
+    reports = {file: _read_report(file) for file in files}
+    labels = _labels(reports)
+    verified = {label: _parse_result(reports[file]["results"][name], file) for (file, name), label in labels.items()}
+    results = {label: result for label, (result, _) in verified.items()}
+    pairs = {label: listed for label, (_, listed) in verified.items() if listed}
     last = list(results)[-1]
+    comparable = len(pairs) == len(results) and len({(p.left, p.right) for p in pairs.values()}) == 1
     report = Report(
         title=title,
         results=results,
         pairs=pairs,
-        notice="" if len(pairs) == len(results) and len({(p.left, p.right) for p in pairs.values()}) == 1 else _UNLIKE,
-        published=_published(told.values()),
+        notice="" if comparable else _DIFFERENT_PAIRS,
+        published=_published(reports.values()),
         worst=worst_crops(results[last], pairs[last].left, pairs[last].right) if last in pairs else {},
-        protocols=_of_models("protocols", told, labels),
-        histories=_of_models("histories", told, labels),
+        protocols=_by_label("protocols", reports, labels),
+        histories=_by_label("histories", reports, labels),
         hashes={
             f"{file.parent.name}, {name}": digest
-            for file, data in told.items() for name, digest in data.get("hashes", {}).items()
+            for file, data in reports.items() for name, digest in data.get("hashes", {}).items()
         },
         versions=Run.versions(),
         command=command,
@@ -67,22 +68,24 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
     print(f"report: {out / HTML}")
 
 
-def _of_models(key: str, told: dict[Path, dict[str, Any]], labels: dict[tuple[Path, str], str]) -> dict[str, Any]:
-    """What the reports say under a key of their models, by label."""
-    known = {(file, name): told[file].get(key, {}) for file, name in labels}
-    return {label: known[where][where[1]] for where, label in labels.items() if where[1] in known[where]}
+def _by_label(key: str, reports: dict[Path, dict[str, Any]], labels: dict[tuple[Path, str], str]) -> dict[str, Any]:
+    """Return the values that the reports hold for their models under a key, by label."""
+    return {
+        label: reports[file][key][name]
+        for (file, name), label in labels.items() if name in reports[file].get(key, {})
+    }  # fmt: skip
 
 
-def _find(run: str, workspace: Path) -> Path:
-    """The report.json of a run."""
+def _find_report(run: str, workspace: Path) -> Path:
+    """Return the path of the report.json of a run."""
     for path in (Path(run), Path(run) / JSON, workspace / "runs" / run / JSON):
         if path.is_file():
             return path
-    have = ", ".join(sorted(path.parent.name for path in (workspace / "runs").glob(f"*/{JSON}"))) or "none yet"
-    raise UsageError(f"there is no report of '{run}'", where=workspace / "runs", remedy=f"runs: {have}")
+    runs = ", ".join(sorted(path.parent.name for path in (workspace / "runs").glob(f"*/{JSON}"))) or "none yet"
+    raise UsageError(f"there is no report of '{run}'", where=workspace / "runs", remedy=f"runs: {runs}")
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_report(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_bytes())
         kinds = {"results": dict, "histories": dict, "protocols": dict, "hashes": dict, "published": list}
@@ -99,8 +102,8 @@ def _read(file: Path) -> dict[str, Any]:
     raise ArtefactError(reason, where=file, remedy="give the report.json of sfplus verify or sfplus run")
 
 
-def _result(row: dict[str, Any], file: Path) -> tuple[Result, Pairs | None]:
-    """A result and, where the report names them, its pairs."""
+def _parse_result(row: dict[str, Any], file: Path) -> tuple[Result, Pairs | None]:
+    """Return a result and its pairs, or None where the report does not list them."""
     try:
         result = Result.from_dict(row)
         result.scores[result.fold], result.threshold[result.fold]
@@ -111,16 +114,16 @@ def _result(row: dict[str, Any], file: Path) -> tuple[Result, Pairs | None]:
         raise ArtefactError(f"holds a damaged result ({error})", where=file, remedy="verify again") from None
 
 
-def _published(told: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The published figures of all reports, each once."""
-    rows = [row for data in told for row in data.get("published", [])]
+def _published(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the published figures of all reports without duplicates."""
+    rows = [row for data in reports for row in data.get("published", [])]
     return [row for i, row in enumerate(rows) if row not in rows[:i]]
 
 
-def _labels(told: dict[Path, dict[str, Any]]) -> dict[tuple[Path, str], str]:
-    """What each model of each run is called: its name where that tells it apart, else with the run's."""
-    models = [(file, name) for file, data in told.items() for name in data["results"]]
-    shared = Counter(name for _, name in models)
-    labels = {(file, name): name if shared[name] == 1 else f"{file.parent.name}: {name}" for file, name in models}
-    twice = Counter(labels.values())
-    return {key: text if twice[text] == 1 else f"{key[0].parent}: {key[1]}" for key, text in labels.items()}
+def _labels(reports: dict[Path, dict[str, Any]]) -> dict[tuple[Path, str], str]:
+    """Return a unique label for each model of each run: its name, with the run's name or path where models share it."""
+    models = [(file, name) for file, data in reports.items() for name in data["results"]]
+    uses = Counter(name for _, name in models)
+    labels = {(file, name): name if uses[name] == 1 else f"{file.parent.name}: {name}" for file, name in models}
+    duplicates = Counter(labels.values())
+    return {key: text if duplicates[text] == 1 else f"{key[0].parent}: {key[1]}" for key, text in labels.items()}

@@ -19,7 +19,7 @@ from sfplus.pipeline.distributed import processes
 from sfplus.recipes.load import Recipe, find_recipe, load_recipe
 from sfplus.recipes.sweep_grid import Configuration, configurations, seed_overrides
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
-from sfplus.reports.sweep_table import Sweep, said, to_json, to_markdown
+from sfplus.reports.sweep_table import SweepTable, format_metric, to_json, to_markdown
 
 TABLE, MARKDOWN, PLOT, CURVES, PLANE = "sweep.json", "sweep.md", "sweep.png", "curves.png", "plane.png"
 _MEASURING = ("verify", "generate", "classify", "finetune", "train")
@@ -86,7 +86,7 @@ def run_sweep(
         chain.check_inputs(cell.steps, workspace)
     console = _Console()
     run = Run(workspace, console, device)
-    sweep = Sweep(
+    sweep = SweepTable(
         title=recipe.report.title, cells=len(cells), command=this_command(), recipe=path.read_text("utf-8"),
         published=published(recipe.report),
         versions=run.versions(), device=run.device_said,
@@ -107,7 +107,7 @@ def run_sweep(
     return not sweep.failures
 
 
-def _run_cell(cell: Cell, recipe: str, run: Run, console: _Console, sweep: Sweep) -> dict[str, Found] | None:
+def _run_cell(cell: Cell, recipe: str, run: Run, console: _Console, sweep: SweepTable) -> dict[str, Found] | None:
     """What a run found, by step; None, and why in the sweep, where it failed."""
     label, clock = cell.label(recipe), time.monotonic()
     place = f"{console.place} {label}, seed {cell.seed}:"
@@ -123,7 +123,7 @@ def _run_cell(cell: Cell, recipe: str, run: Run, console: _Console, sweep: Sweep
     sweep.metric = main_metric(last)
     sweep.protocol = last.result.protocol if last.result else ""
     took = f"{time.monotonic() - clock:.0f} s" if console.worked else "was there"
-    console.print(f"{place} {said(sweep.metric, last.metrics.get(sweep.metric, math.nan))}  ({took})")
+    console.print(f"{place} {format_metric(sweep.metric, last.metrics.get(sweep.metric, math.nan))}  ({took})")
     return found
 
 
@@ -152,7 +152,7 @@ def plan_cells(
     return cells, load_recipe(path, chosen[0].overrides)
 
 
-def _write(sweep: Sweep, folder: Path) -> None:
+def _write(sweep: SweepTable, folder: Path) -> None:
     """Write what is known so far."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / TABLE, to_json(sweep))

@@ -21,11 +21,11 @@ from sfplus.io.files import write_atomically, write_or_remove
 from sfplus.io.tables import read_json_lines
 from sfplus.pipeline import plan as chain
 from sfplus.recipes.sweep_grid import VARIANT, Configuration
-from sfplus.reports.sweep_table import LEVEL, Difference, Row, Sweep, said, to_markdown
+from sfplus.reports.sweep_table import LEVEL, ControlDifference, SweepRow, SweepTable, format_metric, to_markdown
 from sfplus.stages.report import ReportSettings
 from sfplus.stages.verify import read_result
 from sfplus.training.history import HISTORY
-from sfplus.verification.bootstrap import Interval, people_intervals, share_of
+from sfplus.verification.bootstrap import Interval, people_intervals, stratified_mean
 from sfplus.verification.curves import accuracy_interval
 from sfplus.verification.result import Result
 from sfplus.verification.significance import mcnemar
@@ -92,7 +92,7 @@ def measure(name: str, artefacts: Mapping[str, Artefact]) -> Found:
 
 def rows_of(
     cells: Sequence[Cell], found: Mapping[int, Mapping[str, Found]], recipe: str, whole: bool = True
-) -> list[Row]:
+) -> list[SweepRow]:
     """The rows of the table: each configuration with its seeds, before it what it started from, named once.
 
     Args:
@@ -106,8 +106,8 @@ def rows_of(
     for index, steps in sorted(found.items()):
         runs[cells[index].label(recipe)][cells[index].seed] = steps
     *before, last = cells[0].measuring
-    rows: list[Row] = []
-    shared: dict[tuple[str, ...], Row] = {}
+    rows: list[SweepRow] = []
+    shared: dict[tuple[str, ...], SweepRow] = {}
     for label, by_seed in runs.items():
         for step in before:
             distinct: dict[str, tuple[int, Found]] = {}
@@ -124,7 +124,7 @@ def rows_of(
         if whole and by_seed:
             control = _control(choices, label)
             pairs = [(by_seed[seed][last], other[last]) for seed, other in runs[control].items() if seed in by_seed]
-            rows[-1].against = _difference(control, pairs) if control != label and pairs else None
+            rows[-1].difference = _difference(control, pairs) if control != label and pairs else None
     return [row for row in rows if row.seeds]
 
 
@@ -145,7 +145,7 @@ def plane(cells: Sequence[Cell], found: Mapping[int, Mapping[str, Found]], recip
     """The features in the plane of the first run of each configuration, side by side, as a PNG; None without any."""
     from safetensors.numpy import load_file
 
-    from sfplus.reports.feature_plot import plane_plot
+    from sfplus.reports.feature_plot import feature_plot
 
     measured = {
         cells[index].label(recipe): steps[cells[index].measuring[-1]].artefact
@@ -159,7 +159,7 @@ def plane(cells: Sequence[Cell], found: Mapping[int, Mapping[str, Found]], recip
         return None
     order = [label for label in dict.fromkeys(cell.label(recipe) for cell in cells) if label in runs]
     classes = json.loads((folders[order[0]] / CONFIG).read_text("utf-8"))["classes"]
-    return plane_plot({label: runs[label] for label in order}, classes)
+    return feature_plot({label: runs[label] for label in order}, classes)
 
 
 def publish_figures(
@@ -180,19 +180,19 @@ def publish_figures(
         The file result.md.
     """
     found, about = measure(step, {step: artefact}), artefact.manifest
-    row = Row(name, {}, [about["settings"]["seed"]], {key: [value] for key, value in found.metrics.items()})
+    row = SweepRow(name, {}, [about["settings"]["seed"]], {key: [value] for key, value in found.metrics.items()})
     where = {"versions": about["versions"], "device": about["device"], "recipe": recipe, "command": command}
-    table = Sweep(report.title, main_metric(found), [row], 1, published=published(report), **where)
+    table = SweepTable(report.title, main_metric(found), [row], 1, published=published(report), **where)
     folder.mkdir(parents=True, exist_ok=True)
     for shown in ("result.json", "curves.png", "plane.png", "samples.png"):
         file = artefact.folder / shown
         write_or_remove(folder / shown, file.read_bytes() if file.is_file() else None)
     write_atomically(folder / "result.md", to_markdown(table))
-    print(f"{step}: " + ", ".join(said(key, found.metrics[key]) for key in table.metrics))
+    print(f"{step}: " + ", ".join(format_metric(key, found.metrics[key]) for key in table.metrics))
     return folder / "result.md"
 
 
-def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, Found], whole: bool) -> Row:
+def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, Found], whole: bool) -> SweepRow:
     found = list(runs.values())
     names = dict.fromkeys(name for run in found for name in run.metrics)
     values = {name: [run.metrics.get(name, math.nan) for run in found] for name in names}
@@ -204,7 +204,7 @@ def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, Found], whol
                 interval = accuracy_interval(found[0].result, found[0].pairs)
             else:
                 interval = _interval(np.mean([_right(run) for run in found], axis=0), found[0].pairs)
-    return Row(label, choices, list(runs), values, artefacts, histories, interval)
+    return SweepRow(label, choices, list(runs), values, artefacts, histories, interval)
 
 
 def _control(choices: Mapping[str, Mapping[str, str]], label: str) -> str:
@@ -214,19 +214,19 @@ def _control(choices: Mapping[str, Mapping[str, str]], label: str) -> str:
     return next(name for name, chosen in choices.items() if alike.items() <= chosen.items())
 
 
-def _difference(control: str, pairs: Sequence[tuple[Found, Found]]) -> Difference:
+def _difference(control: str, pairs: Sequence[tuple[Found, Found]]) -> ControlDifference:
     """Of runs of one seed each: the configuration's and the control's."""
     metric = main_metric(pairs[0][0])
     values = [own.metrics[metric] - other.metrics.get(metric, math.nan) for own, other in pairs]
     own, other = pairs[0]
     if not (own.result and other.result and own.pairs and other.pairs and _same_pairs(own.pairs, other.pairs)):
-        return Difference(control, values)
+        return ControlDifference(control, values)
     p = [mcnemar(_right(theirs) > 0, _right(ours) > 0)[2] for ours, theirs in pairs]
     change = np.mean([_right(ours) - _right(theirs) for ours, theirs in pairs], axis=0)
     interval = None
     with contextlib.suppress(PairsError):
         interval = _interval(change, own.pairs)
-    return Difference(control, values, interval, p)
+    return ControlDifference(control, values, interval, p)
 
 
 def _right(found: Found) -> NDArray[np.float64]:
@@ -236,7 +236,7 @@ def _right(found: Found) -> NDArray[np.float64]:
 
 
 def _interval(values: NDArray[np.float64], pairs: Pairs) -> Interval:
-    (interval,) = people_intervals(share_of(values, pairs.same), pairs, level=LEVEL)
+    (interval,) = people_intervals(stratified_mean(values, pairs.same), pairs, level=LEVEL)
     return interval
 
 

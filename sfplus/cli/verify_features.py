@@ -1,4 +1,4 @@
-"""`sfplus verify --features`: verification of features that were made elsewhere."""
+"""The work of `sfplus verify --features`: verification of features computed elsewhere."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from sfplus.artifacts.context import Run
 from sfplus.datasets.pairs import Pairs, pair_files, read_pairs, without_suffix
 from sfplus.errors import PairsError, UsageError
 from sfplus.io.files import check_folder, file_digest
-from sfplus.reports import metrics as facts
 from sfplus.reports.html import HTML, Report, Undetected, render, worst_crops
-from sfplus.verification.features import Features, read_features
-from sfplus.verification.protocols import PROTOCOLS
+from sfplus.verification.features import read_features, rows_of
+from sfplus.verification.protocols import PROTOCOLS, protocol_summaries
 
 
 def verify_features(
@@ -27,56 +26,60 @@ def verify_features(
     out: Path | None,
     command: str,
 ) -> None:
-    """Verify a file of features, and a second one on the same pairs; print the results and write the report.
+    """Verify a file of features, or two on the same pairs; print the results and write the report.
 
     Args:
         features: `.npz`, `.safetensors` or `.parquet` (see `read_features`).
         pairs: the list of pairs (see `read_pairs`).
-        against: a second file, or nothing.
+        against: a second file of features, or empty.
         protocol: a name in PROTOCOLS.
-        mirrored: whether the features hold those of photo and mirror image side by side, as sfplus embed makes them.
-        undetected: `skip` leaves out the pairs with a photo that has no features; else they are an error.
-        out: the folder of the report.
-        command: what makes the report again.
+        mirrored: whether each feature holds the features of photo and mirror image side by side, as `sfplus embed`
+            writes them.
+        undetected: `skip` leaves out pairs with a photo that has no features; otherwise such pairs are an error.
+        out: the folder for the report.
+        command: the command that reproduces the report.
 
     Raises:
-        UsageError: an argument is missing or wrong.
-        PairsError: photos of the pairs have no features, or the list is malformed.
-        DatasetError: a file of features cannot be used.
+        UsageError: If an argument is missing or wrong.
+        PairsError: If photos of the pairs have no features, or the list is malformed.
+        DatasetError: If a file of features cannot be used.
     """
     if pairs is None or out is None:
         raise UsageError("needs --pairs and --out", where="--features", remedy="see: sfplus verify --help")
     if protocol not in PROTOCOLS:
-        known = ", ".join(PROTOCOLS)
-        raise UsageError(f"no protocol is called '{protocol}'", where="--protocol", remedy=f"use {known}")
+        remedy = f"use {', '.join(PROTOCOLS)}"
+        raise UsageError(f"no protocol is called '{protocol}'", where="--protocol", remedy=remedy)
     if against and not Path(against).is_file():
-        remedy = "make features of the photos first: sfplus embed"
-        raise UsageError("is no file of features", where=f"--against {against}", remedy=remedy)
+        remedy = "compute features of the photos first: sfplus embed"
+        raise UsageError("is not a file of features", where=f"--against {against}", remedy=remedy)
     if against and Path(against).resolve() == features.resolve():
-        raise UsageError("is the file itself", where=f"--against {against}", remedy="name another one")
+        raise UsageError("is the same file as --features", where=f"--against {against}", remedy="name another one")
     check_folder(out)
     listed = read_pairs(pairs)
-    files = _named([Path(against), features] if against else [features])
-    tables = {name: _Rows(file) for name, file in files.items()}
-    missing = sorted({photo for table in tables.values() for photo in listed.photos if photo not in table})
+    files = _names([Path(against), features] if against else [features])
+    tables = {name: read_features(file) for name, file in files.items()}
+    missing = {photo for names, _ in tables.values() for photo in _missing(listed, names)}
     if missing and undetected != "skip":
-        reason = f"{len(missing)} of its photos have no features, the first is {missing[0]}"
+        reason = f"{len(missing)} of its photos have no features, the first is {min(missing)}"
         raise PairsError(reason, where=pairs, remedy="add them, or leave their pairs out with --undetected skip")
-    kept = _without(listed, set(missing), pairs)
-    sides = {name: (table[kept.left], table[kept.right]) for name, table in tables.items()}
-    verify = PROTOCOLS[protocol]
-    results = {
-        name: verify(left, right, kept.same, kept.fold, mirrored=mirrored) for name, (left, right) in sides.items()
+    kept = _without(listed, missing, pairs)
+    sides = {
+        name: (values[rows_of(names, kept.left, files[name])], values[rows_of(names, kept.right, files[name])])
+        for name, (names, values) in tables.items()
     }
+    verify = PROTOCOLS[protocol]
+    results = {name: verify(*side, kept.same, kept.fold, mirrored=mirrored) for name, side in sides.items()}
     tested, last = kept.tested, list(files)[-1]
-    left_out = f"{len(listed) - len(kept)} pairs with a photo without features are left out."
+    left_out = f"{len(listed) - len(kept)} pairs that contain a photo without features are left out."
     report = Report(
         title=f"Verification of {last}",
         results=results,
         pairs=dict.fromkeys(results, tested),
-        protocols={name: facts.by_protocol(*side, kept.same, kept.fold, mirrored) for name, side in sides.items()},
+        protocols={
+            name: protocol_summaries(*side, kept.same, kept.fold, mirrored=mirrored) for name, side in sides.items()
+        },
         worst=worst_crops(results[last], tested.left, tested.right),
-        undetected=Undetected(left_out, missing, len(listed.photos)) if missing else None,
+        undetected=Undetected(left_out, sorted(missing), len(listed.photos)) if missing else None,
         hashes={f"pairs: {file.name}": file_digest(file) for file in pair_files(pairs)}
         | {f"features: {name}": file_digest(file) for name, file in files.items()},
         versions=Run.versions(),
@@ -90,28 +93,19 @@ def verify_features(
     print(f"report: {out / HTML}")
 
 
-def _named(files: list[Path]) -> dict[str, Path]:
-    """Files by their names without suffix, where these tell them apart, else by their paths."""
+def _names(files: list[Path]) -> dict[str, Path]:
+    """Return the files by their names without suffix where these differ, by their paths otherwise."""
     stems = {file.stem: file for file in files}
     return stems if len(stems) == len(files) else {str(file): file for file in files}
 
 
-class _Rows:
-    """The features of a file, by the names of photos."""
-
-    def __init__(self, file: Path) -> None:
-        names, self._features = read_features(file)
-        self._row = {name: row for row, name in enumerate(names)}
-
-    def __contains__(self, photo: str) -> bool:
-        return without_suffix(photo) in self._row
-
-    def __getitem__(self, photos: tuple[str, ...]) -> Features:
-        return self._features[[self._row[without_suffix(photo)] for photo in photos]]
+def _missing(pairs: Pairs, names: list[str]) -> set[str]:
+    available = set(names)
+    return {photo for photo in pairs.photos if without_suffix(photo) not in available}
 
 
-def _without(pairs: Pairs, missing: set[str], where: Path) -> Pairs:
-    there = np.array([not missing & {*pair} for pair in zip(pairs.left, pairs.right, strict=True)])
-    if not there.any():
-        raise PairsError("none of its pairs has features", where=where, remedy="check the names of the photos")
-    return pairs[there]
+def _without(pairs: Pairs, missing: set[str], path: Path) -> Pairs:
+    kept = np.array([not missing & {*pair} for pair in zip(pairs.left, pairs.right, strict=True)])
+    if not kept.any():
+        raise PairsError("none of its pairs has features", where=path, remedy="check the names of the photos")
+    return pairs[kept]

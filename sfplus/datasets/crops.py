@@ -1,7 +1,7 @@
-"""Aligned crops as a data set: from files, decoded once where memory allows, or from a pack; served as uint8 batches.
+"""Aligned crops as data sets for training, read from image files or from a pack; batches are uint8.
 
-What training asks of a data set of crops: `labels` (N,) int64, `height`, `width`, `len()`, `batch(indices)`, and
-`digest`, which a checkpoint remembers.
+Training uses these members of a data set of crops: `labels` (N,) int64, `height`, `width`, `len()`, `batch(indices)`,
+and `digest`, which is stored in checkpoints.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from sfplus.errors import DatasetError
 from sfplus.images import read_photo
 
 CACHE_BYTES = 1 << 30
-"""Sets of fewer decoded bytes stay in memory after their first use."""
+"""Data sets with fewer bytes of pixels are kept in memory after their first use."""
 
 
-class _Crops(Dataset[tuple[Tensor, int]]):
-    """What both kinds have as map-style sets."""
+class _BatchDataset(Dataset[tuple[Tensor, int]]):
+    """A map-style data set whose items are taken from batches."""
 
     labels: Tensor
 
@@ -34,64 +34,63 @@ class _Crops(Dataset[tuple[Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One crop, uint8 RGB (H, W, 3), and its label."""
+        """Return a crop, uint8 RGB (H, W, 3), and its label."""
         index = range(len(self))[index]
         return self.batch(np.array([index]))[0][0], int(self.labels[index])
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The crops at some indices (B,): uint8 RGB (B, H, W, 3), a copy, and labels (B,) int64."""
+        """Return a copy of the crops at `indices` (B,), uint8 RGB (B, H, W, 3), and their labels (B,) int64."""
         raise NotImplementedError
 
 
-class CropDataset(_Crops):
-    """A map-style set of crops of one size with their labels.
+class CropDataset(_BatchDataset):
+    """A map-style data set of crop files of one size.
 
     Args:
-        paths: one file per crop.
-        labels: the class of each crop, 0-based.
-        height: of every crop, pixels.
-        width: of every crop, pixels.
+        paths: the file of each crop.
+        labels: the 0-based class of each crop.
+        height: height of all crops, pixels.
+        width: width of all crops, pixels.
 
     Raises:
-        DatasetError: there is no crop, or labels are negative or fewer or more than paths.
+        DatasetError: If there are no crops, the number of labels differs, or a label is negative.
     """
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[int], height: int, width: int) -> None:
         if not paths or len(paths) != len(labels) or min(labels) < 0:
+            reason = f"got {len(paths)} crops with {len(labels)} labels"
             raise DatasetError(
-                f"{len(paths)} crops with {len(labels)} labels make no set to train on",
-                where="crops",
-                remedy="give at least one crop and for each a label of 0 or more",
+                reason, where="crops", remedy="give at least one crop, and a label of 0 or more for each"
             )
         self.paths = tuple(paths)
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.height, self.width = height, width
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-        small = len(paths) * height * width * 3 < CACHE_BYTES
-        self._cache = np.empty((len(paths), height, width, 3), np.uint8) if small else None
-        self._have = np.zeros(len(paths), bool)
+        fits_cache = len(paths) * height * width * 3 < CACHE_BYTES
+        self._cache = np.empty((len(paths), height, width, 3), np.uint8) if fits_cache else None
+        self._cached = np.zeros(len(paths), bool)
 
     @property
     def digest(self) -> str:
-        """SHA-256 over labels and names of files; no file is read."""
+        """SHA-256 of the labels and file names; no file is read."""
         digest = hashlib.sha256(self.labels.numpy().tobytes())
         digest.update("\0".join(path.name for path in self.paths).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The crops at some indices (B,): uint8 RGB (B, H, W, 3), a copy, and labels (B,) int64.
+        """Return a copy of the crops at `indices` (B,), uint8 RGB (B, H, W, 3), and their labels (B,) int64.
 
         Raises:
-            PhotoError: a file cannot be decoded.
-            DatasetError: a crop has another size.
+            PhotoError: If a file cannot be decoded.
+            DatasetError: If a crop has another size.
         """
         if self._cache is None:
             crops = np.stack(list(self._pool.map(self._decode, indices)))
         else:
-            new = np.unique(indices[~self._have[indices]])
+            new = np.unique(indices[~self._cached[indices]])
             for index, crop in zip(new, self._pool.map(self._decode, new), strict=True):
                 self._cache[index] = crop
-            self._have[new] = True
+            self._cached[new] = True
             crops = self._cache[indices]
         return torch.from_numpy(crops), self.labels[torch.from_numpy(indices)]
 
@@ -99,51 +98,50 @@ class CropDataset(_Crops):
         crop: np.ndarray = read_photo(self.paths[index])
         if crop.shape != (self.height, self.width, 3):
             raise DatasetError(
-                f"is {crop.shape[1]} x {crop.shape[0]} pixels, not {self.width} x {self.height}",
+                f"is {crop.shape[0]}x{crop.shape[1]} pixels, not {self.height}x{self.width}",
                 where=self.paths[index],
                 remedy="align the photos with the template of this network",
             )
         return crop
 
 
-class PackedCrops(_Crops):
-    """A pack as a data set for training; takes the place of `CropDataset`.
+class PackedCrops(_BatchDataset):
+    """A pack as a data set, with the interface of `CropDataset`.
 
     Args:
         folder: the pack.
-        exclude: people to leave out; the others are numbered anew, in the same order.
+        exclude: people to leave out; the others are numbered again in the same order.
 
     Attributes:
-        people: the names that labels stand for.
+        people: the person of each label.
         labels: (N,) int64.
-        height: of every crop, pixels.
-        width: of every crop, pixels.
+        height: height of all crops, pixels.
+        width: width of all crops, pixels.
 
     Raises:
-        DatasetError: as `Pack`, or fewer than two people are left.
+        DatasetError: If the pack is damaged (see `Pack`), or fewer than two people remain.
     """
 
     def __init__(self, folder: Path, exclude: Collection[str] = ()) -> None:
         self._pack = Pack(folder)
         self.height, self.width = self._pack.height, self._pack.width
-        stay = np.array([person not in exclude for person in self._pack.people])
-        if stay.sum() < 2:
-            remedy = "training needs at least two people"
-            count = "1 person" if stay.sum() == 1 else f"{stay.sum()} people"
-            raise DatasetError(f"contains crops of {count}", where=folder, remedy=remedy)
-        self._rows = np.flatnonzero(stay[self._pack.labels])
-        self.people = [person for person, stays in zip(self._pack.people, stay, strict=True) if stays]
-        self.labels = torch.from_numpy((np.cumsum(stay) - 1)[self._pack.labels[self._rows]])
+        kept = np.array([person not in exclude for person in self._pack.people])
+        if kept.sum() < 2:
+            reason = f"contains crops of {kept.sum()} {'person' if kept.sum() == 1 else 'people'}"
+            raise DatasetError(reason, where=folder, remedy="training needs at least two people")
+        self._rows = np.flatnonzero(kept[self._pack.labels])
+        self.people = [person for person, is_kept in zip(self._pack.people, kept, strict=True) if is_kept]
+        self.labels = torch.from_numpy((np.cumsum(kept) - 1)[self._pack.labels[self._rows]])
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that the crops and labels are; no pixel is read."""
+        """SHA-256 of the digests of the pack and the selected rows; no pixel is read."""
         return hashlib.sha256(self._pack.manifest["content"].encode() + self._rows.tobytes()).hexdigest()
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The crops at some indices (B,): uint8 RGB (B, H, W, 3), a copy, and labels (B,) int64.
+        """Return a copy of the crops at `indices` (B,), uint8 RGB (B, H, W, 3), and their labels (B,) int64.
 
         Raises:
-            DatasetError: the bytes of a crop are not those that were packed.
+            DatasetError: If the bytes of a crop were changed after it was packed.
         """
         return torch.from_numpy(self._pack.take(self._rows[indices])), self.labels[torch.from_numpy(indices)]

@@ -1,4 +1,4 @@
-"""Labeled Faces in the Wild: download with progress and hash check, safe unpacking."""
+"""Download Labeled Faces in the Wild, with progress, checked digests and safe extraction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sfplus.errors import DatasetError
 from sfplus.io.download import download
 from sfplus.io.files import write_atomically
 
-# The archive of the original, unaligned photos and the pairs of view 2, as scikit-learn's fetcher names them.
+# The archive of the original, unaligned photos and the pairs of view 2 (scikit-learn, datasets/_lfw.py).
 _ARCHIVE = (
     "https://ndownloader.figshare.com/files/5976018",
     "055f7d9c632d7370e6fb4afc7468d40f970c34a80d4c6f50ffec63f5a8d536c0",
@@ -22,10 +22,10 @@ _PAIRS = (
 
 
 def fetch_lfw(folder: Path) -> Path:
-    """Put LFW's photos and `pairs.txt` into `folder`; photos that are there already, all or some, are kept as they are.
+    """Download the photos and `pairs.txt` of LFW into `folder`, and return it; existing photos are kept.
 
     Raises:
-        DatasetError: there is no network, or a download is damaged.
+        DatasetError: If the network is unavailable or a download is damaged.
     """
     if not (folder / "pairs.txt").is_file():
         write_atomically(folder / "pairs.txt", _download(*_PAIRS, folder).read_bytes())
@@ -33,28 +33,28 @@ def fetch_lfw(folder: Path) -> Path:
     if interrupted.exists() or next(folder.glob("*/*.jpg"), None) is None:
         archive = _download(*_ARCHIVE, folder)
         interrupted.touch()
-        unpack(archive, folder)
+        extract(archive, folder)
         interrupted.unlink()
     return folder
 
 
 def _download(url: str, sha256: str, folder: Path) -> Path:
     path = folder / ".download" / sha256
-    remedy = "without a network: get LFW elsewhere and give its folder, make lfw LFW=path"
+    remedy = "without a network, get LFW elsewhere and give its folder: make lfw LFW=path"
     download(url, path, sha256, DatasetError, remedy)
     return path
 
 
-def unpack(archive: Path, folder: Path) -> int:
-    """Unpack the regular files of an archive, its top folder left out, each one inside `folder`.
+def extract(archive: Path, folder: Path) -> int:
+    """Extract the regular files of an archive into `folder`, without the top folder of the archive.
 
-    Links, devices and names that would leave the folder are refused: an archive that has them is not LFW.
+    Links, devices and names that point outside the folder are refused, since the archive of LFW has none.
 
     Returns:
         The number of files.
 
     Raises:
-        DatasetError: the archive is damaged or holds such a member.
+        DatasetError: If the archive is damaged or contains such a member.
     """
     count = 0
     try:
@@ -64,9 +64,8 @@ def unpack(archive: Path, folder: Path) -> int:
                     continue
                 parts = PurePosixPath(member.name).parts[1:]
                 if not member.isfile() or not parts or ".." in parts or PurePosixPath(member.name).is_absolute():
-                    raise DatasetError(
-                        f"holds '{member.name}', which is no plain file inside it", where=archive, remedy="get it again"
-                    )
+                    reason = f"contains '{member.name}', which is not a regular file in a folder"
+                    raise DatasetError(reason, where=archive, remedy="download it again")
                 file = tar.extractfile(member)
                 assert file is not None
                 target = folder.joinpath(*parts)
@@ -74,7 +73,6 @@ def unpack(archive: Path, folder: Path) -> int:
                 write_atomically(target, file.read())
                 count += 1
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DatasetError(
-            f"is no readable archive ({error})", where=archive, remedy="delete it and try again"
-        ) from error
+        reason = f"is not a readable archive ({error})"
+        raise DatasetError(reason, where=archive, remedy="delete it and try again") from error
     return count

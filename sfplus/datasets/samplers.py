@@ -1,4 +1,4 @@
-"""Which crops a step learns from when people count, not only crops; each batch is a function of seed and step alone."""
+"""Samplers that balance people; each batch is a function of the seed and the step only."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from sfplus.errors import UsageError
 
 Indices = NDArray[np.int64]
-# The first word of each stream's seed; 0 and 1 are those of training.batches.
+# The first word of the seed of each random stream; training uses 0 and 1.
 _PEOPLE, _CROPS, _SLOTS = 2, 3, 4
 
 
-class _Groups:
-    """Crops by person.
+class _CropsByPerson:
+    """Crops grouped by person.
 
     Attributes:
-        order: (N,) the crops, those of one person together.
-        first: (C,) where each person begins in it.
-        count: (C,) how many crops of each there are; people without any are left out.
+        order: (N,) indices of the crops, grouped by person.
+        first: (C,) position of the first crop of each person in `order`.
+        count: (C,) number of crops of each person; people without crops are left out.
     """
 
     def __init__(self, labels: NDArray[np.integer]) -> None:
@@ -30,69 +30,69 @@ class _Groups:
 
 
 class BalancedSampler:
-    """Batches of as many crops of each of several people.
+    """Draws batches with the same number of crops of each of several people.
 
-    People come in permutations, one an epoch, of which each batch takes the next ones; what is less than a batch at
-    the end is left out, so that no person is twice in a batch. A person's crops are drawn anew in each batch, none
-    twice before all were there once.
+    In each epoch the people are shuffled and divided among the batches; a remainder smaller than a batch is left out,
+    so that no person is in a batch twice. The crops of a person are drawn in each batch, and none is repeated before
+    all have been drawn.
 
     Args:
         labels: (N,) the person of each crop.
-        batch_size: crops of a batch.
-        per_person: crops of a person in it.
-        seed: another one draws others.
+        batch_size: number of crops per batch.
+        per_person: number of crops per person in a batch.
+        seed: seed of the random choices.
 
     Raises:
-        UsageError: `per_person` does not divide `batch_size`, or there are fewer people than a batch takes.
+        UsageError: If `per_person` does not divide `batch_size`, or there are fewer people than a batch needs.
     """
 
     def __init__(self, labels: NDArray[np.integer], batch_size: int, per_person: int, seed: int) -> None:
         if batch_size % per_person:
-            reason = f"batches of {batch_size} cannot hold {per_person} crops of each person"
+            reason = f"batches of {batch_size} cannot contain {per_person} crops of each person"
             raise UsageError(reason, where="per_person", remedy="choose a divisor of batch_size")
-        self._groups, self._each, self._seed = _Groups(labels), per_person, seed
-        self._people = batch_size // per_person
-        if len(self._groups.count) < self._people:
-            reason = f"a batch takes {self._people} people, and there are {len(self._groups.count)}"
+        self._crops, self._per_person, self._seed = _CropsByPerson(labels), per_person, seed
+        self._people_per_batch = batch_size // per_person
+        if len(self._crops.count) < self._people_per_batch:
+            reason = f"a batch needs {self._people_per_batch} people, the data set has {len(self._crops.count)}"
             raise UsageError(reason, where="per_person", remedy="choose a larger per_person or a smaller batch_size")
 
     def draw(self, step: int) -> Indices:
-        """The crops of a step (from 1 on): (B,) indices, those of a person together."""
-        groups = self._groups
-        epoch, place = divmod(step - 1, len(groups.count) // self._people)
-        order = _permutation(self._seed, epoch, len(groups.count))
-        people = order[place * self._people : (place + 1) * self._people]
-        count = groups.count[people]
+        """Return the crops of a step, counted from 1: (B,) int64 indices, grouped by person."""
+        crops = self._crops
+        epoch, batch = divmod(step - 1, len(crops.count) // self._people_per_batch)
+        order = _permutation(self._seed, epoch, len(crops.count))
+        people = order[batch * self._people_per_batch : (batch + 1) * self._people_per_batch]
+        count = crops.count[people]
         start = np.cumsum(count) - count
         owner = np.repeat(np.arange(len(people)), count)
-        inside = np.arange(len(owner)) - start[owner]
+        position = np.arange(len(owner)) - start[owner]
         keys = np.random.default_rng((_CROPS, self._seed, step)).random(len(owner))
-        shuffled = inside[np.lexsort((keys, owner))]
-        slots = start[:, None] + np.arange(self._each) % count[:, None]
-        drawn: Indices = groups.order[(groups.first[people][:, None] + shuffled[slots]).ravel()]
+        shuffled = position[np.lexsort((keys, owner))]
+        slots = start[:, None] + np.arange(self._per_person) % count[:, None]
+        drawn: Indices = crops.order[(crops.first[people][:, None] + shuffled[slots]).ravel()]
         return drawn
 
 
 class WeightedSampler:
-    """Batches of crops whose people come in proportion to a power of the number of their crops.
+    """Draws batches of crops in which people occur in proportion to a power of the number of their crops.
 
     Args:
         labels: (N,) the person of each crop.
-        batch_size: crops of a batch.
-        power: 1 draws every crop equally often, 0 every person, 0.5 lies between.
-        seed: another one draws others.
+        batch_size: number of crops per batch.
+        power: 1 draws all crops equally often, 0 all people, 0.5 is between the two.
+        seed: seed of the random choices.
     """
 
     def __init__(self, labels: NDArray[np.integer], batch_size: int, power: float, seed: int) -> None:
-        self._groups, self._size, self._seed = _Groups(labels), batch_size, seed
-        self._share = np.cumsum(self._groups.count.astype(np.float64) ** power)
+        self._crops, self._batch_size, self._seed = _CropsByPerson(labels), batch_size, seed
+        self._cumulative_weights = np.cumsum(self._crops.count.astype(np.float64) ** power)
 
     def draw(self, step: int) -> Indices:
-        """The crops of a step (from 1 on): (B,) indices, independent of one another."""
-        groups = self._groups
-        which, where = np.random.default_rng((_SLOTS, self._seed, step)).random((2, self._size))
-        people = np.searchsorted(self._share, which * self._share[-1], side="right")
-        drawn: Indices = groups.order[groups.first[people] + (where * groups.count[people]).astype(np.int64)]
+        """Return the crops of a step, counted from 1: (B,) int64 indices, independent of one another."""
+        crops = self._crops
+        person_draw, crop_draw = np.random.default_rng((_SLOTS, self._seed, step)).random((2, self._batch_size))
+        people = np.searchsorted(self._cumulative_weights, person_draw * self._cumulative_weights[-1], side="right")
+        drawn: Indices = crops.order[crops.first[people] + (crop_draw * crops.count[people]).astype(np.int64)]
         return drawn
 
 

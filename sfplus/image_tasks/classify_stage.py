@@ -89,7 +89,7 @@ def _result(job: Job, task: ClassifyTask, answers: Tensor, plane: Tensor | None)
     """
     from sfplus.image_tasks.datasets import accuracy_by_class
     from sfplus.reports.curves_plot import curves_plot
-    from sfplus.reports.feature_plot import plane_plot
+    from sfplus.reports.feature_plot import feature_plot
     from sfplus.training.history import HISTORY, read_rows
     from sfplus.weights.model_folder import to_bytes
 
@@ -114,7 +114,7 @@ def _result(job: Job, task: ClassifyTask, answers: Tensor, plane: Tensor | None)
         classifiers: Tensor = task.network.score.weight.detach()  # type: ignore[union-attr,operator]
         found = {"features": plane, "labels": task.test.labels, "classifiers": classifiers}
         write_atomically(job.folder / FEATURES, to_bytes(found))
-        write_atomically(job.folder / PLANE, plane_plot({"test set": found}, task.test.names))
+        write_atomically(job.folder / PLANE, feature_plot({"test set": found}, task.test.names))
     return result
 
 

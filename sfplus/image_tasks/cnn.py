@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sfplus.errors import UsageError
 from sfplus.hypersphere import WeightNormLinear, to_sphere
-from sfplus.networks.backbones import PREFIXES, backbone
+from sfplus.networks import backbones, is_library_network
 
 BN_EPSILON = 1e-3
 """Added to the variance (`architecture.py` of MHE and CoMHE, `spherenet.py`)."""
@@ -78,10 +78,10 @@ def create_classifier(
         DependencyError: timm is asked for and not installed.
     """
     network: nn.Module
-    if name.startswith(PREFIXES):
+    if is_library_network(name):
         if width or weight_norm or channels != 3:
             raise UsageError("width and weight_norm are for the networks of sfplus, on RGB", where=name)
-        network = backbone(name, classes, size, size)
+        network = backbones.build(name, feature_size=classes, crop_size=(size, size))
         return network if operator == "none" else to_sphere(network, operator)
     norm = functools.partial(nn.BatchNorm2d, eps=BN_EPSILON, momentum=bn_momentum)
     last: _MakeLast = WeightNormLinear if weight_norm else functools.partial(nn.Linear, bias=False)

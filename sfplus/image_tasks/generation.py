@@ -24,7 +24,7 @@ from sfplus.training.distributed import Processes
 from sfplus.training.engine import Row, Task
 from sfplus.training.sampling import draw_indices
 from sfplus.weights import CONFIG, MODEL
-from sfplus.weights.model_folder import fit, load_tensors, to_bytes
+from sfplus.weights.model_folder import assign_tensors, load_tensors, to_bytes
 
 NETWORK = "mhe-gan-generator"
 
@@ -215,5 +215,5 @@ def load_generator(folder: Path) -> Generator:
         ) from None
     with torch.device("meta"):
         generator = Generator(width, size)
-    fit(generator, load_tensors(folder / MODEL), NETWORK, folder / MODEL)
+    assign_tensors(generator, load_tensors(folder / MODEL), NETWORK, folder / MODEL)
     return generator

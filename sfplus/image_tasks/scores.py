@@ -17,7 +17,7 @@ from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.datasets import SmallImages, to_network
 from sfplus.weights import CONFIG, MODEL
 from sfplus.weights.loading import read_pickle
-from sfplus.weights.model_folder import fit, load_tensors
+from sfplus.weights.model_folder import assign_tensors, load_tensors
 
 _FEATURES, _LOGITS = "2048", "logits_unbiased"
 _BATCH = 100
@@ -104,7 +104,7 @@ def load_classifier(folder: Path) -> tuple[nn.Module, int]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
         reason = f"does not describe a classifier of pictures ({one_line(error)})"
         raise WeightsError(reason, where=folder / CONFIG, remedy="give a folder of the stage classify") from None
-    fit(network, load_tensors(folder / MODEL), name, folder / MODEL)
+    assign_tensors(network, load_tensors(folder / MODEL), name, folder / MODEL)
     return network, classes
 
 

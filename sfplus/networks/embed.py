@@ -1,4 +1,4 @@
-"""Features of many crops."""
+"""Features of crops, computed in batches."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from sfplus.device import Device, keep_freed_memory
 from sfplus.errors import UsageError
-from sfplus.networks.sphereface import to_input
+from sfplus.networks.normalize import normalize_crops
 
 Dtype = Literal["float32", "bfloat16"]
 
-_IMAGES = {"cpu": 16, "cuda": 256}  # of a pass, mirror images included; on a CPU more of them outgrow its cache
+_IMAGES_PER_PASS = {"cpu": 16, "cuda": 256}  # mirror images included; larger passes do not fit the cache of a CPU
 
 
-def pass_size(device: Device, mirror: bool = True) -> int:
-    """Crops of one pass of a network where nothing else is asked for: the fastest number that was measured."""
-    return _IMAGES[device.torch.type] // (2 if mirror else 1)
+def default_batch_size(device: Device, mirror: bool = True) -> int:
+    """Return the number of crops per pass of a network that was measured to be the fastest on a device."""
+    return _IMAGES_PER_PASS[device.torch.type] // (2 if mirror else 1)
 
 
 def embed_crops(
@@ -32,27 +32,27 @@ def embed_crops(
     mirror: bool = True,
     dtype: Dtype = "float32",
 ) -> np.ndarray:
-    """Features of crops in memory, each beside the feature of its mirror image (evaluation.m).
+    """Compute the features of crops, each followed by the feature of its mirror image (SphereFace, evaluation.m).
 
-    The same call gives the same bits. The other crops of a batch do not matter; its size changes a feature by rounding
-    only: in float32, which is without autocast and TF32, by about 1e-7 of its length on a CPU.
+    The same call gives the same bits. A feature does not depend on the other crops of its batch; the batch size changes
+    it only by rounding: in float32, which is computed without autocast and TF32, by about 1e-7 of its length on a CPU.
 
     Args:
-        network: moved to the device; in evaluation mode during the call.
+        network: is moved to the device, and is in evaluation mode during the call.
         crops: uint8 RGB (N, H, W, 3), on the host, N >= 1.
-        device: where to compute.
-        batch_size: crops per pass, which also holds their mirror images; default `pass_size`.
-        mirror: without it only the features of the crops themselves.
-        dtype: `float32`, the reference, or `bfloat16`, which is autocast: about twice as fast where the processor has
-            it, and off by less than 1 % of a feature's length (its direction by less than 0.01 radian).
+        device: the device to compute on.
+        batch_size: crops per pass, to which their mirror images are added; default `default_batch_size`.
+        mirror: also compute the features of the mirror images.
+        dtype: `float32`, the reference, or `bfloat16`, which is autocast: about twice as fast on processors that
+            support it; features differ by less than 1 % of their length and less than 0.01 radian in direction.
 
     Returns:
         float32 (N, 2 F), or (N, F) without mirror; not normalised.
 
     Raises:
-        UsageError: there is no such dtype.
+        UsageError: If the dtype is unknown.
     """
-    batches = torch.split(crops, batch_size or pass_size(device, mirror))
+    batches = torch.split(crops, batch_size or default_batch_size(device, mirror))
     return np.concatenate(list(embed_batches(network, batches, device, mirror, dtype)))
 
 
@@ -63,10 +63,10 @@ def embed_batches(
     mirror: bool = True,
     dtype: Dtype = "float32",
 ) -> Iterator[np.ndarray]:
-    """Features of one batch after the other; see `embed_crops`.
+    """Compute the features of one batch of crops after the other; see `embed_crops`.
 
-    A GPU is at work on the next batch while the last one's features are fetched and used, so two batches are in memory,
-    however many there are. The network is in evaluation mode until the iterator ends.
+    A GPU computes the next batch while the features of the last one are fetched and used, so that two batches are in
+    memory, independent of their number. The network is in evaluation mode until the iterator ends.
     """
     if dtype not in get_args(Dtype):
         raise UsageError(f"no dtype is called '{dtype}'", where="dtype", remedy="use float32 or bfloat16")
@@ -74,22 +74,22 @@ def embed_batches(
     device.place(network).eval()
     keep_freed_memory()
     try:
-        waiting: Tensor | None = None
+        previous: Tensor | None = None
         for batch in batches:
-            features = _features(network, batch, device, mirror, dtype)
-            if waiting is not None:
-                yield waiting.cpu().numpy()
-            waiting = features
-        if waiting is not None:
-            yield waiting.cpu().numpy()
+            features = _compute_features(network, batch, device, mirror, dtype)
+            if previous is not None:
+                yield previous.cpu().numpy()
+            previous = features
+        if previous is not None:
+            yield previous.cpu().numpy()
     finally:
         network.train(was_training)
 
 
 @torch.inference_mode()
-def _features(network: nn.Module, batch: Tensor, device: Device, mirror: bool, dtype: Dtype) -> Tensor:
-    half = torch.autocast(device.torch.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False), half:
+def _compute_features(network: nn.Module, batch: Tensor, device: Device, mirror: bool, dtype: Dtype) -> Tensor:
+    autocast = torch.autocast(device.torch.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False), autocast:
         crops = device.put(batch)
-        features = network(to_input(torch.cat([crops, crops.flip(2)]) if mirror else crops)).float()
+        features = network(normalize_crops(torch.cat([crops, crops.flip(2)]) if mirror else crops)).float()
     return torch.cat(features.chunk(2), dim=1) if mirror else features

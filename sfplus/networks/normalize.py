@@ -20,3 +20,15 @@ def normalize_images(images: Tensor, *, bgr: bool = False, mean: float = 127.5, 
     """
     channels = images.flip(-1) if bgr else images
     return channels.permute(0, 3, 1, 2).to(torch.float32).sub_(mean).mul_(1 / scale)
+
+
+def normalize_crops(crops: Tensor) -> Tensor:
+    """Convert crops to the input of face networks: BGR, `(x - 127.5) / 128` (sphereface_model.prototxt).
+
+    Args:
+        crops: uint8 RGB (N, H, W, 3) on any device.
+
+    Returns:
+        float32 (N, 3, H, W) on the same device, in channels_last memory format.
+    """
+    return normalize_images(crops, bgr=True)

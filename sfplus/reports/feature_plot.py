@@ -1,4 +1,4 @@
-"""A picture of features in the plane, by class, with the classifiers."""
+"""Scatter plot of 2-D features by class, with the classifier weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sfplus.errors import one_line
-from sfplus.reports.plots import to_png
+from sfplus.reports.figures import to_png
 
 _INK = "#444a50"
 _STYLE: Any = {
@@ -18,16 +18,16 @@ _STYLE: Any = {
     "legend.frameon": False, "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _INK, "xtick.color": _INK,
     "ytick.color": _INK, "text.parse_math": False,
 }  # fmt: skip
-_DOTS = 6000  # points drawn in a plane
+_POINTS = 6000  # drawn at most in a panel
 
 
-def plane_plot(runs: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> bytes:
-    """Features in the plane, a panel for each run: points by class, and the classifiers as arrows.
+def feature_plot(runs: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> bytes:
+    """Plot 2-D features coloured by class and the classifier weights as arrows, one panel for each run.
 
     Args:
-        runs: by name: `features` (N, 2), `labels` (N,) and `classifiers` (C, 2), which are drawn at the length of the
-            larger features. Of many features every n-th is drawn.
-        classes: their names, by label.
+        runs: `features` (N, 2), `labels` (N,) and `classifiers` (C, 2) by name of the run. The weights are scaled to
+            the length of the larger features; of more than 6,000 features every n-th is drawn.
+        classes: names of the classes, by label.
 
     Returns:
         A PNG.
@@ -37,8 +37,8 @@ def plane_plot(runs: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) ->
         figure = Figure(figsize=(3.4 * len(runs) + 0.9, 3.5), layout="constrained")
         for axes, (name, run) in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True):
             features, labels, classifiers = (np.asarray(run[key]) for key in ("features", "labels", "classifiers"))
-            every = -(-len(features) // _DOTS)
-            axes.scatter(*features[::every].T, c=labels[::every] % 20, cmap=colours, s=3, linewidths=0, vmin=-0.5,
+            step = -(-len(features) // _POINTS)
+            axes.scatter(*features[::step].T, c=labels[::step] % 20, cmap=colours, s=3, linewidths=0, vmin=-0.5,
                          vmax=colours.N - 0.5, rasterized=True)  # fmt: skip
             reach = float(np.quantile(np.linalg.norm(features, axis=1), 0.98)) or 1.0
             arrows = classifiers / np.maximum(np.linalg.norm(classifiers, axis=1, keepdims=True), 1e-12) * reach

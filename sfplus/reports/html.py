@@ -1,4 +1,4 @@
-"""The report: one self-contained page (`report.html`), the same facts as data (`report.json`) and as `report.md`."""
+"""The report: a self-contained page `report.html`, with the same content as `report.json` and `report.md`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from markupsafe import Markup
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import UsageError
 from sfplus.io.files import check_folder, write_atomically
-from sfplus.reports import metrics as facts
-from sfplus.reports import plots
+from sfplus.reports import metrics, plots
 from sfplus.reports.jinja_filters import markdown_templates, page_templates
+from sfplus.reports.metrics import to_json_value
 from sfplus.verification.curves import FARS, tested_pairs
 from sfplus.verification.result import Result
 
@@ -23,14 +23,24 @@ if TYPE_CHECKING:
     from sfplus.hypersphere import Uniformity
 
 HTML, JSON, MARKDOWN = "report.html", "report.json", "report.md"
-_NAMES, _ROWS = 40, 100  # undetected photos and failures that the page lists; report.json lists them all
-_HISTOGRAMS = 4  # of the last models
-_WORST = 12  # false accepts shown, and as many false rejects
+_NAMES, _ROWS = 40, 100  # undetected photos and failures listed on the page; report.json lists them all
+_HISTOGRAMS = 4  # plots, of the last models
+_WORST = 12  # false accepts, and as many false rejects
 
 
 @dataclass(frozen=True)
 class PairCrop:
-    """A pair that was decided wrongly, with its two crops as JPEG (or PNG) bytes, which may be empty."""
+    """A wrongly decided pair with its two crops as JPEG or PNG bytes, which may be empty.
+
+    Attributes:
+        left_name: the first photo.
+        right_name: the second photo.
+        left_jpeg: its crop.
+        right_jpeg: its crop.
+        score: similarity of the pair.
+        fold: 0-based fold of the pair.
+        threshold: threshold of that fold.
+    """
 
     left_name: str
     right_name: str
@@ -43,12 +53,12 @@ class PairCrop:
 
 @dataclass(frozen=True)
 class Undetected:
-    """Photos in which no face was found.
+    """Photos in which no face was detected.
 
     Attributes:
-        policy: what was done with them, as a sentence.
+        policy: how they were handled, as a sentence.
         names: the photos.
-        total: how many photos were searched; 0 when that is not known.
+        total: the number of photos searched; 0 if unknown.
     """
 
     policy: str
@@ -58,28 +68,32 @@ class Undetected:
 
 @dataclass(frozen=True)
 class Report:
-    """What a report tells; whatever is empty is left out of the page.
+    """The content of a report; empty parts are left out of the page.
 
     Attributes:
         title: heading of the page.
-        notice: what a reader must know first, e.g. that the faces are drawn.
+        notice: a notice at the top of the page, e.g. that the faces are drawn.
         results: result by name of the model; the last one is the headline.
-        pairs: the pairs of each result, by the same names; with them people are resampled and models compared.
-        protocols: `mean` and `standard_error` by other protocols on the same features, by model, then by protocol.
+        pairs: the pairs of each result, by the same names; needed for intervals over people and comparisons.
+        protocols: `mean` and `standard_error` on the same features, by model, then by protocol.
         published: rows with `name`, `accuracy` (a fraction, as in Result) and `source`.
         worst: "false_accepts" and "false_rejects" of the headline model, worst first.
-        undetected: photos without a face, and the policy for them.
+        undetected: photos without a detected face, and the policy for them.
         failures: rows with `photo`, `reason` and `remedy`.
-        gallery: captions with JPEG (or PNG) bytes.
-        histories: rows of training by name of the run (see `plots.history_plot`).
-        spreads: how the classifier of each model is spread.
-        stages: rows with `stage`, `state`, `seconds`, `device`, `counts` (text or numbers by word), `fingerprint`.
+        gallery: captions with JPEG or PNG bytes.
+        histories: rows of the training history by name of the run (see `plots.history_plot`).
+        spreads: uniformity of the classifier weights of each model.
+        stages: rows with `stage`, `state`, `seconds`, `device`, `counts` (text or numbers by name), `fingerprint`.
         recipe: the settings, as YAML text.
-        hashes: SHA-256 of what went in, by name.
+        hashes: SHA-256 of each input, by name.
         versions: version by name of the package.
-        device: what it ran on.
-        command: the command that makes this report again.
+        device: name of the device.
+        command: the command that reproduces this report.
         created: date and time, as text.
+
+    Raises:
+        UsageError: If a published accuracy is not a fraction.
+        PairsError: If the pairs of a model are not those of its result.
     """
 
     title: str
@@ -111,24 +125,31 @@ class Report:
 
 
 def render(report: Report, folder: Path) -> None:
-    """Write `report.html`, `report.json` and `report.md` into a folder, each moved into place as a whole.
+    """Write `report.html`, `report.json` and `report.md` to a folder, each atomically.
 
     The page needs neither network nor JavaScript. The same report gives the same bytes.
 
+    Args:
+        report: the content.
+        folder: the folder, which is created if missing.
+
     Raises:
-        UsageError: the folder is a file, or lies below one.
+        UsageError: If the folder is a file or inside one.
     """
     check_folder(folder)
-    numbers = facts.numbers(report.results, report.pairs)
-    told = numbers | {
-        "spread_rows": facts.spread_rows(report.spreads),
-        "descriptions": facts.descriptions(report.protocols),
+    figures = metrics.compute_metrics(report.results, report.pairs)
+    context = figures | {
+        "report": report,
+        "classifiers": metrics.classifier_table(report.spreads),
+        "descriptions": metrics.protocol_descriptions(report.protocols),
+        "fars": FARS,
+        "max_names": _NAMES,
+        "max_rows": _ROWS,
     }
-    told |= {"report": report, "fars": FARS, "names_shown": _NAMES, "rows_shown": _ROWS}
-    page = page_templates().get_template("report.html.jinja").render(told | {"svg": _plots(report)})
-    text = markdown_templates().get_template("report.md.jinja").render(told)
+    page = page_templates().get_template("report.html.jinja").render(context | {"svg": _plots(report)})
+    text = markdown_templates().get_template("report.md.jinja").render(context)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / JSON, _json(report, numbers))
+    write_atomically(folder / JSON, _json(report, figures))
     write_atomically(folder / MARKDOWN, text.encode("utf-8", "backslashreplace"))
     write_atomically(folder / HTML, page.encode("utf-8", "backslashreplace"))
 
@@ -136,55 +157,57 @@ def render(report: Report, folder: Path) -> None:
 def worst_crops(
     result: Result, left: Sequence[str], right: Sequence[str], crop: Callable[[str], bytes] = lambda name: b""
 ) -> dict[str, list[PairCrop]]:
-    """The worst pairs of a result, for a report.
+    """Return the worst false accepts and false rejects of a result, for a report.
 
     Args:
-        result: of the pairs.
-        left: (P,) the photos of the pairs.
-        right: (P,) the other ones.
-        crop: the picture of a photo; without it, pairs are shown by their names.
+        result: the result of the pairs.
+        left: names of the P first photos.
+        right: names of the P second photos.
+        crop: a function from the name of a photo to the bytes of its crop; by default only names are listed.
+
+    Returns:
+        `false_accepts` and `false_rejects`, for `Report.worst`.
     """
 
-    def pair(i: int) -> PairCrop:
+    def pair_crop(i: int) -> PairCrop:
         fold = int(result.fold[i])
-        one, two = left[i], right[i]
-        return PairCrop(one, two, crop(one), crop(two), float(result.scores[i]), fold, float(result.threshold[fold]))
+        first, second = left[i], right[i]
+        score, threshold = float(result.scores[i]), float(result.threshold[fold])
+        return PairCrop(first, second, crop(first), crop(second), score, fold, threshold)
 
-    accepts, rejects = facts.worst_pairs(result, _WORST)
-    return {"false_accepts": [pair(i) for i in accepts], "false_rejects": [pair(i) for i in rejects]}
+    accepts, rejects = metrics.worst_pairs(result, _WORST)
+    return {"false_accepts": [pair_crop(i) for i in accepts], "false_rejects": [pair_crop(i) for i in rejects]}
 
 
-def _json(report: Report, numbers: Mapping[str, Any]) -> bytes:
-    """A key a line. What belongs to one model stands with its result, the pairs as `left` and `right` too."""
-    data = facts.plain(replace(report, spreads={}))
-    data["spreads"] = {name: facts.spread_summary(spread) for name, spread in report.spreads.items()}
+def _json(report: Report, figures: Mapping[str, Any]) -> bytes:
+    """Return the report as JSON with one key per line; the rates and pairs of a model are part of its result."""
+    data = to_json_value(replace(report, spreads={}))
+    data["spreads"] = {name: metrics.classifier_summary(uniformity) for name, uniformity in report.spreads.items()}
     pairs = data.pop("pairs")
     for name, result in data["results"].items():
-        result |= facts.plain(numbers["rates"][name])
+        result |= to_json_value(figures["rates"][name])
         if name in pairs:
-            result |= facts.plain(
-                {"intervals": numbers["intervals"].get(name, {}), "hardest_people": numbers["people"][name]}
-            )
-            result |= {key: pairs[name][key] for key in ("left", "right")}
+            people = {"intervals": figures["intervals"].get(name, {}), "hardest_people": figures["people"][name]}
+            result |= to_json_value(people) | {key: pairs[name][key] for key in ("left", "right")}
     data["comparisons"] = [
-        facts.plain(row) | {"real": row.real, "verdict": row.verdict} for row in numbers["comparisons"]
+        to_json_value(row) | {"real": row.significant, "verdict": row.verdict} for row in figures["comparisons"]
     ]
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in data.items())
     return f"{{\n{lines}\n}}\n".encode()
 
 
 def _plots(report: Report) -> dict[str, Any]:
-    """The plots, by name or by name and model, as text that the page takes as it is."""
-    drawn: dict[str, Any] = {"history": plots.history_plot(report.histories), "histogram": {}}
+    """Return the plots as SVG that the template does not escape: by name, or by name and then model or metric."""
+    svg: dict[str, Any] = {"history": plots.history_plot(report.histories), "histogram": {}}
     if report.results:
-        drawn |= {"folds": plots.fold_plot(report.results), "roc": plots.roc_plot(report.results)}
-        drawn["det"] = plots.det_plot(report.results)
+        svg |= {"folds": plots.fold_plot(report.results), "roc": plots.roc_plot(report.results)}
+        svg["det"] = plots.det_plot(report.results)
         last = list(report.results.items())[-_HISTOGRAMS:]
         for k, (name, result) in enumerate(reversed(last)):
-            drawn["histogram"][name] = plots.histogram_plot(result, f"histogram-{k}")
+            svg["histogram"][name] = plots.histogram_plot(result, f"histogram-{k}")
     if report.spreads:
-        drawn["angles"] = plots.angle_plot(report.spreads)
+        svg["angles"] = plots.angle_plot(report.spreads)
     return {
-        name: {key: Markup(svg) for key, svg in plot.items()} if isinstance(plot, dict) else Markup(plot)
-        for name, plot in drawn.items()
+        name: {key: Markup(text) for key, text in plot.items()} if isinstance(plot, dict) else Markup(plot)
+        for name, plot in svg.items()
     }

@@ -1,4 +1,4 @@
-"""How a report writes numbers, names and pictures: the filters of its templates, for the page and for Markdown."""
+"""Jinja environments for the page and for Markdown, with filters that format numbers, names and images."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sfplus.errors import one_line
 
 @cache
 def page_templates() -> jinja2.Environment:
-    """Templates of the page: all text is escaped and on one line, whatever it holds."""
+    """Return the environment of the HTML page, in which all text is escaped and put on one line."""
     return _environment(True, one_line, percent=_page_percent, name=_name, short=_short, block=_block, uri=data_uri)
 
 
 @cache
 def markdown_templates() -> jinja2.Environment:
-    """Templates of Markdown: text cannot make tables, links, markup or HTML."""
+    """Return the environment of Markdown, in which text cannot create tables, links, markup or HTML."""
     return _environment(False, _markdown, percent=percent, block=_indented)
 
 
@@ -36,12 +36,12 @@ def _environment(autoescape: bool, text: Any, **filters: Any) -> jinja2.Environm
         lstrip_blocks=True,
         finalize=lambda value: text(value) if type(value) is str else value,
     )
-    environment.filters |= filters | {"points": _points, "seconds": _seconds, "counts": _counts, "chance": _chance}
+    environment.filters |= filters | {"points": _points, "seconds": _seconds, "counts": _counts, "p_value": _p_value}
     return environment
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """A fraction in per cent, or that it is not measurable."""
+    """Format a fraction in per cent; None as "not measurable"."""
     return "not measurable" if value is None else f"{100 * value:.{digits}f} %"
 
 
@@ -53,8 +53,7 @@ def _points(value: float, sign: str = "") -> str:
     return f"{100 * value:{sign}.2f}".replace("-", "−")
 
 
-def _chance(value: float) -> str:
-    """A p-value."""
+def _p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
@@ -70,8 +69,8 @@ def _seconds(value: float | None) -> str:
 def _counts(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value or "")
-    words = {key.replace("_", " "): number for key, number in value.items()}
-    return ", ".join(f"{n:,} {word}" if isinstance(n, int) else f"{word} {_rounded(n)}" for word, n in words.items())
+    named = {key.replace("_", " "): number for key, number in value.items()}
+    return ", ".join(f"{n:,} {name}" if isinstance(n, int) else f"{name} {_rounded(n)}" for name, n in named.items())
 
 
 def _rounded(value: Any) -> str:
@@ -79,23 +78,23 @@ def _rounded(value: Any) -> str:
 
 
 def _name(photo: str) -> Markup:
-    """A photo's name that can break after its folder and its words."""
+    """Allow line breaks in the name of a photo after slashes and underscores."""
     return Markup("<wbr>").join(escape(part) for part in re.split("(?<=[/_])", one_line(photo)))
 
 
 def _short(photo: str) -> Markup:
-    """A photo's own name where it repeats its folder's: "Name/Name_0001" is Name_0001."""
-    folder, _, own = photo.rpartition("/")
-    return _name(own if folder and own.startswith(folder) else photo)
+    """Drop the folder of a photo if its file name repeats it: "Name/Name_0001" becomes "Name_0001"."""
+    folder, _, file = photo.rpartition("/")
+    return _name(file if folder and file.startswith(folder) else photo)
 
 
 def _block(text: str) -> Markup:
-    """Text that keeps its line breaks."""
+    """Escape text and keep its line breaks."""
     return Markup("\n").join(escape(one_line(line.expandtabs(4))) for line in text.strip("\n").split("\n"))
 
 
 def data_uri(image: bytes) -> Markup:
-    """A JPEG or PNG as an address that holds it whole."""
+    """Return a JPEG or PNG image as a data URI."""
     kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
     return Markup(f"data:image/{kind};base64,{base64.b64encode(image).decode()}")
 
@@ -105,5 +104,5 @@ def _markdown(text: str) -> str:
 
 
 def _indented(text: str) -> Markup:
-    """A block of code, in Markdown by indentation: no text can end it."""
+    """Format text as a Markdown code block by indentation, which no text can end."""
     return Markup("\n".join(f"    {one_line(line.expandtabs(4))}" for line in text.strip("\n").split("\n")))

@@ -1,4 +1,4 @@
-"""The numbers of a report that are not in a result: error rates, intervals, comparisons, hardest people."""
+"""Figures of a report that a result does not hold: error rates, intervals, comparisons, the hardest people."""
 
 from __future__ import annotations
 
@@ -24,149 +24,156 @@ if TYPE_CHECKING:
     from sfplus.hypersphere import Uniformity
 
 _PEOPLE = 12  # hardest people listed
-_DRAWN = 20_000_000  # pairs drawn at most for an interval
+_MAX_DRAWS = 20_000_000  # pairs drawn for one interval
 
 
-def numbers(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> dict[str, Any]:
-    """Everything below, by name of the model; comparisons as rows."""
+def compute_metrics(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> dict[str, Any]:
+    """Compute all figures of a report.
+
+    Args:
+        results: result by name of the model.
+        pairs: pairs by name of the model, for those models whose pairs are available.
+
+    Returns:
+        `rates`, `intervals` and `people` by name of the model, `comparisons` as a list, and `folds`, the largest number
+        of folds.
+    """
+    interval_sets = {name: confidence_intervals(results[name], listed) for name, listed in pairs.items()}
     return {
-        "rates": {name: rates(result) for name, result in results.items()},
-        "intervals": {name: found for name, known in pairs.items() if (found := intervals(results[name], known))},
-        "people": {name: hardest_people(results[name], known) for name, known in pairs.items()},
-        "comparisons": comparisons(results, pairs),
+        "rates": {name: error_rates(result) for name, result in results.items()},
+        "intervals": {name: intervals for name, intervals in interval_sets.items() if intervals},
+        "people": {name: hardest_people(results[name], listed) for name, listed in pairs.items()},
+        "comparisons": compare_models(results, pairs),
         "folds": max((len(result.accuracy) for result in results.values()), default=0),
     }
 
 
-def rates(result: Result) -> dict[str, Any]:
-    """Area under the ROC, equal error rate and the TAR at each of FARS that the pairs support."""
+def error_rates(result: Result) -> dict[str, Any]:
+    """Return the area under the ROC, the equal error rate and the TAR at those FARS that the pairs can resolve."""
     tars = {f"{far:g}": tar_at_far(result.scores, result.same, far) for far in FARS}
     return {"auc": auc(result.scores, result.same), "eer": eer(result.scores, result.same), "tar_at_far": tars}
 
 
 def worst_pairs(result: Result, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the up to `n` false accepts and `n` false rejects furthest beyond the threshold of their own fold."""
+    """Return the indices of the `n` worst false accepts and false rejects, furthest beyond the threshold first."""
     margin = result.scores - result.threshold[result.fold]
     order = np.argsort(-np.abs(margin), kind="stable")
     wrong = order[~result.correct[order]]
     return wrong[~result.same[wrong]][:n], wrong[result.same[wrong]][:n]
 
 
-def intervals(result: Result, pairs: Pairs) -> dict[str, Interval | None]:
-    """95 % intervals over people of `accuracy`, `auc`, `eer` and the TAR at each of FARS; none of too few people."""
-    found: dict[str, Interval | None] = {}
-    with contextlib.suppress(PairsError):
-        found["accuracy"] = accuracy_interval(result, pairs, replicates=_draws(pairs))
-        found |= rate_intervals(result, pairs, replicates=_draws(pairs))
-    return found
+def confidence_intervals(result: Result, pairs: Pairs) -> dict[str, Interval | None]:
+    """Compute 95 % intervals over people of `accuracy`, `auc`, `eer` and the TAR at each of FARS.
 
-
-def _draws(pairs: Pairs) -> int:
-    """How often people are drawn: less often where there are so many pairs that it would take minutes."""
-    return max(100, min(1000, _DRAWN // len(pairs)))
-
-
-def comparisons(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> list[Comparison]:
-    """How of any two results of the same pairs and protocol the later stands against the earlier.
-
-    Each p is adjusted for the number of comparisons (Holm 1979). Pairs of too few people are not compared.
+    Returns:
+        Intervals by name, as `rate_intervals`; empty if there are too few people.
     """
-    found = []
+    intervals: dict[str, Interval | None] = {}
+    with contextlib.suppress(PairsError):
+        intervals["accuracy"] = accuracy_interval(result, pairs, replicates=_replicates(pairs))
+        intervals |= rate_intervals(result, pairs, replicates=_replicates(pairs))
+    return intervals
+
+
+def _replicates(pairs: Pairs) -> int:
+    """Return the number of bootstrap replicates: fewer for so many pairs that 1,000 would take minutes."""
+    return max(100, min(1000, _MAX_DRAWS // len(pairs)))
+
+
+def compare_models(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> list[Comparison]:
+    """Compare each result with every earlier one that has the same pairs and protocol.
+
+    Each p-value is adjusted for the number of comparisons (Holm 1979). Pairs of too few people are not compared.
+    """
+    comparisons = []
     for names in combinations(pairs, 2):
         (a, b), (left, right) = (results[name] for name in names), (pairs[name] for name in names)
-        if a.protocol == b.protocol and _alike(left, right):
+        if a.protocol == b.protocol and _are_equal(left, right):
             with contextlib.suppress(PairsError):
-                found.append(compare(a, b, right, names, replicates=_draws(right)))
-    least, adjusted = 0.0, {}
-    for rank, row in enumerate(sorted(found, key=lambda row: row.p)):
-        least = adjusted[row.first, row.second] = max(least, min(1.0, row.p * (len(found) - rank)))
-    return [replace(row, p=adjusted[row.first, row.second]) for row in found]
+                comparisons.append(compare(a, b, right, names, replicates=_replicates(right)))
+    lower_bound, adjusted = 0.0, {}
+    for rank, row in enumerate(sorted(comparisons, key=lambda row: row.p)):
+        lower_bound = max(lower_bound, min(1.0, row.p * (len(comparisons) - rank)))
+        adjusted[row.first, row.second] = lower_bound
+    return [replace(row, p=adjusted[row.first, row.second]) for row in comparisons]
 
 
-def _alike(first: Pairs, second: Pairs) -> bool:
-    """Whether two lists hold the same pairs in the same order; their folds may differ."""
+def _are_equal(first: Pairs, second: Pairs) -> bool:
+    """Return whether two lists hold the same pairs in the same order; their folds may differ."""
     return first.left == second.left and first.right == second.right and np.array_equal(first.same, second.same)
 
 
-def by_protocol(
-    left: NDArray[np.floating],
-    right: NDArray[np.floating],
-    same: NDArray[np.bool_],
-    fold: NDArray[np.int64],
-    mirrored: bool,
-) -> dict[str, dict[str, Any]]:
-    """What each protocol that fits the features makes of pairs, without the scores (see `VerificationProtocol`)."""
-    found = {}
-    for name, protocol in PROTOCOLS.items():
-        with contextlib.suppress(PairsError):
-            result = protocol(left, right, same, fold, mirrored=mirrored).to_dict()
-            found[name] = {key: value for key, value in result.items() if key not in ("scores", "same", "fold")}
-    return found
+def protocol_descriptions(protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the first docstring line of each protocol that was used for some model, in the order of PROTOCOLS.
 
-
-def descriptions(protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What each protocol does that some model was judged by, in the order of PROTOCOLS."""
-    known = [name for name in PROTOCOLS if any(name in found for found in protocols.values())]
-    return {name: str(PROTOCOLS[name].__doc__).split("\n")[0].rstrip(".") for name in known}
+    Args:
+        protocols: summaries by name of the model, then by protocol.
+    """
+    used = [name for name in PROTOCOLS if any(name in summaries for summaries in protocols.values())]
+    return {name: str(PROTOCOLS[name].__doc__).split("\n")[0].rstrip(".") for name in used}
 
 
 def hardest_people(result: Result, pairs: Pairs) -> list[dict[str, Any]]:
-    """The people of most wrong pairs: `person`, `pairs`, `false_accepts` and `false_rejects`, worst first."""
+    """Return the up to 12 people with the most wrong pairs, worst first.
+
+    Returns:
+        Rows with `person`, `pairs`, `false_accepts` and `false_rejects`. A pair of different people counts for both.
+    """
     names, left, right = pairs.people
-    other = left != right  # a pair of one person counts once
+    differ = left != right  # a pair of the same person counts once
 
     def count(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return np.bincount(np.concatenate([left[chosen], right[chosen & other]]), minlength=len(names))
+        return np.bincount(np.concatenate([left[chosen], right[chosen & differ]]), minlength=len(names))
 
     wrong = ~result.correct
-    every, accepts, rejects = count(np.ones_like(wrong)), count(wrong & ~result.same), count(wrong & result.same)
+    total, accepts, rejects = count(np.ones_like(wrong)), count(wrong & ~result.same), count(wrong & result.same)
     errors = accepts + rejects
-    order = np.lexsort((np.arange(len(names)), every, -errors))[:_PEOPLE]
+    order = np.lexsort((np.arange(len(names)), total, -errors))[:_PEOPLE]
     return [
-        {"person": names[i], "pairs": int(every[i]), "false_accepts": int(accepts[i]), "false_rejects": int(rejects[i])}
+        {"person": names[i], "pairs": int(total[i]), "false_accepts": int(accepts[i]), "false_rejects": int(rejects[i])}
         for i in order if errors[i]
     ]  # fmt: skip
 
 
-def spread_rows(spreads: Mapping[str, Uniformity]) -> dict[str, list[str]]:
-    """The lines of the table of classifiers: a value for each model."""
-    kinds: dict[str, Callable[[Uniformity], str]] = {
-        "Classes": lambda s: f"{s.count:,}",
-        "Dimensions": lambda s: f"{s.dimension:,}",
-        "Power s of the energy": lambda s: f"{s.power:g}",
-        "Energy": lambda s: f"{s.energy:.5f}",
-        "Energy of random directions": lambda s: f"{s.random:.5f}",
-        "Least energy": lambda s: f"{s.least:.5f}",
-        "Excess": lambda s: f"{s.excess:.2f}",
-        "Mean angle": lambda s: f"{math.degrees(s.mean_angle):.1f}°",
-        "Nearest class, mean": lambda s: f"{math.degrees(s.mean_nearest):.1f}°",
-        "Nearest class, least": lambda s: f"{math.degrees(s.min_angle):.1f}°",
-        "Redundancy": lambda s: f"{s.redundancy:.2f}",
+def classifier_table(classifiers: Mapping[str, Uniformity]) -> dict[str, list[str]]:
+    """Return the rows of the table of classifiers as text: by label, a value for each model."""
+    columns: dict[str, Callable[[Uniformity], str]] = {
+        "Classes": lambda u: f"{u.count:,}",
+        "Dimensions": lambda u: f"{u.dimension:,}",
+        "Power s of the energy": lambda u: f"{u.power:g}",
+        "Energy": lambda u: f"{u.energy:.5f}",
+        "Energy of random directions": lambda u: f"{u.random:.5f}",
+        "Lower bound of the energy": lambda u: f"{u.least:.5f}",
+        "Excess energy": lambda u: f"{u.excess:.2f}",
+        "Mean angle": lambda u: f"{math.degrees(u.mean_angle):.1f}°",
+        "Angle to the nearest class, mean": lambda u: f"{math.degrees(u.mean_nearest):.1f}°",
+        "Angle to the nearest class, minimum": lambda u: f"{math.degrees(u.min_angle):.1f}°",
+        "Redundancy": lambda u: f"{u.redundancy:.2f}",
     }
-    return {label: [write(spread) for spread in spreads.values()] for label, write in kinds.items()}
+    return {label: [write(classifier) for classifier in classifiers.values()] for label, write in columns.items()}
 
 
-def spread_summary(spread: Uniformity) -> dict[str, Any]:
-    """A spread as JSON data, without the angle of each class."""
+def classifier_summary(classifier: Uniformity) -> dict[str, Any]:
+    """Return the statistics of a classifier as JSON data, without the angle of each class."""
     kept = ("count", "dimension", "power", "energy", "random", "least", "excess", "mean_angle", "mean_nearest",
             "min_angle", "redundancy")  # fmt: skip
-    return {name: plain(getattr(spread, name)) for name in kept}
+    return {name: to_json_value(getattr(classifier, name)) for name in kept}
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON data: pictures are left out, and what is not a finite number becomes null."""
+def to_json_value(value: Any) -> Any:
+    """Convert a value to JSON data: images are left out, and a float that is not finite becomes None."""
     if isinstance(value, Result):
         return value.to_dict()
     if isinstance(value, Interval):
         return value._asdict()
     if is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if not f.name.endswith("_jpeg")}
+        return {f.name: to_json_value(getattr(value, f.name)) for f in fields(value) if not f.name.endswith("_jpeg")}
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json_value(item) for key, item in value.items()}
     if isinstance(value, np.generic | np.ndarray):
-        return plain(value.tolist())
+        return to_json_value(value.tolist())
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value if not isinstance(item, bytes)]
+        return [to_json_value(item) for item in value if not isinstance(item, bytes)]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,4 +1,4 @@
-"""The table of a sweep: mean and spread of each configuration over its seeds, and its difference from a control."""
+"""The table of a sweep: means and standard deviations over the seeds, and differences from the control."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy as np
 from scipy.stats import ttest_1samp
 
 from sfplus.reports.jinja_filters import markdown_templates
-from sfplus.reports.metrics import plain
+from sfplus.reports.metrics import to_json_value
 from sfplus.verification.bootstrap import Interval
 
-LEVEL = 0.95
-_PLAIN = {"class_energy": "class energy, s = 2", "min_angle": "smallest angle between classes, degrees"}
+LEVEL = 0.95  # nominal coverage of the intervals
+_TITLES = {"class_energy": "class energy, s = 2", "min_angle": "smallest angle between classes, degrees"}
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How a configuration stands against its control, seed by seed.
+class ControlDifference:
+    """The difference of a configuration from its control, seed by seed.
 
     Attributes:
-        control: what the control is called.
-        values: its figure less the control's, for each seed that both have.
-        interval: of their mean, over the people in the pairs; None where there are no pairs.
-        p: McNemar's, for each seed; empty where there are no pairs.
+        control: label of the control.
+        values: the configuration's value minus the control's, for each seed that both have.
+        interval: of the mean difference in accuracy, over the people in the pairs; None without pairs.
+        p: McNemar's p-value for each seed; empty without pairs.
     """
 
     control: str
@@ -37,49 +37,49 @@ class Difference:
 
     @property
     def mean(self) -> float:
-        """Mean over the seeds."""
+        """The mean over the seeds."""
         return float(np.mean(self.values))
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, over the seeds; not a number for a single one."""
-        return spread(self.values) / math.sqrt(len(self.values))
+        """The standard error of the mean over the seeds; NaN for a single seed."""
+        return standard_deviation(self.values) / math.sqrt(len(self.values))
 
     @property
     def p_seeds(self) -> float:
-        """How often chance between seeds alone would give such a mean (Student's t); not a number for a single one."""
+        """The p-value of Student's t-test of the differences against 0; NaN for a single seed."""
         if len(self.values) < 2 or not any(self.values):
             return math.nan if len(self.values) < 2 else 1.0
-        if spread(self.values) < 1e-9:  # equal by the coarseness of shares; two of them are no sign
+        if standard_deviation(self.values) < 1e-9:  # equal because accuracies are coarse; two such seeds prove nothing
             return 0.0 if len(self.values) > 2 else math.nan
         return float(ttest_1samp(self.values, 0.0).pvalue)
 
     @property
     def verdict(self) -> str:
-        """What it comes to, in plain words."""
+        """The conclusion in words."""
+        chance = self.interval is not None and self.interval.low <= 0 <= self.interval.high
         if len(self.values) < 2:
-            chance = self.interval is None or self.interval.low <= 0 <= self.interval.high
-            return "one seed shows nothing" if chance else "more than chance on these pairs, but one seed only"
-        if self.interval is not None and self.interval.low <= 0 <= self.interval.high:
-            return "no difference shown"
-        if not self.p_seeds < 1 - LEVEL:
-            return "no difference shown"
+            if self.interval is None or chance:
+                return "one seed is not conclusive"
+            return "significant on these pairs, but only one seed"
+        if chance or not self.p_seeds < 1 - LEVEL:
+            return "not significant"
         return "lower" if self.mean < 0 else "higher"
 
 
 @dataclass
-class Row:
-    """A configuration, or a model that several of them started from.
+class SweepRow:
+    """A configuration, or a model that several configurations started from.
 
     Attributes:
-        label: what it is called.
-        choices: what it chose on each axis.
-        seeds: numbers of its runs.
-        values: of each metric, a value for each run.
-        artefacts: fingerprint of each run's final artefact.
+        label: its name.
+        choices: its value on each axis of the sweep.
+        seeds: the seeds of its runs.
+        values: for each metric, a value for each run.
+        artefacts: fingerprint of the final artefact of each run.
         histories: rows of the training history of each run.
         interval: of the mean accuracy, over the people in the pairs.
-        against: how it stands against its control.
+        difference: from its control.
     """
 
     label: str
@@ -89,30 +89,30 @@ class Row:
     artefacts: list[str] = field(default_factory=list)
     histories: list[list[dict[str, Any]]] = field(default_factory=list)
     interval: Interval | None = None
-    against: Difference | None = None
+    difference: ControlDifference | None = None
 
 
 @dataclass
-class Sweep:
-    """All that a sweep found.
+class SweepTable:
+    """The results of a sweep.
 
     Attributes:
         title: heading.
-        metric: the figure that is compared.
-        rows: of the table.
-        cells: how many runs there are to be.
+        metric: the metric that is compared.
+        rows: the rows of the table.
+        cells: the number of planned runs.
         failures: `label`, `seed` and `reason` of each run that failed.
         published: `name`, `metric`, `value` and `source` of published figures.
-        protocol: of the verification.
-        command: what makes it again.
-        recipe: the recipe's text.
-        versions: of the packages.
-        device: what it ran on.
+        protocol: the verification protocol.
+        command: the command that reproduces the sweep.
+        recipe: the text of the recipe.
+        versions: version by name of the package.
+        device: name of the device.
     """
 
     title: str
     metric: str = "accuracy"
-    rows: list[Row] = field(default_factory=list)
+    rows: list[SweepRow] = field(default_factory=list)
     cells: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
     published: list[dict[str, Any]] = field(default_factory=list)
@@ -124,59 +124,70 @@ class Sweep:
 
     @property
     def metrics(self) -> list[str]:
-        """All metrics, the one that is compared first."""
+        """The names of all metrics, starting with the one that is compared."""
         return list(dict.fromkeys([self.metric, *(name for row in self.rows for name in row.values)]))
 
 
-def spread(values: Sequence[float]) -> float:
-    """Standard deviation (divisor n - 1); not a number for a single value."""
+def standard_deviation(values: Sequence[float]) -> float:
+    """Return the sample standard deviation (divisor n - 1); NaN for a single value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is a share, shown in per cent."""
+    """Return whether a metric is a fraction that is displayed in per cent."""
     return metric.endswith(("accuracy", "standard_error"))
 
 
-def title_of(metric: str) -> str:
-    """What a metric is called."""
-    return _PLAIN.get(metric, metric.replace("_", " ")) + ", %" * is_share(metric)
+def metric_title(metric: str) -> str:
+    """Return the display name of a metric, with its unit."""
+    return _TITLES.get(metric, metric.replace("_", " ")) + ", %" * is_share(metric)
 
 
-def number(metric: str, value: float, sign: str = "") -> str:
-    """A value of a metric as text; shares in per cent, without the sign."""
+def format_value(metric: str, value: float, sign: str = "") -> str:
+    """Format a value of a metric; fractions in per cent, without the symbol.
+
+    Args:
+        metric: name of the metric.
+        value: its value; a dash stands for a value that is not finite.
+        sign: "+" to write the sign of positive values too.
+    """
     if not math.isfinite(value):
         return "–"
     text = f"{100 * value:{sign}.2f}" if is_share(metric) else f"{value:{sign}.4g}"
     return text.replace("-", "−")
 
 
-def said(metric: str, value: float) -> str:
-    """A value of a metric in words."""
-    return f"{metric.replace('_', ' ')} {number(metric, value)}{' %' * is_share(metric)}"
+def format_metric(metric: str, value: float) -> str:
+    """Format a metric with its name, value and unit."""
+    return f"{metric.replace('_', ' ')} {format_value(metric, value)}{' %' * is_share(metric)}"
 
 
-def to_json(sweep: Sweep) -> bytes:
-    """The sweep as data; what is not a number is null."""
+def to_json(table: SweepTable) -> bytes:
+    """Return the table as JSON; values that are not finite become null."""
     rows = []
-    for row in sweep.rows:
+    for row in table.rows:
         metrics = {
-            name: {"mean": np.mean(values), "spread": spread(values), "values": values}
+            name: {"mean": np.mean(values), "spread": standard_deviation(values), "values": values}
             for name, values in row.values.items()
         }
-        found: dict[str, Any] = {"label": row.label, "choices": row.choices, "seeds": row.seeds, "metrics": metrics}
-        found |= {"artefacts": row.artefacts, "interval": row.interval, "against": row.against}
-        if row.against:
-            said = ("mean", "standard_error", "p_seeds", "verdict")
-            found["against"] = plain(row.against) | {name: getattr(row.against, name) for name in said}
-        rows.append(found)
+        difference = None
+        if row.difference:
+            statistics = ("mean", "standard_error", "p_seeds", "verdict")
+            difference = to_json_value(row.difference) | {name: getattr(row.difference, name) for name in statistics}
+        rows.append({
+            "label": row.label, "choices": row.choices, "seeds": row.seeds, "metrics": metrics,
+            "artefacts": row.artefacts, "interval": row.interval, "against": difference,
+        })  # fmt: skip
     names = ("title", "metric", "protocol", "cells", "failures", "published", "command", "recipe", "versions", "device")
-    data = {name: getattr(sweep, name) for name in names} | {"rows": rows}
-    return (json.dumps(plain(data), indent=1) + "\n").encode()
+    data = {name: getattr(table, name) for name in names} | {"rows": rows}
+    return (json.dumps(to_json_value(data), indent=1) + "\n").encode()
 
 
-def to_markdown(sweep: Sweep) -> bytes:
-    """The sweep as tables to read."""
-    template = markdown_templates().get_template("sweep.md.jinja")
-    known = {"mean": np.mean, "spread": spread, "number": number, "title_of": title_of, "level": LEVEL}
-    return (template.render(sweep=sweep, **known).strip() + "\n").encode()
+def to_markdown(table: SweepTable) -> bytes:
+    """Return the table as Markdown."""
+    helpers = {
+        "mean": np.mean, "standard_deviation": standard_deviation, "format_value": format_value,
+        "metric_title": metric_title, "level": LEVEL,
+    }  # fmt: skip
+    text = markdown_templates().get_template("sweep.md.jinja").render(sweep=table, **helpers)
+    return (text.strip() + "\n").encode()

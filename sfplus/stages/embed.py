@@ -37,7 +37,7 @@ def _build(job: Job) -> dict[str, Any]:
     from safetensors.numpy import save_file
 
     from sfplus.alignment import find_template
-    from sfplus.networks.embed import embed_batches, pass_size
+    from sfplus.networks.embed import default_batch_size, embed_batches
     from sfplus.weights.loading import load_model
     from sfplus.weights.model_folder import crop_template
 
@@ -49,7 +49,7 @@ def _build(job: Job) -> dict[str, Any]:
     step.start(len(reader.paths), "crops")
     device = job.run.device
     parts = []
-    for features in embed_batches(network, reader.batches(pass_size(device)), device, dtype=settings.dtype):
+    for features in embed_batches(network, reader.batches(default_batch_size(device)), device, dtype=settings.dtype):
         parts.append(features)
         step.advance(len(features), settings.dtype)
     if not parts:

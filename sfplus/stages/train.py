@@ -168,7 +168,7 @@ def _held_out(job: Job, learned: _Learned) -> HeldOut:
     from sfplus.datasets.crops import CropDataset
     from sfplus.datasets.pairs import read_pairs
     from sfplus.device import Device
-    from sfplus.networks.embed import embed_batches, pass_size
+    from sfplus.networks.embed import default_batch_size, embed_batches
     from sfplus.verification.protocols import PROTOCOLS
 
     source, pairs = job.inputs["held_out"], read_pairs(job.inputs["pairs"].path)
@@ -182,7 +182,7 @@ def _held_out(job: Job, learned: _Learned) -> HeldOut:
     used, (left, right) = np.unique(sides[:, there], return_inverse=True)
     paths = [source.folder / CROPS / table["crop"][number] for number in used]
     crops = CropDataset(paths, [0] * len(paths), learned.crops.height, learned.crops.width)
-    parts = np.array_split(np.arange(len(paths)), -(-len(paths) // pass_size(job.run.device)))
+    parts = np.array_split(np.arange(len(paths)), -(-len(paths) // default_batch_size(job.run.device)))
 
     def accuracy(network: nn.Module) -> dict[str, float]:
         device = Device(next(network.parameters()).device)  # with several processes not always the one asked for

@@ -40,8 +40,7 @@ def _build(job: Job) -> dict[str, Any]:
     from safetensors.numpy import load_file
 
     from sfplus.datasets.pairs import read_pairs
-    from sfplus.reports.metrics import by_protocol
-    from sfplus.verification.protocols import PROTOCOLS
+    from sfplus.verification.protocols import PROTOCOLS, protocol_summaries
 
     settings: VerifySettings = job.settings
     pairs = read_pairs(job.inputs["pairs"].path)
@@ -59,7 +58,9 @@ def _build(job: Job) -> dict[str, Any]:
     result = PROTOCOLS[settings.protocol](
         features[left[there]], features[right[there]], pairs.same[there], pairs.fold[there], mirrored=True
     )
-    every = by_protocol(features[left[there]], features[right[there]], pairs.same[there], pairs.fold[there], True)
+    every = protocol_summaries(
+        features[left[there]], features[right[there]], pairs.same[there], pairs.fold[there], mirrored=True
+    )
     tested = there & (pairs.fold >= 0)
     write_parquet(job.folder / SCORES, {
         "left": [index["photo"][i] for i in left[tested]], "right": [index["photo"][i] for i in right[tested]],

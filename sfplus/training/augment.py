@@ -40,7 +40,7 @@ def distort(crops: Tensor, distortions: Tensor) -> Tensor:
     """Change crops as `draw_distortions` says; what comes in from beyond the border repeats it.
 
     Args:
-        crops: (B, 3, H, W) float in [-1, 1], as `networks.to_input` makes them.
+        crops: (B, 3, H, W) float in [-1, 1], as `networks.normalize.normalize_crops` makes them.
         distortions: (B, 7) on the same device.
 
     Returns:

@@ -16,7 +16,7 @@ from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import AdaFace, Head, ShardedHead, measure_layer_uniformity
-from sfplus.networks import to_input
+from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.engine import INDIFFERENT
 from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.augment import distort, draw_distortions
@@ -159,7 +159,7 @@ class FaceTask(Task):
         ):
             if number:
                 self._count_back(counters)
-            ready = distort(to_input(crops), *distortions) if distortions else to_input(crops)
+            ready = distort(normalize_crops(crops), *distortions) if distortions else normalize_crops(crops)
             with self.processes.device.autocast(self.settings.precision):
                 features = self.forward(ready)
             features = features.to(self.head.weight.dtype)

@@ -1,4 +1,4 @@
-"""Identification: who is this, among the people of a gallery, and among a million strangers."""
+"""Identification of a face among the people of a gallery and up to millions of distractors."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from sfplus.errors import DependencyError, PairsError
 
 _Singles = NDArray[np.float32]
 _Ints = NDArray[np.int64]
-_SCORES = 1 << 22  # scores in memory at a time: 16 MiB, which stay in the processor's cache
-_PROBES, _NUMBERS = 1024, 1 << 22  # probes, and numbers of gallery features, in one matrix product
-_TIE = np.float32(1e-6)  # cosines closer than single precision tells apart
+_SCORES = 1 << 22  # scores in memory at a time: 16 MiB, which fit in the processor's cache
+_PROBES, _NUMBERS = 1024, 1 << 22  # probes, and floats of gallery features, in one matrix product
+_TIE = np.float32(1e-6)  # cosines that differ by less are ties in single precision
 
 
 @dataclass(frozen=True, eq=False)
 class Identification:
-    """Where the probes' own people stand among all.
+    """Result of searching for probes in a gallery. The mate of a probe is the gallery entry of the same person.
 
     Attributes:
-        rank: (N,) int64, the rank of the probe's own person, 1 for the best; 0 for a probe whose person is not in the
-            gallery. Ties count against the model.
-        best: (N,) float32, the highest cosine to anybody else.
-        mate: (N,) float32, the cosine to the probe's own person, not a number where the gallery lacks it.
-        gallery: how many people (and distractors) were searched.
+        rank: (N,) int64, the rank of the mate, 1 for the best; 0 for a probe without a mate. Ties count against the
+            model.
+        nonmate_score: (N,) float32, the highest cosine to a different person.
+        mate_score: (N,) float32, the cosine to the mate; NaN for a probe without a mate.
+        gallery_size: the number of people and distractors that were searched.
     """
 
     rank: _Ints
-    best: _Singles
-    mate: _Singles
-    gallery: int
+    nonmate_score: _Singles
+    mate_score: _Singles
+    gallery_size: int
 
     @property
     def mated(self) -> NDArray[np.bool_]:
-        """(N,) bool, whether the probe's person is in the gallery."""
+        """(N,) bool, True for probes whose person is in the gallery."""
         return self.rank > 0
 
     def rate(self, rank: int = 1) -> float:
-        """Rank-k identification rate: share of mated probes whose person is among the `rank` best."""
+        """Return the rank-k identification rate, the share of mated probes whose mate is among the `rank` best."""
         return float((self.rank[self.mated] <= rank).mean())
 
     def cmc(self, ranks: int) -> NDArray[np.float64]:
-        """Cumulative match characteristic: the rates at ranks 1 to `ranks`."""
+        """Return the cumulative match characteristic (ranks,), the identification rates at ranks 1 to `ranks`."""
         counts = np.bincount(self.rank[self.mated], minlength=ranks + 1)
         return np.asarray(counts[1 : ranks + 1].cumsum() / self.mated.sum())
 
     def tpir_at_fpir(self, fpir: float, rank: int = 1) -> float | None:
-        """Open-set rate: share of mated probes whose person is found at a false positive identification rate.
+        """Return the open-set identification rate (TPIR) at a false positive identification rate (FPIR).
 
-        FPIR is the share of probes without a mate for which somebody reaches the threshold; TPIR is the share of mated
-        probes whose own person reaches it and is among the `rank` best (ISO/IEC 19795-1; NIST FRVT 1:N). None when
-        there are too few probes without a mate to measure that FPIR: with n of them the smallest is 1 / n.
+        FPIR is the share of probes without a mate for which any score reaches the threshold; TPIR is the share of mated
+        probes whose mate reaches it and is among the `rank` best (ISO/IEC 19795-1; NIST FRVT 1:N). With n probes
+        without a mate the smallest FPIR is 1 / n; the result is None below it.
         """
-        others = np.sort(self.best[~self.mated])[::-1]
-        allowed = int(np.floor(fpir * len(others) + 1e-9))
+        false_scores = np.sort(self.nonmate_score[~self.mated])[::-1]
+        allowed = int(np.floor(fpir * len(false_scores) + 1e-9))
         if not allowed:
             return None
         hits = self.rank[self.mated] <= rank
-        if allowed < len(others):  # above the first that must stay below
-            hits &= self.mate[self.mated] > others[allowed]
+        if allowed < len(false_scores):  # the threshold lies above the first score that must be rejected
+            hits &= self.mate_score[self.mated] > false_scores[allowed]
         return float(hits.mean())
 
 
@@ -73,45 +73,45 @@ def identify(
     gallery_ids: ArrayLike,
     distractors: ArrayLike | Iterable[ArrayLike] = (),
 ) -> Identification:
-    """Search for each probe in a gallery with one feature for each person, by cosine in single precision.
+    """Search for each probe in a gallery with one feature per person, by cosine in single precision.
 
     Args:
         probes: (N, d) features.
-        probe_ids: (N,) whom they show; probes of people who are not in the gallery are those of the open set.
+        probe_ids: (N,) identities of the probes; those not in the gallery form the open set.
         gallery: (G, d) features.
-        gallery_ids: (G,) their people, each once (average the features of a person first).
-        distractors: further features (M, d) of people who are no probes, or an iterable of blocks of them, which is
-            read once and never held whole.
+        gallery_ids: (G,) identities of the gallery, without duplicates (average the features of a person first).
+        distractors: further features (M, d) of people who are not among the probes, or an iterable of blocks of them,
+            which is read once and never held in memory as a whole.
 
     Raises:
-        PairsError: shapes do not fit, a person is twice in the gallery, or a feature is not finite or has no direction.
+        PairsError: If shapes do not fit, a person is in the gallery twice, or a feature is not finite or zero.
     """
-    queries, known = _unit(probes, "probes"), _unit(gallery, "gallery")
+    queries, entries = _unit(probes, "probes"), _unit(gallery, "gallery")
     ids, people = np.asarray(probe_ids), np.asarray(gallery_ids)
-    if ids.shape != (len(queries),) or people.shape != (len(known),) or queries.shape[1] != known.shape[1]:
-        reason = f"probes {queries.shape} of {ids.shape}, gallery {known.shape} of {people.shape} do not fit"
+    if ids.shape != (len(queries),) or people.shape != (len(entries),) or queries.shape[1] != entries.shape[1]:
+        reason = f"probes {queries.shape} of {ids.shape}, gallery {entries.shape} of {people.shape} do not fit"
         raise PairsError(reason)
     order = np.argsort(people, kind="stable")
     if (people[order][1:] == people[order][:-1]).any():
-        raise PairsError("a person is twice in the gallery", remedy="average the features of each person first")
+        raise PairsError("a person is in the gallery twice", remedy="average the features of each person first")
     at = np.minimum(np.searchsorted(people[order], ids), len(people) - 1)
     row = np.where(people[order][at] == ids, order[at], -1)
     mated = row >= 0
-    mate = np.full(len(queries), np.nan, np.float32)
-    mate[mated] = np.einsum("ij,ij->i", queries[mated], known[row[mated]])
-    least = np.where(mated, mate - _TIE, np.float32(np.inf))
-    best, rank = np.full(len(queries), -np.inf, np.float32), mated.astype(np.int64)
+    mate_score = np.full(len(queries), np.nan, np.float32)
+    mate_score[mated] = np.einsum("ij,ij->i", queries[mated], entries[row[mated]])
+    tie = np.where(mated, mate_score - _TIE, np.float32(np.inf))  # scores from here on rank before the mate
+    nonmate_score, rank = np.full(len(queries), -np.inf, np.float32), mated.astype(np.int64)
     searched = 0
-    for part, start, scores in _products(queries, _chain(known, distractors)):
-        own = row[part] - start
-        inside = np.flatnonzero((own >= 0) & (own < scores.shape[1]) & mated[part])
-        scores[inside, own[inside]] = -np.inf
+    for part, start, scores in _products(queries, _chain(entries, distractors)):
+        column = row[part] - start
+        inside = np.flatnonzero((column >= 0) & (column < scores.shape[1]) & mated[part])
+        scores[inside, column[inside]] = -np.inf
         top = scores.max(1)
-        best[part] = np.maximum(best[part], top)
-        beaten = np.flatnonzero(top >= least[part])
-        rank[part][beaten] += (scores[beaten] >= least[part][beaten, None]).sum(1)
+        nonmate_score[part] = np.maximum(nonmate_score[part], top)
+        beaten = np.flatnonzero(top >= tie[part])
+        rank[part][beaten] += (scores[beaten] >= tie[part][beaten, None]).sum(1)
         searched = start + scores.shape[1]
-    return Identification(rank, best, mate, searched)
+    return Identification(rank, nonmate_score, mate_score, searched)
 
 
 def megaface(
@@ -120,22 +120,22 @@ def megaface(
     distractors: ArrayLike | Iterable[ArrayLike],
     sizes: Sequence[int] = (10, 100, 1_000, 10_000, 100_000, 1_000_000),
 ) -> dict[int, float]:
-    """MegaFace's rank-1 identification rate against growing numbers of distractors.
+    """Compute MegaFace's rank-1 identification rate for increasing numbers of distractors.
 
-    Each photo in turn stands in the gallery among the distractors, and all other photos of its person are searched
-    for (Kemelmacher-Shlizerman et al., CVPR 2016, challenge 1). Ties count against the model.
+    Each photo in turn is added to the distractors as the gallery, and all other photos of the same person are the
+    probes (Kemelmacher-Shlizerman et al., CVPR 2016, challenge 1). Ties count against the model.
 
     Args:
         features: (N, d) features of photos of people (FaceScrub).
-        people: (N,) whom they show; people with one photo are left out.
+        people: (N,) identities; people with a single photo are ignored.
         distractors: as in `identify`; the first 10, 100 ... of them are used, so their order should be random.
-        sizes: numbers of distractors; those that there are not enough distractors for are left out.
+        sizes: numbers of distractors; sizes larger than the number of distractors are ignored.
 
     Returns:
         The rate at each size.
 
     Raises:
-        PairsError: shapes do not fit, nobody has two photos, or a feature is not finite or has no direction.
+        PairsError: If shapes do not fit, no person has two photos, or a feature is not finite or zero.
     """
     queries, ids = _unit(features, "features"), np.asarray(people)
     if ids.shape != (len(queries),):
@@ -151,7 +151,7 @@ def megaface(
         mates.append(scores[first, second])
     probe, mate = np.concatenate(probes), np.concatenate(mates)
     if not len(probe):
-        raise PairsError("nobody has two photos", remedy="give several photos of each person")
+        raise PairsError("no person has two photos", remedy="give several photos of each person")
     best = np.full(len(queries), -np.inf, np.float32)
     rates = {}
     for part, start, scores in _products(queries, _chain(distractors), sorted(sizes)):
@@ -168,20 +168,21 @@ def search(
     k: int,
     engine: Literal["numpy", "faiss"] = "numpy",
 ) -> tuple[_Singles, _Ints]:
-    """The k nearest of a gallery to each probe, by cosine in single precision; exact.
+    """Find the k nearest gallery entries of each probe, by cosine in single precision; the search is exact.
 
     Args:
         probes: (N, d) features.
-        gallery: (G, d) features or an iterable of blocks of them, which is read once and never held whole.
-        k: how many; fewer are found where the gallery is smaller.
-        engine: what multiplies and sorts; faiss is an optional extra.
+        gallery: (G, d) features or an iterable of blocks of them, which is read once and never held in memory as a
+            whole.
+        k: number of neighbours; fewer are returned if the gallery is smaller.
+        engine: the library that multiplies and sorts; faiss is an optional extra.
 
     Returns:
-        Cosines (N, k), falling, and rows of the gallery (N, k).
+        Cosines (N, k), descending, and rows of the gallery (N, k).
 
     Raises:
-        PairsError: shapes do not fit, or a feature is not finite or has no direction.
-        DependencyError: faiss is not installed.
+        PairsError: If shapes do not fit, or a feature is not finite or zero.
+        DependencyError: If faiss is not installed.
     """
     queries = _unit(probes, "probes")
     best, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
@@ -192,20 +193,20 @@ def search(
         return best[:, rows[0] >= 0], rows[:, rows[0] >= 0]
     for part, start, scores in _products(queries, _chain(gallery)):
         better = np.flatnonzero(scores.max(1) > best[part, -1]) + part.start
-        chosen = scores[better - part.start]
+        candidates = scores[better - part.start]
         n = min(k, scores.shape[1])
-        columns = np.argpartition(chosen, -n, axis=1)[:, -n:]
-        held = best[better], rows[better]
-        _merge(*held, np.take_along_axis(chosen, columns, 1), columns, start)
-        best[better], rows[better] = held
+        columns = np.argpartition(candidates, -n, axis=1)[:, -n:]
+        current = best[better], rows[better]
+        _merge(*current, np.take_along_axis(candidates, columns, 1), columns, start)
+        best[better], rows[better] = current
     return best[:, rows[0] >= 0], rows[:, rows[0] >= 0]
 
 
 def _merge(best: _Singles, rows: _Ints, scores: _Singles, columns: _Ints, start: int) -> None:
-    """Put the better of what is held and what a block gave into `best` and `rows`, highest first."""
-    everything, every_row = np.hstack([best, scores]), np.hstack([rows, columns + start])
-    order = np.argsort(-everything, axis=1, kind="stable")[:, : best.shape[1]]
-    best[:], rows[:] = np.take_along_axis(everything, order, 1), np.take_along_axis(every_row, order, 1)
+    """Merge the best scores of a block that starts at row `start` into `best` and `rows`, in place, highest first."""
+    all_scores, all_rows = np.hstack([best, scores]), np.hstack([rows, columns + start])
+    order = np.argsort(-all_scores, axis=1, kind="stable")[:, : best.shape[1]]
+    best[:], rows[:] = np.take_along_axis(all_scores, order, 1), np.take_along_axis(all_rows, order, 1)
 
 
 def _faiss() -> Callable[[_Singles, _Singles, int], tuple[_Singles, _Ints]]:
@@ -217,7 +218,7 @@ def _faiss() -> Callable[[_Singles, _Singles, int], tuple[_Singles, _Ints]]:
 
 
 def _chain(*sources: ArrayLike | Iterable[ArrayLike]) -> Iterator[NDArray[np.generic]]:
-    """Blocks of features of arrays and of iterables of arrays."""
+    """Yield blocks of features from arrays and from iterables of arrays."""
     for source in sources:
         if isinstance(source, np.ndarray):
             yield source
@@ -229,15 +230,15 @@ def _chain(*sources: ArrayLike | Iterable[ArrayLike]) -> Iterator[NDArray[np.gen
 def _products(
     probes: _Singles, blocks: Iterator[NDArray[np.generic]], stops: Sequence[int] = ()
 ) -> Iterator[tuple[slice, int, _Singles]]:
-    """Cosines of probes and a gallery, block by block.
+    """Yield the cosines of probes and a gallery block by block.
 
-    Yields a slice of the probes, the first row of the gallery's block and their cosines, which the next block
+    Each item is a slice of the probes, the first row of the gallery's block and their cosines, which the next item
     overwrites. No block of the gallery crosses one of the `stops`.
     """
     parts = [slice(start, min(start + _PROBES, len(probes))) for start in range(0, len(probes), _PROBES)]
-    most = max(1, min(_SCORES // min(len(probes), _PROBES), _NUMBERS // probes.shape[1]))
-    memory = np.empty(min(len(probes), _PROBES) * most, np.float32)
-    for start, piece in _pieces(probes.shape[1], blocks, most, stops):
+    size = max(1, min(_SCORES // min(len(probes), _PROBES), _NUMBERS // probes.shape[1]))
+    memory = np.empty(min(len(probes), _PROBES) * size, np.float32)
+    for start, piece in _pieces(probes.shape[1], blocks, size, stops):
         for part in parts:
             queries = probes[part]
             scores = memory[: len(queries) * len(piece)].reshape(len(queries), -1)
@@ -245,16 +246,16 @@ def _products(
 
 
 def _pieces(
-    width: int, blocks: Iterator[NDArray[np.generic]], most: int, stops: Sequence[int] = ()
+    width: int, blocks: Iterator[NDArray[np.generic]], limit: int, stops: Sequence[int] = ()
 ) -> Iterator[tuple[int, _Singles]]:
-    """Cut a gallery into pieces of unit features (at most `most`, width); each with its first row in the gallery."""
+    """Yield unit features of a gallery in pieces (at most `limit`, width), each with its first row in the gallery."""
     start = 0
     for block in blocks:
         if block.ndim != 2 or block.shape[1] != width:
-            raise PairsError(f"gallery {block.shape} does not fit probes of {width} numbers")
+            raise PairsError(f"gallery {block.shape} does not fit probes of width {width}")
         at = 0
         while at < len(block):
-            size = min([most, len(block) - at, *(stop - start for stop in stops if stop > start)])
+            size = min([limit, len(block) - at, *(stop - start for stop in stops if stop > start)])
             yield start, _unit(block[at : at + size], "gallery features")
             start, at = start + size, at + size
 
@@ -266,6 +267,6 @@ def _unit(values: ArrayLike, name: str) -> _Singles:
     norms = np.sqrt(np.einsum("ij,ij->i", features, features))
     bad = ~(np.isfinite(norms) & (norms > 0))
     if bad.any():
-        reason = f"{int(bad.sum())} of {len(bad)} {name} are not finite or zero, the first in row {int(bad.argmax())}"
+        reason = f"{int(bad.sum())} of {len(bad)} {name} are zero or not finite, the first in row {int(bad.argmax())}"
         raise PairsError(reason, remedy="check the model, and the crops of these photos")
     return np.asarray(features / norms[:, None], np.float32)

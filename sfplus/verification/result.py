@@ -13,16 +13,16 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a protocol found.
+    """The scores, thresholds and accuracies of a model on verification pairs.
 
     Attributes:
         protocol: name of the protocol.
-        accuracy: (F,) float64, the share of right decisions in each test fold.
+        accuracy: (F,) float64, the share of correct decisions in each test fold.
         threshold: (F,) float64, chosen on the other folds.
         scores: (P,) float64, the cosine of each pair in the space of its own test fold.
-        same: (P,) bool, whether the pair shows one person.
+        same: (P,) bool, True for pairs of the same person.
         fold: (P,) int64, 0-based fold of each pair.
-        ties: what a score that equals the threshold counts as: `wrong` whatever the pair is, `different` or `same`.
+        ties: the decision on a score equal to the threshold: `different`, `same`, or `wrong` for either kind of pair.
     """
 
     protocol: str
@@ -35,19 +35,19 @@ class Result:
 
     @property
     def mean(self) -> float:
-        """Mean of the fold accuracies."""
+        """The mean of the fold accuracies."""
         return float(self.accuracy.mean())
 
     @property
     def std(self) -> float:
-        """Sample standard deviation of the fold accuracies (divisor F - 1), 0 for a single fold."""
+        """The sample standard deviation of the fold accuracies (divisor F - 1); 0 for a single fold."""
         return float(self.accuracy.std(ddof=1)) if len(self.accuracy) > 1 else 0.0
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the mean, std / sqrt(F): the S_E of LFW's technical report.
+        """The standard error of the mean, std / sqrt(F): the S_E of LFW's technical report.
 
-        With a single fold it is that of a share of P independent pairs, sqrt(p (1 - p) / P).
+        For a single fold, the standard error of a proportion of P independent pairs, sqrt(p (1 - p) / P).
         """
         if len(self.accuracy) > 1:
             return self.std / float(np.sqrt(len(self.accuracy)))
@@ -55,13 +55,13 @@ class Result:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """(P,) bool, whether each pair is decided rightly by the threshold of its fold; see `ties`."""
+        """(P,) bool, True where the threshold of the fold decides the pair correctly; see `ties`."""
         threshold = self.threshold[self.fold]
         accepted = self.scores >= threshold if self.ties == "same" else self.scores > threshold
         return np.asarray((accepted == self.same) & ((self.ties != "wrong") | (self.scores != threshold)))
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, for JSON."""
+        """Convert the result to JSON data."""
         return {
             "protocol": self.protocol,
             "mean": self.mean,
@@ -77,7 +77,7 @@ class Result:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Result:
-        """The inverse of `to_dict`."""
+        """Restore a result from the data of `to_dict`."""
         kinds = {"accuracy": np.float64, "threshold": np.float64, "scores": np.float64, "same": bool, "fold": np.int64}
         arrays = {key: np.array(data[key], dtype=kind) for key, kind in kinds.items()}
         return cls(data["protocol"], **arrays, ties=data.get("ties", "wrong"))

@@ -1,4 +1,4 @@
-"""Two models on the same pairs: whether their difference means anything."""
+"""Comparison of two models on the same pairs: McNemar's test and an interval of the difference over people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.stats import binom, chi2
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
-from sfplus.verification.bootstrap import people_intervals, share_of
+from sfplus.verification.bootstrap import people_intervals, stratified_mean
 from sfplus.verification.curves import tested_pairs
 from sfplus.verification.result import Result
 
@@ -20,20 +20,20 @@ _Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a second model stands against a first one on the same pairs.
+    """The difference between two models on the same pairs.
 
     Attributes:
         first: name of the first model.
-        second: name of the second.
-        pairs: how many pairs both decided.
-        difference: share of pairs that the second decides rightly, less that of the first.
+        second: name of the second model.
+        pairs: number of pairs.
+        difference: accuracy over all pairs of the second model minus that of the first.
         low: lower end of the interval of the difference over people.
-        high: its upper end.
+        high: upper end of that interval.
         level: nominal coverage of that interval.
-        won: pairs that only the second decides rightly.
-        lost: pairs that only the first decides rightly.
-        p: of McNemar's exact test: how often chance alone would part won and lost that far.
-        mid_p: its mid-p variant, less cautious.
+        won: number of pairs that only the second model decides correctly.
+        lost: number of pairs that only the first model decides correctly.
+        p: p-value of McNemar's exact test: the probability that won and lost differ by chance at least this much.
+        mid_p: p-value of its mid-p variant, which is less conservative.
     """
 
     first: str
@@ -49,22 +49,25 @@ class Comparison:
     mid_p: float
 
     @property
-    def real(self) -> bool:
-        """Whether the difference is more than chance: p is below 1 - level and the interval leaves out 0."""
+    def significant(self) -> bool:
+        """True if p is below 1 - level and the interval excludes 0."""
         return self.p < 1 - self.level and not self.low <= 0 <= self.high
 
     @property
     def verdict(self) -> str:
-        """What the comparison says, in plain words."""
+        """The conclusion in words, with the figures behind it."""
         points = (
             f"{100 * self.difference:+.2f} points ({100 * self.level:g} % interval {100 * self.low:+.2f} to "
-            f"{100 * self.high:+.2f}, McNemar's p {_chance(self.p)}; one pair is {100 / self.pairs:.4f} points)"
+            f"{100 * self.high:+.2f}, McNemar's p {_p_value(self.p)}; one pair is {100 / self.pairs:.4f} points)"
         )
-        counts = f"{self.second} is right on {_pairs(self.won)} that {self.first} gets wrong, wrong on {self.lost:,}"
+        counts = (
+            f"{self.second} is right on {_pairs(self.won)} that {self.first} gets wrong, and wrong on "
+            f"{_pairs(self.lost)} that {self.first} gets right"
+        )
         if self.won == self.lost == 0:
-            return f"{self.first} and {self.second} decide all {self.pairs:,} pairs alike."
-        if not self.real:
-            return f"{counts}: {points}. The difference means nothing."
+            return f"{self.first} and {self.second} decide all {self.pairs:,} pairs the same way."
+        if not self.significant:
+            return f"{counts}: {points}. The difference is not significant."
         better, worse = (self.second, self.first) if self.difference > 0 else (self.first, self.second)
         return f"{counts}: {points}. {better} is better than {worse} on these pairs."
 
@@ -72,22 +75,23 @@ class Comparison:
 def mcnemar(
     first: _Bools, second: _Bools, method: Literal["exact", "mid-p", "chi2"] = "exact"
 ) -> tuple[int, int, float]:
-    """McNemar's test on the pairs that only one of two models decides rightly.
+    """Run McNemar's test on the pairs that only one of two models decides correctly.
 
     Args:
-        first: (P,) bool, whether the first model is right.
-        second: (P,) bool, whether the second is.
-        method: `exact`, the two-sided binomial test; `mid-p`, which counts the observed split half (Fagerland,
+        first: (P,) bool, True where the first model is right.
+        second: (P,) bool, True where the second model is right.
+        method: `exact`, the two-sided binomial test; `mid-p`, which gives the observed split half weight (Fagerland,
             Lydersen and Laake, BMC Medical Research Methodology 2013); `chi2`, with continuity correction.
 
     Returns:
-        How many pairs only the second decides rightly, how many only the first, and the p-value.
+        The number of pairs that only the second model decides correctly, the number that only the first does, and the
+        p-value.
 
     Raises:
-        PairsError: the lengths differ.
+        PairsError: If the lengths differ.
     """
     if first.shape != second.shape or first.ndim != 1:
-        raise PairsError(f"decisions {first.shape} and {second.shape} are not of the same pairs")
+        raise PairsError(f"decisions {first.shape} and {second.shape} do not belong to the same pairs")
     won, lost = int((second & ~first).sum()), int((first & ~second).sum())
     n, few = won + lost, min(won, lost)
     if n == 0:
@@ -103,19 +107,29 @@ def mcnemar(
 def difference_interval(
     first: _Bools, second: _Bools, pairs: Pairs, *, level: float = 0.95, replicates: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """The difference of the shares of pairs decided rightly, second less first, with its interval over people.
+    """Return the difference in accuracy of two models, with its interval over people.
 
-    The bootstrap is paired: both models are judged on the same draws of people (see `people_intervals`).
+    The bootstrap is paired: both models are evaluated on the same draws of people (see `people_intervals`).
+
+    Args:
+        first: (P,) bool, True where the first model is right.
+        second: (P,) bool, True where the second model is right.
+        pairs: the P pairs.
+        level: nominal coverage.
+        replicates: number of bootstrap replicates.
+        seed: seed of the draws.
+
+    Returns:
+        The accuracy of the second model minus that of the first, and the lower and upper end of its interval.
 
     Raises:
-        PairsError: the lengths differ, or there are too few people.
+        PairsError: If the lengths differ, or there are too few people.
     """
     if not len(first) == len(second) == len(pairs):
-        raise PairsError(f"{len(first)} and {len(second)} decisions are not of {len(pairs)} pairs")
+        raise PairsError(f"{len(first)} and {len(second)} decisions do not belong to {len(pairs)} pairs")
     change = second.astype(np.float64) - first
-    ((low, high),) = people_intervals(
-        share_of(change, pairs.same), pairs, level=level, replicates=replicates, seed=seed
-    )
+    statistic = stratified_mean(change, pairs.same)
+    ((low, high),) = people_intervals(statistic, pairs, level=level, replicates=replicates, seed=seed)
     return float(change.mean()), low, high
 
 
@@ -131,12 +145,21 @@ def compare(
 ) -> Comparison:
     """Compare the results of two models on the same pairs.
 
+    Args:
+        first: result of the first model.
+        second: result of the second model.
+        pairs: the pairs of both.
+        names: names of the models.
+        level: nominal coverage of the interval.
+        replicates: number of bootstrap replicates.
+        seed: seed of the draws.
+
     Raises:
-        PairsError: the results are of other pairs or of two protocols, or there are too few people.
+        PairsError: If the results belong to different pairs or protocols, or there are too few people.
     """
     if first.protocol != second.protocol:
-        reason = f"the results follow two protocols, {first.protocol} and {second.protocol}"
-        raise PairsError(reason, remedy="verify both models by one protocol")
+        reason = f"the results use different protocols, {first.protocol} and {second.protocol}"
+        raise PairsError(reason, remedy="verify both models by the same protocol")
     tested_pairs(second, pairs)
     kept = tested_pairs(first, pairs)
     a, b = first.correct, second.correct
@@ -146,7 +169,7 @@ def compare(
     return Comparison(*names, len(a), difference, low, high, level, won, lost, p, mid_p)
 
 
-def _chance(p: float) -> str:
+def _p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 

@@ -1,7 +1,8 @@
-"""Caffe's binary files of weights, `.caffemodel`: read without Caffe, written for it.
+"""Reader and writer of `.caffemodel`, Caffe's binary weights, without Caffe.
 
-The bulk, the blobs, is never handed to protobuf: `wire.Reader` finds each and makes it an array that is a view of the
-file. The rest, a few hundred bytes per layer, goes through protobuf's runtime with the schema of `caffe_schema`.
+The arrays, called blobs, bypass protobuf: `protobuf_reader.Reader` finds each one and returns an array that is a view
+of the file. Everything else, a few hundred bytes per layer, is parsed by protobuf's runtime with the schema of
+`caffe_schema`.
 """
 
 from __future__ import annotations
@@ -19,24 +20,25 @@ from numpy.typing import NDArray
 from sfplus.errors import WeightsError
 from sfplus.io.files import write_atomically
 from sfplus.weights.caffe_schema import NetParameter
-from sfplus.weights.protobuf_reader import BYTES, Malformed, Reader, tagged, varint
+from sfplus.weights.protobuf_reader import BYTES, MalformedError, Reader, encode_tag, encode_varint
 
 Blob = NDArray[np.float32] | NDArray[np.float64]
 
 _MAX_BYTES = (1 << 31) - 1  # of any protobuf message
-_MAX_REST = 4 << 20  # bytes that are no blobs; large networks have a tenth of it
+_MAX_DESCRIPTION = 4 << 20  # bytes outside of blobs; large networks have a tenth of it
 _MAX_DIMENSIONS = 32  # kMaxBlobAxes of Caffe
 _LAYERS = {2: ("layers", 6), 100: ("layer", 7)}  # field of NetParameter: its name, field of the blobs in a layer
 
 
 @dataclass(frozen=True)
 class CaffeModel:
-    """A network and its weights.
+    """A Caffe network and its weights.
 
     Attributes:
-        net: a NetParameter message, as `read_prototxt` gives it, without blobs: `net.layer`, in old files `net.layers`.
-        blobs: by name of the layer its arrays, float32 (old files: perhaps float64); read-only views of the file's
-            bytes where they were read.
+        net: a NetParameter message without blobs, as `read_prototxt` returns it: `net.layer`, in old files
+            `net.layers`.
+        blobs: the arrays of each layer by its name, float32 (in old files possibly float64); read-only views of the
+            file's bytes if they were read from a file.
     """
 
     net: Any
@@ -46,140 +48,142 @@ class CaffeModel:
 def read_caffemodel(path: Path) -> CaffeModel:
     """Read a binary `.caffemodel` of the current format (`layer`) or the one before it (V1, `layers`).
 
-    Takes the memory of the file once. As in Caffe, `double_data` comes before `data` and legacy dimensions (num,
-    channels, height, width) before `shape`.
+    Needs about as much memory as the file is large. As in Caffe, `double_data` takes precedence over `data`, and legacy
+    dimensions (num, channels, height, width) over `shape`.
 
     Raises:
-        WeightsError: the file cannot be read, is malformed or cut short, or a blob does not fill its shape.
+        WeightsError: If the file cannot be read, is malformed or truncated, or the size of a blob differs from its
+            shape.
     """
     path = Path(path)
     try:
         if not path.is_file():
             raise WeightsError("there is no such file", where=path, remedy="check the path")
         if path.stat().st_size > _MAX_BYTES:
-            raise Malformed("larger than the 2 GiB that the format allows")
+            raise MalformedError("larger than the 2 GiB that the format allows")
         return _read_net(Reader(path.read_bytes()))
     except OSError as error:
         raise WeightsError(f"cannot be read: {error.strerror}", where=path, remedy="check the path") from error
-    except (Malformed, DecodeError, UnicodeError) as error:
+    except (MalformedError, DecodeError, UnicodeError) as error:
         reason = f"is not a readable Caffe model ({error})"
-        raise WeightsError(reason, where=path, remedy="get the file again; .prototxt is another kind of file") from None
+        raise WeightsError(reason, where=path, remedy="get the file again; a .prototxt has another format") from None
 
 
 def _read_net(reader: Reader) -> CaffeModel:
-    rest, blobs = bytearray(), dict[str, Sequence[Blob]]()
+    description, blobs = bytearray(), dict[str, Sequence[Blob]]()
     for number, kind, tag, first, last in reader.fields(0, len(reader.data)):
         if number in _LAYERS and kind == BYTES:
             key, blob_number = _LAYERS[number]
-            raw, found = _read_layer(reader, first, last, blob_number)
-            message = tagged(number, BYTES, len(raw)) + raw
-            _keep(rest, message)
-            if found:
+            layer_bytes, layer_blobs = _read_layer(reader, first, last, blob_number)
+            message = encode_tag(number, BYTES, len(layer_bytes)) + layer_bytes
+            _append(description, message)
+            if layer_blobs:
                 name = getattr(NetParameter.FromString(message), key)[0].name
                 if name in blobs:
-                    raise Malformed(f"two layers named '{name}'")
-                blobs[name] = found
+                    raise MalformedError(f"two layers named '{name}'")
+                blobs[name] = layer_blobs
         else:
-            _keep(rest, reader.data[tag:last])
-    net = NetParameter.FromString(bytes(rest))
+            _append(description, reader.data[tag:last])
+    net = NetParameter.FromString(bytes(description))
     if not net.layer and not net.layers:
-        raise Malformed("no layer in it")
-    for layer in (*net.layers, *net.layer):  # protobuf gives text that is not UTF-8 as bytes, or raises
+        raise MalformedError("it has no layer")
+    for layer in (*net.layers, *net.layer):  # protobuf returns text that is not UTF-8 as bytes, or raises
         if not all(isinstance(text, str) for text in (layer.name, *layer.bottom, *layer.top)):
-            raise Malformed("a name that is no text")
+            raise MalformedError("a name that is not text")
     return CaffeModel(net, blobs)
 
 
-def _keep(rest: bytearray, more: bytes | memoryview) -> None:
-    if len(rest) + len(more) > _MAX_REST:
-        raise Malformed(f"more than {_MAX_REST >> 20} MiB that are no weights")
-    rest += more
+def _append(description: bytearray, data: bytes | memoryview) -> None:
+    if len(description) + len(data) > _MAX_DESCRIPTION:
+        raise MalformedError(f"more than {_MAX_DESCRIPTION >> 20} MiB that are not weights")
+    description += data
 
 
 def _read_layer(reader: Reader, start: int, end: int, blob_number: int) -> tuple[bytes, list[Blob]]:
-    """The layer without its blobs, and the blobs."""
-    rest, blobs = bytearray(), list[Blob]()
+    """Return the message of a layer without its blobs, and the blobs."""
+    description, blobs = bytearray(), list[Blob]()
     for number, kind, tag, first, last in reader.fields(start, end):
         if number == blob_number:
             if kind != BYTES:
-                raise Malformed(f"wire type {kind} where a blob belongs, at byte {tag}")
+                raise MalformedError(f"wire type {kind} instead of a blob at byte {tag}")
             blobs.append(_read_blob(reader, first, last))
         elif number == 1 and blob_number == 6:
-            raise Malformed("it is of Caffe's first format, V0; Caffe's upgrade_net_proto_binary makes it newer")
+            raise MalformedError("it has Caffe's first format, V0; upgrade it with Caffe's upgrade_net_proto_binary")
         else:
-            _keep(rest, reader.data[tag:last])
-    return bytes(rest), blobs
+            _append(description, reader.data[tag:last])
+    return bytes(description), blobs
 
 
 def _read_blob(reader: Reader, start: int, end: int) -> Blob:
-    parts: dict[int, list[NDArray[Any]]] = {5: [], 8: []}
+    arrays: dict[int, list[NDArray[Any]]] = {5: [], 8: []}
     legacy: dict[int, int] = {}
     shape: list[int] = []
     for number, kind, tag, first, last in reader.fields(start, end):
-        if number in parts:
-            parts[number].append(reader.array(kind, tag, first, last, "<f4" if number == 5 else "<f8"))
+        if number in arrays:
+            arrays[number].append(reader.array(kind, tag, first, last, "<f4" if number == 5 else "<f8"))
         elif number in (1, 2, 3, 4):
             legacy[number] = reader.integer(kind, first, last)
         elif number == 7 and kind == BYTES:
-            for inner, inner_kind, _, a, b in reader.fields(first, last):
-                if inner == 1:
-                    shape += reader.integers(inner_kind, a, b, _MAX_DIMENSIONS)
-    singles, doubles = ([part for part in parts[number] if len(part)] for number in (5, 8))
+            for dim_number, dim_kind, _, dim_first, dim_last in reader.fields(first, last):
+                if dim_number == 1:
+                    shape += reader.integers(dim_kind, dim_first, dim_last, _MAX_DIMENSIONS)
+    singles, doubles = ([array for array in arrays[number] if len(array)] for number in (5, 8))
     data = _join(doubles or singles)
     if legacy:
         shape = [legacy.get(number, 0) for number in (1, 2, 3, 4)]
-    bounded = math.prod(max(size, 1) for size in shape[:_MAX_DIMENSIONS]) <= _MAX_BYTES  # numpy needs it of empty ones
+    bounded = math.prod(max(size, 1) for size in shape[:_MAX_DIMENSIONS]) <= _MAX_BYTES  # numpy limits empty ones too
     if len(shape) > _MAX_DIMENSIONS or any(size < 0 for size in shape) or not bounded:
-        raise Malformed(f"a blob of shape {shape[: _MAX_DIMENSIONS + 1]} at byte {start}")
+        raise MalformedError(f"a blob of shape {shape[: _MAX_DIMENSIONS + 1]} at byte {start}")
     if math.prod(shape) != len(data):
-        raise Malformed(f"a blob of shape {tuple(shape)} with {len(data):,} numbers at byte {start}")
+        raise MalformedError(f"a blob of shape {tuple(shape)} with {len(data):,} numbers at byte {start}")
     data.flags.writeable = False
     return data.reshape(shape)
 
 
-def _join(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.float32), *parts])
+def _join(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate([np.empty(0, np.float32), *arrays])
 
 
 def write_caffemodel(path: Path, model: CaffeModel) -> None:
-    """Write a `.caffemodel`, completely or not at all; what is read from it again is the same in every bit.
+    """Write a `.caffemodel` atomically; reading it returns the same bits.
 
     Args:
-        path: its folder must exist.
-        model: float64 blobs are written as `double_data`; every name of `blobs` must be that of a layer.
+        path: the file; its folder must exist.
+        model: the network and its weights. Blobs of type float64 are written as `double_data`; each name of `blobs`
+            must be that of a layer.
 
     Raises:
-        WeightsError: a blob belongs to no layer, or the file would be larger than the format allows.
-        SfplusError: the file cannot be written.
+        WeightsError: If blobs do not belong to a layer, or the file would be larger than the format allows.
+        SfplusError: If the file cannot be written.
     """
-    head, left = type(model.net)(), dict(model.blobs)
-    head.CopyFrom(model.net)
+    header, remaining_blobs = type(model.net)(), dict(model.blobs)
+    header.CopyFrom(model.net)
     parts: list[bytes | memoryview] = []
     for number, (key, blob_number) in _LAYERS.items():
         for layer in getattr(model.net, key):
-            inner: list[bytes | memoryview] = [layer.SerializeToString()]
-            for blob in left.pop(layer.name, ()):
-                inner += _field(blob_number, _write_blob(blob))
-            parts += _field(number, inner)
-        head.ClearField(key)
-    parts.insert(0, head.SerializeToString())
-    if left:
-        raise WeightsError(f"there is no layer for the blobs of {next(iter(left))}", where=path)
-    if _length(parts) > _MAX_BYTES:
+            content: list[bytes | memoryview] = [layer.SerializeToString()]
+            for blob in remaining_blobs.pop(layer.name, ()):
+                content += _encode_field(blob_number, _encode_blob(blob))
+            parts += _encode_field(number, content)
+        header.ClearField(key)
+    parts.insert(0, header.SerializeToString())
+    if remaining_blobs:
+        raise WeightsError(f"there is no layer for the blobs of {next(iter(remaining_blobs))}", where=path)
+    if _total_length(parts) > _MAX_BYTES:
         raise WeightsError("would be larger than the 2 GiB that the format allows", where=path)
     write_atomically(Path(path), b"".join(parts))
 
 
-def _write_blob(blob: Blob) -> list[bytes | memoryview]:
+def _encode_blob(blob: Blob) -> list[bytes | memoryview]:
     double = blob.dtype == np.float64
     data = np.ascontiguousarray(blob, "<f8" if double else "<f4")
-    shape = _field(1, [b"".join(map(varint, blob.shape))])
-    return [*_field(7, shape), *_field(8 if double else 5, [data.reshape(-1).view(np.uint8).data])]
+    shape = _encode_field(1, [b"".join(map(encode_varint, blob.shape))])
+    return [*_encode_field(7, shape), *_encode_field(8 if double else 5, [data.reshape(-1).view(np.uint8).data])]
 
 
-def _field(number: int, content: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    return [tagged(number, BYTES, _length(content)), *content]
+def _encode_field(number: int, content: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    return [encode_tag(number, BYTES, _total_length(content)), *content]
 
 
-def _length(parts: Sequence[bytes | memoryview]) -> int:
+def _total_length(parts: Sequence[bytes | memoryview]) -> int:
     return sum(map(len, parts))

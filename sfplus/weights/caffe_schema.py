@@ -1,6 +1,6 @@
-"""The part of Caffe's message format that networks of faces need, for protobuf's runtime; field numbers are facts.
+"""The part of Caffe's message format that face networks need, for protobuf's runtime.
 
-Fields that are not listed are kept in binary files (protobuf carries them along) and skipped in text.
+Unlisted fields are preserved in binary files, where protobuf keeps unknown fields, and skipped in text.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-# field=number:type, `*` repeated, `+` repeated and packed (caffe.proto).
+# field=number:type, `*` is repeated, `+` is repeated and packed (caffe.proto).
 _MESSAGES = {
     "BlobShape": "dim=1:int64+",
     "BlobProto": "num=1:int32 channels=2:int32 height=3:int32 width=4:int32 data=5:float+ diff=6:float+"
@@ -70,10 +70,10 @@ _ENUMS = {
 
 
 def _build() -> Any:
-    """The class of NetParameter messages, in a pool of its own: a real caffe_pb2 in this process is no conflict."""
+    """Return the class of NetParameter messages, in a separate pool, which avoids conflicts with a real caffe_pb2."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="sfplus/caffe.proto", package="sfplus.caffe", syntax="proto2")
-    for name, values in _ENUMS.items():  # each in a message, because both EltwiseOp and PoolMethod have a MAX
+    for name, values in _ENUMS.items():  # each in a message of its own: EltwiseOp and PoolMethod both have a MAX
         enum = file.message_type.add(name=name).enum_type.add(name="Value")
         for value in values.split():
             key, number = value.split("=")
@@ -82,17 +82,17 @@ def _build() -> Any:
         message = file.message_type.add(name=name)
         for text in fields.split():
             key, number, kind = text.replace(":", "=").split("=")
-            bare = kind.rstrip("*+")
-            added = message.field.add(name=key, number=int(number))
-            added.label = field.LABEL_OPTIONAL if bare == kind else field.LABEL_REPEATED
+            base = kind.rstrip("*+")
+            new_field = message.field.add(name=key, number=int(number))
+            new_field.label = field.LABEL_OPTIONAL if base == kind else field.LABEL_REPEATED
             if kind.endswith("+"):
-                added.options.packed = True
-            if bare in _ENUMS:
-                added.type, added.type_name = field.TYPE_ENUM, f".sfplus.caffe.{bare}.Value"
-            elif bare in _MESSAGES:
-                added.type, added.type_name = field.TYPE_MESSAGE, f".sfplus.caffe.{bare}"
+                new_field.options.packed = True
+            if base in _ENUMS:
+                new_field.type, new_field.type_name = field.TYPE_ENUM, f".sfplus.caffe.{base}.Value"
+            elif base in _MESSAGES:
+                new_field.type, new_field.type_name = field.TYPE_MESSAGE, f".sfplus.caffe.{base}"
             else:
-                added.type = getattr(field, f"TYPE_{bare.upper()}")
+                new_field.type = getattr(field, f"TYPE_{base.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("sfplus.caffe.NetParameter"))

@@ -1,4 +1,4 @@
-"""`sfplus convert`: a model from one kind of file to another."""
+"""Conversion of models between file formats, as `sfplus convert` does it."""
 
 from __future__ import annotations
 
@@ -6,56 +6,63 @@ from pathlib import Path
 
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import atomic_folder, check_new, file_digest, write_atomically
+from sfplus.networks import DEFAULT_INPUT
 from sfplus.networks.sphereface import SphereFaceNet
 from sfplus.weights import HEAD
-from sfplus.weights.loading import Source, read_source
+from sfplus.weights.caffe import write_caffemodel
+from sfplus.weights.caffe_networks import to_caffe
+from sfplus.weights.loading import LoadedModel, read_model
 from sfplus.weights.model_folder import save_model, to_bytes
+from sfplus.weights.onnx import to_onnx
+from sfplus.weights.prototxt import write_prototxt
 
-_FILES = {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".prototxt", ".json", ".pb", ".h5"}
+_UNSUPPORTED_SUFFIXES = {
+    ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".prototxt", ".json", ".pb", ".h5",
+}  # fmt: skip
 
 
 def convert(source: Path, target: Path, network: str = "", block: str = "") -> list[str]:
-    """Convert a model; nothing that exists is overwritten, and what is written is whole.
+    """Convert a model; existing files are not overwritten, and no incomplete file is left behind.
 
     Args:
-        source: what `read_source` reads.
-        target: `.caffemodel` (with its deploy `.prototxt` beside), `.onnx`, or else a folder in our layout.
-        network: name of the SphereFace network, where names and shapes should not decide.
-        block: `original` or `modern`, where the file should not decide.
+        source: a path that `read_model` accepts.
+        target: a `.caffemodel`, which is written together with its deploy `.prototxt`, an `.onnx`, or a folder.
+        network: name of the SphereFace network; default: inferred from names and shapes.
+        block: `original` or `modern`; default: that of the source.
 
     Returns:
-        Lines that say what was read and written.
+        Lines that describe the model and the written files.
 
     Raises:
-        UsageError: the target exists or is of a kind that is not written.
-        WeightsError: the source is no such model, or the target's kind cannot hold it.
+        UsageError: If the target exists or its format cannot be written.
+        WeightsError: If the source is not a supported model, or the target's format cannot hold it.
     """
     suffix = target.suffix.lower()
-    targets = [target, target.with_suffix(".prototxt")] if suffix == ".caffemodel" else [target]
-    if suffix in _FILES:
+    if suffix in _UNSUPPORTED_SUFFIXES:
         remedy = "give a folder, or a name that ends in .caffemodel or .onnx"
         raise UsageError(f"{suffix} files are not written", where=target, remedy=remedy)
-    for path in targets:
+    for path in [target, target.with_suffix(".prototxt")] if suffix == ".caffemodel" else [target]:
         check_new(path)
-    model = read_source(source, network, block)
+    model = read_with_digest(source, network, block)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write = {".caffemodel": _write_caffe, ".onnx": _write_onnx}.get(suffix, write_folder)
+    return [_summary(model), *write(model, target)]
+
+
+def read_with_digest(source: Path, network: str = "", block: str = "") -> LoadedModel:
+    """Read a model, and add the SHA-256 of its file to the provenance in its config; see `read_model`."""
+    model = read_model(source, network, block)
     if not source.is_dir() and "provenance" in model.config:
         model.config["provenance"]["sha256"] = file_digest(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write = {".caffemodel": _write_caffe, ".onnx": _write_onnx}.get(suffix, _write_folder)
-    return [_what(model), *write(model, target)]
+    return model
 
 
-def _what(model: Source) -> str:
-    config = model.config
-    options = [f"{config['feature_size']} features", f"{config.get('input', '112x96')} crops"]
-    options += [f"{config['block']} blocks"] if "block" in config else []
-    options += ["batch normalisation"] if config.get("batch_norm") else []
-    options += [f"a classifier of {len(model.head)} people"] if model.head is not None else []
-    count = sum(parameter.numel() for parameter in model.network.parameters())
-    return f"{config['network']}: {', '.join(options)}, {count:,} parameters"
+def write_folder(model: LoadedModel, target: Path) -> list[str]:
+    """Write a model as a new folder in the layout of this project; return a line that names it.
 
-
-def _write_folder(model: Source, target: Path) -> list[str]:
+    Raises:
+        UsageError: If the target already exists.
+    """
     with atomic_folder(target) as part:
         save_model(part, model.network, model.config)
         if model.head is not None:
@@ -63,22 +70,27 @@ def _write_folder(model: Source, target: Path) -> list[str]:
     return [f"model: {target}"]
 
 
-def _write_onnx(model: Source, target: Path) -> list[str]:
-    from sfplus.weights.onnx import to_onnx
+def _summary(model: LoadedModel) -> str:
+    config = model.config
+    options = [f"{config['feature_size']} features", f"{config.get('input', DEFAULT_INPUT)} crops"]
+    options += [f"{config['block']} blocks"] if "block" in config else []
+    options += ["batch normalisation"] if config.get("batch_norm") else []
+    options += [f"a classifier of {len(model.head)} people"] if model.head is not None else []
+    count = sum(parameter.numel() for parameter in model.network.parameters())
+    return f"{config['network']}: {', '.join(options)}, {count:,} parameters"
 
-    data, worst = to_onnx(model.network, model.config)
+
+def _write_onnx(model: LoadedModel, target: Path) -> list[str]:
+    data, error = to_onnx(model.network, model.config)
     write_atomically(target, data)
-    return [f"model: {target} (onnxruntime agrees with torch: largest difference {worst:.1e} of the largest number)"]
+    return [f"model: {target} (onnxruntime agrees with torch: largest difference {error:.1e} of the largest number)"]
 
 
-def _write_caffe(model: Source, target: Path) -> list[str]:
-    from sfplus.weights.caffe import write_caffemodel
-    from sfplus.weights.caffe_networks import to_caffe
-    from sfplus.weights.prototxt import write_prototxt
-
+def _write_caffe(model: LoadedModel, target: Path) -> list[str]:
     if not isinstance(model.network, SphereFaceNet):
         reason = f"{model.config['network']} cannot be written for Caffe"
-        raise WeightsError(reason, where=target, remedy="Caffe files hold SphereFace networks; write .onnx instead")
+        remedy = "only SphereFace networks can be written as .caffemodel; write .onnx instead"
+        raise WeightsError(reason, where=target, remedy=remedy)
     deploy, weights = to_caffe(model.network, target.stem, model.head)
     prototxt = target.with_suffix(".prototxt")
     write_prototxt(prototxt, deploy)

@@ -1,24 +1,27 @@
-"""The model that a name means, wherever `--model` is taken."""
+"""Resolution of the names that `--model` accepts."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from sfplus.errors import UsageError
+from sfplus.errors import UsageError, suggest
 from sfplus.io.resources import HUB, models_home, shipped_folder
 from sfplus.weights import MODEL
+from sfplus.weights.zoo import zoo
 
 
 def find_model(name: str) -> Path:
-    """The folder of a model: a path, the name of one that sfplus ships or has fetched, or `hf:owner/name[@revision]`.
+    """Return the folder of a model.
+
+    Args:
+        name: a path, the name of a shipped or fetched model, or `hf:owner/name[@revision]`.
 
     Raises:
-        UsageError: there is none; says what to do.
-        WeightsError: the hub does not have it, or not as a model of sfplus.
+        UsageError: If there is no such model.
+        WeightsError: If the Hugging Face Hub does not have it, or not as a model of sfplus.
     """
     if name.startswith(HUB):
-        from sfplus.weights.hub import hub_folder  # torch is slow to import
+        from sfplus.weights.hub import hub_folder  # start-up time: imports torch
 
         return hub_folder(name)
     path = Path(name)
@@ -34,9 +37,6 @@ def find_model(name: str) -> Path:
 
 
 def _remedy(name: str) -> str:
-    from sfplus.weights.zoo import zoo
-
     if name in zoo():
         return f"get it first: sfplus models fetch {name}"
-    near = difflib.get_close_matches(name, zoo(), n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else "give a folder, hf:owner/name, or a name of: sfplus models list"
+    return suggest(name, zoo()) or "give a folder, hf:owner/name, or a name of: sfplus models list"

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: `model.safetensors`, `config.json` and a model card. Pickles are never fetched."""
+"""Models on the Hugging Face Hub: `model.safetensors`, `config.json` and a model card. Pickles are never downloaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 from torch import Tensor, nn
 
-from sfplus.errors import SfplusError, UsageError, WeightsError
+from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import write_atomically
 from sfplus.io.resources import HUB
 from sfplus.weights import CONFIG, MEAN, MODEL
@@ -25,18 +25,18 @@ from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import load_tensors, save_model, to_bytes
 
 _FILES = (MODEL, CONFIG, MEAN)
-_LOGIN = "for a private or gated one: hf auth login"
+_LOGIN = "if it is private or gated: hf auth login"
 
 
 class PretrainedModel(nn.Module, ModelHubMixin):
-    """A network with what its `config.json` says, in the conventions of the Hugging Face Hub.
+    """A network with its config, with the methods of models on the Hugging Face Hub.
 
-    `save_pretrained(folder)` writes a folder that `--model` takes, with a model card; `push_to_hub("owner/name")` puts
-    it on the Hub, where it is `--model hf:owner/name`.
+    `save_pretrained(folder)` writes a folder that `--model` accepts, with a model card. `push_to_hub("owner/name")`
+    uploads it to the Hub, where `--model hf:owner/name` finds it.
 
     Args:
         network: in float32.
-        config: see `save_model`; the card also tells `licence`, `data`, `people`, `crops` and `verification`.
+        config: see `save_model`; the model card also uses `licence`, `data`, `people`, `crops` and `verification`.
         mean: the mean feature of the verification set (2 F,), which `sfplus compare` subtracts.
 
     Example:
@@ -50,7 +50,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         self.mean = mean
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of normalised crops (`sfplus.networks.to_input`): (N, 3, height, width) float -> (N, F)."""
+        """Return the features of normalised crops (`normalize_crops`): (N, 3, height, width) float -> (N, F)."""
         return self.network(x)  # type: ignore[no-any-return]
 
     @classmethod
@@ -65,15 +65,23 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         revision: str | None = None,
         **_: Any,
     ) -> PretrainedModel:
-        """Read a model from a folder, or else from the Hub, whose client takes the other arguments.
+        """Load a model from a folder or, if there is no such folder, from the Hub.
+
+        Args:
+            pretrained_model_name_or_path: a folder or `owner/name`.
+            force_download: see `huggingface_hub.snapshot_download`, also for the other arguments.
+            token: for private and gated repositories.
+            cache_dir: the Hub's cache.
+            local_files_only: use only files in the cache.
+            revision: branch, tag or commit.
 
         Raises:
-            WeightsError: it is not there, or is no model of sfplus.
-            UsageError: the name is neither a folder nor `owner/name`.
+            WeightsError: If the model does not exist, or is not a model of sfplus.
+            UsageError: If the name is neither a folder nor `owner/name`.
         """
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            folder = _snapshot(
+            folder = _download_snapshot(
                 str(pretrained_model_name_or_path), revision, force_download=force_download, token=token,
                 cache_dir=cache_dir, local_files_only=local_files_only,
             )  # fmt: skip
@@ -87,25 +95,26 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             write_atomically(save_directory / MEAN, to_bytes({"mean": self.mean}))
 
     def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
-        """Data, protocol, accuracy, licence and intended use, as far as the config says them."""
-        config, verified = self.config, self.config.get("verification")
-        licence = str(config.get("licence", "not stated: ask whoever trained it"))
+        """Create a model card with training data, protocol, accuracy, licence and intended use, from the config."""
+        config, verification = self.config, self.config.get("verification")
+        licence = str(config.get("licence", "not stated; ask the people who trained it"))
         data: dict[str, Any] = {
             "library_name": "sfplus", "tags": ["face-recognition", "sphereface"],
             "license": "mit" if licence.upper() == "MIT" else "other", "pipeline_tag": "image-feature-extraction",
         }  # fmt: skip
-        if verified:
-            data |= {"model_name": config["network"], "eval_results": [EvalResult(
-                task_type="face-verification", dataset_type="pairs", dataset_name=str(verified["pairs"]),
-                metric_type="accuracy", metric_value=float(verified["accuracy"]),
-                metric_name=f"accuracy, {verified['protocol']} protocol",
-            )]}  # fmt: skip
-        size = sum(parameter.numel() for parameter in self.network.parameters())
+        if verification:
+            result = EvalResult(
+                task_type="face-verification", dataset_type="pairs", dataset_name=str(verification["pairs"]),
+                metric_type="accuracy", metric_value=float(verification["accuracy"]),
+                metric_name=f"accuracy, {verification['protocol']} protocol",
+            )  # fmt: skip
+            data |= {"model_name": config["network"], "eval_results": [result]}
+        count = sum(parameter.numel() for parameter in self.network.parameters())
         rows = {
-            "network": f"{config['network']}, width {config['width']}, {size:,} parameters",
-            "feature": f"{config['feature_size']} numbers; joined with those of the mirror image",
+            "network": f"{config['network']}, width {config['width']}, {count:,} parameters",
+            "feature": f"{config['feature_size']} numbers, followed by those of the mirror image",
             "input": f"crops of the template {config.get('template', 'not stated')}, BGR, (x - 127.5) / 128",
-            "training data": _trained_on(config),
+            "training data": _training_data(config),
             "accuracy": _accuracy(config),
             "licence": licence,
         }
@@ -123,10 +132,10 @@ _CARD = """
 {table}
 ## Intended use
 
-Research on face verification: it turns an aligned face into a feature; the cosine of two features says how alike the
-faces are. It does not say who somebody is. Accuracy on other people, ages, cameras and poses than those that it was
-verified on is unknown and may be far lower: measure it on pairs of your own (`sfplus verify`) before a decision depends
-on it, and do not use it on people without their consent.
+Research on face verification. The network turns an aligned face into a feature; the cosine of two features says how
+similar the faces are. It does not identify people. The accuracy on people, ages, cameras and poses other than those of
+its verification is unknown and may be far lower: measure it on your own pairs (`sfplus verify`) before a decision
+depends on it, and do not use it on people without their consent.
 
 ## How to use
 
@@ -137,7 +146,7 @@ on it, and do not use it on people without their consent.
 """
 
 
-def _trained_on(config: dict[str, Any]) -> str:
+def _training_data(config: dict[str, Any]) -> str:
     if "people" in config and "crops" in config:
         counts = f"{config['crops']:,} crops of {config['people']:,} people"
         return f"{config['data']} ({counts})" if "data" in config else counts
@@ -145,10 +154,10 @@ def _trained_on(config: dict[str, Any]) -> str:
 
 
 def _accuracy(config: dict[str, Any]) -> str:
-    if verified := config.get("verification"):
-        figure = f"{100 * verified['accuracy']:.2f} % +- {100 * verified['standard_error']:.2f}"
-        protocol = f"{verified['protocol']} protocol, threshold {verified['threshold']:.3f}"
-        return f"{figure} on {verified['pairs']} ({protocol})"
+    if verification := config.get("verification"):
+        accuracy = f"{100 * verification['accuracy']:.2f} % +- {100 * verification['standard_error']:.2f}"
+        protocol = f"{verification['protocol']} protocol, threshold {verification['threshold']:.3f}"
+        return f"{accuracy} on {verification['pairs']} ({protocol})"
     if published := config.get("published"):
         return f"{published['lfw']:.2f} % on LFW as published ({published['protocol']} protocol)"
     return "not measured"
@@ -156,35 +165,38 @@ def _accuracy(config: dict[str, Any]) -> str:
 
 @functools.cache
 def hub_folder(name: str) -> Path:
-    """The folder of `hf:owner/name` or `hf:owner/name@revision`, downloaded into the Hub's cache where it is not there.
+    """Return the folder of `hf:owner/name` or `hf:owner/name@revision`, after downloading it into the Hub's cache.
 
     Raises:
-        UsageError: this is no such name.
-        WeightsError: the Hub cannot be reached, has no such repository or it holds no model of sfplus.
+        UsageError: If the name has another form.
+        WeightsError: If the Hub cannot be reached, has no such repository, or it does not contain a model of sfplus.
     """
     repository, _, revision = name.removeprefix(HUB).partition("@")
-    return _snapshot(repository, revision or None)
+    return _download_snapshot(repository, revision or None)
 
 
-def _snapshot(repository: str, revision: str | None, **options: Any) -> Path:
+def _download_snapshot(repository: str, revision: str | None, **options: Any) -> Path:
     where = f"{HUB}{repository}" + (f"@{revision}" if revision else "")
 
-    def wrong(reason: str, remedy: str) -> SfplusError:
+    def error(reason: str, remedy: str) -> WeightsError:
         return WeightsError(reason, where=where, remedy=remedy)
 
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(_FILES), **options))
     except HFValidationError:
-        raise UsageError("is no repository's name", where=where, remedy="use hf:owner/name[@revision]") from None
+        remedy = "use hf:owner/name[@revision]"
+        raise UsageError("is not the name of a repository", where=where, remedy=remedy) from None
     except RevisionNotFoundError:
-        raise wrong("has no such revision", "leave it out, or see its page") from None
+        raise error("has no such revision", "leave it out, or see its page") from None
     except GatedRepoError:
-        raise wrong("is gated", f"ask for access on its page; {_LOGIN}") from None
+        raise error("is gated", f"ask for access on its page; {_LOGIN}") from None
     except RepositoryNotFoundError:
-        raise wrong("the Hub has no such repository", f"check the name; {_LOGIN}") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise wrong(f"cannot be got ({type(error).__name__})", "try again with a network") from error
+        raise error("the Hub has no such repository", f"check the name; {_LOGIN}") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as failure:
+        reason = f"cannot be downloaded ({type(failure).__name__})"
+        raise error(reason, "check the network and try again") from failure
     for file in (MODEL, CONFIG):
         if not (folder / file).is_file():
-            raise wrong(f"holds no {file}", "it must hold model.safetensors and config.json; pickles are not read")
+            remedy = "it must contain model.safetensors and config.json; pickles are not read"
+            raise error(f"contains no {file}", remedy)
     return folder

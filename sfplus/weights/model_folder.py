@@ -1,4 +1,4 @@
-"""Models as folders in the Hugging Face layout: `model.safetensors` and `config.json`. Nothing here unpickles."""
+"""Models as folders in the Hugging Face layout: `model.safetensors` and `config.json`. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -15,24 +15,24 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from sfplus.alignment.templates import DEFAULT_TEMPLATE
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import check_folder, write_atomically
-from sfplus.networks.architectures import NETWORKS, build_network
+from sfplus.networks import DEFAULT_INPUT, create, is_library_network, network_options
 from sfplus.weights import CONFIG, HEAD, MODEL
 
-FOREIGN = {".caffemodel", ".onnx"}
-_PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
+_PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 
 
 class _Config(BaseModel):
-    """What every config.json must say; more keys are kept as they are."""
+    """The required keys of every config.json; further keys are kept unchanged."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     network: str
     feature_size: int = Field(ge=1, le=65536)
     width: float = Field(gt=0, le=16)
-    input: Literal["112x96", "112x112"] = "112x96"
-    block: Literal["original", "modern"] = "original"
+    input: str = DEFAULT_INPUT
+    block: str = "original"
     batch_norm: bool = False
 
 
@@ -47,16 +47,16 @@ def save_model(
     """Write `model.safetensors`, `config.json` and, with a head, `head.safetensors` into a folder, each atomically.
 
     Args:
-        folder: created where missing.
+        folder: created if missing.
         network: its state is written under the names of `state_dict()`.
-        config: `network`, `feature_size` and `width` as `networks.create` takes them, and what else describes the
-            model: `template`, `provenance`. The network's other options are added. Must be JSON.
+        config: `network`, `feature_size` and `width` as `networks.create` accepts them, and any description of the
+            model, such as `template` and `provenance`. The network's other options are added. Must be JSON.
         head: the classifier, kept for fine-tuning.
-        dtype: storage of floating tensors, for example float16, which halves the file; default: as they are.
+        dtype: storage type of floating-point tensors, for example float16, which halves the file; default: unchanged.
 
     Raises:
-        WeightsError: config lacks a key or is not JSON.
-        UsageError: the folder is a file, or lies below one.
+        WeightsError: If config lacks a key or is not JSON.
+        UsageError: If the folder is a file or below a file.
     """
     check_folder(folder)
     try:
@@ -73,91 +73,103 @@ def save_model(
 
 
 def load_folder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Read a model that `save_model` wrote: the folder or its .safetensors file; see `sources.load_model`."""
+    """Load a model that `save_model` wrote, from its folder or .safetensors file; see `loading.load_model`."""
     file = weights_file(path)
     config = _read_config(file.with_name(CONFIG))
-    network = build(config, file.with_name(CONFIG))
-    fit(network, load_tensors(file), config["network"], file)
+    network = create_from_config(config, file.with_name(CONFIG))
+    assign_tensors(network, load_tensors(file), config["network"], file)
     return network, config
 
 
-def build(config: Mapping[str, Any], where: Path) -> nn.Module:
-    """The network that a config describes, with weights that mean nothing yet; draws no random numbers.
+def create_from_config(config: Mapping[str, Any], where: Path) -> nn.Module:
+    """Create the network that a config describes, with uninitialised weights; no random numbers are drawn.
 
     Raises:
-        WeightsError: the config describes no network that can be made.
+        WeightsError: If the config does not describe a network; `where` is the file in the message.
     """
     try:
-        options = _Config.model_validate(config).model_dump(include=set(_Config.model_fields) - {"network"})
-        if config["network"] in NETWORKS:
-            with torch.device("meta"):
-                return build_network(config["network"], **options)
-        with torch.random.fork_rng(devices=[]):
-            return build_network(config["network"], **options)
+        checked = _Config.model_validate(config)
+        options = checked.model_dump(include=set(network_options(checked.network)))
+        return create_uninitialised(checked.network, **options)
     except UsageError as error:
         raise WeightsError(error.reason, where=where, remedy=error.remedy) from None
     except ValidationError as error:
         raise WeightsError(f"does not describe a model: {_reason(error)}", where=where) from None
 
 
-def fit(network: nn.Module, tensors: Mapping[str, Tensor], name: str, where: Path) -> None:
-    """Give a network all its tensors, which must be what it has: the same shapes, finite floating-point numbers.
+def create_uninitialised(name: str, **options: Any) -> nn.Module:
+    """Create a network for `assign_tensors`, without drawing random numbers; see `networks.create`."""
+    if is_library_network(name):  # may have buffers that are computed, not loaded
+        with torch.random.fork_rng(devices=[]):
+            return create(name, **options)
+    with torch.device("meta"):
+        return create(name, **options)
+
+
+def assign_tensors(network: nn.Module, tensors: Mapping[str, Tensor], name: str, where: Path) -> None:
+    """Replace all tensors of a network, after checking their names and shapes and that they are finite.
 
     Args:
-        network: gets the tensors themselves where they are float32; afterwards in evaluation mode.
-        tensors: under the names of its `state_dict()`.
-        name: of the network, for messages.
-        where: the file that they are from, for messages.
+        network: takes over tensors that are float32 without a copy; is in evaluation mode afterwards.
+        tensors: under the names of `network.state_dict()`.
+        name: name of the network, for messages.
+        where: the file of the tensors, for messages.
 
     Raises:
-        WeightsError: names the first tensor that differs, with both shapes.
+        WeightsError: If a tensor differs; the message names the first one, with both shapes.
     """
     expected, remedy = network.state_dict(), "use the config.json of this file, or the right network"
-    given: dict[str, Tensor] = {}
+    checked: dict[str, Tensor] = {}
     for key in dict.fromkeys([*expected, *tensors]):
         if key not in tensors or key not in expected:
-            what = "is missing" if key in expected else f"does not belong to {name}"
-            raise WeightsError(f"tensor {key} {what}", where=where, remedy=remedy)
+            reason = "is missing" if key in expected else f"does not belong to {name}"
+            raise WeightsError(f"tensor {key} {reason}", where=where, remedy=remedy)
         if tensors[key].shape != expected[key].shape:
             shapes = f"{tuple(tensors[key].shape)}, {name} needs {tuple(expected[key].shape)}"
             raise WeightsError(f"tensor {key} is {shapes}", where=where, remedy=remedy)
         if tensors[key].is_floating_point() and expected[key].is_floating_point():
-            given[key] = tensors[key].to(expected[key].dtype)
-            if not is_finite(given[key]):
+            checked[key] = tensors[key].to(expected[key].dtype)
+            if not is_finite(checked[key]):
                 raise WeightsError(f"tensor {key} does not hold finite floating-point numbers", where=where)
         elif tensors[key].dtype == expected[key].dtype:  # a counter
-            given[key] = tensors[key]
+            checked[key] = tensors[key]
         else:
             raise WeightsError(f"tensor {key} holds {tensors[key].dtype}, not {expected[key].dtype}", where=where)
-    network.load_state_dict(given, assign=True)
+    network.load_state_dict(checked, assign=True)
     network.eval()
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether a floating tensor has neither infinities nor NaN; one pass, no copy, a tenth of `isfinite().all()`."""
+    """Return whether a floating-point tensor has no infinity and no NaN.
+
+    One pass without a copy, which takes a tenth of the time of `isfinite().all()`.
+    """
     return tensor.numel() == 0 or all(math.isfinite(extreme) for extreme in tensor.aminmax())
 
 
 def crop_template(config: dict[str, Any], path: Path) -> str:
-    """The template of the crops that a model was trained on, as its config says.
+    """Return the name of the template of the crops that a model was trained on.
+
+    Args:
+        config: config of the model.
+        path: folder of the model, for messages.
 
     Raises:
-        WeightsError: the config does not say it.
+        WeightsError: If the config does not name a template.
     """
     if not isinstance(config.get("template"), str):
-        raise WeightsError(
-            "does not say its template", where=path / CONFIG, remedy='add "template": "sphereface-112x96"'
-        )
+        remedy = f'add "template": "{DEFAULT_TEMPLATE}"'
+        raise WeightsError("does not name a template", where=path / CONFIG, remedy=remedy)
     return str(config["template"])
 
 
 def weights_file(path: Path) -> Path:
-    """The .safetensors file that a folder or file path means.
+    """Return the .safetensors file of a model, given its folder or the file itself.
 
     Raises:
-        WeightsError: there is none, or it is of a kind that is not read; says what to do.
+        WeightsError: If it does not exist or is not a .safetensors file.
     """
-    if path.suffix.lower() in _PICKLES:
+    if path.suffix.lower() in _PICKLE_SUFFIXES:
         remedy = f"convert it: sfplus convert {path.name} FOLDER"
         raise WeightsError("is a pickle, which can run code when it is read", where=path, remedy=remedy)
     file = path / MODEL if path.is_dir() else path
@@ -169,7 +181,12 @@ def weights_file(path: Path) -> Path:
 
 
 def to_bytes(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> bytes:
-    """Tensors as the bytes of a safetensors file; the same tensors give the same bytes on every device."""
+    """Return the bytes of a safetensors file; equal tensors give equal bytes, in any memory format and on any device.
+
+    Args:
+        tensors: the tensors by name.
+        dtype: storage type of floating-point tensors; default: unchanged.
+    """
     stored = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
@@ -178,10 +195,10 @@ def to_bytes(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) ->
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+    """Load the tensors of a safetensors file onto the CPU.
 
     Raises:
-        WeightsError: it cannot be read or is not a valid safetensors file.
+        WeightsError: If the file cannot be read or is not a valid safetensors file.
     """
     try:
         return dict(safetensors.torch.load_file(file))
@@ -192,27 +209,27 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class CopyReport:
-    """What `copy_by_name` did, as sorted names of parameters.
+    """The result of `copy_by_name`, as sorted names of parameters.
 
     Attributes:
-        loaded: copied.
-        missing: of the module, not in the source: left as they were.
-        unfit: in both, of different shape: left as they were.
-        unused: in the source only.
+        loaded: parameters that were copied.
+        missing: parameters of the module that the source does not have; unchanged.
+        mismatched: parameters of different shape in both; unchanged.
+        unused: tensors that only the source has.
     """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
-    unfit: tuple[str, ...]
+    mismatched: tuple[str, ...]
     unused: tuple[str, ...]
 
 
 @torch.no_grad()
 def copy_by_name(source: Mapping[str, Tensor], module: nn.Module) -> CopyReport:
-    """Start a module from other weights: every parameter whose name and shape agree is copied (`caffe train -weights`).
+    """Copy the parameters whose name and shape agree into a module, to start training from them.
 
-    Counters, such as the head's `iteration`, are not parameters and stay as they are, as in Caffe. Unlike Caffe, a
-    parameter of another shape is no error: it is reported.
+    This is `caffe train -weights`: counters, such as the head's `iteration`, are not parameters and are not copied.
+    Unlike in Caffe, a parameter of a different shape is not an error, but reported.
 
     Args:
         source: for example `load_tensors(folder / "model.safetensors")`.
@@ -220,14 +237,14 @@ def copy_by_name(source: Mapping[str, Tensor], module: nn.Module) -> CopyReport:
     """
     parameters = dict(module.named_parameters())
     buffers = dict(module.named_buffers())
-    both = sorted(parameters.keys() & source.keys())
-    fit = [name for name in both if parameters[name].shape == source[name].shape]
-    for name in fit:
+    common = sorted(parameters.keys() & source.keys())
+    matching = [name for name in common if parameters[name].shape == source[name].shape]
+    for name in matching:
         parameters[name].copy_(source[name])
     return CopyReport(
-        loaded=tuple(fit),
+        loaded=tuple(matching),
         missing=tuple(sorted(parameters.keys() - source.keys())),
-        unfit=tuple(name for name in both if name not in fit),
+        mismatched=tuple(name for name in common if name not in matching),
         unused=tuple(sorted(source.keys() - parameters.keys() - buffers.keys())),
     )
 
@@ -237,7 +254,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         config = json.loads(file.read_bytes())
         _Config.model_validate(config)
     except FileNotFoundError:
-        raise WeightsError("there is no such file", where=file, remedy="keep it beside the weights") from None
+        raise WeightsError("there is no such file", where=file, remedy="keep it next to the weights") from None
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"does not describe a model: {_reason(error)}", where=file) from None
     return dict(config)

@@ -1,7 +1,8 @@
-"""ONNX: one file, of any batch size, that carries its config; needs the extra `onnx`."""
+"""ONNX files, for any batch size, that contain their config; needs the extra `onnx`."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import warnings
@@ -15,37 +16,37 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.errors import DependencyError, WeightsError
-from sfplus.networks.sphereface import INPUTS
+from sfplus.networks import DEFAULT_INPUT, parse_size
 
 TOLERANCE = 1e-4
-"""How far onnxruntime may be from torch, relative to the largest number of the features."""
-_KEY = "sfplus.config"
+"""Largest accepted difference of onnxruntime from torch, relative to the largest number of the features."""
+_CONFIG_KEY = "sfplus.config"
 _MAX_BYTES = (1 << 31) - 1  # of any protobuf message
 
 
 def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float]:
-    """A network as an ONNX file, already checked: onnxruntime makes the same features of 1 and of 3 random crops.
+    """Export a network to ONNX, and check that onnxruntime computes the same features for 1 and for 3 random crops.
 
-    Its input is `crops`, (N, 3, height, width) float32 as `networks.to_input` makes it, its output `features`.
+    The input is called `crops`, (N, 3, height, width) float32 as `networks.normalize.normalize_crops` returns it; the
+    output is called `features`.
 
     Args:
         network: on the CPU, in evaluation mode.
-        config: kept in the file, so that `read_onnx` gives it back.
+        config: stored in the file; `read_onnx` returns it.
 
     Returns:
         The bytes of the file, and the largest difference of a number, relative to the largest number.
 
     Raises:
-        WeightsError: the network cannot be exported, or the file computes something else.
-        DependencyError: onnx, onnxscript or onnxruntime is missing.
+        WeightsError: If the network cannot be exported, or the file computes different features.
+        DependencyError: If onnx, onnxscript or onnxruntime is missing.
     """
-    onnx, ort = _module("onnx"), _module("onnxruntime")
-    _module("onnxscript")
-    height, width = INPUTS[config.get("input", "112x96")]
-    draw = torch.Generator().manual_seed(0)
-    crops = torch.rand(3, 3, height, width, generator=draw) * 2 - 1
+    onnx, onnxruntime = _import("onnx"), _import("onnxruntime")
+    _import("onnxscript")
+    generator = torch.Generator().manual_seed(0)
+    crops = torch.rand(3, 3, *parse_size(config.get("input", DEFAULT_INPUT)), generator=generator) * 2 - 1
     try:
-        with _quiet():
+        with _quiet_exporter():
             program = torch.onnx.export(
                 network, (crops,), dynamo=True, verbose=False, optimize=False, external_data=False,
                 input_names=["crops"], output_names=["features"], dynamic_shapes=({0: torch.export.Dim("N")},),
@@ -53,56 +54,58 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
     except Exception as error:  # the exporter has no common exception
         raise WeightsError(f"{config['network']} cannot be exported to ONNX ({error})") from error
     model = program.model_proto  # type: ignore[union-attr]
-    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
-        part.ClearField("metadata_props")  # where each node was in the source files of this machine
-    onnx.helper.set_model_props(model, {_KEY: json.dumps(dict(config))})
+    for message in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        message.ClearField("metadata_props")  # paths of the source files on this machine
+    onnx.helper.set_model_props(model, {_CONFIG_KEY: json.dumps(dict(config))})
     data: bytes = model.SerializeToString()
-    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
-    worst = 0.0
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    largest_error = 0.0
     for batch in (crops[:1], crops):
         with torch.inference_mode():
             expected = network(batch).numpy()
-        found = session.run(["features"], {"crops": batch.numpy()})[0]
-        if found.shape != expected.shape:
-            raise WeightsError(f"ONNX makes features of shape {found.shape}, torch {expected.shape}")
-        worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max().clip(1e-30)))
-    if not worst <= TOLERANCE:
-        raise WeightsError(f"ONNX makes other features than torch: they differ by {worst:.1e} of the largest number")
-    return data, worst
+        actual = session.run(["features"], {"crops": batch.numpy()})[0]
+        if actual.shape != expected.shape:
+            raise WeightsError(f"ONNX computes features of shape {actual.shape}, torch {expected.shape}")
+        difference = np.abs(actual - expected).max() / np.abs(expected).max().clip(1e-30)
+        largest_error = max(largest_error, float(difference))
+    if not largest_error <= TOLERANCE:
+        reason = "the features of ONNX and torch differ"
+        raise WeightsError(f"{reason} by {largest_error:.1e} of the largest number")
+    return data, largest_error
 
 
 def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The weights in an ONNX file, by name, and the config that `to_onnx` left in it.
+    """Read the weights of an ONNX file by name, and the config that `to_onnx` stored in it, if there is one.
 
     Raises:
-        WeightsError: it cannot be read, or its weights lie in other files.
-        DependencyError: onnx is missing.
+        WeightsError: If the file cannot be read, or its weights are in other files.
+        DependencyError: If onnx is missing.
     """
-    onnx = _module("onnx")
+    onnx = _import("onnx")
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("larger than the 2 GiB that the format allows")
         model = onnx.load_model_from_string(path.read_bytes())
         tensors = {}
-        for item in model.graph.initializer:
-            if item.data_location == onnx.TensorProto.EXTERNAL or item.external_data:
+        for tensor in model.graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
                 reason = "has its weights in other files, which are not read"
                 raise WeightsError(reason, where=path, remedy="export it as a single file")
-            tensors[item.name] = torch.from_numpy(np.array(onnx.numpy_helper.to_array(item)))
-        config = next((json.loads(item.value) for item in model.metadata_props if item.key == _KEY), None)
+            tensors[tensor.name] = torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
+        properties = model.metadata_props
+        config = next((json.loads(entry.value) for entry in properties if entry.key == _CONFIG_KEY), None)
         if config is not None and not isinstance(config, dict):
-            raise ValueError("its config is no table")
+            raise ValueError("its config is not a JSON object")
     except WeightsError:
         raise
-    except Exception as error:  # protobuf, numpy and onnx each have their own
-        reason = f"is not a readable ONNX file ({str(error).partition(chr(10))[0]})"
+    except Exception as error:  # protobuf, numpy and onnx have no common exception
+        first_line = str(error).partition("\n")[0]
+        reason = f"is not a readable ONNX file ({first_line})"
         raise WeightsError(reason, where=path, remedy="get the file again") from None
     return tensors, config
 
 
-def _module(name: str) -> Any:
-    import importlib
-
+def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -111,8 +114,8 @@ def _module(name: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on its own versions."""
+def _quiet_exporter() -> Iterator[None]:
+    """Suppress the exporter's messages about its own versions."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Caffe's descriptions of networks, `.prototxt`: read and written as protobuf text."""
+"""Reader and writer of `.prototxt`, Caffe's description of networks as protobuf text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from sfplus.errors import WeightsError
 from sfplus.io.files import write_atomically
 from sfplus.weights.caffe_schema import NetParameter
 
-_MAX_BYTES = 1 << 20  # ResNet-152 takes a tenth
+_MAX_BYTES = 1 << 20  # ResNet-152 has a tenth of it
 _MAX_DEPTH = 32
-_QUOTED = re.compile(rb"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""")
+_MAX_REASON = 200  # characters
+_COMMENT_OR_STRING = re.compile(rb"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""")
 _OPEN, _CLOSE = b"{<[", b"}>]"
 
 
@@ -22,11 +23,12 @@ def read_prototxt(path: Path) -> Any:
     """Read a `.prototxt`, with `layer` or the older `layers`, with an Input layer, `input_shape` or `input_dim`.
 
     Returns:
-        A NetParameter message: `net.name`, `net.layer[0].convolution_param.num_output` and so on, under the names of
-        the text. Fields that `caffe_schema` does not list are left out.
+        A NetParameter message, whose fields have the names of the text: `net.name`,
+        `net.layer[0].convolution_param.num_output` etc. Fields that `caffe_schema` does not list are omitted.
 
     Raises:
-        WeightsError: the file cannot be read, is too large or nested too deeply, or is not such text.
+        WeightsError: If the file cannot be read, is too large or too deeply nested, or is not a description of a
+            network.
     """
     path = Path(path)
     try:
@@ -34,33 +36,33 @@ def read_prototxt(path: Path) -> Any:
             raise WeightsError("there is no such file", where=path, remedy="check the path")
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            reason = f"is {size >> 20} MiB large; descriptions of networks stay below {_MAX_BYTES >> 20}"
-            raise WeightsError(reason, where=path, remedy="a .caffemodel is another kind of file")
+            reason = f"is {size >> 20} MiB large; descriptions of networks have less than {_MAX_BYTES >> 20} MiB"
+            raise WeightsError(reason, where=path, remedy="a .caffemodel has another format")
         data = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"cannot be read: {error.strerror}", where=path, remedy="check the path") from error
     try:
-        if _depth(data) > _MAX_DEPTH:
-            raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+        if _nesting_depth(data) > _MAX_DEPTH:
+            raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
         return text_format.Parse(data.decode("utf-8"), NetParameter(), allow_unknown_field=True)
     except (text_format.ParseError, ValueError) as error:
-        reason = f"is not a readable description of a network ({_short(error)})"
+        reason = f"is not a readable description of a network ({_shorten(error)})"
         raise WeightsError(reason, where=path, remedy="get the file again") from None
 
 
 def write_prototxt(path: Path, net: Any) -> None:
-    """Write a NetParameter message as text, completely or not at all."""
+    """Write a NetParameter message as text, atomically."""
     write_atomically(Path(path), text_format.MessageToString(net, as_utf8=True).encode())
 
 
-def _depth(data: bytes) -> int:
+def _nesting_depth(data: bytes) -> int:
     depth = deepest = 0
-    for byte in _QUOTED.sub(b"", data):
+    for byte in _COMMENT_OR_STRING.sub(b"", data):
         depth += (byte in _OPEN) - (byte in _CLOSE)
         deepest = max(deepest, depth)
     return deepest
 
 
-def _short(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if len(text) < 200 else f"{text[:197]}..."
+    return text if len(text) < _MAX_REASON else f"{text[: _MAX_REASON - 3]}..."

@@ -17,11 +17,11 @@ FITS = ["image", "template"]
 
 
 def random_landmarks(count: int, noise: float = 6, seed: int = 0) -> np.ndarray:
-    """Faces of many sizes, rotations and places, none of them shaped like the template."""
+    """Return faces of many sizes, rotations and positions, none of them shaped like the template."""
     rng = np.random.default_rng(seed)
-    turn = rng.uniform(0.2, 5, count) * np.exp(1j * rng.uniform(-np.pi, np.pi, count))
+    rotation = rng.uniform(0.2, 5, count) * np.exp(1j * rng.uniform(-np.pi, np.pi, count))
     face = (GOAL[:, 0] + 1j * GOAL[:, 1]) + noise * rng.normal(size=(count, 5, 2)) @ [1, 1j]
-    points = turn[:, None] * face + rng.uniform(-300, 300, (count, 2)) @ np.array([1, 1j])[:, None]
+    points = rotation[:, None] * face + rng.uniform(-300, 300, (count, 2)) @ np.array([1, 1j])[:, None]
     return np.stack([points.real, points.imag], 2)
 
 
@@ -34,7 +34,7 @@ def skimage_fit(source: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
 
 def dense_fit(source: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """x' = a x - b y + c, y' = b x + a y + d by dense least squares: the equations of cp2tform's documentation."""
+    """Solve x' = a x - b y + c, y' = b x + a y + d by least squares, the equations in cp2tform's documentation."""
     x, y = source.T
     one, zero = np.ones(5), np.zeros(5)
     system = np.vstack([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
@@ -42,13 +42,13 @@ def dense_fit(source: np.ndarray, goal: np.ndarray) -> np.ndarray:
     return np.array([[a, -b, c], [b, a, d]])
 
 
-def test_template_fit_is_scikit_images() -> None:
+def test_the_template_fit_is_that_of_scikit_image() -> None:
     landmarks = random_landmarks(200)
     expected = np.stack([skimage_fit(points, GOAL) for points in landmarks])
     np.testing.assert_allclose(fit_similarity(landmarks, "sphereface-112x96", "template"), expected, atol=1e-8)
 
 
-def test_image_fit_is_the_inverse_of_the_dense_fit_from_template_to_photo() -> None:
+def test_the_image_fit_is_the_inverse_of_the_fit_from_template_to_photo() -> None:
     landmarks = random_landmarks(200)
     forward = np.stack([np.vstack([dense_fit(GOAL, points), [0, 0, 1]]) for points in landmarks])
     expected = np.linalg.inv(forward)[:, :2]
@@ -78,7 +78,7 @@ def similarities(draw: Any) -> np.ndarray:
 
 
 def fitted(points: np.ndarray, fit: str) -> np.ndarray:
-    """The 3 x 3 matrix, for landmarks that are far from degenerate."""
+    """Return the 3x3 matrix, for landmarks that are far from degenerate."""
     z, t = points @ [1, 1j], GOAL @ [1, 1j]
     z, t = z - z.mean(), t - t.mean()
     assume(np.linalg.norm(z) > 1)
@@ -96,7 +96,7 @@ def test_moved_templates_are_moved_back_exactly(motion: np.ndarray, fit: str) ->
 
 @settings(max_examples=60, deadline=None)
 @given(points=shapes, motion=similarities(), fit=st.sampled_from(FITS))
-def test_moving_the_photo_moves_the_fit_along(points: np.ndarray, motion: np.ndarray, fit: str) -> None:
+def test_the_fit_follows_the_motion_of_the_photo(points: np.ndarray, motion: np.ndarray, fit: str) -> None:
     before = fitted(points, fit)
     after = fitted(points @ motion[:2, :2].T + motion[:2, 2], fit)
     np.testing.assert_allclose(after @ motion @ [0, 0, 1], before @ [0, 0, 1], atol=1e-2)
@@ -105,7 +105,7 @@ def test_moving_the_photo_moves_the_fit_along(points: np.ndarray, motion: np.nda
 
 @settings(max_examples=60, deadline=None)
 @given(points=shapes, fit=st.sampled_from(FITS))
-def test_never_a_reflection(points: np.ndarray, fit: str) -> None:
+def test_a_fit_is_never_a_reflection(points: np.ndarray, fit: str) -> None:
     matrix = fitted(points, fit)
     assert np.linalg.det(matrix) > 0
     assert matrix[0, 0] == matrix[1, 1]
@@ -114,30 +114,30 @@ def test_never_a_reflection(points: np.ndarray, fit: str) -> None:
 
 def test_batches_do_not_change_the_fit() -> None:
     landmarks = random_landmarks(7)
-    alone = np.concatenate([fit_similarity(points[None], "sphereface-112x96") for points in landmarks])
-    assert np.array_equal(fit_similarity(landmarks, "sphereface-112x96"), alone)
+    expected = np.concatenate([fit_similarity(points[None], "sphereface-112x96") for points in landmarks])
+    assert np.array_equal(fit_similarity(landmarks, "sphereface-112x96"), expected)
     assert fit_similarity(landmarks[:0], "sphereface-112x96").shape == (0, 2, 3)
-    assert alone.dtype == np.float64
+    assert expected.dtype == np.float64
 
 
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(
-    ("bad", "reason"),
+    ("landmarks", "reason"),
     [
         (np.full((5, 2), 7.0), "one point"),
         (np.full((5, 2), np.nan), "not finite"),
         (np.full((5, 2), np.inf), "not finite"),
     ],
 )
-def test_degenerate_landmarks_are_named(bad: np.ndarray, reason: str, fit: str) -> None:
+def test_degenerate_landmarks_are_refused(landmarks: np.ndarray, reason: str, fit: str) -> None:
     with pytest.raises(PhotoError, match=rf"landmarks: .*{reason}"):
-        fit_similarity(bad[None], "sphereface-112x96", fit)
+        fit_similarity(landmarks[None], "sphereface-112x96", fit)
     with pytest.raises(PhotoError, match=rf"face 2: .*{reason}"):
-        fit_similarity(np.concatenate([random_landmarks(2), bad[None]]), "sphereface-112x96", fit)
+        fit_similarity(np.concatenate([random_landmarks(2), landmarks[None]]), "sphereface-112x96", fit)
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_landmarks_without_any_resemblance_are_refused(fit: str) -> None:
+def test_landmarks_that_only_fit_as_a_mirror_image_are_refused(fit: str) -> None:
     corners = np.exp(2j * np.pi * np.arange(5) / 5)
     pentagon = Template("pentagon", 9, 9, np.stack([corners.real, corners.imag], 1), "a test")
     mirrored = pentagon.points * [1, -1]
@@ -145,12 +145,12 @@ def test_landmarks_without_any_resemblance_are_refused(fit: str) -> None:
         fit_similarity(mirrored[None], pentagon, fit)
 
 
-def test_wrong_arguments() -> None:
-    good = random_landmarks(1)
-    for bad in (good[0], good[:, :4], good[..., :1]):
+def test_invalid_arguments_are_refused() -> None:
+    landmarks = random_landmarks(1)
+    for invalid in (landmarks[0], landmarks[:, :4], landmarks[..., :1]):
         with pytest.raises(UsageError, match=r"\(N, 5, 2\)"):
-            fit_similarity(bad, "sphereface-112x96")
+            fit_similarity(invalid, "sphereface-112x96")
     with pytest.raises(UsageError, match="no fit"):
-        fit_similarity(good, "sphereface-112x96", "umeyama")  # type: ignore[arg-type]
+        fit_similarity(landmarks, "sphereface-112x96", "umeyama")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no template"):
-        fit_similarity(good, "112x96")
+        fit_similarity(landmarks, "112x96")

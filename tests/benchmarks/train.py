@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from sfplus.device import choose_device, keep_freed_memory
 from sfplus.hypersphere import HEADS
-from sfplus.networks import create, to_input
+from sfplus.networks import create
+from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.distributed import Processes
 from sfplus.training.face_task import FaceTask
@@ -112,7 +113,7 @@ def main() -> None:
         task.modules.train()
         runs[name] = lambda task=task: (keep_freed_memory(), task.update(1, batch, measure=False))  # type: ignore[misc]
     runs["a row of the history"] = lambda: task.logged({"step": 1, "loss": 0.0, "accuracy": 0.0}, [])
-    runs["the usual port"] = port(to_input(batch[0]).contiguous(memory_format=torch.contiguous_format), batch[1])
+    runs["the usual port"] = port(normalize_crops(batch[0]).contiguous(memory_format=torch.contiguous_format), batch[1])
     square = torch.randn(SIDE, SIDE, device=device.torch)
     runs["sgemm"] = lambda: square @ square
     found = race(runs, ROUNDS)

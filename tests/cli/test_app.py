@@ -1,7 +1,8 @@
-"""The local page: what it does with photos, what it leaves behind, and to whom it answers."""
+"""The local page compares photos, stores none of them and answers this machine only."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -17,24 +18,25 @@ import pytest
 import torch
 from PIL import Image
 
-from sfplus.cli import app
-from sfplus.cli.app import FARS, Comparison, Seen
+from sfplus.cli.app import FARS, Comparison, Examination
 from sfplus.errors import DependencyError
 from sfplus.networks import create
-from sfplus.verification.decision import Judge
+from sfplus.verification.decision import DecisionRule
 from sfplus.weights.model_folder import save_model
+
+app = importlib.import_module("sfplus.cli.app")  # `sfplus.cli.app` is also the name of the command line
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model with a judge of 100 scores of each kind."""
+    """An untrained model with 100 scores of each kind."""
     folder = tmp_path_factory.mktemp("app") / "model"
     torch.manual_seed(0)
     about = {"threshold": 0.25, "accuracy": 0.9, "pairs": "200 pairs of pairs.txt", "protocol": "sphereface"}
     config = {"network": "sphereface4", "feature_size": 4, "width": 0.125, "template": "sphereface-112x96"}
     save_model(folder, create("sphereface4", feature_size=4, width=0.125), config | {"verification": about})
     scores = np.linspace(-1, 1, 100, dtype=np.float32)
-    Judge(np.zeros(8, np.float32), np.sqrt((scores + 1) / 2), scores, about).save(folder)
+    DecisionRule(np.zeros(8, np.float32), np.sqrt((scores + 1) / 2), scores, about).save(folder)
     return folder
 
 
@@ -44,33 +46,33 @@ def comparison(model: Path) -> Comparison:
 
 
 def upload(photo: Path, tmp_path: Path) -> Path:
-    """A copy of a photo in a folder of its own, as gradio makes it."""
+    """Copy a photo to a new folder, as gradio does."""
     (tmp_path / "upload").mkdir()
     return Path(shutil.copy(photo, tmp_path / "upload"))
 
 
 def test_a_photo_is_examined_and_deleted(comparison: Comparison, drawn: Path, tmp_path: Path) -> None:
-    seen = comparison.examine(str(upload(min(drawn.glob("*/*.jpg")), tmp_path)))
-    assert seen.features is not None and seen.features.shape == (8,)
-    assert seen.html.count('<img src="data:image/jpeg;base64,') == 2 and "1 face" in seen.html
+    examination = comparison.examine(str(upload(min(drawn.glob("*/*.jpg")), tmp_path)))
+    assert examination.features is not None and examination.features.shape == (8,)
+    assert examination.html.count('<img src="data:image/jpeg;base64,') == 2 and "1 face" in examination.html
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "says"),
+    ("name", "data", "message"),
     [
         ("<b>.jpg", b"no photo", "is not a photo in a known format; convert it to JPEG or PNG"),
         ("empty.jpg", b"", "is empty (0 bytes)"),
         ("film.mp4", b"x", "is a video"),
     ],
 )
-def test_what_is_no_photo_is_told_and_deleted(
-    name: str, data: bytes, says: str, comparison: Comparison, tmp_path: Path
+def test_uploads_that_are_not_photos_are_reported_and_deleted(
+    name: str, data: bytes, message: str, comparison: Comparison, tmp_path: Path
 ) -> None:
     (tmp_path / "upload").mkdir()
     (tmp_path / "upload" / name).write_bytes(data)
-    seen = comparison.examine(str(tmp_path / "upload" / name))
-    assert says in seen.html and seen.features is None and "<b>" not in seen.html
+    examination = comparison.examine(str(tmp_path / "upload" / name))
+    assert message in examination.html and examination.features is None and "<b>" not in examination.html
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,21 +83,21 @@ def test_photos_without_a_face_or_with_too_many_pixels(
     assert "No face found" in comparison.examine(str(upload(tmp_path / "grey.png", tmp_path))).html
     monkeypatch.setattr(app, "MAX_PIXELS", 300 * 300 - 1)
     assert "too many pixels" in comparison.examine(str(upload(tmp_path / "grey.png", tmp_path))).html
-    assert comparison.examine(None) == Seen("")
+    assert comparison.examine(None) == Examination("")
 
 
-def test_decisions(comparison: Comparison, drawn: Path, tmp_path: Path) -> None:
+def test_decisions_by_threshold_and_far(comparison: Comparison, drawn: Path, tmp_path: Path) -> None:
     photos = sorted(drawn.glob("*/*.jpg"))
-    one = comparison.examine(str(upload(photos[0], tmp_path)))
+    photo = comparison.examine(str(upload(photos[0], tmp_path)))
     names = list(FARS)
-    same = comparison.decide(one, one, names[0])
+    same = comparison.decide(photo, photo, names[0])
     assert "<h2>similarity 1.000: same person</h2>" in same and "<svg" in same and "these photos, 1.000" in same
-    assert "1 of 100 pairs of two people are accepted" in comparison.decide(one, one, "FAR 1 %")
-    assert "cannot show a rate below 0.01" in comparison.decide(one, one, "FAR 0.1 %")
-    assert comparison.decide(one, None, names[0]) == comparison.decide(one, Seen(""), names[0]) == ""
+    assert "1 of 100 pairs of different people are accepted" in comparison.decide(photo, photo, "FAR 1 %")
+    assert "cannot resolve a rate below 0.01" in comparison.decide(photo, photo, "FAR 0.1 %")
+    assert comparison.decide(photo, None, names[0]) == comparison.decide(photo, Examination(""), names[0]) == ""
 
 
-def test_the_extra_is_named_where_gradio_is_missing(
+def test_the_extra_is_named_if_gradio_is_missing(
     model: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
@@ -131,15 +133,15 @@ def test_the_page_answers_this_machine_and_leaves_nothing(
     page = client.Client(f"http://127.0.0.1:{port}", verbose=False)
     for name, photo in zip(("/first", "/second"), sorted(drawn.glob("*/*.jpg"))[:2], strict=True):
         assert "1 face" in page.predict(client.handle_file(photo), api_name=name)
-    said = page.predict("FAR 1 %", api_name="/decide")
-    assert re.search(r"similarity -?\d\.\d{3}: ", said) and "FAR 0.01: 1 of 100" in said
-    assert not [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size], "a photo was kept"
+    decision = page.predict("FAR 1 %", api_name="/decide")
+    assert re.search(r"similarity -?\d\.\d{3}: ", decision) and "FAR 0.01: 1 of 100" in decision
+    assert not [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size], "a photo was stored"
     with socket.socket() as outside, pytest.raises(OSError):
-        outside.connect(("127.0.0.2", port))  # reached where a server listens to all addresses
+        outside.connect(("127.0.0.2", port))  # succeeds if the server listens on all addresses
     large = {"files": ("large.jpg", bytes(app.MAX_BYTES + 1))}
     answer = pytest.importorskip("httpx").post(f"http://127.0.0.1:{port}/gradio_api/upload", files=large)
     assert answer.status_code == 413
-    assert not [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size], "a photo was kept"
+    assert not [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size], "a photo was stored"
     process.send_signal(stop)
     assert process.wait(30) == 130 and not folder.exists()
     assert "stopped" in process.stderr.read()

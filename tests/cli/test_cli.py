@@ -78,7 +78,7 @@ def test_misuse_is_one_line_and_exit_code_2(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_recipe_that_asks_for_a_missing_gpu_starts_nothing(tiny: Path, sfplus: Callable, tmp_path: Path) -> None:
     answer = sfplus("run", tiny, "--device", "cuda", "--workspace", tmp_path / "data")
-    assert answer.code == 2 and "'cuda' was asked for, this machine has no GPU" in answer.err
+    assert answer.code == 2 and "'cuda' does not exist, this machine has no GPU" in answer.err
     assert not (tmp_path / "data").exists()
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,24 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from sfplus.cli import energy as diagnose
+from sfplus.cli.energy import _filters
 from sfplus.hypersphere import measure_uniformity
 from sfplus.networks import create
 from sfplus.weights.caffe import write_caffemodel
 from sfplus.weights.caffe_networks import to_caffe
 
 
-def test_table_and_plot_of_a_shipped_model(sfplus: Callable[..., Any], tmp_path: Path) -> None:
+def test_table_and_plot_of_a_model_by_name(sfplus: Callable[..., Any], tmp_path: Path) -> None:
     answer = sfplus("energy", "sphereface10-small", "--plot", tmp_path / "e.png")
     assert answer.code == 0, answer.err
     rows = {line.split()[0]: line.split()[1:] for line in answer.out.splitlines() if line[:4] in ("conv", "fc5 ")}
     assert len(rows) == 11 and rows["conv1_1"][:2] == ["32", "27"] and rows["fc5"][:2] == ["128", "10752"]
     assert float(rows["fc5"][3]) == pytest.approx(0.50005, abs=1e-5)  # random directions in 10,752 dimensions
-    with Image.open(tmp_path / "e.png") as picture:
-        assert picture.width > 1000 and picture.height > 300
+    with Image.open(tmp_path / "e.png") as image:
+        assert image.width > 1000 and image.height > 300
 
 
-def test_any_network_and_a_head_beside_it(sfplus: Callable[..., Any], tmp_path: Path) -> None:
+def test_any_network_with_the_head_in_its_folder(sfplus: Callable[..., Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.BatchNorm2d(8), nn.Linear(4, 6).half())
     save_file(model.state_dict(), tmp_path / "model.safetensors")
@@ -42,7 +41,7 @@ def test_any_network_and_a_head_beside_it(sfplus: Callable[..., Any], tmp_path: 
     assert [row[:3] for row in rows] == [["0", "8", "27"], ["3", "6", "4"], ["head", "5", "5"]]
     expected = measure_uniformity(model[0].weight.detach().flatten(1), 0, half_space=True)
     assert float(rows[0][3]) == pytest.approx(expected.energy, abs=1e-5)
-    assert rows[2][6] == "0.00" and rows[2][7] == "90.0", "orthogonal: the least that there is"
+    assert rows[2][6] == "0.00" and rows[2][7] == "90.0", "orthogonal directions reach the lower bound"
     assert "s = 0, half-space" in answer.out
 
 
@@ -55,12 +54,11 @@ def test_caffe_models_of_both_formats(sfplus: Callable[..., Any], tmp_path: Path
     rows = {line.split()[0]: line.split()[1:] for line in answer.out.splitlines() if line[:4] in ("conv", "fc5 ")}
     assert list(rows) == ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "fc5"] and rows["fc5"][:2] == ["8", "2688"]
     assert float(rows["fc5"][2]) == pytest.approx(measure_uniformity(network.fc5.weight).energy, abs=1e-5)
-    old = diagnose._filters(np.ones((1, 1, 4, 3), np.float32))
-    assert old.shape == (4, 3)
+    assert _filters(np.ones((1, 1, 4, 3), np.float32)).shape == (4, 3), "the shape of linear layers in old files"
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("no-such-model",), 2, "no model 'no-such-model'"),
         (("sphereface10-small", "--power", "-1"), 2, "use 0 or more"),
@@ -70,22 +68,13 @@ def test_caffe_models_of_both_formats(sfplus: Callable[..., Any], tmp_path: Path
         (("model.pth",), 1, "is a pickle"),
     ],
 )
-def test_refuses_in_one_line(
-    words: tuple[str, ...], code: int, said: str, sfplus: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+def test_invalid_arguments_and_files_are_reported_in_one_line(
+    words: tuple[str, ...], code: int, message: str, sfplus: Callable[..., Any], tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save_file({"bias": torch.ones(3)}, "bias.safetensors")
     Path("broken.safetensors").write_bytes(b"x" * 40)
     Path("model.pth").write_bytes(b"x")
     answer = sfplus("energy", *words)
-    assert answer.code == code and said in answer.err and answer.err.count("\n") == 1
+    assert answer.code == code and message in answer.err and answer.err.count("\n") == 1
     assert not Path("energy.png").exists()
-
-
-def test_many_layers_and_energies_that_are_unknown() -> None:
-    from sfplus.reports.energy_plot import energy_plot
-
-    torch.manual_seed(0)
-    spreads = {f"layer{i}": measure_uniformity(torch.randn(12, 3 if i % 2 else 30)) for i in range(70)}
-    with Image.open(io.BytesIO(energy_plot(spreads, "many"))) as picture:
-        assert 1500 < picture.height < 3000

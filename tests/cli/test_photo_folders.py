@@ -466,7 +466,7 @@ def test_embed_equals_the_embedder(drawn: Path, tmp_path: Path, model: Path, sfp
 def test_compare_without_a_threshold_says_what_to_do(drawn: Path, model: Path, sfplus: Command) -> None:
     one, two = sorted(drawn.glob("*/*.jpg"))[:2]
     answer = sfplus("compare", one, two, "--model", model)
-    assert answer.code == 2 and "make it with: sfplus export" in answer.err
+    assert answer.code == 2 and "create it with: sfplus export" in answer.err
 
 
 def test_compare_photos_without_a_face(tmp_path: Path, model: Path, drawn: Path, sfplus: Command) -> None:
@@ -483,7 +483,7 @@ def test_compare_photos_without_a_face(tmp_path: Path, model: Path, drawn: Path,
     assert answer.code == 1 and "black.png: no face found" in answer.err
     answer = sfplus("compare", photo, photo, "--model", tmp_path / "model", "--save", tmp_path / "crops")
     assert answer.code == 0 and "similarity 1.000: same person" in answer.out
-    assert "90.00 % of decisions are right (sphereface protocol)" in answer.out
+    assert "an accuracy of 90.00 % (sphereface protocol)" in answer.out
     assert sorted(path.name[:2] for path in (tmp_path / "crops").iterdir()) == ["A-", "B-"]
     assert "cannot be read" in sfplus("compare", photo, tmp_path / "gone.jpg", "--model", tmp_path / "model").err
 

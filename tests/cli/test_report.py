@@ -1,4 +1,4 @@
-"""`sfplus report`: several runs in one page."""
+"""`sfplus report` writes one page about several runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAIRS = Pairs(
 
 
 def write_run(folder: Path, noise: float, seed: int, pairs: Pairs = PAIRS, name: str = "Net") -> Path:
-    """A report of features that lie the further from the truth, the more noise there is."""
+    """Write the report of features with the given noise, which decides how accurate they are."""
     rng = np.random.default_rng(99)
     left, right = rng.normal(size=(2, 400, 16))
     right[SAME] = left[SAME]
@@ -50,7 +50,7 @@ def test_runs_of_the_same_pairs_are_compared(tmp_path: Path, sfplus: Callable) -
     rows = {(row["first"], row["second"]): row for row in data["comparisons"]}
     assert rows["poor: Net", "good: Net"]["real"] and rows["poor: Net", "good: Net"]["difference"] > 0.1
     assert not rows["good: Net", "fair: Net"]["real"] and len(rows) == 3
-    assert "means nothing" in page and "more than chance" in page and page.count("published: its README") == 1
+    assert ">not significant<" in page and ">significant<" in page and page.count("published: its README") == 1
     accuracy = json.loads((poor / "report.json").read_bytes())["results"]["Net"]["accuracy"]
     assert data["results"]["poor: Net"]["accuracy"] == accuracy
     assert "sfplus report poor" in data["command"]
@@ -59,30 +59,30 @@ def test_runs_of_the_same_pairs_are_compared(tmp_path: Path, sfplus: Callable) -
     assert again["comparisons"] == data["comparisons"]
 
 
-def test_one_difference_is_told_in_words(tmp_path: Path, sfplus: Callable) -> None:
+def test_a_single_difference_is_described_in_words(tmp_path: Path, sfplus: Callable) -> None:
     write_run(tmp_path / "data/runs/a", 0.7, 1)
     write_run(tmp_path / "data/runs/b", 0.7, 2)
     _, page = report(sfplus, tmp_path, "a", "b")
-    assert "The difference means nothing." in page and "one pair is 0.2500 points" in page
+    assert "The difference is not significant." in page and "one pair is 0.2500 points" in page
     write_run(tmp_path / "data/runs/b", 3, 2)
     _, page = report(sfplus, tmp_path, "a", "b")
     assert "a: Net is better than b: Net on these pairs." in page
 
 
-def test_runs_of_other_pairs_are_not_compared(tmp_path: Path, sfplus: Callable) -> None:
+def test_runs_of_different_pairs_are_not_compared(tmp_path: Path, sfplus: Callable) -> None:
     write_run(tmp_path / "data/runs/a", 0.7, 1)
-    other = replace(PAIRS, left=PAIRS.right, right=PAIRS.left)
-    write_run(tmp_path / "data/runs/b", 0.7, 2, other, "Other")
+    swapped = replace(PAIRS, left=PAIRS.right, right=PAIRS.left)
+    write_run(tmp_path / "data/runs/b", 0.7, 2, swapped, "Other")
     data, page = report(sfplus, tmp_path, "a", "b")
     assert data["comparisons"] == [] and "Not all of these models were verified on the same pairs" in page
     assert list(data["results"]) == ["Net", "Other"]
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("words", "code", "message"),
     [
         (["nope"], 2, "there is no report of 'nope'; runs: a"),
-        (["a", "a"], 2, "a run is named twice"),
+        (["a", "a"], 2, "a run is given twice"),
         (["a", "--out", "data/runs/a"], 2, "holds the report of one of the runs; choose another --out"),
         (["text.json"], 1, "text.json: is not a report; give the report.json of"),
         (["empty.json"], 1, "empty.json: is not a report"),
@@ -93,8 +93,8 @@ def test_runs_of_other_pairs_are_not_compared(tmp_path: Path, sfplus: Callable) 
         ([], 2, "Missing argument"),
     ],
 )
-def test_what_is_no_run_is_one_line(
-    words: list[str], code: int, says: str, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+def test_invalid_runs_are_reported_in_one_line(
+    words: list[str], code: int, message: str, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     data = json.loads((write_run(Path("data/runs/a"), 1, 0) / "report.json").read_bytes())
@@ -107,5 +107,5 @@ def test_what_is_no_run_is_one_line(
     del data["results"]["Net"]["scores"]
     Path("damaged.json").write_text(json.dumps(data))
     answer = sfplus("report", *words)
-    assert answer.code == code and says in answer.err and "Traceback" not in answer.err, answer
+    assert answer.code == code and message in answer.err and "Traceback" not in answer.err, answer
     assert len(answer.err.strip().splitlines()) == 1 or code == 2

@@ -1,4 +1,4 @@
-"""`sfplus verify`: photos or features, one model or two, and where the report goes."""
+"""`sfplus verify` on photos and on features, with one model and with two."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from sfplus.weights.model_folder import save_model
 
 @pytest.fixture(scope="module")
 def task(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pairs of drawn people and two untrained models."""
+    """Write pairs of drawn people and two untrained models."""
     folder = tmp_path_factory.mktemp("verify")
     write_pairs(folder / "pairs.txt", draw_pairs(list_photos(drawn), 2, 3, 0))
     for seed, name in enumerate(("one", "two")):
         torch.manual_seed(seed)
         shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125, "template": "sphereface-112x96"}
-        said = {"lfw": 99.3, "runs": [99.3, 99.1], "protocol": "sphereface", "source": "its README"}
-        published = {"one": said, "two": {"lfw": "<b>"}}[name]
+        published = {"lfw": 99.3, "runs": [99.3, 99.1], "protocol": "sphereface", "source": "its README"}
+        published = published if name == "one" else {"lfw": "<b>"}
         network = create("sphereface4", feature_size=16, width=0.125)
         save_model(folder / "models" / name, network, shape | {"published": published})
     return folder
@@ -39,7 +39,7 @@ def verify(sfplus: Callable, task: Path, *words: object, workspace: str = "data"
     return sfplus("verify", *words, "--workspace", task / workspace)
 
 
-def told(folder: Path) -> dict:
+def read_report(folder: Path) -> dict:
     names = {"report.html", "report.json", "report.md"}
     assert {path.name for path in folder.iterdir()} == names
     return json.loads((folder / "report.json").read_bytes())
@@ -47,7 +47,7 @@ def told(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def embedded(task: Path, drawn: Path) -> dict[str, Path]:
-    """The features of the photos by either model, as `.npz`."""
+    """Write the features of the photos by each model as `.npz`."""
     from sfplus.cli.photo_folders import embed_folder
 
     files = {}
@@ -65,7 +65,7 @@ def test_two_models_on_the_same_photos(task: Path, drawn: Path, sfplus: Callable
     answer = verify(sfplus, task, *words, "--out", task / "photos")
     assert answer.code == 0, answer.err
     assert "verify/against: " in answer.out and f"report: {task / 'photos/report.html'}" in answer.out
-    data = told(task / "photos")
+    data = read_report(task / "photos")
     assert list(data["results"]) == ["two", "one"] and "exact" in data["protocols"]["one"]
     source = "its README (sphereface protocol, the mean of 2 runs is 99.20)"
     assert data["published"] == [{"name": "one on LFW", "accuracy": 0.993, "source": source}]
@@ -75,23 +75,28 @@ def test_two_models_on_the_same_photos(task: Path, drawn: Path, sfplus: Callable
     assert "report" in again.err and again.err.count("fresh") == 6  # only the report, which names another folder
 
 
-def test_features_give_what_the_photos_give(
+def test_features_give_the_scores_of_their_photos(
     task: Path, drawn: Path, embedded: dict[str, Path], sfplus: Callable
 ) -> None:
     answer = sfplus("verify", "--features", embedded["one"], "--pairs", task / "pairs.txt", "--out", task / "own",
                     "--against", embedded["two"])  # fmt: skip
     assert answer.code == 0, answer.err
     assert answer.out.splitlines()[-1] == f"report: {task / 'own/report.html'}" and "one: " in answer.out
-    own = told(task / "own")
+    from_features = read_report(task / "own")
     verify(sfplus, task, drawn, task / "pairs.txt", "--model", task / "models/one", "--out", task / "alone")
-    photos = told(task / "alone")["results"]["one"]
-    assert list(own["results"]) == ["two", "one"]
-    np.testing.assert_allclose(own["results"]["one"]["scores"], photos["scores"], atol=1e-6)
-    assert own["results"]["one"]["left"] == photos["left"] and own["results"]["one"]["mean"] == photos["mean"]
+    photos = read_report(task / "alone")["results"]["one"]
+    assert list(from_features["results"]) == ["two", "one"]
+    np.testing.assert_allclose(from_features["results"]["one"]["scores"], photos["scores"], atol=1e-6)
+    assert (
+        from_features["results"]["one"]["left"] == photos["left"]
+        and from_features["results"]["one"]["mean"] == photos["mean"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "parquet", "npz"])
-def test_kinds_of_files(kind: str, task: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable) -> None:
+def test_features_of_every_file_format(
+    kind: str, task: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable
+) -> None:
     with np.load(embedded["one"]) as file:
         names, features = file["names"].tolist(), file["features"]
     if kind == "safetensors":
@@ -112,12 +117,12 @@ def test_protocols_by_name(
     words = ("--protocol", protocol, "--out", tmp_path / "out")
     answer = sfplus("verify", "--features", embedded["one"], "--pairs", task / "pairs.txt", "--mirrored", *words)
     assert answer.code == 0 and f"({protocol} protocol, 12 pairs)" in answer.out, answer.err
-    own = told(tmp_path / "out")["results"]["one"]
+    from_features = read_report(tmp_path / "out")["results"]["one"]
     answer = verify(sfplus, task, drawn, task / "pairs.txt", "--model", task / "models/one", *words)
     assert answer.code == 0 and f"({protocol} protocol, 12 pairs)" in answer.out, answer.err
-    photos = told(tmp_path / "out")
-    assert photos["results"]["one"]["protocol"] == own["protocol"] == protocol
-    np.testing.assert_allclose(own["scores"], photos["results"]["one"]["scores"], atol=1e-6)
+    photos = read_report(tmp_path / "out")
+    assert photos["results"]["one"]["protocol"] == from_features["protocol"] == protocol
+    np.testing.assert_allclose(from_features["scores"], photos["results"]["one"]["scores"], atol=1e-6)
     assert photos["results"]["one"]["mean"] == photos["protocols"]["one"][protocol]["mean"]
     assert list(photos["protocols"]["one"]) == ["sphereface", "insightface", "opensphere", "exact"]
 
@@ -130,14 +135,15 @@ def test_photos_without_features(task: Path, embedded: dict[str, Path], tmp_path
     assert answer.code == 1 and "1 of its photos have no features, the first is person_000" in answer.err
     answer = sfplus("verify", *words, "--undetected", "skip")
     assert answer.code == 0, answer.err
-    data = told(tmp_path / "out")
+    data = read_report(tmp_path / "out")
     kept = len(data["results"]["few"]["scores"])
-    assert kept < 12 and data["undetected"]["policy"].startswith(f"{12 - kept} pairs with a photo without features")
+    policy = data["undetected"]["policy"]
+    assert kept < 12 and policy.startswith(f"{12 - kept} pairs that contain a photo without features")
     assert len(data["undetected"]["names"]) == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("words", "code", "message"),
     [
         ([], 2, "give a folder of photos, or --features and --pairs"),
         (["--features", "F.npz"], 2, "--features: needs --pairs and --out"),
@@ -145,11 +151,15 @@ def test_photos_without_features(task: Path, embedded: dict[str, Path], tmp_path
         (["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x"], 1, "F.npz"),
         (["--features", "F.npz", "--pairs", "nope.txt", "--out", "x"], 1, "nope.txt"),
         (["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x", "--protocol", "y"], 2, "is called 'y'; use sph"),
-        (["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x", "--against", "y"], 2, "is no file of features"),
+        (
+            ["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x", "--against", "y"],
+            2,
+            "is not a file of features",
+        ),
         (
             ["--features", "pairs.txt", "--pairs", "pairs.txt", "--out", "x", "--against", "./pairs.txt"],
             2,
-            "file itself",
+            "is the same file as --features",
         ),
         (["photos", "--against", "F.npz"], 2, "is a file of features, beside photos; give a model, or both as"),
         (["photos", "--against", "sphereface10-small"], 2, "is the model itself; name another one"),
@@ -157,20 +167,20 @@ def test_photos_without_features(task: Path, embedded: dict[str, Path], tmp_path
         (["photos", "--protocol", "nope"], 2, "verify.protocol"),
     ],
 )
-def test_misuse_is_one_line_and_writes_nothing(
+def test_invalid_arguments_are_reported_in_one_line_and_write_nothing(
     words: list[str],
     code: int,
-    says: str,
+    message: str,
     task: Path,
     tmp_path: Path,
     sfplus: Callable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "here/photos").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "here")
-    for place in (Path("pairs.txt"), Path("photos/pairs.txt")):
-        place.write_bytes((task / "pairs.txt").read_bytes())
+    (tmp_path / "folder/photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "folder")
+    for path in (Path("pairs.txt"), Path("photos/pairs.txt")):
+        path.write_bytes((task / "pairs.txt").read_bytes())
     before = sorted(Path().rglob("*"))
     answer = sfplus("verify", *words)
-    assert answer.code == code and says in answer.err.replace("\n", " "), answer
+    assert answer.code == code and message in answer.err.replace("\n", " "), answer
     assert "Traceback" not in answer.err and sorted(Path().rglob("*")) == before

@@ -53,7 +53,7 @@ def test_wrong_size_names_the_file(tmp_path: Path) -> None:
     Image.new("RGB", (9, 8)).save(paths[1])
     crops = CropDataset(paths, [0, 1], 6, 5)
     crops.batch(np.array([0]))
-    with pytest.raises(DatasetError, match=r"crop 1\.png: is 9 x 8 pixels, not 5 x 6; align"):
+    with pytest.raises(DatasetError, match=r"crop 1\.png: is 8x9 pixels, not 6x5; align"):
         crops.batch(np.array([0, 1]))
 
 

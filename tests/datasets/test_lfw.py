@@ -29,7 +29,7 @@ def archive(tmp_path: Path, *members: tuple[str, bytes | str]) -> Path:
 
 def test_unpacks_below_the_folder_without_the_top(tmp_path: Path) -> None:
     path = archive(tmp_path, ("lfw/A/A_0001.jpg", b"1"), ("lfw/B/B_0001.jpg", b"22"))
-    assert lfw.unpack(path, tmp_path / "out") == 2
+    assert lfw.extract(path, tmp_path / "out") == 2
     assert (tmp_path / "out/B/B_0001.jpg").read_bytes() == b"22"
 
 
@@ -38,16 +38,16 @@ def test_unpacks_below_the_folder_without_the_top(tmp_path: Path) -> None:
     [("lfw/../../evil.jpg", b"x"), ("/etc/evil.jpg", b"x"), ("lfw/A/link.jpg", "/etc/passwd"), ("top.jpg", b"x")],
 )
 def test_members_that_would_leave_the_folder_are_refused(tmp_path: Path, member: tuple[str, bytes | str]) -> None:
-    with pytest.raises(DatasetError, match="no plain file inside it"):
-        lfw.unpack(archive(tmp_path, member), tmp_path / "out")
+    with pytest.raises(DatasetError, match="is not a regular file in a folder"):
+        lfw.extract(archive(tmp_path, member), tmp_path / "out")
     assert not list(tmp_path.rglob("*.jpg"))
 
 
 def test_a_cut_archive(tmp_path: Path) -> None:
     path = archive(tmp_path, ("lfw/A/A_0001.jpg", bytes(range(256)) * 400))
     path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(DatasetError, match="no readable archive"):
-        lfw.unpack(path, tmp_path / "out")
+    with pytest.raises(DatasetError, match="is not a readable archive"):
+        lfw.extract(path, tmp_path / "out")
 
 
 def test_photos_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_it_is_downloaded_once(tmp_path: Path, host: Server) -> None:
     for _ in range(2):
         lfw.fetch_lfw(tmp_path / "lfw")
-    assert host.asked == ["/_PAIRS", "/_ARCHIVE"]
+    assert host.requests == ["/_PAIRS", "/_ARCHIVE"]
     assert (tmp_path / "lfw/pairs.txt").read_bytes() == b"10\t300\n"
     assert (tmp_path / "lfw/B/B_0001.jpg").read_bytes() == b"22"
 

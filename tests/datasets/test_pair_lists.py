@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sfplus.datasets.pairs import (
     Pairs,
     pair_files,
+    read_lfw_people,
     read_pairs,
-    read_people,
     read_plain,
     read_view_1,
     unrestricted,
@@ -63,10 +63,10 @@ PEOPLE = "2\n3\nAda\t4\nBob\t3\nCem\t1\n2\nEve\t5\nMax\t2\n"
 
 
 def test_people_of_both_views(tmp_path: Path) -> None:
-    people = read_people(file(tmp_path, "people.txt", PEOPLE))
+    people = read_lfw_people(file(tmp_path, "people.txt", PEOPLE))
     assert people.names == ("Ada", "Bob", "Cem", "Eve", "Max")
     assert people.photos.tolist() == [4, 3, 1, 5, 2] and people.fold.tolist() == [0, 0, 0, 1, 1]
-    people = read_people(file(tmp_path, "peopleDevTrain.txt", "2\nAda\t4\nBob\t3\n"))
+    people = read_lfw_people(file(tmp_path, "peopleDevTrain.txt", "2\nAda\t4\nBob\t3\n"))
     assert people.names == ("Ada", "Bob") and people.fold.tolist() == [0, 0]
 
 
@@ -78,20 +78,20 @@ def test_people_of_both_views(tmp_path: Path) -> None:
         (PEOPLE.replace("Bob\t3", "Bob"), ":4", "name<TAB>photos"),
         (PEOPLE.replace("Bob\t3", "Bob\tx"), ":4", "name<TAB>photos"),
         (PEOPLE.replace("Bob", "../Bob"), ":4", "name<TAB>photos"),
-        (PEOPLE.replace("\n2\nEve", "\nEve"), ":6", "no number of people"),
-        (PEOPLE + "Zoe\t1\n", "", "holds 9 lines, its headers say 8"),
-        (PEOPLE.replace("Max", "Ada"), "", "names a person twice"),
+        (PEOPLE.replace("\n2\nEve", "\nEve"), ":6", "does not start a fold with a number of people"),
+        (PEOPLE + "Zoe\t1\n", "", "has 9 lines, its headers announce 8"),
+        (PEOPLE.replace("Max", "Ada"), "", "lists a person twice"),
     ],
 )
 def test_malformed_people_are_refused(tmp_path: Path, text: str, where: str, words: str) -> None:
     path = file(tmp_path, "people.txt", text)
     with pytest.raises(PairsError, match=words) as caught:
-        read_people(path)
+        read_lfw_people(path)
     assert caught.value.where == f"{path}{where}"
 
 
 def test_unrestricted_pairs_stay_within_their_fold_and_are_never_tested(tmp_path: Path) -> None:
-    people = read_people(file(tmp_path, "people.txt", PEOPLE))
+    people = read_lfw_people(file(tmp_path, "people.txt", PEOPLE))
     text = "2\t1\nAda\t1\t2\nAda\t1\tBob\t2\nEve\t1\t2\nEve\t1\tMax\t2\n"
     view_2 = read_pairs(file(tmp_path, "pairs.txt", text))
     pairs = unrestricted(view_2, people, 5, seed=0)
@@ -105,7 +105,7 @@ def test_unrestricted_pairs_stay_within_their_fold_and_are_never_tested(tmp_path
     with pytest.raises(DatasetError, match="fold has photos for only"):
         unrestricted(view_2, people, 50, seed=0)
     with pytest.raises(PairsError, match="is not among the people of fold 0"):
-        unrestricted(view_2, read_people(file(tmp_path, "p.txt", PEOPLE.replace("Ada", "Ida"))), 1, seed=0)
+        unrestricted(view_2, read_lfw_people(file(tmp_path, "p.txt", PEOPLE.replace("Ada", "Ida"))), 1, seed=0)
 
 
 PLAIN = [("a/1.jpg", "a/2.PNG", "1"), ("a/1", "b/1.jpg", "0"), ("c d/1.jpg", "c d/2", "true"), ("x.y/1", "b/1", "-1")]
@@ -131,7 +131,7 @@ def test_plain_lists_separated_by_spaces_and_with_folds(tmp_path: Path) -> None:
     again = read_pairs(tmp_path / "again.txt")
     assert (again.left, again.right) == (pairs.left, pairs.right)
     assert np.array_equal(again.fold, pairs.fold) and np.array_equal(again.same, pairs.same)
-    with pytest.raises(PairsError, match="cannot stand in a plain list"):
+    with pytest.raises(PairsError, match="cannot be written to a plain list"):
         write_plain(tmp_path / "x", Pairs(("a.jpg",), ("b",), np.array([True]), np.array([0])))
 
 
@@ -151,7 +151,8 @@ def test_plain_lists_without_folds_are_cut_in_order_and_by_kind(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ("a b", "no pair"), ("a b 2", "no pair"), ("a b 1 0", "no pair"), ("", "no pair"), ("a b c 1", "no pair"),
+        ("a b", "not a pair"), ("a b 2", "not a pair"), ("a b 1 0", "not a pair"), ("", "not a pair"),
+        ("a b c 1", "not a pair"),
         ("../a b 1", "outside the folder"), ("/a b 1", "outside the folder"), ("a a\\b 1", "outside the folder"),
         ("a ./b 1", "outside the folder"),
     ],
@@ -166,7 +167,7 @@ def test_malformed_plain_lines_are_named(tmp_path: Path, bad: str, words: str) -
 @pytest.mark.parametrize("fold", ["x", "1.5", "--1", "1234567", "²"])
 def test_malformed_folds_are_named(tmp_path: Path, fold: str) -> None:
     path = file(tmp_path, "x.txt", f"a b 1 0\nc d 0 {fold}\n")
-    with pytest.raises(PairsError, match="is no fold") as caught:
+    with pytest.raises(PairsError, match="is not a fold") as caught:
         read_pairs(path)
     assert caught.value.where == f"{path}:2"
 
@@ -249,10 +250,10 @@ def test_malformed_cfp_names_the_line(cfp: Path, name: str, old: str, new: str, 
 
 
 def test_folders_that_are_not_cfp(cfp: Path, tmp_path: Path) -> None:
-    with pytest.raises(PairsError, match="name its folder Protocol/Split/FP or FF"):
+    with pytest.raises(PairsError, match="give its folder Protocol/Split/FP or FF"):
         read_pairs(cfp)
     (tmp_path / "FP").mkdir()
-    with pytest.raises(PairsError, match="holds no folds of CFP"):
+    with pytest.raises(PairsError, match="contains no folds of CFP"):
         read_pairs(tmp_path / "FP")
     (cfp / "FP/02/diff.txt").unlink()
     with pytest.raises(PairsError, match=r"diff.txt: cannot be read"):

@@ -90,7 +90,7 @@ def test_wrong_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_header_must_match_the_number_of_lines(tmp_path: Path) -> None:
-    with pytest.raises(PairsError, match="holds 4 pairs, but its header says 3 folds x 2 x 1 = 6"):
+    with pytest.raises(PairsError, match="has 4 pairs, its header announces 3 folds x 2 x 1 = 6"):
         read_pairs(small(tmp_path, SMALL.replace("2\t1", "3\t1", 1)))
 
 
@@ -181,17 +181,17 @@ def test_drawing_depends_on_photos_and_seed_only() -> None:
 def test_draws_every_pair_there_is() -> None:
     pairs = draw_pairs(people([3, 3, 3, 3]), folds=2, per_fold=6, seed=0)
     assert pairs.same.sum() == 12
-    with pytest.raises(DatasetError, match="photos for only 6 of 7 pairs of one person"):
+    with pytest.raises(DatasetError, match="photos for only 6 of 7 pairs of the same person"):
         draw_pairs(people([3, 3, 3, 3]), folds=2, per_fold=7, seed=0)
 
 
 @pytest.mark.parametrize(
     ("photos", "words"),
     [
-        ([], "0 of 2 pairs of one person"),
-        (people([9, 9]), "0 of 2 pairs of two people"),
-        (people([1] * 20), "0 of 2 pairs of one person"),
-        (["photo.jpg", *people([9] * 9)], "no person's folder"),
+        ([], "0 of 2 pairs of the same person"),
+        (people([9, 9]), "0 of 2 pairs of different people"),
+        (people([1] * 20), "0 of 2 pairs of the same person"),
+        (["photo.jpg", *people([9] * 9)], "not in a person's folder"),
         (["P 1/P 1_0001.png", *people([9] * 9)], "differ only in their extension"),
     ],
 )

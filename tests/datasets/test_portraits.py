@@ -16,7 +16,7 @@ from skimage.transform import SimilarityTransform
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
-from sfplus.datasets.portraits import LANDMARK_COLUMNS, Portrait, draw_portrait, hair, head, people, write_portraits
+from sfplus.datasets.portraits import LANDMARK_COLUMNS, Portrait, draw_portrait, hair, head, parameters, write_portraits
 
 PEOPLE, PHOTOS = 40, 4
 
@@ -53,7 +53,7 @@ def test_a_portrait_is_an_rgb_photo_with_five_points_inside(crowd):
 
 def test_a_photo_does_not_depend_on_what_was_drawn_before():
     alone = draw_portrait(3, 2, 7).jpeg()
-    for cached in (head.build_head, hair.build_hair, people.draw_person):
+    for cached in (head.build_head, hair.build_hair, parameters.draw_person):
         cached.cache_clear()
     for person, photo in ((9, 0), (3, 5), (4, 2), (3, 0)):
         draw_portrait(person, photo, 7, roll=10)

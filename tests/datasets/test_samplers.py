@@ -65,7 +65,7 @@ def test_people_in_proportion_to_a_power_of_their_crops(power: float) -> None:
     assert (WeightedSampler(labels, 50, power, 8).draw(800) != drawn[-50:]).any()
 
 
-@pytest.mark.parametrize(("size", "each", "reason"), [(10, 4, "cannot hold 4"), (12, 1, "takes 12 people.* are 3")])
+@pytest.mark.parametrize(("size", "each", "reason"), [(10, 4, "cannot contain 4"), (12, 1, "needs 12 people.* has 3")])
 def test_refuses_what_cannot_be(size: int, each: int, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         BalancedSampler(np.repeat(np.arange(3), 4), size, each, 0)

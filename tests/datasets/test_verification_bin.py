@@ -138,7 +138,7 @@ def test_other_instructions_are_refused_by_name(name: str, tmp_path: Path) -> No
     path = tmp_path / "x.bin"
     path.write_bytes(CALLS[name])
     refused = {"INST": "STRING", "STACK_GLOBAL": "SHORT_BINUNICODE", "OBJ": "GLOBAL"}.get(name, name)  # the first
-    with pytest.raises(PairsError, match=f"holds the pickle instruction {refused} at byte"):
+    with pytest.raises(PairsError, match=f"contains the pickle instruction {refused} at byte"):
         read_bin(path)
 
 
@@ -148,23 +148,23 @@ BROKEN = {
     "huge bytes": (b"\x8e" + b"\xff" * 8 + b".", "cut short"),
     "negative length": (b"T\xff\xff\xff\xffab.", "cut short"),
     "no stop": (b"]", "cut short"),
-    "trailing": (pickle.dumps((PHOTOS, LABELS)) + b"]", "does not end where its content ends"),
+    "trailing": (pickle.dumps((PHOTOS, LABELS)) + b"]", "does not end with a single object"),
     "two values": (b"]].", "does not end"),
     "open mark": (b"(].", "does not end"),
-    "append to nothing": (b"\x88a.", "appends to what is no list"),
-    "append below the mark": (b"](\x88a.", "appends to what is no list"),
-    "appends without mark": (b"]e.", "closes what it never opened"),
-    "tuple of nothing": (b"\x86.", "takes more than it has"),
-    "tuple below the mark": (b"]](\x86.", "takes more than it has"),
-    "memo of nothing": (b"q\x00.", "remembers nothing"),
-    "unknown memo": (b"h\x07.", "never remembered"),
-    "number": (b"I42\n.", "where a truth value belongs"),
-    "recursive": (b"]q\x00h\x00a.", "does not hold two lists"),
-    "no lists": (pickle.dumps((b"a", b"b"), 4), "does not hold two lists"),
+    "append to nothing": (b"\x88a.", "appends to an object that is not a list"),
+    "append below the mark": (b"](\x88a.", "appends to an object that is not a list"),
+    "appends without mark": (b"]e.", "closes a mark that was never opened"),
+    "tuple of nothing": (b"\x86.", "takes more objects than the stack has"),
+    "tuple below the mark": (b"]](\x86.", "takes more objects than the stack has"),
+    "memo of nothing": (b"q\x00.", "stores an object that does not exist"),
+    "unknown memo": (b"h\x07.", "never stored"),
+    "number": (b"I42\n.", "a number instead of a boolean"),
+    "recursive": (b"]q\x00h\x00a.", "does not contain two lists"),
+    "no lists": (pickle.dumps((b"a", b"b"), 4), "does not contain two lists"),
     "one photo short": (pickle.dumps((PHOTOS[1:], LABELS)), "5 photos and 3 labels"),
     "nothing": (pickle.dumps(([], [])), "0 photos and 0 labels"),
-    "labels for photos": (pickle.dumps(([True] * 6, LABELS)), "photo 0 .* is no byte string"),
-    "photos for labels": (pickle.dumps((PHOTOS, PHOTOS[:3])), "label 0 .* is no truth value"),
+    "labels for photos": (pickle.dumps(([True] * 6, LABELS)), "photo 0 .* is not a byte string"),
+    "photos for labels": (pickle.dumps((PHOTOS, PHOTOS[:3])), "label 0 .* is not a boolean"),
     "seven": (pickle.dumps((PHOTOS, [7, 0, 1])), "labels other than true and false"),
     "empty photo": (pickle.dumps(([b"", *PHOTOS[1:]], LABELS)), "photo 0 .* has 0 bytes"),
 }
@@ -186,7 +186,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_instructions_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfplus.datasets.verification_bin._MOST_STEPS", 1000)
+    monkeypatch.setattr("sfplus.datasets.verification_bin._MAX_INSTRUCTIONS", 1000)
     (tmp_path / "x.bin").write_bytes(b"]" * 2000 + b".")
     with pytest.raises(PairsError, match="more than 1,000 instructions"):
         read_bin(tmp_path / "x.bin")

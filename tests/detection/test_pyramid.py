@@ -19,8 +19,8 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def as_seen(photo: np.ndarray) -> torch.Tensor:
-    """(1, 3, H, W), as facenet-pytorch feeds it before it resizes."""
+def to_tensor(photo: np.ndarray) -> torch.Tensor:
+    """Return (1, 3, H, W) float, the input of facenet-pytorch before resizing."""
     return torch.from_numpy(photo).permute(2, 0, 1)[None].float()
 
 
@@ -28,8 +28,9 @@ def canvases(photo: np.ndarray) -> list[tuple[Canvas, torch.Tensor]]:
     integrals, photo_id = IntegralImages([photo], CPU), torch.tensor([0])
     size = photo.shape[:2]
     pyramid_ = Pyramid(20, 0.85, CPU)
-    found = [pyramid_.canvas(*size, index) for index in range(len(pyramid_.plan(*size).canvases))]
-    return [(canvas, integrals.draw_canvas(photo_id, canvas)) for canvas in found]
+    indices = range(len(pyramid_.plan(*size).canvases))
+    drawn = [pyramid_.canvas(*size, index) for index in indices]
+    return [(canvas, integrals.draw_canvas(photo_id, canvas)) for canvas in drawn]
 
 
 @pytest.mark.parametrize("strips", [False, True])
@@ -42,100 +43,100 @@ def test_pieces_are_the_levels_resized_by_area(
     photo = noise(height, width)
     layout = Pyramid(20, 0.85, CPU).plan(height, width)
     drawn = canvases(photo)
-    seen = {level: np.zeros(size, int) for level, size in enumerate(layout.sides)}
+    covered = {level: np.zeros(size, int) for level, size in enumerate(layout.sides)}
     for (_, pixels), (canvas_height, canvas_width, pieces) in zip(drawn, layout.canvases, strict=True):
         assert pixels.shape == (1, 4, canvas_height, canvas_width)
         assert canvas_height % 2 == canvas_width % 2 == 0
         used = np.zeros((canvas_height, canvas_width), int)
         for piece in pieces:
-            level = (interpolate(as_seen(photo), layout.sides[piece.level], mode="area") - 127.5) / 128
+            level = (interpolate(to_tensor(photo), layout.sides[piece.level], mode="area") - 127.5) / 128
             expected = level[..., piece.top : piece.top + piece.height, : piece.width]
-            found = pixels[:, :3, piece.y : piece.y + piece.height, piece.x : piece.x + piece.width]
-            torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+            pixels_of_piece = pixels[:, :3, piece.y : piece.y + piece.height, piece.x : piece.x + piece.width]
+            torch.testing.assert_close(pixels_of_piece, expected, atol=1e-6, rtol=0)
             used[piece.y : piece.y + piece.height, piece.x : piece.x + piece.width] += 1
-            seen[piece.level][piece.top : piece.top + piece.height, : piece.width] += 1
+            covered[piece.level][piece.top : piece.top + piece.height, : piece.width] += 1
             assert piece.x % 2 == piece.y % 2 == piece.top % 2 == 0
         assert used.max() == 1
-    assert all(level.min() > 0 for level in seen.values())
+    assert all(level.min() > 0 for level in covered.values())
     assert strips or len(drawn) == 1
 
 
 @pytest.mark.parametrize("strips", [False, True])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_every_cell_of_every_level_has_facenets_score(
+def test_all_cells_of_all_levels_have_the_scores_of_facenet_pytorch(
     monkeypatch: pytest.MonkeyPatch, height: int, width: int, strips: bool
 ) -> None:
     if strips:
         monkeypatch.setattr(pyramid, "_CANVAS_PIXELS", 2000)
     photo = noise(height, width)
     layout, detector = Pyramid(20, 0.85, CPU).plan(height, width), Detector(thresholds=(0, 0, 0), device="cpu")
-    expected, found, order = {}, {}, {}
+    expected, results, order = {}, {}, {}
     with torch.inference_mode():
         for level, size in enumerate(layout.sides):
-            shift, score = PNet()((interpolate(as_seen(photo), size, mode="area") - 127.5) / 128)
+            shift, score = PNet()((interpolate(to_tensor(photo), size, mode="area") - 127.5) / 128)
             rows, columns = score.shape[2:]
             for row, column in np.ndindex(rows, columns):
                 expected[level, row, column] = [*shift[0, :, row, column].tolist(), score[0, 1, row, column].item()]
         for index, (canvas, _) in enumerate(canvases(photo)):
-            job = CanvasBatch((height, width), index, [0], 1)
-            ((_, ranks, levels, _, scores, shifts),) = detector._search(IntegralImages([photo], CPU), [job])
+            batch = CanvasBatch((height, width), index, [0], 1)
+            ((_, ranks, levels, _, scores, shifts),) = detector._search(IntegralImages([photo], CPU), [batch])
             y, x = (canvas.cells[1] >= 0).nonzero(as_tuple=True)
-            places = canvas.cells[1:, y, x].T.tolist()
-            order.update(zip(ranks.tolist(), map(tuple, places), strict=True))
-            assert [place[0] for place in places] == levels.tolist()
-            answers = torch.cat([shifts, scores[:, None]], 1).tolist()
-            assert not set(map(tuple, places)) & set(found)  # no cell twice
-            found.update(zip(map(tuple, places), answers, strict=True))
-    assert set(found) == set(expected)
-    assert [order[rank] for rank in sorted(order)] == sorted(found)
+            positions = canvas.cells[1:, y, x].T.tolist()
+            order.update(zip(ranks.tolist(), map(tuple, positions), strict=True))
+            assert [position[0] for position in positions] == levels.tolist()
+            outputs = torch.cat([shifts, scores[:, None]], 1).tolist()
+            assert not set(map(tuple, positions)) & set(results)  # no cell twice
+            results.update(zip(map(tuple, positions), outputs, strict=True))
+    assert set(results) == set(expected)
+    assert [order[rank] for rank in sorted(order)] == sorted(results)
     keys = sorted(expected)
-    np.testing.assert_allclose([found[k] for k in keys], [expected[k] for k in keys], atol=2e-5)
+    np.testing.assert_allclose([results[k] for k in keys], [expected[k] for k in keys], atol=2e-5)
 
 
 @pytest.mark.parametrize("side", [24, 48])
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("beyond", [0, 20])
-def test_cut_is_area_interpolation_of_any_part_of_any_photo_on_black(side: int, mirrored: bool, beyond: int) -> None:
+def test_regions_are_resized_by_area_on_black(side: int, mirrored: bool, beyond: int) -> None:
     photos = [noise(90, 70, 1), noise(31, 200, 2), noise(1, 5, 3)]
     padded = [np.pad(photo, ((beyond, beyond), (beyond, beyond), (0, 0))) for photo in photos]
     rng = np.random.default_rng(0)
-    owners = np.array([0] * 30 + [1] * 30 + [2] * 5)
-    limits = np.array([photo.shape[1::-1] for photo in padded])[owners]
+    photo_ids = np.array([0] * 30 + [1] * 30 + [2] * 5)
+    limits = np.array([photo.shape[1::-1] for photo in padded])[photo_ids]
     first = (rng.uniform(0, 1, (65, 2)) * limits).astype(int)
     last = first + 1 + (rng.uniform(0, 1, (65, 2)) * (limits - first)).astype(int)
     last = np.minimum(last, limits)
-    parts = torch.from_numpy(np.hstack([first, last]) - beyond)
-    found = IntegralImages(photos, CPU).crop_and_resize(torch.from_numpy(owners), parts, side, mirrored)
-    assert found.shape[1] == 4 and found.is_contiguous(memory_format=torch.channels_last)
-    for owner, (left, top, right, bottom), cut in zip(owners, (parts + beyond).tolist(), found, strict=True):
+    regions = torch.from_numpy(np.hstack([first, last]) - beyond)
+    crops = IntegralImages(photos, CPU).crop_and_resize(torch.from_numpy(photo_ids), regions, side, mirrored)
+    assert crops.shape[1] == 4 and crops.is_contiguous(memory_format=torch.channels_last)
+    for photo_id, (left, top, right, bottom), crop in zip(photo_ids, (regions + beyond).tolist(), crops, strict=True):
         expected = (
-            interpolate(as_seen(padded[owner][top:bottom, left:right]), (side, side), mode="area") - 127.5
+            interpolate(to_tensor(padded[photo_id][top:bottom, left:right]), (side, side), mode="area") - 127.5
         ) / 128
-        torch.testing.assert_close(cut[None, :3], expected.flip(3) if mirrored else expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(crop[None, :3], expected.flip(3) if mirrored else expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("squeeze", [False, True])
-def test_clip_takes_boxes_that_touch_the_photo(squeeze: bool) -> None:
+def test_boxes_that_touch_the_photo_become_regions(squeeze: bool) -> None:
     """Boxes count from 1 and include their last pixel, as in pad.m."""
     integrals = IntegralImages([noise(50, 40)], CPU, squeeze)
     boxes = torch.tensor([[1, 1, 40, 50], [-5.7, 0.9, 3.9, 99.5], [39.6, 2, 80, 3], [60, 60, 70, 70], [-9, -9, 0.5, 5]])
-    clipped = integrals.regions(torch.zeros(5, dtype=torch.long), boxes)
-    seen, whole = [[0, 0, 3, 50], [38, 1, 40, 3]], [[-7, -1, 3, 99], [38, 1, 80, 3]]
-    assert clipped[:3].tolist() == [[0, 0, 40, 50], *(seen if squeeze else whole)]
-    assert not clipped[3:].any()
+    regions = integrals.regions(torch.zeros(5, dtype=torch.long), boxes)
+    squeezed, padded = [[0, 0, 3, 50], [38, 1, 40, 3]], [[-7, -1, 3, 99], [38, 1, 80, 3]]
+    assert regions[:3].tolist() == [[0, 0, 40, 50], *(squeezed if squeeze else padded)]
+    assert not regions[3:].any()
 
 
-def test_sums_that_do_not_fit_into_32_bits() -> None:
+def test_sums_beyond_32_bits_give_correct_means() -> None:
     white = np.full((3000, 3000, 3), 255, np.uint8)  # 2.3e9 > 2^31
     white[-50:, -50:] = 10
     integrals = IntegralImages([white], CPU)
-    parts = torch.tensor([[0, 0, 3000, 2900], [2950, 2950, 3000, 3000], [2000, 1000, 2900, 2900]])
-    cuts = (integrals.crop_and_resize(torch.zeros(3, dtype=torch.long), parts, 24)[:, :3] * 128 + 127.5).flatten(1)
-    torch.testing.assert_close(cuts[:, 0], torch.tensor([255.0, 10, 255]))
-    torch.testing.assert_close(cuts.amin(1), cuts.amax(1))
+    regions = torch.tensor([[0, 0, 3000, 2900], [2950, 2950, 3000, 3000], [2000, 1000, 2900, 2900]])
+    crops = (integrals.crop_and_resize(torch.zeros(3, dtype=torch.long), regions, 24)[:, :3] * 128 + 127.5).flatten(1)
+    torch.testing.assert_close(crops[:, 0], torch.tensor([255.0, 10, 255]))
+    torch.testing.assert_close(crops.amin(1), crops.amax(1))
 
 
-def test_too_small_photos_have_no_level() -> None:
+def test_photos_smaller_than_a_face_have_no_level() -> None:
     assert plan_pyramid(19, 500, 20, 0.85) == ([], [], [])
     assert len(plan_pyramid(20, 500, 20, 0.85).scales) == 1
     assert len(plan_pyramid(250, 250, 20, 0.85).scales) == 16

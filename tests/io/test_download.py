@@ -18,17 +18,17 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def test_a_file_comes_whole_with_its_hash_and_is_kept(server: Server, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once_and_again_if_damaged(server: Server, tmp_path: Path) -> None:
     target, url = tmp_path / "new" / "weights", server.put("/weights", BODY)
     assert download(url, target) == SHA256 and target.read_bytes() == BODY
-    assert download(url, target, SHA256) == SHA256 and len(server.asked) == 1
+    assert download(url, target, SHA256) == SHA256 and len(server.requests) == 1
     target.write_bytes(b"damaged")
     download(url, target, SHA256)
     assert target.read_bytes() == BODY and [path.name for path in target.parent.iterdir()] == ["weights"]
 
 
 @pytest.mark.parametrize(
-    ("served", "sha256", "says"),
+    ("served", "sha256", "message"),
     [
         ({"body": b"<!DOCTYPE html><html>quota exceeded</html>"}, "", "a web page, not the file"),
         ({"body": b"\xef\xbb\xbf\n <HTML><body>Sign in"}, SHA256, "a web page, not the file"),
@@ -39,16 +39,16 @@ def test_a_file_comes_whole_with_its_hash_and_is_kept(server: Server, tmp_path: 
         ({"body": b"busy", "status": 503}, SHA256, "the server says 503"),
     ],
 )
-def test_what_is_refused_leaves_nothing_behind(
-    server: Server, tmp_path: Path, served: dict[str, object], sha256: str, says: str
+def test_a_failed_download_leaves_no_file(
+    server: Server, tmp_path: Path, served: dict[str, object], sha256: str, message: str
 ) -> None:
     url = server.put("/weights", **served)  # type: ignore[arg-type]
-    with pytest.raises(WeightsError, match=says):
+    with pytest.raises(WeightsError, match=message):
         download(url, tmp_path / "weights", sha256, WeightsError)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_old_file_outlives_a_download_that_fails(server: Server, tmp_path: Path) -> None:
+def test_a_failed_download_keeps_the_old_file(server: Server, tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"old")
     with pytest.raises(WeightsError, match="by hand"):
         download("http://127.0.0.1:1/weights", tmp_path / "weights", SHA256, WeightsError, "get it by hand")
@@ -56,6 +56,6 @@ def test_an_old_file_outlives_a_download_that_fails(server: Server, tmp_path: Pa
 
 
 @pytest.mark.parametrize("start", [b"", b"\x0a\x0fSphereFace", b"<xml><a/></xml>", b'{"__metadata__":{}}'])
-def test_what_is_no_web_page(tmp_path: Path, start: bytes) -> None:
+def test_other_files_are_not_web_pages(tmp_path: Path, start: bytes) -> None:
     (tmp_path / "file").write_bytes(start)
     assert not is_page(tmp_path / "file")

@@ -1,14 +1,98 @@
-"""What is written whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from sfplus.errors import UsageError
-from sfplus.io.files import atomic_folder, write_or_remove
+from sfplus.errors import SfplusError, UsageError
+from sfplus.io.files import (
+    atomic_file,
+    atomic_folder,
+    digest_files,
+    digest_json,
+    file_digest,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+    write_or_remove,
+)
 
 
-def test_a_new_folder_is_whole(tmp_path: Path) -> None:
+def test_files_are_written_and_replaced(tmp_path: Path) -> None:
+    longest = tmp_path / ("n" * 251 + ".jpg")  # 255 bytes: no suffix can be appended
+    for contents in (b"one", b"second"):
+        write_atomically(longest, contents)
+        assert longest.read_bytes() == contents
+    assert list(tmp_path.iterdir()) == [longest]
+
+
+def test_new_files_follow_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "reference").write_bytes(b"")
+    write_atomically(tmp_path / "new", b"")
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "reference").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "can be written"), (errno.EIO, "check")]
+)
+def test_a_failed_write_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    path = tmp_path / "a.jpg"
+    write_atomically(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(SfplusError, match=remedy) as failure:
+        write_atomically(path, b"new")
+    assert failure.value.where == str(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.jpg"]
+    assert path.read_bytes() == b"old"
+
+
+def test_an_interrupted_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a.jpg", b"new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    for name, reason in (("gone/a.jpg", "make the folder"), ("n" * 300, "shorter name"), ("folder.jpg", "directory")):
+        with pytest.raises(SfplusError, match=reason):
+            write_atomically(tmp_path / name, b"data")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder.jpg"]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_an_atomic_file_appears_at_the_end_of_the_block(tmp_path: Path, sync: bool) -> None:
+    with atomic_file(tmp_path / "a", sync=sync) as part:
+        part.write_text("1")
+        assert not (tmp_path / "a").exists() and part.match(".*.part")
+    assert (tmp_path / "a").read_text() == "1" and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_atomic_file_is_not_written_after_an_exception(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "a") as part:
+        part.write_text("1")
+        _ = 1 / 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_is_written_with_the_options_of_dumps(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": 1, "a": [2]}, sync=True, indent=1, sort_keys=True)
+    assert (tmp_path / "a.json").read_text() == '{\n "a": [\n  2\n ],\n "b": 1\n}'
+
+
+def test_an_atomic_folder_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "a/b") as part:
         (part / "x").write_text("1")
         assert not (tmp_path / "a/b").exists()
@@ -17,7 +101,7 @@ def test_a_new_folder_is_whole(tmp_path: Path) -> None:
         pass
 
 
-def test_or_not_at_all(tmp_path: Path) -> None:
+def test_an_atomic_folder_is_not_created_after_an_exception(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "b") as part:
         (part / "x").write_text("1")
         _ = 1 / 0
@@ -27,9 +111,38 @@ def test_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_without_bytes_there_is_no_file(tmp_path: Path) -> None:
+def test_an_atomic_folder_replaces_an_existing_one_only_on_request(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "a", replace=True):
+        _ = 1 / 0
+    assert (tmp_path / "a" / "old").exists()
+    with atomic_folder(tmp_path / "a", replace=True) as part:
+        (part / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "new"]
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "a" / ".0.part").mkdir(parents=True)
+    for name in (".1.part", "a/.0.part/x", "a/.2.part", "a/kept", "kept.part"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "kept", "kept.part"]
+
+
+def test_writing_none_removes_the_file(tmp_path: Path) -> None:
     write_or_remove(tmp_path / "x", b"1")
     assert (tmp_path / "x").read_bytes() == b"1"
     for _ in range(2):
         write_or_remove(tmp_path / "x", None)
         assert not (tmp_path / "x").exists()
+
+
+def test_the_digest_of_files_covers_names_contents_and_order(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("1")
+    digests = {digest_files(tmp_path, names) for names in ([], ["a"], ["b"], ["a", "b"], ["b", "a"])}
+    assert len(digests) == 5
+    assert digest_files(tmp_path, ["a"]) == digest_json([["a", file_digest(tmp_path / "a")]])
+    (tmp_path / "a").write_text("2")
+    assert digest_files(tmp_path, ["a"]) not in digests

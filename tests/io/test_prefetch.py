@@ -6,14 +6,14 @@ import pytest
 from sfplus.io.prefetch import batch_by_size, prefetch_map
 
 
-def test_results_come_in_order_made_by_threads() -> None:
+def test_results_come_in_order_from_threads() -> None:
     caller = threading.get_ident()
-    found = list(prefetch_map(lambda n: (n * n, threading.get_ident()), range(50), buffer_size=3))
-    assert [square for square, _ in found] == [n * n for n in range(50)]
-    assert caller not in {thread for _, thread in found}
+    results = list(prefetch_map(lambda n: (n * n, threading.get_ident()), range(50), buffer_size=3))
+    assert [square for square, _ in results] == [n * n for n in range(50)]
+    assert caller not in {thread for _, thread in results}
 
 
-def test_items_are_taken_in_the_callers_thread_and_only_a_few_ahead() -> None:
+def test_items_are_taken_in_the_callers_thread_and_few_in_advance() -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -27,7 +27,7 @@ def test_items_are_taken_in_the_callers_thread_and_only_a_few_ahead() -> None:
     results.close()
 
 
-def test_a_failure_is_raised_in_its_turn() -> None:
+def test_an_exception_is_raised_in_the_turn_of_its_item() -> None:
     results = prefetch_map(lambda n: 1 // (3 - n), range(9), buffer_size=4)
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
@@ -35,7 +35,7 @@ def test_a_failure_is_raised_in_its_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "groups"),
+    ("sizes", "batches"),
     [
         ([], []),
         ([1, 1], [[1, 1]]),
@@ -44,11 +44,11 @@ def test_a_failure_is_raised_in_its_turn() -> None:
         ([0, 0, 0, 0], [[0, 0, 0], [0]]),
     ],
 )
-def test_groups_end_by_size_or_number(sizes: list[int], groups: list[list[int]]) -> None:
-    assert list(batch_by_size(iter(sizes), lambda size: size, 4, 3)) == groups
+def test_batches_end_by_size_or_number(sizes: list[int], batches: list[list[int]]) -> None:
+    assert list(batch_by_size(iter(sizes), lambda size: size, 4, 3)) == batches
 
 
-def test_groups_are_given_as_they_are_full() -> None:
+def test_batches_are_yielded_as_soon_as_they_are_full() -> None:
     taken: list[int] = []
-    groups = batch_by_size((taken.append(i) or i for i in range(100)), lambda _: 1, 9, 2)  # type: ignore[func-returns-value]
-    assert next(groups) == [0, 1] and taken == [0, 1]
+    batches = batch_by_size((taken.append(i) or i for i in range(100)), lambda _: 1, 9, 2)  # type: ignore[func-returns-value]
+    assert next(batches) == [0, 1] and taken == [0, 1]

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 from sfplus.io.tables import read_json_lines, read_parquet, write_json_lines, write_parquet
 
 
-def test_tables_round_trip_exactly_and_have_the_same_bytes(tmp_path: Path) -> None:
+def test_parquet_round_trips_exactly_and_reproducibly(tmp_path: Path) -> None:
     columns = {"photo": ["a/ü.jpg", "b\n.jpg"], "box": [np.array([0.1, 2], np.float32), np.array([3, 4], np.float32)]}
     write_parquet(tmp_path / "1", columns)
     write_parquet(tmp_path / "2", columns)
@@ -16,12 +16,12 @@ def test_tables_round_trip_exactly_and_have_the_same_bytes(tmp_path: Path) -> No
     assert pq.read_table(tmp_path / "1").num_rows == 2
 
 
-def test_empty_tables(tmp_path: Path) -> None:
+def test_empty_parquet_files_keep_their_columns(tmp_path: Path) -> None:
     write_parquet(tmp_path / "t", {"photo": [], "box": []})
     assert read_parquet(tmp_path / "t") == {"photo": [], "box": []}
 
 
-def test_lines_that_a_kill_cut_short_are_left_out(tmp_path: Path) -> None:
+def test_incomplete_json_lines_are_ignored(tmp_path: Path) -> None:
     write_json_lines(tmp_path / "l", [{"a": 1}, {"photo": "x\ud8ff\n"}])
     assert read_json_lines(tmp_path / "l") == [{"a": 1}, {"photo": "x\ud8ff\n"}]
     with (tmp_path / "l").open("a") as file:

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from sfplus.hypersphere import HEADS
-from sfplus.networks import BLOCKS, NETWORKS
-from sfplus.networks.backbones import PREFIXES
+from sfplus.networks import is_library_network, network_names
+from sfplus.networks.sphereface import BLOCKS
 from sfplus.recipes.settings.heads import HEAD_SETTINGS
 from sfplus.recipes.settings.train import EnergySettings, SolverSettings, TrainingSettings
 
@@ -92,8 +92,8 @@ def test_every_setting_is_described() -> None:
 def test_names_agree_with_the_libraries() -> None:
     """The settings list names themselves, so that checking a recipe needs no torch."""
     names, _ = get_args(TrainingSettings.model_fields["network"].annotation)
-    assert get_args(names) == NETWORKS
-    assert TrainingSettings(network="torchvision:resnet18").network.startswith(PREFIXES)
+    assert get_args(names) == network_names()
+    assert is_library_network(TrainingSettings(network="torchvision:resnet18").network)
     assert get_args(TrainingSettings.model_fields["block"].annotation) == BLOCKS
     assert list(HEAD_SETTINGS) == list(HEADS)
 

@@ -1,4 +1,4 @@
-"""A report with everything in it."""
+"""A report with all parts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from sfplus.datasets.pairs import Pairs
 from sfplus.hypersphere import measure_uniformity
 from sfplus.images import encode_image
 from sfplus.reports.html import PairCrop, Report, Undetected
-from sfplus.reports.metrics import by_protocol
-from sfplus.verification.protocols import sphereface
+from sfplus.verification.protocols import protocol_summaries, sphereface
 from sfplus.verification.result import Result
 
-_PICTURE = np.indices((112, 96)).sum(0).astype(np.uint8)[:, :, None].repeat(3, 2)
-JPEG, PNG = encode_image(_PICTURE, ".jpg"), encode_image(_PICTURE, ".png")
+_IMAGE = np.indices((112, 96)).sum(0).astype(np.uint8)[:, :, None].repeat(3, 2)
+JPEG, PNG = encode_image(_IMAGE, ".jpg"), encode_image(_IMAGE, ".png")
 SAME, FOLD = np.arange(200) % 2 == 0, np.arange(200) // 20
 
 
 def features(seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Features of 200 pairs of 40 people in 10 folds; the models of all seeds see the same people."""
+    """Return features of 200 pairs of 40 people in 10 folds; the people are the same for all seeds."""
     rng = np.random.default_rng(7)
     left, right = rng.normal(size=(2, 200, 8))
     right[SAME] += left[SAME]
@@ -30,19 +29,19 @@ def features(seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def result(seed: int, noise: float = 1.0) -> Result:
-    """The result of these features by the default protocol."""
+    """Return the result of these features by the default protocol."""
     return sphereface(*features(seed, noise), SAME, FOLD)
 
 
 def pairs() -> Pairs:
-    """The pairs of `result`."""
+    """Return the pairs of `result`."""
     left = [f"Person_{i % 40}/Person_{i % 40}_{i:04d}" for i in range(200)]
     right = [f"Person_{(i + 1 - s) % 40}/Person_{(i + 1 - s) % 40}_{i + 500:04d}" for i, s in enumerate(SAME)]
     return Pairs(tuple(left), tuple(right), SAME, FOLD.astype(np.int64))
 
 
 def full(name: str = "Ann/Ann_0001") -> Report:
-    """A report with everything in it; `name` is that of a photo and stands in many places."""
+    """Return a report with all parts; `name` is the name of a photo that occurs in many of them."""
     crops = [PairCrop(name, "Bo Li/Bo Li_0002", JPEG, PNG, 0.61, 4, 0.3)]
     rows = [{"step": i, "loss": 9.0 - i, "accuracy": 0.1 * i, "energy": 0.5} for i in range(5)]
     results = {"SphereFace": result(0), "SphereFace+": result(1)}
@@ -52,7 +51,9 @@ def full(name: str = "Ann/Ann_0001") -> Report:
         notice="These are drawn faces",
         results=results,
         pairs=dict.fromkeys(results, pairs()),
-        protocols={model: by_protocol(*features(seed), SAME, FOLD, True) for seed, model in enumerate(results)},
+        protocols={
+            model: protocol_summaries(*features(seed), SAME, FOLD, mirrored=True) for seed, model in enumerate(results)
+        },
         published=[{"name": "SphereFace, released", "accuracy": 0.993, "source": "its README"}],
         worst={"false_accepts": crops, "false_rejects": crops},
         undetected=Undetected("They are cropped at the centre", [f"{name}{i}" for i in range(57)], 7701),

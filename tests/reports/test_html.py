@@ -20,7 +20,7 @@ VOID = {"meta", "img", "br", "wbr", "circle", "ellipse", "path", "use"}
 
 
 class Page(HTMLParser):
-    """The page's elements and text; fails on a tag that is not closed."""
+    """Parse the elements and text of the page; fail on a tag that is not closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def rendered(report: Report, folder: Path) -> tuple[str, Page]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report with everything in it."""
+    """Render the report with all parts."""
     folder = tmp_path_factory.mktemp("full")
     render(full(), folder)
     return folder
@@ -71,16 +71,17 @@ def page(text: str) -> Page:
     return Page(text)
 
 
-def test_page_tells_everything(text: str, page: Page) -> None:
+def test_page_contains_all_parts(text: str, page: Page) -> None:
     words = " ".join("".join(page.text).replace("\u202f", " ").split())
     mean, error = 100 * result(1).mean, 100 * result(1).standard_error
     for expected in (
         "LFW, aligned", "These are drawn faces", f"{mean:.2f} % ± {error:.2f}", "sphereface protocol", "99.30 %",
-        "published: its README", "not measurable", "Two people taken for one", "One person taken for two",
+        "published: its README", "not measurable", "False accepts: different people taken for the same person",
+        "False rejects: the same person taken for different people",
         "0.610 above 0.300, fold 5", "57 of 7,701", "and 17 more", "And 2 more", "They are cropped at the centre",
         "is cut short", "get it again", "Detected: Ann/Ann_0001", "1 h 02 min", "7,701 photos", "0123456789ab",
         "# a recipe", "torch 2.14", "NVIDIA H100", "sfplus run demo", "23 November 2025", "ab" * 32, "95 % interval",
-        "On the same pairs", "By protocol", "Hardest people", "Classifier on the sphere", "Person_",
+        "Differences on the same pairs", "By protocol", "Hardest people", "Classifier on the hypersphere", "Person_",
     ):  # fmt: skip
         assert expected in words, expected
     assert text.startswith("<!DOCTYPE html>")
@@ -91,7 +92,7 @@ def test_page_tells_everything(text: str, page: Page) -> None:
     assert sum(tag == "svg" for tag, _ in page.elements) == 9 + 1
 
 
-def test_pictures_are_inside_the_page(page: Page) -> None:
+def test_images_are_embedded_in_the_page(page: Page) -> None:
     sources = [attributes["src"] or "" for tag, attributes in page.elements if tag == "img"]
     jpeg, png = (base64.b64encode(data).decode() for data in (JPEG, PNG))
     assert sources.count(f"data:image/jpeg;base64,{jpeg}") == 3
@@ -124,7 +125,7 @@ def test_hostile_text_stays_text(page: Page, tmp_path: Path) -> None:
     assert {tag for tag, _ in hostile.elements} <= {tag for tag, _ in page.elements}
     assert "onerror" not in {key for _, attributes in hostile.elements for key in attributes}
     assert "\u202e" not in text
-    assert EVIL.replace("\u202e\n", "\\u202e\\n").replace("\udc80", "\\udc80") in hostile.text, "not the whole text"
+    assert EVIL.replace("\u202e\n", "\\u202e\\n").replace("\udc80", "\\udc80") in hostile.text, "the text was cut"
     data = json.loads((tmp_path / "report.json").read_bytes())
     assert data["title"] == EVIL and data["failures"][0]["photo"] == EVIL
     lines = (tmp_path / "report.md").read_text("utf-8").splitlines()
@@ -138,7 +139,7 @@ def test_same_report_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == (folder / path.name).read_bytes()
 
 
-def test_data_hold_the_same_facts(folder: Path) -> None:
+def test_json_contains_the_same_content(folder: Path) -> None:
     report = full()
     data = json.loads((folder / "report.json").read_bytes())
     assert list(data)[:4] == ["title", "notice", "results", "protocols"]
@@ -175,19 +176,19 @@ def test_markdown_has_the_same_tables(folder: Path) -> None:
     assert "    sfplus run demo" in lines and "# LFW, aligned" in lines
 
 
-def test_what_is_empty_is_left_out(tmp_path: Path) -> None:
+def test_empty_parts_are_left_out(tmp_path: Path) -> None:
     _, page = rendered(Report(title="Nothing yet"), tmp_path)
     assert not {"section", "table", "figure", "img", "pre"} & {tag for tag, _ in page.elements}
     text, page = rendered(Report(title="One", results={"SphereFace+": result(1)}), tmp_path)
     assert [tag for tag, _ in page.elements].count("section") == 3
-    assert "On the same pairs" not in text
-    whole = replace(full(), results={}, pairs={}, protocols={}, histories={}, spreads={})
+    assert "Differences on the same pairs" not in text
+    photos_only = replace(full(), results={}, pairs={}, protocols={}, histories={}, spreads={})
     for part in ("worst", "undetected", "failures", "gallery", "stages", "recipe", "hashes", "published"):
-        empty = None if part == "undetected" else type(getattr(whole, part))()
-        rendered(replace(whole, **{part: empty}), tmp_path)
+        empty = None if part == "undetected" else type(getattr(photos_only, part))()
+        rendered(replace(photos_only, **{part: empty}), tmp_path)
 
 
-def test_one_model_against_another_is_counted_pair_by_pair(text: str) -> None:
+def test_won_and_lost_pairs_are_counted(text: str) -> None:
     first, last = result(0).correct, result(1).correct
     won, lost = re.findall(r">(\d+) : (\d+)</td>", text)[0]
     assert (int(won), int(lost)) == (int((last & ~first).sum()), int((first & ~last).sum()))
@@ -198,13 +199,13 @@ def test_published_accuracy_must_be_a_fraction() -> None:
         Report(title="", published=[{"name": "SphereFace", "accuracy": 99.3, "source": ""}])
 
 
-def test_worst_pairs_are_judged_by_their_own_fold() -> None:
+def test_worst_pairs_use_the_threshold_of_their_fold() -> None:
     scores = np.array([0.9, 0.5, 0.4, 0.9, 0.1, 0.45, 0.9, 0.39])
     same = np.array([True, False, False, True, True, True, True, False])
     fold = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    found = Result("sphereface", np.zeros(2), np.array([0.3, 0.5]), scores, same, fold)
+    result_of_two_folds = Result("sphereface", np.zeros(2), np.array([0.3, 0.5]), scores, same, fold)
     names = [str(i) for i in range(8)]
-    worst = worst_crops(found, names, names, str.encode)
+    worst = worst_crops(result_of_two_folds, names, names, str.encode)
     assert [crop.left_name for crop in worst["false_accepts"]] == ["1", "2"]
     assert [(crop.right_jpeg, crop.score, crop.threshold) for crop in worst["false_rejects"]] == [
         (b"4", 0.1, 0.5), (b"5", 0.45, 0.5)
@@ -212,12 +213,12 @@ def test_worst_pairs_are_judged_by_their_own_fold() -> None:
 
 
 def test_pairs_must_be_those_of_the_result() -> None:
-    other = replace(pairs(), same=~pairs().same)
-    with pytest.raises(PairsError, match="other pairs"):
-        Report(title="", results={"a": result(0)}, pairs={"a": other})
+    swapped = replace(pairs(), same=~pairs().same)
+    with pytest.raises(PairsError, match="different pairs"):
+        Report(title="", results={"a": result(0)}, pairs={"a": swapped})
 
 
-def test_a_file_is_no_place_for_a_report(tmp_path: Path) -> None:
+def test_a_report_cannot_be_written_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="file: is not a folder"):
         render(Report(title="x"), tmp_path / "file" / "report")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfplus.networks import to_input
+from sfplus.networks.normalize import normalize_crops
 from sfplus.training.augment import GREY, SCALE, SHIFT, TURN, distort, draw_distortions
 
 STILL = [0, 1, 0, 0, 1, 0, 0]
@@ -11,7 +11,7 @@ STILL = [0, 1, 0, 0, 1, 0, 0]
 
 def crops(count: int = 1, seed: int = 0) -> torch.Tensor:
     noise = np.random.default_rng(seed).integers(0, 256, (count, 112, 96, 3), np.uint8)
-    return to_input(torch.from_numpy(np.stack([cv2.GaussianBlur(crop, (0, 0), 4) for crop in noise])))
+    return normalize_crops(torch.from_numpy(np.stack([cv2.GaussianBlur(crop, (0, 0), 4) for crop in noise])))
 
 
 def changed(**values: float) -> torch.Tensor:

@@ -19,7 +19,7 @@ from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.errors import DatasetError, TrainingError
 from sfplus.hypersphere import HEADS, ASoftmax, class_energy, measure_uniformity
-from sfplus.networks import to_input
+from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import TrainingSettings
 from sfplus.training.face_task import fit
 from sfplus.training.sampling import draw_flips, draw_indices
@@ -50,7 +50,7 @@ def test_steps_are_those_of_a_plain_loop(train: Train, crops: CropDataset, tmp_p
         indices, flips = draw_indices(step, len(crops), 10, settings.seed), draw_flips(step, settings)
         photos = torch.stack([crops[i][0].flip(1) if f else crops[i][0] for i, f in zip(indices, flips, strict=True)])
         labels = crops.labels[torch.from_numpy(indices)]
-        loss = F.cross_entropy(head(network(to_input(photos)), labels), labels)
+        loss = F.cross_entropy(head(network(normalize_crops(photos)), labels), labels)
         loss = loss + 0.5 * class_energy(head.weight, labels, 2)
         gradients = torch.autograd.grad(loss, list(trained.values()))
         rate = 0.01 if step <= 3 else 0.001
@@ -94,7 +94,7 @@ def test_first_row_measures_what_it_says(train: Train, crops: CropDataset, tmp_p
     indices, flips = draw_indices(1, len(crops), 10, 0), draw_flips(1, SETTINGS)
     photos = torch.stack([crops[i][0].flip(1) if f else crops[i][0] for i, f in zip(indices, flips, strict=True)])
     labels = crops.labels[torch.from_numpy(indices)]
-    features = network(to_input(photos))
+    features = network(normalize_crops(photos))
     assert row["loss"] == pytest.approx(float(F.cross_entropy(head(features, labels), labels).detach()), rel=1e-4)
     assert row["accuracy"] == pytest.approx(float((head.predict(features).argmax(1) == labels).float().mean()))
     assert row["feature_length"] == pytest.approx(float(features.norm(dim=1).mean().detach()), rel=1e-4)

@@ -19,7 +19,7 @@ from tiny import SETTINGS, State, run, state_of_model, tiny_model, write_crops
 from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.hypersphere import HEADS
-from sfplus.networks import to_input
+from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import TrainingSettings
 from sfplus.training import face_task as loop
 from sfplus.training.face_task import fit
@@ -55,12 +55,12 @@ def one_run(crops: CropDataset, folder: Path, double: bool = False, **changes: A
     settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), **changes})
     if not double:
         return run(crops, folder, settings)[0]
-    loop.to_input = lambda pixels: to_input(pixels).double()  # type: ignore[attr-defined]
+    loop.normalize_crops = lambda pixels: normalize_crops(pixels).double()  # type: ignore[attr-defined]
     try:
         network, head = (module.double() for module in tiny_model(settings))
         fit(network, head, crops, settings, folder, choose_device("cpu"))
     finally:
-        loop.to_input = to_input  # type: ignore[attr-defined]
+        loop.normalize_crops = normalize_crops  # type: ignore[attr-defined]
     return state_of_model(network, head)
 
 
@@ -160,9 +160,9 @@ def test_another_number_of_processes_goes_on_and_says_what_changes(source: Path,
     with pytest.raises(ZeroDivisionError):
         run(crops, tmp_path / "parts", settings, lambda step, _: 1 / (7 - step))  # type: ignore[arg-type, return-value]
     said = finish(start(source, tmp_path, {"parts": changes}, processes=2))
-    assert said.count("was made by cpu, 1 threads, and goes on by 2 processes, each on cpu, 1 threads") == 1
+    assert said.count("was made by cpu, 1 thread, and goes on by 2 processes, each on cpu, 1 thread") == 1
     assert "no longer equal those of an undisturbed one to the bit" in said
-    with pytest.warns(UserWarning, match="was made by 2 processes, each on cpu, 1 threads, and goes on by cpu, 1"):
+    with pytest.warns(UserWarning, match="was made by 2 processes, each on cpu, 1 thread, and goes on by cpu, 1"):
         again = one_run(crops, tmp_path / "parts", **changes)
     for key, tensor in expected.items():
         torch.testing.assert_close(again[key], tensor, rtol=0, atol=1e-5)

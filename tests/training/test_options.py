@@ -18,7 +18,8 @@ from sfplus.datasets.crops import CropDataset
 from sfplus.device import Device, choose_device
 from sfplus.errors import DatasetError, UsageError
 from sfplus.hypersphere import HEADS, Softmax
-from sfplus.networks import create, to_input
+from sfplus.networks import create
+from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import TrainingSettings
 from sfplus.training import face_task as loop
 from sfplus.training.batch_norm import normalised_together
@@ -37,7 +38,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def step(crops: CropDataset, monkeypatch: pytest.MonkeyPatch) -> Callable[..., State]:
     """Call with a folder and settings: the state after one step in float64, whose change is the gradient."""
-    monkeypatch.setattr(loop, "to_input", lambda crops: to_input(crops).double())
+    monkeypatch.setattr(loop, "normalize_crops", lambda crops: normalize_crops(crops).double())
 
     def call(folder: Path, **changes: Any) -> State:
         settings = TrainingSettings.model_validate({**SETTINGS.model_dump(), **PLAIN, **changes})
@@ -124,7 +125,7 @@ def test_bf16_learns_on_the_cpu(train: Train, tmp_path: Path) -> None:
 
 
 def test_fp16_is_for_gpus(train: Train, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cpu does not compute in fp16; use bf16 or float32"):
+    with pytest.raises(UsageError, match="cpu does not support fp16; use bf16 or float32"):
         train(tmp_path, precision="fp16")
 
 

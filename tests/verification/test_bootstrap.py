@@ -1,4 +1,4 @@
-"""Intervals over people: closed-form variance, weighted curves against scikit-learn, coverage by simulation."""
+"""Intervals over people against the closed-form variance, scikit-learn's weighted curves and simulated coverage."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
-from sfplus.verification.bootstrap import _people_weights, people_intervals, share_of
+from sfplus.verification.bootstrap import _people_weights, people_intervals, stratified_mean
 from sfplus.verification.curves import (
     _area,
-    _crossing,
-    _of_curve,
-    _tar_below,
+    _curve_statistic,
+    _equal_error,
+    _tar_at,
     accuracy_interval,
     eer,
     rate_intervals,
     tar_at_far,
 )
-from sfplus.verification.protocols import Result
+from sfplus.verification.result import Result
 
 Ints = NDArray[np.int64]
 
 
 def pairs_of(left: Ints, right: Ints) -> Pairs:
-    """Pairs of people by their numbers, every photo used once."""
+    """Return pairs of people given by number, each with photos of its own."""
     sides = (tuple(f"{person}/{side}{i}" for i, person in enumerate(who)) for side, who in (("l", left), ("r", right)))
     return Pairs(*sides, left == right, np.arange(len(left)) % 2)
 
 
 def sparse(people: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """As in LFW: hardly a pair of two people shares one."""
+    """Draw pairs that rarely share a person, as in LFW."""
     left = np.concatenate([rng.integers(people, size=people), np.arange(people)])
     return left, np.concatenate([left[:people], np.roll(left[people:], 1)])
 
 
 def dense(people: int, _: np.random.Generator) -> tuple[Ints, Ints]:
-    """Everybody with everybody, and four pairs of each person."""
+    """Pair every person with every other, and add four pairs of each person."""
     first, second = np.triu_indices(people, 1)
-    own = np.repeat(np.arange(people), 4)
-    return np.concatenate([own, first]), np.concatenate([own, second])
+    same = np.repeat(np.arange(people), 4)
+    return np.concatenate([same, first]), np.concatenate([same, second])
 
 
 def scores_of(left: Ints, right: Ints, people: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Scores with an effect of each person; decided at 0."""
+    """Draw scores with an effect of each person, to be decided at 0."""
     effect = 0.5 * rng.normal(size=people)
     same = left == right
     return np.where(same, 1.3 + effect[left], 0.6 * (effect[left] + effect[right]) - 0.8) + rng.normal(size=len(left))
@@ -56,14 +56,14 @@ SAME_SPREAD, DIFFERENT_SPREAD = (1 + 0.5**2) ** 0.5, (1 + 2 * (0.6 * 0.5) ** 2) 
 
 
 def result_of(scores: NDArray[np.float64], pairs: Pairs) -> Result:
-    right = (scores > 0) == pairs.same
-    accuracy = np.array([right[pairs.fold == k].mean() for k in (0, 1)])
+    correct = (scores > 0) == pairs.same
+    accuracy = np.array([correct[pairs.fold == k].mean() for k in (0, 1)])
     return Result("sphereface", accuracy, np.zeros(2), scores, pairs.same, pairs.fold)
 
 
 @pytest.mark.parametrize("design", [sparse, dense])
-def test_width_is_that_of_the_variance_over_pairs_that_share_a_person(design) -> None:
-    """Aronow, Samii and Assenova (2015), written out with loops."""
+def test_width_follows_the_variance_over_pairs_that_share_a_person(design) -> None:
+    """The variance of Aronow, Samii and Assenova (2015), with loops."""
     rng = np.random.default_rng(0)
     left, right = design(60, rng)
     pairs = pairs_of(left, right)
@@ -74,7 +74,7 @@ def test_width_is_that_of_the_variance_over_pairs_that_share_a_person(design) ->
     for i in range(len(left)):
         shared = (left == left[i]) | (left == right[i]) | (right == left[i]) | (right == right[i])
         variance += centred[i] * centred[shared].sum()
-    interval = people_intervals(share_of(values, pairs.same), pairs, replicates=8000)[0]
+    interval = people_intervals(stratified_mean(values, pairs.same), pairs, replicates=8000)[0]
     students = 2 * (60 / 59) ** 0.5 * 2.001 * variance**0.5  # two-sided 95 % of Student's t with 59 degrees
     assert interval.high - interval.low == pytest.approx(students, rel=0.07)
 
@@ -99,10 +99,10 @@ def test_coverage(design, people: int) -> None:
         covered[2] += abs(p - accuracy) <= 1.96 * (p * (1 - p) / len(left)) ** 0.5
     assert (0.89 * runs <= covered[:2]).all() and (covered[:2] <= 0.985 * runs).all()
     if design is dense:
-        assert covered[2] / runs < 0.8, "intervals that take pairs for independent fail here, so the test can fail"
+        assert covered[2] / runs < 0.8, "intervals for independent pairs are too narrow, so this test can fail"
 
 
-def test_a_pair_counts_as_often_as_its_people() -> None:
+def test_the_weight_of_a_pair_is_the_product_of_the_counts_of_its_people() -> None:
     left, right = np.array([0, 0, 1, 2]), np.array([0, 1, 2, 2])
     weights = np.concatenate(list(_people_weights(np.random.default_rng(0), pairs_of(left, right), 20000)))
     assert np.array_equal(weights[:, 1], weights[:, 0] * (3 - weights[:, 0] - weights[:, 3]))
@@ -110,21 +110,21 @@ def test_a_pair_counts_as_often_as_its_people() -> None:
     assert weights[:, 0].mean() == pytest.approx(1, abs=0.02)
 
 
-def test_weighted_curves_equal_those_of_repeated_pairs() -> None:
+def test_weighted_curves_equal_the_curves_of_repeated_pairs() -> None:
     rng = np.random.default_rng(2)
     for _ in range(20):
         scores, same = rng.integers(0, 12, 40) / 4, rng.random(40) < 0.5
         weights = rng.integers(0, 4, (1, 40)).astype(float)
         many, kind = np.repeat(scores, weights[0].astype(int)), np.repeat(same, weights[0].astype(int))
-        found = _of_curve(scores, same, [_area, _crossing, _tar_below(0.25)])(weights)[0]
-        assert found[0] == pytest.approx(roc_auc_score(same, scores, sample_weight=weights[0]), abs=1e-12)
-        assert found[1] == pytest.approx(eer(many, kind), abs=1e-12)
-        assert found[2] == pytest.approx(tar_at_far(many, kind, 0.25), abs=1e-12)
+        rates = _curve_statistic(scores, same, [_area, _equal_error, _tar_at(0.25)])(weights)[0]
+        assert rates[0] == pytest.approx(roc_auc_score(same, scores, sample_weight=weights[0]), abs=1e-12)
+        assert rates[1] == pytest.approx(eer(many, kind), abs=1e-12)
+        assert rates[2] == pytest.approx(tar_at_far(many, kind, 0.25), abs=1e-12)
         far, tar, _ = roc_curve(same, scores, sample_weight=weights[0], drop_intermediate=False)
-        assert found[2] == pytest.approx(tar[far <= 0.25].max(), abs=1e-12)
+        assert rates[2] == pytest.approx(tar[far <= 0.25].max(), abs=1e-12)
 
 
-def test_intervals_hold_their_estimates_and_say_what_cannot_be_measured() -> None:
+def test_intervals_contain_their_estimates_and_are_none_below_the_smallest_far() -> None:
     rng = np.random.default_rng(3)
     left, right = sparse(200, rng)
     pairs = pairs_of(left, right)
@@ -135,36 +135,37 @@ def test_intervals_hold_their_estimates_and_say_what_cannot_be_measured() -> Non
     wide, narrow = (accuracy_interval(result, pairs, level=level) for level in (0.99, 0.5))
     assert wide.low < low < narrow.low < narrow.high < high < wide.high
     rates = rate_intervals(result, pairs, (0.1, 0.005, 0.004))
-    assert rates["0.004"] is None, "200 pairs of two people support 1 / 200"
+    assert rates["0.004"] is None, "200 pairs of different people resolve a FAR of 1 / 200"
     for name in ("0.1", "0.005"):
-        found = rates[name]
-        assert found and found.low <= tar_at_far(result.scores, result.same, float(name)) <= found.high  # type: ignore[operator]
+        interval = rates[name]
+        tar = tar_at_far(result.scores, result.same, float(name))
+        assert interval and interval.low <= tar <= interval.high  # type: ignore[operator]
     assert rates["eer"].low < eer(result.scores, result.same) < rates["eer"].high  # type: ignore[union-attr]
 
 
-def test_without_errors_the_interval_is_the_exact_binomial_one() -> None:
+def test_the_interval_without_errors_is_the_exact_binomial_one() -> None:
     left, right = sparse(30, np.random.default_rng(4))
     pairs = pairs_of(left, right)
-    right_all, wrong_all = (result_of(np.where(pairs.same, sign, -sign), pairs) for sign in (1.0, -1.0))
+    all_right, all_wrong = (result_of(np.where(pairs.same, sign, -sign), pairs) for sign in (1.0, -1.0))
     exact = binomtest(30, 30).proportion_ci(0.95, "exact")
-    assert accuracy_interval(right_all, pairs) == pytest.approx((exact.low, 1))
-    assert accuracy_interval(wrong_all, pairs) == pytest.approx((0, 1 - exact.low))
+    assert accuracy_interval(all_right, pairs) == pytest.approx((exact.low, 1))
+    assert accuracy_interval(all_wrong, pairs) == pytest.approx((0, 1 - exact.low))
 
 
-def test_what_has_no_interval_is_refused() -> None:
+def test_too_few_people_and_different_pairs_are_refused() -> None:
     pairs = pairs_of(np.array([0, 0, 1, 2]), np.array([0, 0, 2, 1]))
     result = Result("exact", np.array([0.5, 0.5]), np.zeros(2), np.array([1.0, -1, 1, -1]), pairs.same, pairs.fold)
     with pytest.raises(PairsError, match="too few people"):
         accuracy_interval(result, pairs)
-    with pytest.raises(PairsError, match="one person gives no interval"):
-        people_intervals(share_of(np.ones(2), np.ones(2, bool)), pairs_of(np.zeros(2, int), np.zeros(2, int)))
-    with pytest.raises(PairsError, match="the result is of other pairs"):
+    with pytest.raises(PairsError, match="an interval needs at least two people"):
+        people_intervals(stratified_mean(np.ones(2), np.ones(2, bool)), pairs_of(np.zeros(2, int), np.zeros(2, int)))
+    with pytest.raises(PairsError, match="the result belongs to different pairs"):
         accuracy_interval(result, pairs_of(np.array([0, 1]), np.array([0, 2])))
     with pytest.raises(ValueError, match="0 < level < 1"):
         accuracy_interval(result, pairs, level=95)
 
 
-def test_pairs_that_are_never_tested_are_left_out() -> None:
+def test_pairs_that_are_never_tested_do_not_affect_the_interval() -> None:
     rng = np.random.default_rng(5)
     left, right = sparse(100, rng)
     pairs = pairs_of(left, right)

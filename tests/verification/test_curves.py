@@ -14,7 +14,7 @@ SAME = np.array([True, True, True, False, False, False])
 
 
 def gaussian(distance: float, pairs: int = 40000) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Scores at the quantiles of two unit Gaussians, `distance` apart: every rate has a closed form."""
+    """Return scores at the quantiles of two unit Gaussians at a distance, for which every rate has a closed form."""
     quantiles = norm.ppf((np.arange(pairs) + 0.5) / pairs)
     return np.concatenate([quantiles + distance, quantiles]), np.repeat([True, False], pairs)
 
@@ -45,7 +45,7 @@ def test_gaussian_scores_have_closed_forms(distance: float) -> None:
     assert tar_at_far(scores, same, 0.01) == pytest.approx(norm.sf(norm.isf(0.01) - distance), abs=2e-4)
 
 
-def test_eer_is_the_crossing_that_a_root_finder_sees() -> None:
+def test_eer_is_the_crossing_of_a_root_finder() -> None:
     rng = np.random.default_rng(2)
     for _ in range(20):
         same = rng.random(50) < 0.5
@@ -71,7 +71,7 @@ def test_tar_at_far_of_a_small_case() -> None:
     assert tar_at_far(scores, SAME, 0.3) is None
 
 
-def test_lfw_supports_a_far_of_a_thousandth_only() -> None:
+def test_lfw_resolves_a_far_of_1e_3_but_not_of_1e_4() -> None:
     same = np.repeat([True, False], 3000)
     scores = np.arange(6000.0)[::-1]
     assert tar_at_far(scores, same, 1e-3) == 1.0
@@ -84,17 +84,16 @@ def test_one_kind_of_pair_is_refused() -> None:
         roc(np.zeros(3), np.ones(3, bool))
 
 
-def test_det_is_scikit_learns() -> None:
+def test_det_contains_the_curve_of_scikit_learn() -> None:
     rng = np.random.default_rng(4)
     scores, same = rng.integers(0, 15, 80) / 8, rng.random(80) < 0.5
     far, frr, thresholds = det(scores, same)
-    theirs = det_curve(same, scores)
-    for point in zip(*theirs, strict=True):  # theirs leaves out the ends of the curve
+    for point in zip(*det_curve(same, scores), strict=True):  # scikit-learn omits the ends of the curve
         assert np.isclose(np.stack([far, frr, thresholds], 1), point).all(1).any()
     assert auc(scores, same) == roc_auc_score(same, scores)
 
 
-def test_the_smallest_far_is_said_and_not_passed() -> None:
+def test_tar_is_none_below_the_smallest_far() -> None:
     same = np.repeat([True, False], [10, 3000])
     scores = np.random.default_rng(5).normal(size=3010) + 3 * same
     assert smallest_far(same) == 1 / 3000

@@ -20,7 +20,7 @@ def unit(x: Floats) -> Floats:
 
 
 def drawn(seed: int, people: int = 30, probes: int = 80, strangers: int = 0, width: int = 8) -> tuple[NDArray, ...]:
-    """Probes, their people, a gallery and its people; the last `strangers` probes are of nobody in it."""
+    """Return probes, their identities, a gallery and its identities; the last `strangers` probes have no mate in it."""
     rng = np.random.default_rng(seed)
     gallery = rng.normal(size=(people, width)).astype(np.float32)
     names = rng.permutation(people) + 100
@@ -31,7 +31,7 @@ def drawn(seed: int, people: int = 30, probes: int = 80, strangers: int = 0, wid
     return queries.astype(np.float32), ids, gallery, names
 
 
-def looped(queries: Floats, ids: NDArray, gallery: Floats, names: NDArray) -> list[int]:
+def rank_by_loops(queries: Floats, ids: NDArray, gallery: Floats, names: NDArray) -> list[int]:
     ranks = []
     for query, who in zip(unit(queries), ids.tolist(), strict=True):
         cosines = {name: float(query @ g) for g, name in zip(unit(gallery), names.tolist(), strict=True)}
@@ -39,7 +39,7 @@ def looped(queries: Floats, ids: NDArray, gallery: Floats, names: NDArray) -> li
     return ranks
 
 
-@pytest.fixture(params=[False, True], ids=["whole", "small blocks"])
+@pytest.fixture(params=[False, True], ids=["one block", "small blocks"])
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param:
         monkeypatch.setattr(identification, "_PROBES", 7)
@@ -50,59 +50,59 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("strangers", [0, 25])
 def test_ranks_equal_those_of_loops(strangers: int) -> None:
     data = drawn(0, strangers=strangers)
-    found = identify(*data)
-    assert found.rank.tolist() == looped(*data) and found.gallery == 30
-    assert found.mated.sum() == 80 - strangers and np.isnan(found.mate[~found.mated]).all()
+    result = identify(*data)
+    assert result.rank.tolist() == rank_by_loops(*data) and result.gallery_size == 30
+    assert result.mated.sum() == 80 - strangers and np.isnan(result.mate_score[~result.mated]).all()
     cosines = unit(data[0]) @ unit(data[2]).T
-    own = data[1][:, None] == data[3]
-    np.testing.assert_allclose(found.best, np.where(own, -2, cosines).max(1), atol=1e-6)
-    np.testing.assert_allclose(found.mate[found.mated], cosines[own], atol=1e-6)
+    mates = data[1][:, None] == data[3]
+    np.testing.assert_allclose(result.nonmate_score, np.where(mates, -2, cosines).max(1), atol=1e-6)
+    np.testing.assert_allclose(result.mate_score[result.mated], cosines[mates], atol=1e-6)
 
 
-def test_rates_equal_scikit_learns() -> None:
+def test_rates_equal_those_of_scikit_learn() -> None:
     queries, ids, gallery, names = drawn(1)
-    found = identify(queries, ids, gallery, names)
+    result = identify(queries, ids, gallery, names)
     order = np.argsort(names)
     cosines = (unit(queries) @ unit(gallery).T)[:, order]
     expected = [top_k_accuracy_score(ids, cosines, k=k, labels=names[order]) for k in range(1, 30)]
-    assert [found.rate(k) for k in range(1, 30)] == pytest.approx(expected)
-    assert found.cmc(29).tolist() == pytest.approx(expected)
-    assert found.cmc(35)[-1] == 1 and len(found.cmc(35)) == 35
+    assert [result.rate(k) for k in range(1, 30)] == pytest.approx(expected)
+    assert result.cmc(29).tolist() == pytest.approx(expected)
+    assert result.cmc(35)[-1] == 1 and len(result.cmc(35)) == 35
 
 
 @pytest.mark.usefixtures("blocks")
-def test_distractors_are_more_of_the_gallery() -> None:
+def test_distractors_extend_the_gallery() -> None:
     queries, ids, gallery, names = drawn(2)
-    others = np.random.default_rng(9).normal(size=(50, 8)).astype(np.float32)
-    whole = identify(queries, ids, np.concatenate([gallery, others]), np.concatenate([names, -1 - np.arange(50)]))
-    for distractors in (others, [others[:20], others[20:]], iter([others[:49], others[49:]])):
-        found = identify(queries, ids, gallery, names, distractors)
-        assert np.array_equal(found.rank, whole.rank) and found.gallery == 80
-        np.testing.assert_allclose(found.best, whole.best, atol=1e-6)
+    strangers = np.random.default_rng(9).normal(size=(50, 8)).astype(np.float32)
+    combined = identify(queries, ids, np.concatenate([gallery, strangers]), np.concatenate([names, -1 - np.arange(50)]))
+    for distractors in (strangers, [strangers[:20], strangers[20:]], iter([strangers[:49], strangers[49:]])):
+        result = identify(queries, ids, gallery, names, distractors)
+        assert np.array_equal(result.rank, combined.rank) and result.gallery_size == 80
+        np.testing.assert_allclose(result.nonmate_score, combined.nonmate_score, atol=1e-6)
 
 
 def test_ties_count_against_the_model() -> None:
     gallery = np.random.default_rng(0).normal(size=(3, 600)).astype(np.float32)
-    twins = np.concatenate([gallery, 2 * gallery[:1]])
-    assert identify(gallery[:1], [7], twins, [7, 8, 9, 10]).rank.tolist() == [2]
+    with_copy = np.concatenate([gallery, 2 * gallery[:1]])
+    assert identify(gallery[:1], [7], with_copy, [7, 8, 9, 10]).rank.tolist() == [2]
     assert identify(gallery[:1], [7], gallery, [7, 8, 9], 3 * gallery[:1]).rank.tolist() == [2]
 
 
-def test_open_set_rates_equal_trying_every_threshold() -> None:
+def test_open_set_rates_equal_trying_all_thresholds() -> None:
     for seed in range(5):
-        found = identify(*drawn(seed, strangers=40))
-        others, mated = found.best[~found.mated], found.mated
+        result = identify(*drawn(seed, strangers=40))
+        wrong, mated = result.nonmate_score[~result.mated], result.mated
         for fpir in (0.025, 0.1, 0.3, 1.0):
             for rank in (1, 3):
-                allowed = [t for t in (*others, *(others + 1e-7)) if np.mean(others >= t) <= fpir + 1e-9]
+                allowed = [t for t in (*wrong, *(wrong + 1e-7)) if np.mean(wrong >= t) <= fpir + 1e-9]
                 if fpir == 1.0:
                     allowed.append(-2.0)
-                rates = [np.mean((found.mate[mated] >= t) & (found.rank[mated] <= rank)) for t in allowed]
-                assert found.tpir_at_fpir(fpir, rank) == pytest.approx(max(rates))
-        assert found.tpir_at_fpir(0.02) is None, "40 probes without a mate support 1 / 40"
+                rates = [np.mean((result.mate_score[mated] >= t) & (result.rank[mated] <= rank)) for t in allowed]
+                assert result.tpir_at_fpir(fpir, rank) == pytest.approx(max(rates))
+        assert result.tpir_at_fpir(0.02) is None, "40 probes without a mate resolve an FPIR of 1 / 40"
 
 
-def test_without_strangers_there_is_no_open_set() -> None:
+def test_the_open_set_rate_is_none_if_all_probes_have_a_mate() -> None:
     assert identify(*drawn(3)).tpir_at_fpir(0.5) is None
 
 
@@ -112,11 +112,11 @@ def test_megaface_equals_loops() -> None:
     people = rng.integers(6, size=25)
     features = (rng.normal(size=(6, 8))[people] + 0.7 * rng.normal(size=(25, 8))).astype(np.float32)
     distractors = rng.normal(size=(300, 8)).astype(np.float32)
-    cosines, others = unit(features) @ unit(features).T, unit(features) @ unit(distractors).T
+    cosines, scores = unit(features) @ unit(features).T, unit(features) @ unit(distractors).T
     expected = {}
     for size in (1, 10, 100, 300):
         hits = [
-            cosines[i, j] > others[i, :size].max()
+            cosines[i, j] > scores[i, :size].max()
             for i in range(25) for j in range(25) if i != j and people[i] == people[j]
         ]  # fmt: skip
         expected[size] = np.mean(hits)
@@ -134,9 +134,9 @@ def test_search_finds_what_sorting_finds(engine: str) -> None:
     cosines = unit(queries) @ unit(gallery).T
     order = np.argsort(-cosines, axis=1)[:, :12]
     for source in (gallery, [gallery[:5], gallery[5:90], gallery[90:]]):
-        found, rows = search(queries, source, 12, engine)  # type: ignore[arg-type]
+        result, rows = search(queries, source, 12, engine)  # type: ignore[arg-type]
         assert np.array_equal(rows, order)
-        np.testing.assert_allclose(found, np.take_along_axis(cosines, order, 1), atol=1e-6)
+        np.testing.assert_allclose(result, np.take_along_axis(cosines, order, 1), atol=1e-6)
     assert search(queries, gallery[:3], 12, engine)[1].shape == (80, 3)  # type: ignore[arg-type]
 
 
@@ -161,33 +161,33 @@ def test_memory_does_not_grow_with_the_distractors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({0: np.ones((80, 7))}, "do not fit"),
         ({1: np.ones(79)}, "do not fit"),
         ({2: np.ones(30)}, r"gallery must be \(N, d\)"),
-        ({3: np.ones(30)}, "twice in the gallery"),
+        ({3: np.ones(30)}, "in the gallery twice"),
         ({0: np.where(np.arange(80)[:, None] == 4, np.nan, 1.0) * np.ones((80, 8))}, "first in row 4"),
-        ({2: np.zeros((30, 8))}, "30 of 30 gallery are not finite or zero"),
-        ({4: [np.ones((5, 7))]}, "does not fit probes of 8 numbers"),
+        ({2: np.zeros((30, 8))}, "30 of 30 gallery are zero or not finite"),
+        ({4: [np.ones((5, 7))]}, "does not fit probes of width 8"),
         ({4: [np.full((5, 8), np.inf)]}, "not finite"),
     ],
 )
-def test_wrong_features_are_refused(change: dict[int, object], words: str) -> None:
+def test_wrong_features_are_refused(change: dict[int, object], message: str) -> None:
     arguments = [*drawn(7), ()]
     for at, value in change.items():
         arguments[at] = value
-    with pytest.raises(PairsError, match=words):
+    with pytest.raises(PairsError, match=message):
         identify(*arguments)
 
 
-def test_megaface_needs_two_photos_of_somebody() -> None:
-    with pytest.raises(PairsError, match="nobody has two photos"):
+def test_megaface_needs_two_photos_of_a_person() -> None:
+    with pytest.raises(PairsError, match="no person has two photos"):
         megaface(np.eye(3), [1, 2, 3], np.eye(3))
     with pytest.raises(PairsError, match="do not fit"):
         megaface(np.eye(3), [1, 2], np.eye(3))
 
 
 def test_rates_leave_out_probes_without_a_mate() -> None:
-    found = Identification(np.array([1, 0, 3]), np.zeros(3, np.float32), np.zeros(3, np.float32), 5)
-    assert found.rate() == 0.5 and found.cmc(3).tolist() == [0.5, 0.5, 1.0]
+    result = Identification(np.array([1, 0, 3]), np.zeros(3, np.float32), np.zeros(3, np.float32), 5)
+    assert result.rate() == 0.5 and result.cmc(3).tolist() == [0.5, 0.5, 1.0]

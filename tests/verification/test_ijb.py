@@ -29,35 +29,43 @@ def meta(tmp_path: Path) -> Path:
 
 
 def test_reads_the_official_layout(meta: Path) -> None:
-    found = read_template_protocol(meta)
-    assert found.names == tuple(f"{i}.jpg" for i in range(1, 8))
-    assert found.template.tolist() == [5, 5, 5, 2, 9, 9, 4] and found.media.tolist() == [10, 10, 11, 12, 13, 13, 10]
-    assert (found.left.tolist(), found.right.tolist(), found.same.tolist()) == (
+    protocol = read_template_protocol(meta)
+    assert protocol.names == tuple(f"{i}.jpg" for i in range(1, 8))
+    assert protocol.template.tolist() == [5, 5, 5, 2, 9, 9, 4] and protocol.media.tolist() == [
+        10,
+        10,
+        11,
+        12,
+        13,
+        13,
+        10,
+    ]
+    assert (protocol.left.tolist(), protocol.right.tolist(), protocol.same.tolist()) == (
         [5, 5, 4],
         [2, 9, 9],
         [True, False, True],
     )
-    assert {name: [x.tolist() for x in pair] for name, pair in found.galleries.items()} == {
+    assert {name: [x.tolist() for x in pair] for name, pair in protocol.galleries.items()} == {
         "G1": [[5], [100]], "G2": [[9], [200]],
     }  # fmt: skip
-    assert [x.tolist() for x in found.probes or ()] == [[2, 4], [100, 200]]
+    assert [x.tolist() for x in protocol.probes or ()] == [[2, 4], [100, 200]]
 
 
-def test_ijbb_and_csv_files_with_other_headers_or_none_at_all(meta: Path) -> None:
+def test_ijbb_with_a_gallery_without_known_header_and_a_missing_one(meta: Path) -> None:
     for path in list(meta.iterdir()):
         path.rename(meta / path.name.replace("ijbc", "ijbb").replace("_G", "_S"))
     (meta / "ijbb_1N_gallery_S1.csv").write_text("a,b\n5,100\n")
     (meta / "ijbb_1N_gallery_S2.csv").unlink()
-    found = read_template_protocol(meta)
-    assert list(found.galleries) == ["S1"] and found.galleries["S1"][0].tolist() == [5]
+    protocol = read_template_protocol(meta)
+    assert list(protocol.galleries) == ["S1"] and protocol.galleries["S1"][0].tolist() == [5]
 
 
-def looped(features: np.ndarray, template: np.ndarray, media: np.ndarray) -> np.ndarray:
-    """image2template_feature of insightface's IJB_11.py, written out."""
+def average_by_loops(features: np.ndarray, template: np.ndarray, media: np.ndarray) -> np.ndarray:
+    """Run image2template_feature of insightface's IJB_11.py with its loops."""
     rows = []
     for t in np.unique(template):
-        mine = template == t
-        means = [features[mine & (media == m)].mean(0) for m in np.unique(media[mine])]
+        members = template == t
+        means = [features[members & (media == m)].mean(0) for m in np.unique(media[members])]
         total = np.sum(means, 0)
         rows.append(total / np.linalg.norm(total))
     return np.array(rows)
@@ -67,30 +75,32 @@ def test_templates_equal_the_loops_of_insightface() -> None:
     rng = np.random.default_rng(0)
     template, media = rng.integers(0, 12, 200) * 7, rng.integers(0, 5, 200)
     features = rng.normal(size=(200, 16))
-    ids, found = template_features(features, template, media)
-    assert np.array_equal(ids, np.unique(template)) and found.dtype == np.float32
-    np.testing.assert_allclose(found, looped(features, template, media), atol=1e-6)
+    ids, pooled = template_features(features, template, media)
+    assert np.array_equal(ids, np.unique(template)) and pooled.dtype == np.float32
+    np.testing.assert_allclose(pooled, average_by_loops(features, template, media), atol=1e-6)
     quality = rng.uniform(0.1, 1, 200)
     weighted = template_features(features, template, media, quality=quality)[1]
-    np.testing.assert_allclose(weighted, looped(features * quality[:, None], template, media), atol=1e-6)
+    np.testing.assert_allclose(weighted, average_by_loops(features * quality[:, None], template, media), atol=1e-6)
     mirrored = template_features(features, template, media, mirrored=True)[1]
-    np.testing.assert_allclose(mirrored, looped(features[:, :8] + features[:, 8:], template, media), atol=1e-6)
+    np.testing.assert_allclose(
+        mirrored, average_by_loops(features[:, :8] + features[:, 8:], template, media), atol=1e-6
+    )
 
 
-def test_a_video_counts_as_much_as_a_photo() -> None:
+def test_a_video_has_the_weight_of_a_photo() -> None:
     features = np.array([[1.0, 0], [1, 0], [1, 0], [0, 1]])
-    _, found = template_features(features, np.zeros(4, int), np.array([1, 1, 1, 2]))
-    np.testing.assert_allclose(found, [[0.5**0.5, 0.5**0.5]], atol=1e-7)
+    _, pooled = template_features(features, np.zeros(4, int), np.array([1, 1, 1, 2]))
+    np.testing.assert_allclose(pooled, [[0.5**0.5, 0.5**0.5]], atol=1e-7)
 
 
-def test_one_to_one_and_one_to_many(meta: Path) -> None:
+def test_verification_and_identification_of_templates(meta: Path) -> None:
     protocol = read_template_protocol(meta)
     features = np.eye(4)[[0, 0, 1, 0, 2, 2, 2]]
     ids, unit = template_features(features, protocol.template, protocol.media)
     np.testing.assert_allclose(verify_templates(protocol, ids, unit), [0.5**0.5, 0, 1], atol=1e-6)
-    found = identify_templates(protocol, ids, unit)
-    assert {name: x.rank.tolist() for name, x in found.items()} == {"G1": [1, 0], "G2": [0, 1]}
-    assert found["G1"].rate() == 1 and found["G1"].tpir_at_fpir(1.0) == 1
+    results = identify_templates(protocol, ids, unit)
+    assert {name: x.rank.tolist() for name, x in results.items()} == {"G1": [1, 0], "G2": [0, 1]}
+    assert results["G1"].rate() == 1 and results["G1"].tpir_at_fpir(1.0) == 1
 
 
 def test_pairs_are_scored_in_blocks(monkeypatch: pytest.MonkeyPatch, meta: Path) -> None:
@@ -102,7 +112,7 @@ def test_pairs_are_scored_in_blocks(monkeypatch: pytest.MonkeyPatch, meta: Path)
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "where", "words"),
+    ("name", "text", "line", "message"),
     [
         ("ijbc_template_pair_label.txt", "5 2 1\n5 9\n", "", "Row #2"),
         ("ijbc_template_pair_label.txt", "5 2 1\n5 x 0\n", "", "Row #2"),
@@ -110,16 +120,16 @@ def test_pairs_are_scored_in_blocks(monkeypatch: pytest.MonkeyPatch, meta: Path)
         ("ijbc_template_pair_label.txt", "5 2 1\n5 77 1\n", "", "1 templates have no face, the first is 77"),
         ("ijbc_template_pair_label.txt", "", "", "malformed"),
         ("ijbc_face_tid_mid.txt", "1.jpg 5\n", "", "Row #1"),
-        ("ijbc_1N_gallery_G1.csv", "TEMPLATE_ID,SUBJECT_ID\n5,Ada\n", "", "no whole numbers"),
-        ("ijbc_1N_gallery_G1.csv", "TEMPLATE_ID\n5\n", "", "no whole numbers"),
+        ("ijbc_1N_gallery_G1.csv", "TEMPLATE_ID,SUBJECT_ID\n5,Ada\n", "", "no integer columns"),
+        ("ijbc_1N_gallery_G1.csv", "TEMPLATE_ID\n5\n", "", "no integer columns"),
         ("ijbc_1N_probe_mixed.csv", "TEMPLATE_ID,SUBJECT_ID\n6,1\n", "", "the first is 6"),
     ],
 )
-def test_malformed_metadata_is_refused(meta: Path, name: str, text: str, where: str, words: str) -> None:
+def test_malformed_metadata_is_refused(meta: Path, name: str, text: str, line: str, message: str) -> None:
     (meta / name).write_text(text)
-    with pytest.raises(PairsError, match=words) as caught:
+    with pytest.raises(PairsError, match=message) as caught:
         read_template_protocol(meta)
-    assert caught.value.where == f"{meta / name}{where}" and caught.value.remedy
+    assert caught.value.where == f"{meta / name}{line}" and caught.value.remedy
 
 
 def test_missing_metadata_is_refused(meta: Path) -> None:

@@ -10,7 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar as oracle
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
-from sfplus.verification.protocols import Result
+from sfplus.verification.result import Result
 from sfplus.verification.significance import Comparison, compare, difference_interval, mcnemar
 
 
@@ -48,12 +48,12 @@ def test_mid_p_counts_the_observed_split_half(table: tuple[int, int, int, int]) 
 def test_mcnemar_without_a_difference() -> None:
     for method in ("exact", "mid-p", "chi2"):
         assert mcnemar(*decisions(9, 0, 0, 1), method) == (0, 0, 1.0)  # type: ignore[arg-type]
-    with pytest.raises(PairsError, match="not of the same pairs"):
+    with pytest.raises(PairsError, match="do not belong to the same pairs"):
         mcnemar(np.ones(3, bool), np.ones(4, bool))
 
 
-def lists(count: int, seed: int = 0) -> Pairs:
-    """Half same, half different, two pairs of a kind to a person."""
+def make_pairs(count: int, seed: int = 0) -> Pairs:
+    """Return pairs, half of each kind, with two pairs of a kind per person."""
     rng = np.random.default_rng(seed)
     person = np.arange(count) // 2
     same = rng.permutation(count) % 2 == 0
@@ -70,66 +70,74 @@ def result(right: np.ndarray, pairs: Pairs, protocol: str = "exact") -> Result:
     return Result(protocol, accuracy, np.zeros(2), scores, pairs.same, pairs.fold)
 
 
-def test_a_difference_that_is_real() -> None:
-    pairs = lists(1000)
+def test_a_significant_difference() -> None:
+    pairs = make_pairs(1000)
     rng = np.random.default_rng(0)
     first, second = rng.random(1000) < 0.8, rng.random(1000) < 0.95
-    found = compare(result(first, pairs), result(second, pairs), pairs, ("A", "B"))
-    assert found.difference == pytest.approx(second.mean() - first.mean()) and found.pairs == 1000
-    assert found.low < found.difference < found.high and found.low > 0
-    assert (found.won, found.lost, found.p) == mcnemar(first, second) and found.mid_p < found.p
-    assert found.real and found.verdict.endswith("B is better than A on these pairs.")
-    back = compare(result(second, pairs), result(first, pairs), pairs, ("B", "A"))
-    assert back.difference == -found.difference and back.verdict.endswith("B is better than A on these pairs.")
-    assert (back.low, back.high) == pytest.approx((-found.high, -found.low), abs=0.005)
+    comparison = compare(result(first, pairs), result(second, pairs), pairs, ("A", "B"))
+    assert comparison.difference == pytest.approx(second.mean() - first.mean()) and comparison.pairs == 1000
+    assert comparison.low < comparison.difference < comparison.high and comparison.low > 0
+    assert (comparison.won, comparison.lost, comparison.p) == mcnemar(first, second) and comparison.mid_p < comparison.p
+    assert comparison.significant and comparison.verdict.endswith("B is better than A on these pairs.")
+    reverse = compare(result(second, pairs), result(first, pairs), pairs, ("B", "A"))
+    assert reverse.difference == -comparison.difference and reverse.verdict.endswith(
+        "B is better than A on these pairs."
+    )
+    assert (reverse.low, reverse.high) == pytest.approx((-comparison.high, -comparison.low), abs=0.005)
 
 
-def test_a_difference_that_means_nothing() -> None:
-    pairs = lists(600)
+def test_a_difference_that_is_not_significant() -> None:
+    pairs = make_pairs(600)
     first = np.random.default_rng(1).random(600) < 0.9
     second = first.copy()
     second[np.flatnonzero(~first)[:2]] = True
     second[np.flatnonzero(first)[0]] = False
-    found = compare(result(first, pairs), result(second, pairs), pairs, ("A", "B"))
-    assert not found.real and (found.won, found.lost) == (2, 1)
-    assert found.verdict.startswith("B is right on 2 pairs that A gets wrong, wrong on 1: +0.17 points (95 % interval ")
-    assert "McNemar's p = 1.000; one pair is 0.1667 points" in found.verdict
-    assert found.verdict.endswith("The difference means nothing.")
+    comparison = compare(result(first, pairs), result(second, pairs), pairs, ("A", "B"))
+    assert not comparison.significant and (comparison.won, comparison.lost) == (2, 1)
+    counts = "B is right on 2 pairs that A gets wrong, and wrong on 1 pair that A gets right"
+    assert comparison.verdict.startswith(f"{counts}: +0.17 points (95 % interval ")
+    assert "McNemar's p = 1.000; one pair is 0.1667 points" in comparison.verdict
+    assert comparison.verdict.endswith("The difference is not significant.")
 
 
-def test_models_that_decide_alike() -> None:
-    pairs = lists(100)
+def test_models_with_equal_decisions() -> None:
+    pairs = make_pairs(100)
     right = np.arange(100) % 10 > 0
-    found = compare(result(right, pairs), result(right, pairs), pairs)
-    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1) and not found.real
-    assert found.verdict == "the first model and the second model decide all 100 pairs alike."
+    comparison = compare(result(right, pairs), result(right, pairs), pairs)
+    assert (comparison.difference, comparison.low, comparison.high, comparison.p) == (
+        0,
+        0,
+        0,
+        1,
+    ) and not comparison.significant
+    assert comparison.verdict == "the first model and the second model decide all 100 pairs the same way."
 
 
-def test_a_difference_needs_both_signs_of_it() -> None:
-    sure = Comparison("A", "B", 6000, 0.01, 0.005, 0.015, 0.95, 90, 30, 1e-6, 1e-7)
-    assert sure.real and "p < 0.001; one pair is 0.0167 points" in sure.verdict
-    assert not replace(sure, p=0.06).real and not replace(sure, low=-0.001).real
-    assert replace(sure, level=0.9, p=0.06).real
+def test_significance_needs_both_the_p_value_and_the_interval() -> None:
+    clear = Comparison("A", "B", 6000, 0.01, 0.005, 0.015, 0.95, 90, 30, 1e-6, 1e-7)
+    assert clear.significant and "p < 0.001; one pair is 0.0167 points" in clear.verdict
+    assert not replace(clear, p=0.06).significant and not replace(clear, low=-0.001).significant
+    assert replace(clear, level=0.9, p=0.06).significant
 
 
 def test_the_interval_is_paired() -> None:
-    """Errors that both models share do not widen it."""
-    pairs = lists(400)
+    """Errors that both models share do not widen the interval."""
+    pairs = make_pairs(400)
     rng = np.random.default_rng(2)
     shared = rng.random(400) < 0.3
     first, second = ~shared, ~shared
     second = second & (rng.random(400) < 0.99)
     difference, low, high = difference_interval(first, second, pairs)
-    alone = difference_interval(np.ones(400, bool), second, pairs)
-    assert low <= difference <= high and high - low < 0.5 * (alone[2] - alone[1])
+    unpaired = difference_interval(np.ones(400, bool), second, pairs)
+    assert low <= difference <= high and high - low < 0.5 * (unpaired[2] - unpaired[1])
 
 
-def test_other_pairs_and_protocols_are_refused() -> None:
-    pairs, other = lists(100), lists(100, seed=1)
+def test_different_pairs_and_protocols_are_refused() -> None:
+    pairs, different = make_pairs(100), make_pairs(100, seed=1)
     right = np.arange(100) % 10 > 0
-    with pytest.raises(PairsError, match="two protocols, exact and sphereface"):
+    with pytest.raises(PairsError, match="different protocols, exact and sphereface"):
         compare(result(right, pairs), result(right, pairs, "sphereface"), pairs)
-    with pytest.raises(PairsError, match="other pairs"):
-        compare(result(right, pairs), result(right, other), pairs)
-    with pytest.raises(PairsError, match="are not of 100 pairs"):
+    with pytest.raises(PairsError, match="different pairs"):
+        compare(result(right, pairs), result(right, different), pairs)
+    with pytest.raises(PairsError, match="do not belong to 100 pairs"):
         difference_interval(right[:50], right[:50], pairs)

@@ -1,4 +1,4 @@
-"""Files of Caffe's format, byte by byte."""
+"""Builders of files in Caffe's format, byte by byte."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sfplus.weights.caffe import CaffeModel, read_caffemodel
 
 
 def number(value: int) -> bytes:
-    """An unsigned number; negative ones as int64."""
+    """Return a number as varint; negative ones as int64."""
     value %= 1 << 64
     groups = [value >> shift & 127 for shift in range(0, max(1, value.bit_length()), 7)]
     return bytes([group | 128 for group in groups[:-1]] + groups[-1:])
 
 
 def field(key: int, content: bytes | int) -> bytes:
-    """A field with bytes, or with a number."""
+    """Return a field that contains bytes or a number."""
     if isinstance(content, int):
         return number(key << 3) + number(content)
     return number(key << 3 | 2) + number(len(content)) + content
@@ -35,12 +35,12 @@ def shape(*sizes: int) -> bytes:
 
 
 def layer(*blobs: bytes, name: bytes = b"ip") -> bytes:
-    """A file of one layer, of the current format."""
+    """Return a file with one layer in the current format."""
     return field(100, field(1, name) + field(2, b"InnerProduct") + b"".join(field(7, blob) for blob in blobs))
 
 
 def old_layer(*blobs: bytes, name: bytes = b"ip") -> bytes:
-    """A file of one layer, V1: the name is field 4, type 14 is INNER_PRODUCT, blobs are field 6."""
+    """Return a file with one layer in format V1: the name is field 4, type 14 is INNER_PRODUCT, blobs are field 6."""
     return field(2, field(2, b"data") + field(4, name) + field(5, 14) + b"".join(field(6, blob) for blob in blobs))
 
 

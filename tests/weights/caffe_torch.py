@@ -1,4 +1,4 @@
-"""A small interpreter: a Caffe network, described by a NetParameter, computed by torch in float64."""
+"""An interpreter of Caffe networks, described by a NetParameter, which computes in float64 with torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def run(net: Any, blobs: Mapping[str, Sequence[np.ndarray]], data: np.ndarray) -> dict[str, Tensor]:
-    """All blobs of the network after a forward pass on the input (N, C, H, W), which is called `data`."""
+    """Return all blobs of the network after a forward pass on the input (N, C, H, W), which is called `data`."""
     values = {"data": torch.from_numpy(data).double()}
     for layer in net.layer:
         x = [values[name] for name in layer.bottom]

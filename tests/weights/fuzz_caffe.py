@@ -1,6 +1,7 @@
 """Coverage-guided fuzzing of the Caffe readers: python fuzz_caffe.py FOLDER [libFuzzer options].
 
-Stops at anything but a WeightsError, at arrays that hold more than the file, at 5 seconds or 256 MiB for one input.
+Stops at exceptions other than a WeightsError, at arrays larger than the file, and at inputs that take more than
+5 seconds or 256 MiB.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ with atheris.instrument_imports(
 ):
     from sfplus.errors import WeightsError
     from sfplus.weights.caffe import read_caffemodel
-    from sfplus.weights.loading import read_source
+    from sfplus.weights.loading import read_model
     from sfplus.weights.prototxt import read_prototxt
 
 _FILE = Path("fuzzed.caffemodel")  # in the working folder
 
 
-def one(data: bytes) -> None:
-    """Both readers on the same bytes; and what becomes of a model."""
+def read_all(data: bytes) -> None:
+    """Read the same bytes as .caffemodel, as a model and as .prototxt."""
     _FILE.write_bytes(data)
     try:
         model = read_caffemodel(_FILE)
         assert sum(blob.nbytes for blobs in model.blobs.values() for blob in blobs) <= len(data)
-        read_source(_FILE)
+        read_model(_FILE)
     except WeightsError as error:
         assert "\n" not in str(error)
     try:
@@ -39,5 +40,5 @@ def one(data: bytes) -> None:
 
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (256 << 20),) * 2)  # libFuzzer's own limit counts its parent's peak
-atheris.Setup([*sys.argv, "-timeout=5", "-rss_limit_mb=0", "-max_len=4096"], one)
+atheris.Setup([*sys.argv, "-timeout=5", "-rss_limit_mb=0", "-max_len=4096"], read_all)
 atheris.Fuzz()

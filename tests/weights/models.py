@@ -1,4 +1,4 @@
-"""Small networks whose every weight matters, and crops for them."""
+"""Small networks whose features depend on all weights, and crops for them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def network(name: str = "sphereface20", width: float = 0.125, feature_size: int = 24, **options: Any) -> SphereFaceNet:
-    """A network with weights of the usual size, biases that are not 0, slopes that differ and used statistics."""
+    """Create a network with weights of the usual size, non-zero biases, different slopes and realistic statistics."""
     torch.manual_seed(0)
-    made = create(name, width=width, feature_size=feature_size, **options)
-    assert isinstance(made, SphereFaceNet)
-    for key, tensor in made.state_dict().items():
+    net = create(name, width=width, feature_size=feature_size, **options)
+    assert isinstance(net, SphereFaceNet)
+    for key, tensor in net.state_dict().items():
         if key.startswith("conv") and key.endswith("weight"):
             torch.nn.init.kaiming_uniform_(tensor, a=1)
         elif key.endswith("bias") or key.endswith("running_mean"):
             torch.nn.init.normal_(tensor, std=0.1)
         elif key.endswith("running_var") or key.startswith("relu"):
             torch.nn.init.uniform_(tensor, 0.2, 0.8)
-    return made.eval()
+    return net.eval()
 
 
 def crops(count: int, height: int = 112, width: int = 96) -> np.ndarray:
-    """uint8 RGB crops."""
+    """Return random uint8 RGB crops (count, height, width, 3)."""
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The binary format, on files of hand-made bytes: both generations and both precisions."""
+"""The binary format, in files whose bytes are written by hand: both formats and both precisions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from sfplus.weights.caffe_schema import NetParameter
     ],
 )
 @pytest.mark.parametrize("make", [layer, old_layer])
-def test_every_way_to_write_a_blob(make: object, blob: bytes, expected: tuple[int, ...], tmp_path: Path) -> None:
+def test_all_encodings_of_a_blob_are_read(make: object, blob: bytes, expected: tuple[int, ...], tmp_path: Path) -> None:
     model = read(tmp_path, field(1, b"net") + make(blob))  # type: ignore[operator]
     assert model.net.name == "net" and list(model.blobs) == ["ip"]
     (array,) = model.blobs["ip"]
@@ -56,7 +56,7 @@ def test_every_way_to_write_a_blob(make: object, blob: bytes, expected: tuple[in
     np.testing.assert_array_equal(array.reshape(-1), SIX)
 
 
-def test_bytes_written_out_by_hand(tmp_path: Path) -> None:
+def test_a_file_written_as_hexadecimal_digits(tmp_path: Path) -> None:
     """A V1 file: name "n", a layer "c" of type CONVOLUTION with one blob of 1x1x1x2 and the values 1 and -2."""
     data = bytes.fromhex("0a016e 1219 220163 2804 3212 0801 1001 1801 2002 2a08 0000803f 000000c0")
     model = read(tmp_path, data)
@@ -64,25 +64,25 @@ def test_bytes_written_out_by_hand(tmp_path: Path) -> None:
     assert model.blobs["c"][0].shape == (1, 1, 1, 2) and model.blobs["c"][0].tolist() == [[[[1, -2]]]]
 
 
-def test_scalars_empty_blobs_and_layers_without(tmp_path: Path) -> None:
+def test_scalars_empty_blobs_and_layers_without_blobs(tmp_path: Path) -> None:
     data = layer(field(5, floats(3)), shape(0, 4), shape() + field(5, floats(2)))
     model = read(tmp_path, data + field(100, field(1, b"relu") + field(2, b"ReLU")))
     assert [blob.shape for blob in model.blobs["ip"]] == [(), (0, 4), ()] and list(model.blobs) == ["ip"]
-    assert [item.name for item in model.net.layer] == ["ip", "relu"]
+    assert [layer.name for layer in model.net.layer] == ["ip", "relu"]
 
 
 def test_order_names_and_unknown_fields_are_kept(tmp_path: Path) -> None:
     blob = shape(1) + field(5, floats(1))
     custom = field(100, field(1, "größe".encode()) + field(2, b"MarginInnerProduct") + field(151, field(1, 7)))
     model = read(tmp_path, layer(blob, name=b"b") + custom + layer(blob, blob, name=b"a") + field(999, b"more"))
-    assert [item.name for item in model.net.layer] == ["b", "größe", "a"] and list(model.blobs) == ["b", "a"]
+    assert [layer.name for layer in model.net.layer] == ["b", "größe", "a"] and list(model.blobs) == ["b", "a"]
     write_caffemodel(tmp_path / "y.caffemodel", model)
     written = (tmp_path / "y.caffemodel").read_bytes()
     assert field(151, field(1, 7)) in written and field(999, b"more") in written
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_memory_stays_below_twice_the_file(packed: bool, tmp_path: Path) -> None:
+def test_memory_stays_below_twice_the_size_of_the_file(packed: bool, tmp_path: Path) -> None:
     values = np.arange(1_000_000, dtype=np.float32)
     if packed:
         data = field(5, values.tobytes())
@@ -104,7 +104,7 @@ def test_memory_stays_below_twice_the_file(packed: bool, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_written_files_are_exact_and_read_by_opencv(dtype: type, tmp_path: Path) -> None:
+def test_written_files_are_exact_and_readable_by_opencv(dtype: type, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     odd = np.array([np.nan, np.inf, -0.0, 1e-45, 3e38, 1], dtype).reshape(2, 3)
     blobs = {"ip": (rng.standard_normal((4, 6)).astype(dtype), rng.standard_normal(4).astype(dtype)), "odd": (odd,)}
@@ -116,8 +116,9 @@ def test_written_files_are_exact_and_read_by_opencv(dtype: type, tmp_path: Path)
     model = read_caffemodel(path)
     assert model.net == net
     for name, arrays in blobs.items():
-        for one, other in zip(arrays, model.blobs[name], strict=True):
-            assert one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+        for expected, actual in zip(arrays, model.blobs[name], strict=True):
+            assert actual.dtype == expected.dtype and actual.shape == expected.shape
+            assert actual.tobytes() == expected.tobytes()
     if dtype == np.float32:
         text = b'name: "net" input: "data" input_dim: 1 input_dim: 6 input_dim: 1 input_dim: 1 layer { name: "ip" '
         text += b'type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 4 } }'
@@ -125,7 +126,7 @@ def test_written_files_are_exact_and_read_by_opencv(dtype: type, tmp_path: Path)
         np.testing.assert_array_equal(opencv.getParam("ip", 0), blobs["ip"][0])
 
 
-def test_a_blob_without_its_layer_is_refused(tmp_path: Path) -> None:
+def test_a_blob_without_a_layer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no layer for the blobs of conv1"):
         write_caffemodel(tmp_path / "x.caffemodel", CaffeModel(NetParameter(), {"conv1": [np.zeros(1, np.float32)]}))
     assert list(tmp_path.iterdir()) == []

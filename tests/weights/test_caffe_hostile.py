@@ -1,9 +1,8 @@
-"""Caffe files that are damaged, cut short or made to do harm."""
+"""Damaged, truncated and malicious Caffe files."""
 
 from __future__ import annotations
 
 import os
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from caffe_bytes import (
     read,
     shape,
 )
+from cpu_time import cpu_time_below
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -37,8 +37,8 @@ BAD = {
     "length beyond the file": number(100 << 3 | 2) + number(1 << 20) + b"x",
     "length of 2^63": number(100 << 3 | 2) + number(1 << 63),
     "length that wraps": number(100 << 3 | 2) + number((1 << 64) - 1),
-    "endless number": number(100 << 3 | 2) + b"\xff" * 11,
-    "number cut short": b"\xa2",
+    "number without an end": number(100 << 3 | 2) + b"\xff" * 11,
+    "truncated number": b"\xa2",
     "field 0": b"\x00\x01",
     "group": field(100, b"\x0b\x0c"),
     "wire type 7": field(100, b"\x0f"),
@@ -62,27 +62,28 @@ BAD = {
     "empty, of many sizes": layer(shape(*[1 << 30] * 8, 0)),
     "33 dimensions": layer(shape(*[1] * 33) + field(5, floats(1))),
     "a million dimensions": layer(shape(*[1] * 1_000_000) + field(5, floats(1))),
-    "legacy size that is text": layer(field(1, b"x") + field(5, floats(1))),
+    "text as legacy size": layer(field(1, b"x") + field(5, floats(1))),
     "missing legacy size": layer(field(1, 1) + field(5, floats(1))),
     "same name twice": layer(shape(1) + field(5, floats(1))) * 2,
-    "name that is no text": layer(shape(1) + field(5, floats(1)), name=b"\xff\xfe"),
+    "name that is not text": layer(shape(1) + field(5, floats(1)), name=b"\xff\xfe"),
     "first format": field(2, field(1, field(1, b"conv"))),
-    "too much that is no weights": field(1, b"n" * (5 << 20)) + layer(),
+    "too much besides weights": field(1, b"n" * (5 << 20)) + layer(),
     "too many fields": field(3, b"") * 300_000 + layer(),
 }
 
 
 @pytest.mark.parametrize("data", BAD.values(), ids=BAD.keys())
 def test_bad_files_get_one_clear_line(data: bytes, tmp_path: Path) -> None:
-    clock = time.perf_counter()
-    with pytest.raises(WeightsError, match=r"x\.caffemodel: is not a readable Caffe model \(.+\); get") as caught:
+    with (
+        cpu_time_below(5),
+        pytest.raises(WeightsError, match=r"x\.caffemodel: is not a readable Caffe model \(.+\); get") as caught,
+    ):
         read(tmp_path, data)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
-    assert time.perf_counter() - clock < 5
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "fifo"])
-def test_what_is_no_file(kind: str, tmp_path: Path) -> None:
+def test_paths_that_are_not_files(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x.caffemodel"
     if kind == "folder":
         path.mkdir()
@@ -92,7 +93,7 @@ def test_what_is_no_file(kind: str, tmp_path: Path) -> None:
         read_caffemodel(path)
 
 
-def test_larger_than_the_format_allows(tmp_path: Path) -> None:
+def test_a_file_larger_than_the_format_allows_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.caffemodel"
     with path.open("wb") as file:
         file.truncate(1 << 31)  # sparse
@@ -100,7 +101,7 @@ def test_larger_than_the_format_allows(tmp_path: Path) -> None:
         read_caffemodel(path)
 
 
-WHOLE = (
+VALID = (
     field(1, b"net")
     + old_layer(LEGACY + UNPACKED, name=b"old")
     + layer(shape(2, 3) + field(5, floats(*SIX)), shape(2) + field(8, doubles(1, 2)), name=b"new")
@@ -108,33 +109,34 @@ WHOLE = (
 )
 
 
-def test_every_truncation(tmp_path: Path) -> None:
-    """A cut file is refused, or is the network of its first layers: the format has no end mark."""
-    whole = read(tmp_path, WHOLE)
-    for length in range(len(WHOLE)):
+def test_a_truncated_file_is_refused_or_contains_the_first_layers(tmp_path: Path) -> None:
+    """The format has no end mark."""
+    complete = read(tmp_path, VALID)
+    for length in range(len(VALID)):
         try:
-            model = read(tmp_path, WHOLE[:length])
+            model = read(tmp_path, VALID[:length])
         except WeightsError:
             continue
-        assert list(model.net.layer) == list(whole.net.layer)[: len(model.net.layer)]
+        assert list(model.net.layer) == list(complete.net.layer)[: len(model.net.layer)]
         for name, blobs in model.blobs.items():
-            assert [blob.tolist() for blob in blobs] == [blob.tolist() for blob in whole.blobs[name]]
+            assert [blob.tolist() for blob in blobs] == [blob.tolist() for blob in complete.blobs[name]]
 
 
-@settings(max_examples=400, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(
-        st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 3), st.binary(max_size=12)), min_size=1, max_size=4
+        st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 3), st.binary(max_size=12)), min_size=1, max_size=4
     )
 )
 @example(changes=[(6, 3, b"\xff\xff\xff\xff\x07")])
-def test_mutations(changes: list[tuple[int, int, bytes]], tmp_path: Path) -> None:
-    """Bytes changed, inserted, removed: one WeightsError, or arrays that hold no more than the file."""
-    data = WHOLE
+def test_changed_files_are_refused_or_read_safely(changes: list[tuple[int, int, bytes]], tmp_path: Path) -> None:
+    """Changed, inserted or removed bytes give a WeightsError, or arrays that are not larger than the file."""
+    data = VALID
     for offset, removed, inserted in changes:
         data = data[:offset] + inserted + data[offset + removed :]
     try:
-        model = read(tmp_path, data)
+        with cpu_time_below(2):
+            model = read(tmp_path, data)
     except WeightsError as error:
         assert "\n" not in str(error)
         return
@@ -146,10 +148,10 @@ def test_mutations(changes: list[tuple[int, int, bytes]], tmp_path: Path) -> Non
         assert [blob.tobytes() for blob in again.blobs[name]] == [blob.tobytes() for blob in blobs]
 
 
-@settings(max_examples=200, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200))
-def test_noise(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError):
+def test_random_bytes_are_refused(data: bytes, tmp_path: Path) -> None:
+    with cpu_time_below(2), pytest.raises(WeightsError):
         read(tmp_path, data)
 
 
@@ -164,18 +166,16 @@ def test_noise(data: bytes, tmp_path: Path) -> None:
     ],
 )
 def test_hostile_blobs_take_linear_time(blob: bytes, tmp_path: Path) -> None:
-    clock = time.perf_counter()
-    with pytest.raises(WeightsError):
+    with cpu_time_below(10), pytest.raises(WeightsError):
         read(tmp_path, layer(blob))
-    assert time.perf_counter() - clock < 10
 
 
-def test_a_large_field_that_is_no_weights_is_not_copied(tmp_path: Path) -> None:
+def test_a_large_field_besides_the_weights_is_not_copied(tmp_path: Path) -> None:
     data = field(3, bytes(20_000_000))
     (tmp_path / "x.caffemodel").write_bytes(data + layer())
     tracemalloc.start()
     try:
-        with pytest.raises(WeightsError, match="4 MiB that are no weights"):
+        with pytest.raises(WeightsError, match="4 MiB that are not weights"):
             read_caffemodel(tmp_path / "x.caffemodel")
         assert tracemalloc.get_traced_memory()[1] < 1.1 * len(data)
     finally:

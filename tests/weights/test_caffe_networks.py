@@ -1,4 +1,4 @@
-"""SphereFace networks through Caffe files: OpenCV computes the same features, and nothing is lost on the way back."""
+"""SphereFace networks in Caffe files: OpenCV computes the same features, and reading them back is exact."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from models import OPTIONS, crops, network
 
 from sfplus.errors import WeightsError
-from sfplus.networks import create, to_input
+from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.sphereface import SphereFaceNet
 from sfplus.weights.caffe import CaffeModel, write_caffemodel
 from sfplus.weights.caffe_networks import from_caffe, to_caffe
 from sfplus.weights.caffe_schema import NetParameter
-from sfplus.weights.loading import load_model, read_source
+from sfplus.weights.loading import create_network, load_model, read_model
 from sfplus.weights.prototxt import write_prototxt
 
 
@@ -28,34 +28,34 @@ def write(folder: Path, net: SphereFaceNet, head: torch.Tensor | None = None) ->
     return folder / "x.caffemodel"
 
 
-def opencv_agrees(net: SphereFaceNet, path: Path) -> None:
+def assert_opencv_agrees(net: SphereFaceNet, path: Path) -> None:
     height = 112
     width = 112 if net.options.get("input") == "112x112" else 96
-    x = to_input(torch.from_numpy(crops(2, height, width))).contiguous()
+    x = normalize_crops(torch.from_numpy(crops(2, height, width))).contiguous()
     with torch.inference_mode():
         expected = net(x).numpy()
     caffe = cv2.dnn.readNetFromCaffe(str(path.with_suffix(".prototxt")), str(path))
     caffe.setInput(x.numpy())
-    found = caffe.forward()
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    actual = caffe.forward()
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-def same(one: torch.nn.Module, other: torch.nn.Module) -> None:
-    """Equal in every bit."""
-    ours, theirs = one.state_dict(), other.state_dict()
-    assert list(ours) == list(theirs)
-    for name, tensor in ours.items():
-        assert tensor.numpy().tobytes() == theirs[name].numpy().tobytes(), name
+def assert_same(first: torch.nn.Module, second: torch.nn.Module) -> None:
+    """Compare the names and bits of all tensors."""
+    expected, actual = first.state_dict(), second.state_dict()
+    assert list(expected) == list(actual)
+    for name, tensor in expected.items():
+        assert tensor.numpy().tobytes() == actual[name].numpy().tobytes(), name
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_opencv_computes_the_same_and_the_way_back_is_exact(options: dict[str, Any], tmp_path: Path) -> None:
+def test_opencv_computes_the_same_features_and_reading_back_is_exact(options: dict[str, Any], tmp_path: Path) -> None:
     net = network(**options)
     path = write(tmp_path, net)
-    opencv_agrees(net, path)
+    assert_opencv_agrees(net, path)
     loaded, config = load_model(path)
-    same(net, loaded)
+    assert_same(net, loaded)
     assert config == {
         "network": "sphereface20", "feature_size": 24, "width": 0.125, "provenance": config["provenance"],
         "template": "arcface-112x112" if "input" in options else "sphereface-112x96", **options,
@@ -64,24 +64,24 @@ def test_opencv_computes_the_same_and_the_way_back_is_exact(options: dict[str, A
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sphereface20", "sphereface64"])
-def test_full_size_networks(name: str, tmp_path: Path) -> None:
+def test_full_size_networks_in_caffe_files(name: str, tmp_path: Path) -> None:
     net = network(name, 1.0, 512)
     path = write(tmp_path, net)
-    opencv_agrees(net, path)
-    same(net, create(name, weights=path))
+    assert_opencv_agrees(net, path)
+    assert_same(net, create_network(name, path))
 
 
 @pytest.mark.parametrize("name", ["sphereface4", "sphereface10", "sphereface36", "sphereface64"])
 @pytest.mark.parametrize("width", [0.005, 0.02, 0.11, 0.3])
-def test_the_network_is_recognised(name: str, width: float, tmp_path: Path) -> None:
+def test_the_network_is_inferred_from_its_layers(name: str, width: float, tmp_path: Path) -> None:
     net = network(name, width, 3)
-    source = read_source(write(tmp_path, net))
-    same(net, source.network)
-    assert source.config["network"] == name and source.config["feature_size"] == 3
+    model = read_model(write(tmp_path, net))
+    assert_same(net, model.network)
+    assert model.config["network"] == name and model.config["feature_size"] == 3
 
 
 def test_layers_are_those_of_the_released_prototxt(tmp_path: Path) -> None:
-    """Names, kinds and wiring of sphereface_deploy.prototxt (seed: the sums of the 20-layer network)."""
+    """Names, types and connections of sphereface_deploy.prototxt; the sums are those of the 20-layer network."""
     deploy, _ = to_caffe(network(), "net")
     kinds = {"conv": "Convolution", "relu": "PReLU", "res": "Eltwise", "fc5": "InnerProduct"}
     sums = {}
@@ -99,34 +99,34 @@ def test_layers_are_those_of_the_released_prototxt(tmp_path: Path) -> None:
     assert list(deploy.input) == ["data"] and list(deploy.input_dim) == [1, 3, 112, 96]
 
 
-def test_the_classifier_goes_with_the_weights(tmp_path: Path) -> None:
+def test_the_classifier_is_stored_with_the_weights(tmp_path: Path) -> None:
     net, head = network(), torch.randn(7, 24)
     path = write(tmp_path, net, head)
-    source = read_source(path)
-    assert source.head is not None and torch.equal(source.head, head)
-    same(net, source.network)
-    opencv_agrees(net, path)
+    model = read_model(path)
+    assert model.head is not None and torch.equal(model.head, head)
+    assert_same(net, model.network)
+    assert_opencv_agrees(net, path)
     assert "fc6" not in path.with_suffix(".prototxt").read_text()
 
 
 def as_v1(model: CaffeModel) -> CaffeModel:
-    """The same in the format of 2014: `layers`, double precision, and four dimensions each."""
+    """Convert a model to the format of 2014: `layers`, double precision and four dimensions."""
     net = NetParameter(name="old")
     for layer in model.net.layer:
         net.layers.add(name=layer.name, type=4, bottom=layer.bottom, top=layer.top)
     blobs = {
-        name: [blob.reshape((1,) * (4 - blob.ndim) + blob.shape).astype(np.float64) for blob in found]
-        for name, found in model.blobs.items()
+        name: [blob.reshape((1,) * (4 - blob.ndim) + blob.shape).astype(np.float64) for blob in blobs]
+        for name, blobs in model.blobs.items()
     }
     return CaffeModel(net, blobs)
 
 
-def test_old_files(tmp_path: Path) -> None:
+def test_files_of_the_old_format_are_read(tmp_path: Path) -> None:
     net = network()
     write_caffemodel(tmp_path / "x.caffemodel", as_v1(to_caffe(net, "net", torch.ones(2, 24))[1]))
-    source = read_source(tmp_path / "x.caffemodel")
-    same(net, source.network)
-    assert source.head is not None and source.head.shape == (2, 24)
+    model = read_model(tmp_path / "x.caffemodel")
+    assert_same(net, model.network)
+    assert model.head is not None and model.head.shape == (2, 24)
 
 
 def changed(model: CaffeModel, **blobs: Any) -> CaffeModel:
@@ -139,25 +139,25 @@ def test_biases_of_residual_convolutions_may_be_missing(tmp_path: Path) -> None:
     write_caffemodel(tmp_path / "x.caffemodel", changed(model, conv1_2=model.blobs["conv1_2"][:1]))
     with torch.no_grad():
         net.conv1_2.bias.zero_()  # type: ignore[union-attr,operator]
-    same(net, create("sphereface20", width=0.125, feature_size=24, weights=tmp_path / "x.caffemodel"))
+    assert_same(net, create_network("sphereface20", tmp_path / "x.caffemodel", width=0.125, feature_size=24))
 
 
-def test_the_energy_layer_of_spherefaceplus_is_no_part_of_the_network(tmp_path: Path) -> None:
+def test_the_energy_layer_of_sphereface_plus_is_not_part_of_the_network(tmp_path: Path) -> None:
     net = network()
     _, model = to_caffe(net, "net", torch.ones(5, 24))
     model.net.layer.add(name="inter_class_dist_output", type="InterClass", bottom=["fc5", "label"])
     write_caffemodel(tmp_path / "x.caffemodel", changed(model, inter_class_dist_output=model.blobs["fc6"]))
-    same(net, read_source(tmp_path / "x.caffemodel").network)
+    assert_same(net, read_model(tmp_path / "x.caffemodel").network)
 
 
-def test_batch_normalisation_by_its_factor() -> None:
-    """Caffe keeps sums, and their factor as a third blob."""
+def test_statistics_of_batch_normalisation_are_divided_by_their_factor() -> None:
+    """Caffe stores sums, and their factor as a third blob."""
     _, model = to_caffe(network(batch_norm=True), "net")
     mean, variance, _ = model.blobs["bn1_1"]
     scaled = changed(model, bn1_1=(mean * 4, variance * 4, np.array([4], np.float32)))
-    one, other = from_caffe(model).tensors, from_caffe(scaled).tensors
-    assert torch.equal(one["bn1_1.running_mean"], other["bn1_1.running_mean"])
-    assert torch.equal(one["bn1_1.running_var"], other["bn1_1.running_var"])
+    expected, actual = from_caffe(model).tensors, from_caffe(scaled).tensors
+    assert torch.equal(actual["bn1_1.running_mean"], expected["bn1_1.running_mean"])
+    assert torch.equal(actual["bn1_1.running_var"], expected["bn1_1.running_var"])
 
 
 ZERO = np.zeros
@@ -180,16 +180,16 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("blobs", "words"), REFUSED, ids=lambda value: value if isinstance(value, str) else None)
-def test_names_the_first_layer_that_differs(blobs: dict[str, Any], words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("blobs", "message"), REFUSED, ids=lambda value: value if isinstance(value, str) else None)
+def test_the_message_names_the_first_layer_that_differs(blobs: dict[str, Any], message: str, tmp_path: Path) -> None:
     write_caffemodel(tmp_path / "x.caffemodel", changed(to_caffe(network(), "net")[1], **blobs))
-    with pytest.raises(WeightsError, match=words) as caught:
+    with pytest.raises(WeightsError, match=message) as caught:
         load_model(tmp_path / "x.caffemodel")
     assert "x.caffemodel" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("requested", "message"),
     [
         ({"name": "sphereface10"}, "conv1_2.weight does not belong to sphereface10"),
         ({"name": "sphereface36"}, "conv1_4.weight is missing"),
@@ -199,13 +199,13 @@ def test_names_the_first_layer_that_differs(blobs: dict[str, Any], words: str, t
         ({"input": "112x112"}, "has the options"),
     ],
 )
-def test_create_with_weights_of_another_network(asked: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_weights_of_a_different_network_are_refused(requested: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = write(tmp_path, network())
-    options = {"name": "sphereface20", "width": 0.125, "feature_size": 24} | asked
-    with pytest.raises(WeightsError, match=words):
-        create(options.pop("name"), weights=path, **options)
+    options = {"name": "sphereface20", "width": 0.125, "feature_size": 24} | requested
+    with pytest.raises(WeightsError, match=message):
+        create_network(options.pop("name"), path, **options)
 
 
-def test_other_caffe_networks(shared_data: Path) -> None:
+def test_caffe_networks_that_are_not_sphereface_are_refused(shared_data: Path) -> None:
     with pytest.raises(WeightsError, match=r"has no layers of a SphereFace network, but conv1\.weight"):
         load_model(shared_data / "caffe" / "det3.caffemodel")

@@ -1,4 +1,4 @@
-"""The MTCNN authors' Caffe files: every number against OpenCV's importer, and against facenet-pytorch's weights."""
+"""The Caffe files of MTCNN's authors, compared with OpenCV's importer and the weights of facenet-pytorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sfplus.weights.caffe import read_caffemodel, write_caffemodel
 from sfplus.weights.prototxt import read_prototxt, write_prototxt
 
 NAMES = ["det1", "det2", "det3", "det4"]
-TESTERS = {"det1": PNet, "det2": RNet, "det3": ONet}
+REFERENCES = {"det1": PNet, "det2": RNet, "det3": ONet}
 SIZES = {"det1": 12, "det2": 24, "det3": 48, "det4": 24}
 
 
@@ -27,7 +27,7 @@ def folder(shared_data: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_blob_is_what_opencv_reads(name: str, folder: Path) -> None:
+def test_blobs_equal_those_that_opencv_reads(name: str, folder: Path) -> None:
     model = read_caffemodel(folder / f"{name}.caffemodel")
     net = cv2.dnn.readNetFromCaffe(str(folder / f"{name}.prototxt"), str(folder / f"{name}.caffemodel"))
     layers = set(net.getLayerNames()) & set(model.blobs)
@@ -39,12 +39,11 @@ def test_every_blob_is_what_opencv_reads(name: str, folder: Path) -> None:
             np.testing.assert_array_equal(net.getParam(layer, index).reshape(blob.shape), blob)
 
 
-@pytest.mark.parametrize("name", TESTERS)
-def test_weights_are_those_of_facenet_pytorch(name: str, folder: Path) -> None:
-    """Caffe saw the transposed image: its kernels are transposed, and its flattening of C, W, H is their W, H, C."""
+@pytest.mark.parametrize("name", REFERENCES)
+def test_weights_equal_those_of_facenet_pytorch(name: str, folder: Path) -> None:
+    """Caffe gets the transposed image: kernels are transposed, and a flattened C, W, H is W, H, C there."""
     blobs = itertools.chain.from_iterable(read_caffemodel(folder / f"{name}.caffemodel").blobs.values())
-    theirs = TESTERS[name]().state_dict()
-    for key, expected in theirs.items():
+    for key, expected in REFERENCES[name]().state_dict().items():
         blob = torch.from_numpy(next(blobs).copy())
         if blob.dim() == 4:
             blob = blob.transpose(2, 3)
@@ -63,26 +62,26 @@ def test_outputs_on_real_photos_agree_with_opencv(name: str, folder: Path, share
     if name == "det4":  # five patches of three channels
         data = np.concatenate([data, -data, data[::-1], data * 0.5, data * 2], axis=1)
     description = read_prototxt(folder / f"{name}.prototxt")
-    ours = caffe_torch.run(description, read_caffemodel(folder / f"{name}.caffemodel").blobs, data)
+    actual = caffe_torch.run(description, read_caffemodel(folder / f"{name}.caffemodel").blobs, data)
     net = cv2.dnn.readNetFromCaffe(str(folder / f"{name}.prototxt"), str(folder / f"{name}.caffemodel"))
     net.setInput(data)
     names = net.getUnconnectedOutLayersNames()
-    for layer, theirs in zip(names, net.forward(names), strict=True):
-        top = next(item.top[0] for item in description.layer if item.name == layer)
-        np.testing.assert_allclose(theirs.reshape(ours[top].shape), ours[top].numpy(), atol=1e-5, rtol=1e-5)
+    for name_of_output, expected in zip(names, net.forward(names), strict=True):
+        top = next(layer.top[0] for layer in description.layer if layer.name == name_of_output)
+        np.testing.assert_allclose(expected.reshape(actual[top].shape), actual[top].numpy(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_round_trip(name: str, folder: Path, tmp_path: Path) -> None:
-    """What is written has the same fields, also those that the schema does not know, and OpenCV reads it."""
+def test_written_files_equal_the_originals(name: str, folder: Path, tmp_path: Path) -> None:
+    """They have the same fields, including those that the schema does not list, and OpenCV reads them."""
     binary, text = tmp_path / "x.caffemodel", tmp_path / "x.prototxt"
     model = read_caffemodel(folder / f"{name}.caffemodel")
     write_caffemodel(binary, model)
     again = read_caffemodel(binary)
     assert again.net.SerializeToString() == model.net.SerializeToString() and list(again.blobs) == list(model.blobs)
     for layer, blobs in model.blobs.items():
-        for one, other in zip(blobs, again.blobs[layer], strict=True):
-            assert one.shape == other.shape and one.tobytes() == other.tobytes()
+        for expected, actual in zip(blobs, again.blobs[layer], strict=True):
+            assert actual.shape == expected.shape and actual.tobytes() == expected.tobytes()
     assert binary.stat().st_size == (folder / f"{name}.caffemodel").stat().st_size
     write_prototxt(text, read_prototxt(folder / f"{name}.prototxt"))
     assert read_prototxt(text) == read_prototxt(folder / f"{name}.prototxt")

@@ -1,4 +1,4 @@
-"""`sfplus convert`, and models that older versions wrote."""
+"""`sfplus convert`, and models written by older versions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import torch
 from models import crops, network
 
 from sfplus.io.resources import shipped_folder
-from sfplus.networks import create, to_input
-from sfplus.weights.loading import load_model
+from sfplus.networks import create
+from sfplus.networks.normalize import normalize_crops
+from sfplus.weights.loading import create_network, load_model
 from sfplus.weights.model_folder import save_model
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -44,17 +45,17 @@ def test_models_of_older_versions_keep_loading(version: str, file: str) -> None:
     assert config["network"] == "sphereface4" and config["feature_size"] == 2
     expected = torch.tensor(json.loads((FIXTURES / version / "features.json").read_text()))
     with torch.inference_mode():
-        torch.testing.assert_close(loaded(to_input(torch.from_numpy(crops(2)))), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(loaded(normalize_crops(torch.from_numpy(crops(2)))), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_shipped_model_keeps_loading() -> None:
     folder = shipped_folder("pretrained") / "sphereface10-small"
     loaded, _ = load_model(folder)
-    made = create("sphereface10", width=0.5, feature_size=128, batch_norm=True, weights=folder)
-    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in made.state_dict().items())
+    network = create_network("sphereface10", folder, width=0.5, feature_size=128, batch_norm=True)
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_round_trips_are_exact(folder: Path, tmp_path: Path, sfplus: Callable[..., Any]) -> None:
+def test_chains_of_conversions_are_exact(folder: Path, tmp_path: Path, sfplus: Callable[..., Any]) -> None:
     chain = ["model", "a.caffemodel", "b", "c.onnx", "d", "e.caffemodel"]
     for source, target in itertools.pairwise(chain):
         answer = sfplus("convert", tmp_path / source, tmp_path / target)
@@ -65,37 +66,37 @@ def test_round_trips_are_exact(folder: Path, tmp_path: Path, sfplus: Callable[..
     assert (tmp_path / "a.prototxt").read_text().replace('"a"', '"e"') == (tmp_path / "e.prototxt").read_text()
     cv2.dnn.readNetFromCaffe(str(tmp_path / "e.prototxt"), str(tmp_path / "e.caffemodel"))
     heads = [safetensors.torch.load_file(tmp_path / name / "head.safetensors")["weight"] for name in ("model", "b")]
-    assert torch.equal(*heads), "the classifier goes through Caffe files"
+    assert torch.equal(*heads), "Caffe files keep the classifier"
     config = json.loads((tmp_path / "b" / "config.json").read_text())
     digest = sha256((tmp_path / "a.caffemodel").read_bytes()).hexdigest()
     assert config["provenance"] == {"file": "a.caffemodel", "layout": "caffe", "sha256": digest}
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*chain, "a.prototxt", "e.prototxt"])
 
 
-def test_a_bare_safetensors_file_is_recognised(folder: Path, tmp_path: Path, sfplus: Callable[..., Any]) -> None:
+def test_a_safetensors_file_needs_no_config(folder: Path, tmp_path: Path, sfplus: Callable[..., Any]) -> None:
     (folder / "model.safetensors").rename(tmp_path / "x.safetensors")
     assert sfplus("convert", tmp_path / "x.safetensors", tmp_path / "y").code == 0
     assert json.loads((tmp_path / "y" / "config.json").read_text())["network"] == "sphereface4"
 
 
 @pytest.mark.parametrize("target", ["x.onnx", "x.caffemodel", "x"])
-@pytest.mark.parametrize("there", ["file", "folder", "dangling link"])
-def test_nothing_is_overwritten(
-    target: str, there: str, folder: Path, tmp_path: Path, sfplus: Callable[..., Any]
+@pytest.mark.parametrize("existing", ["file", "folder", "dangling link"])
+def test_existing_targets_are_not_overwritten(
+    target: str, existing: str, folder: Path, tmp_path: Path, sfplus: Callable[..., Any]
 ) -> None:
     path = tmp_path / target
-    if there == "folder":
+    if existing == "folder":
         path.mkdir()
-    elif there == "file":
+    elif existing == "file":
         path.write_text("mine")
     else:
         path.symlink_to("nowhere")
     answer = sfplus("convert", folder, path)
     assert answer.code == 2 and "already exists; remove it, or choose another name" in answer.err
-    assert there != "file" or path.read_text() == "mine"
+    assert existing != "file" or path.read_text() == "mine"
 
 
-def test_the_prototxt_beside_is_not_overwritten_either(folder: Path, sfplus: Callable[..., Any]) -> None:
+def test_an_existing_prototxt_is_not_overwritten(folder: Path, sfplus: Callable[..., Any]) -> None:
     path = folder.with_name("x.prototxt")
     path.write_text("mine")
     answer = sfplus("convert", folder, path.with_suffix(".caffemodel"))
@@ -110,15 +111,15 @@ def test_the_prototxt_beside_is_not_overwritten_either(folder: Path, sfplus: Cal
         (["missing.pth", "out"], 1, "no such file"),
         (["model", "out.pth"], 2, ".pth files are not written"),
         (["model", "out.safetensors"], 2, "give a folder"),
-        (["model/config.json", "out"], 2, "is of no kind that is read"),
+        (["model/config.json", "out"], 2, "has a format that cannot be read"),
         (["model", "out", "--network", "sphereface20"], 2, "its config says sphereface4, not sphereface20"),
         (["model", "out", "--block", "modern"], 2, "its config says original, not modern"),
         (["model", "out", "--network", "zzz"], 2, "use one of sphereface4"),
         (["model"], 2, "Missing argument 'OUT'"),
-        (["timm", "out.caffemodel"], 1, "Caffe files hold SphereFace networks"),
+        (["timm", "out.caffemodel"], 1, "only SphereFace networks can be written as .caffemodel"),
     ],
 )
-def test_misuse_and_failures(
+def test_failures_exit_with_a_message_and_leave_nothing_behind(
     words: list[str], code: int, message: str, folder: Path, sfplus: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder.parent)
@@ -131,11 +132,11 @@ def test_misuse_and_failures(
     assert sorted(folder.parent.rglob("*")) == before, "nothing is left behind"
 
 
-def test_help_has_an_example(sfplus: Callable[..., Any]) -> None:
+def test_help_contains_an_example(sfplus: Callable[..., Any]) -> None:
     assert "Example: sfplus convert sphereface_model.caffemodel sphereface20" in sfplus("convert", "--help").out
 
 
-def test_a_failed_write_leaves_nothing(
+def test_a_failed_write_leaves_nothing_behind(
     folder: Path, sfplus: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -146,7 +147,7 @@ def test_a_failed_write_leaves_nothing(
     assert sorted(folder.parent.rglob("*")) == before
 
 
-def test_a_model_by_its_name(sfplus: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_model_is_converted_by_its_name(sfplus: Callable[..., Any], tmp_path: Path) -> None:
     answer = sfplus("convert", "sphereface10-small", tmp_path / "small.caffemodel")
     assert answer.code == 0 and answer.out.startswith("sphereface10: 128 features"), answer.err
     answer = sfplus("convert", "sphereface10-smal", tmp_path / "other")

@@ -1,4 +1,4 @@
-"""Hugging Face conventions: folders, cards, downloads by the real client from a server on this machine, uploads."""
+"""The Hugging Face Hub: folders, model cards, uploads, and downloads by its client from a local server."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ COMMIT = "c0ffee" * 6 + "c0ff"
 
 
 class Hub:
-    """The three questions that the Hub's client asks, answered on this machine."""
+    """A local server that answers the three requests of the Hub's client."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -34,15 +34,15 @@ class Hub:
     def put(self, repository: str, files: dict[str, bytes], revision: str = "main") -> None:
         names = [{"rfilename": name} for name in files]
         info = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": names, "private": False}
-        kind = {"Content_Type": "application/json"}
-        for at in (revision, COMMIT):
-            self.server.put(f"/api/models/{repository}/revision/{at}", json.dumps(info).encode(), **kind)
+        json_type = {"Content_Type": "application/json"}
+        for reference in (revision, COMMIT):
+            self.server.put(f"/api/models/{repository}/revision/{reference}", json.dumps(info).encode(), **json_type)
             tree = [{"type": "file", "path": n, "size": len(b), "oid": "0" * 40} for n, b in files.items()]
-            self.server.put(f"/api/models/{repository}/tree/{at}", json.dumps(tree).encode(), **kind)
+            self.server.put(f"/api/models/{repository}/tree/{reference}", json.dumps(tree).encode(), **json_type)
         for name, content in files.items():
-            mark = {"ETag": f'"{name}"', "X_Repo_Commit": COMMIT}
-            for at in (revision, COMMIT):
-                self.server.put(f"/{repository}/resolve/{at}/{name}", content, **mark)
+            headers = {"ETag": f'"{name}"', "X_Repo_Commit": COMMIT}
+            for reference in (revision, COMMIT):
+                self.server.put(f"/{repository}/resolve/{reference}/{name}", content, **headers)
 
     def refuse(self, path: str, status: int, code: str) -> None:
         self.server.put(path, b"{}", status=status, X_Error_Code=code)
@@ -69,7 +69,7 @@ def files() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in SMALL.iterdir()}
 
 
-def test_a_folder_there_and_back(tmp_path: Path) -> None:
+def test_a_saved_model_equals_the_original(tmp_path: Path) -> None:
     model = PretrainedModel.from_pretrained(SMALL)
     model.save_pretrained(tmp_path / "again")
     assert {path.name for path in (tmp_path / "again").iterdir()} == {
@@ -77,8 +77,8 @@ def test_a_folder_there_and_back(tmp_path: Path) -> None:
     }  # fmt: skip
     again = PretrainedModel.from_pretrained(str(tmp_path / "again"))
     assert again.config == model.config == json.loads((SMALL / "config.json").read_text())
-    for (name, ours), theirs in zip(again.state_dict().items(), model.state_dict().values(), strict=True):
-        assert torch.equal(ours, theirs), name
+    for (name, actual), expected in zip(again.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(actual, expected), name
     assert torch.equal(again.mean, model.mean)
     crops = np.random.default_rng(0).integers(0, 256, (2, 112, 96, 3), dtype=np.uint8)
     np.testing.assert_array_equal(
@@ -88,7 +88,7 @@ def test_a_folder_there_and_back(tmp_path: Path) -> None:
     assert torch.equal(model(x), load_model(SMALL)[0](x))
 
 
-def test_the_card_says_data_protocol_accuracy_licence_and_use(tmp_path: Path) -> None:
+def test_the_card_states_data_protocol_accuracy_licence_and_use(tmp_path: Path) -> None:
     model = PretrainedModel.from_pretrained(SMALL)
     model.config["licence"] = "research only"
     model.save_pretrained(tmp_path)
@@ -109,83 +109,86 @@ def test_the_card_says_data_protocol_accuracy_licence_and_use(tmp_path: Path) ->
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
-def test_a_card_of_a_model_of_which_little_is_known() -> None:
+def test_a_card_states_what_is_missing_from_the_config() -> None:
     network, config = load_model(SMALL)
-    bare = {key: config[key] for key in ("network", "feature_size", "width")}
-    text = str(PretrainedModel(network, bare).generate_model_card())
+    minimal = {key: config[key] for key in ("network", "feature_size", "width")}
+    text = str(PretrainedModel(network, minimal).generate_model_card())
     assert "| accuracy | not measured |" in text and "| training data | not stated |" in text
-    fetched = bare | {"published": {"lfw": 99.3, "protocol": "sphereface"}, "licence": "MIT", "data": "CASIA-WebFace"}
+    published = {"lfw": 99.3, "protocol": "sphereface"}
+    fetched = minimal | {"published": published, "licence": "MIT", "data": "CASIA-WebFace"}
     text = str(PretrainedModel(network, fetched).generate_model_card())
     assert "99.30 % on LFW as published (sphereface protocol)" in text and "license: mit" in text
 
 
-def test_a_model_of_the_hub_without_its_pickles(
+def test_pickles_are_not_downloaded_from_the_hub(
     the_hub: Hub, files: dict[str, bytes], drawn: Path, sfplus: Callable
 ) -> None:
     the_hub.put("me/small", {**files, "pytorch_model.bin": b"pickle", "run.py": b"evil"})
     folder = find_model("hf:me/small")
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json", "mean.safetensors"}
-    assert not [path for path in the_hub.server.asked if path.endswith((".bin", ".py"))]
-    asked = len(the_hub.server.asked)
-    assert find_model("hf:me/small") == folder and len(the_hub.server.asked) == asked
+    assert not [path for path in the_hub.server.requests if path.endswith((".bin", ".py"))]
+    asked = len(the_hub.server.requests)
+    assert find_model("hf:me/small") == folder and len(the_hub.server.requests) == asked
     assert PretrainedModel.from_pretrained("me/small").config["people"] == 623
-    one, two = sorted(drawn.glob("*/*.jpg"))[:2]
-    answer = sfplus("compare", one, two, "--model", "hf:me/small")
-    assert answer.code == 0 and "92.67 % of decisions are right" in answer.out
+    first, second = sorted(drawn.glob("*/*.jpg"))[:2]
+    answer = sfplus("compare", first, second, "--model", "hf:me/small")
+    assert answer.code == 0 and "an accuracy of 92.67 % (sphereface protocol)" in answer.out
     assert str(folder) in sfplus("models", "fetch", "hf:me/small").out
 
 
-def test_a_revision(the_hub: Hub, files: dict[str, bytes]) -> None:
+def test_a_revision_is_downloaded(the_hub: Hub, files: dict[str, bytes]) -> None:
     the_hub.put("me/small", files, revision="v1")
     assert load_model(find_model("hf:me/small@v1"))[1]["people"] == 623
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
-def test_a_repository_without_one_of_its_files(the_hub: Hub, files: dict[str, bytes], missing: str) -> None:
+def test_a_repository_with_a_missing_file_is_refused(the_hub: Hub, files: dict[str, bytes], missing: str) -> None:
     kept = {name: content for name, content in files.items() if name != missing}
     the_hub.put("me/half", {**kept, "pytorch_model.bin": b"pickle"})
-    with pytest.raises(SfplusError, match=f"hf:me/half: holds no {missing}; .*pickles are not read"):
+    with pytest.raises(SfplusError, match=f"hf:me/half: contains no {missing}; .*pickles are not read"):
         find_model("hf:me/half")
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "error", "says"),
+    ("name", "status", "error", "message"),
     [
         ("hf:me/none", 404, "RepoNotFound", "the Hub has no such repository; check the name"),
         ("hf:me/small@v9", 404, "RevisionNotFound", "has no such revision"),
         ("hf:me/gated", 403, "GatedRepo", "is gated; ask for access on its page"),
-        ("hf:me/broken", 500, "", "cannot be got"),
-        ("hf:not/a/name", 0, "", "is no repository's name; use hf:owner/name"),
-        ("hf:", 0, "", "is no repository's name; use hf:owner/name"),
+        ("hf:me/broken", 500, "", "cannot be downloaded"),
+        ("hf:not/a/name", 0, "", "is not the name of a repository; use hf:owner/name"),
+        ("hf:", 0, "", "is not the name of a repository; use hf:owner/name"),
     ],
 )
-def test_what_the_hub_refuses(
-    the_hub: Hub, name: str, status: int, error: str, says: str, sfplus: Callable, tmp_path: Path
+def test_refusals_of_the_hub(
+    the_hub: Hub, name: str, status: int, error: str, message: str, sfplus: Callable, tmp_path: Path
 ) -> None:
     repository, _, revision = name.removeprefix("hf:").partition("@")
     the_hub.refuse(f"/api/models/{repository}/revision/{revision or 'main'}", status, error)
     answer = sfplus("embed", tmp_path, tmp_path.parent / "out", "--model", name)
-    assert answer.code in (1, 2) and says in answer.err and "Traceback" not in answer.err
+    assert answer.code in (1, 2) and message in answer.err and "Traceback" not in answer.err
 
 
-def test_without_a_network(the_hub: Hub, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_model_needs_no_network(
+    the_hub: Hub, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     the_hub.put("me/small", files)
     folder = find_model("hf:me/small")
     hub.hub_folder.cache_clear()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")
-    assert find_model("hf:me/small") == folder  # it was got before
-    with pytest.raises(SfplusError, match="cannot be got"):
+    assert find_model("hf:me/small") == folder  # from the cache
+    with pytest.raises(SfplusError, match="cannot be downloaded"):
         find_model("hf:me/other")
 
 
-def test_a_damaged_config_is_named(the_hub: Hub, files: dict[str, bytes]) -> None:
+def test_the_message_names_a_damaged_config(the_hub: Hub, files: dict[str, bytes]) -> None:
     the_hub.put("me/small", {**files, "config.json": b"{}"})
     with pytest.raises(SfplusError, match=r"config.json: does not describe a model"):
         PretrainedModel.from_pretrained("me/small")
 
 
-def test_push(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A stand-in takes the place of the Hub's interface and keeps what would be uploaded."""
+def test_a_pushed_model_can_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A replacement of the Hub's API keeps the uploaded files."""
 
     class Api:
         def __init__(self, token: str | None = None) -> None:

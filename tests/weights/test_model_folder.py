@@ -44,44 +44,50 @@ def one_line(caught: pytest.ExceptionInfo[WeightsError]) -> str:
     return text
 
 
-def test_round_trip(network: torch.nn.Module, folder: Path) -> None:
+def test_a_saved_model_is_loaded_exactly(network: torch.nn.Module, folder: Path) -> None:
     state = torch.get_rng_state()
     for path in (folder, folder / "model.safetensors"):
         loaded, config = load_model(path)
         assert config == CONFIG and not loaded.training
-        for (name, ours), (other, theirs) in zip(network.named_parameters(), loaded.named_parameters(), strict=True):
-            assert name == other and torch.equal(ours, theirs) and ours.requires_grad == theirs.requires_grad
+        parameters = zip(network.named_parameters(), loaded.named_parameters(), strict=True)
+        for (name, expected), (loaded_name, actual) in parameters:
+            assert loaded_name == name and torch.equal(actual, expected)
+            assert actual.requires_grad == expected.requires_grad
         x = torch.randn(1, 3, 112, 96, generator=torch.Generator().manual_seed(0))
         assert torch.equal(network(x), loaded(x))
     assert torch.equal(torch.get_rng_state(), state), "loading must not draw random numbers"
 
 
-def test_files_are_what_hugging_face_tools_read(network: torch.nn.Module, folder: Path) -> None:
+def test_files_can_be_read_by_hugging_face_tools(network: torch.nn.Module, folder: Path) -> None:
     with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"} and set(file.keys()) == set(network.state_dict())
     assert json.loads((folder / "config.json").read_text()) == CONFIG
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_half_precision_storage(network: torch.nn.Module, tmp_path: Path) -> None:
+def test_half_precision_halves_the_file(network: torch.nn.Module, tmp_path: Path) -> None:
     save_model(tmp_path, network, CONFIG, dtype=torch.float16)
     assert (tmp_path / "model.safetensors").stat().st_size < 0.6 * sum(4 * p.numel() for p in network.parameters())
     loaded, _ = load_model(tmp_path)
-    for ours, theirs in zip(network.parameters(), loaded.parameters(), strict=True):
-        assert theirs.dtype == torch.float32 and torch.equal(ours.half().float(), theirs)
+    for original, actual in zip(network.parameters(), loaded.parameters(), strict=True):
+        assert actual.dtype == torch.float32 and torch.equal(actual, original.half().float())
 
 
-def test_same_weights_same_bytes(network: torch.nn.Module, folder: Path, tmp_path: Path) -> None:
-    save_model(tmp_path, network.to(memory_format=torch.channels_last), CONFIG)  # type: ignore[call-overload]
+def test_equal_weights_give_equal_bytes(network: torch.nn.Module, folder: Path, tmp_path: Path) -> None:
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    save_model(tmp_path / "channels_last", network, CONFIG)
+    assert not network.get_parameter("conv1_1.weight").is_contiguous()
+    for file in ("model.safetensors", "config.json"):
+        assert (tmp_path / "channels_last" / file).read_bytes() == (folder / file).read_bytes()
 
 
-def test_head_is_kept_beside(network: torch.nn.Module, tmp_path: Path) -> None:
+def test_the_head_is_stored_next_to_the_network(network: torch.nn.Module, tmp_path: Path) -> None:
     head = ASoftmax(8, 5, iteration=7)
     save_model(tmp_path, network, CONFIG, head=head)
-    other = ASoftmax(8, 5)
-    report = copy_by_name(load_tensors(tmp_path / HEAD), other)
-    assert torch.equal(head.weight, other.weight) and report.loaded == ("weight",)
-    assert int(other.iteration) == 0, "the counter of lambda is no weight"
+    new_head = ASoftmax(8, 5)
+    report = copy_by_name(load_tensors(tmp_path / HEAD), new_head)
+    assert torch.equal(head.weight, new_head.weight) and report.loaded == ("weight",)
+    assert int(new_head.iteration) == 0, "the counter of lambda is not a weight"
     load_model(tmp_path)
 
 
@@ -95,9 +101,7 @@ def test_head_is_kept_beside(network: torch.nn.Module, tmp_path: Path) -> None:
         CONFIG | {"loss": float("nan")},
     ],
 )
-def test_refuses_to_save_a_config_that_cannot_be_read(
-    network: torch.nn.Module, tmp_path: Path, config: dict[str, Any]
-) -> None:
+def test_an_invalid_config_is_not_saved(network: torch.nn.Module, tmp_path: Path, config: dict[str, Any]) -> None:
     with pytest.raises(WeightsError, match="does not describe a model") as caught:
         save_model(tmp_path, network, config)
     one_line(caught)
@@ -105,7 +109,7 @@ def test_refuses_to_save_a_config_that_cannot_be_read(
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"fc5.weight": None}, "tensor fc5.weight is missing"),
         ({"conv1_1.weight": None, "fc5.weight": None}, "tensor conv1_1.weight is missing"),
@@ -119,15 +123,15 @@ def test_refuses_to_save_a_config_that_cannot_be_read(
         ({"fc5.bias": torch.full((8,), torch.nan).to(torch.float8_e4m3fn)}, "tensor fc5.bias does not hold finite"),
     ],
 )
-def test_names_the_first_tensor_that_differs(folder: Path, change: dict[str, Any], words: str) -> None:
+def test_the_message_names_the_first_tensor_that_differs(folder: Path, change: dict[str, Any], message: str) -> None:
     rewrite(folder, change)
-    with pytest.raises(WeightsError, match=words) as caught:
+    with pytest.raises(WeightsError, match=message) as caught:
         load_model(folder)
     assert "model.safetensors" in one_line(caught)
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (None, "no such file"),
         ("", "does not describe a model"),
@@ -143,20 +147,20 @@ def test_names_the_first_tensor_that_differs(folder: Path, change: dict[str, Any
         ("\0\ud800", "does not describe a model"),
     ],
 )
-def test_bad_configs(folder: Path, text: str | None, words: str) -> None:
+def test_invalid_configs_are_refused(folder: Path, text: str | None, message: str) -> None:
     file = folder / "config.json"
     file.unlink() if text is None else file.write_bytes(text.encode("utf-8", "surrogatepass"))
-    with pytest.raises(WeightsError, match=words) as caught:
+    with pytest.raises(WeightsError, match=message) as caught:
         load_model(folder)
     one_line(caught)
 
 
-def test_every_truncation_is_refused(folder: Path) -> None:
+def test_truncated_files_are_refused_with_one_line(folder: Path) -> None:
     file = folder / "model.safetensors"
-    whole = file.read_bytes()
-    header = struct.unpack("<Q", whole[:8])[0] + 8
-    for length in (0, 1, 7, 8, 9, header // 2, header - 1, header, header + 1, len(whole) // 2, len(whole) - 1):
-        file.write_bytes(whole[:length])
+    data = file.read_bytes()
+    header = struct.unpack("<Q", data[:8])[0] + 8
+    for length in (0, 1, 7, 8, 9, header // 2, header - 1, header, header + 1, len(data) // 2, len(data) - 1):
+        file.write_bytes(data[:length])
         with pytest.raises(WeightsError, match="not a readable safetensors file") as caught:
             load_model(folder)
         one_line(caught)
@@ -175,7 +179,7 @@ def test_every_truncation_is_refused(folder: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("size", [None, 2**63, 2**40])
-def test_hostile_headers(folder: Path, header: bytes, size: int | None) -> None:
+def test_hostile_headers_are_refused(folder: Path, header: bytes, size: int | None) -> None:
     data = struct.pack("<Q", len(header) if size is None else size) + header + b"\0" * 4
     (folder / "model.safetensors").write_bytes(data)
     with pytest.raises(WeightsError) as caught:
@@ -200,7 +204,7 @@ def test_pickles_are_never_run(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("net.caffemodel", "no such file"),
         ("net.pth", "convert it: sfplus convert net.pth FOLDER"),
@@ -208,16 +212,16 @@ def test_pickles_are_never_run(tmp_path: Path, suffix: str) -> None:
         ("notes.txt", "not a .safetensors file"),
     ],
 )
-def test_other_paths_say_what_to_do(tmp_path: Path, name: str, words: str) -> None:
+def test_messages_about_other_paths_contain_a_remedy(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(WeightsError, match=words) as caught:
+    with pytest.raises(WeightsError, match=message) as caught:
         load_model(tmp_path / name)
     one_line(caught)
     with pytest.raises(WeightsError, match=r"model\.safetensors: there is no such file"):
         load_model(tmp_path)
 
 
-def test_copy_by_name_takes_what_fits() -> None:
+def test_copy_by_name_copies_matching_parameters() -> None:
     torch.manual_seed(0)
     small, large = (
         create("sphereface10", feature_size=8, width=0.125),
@@ -226,14 +230,14 @@ def test_copy_by_name_takes_what_fits() -> None:
     source = small.state_dict() | {"fc6.weight": torch.zeros(3)}
     before = {name: tensor.clone() for name, tensor in large.state_dict().items()}
     report = copy_by_name(source, large)
-    assert report.unfit == ("fc5.bias", "fc5.weight") and report.unused == ("fc6.weight",)
-    assert set(report.loaded) == set(small.state_dict()) - set(report.unfit)
+    assert report.mismatched == ("fc5.bias", "fc5.weight") and report.unused == ("fc6.weight",)
+    assert set(report.loaded) == set(small.state_dict()) - set(report.mismatched)
     assert set(report.missing) == set(large.state_dict()) - set(small.state_dict())
     for name, tensor in large.state_dict().items():
         assert torch.equal(tensor, source[name] if name in report.loaded else before[name]), name
 
 
-def test_a_file_is_no_place_for_a_model(network: torch.nn.Module, tmp_path: Path) -> None:
+def test_a_model_is_not_saved_below_a_file(network: torch.nn.Module, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "model"):
         with pytest.raises(UsageError, match="file: is not a folder"):

@@ -12,8 +12,9 @@ from models import OPTIONS, crops, network
 from onnx import TensorProto, helper
 
 from sfplus.errors import DependencyError, WeightsError
-from sfplus.networks import create, to_input
-from sfplus.weights.loading import load_model
+from sfplus.networks import create
+from sfplus.networks.normalize import normalize_crops
+from sfplus.weights.loading import create_network, load_model
 from sfplus.weights.onnx import read_onnx, to_onnx
 
 CONFIG = {
@@ -29,61 +30,63 @@ CONFIG = {
     "options", [OPTIONS[-1], *(pytest.param(options, marks=pytest.mark.slow) for options in OPTIONS[:-1])], ids=str
 )
 @torch.inference_mode()
-def test_onnxruntime_makes_the_same_features_and_the_way_back_is_exact(options: dict[str, Any], tmp_path: Path) -> None:
+def test_onnxruntime_agrees_and_reading_back_is_exact(options: dict[str, Any], tmp_path: Path) -> None:
     net = network("sphereface10", 0.05, 6, **options)
     config = CONFIG | options | {"network": "sphereface10", "width": 0.05, "feature_size": 6}
     path = tmp_path / "x.onnx"
-    data, worst = to_onnx(net, config)
+    data, error = to_onnx(net, config)
     path.write_bytes(data)
     onnx.checker.check_model(onnx.load(path), full_check=True)
     assert b"site-packages" not in data and b"sphereface.py" not in data, "no paths of this machine"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    assert [item.shape[1:] for item in session.get_inputs()] == [[3, 112, 112 if "input" in options else 96]]
+    assert [crops_input.shape[1:] for crops_input in session.get_inputs()] == [
+        [3, 112, 112 if "input" in options else 96]
+    ]
     for count in (1, 2, 5):
-        x = to_input(torch.from_numpy(crops(count, 112, 112 if "input" in options else 96))).contiguous()
+        x = normalize_crops(torch.from_numpy(crops(count, 112, 112 if "input" in options else 96))).contiguous()
         expected = net(x)
-        found = torch.from_numpy(session.run(["features"], {"crops": x.numpy()})[0])
-        assert found.shape == expected.shape
-        assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max())
-    assert 0 <= worst < 1e-4
-    loaded, again = load_model(path)
-    assert again == config
+        actual = torch.from_numpy(session.run(["features"], {"crops": x.numpy()})[0])
+        assert actual.shape == expected.shape
+        assert float((actual - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+    assert 0 <= error < 1e-4
+    loaded, loaded_config = load_model(path)
+    assert loaded_config == config
     for name, tensor in net.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sphereface20", "sphereface64"])
-def test_full_size_networks(name: str, tmp_path: Path) -> None:
+def test_full_size_networks_in_onnx_files(name: str, tmp_path: Path) -> None:
     net = network(name, 1.0, 512)
-    data, worst = to_onnx(net, {"network": name, "feature_size": 512, "width": 1.0})
-    assert worst < 1e-4
+    data, error = to_onnx(net, {"network": name, "feature_size": 512, "width": 1.0})
+    assert error < 1e-4
     (tmp_path / "x.onnx").write_bytes(data)
     assert list(tmp_path.iterdir()) == [tmp_path / "x.onnx"]
-    create(name, weights=tmp_path / "x.onnx")
+    create_network(name, tmp_path / "x.onnx")
 
 
 @pytest.mark.slow
-def test_a_network_of_timm(tmp_path: Path) -> None:
+def test_a_timm_network_is_exported_and_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = create("timm:resnet10t", feature_size=6).eval()
-    data, worst = to_onnx(net, {"network": "timm:resnet10t", "feature_size": 6, "width": 1.0})
+    data, error = to_onnx(net, {"network": "timm:resnet10t", "feature_size": 6, "width": 1.0})
     (tmp_path / "x.onnx").write_bytes(data)
     loaded, _ = load_model(tmp_path / "x.onnx")
     x = torch.randn(2, 3, 112, 96)
-    assert worst < 1e-4 and torch.equal(loaded(x), net(x))
+    assert error < 1e-4 and torch.equal(loaded(x), net(x))
 
 
-def test_a_file_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_computes_different_features_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network("sphereface4", 0.05, 6)
     run = onnxruntime.InferenceSession.run
-    monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda *words: [run(*words)[0] * 1.001])
-    with pytest.raises(WeightsError, match="other features than torch"):
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda *args: [run(*args)[0] * 1.001])
+    with pytest.raises(WeightsError, match="the features of ONNX and torch differ"):
         to_onnx(net, {"network": "sphereface4"})
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
-def test_without_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_package_the_message_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DependencyError, match=rf"{package}: .*pip install 'sfplus\[onnx\]'"):
         to_onnx(network("sphereface4", 0.05, 6), {"network": "sphereface4"})
@@ -91,10 +94,10 @@ def test_without_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def model(*tensors: TensorProto, config: str | None = None) -> bytes:
     graph = helper.make_graph([], "g", [], [], list(tensors))
-    made = helper.make_model(graph)
+    proto = helper.make_model(graph)
     if config is not None:
-        helper.set_model_props(made, {"sfplus.config": config})
-    return made.SerializeToString()
+        helper.set_model_props(proto, {"sfplus.config": config})
+    return proto.SerializeToString()
 
 
 def external(name: str) -> TensorProto:
@@ -109,27 +112,27 @@ WEIGHT = helper.make_tensor("conv1_1.weight", TensorProto.FLOAT, [8, 3, 3, 3], [
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
         (b"", "has no layers of a SphereFace network, but nothing"),
         (b"hello", "not a readable ONNX file"),
         (model(external("conv1_1.weight")), "has its weights in other files"),
         (model(WEIGHT, config="{"), "not a readable ONNX file"),
-        (model(WEIGHT, config="[]"), "its config is no table"),
+        (model(WEIGHT, config="[]"), "its config is not a JSON object"),
         (model(WEIGHT, config="{}"), "network: Field required"),
         (model(WEIGHT, config='{"network": "os.system", "feature_size": 1, "width": 1.0}'), "no network is called"),
         (model(WEIGHT), "relu1_1.weight is missing"),
         (model(helper.make_tensor("w", TensorProto.FLOAT, [1], [0.0])), "has no layers of a SphereFace network"),
     ],
 )
-def test_other_files(data: bytes, words: str, tmp_path: Path) -> None:
+def test_unsuitable_files_are_refused(data: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(data)
-    with pytest.raises(WeightsError, match=words) as caught:
+    with pytest.raises(WeightsError, match=message) as caught:
         load_model(tmp_path / "x.onnx")
     assert "\n" not in str(caught.value) and "x.onnx" in str(caught.value)
 
 
-def test_shapes_that_lie(tmp_path: Path) -> None:
+def test_a_shape_larger_than_its_data_is_refused(tmp_path: Path) -> None:
     tensor = helper.make_tensor("conv1_1.weight", TensorProto.FLOAT, [1], [0.0])
     tensor.dims[:] = [1 << 40, 1 << 40]
     (tmp_path / "x.onnx").write_bytes(model(tensor))

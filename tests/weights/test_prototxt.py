@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cpu_time import cpu_time_below
 from google.protobuf import text_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ from sfplus.errors import WeightsError
 from sfplus.weights.prototxt import read_prototxt, write_prototxt
 
 LAYER = 'layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 4 stride: 2 } }'
-TEXT = f"""# SphereFace, with everything that its prototxts use
+TEXT = f"""# SphereFace, with all features that its prototxts use
 name: "net"
 input: "data"
 input_dim: 1 input_dim: 3 input_dim: 112 input_dim: 96
@@ -34,7 +34,7 @@ def read(folder: Path, text: str | bytes) -> object:
     return read_prototxt(path)
 
 
-def test_reads_what_sphereface_uses(tmp_path: Path) -> None:
+def test_a_sphereface_prototxt_is_read(tmp_path: Path) -> None:
     net = read(tmp_path, TEXT)
     assert net.name == "net" and list(net.input) == ["data"] and list(net.input_dim) == [1, 3, 112, 96]  # type: ignore[attr-defined]
     conv, fc6 = net.layer  # type: ignore[attr-defined]
@@ -44,7 +44,7 @@ def test_reads_what_sphereface_uses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "three"),
+    ("text", "read_three"),
     [
         ('input: "data" input_shape { dim: 1 dim: 3 }', lambda net: net.input_shape[0].dim[1]),
         (
@@ -57,11 +57,11 @@ def test_reads_what_sphereface_uses(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_other_forms(text: str, three: Callable[[object], int], tmp_path: Path) -> None:
-    assert three(read(tmp_path, text)) == 3
+def test_other_forms_of_input_and_layers(text: str, read_three: Callable[[object], int], tmp_path: Path) -> None:
+    assert read_three(read(tmp_path, text)) == 3
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_a_written_file_reads_the_same(tmp_path: Path) -> None:
     net = read(tmp_path, TEXT)
     write_prototxt(tmp_path / "y.prototxt", net)
     assert read_prototxt(tmp_path / "y.prototxt") == net
@@ -69,7 +69,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (b"layer {", "not a readable"),
         (b"layer }", "not a readable"),
@@ -79,43 +79,42 @@ def test_round_trip(tmp_path: Path) -> None:
         (b'name: "\\377"', "not a readable"),
         (b"input_dim: 99999999999999999999", "out of range"),
         (b"<html><body>Quota exceeded</body></html>", "not a readable"),
-        (b"a {" * 100_000, "nested more than 32 deep"),
-        (b"layer { x: [" * 33 + b"]}" * 33, "nested more than 32 deep"),
+        (b"a {" * 100_000, "nested more than 32 levels deep"),
+        (b"layer { x: [" * 33 + b"]}" * 33, "nested more than 32 levels deep"),
         (b" " * (2 << 20), "is 2 MiB large"),
         (b"name: '" + b"x" * 1000, "not a readable"),
     ],
 )
-def test_bad_files_get_one_clear_line(text: bytes, words: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=words) as caught:
+def test_bad_files_get_one_clear_line(text: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=message) as caught:
         read(tmp_path, text)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
-def test_braces_in_strings_and_comments_do_not_nest(tmp_path: Path) -> None:
+def test_braces_in_strings_and_comments_are_not_nesting(tmp_path: Path) -> None:
     net = read(tmp_path, f'name: "{"{" * 99}" # {"<" * 99}\n{LAYER}')
     assert net.name == "{" * 99  # type: ignore[attr-defined]
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_paths_that_are_not_prototxt_files(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(WeightsError, match="no such file"):
             read_prototxt(path)
 
 
 @pytest.mark.parametrize("token", ["a: 1 ", "a {} ", "layer {} ", "input_dim: 1 ", "a: [[] ", "# \n", "\\", "''"])
-def test_the_largest_files_take_bounded_time(token: str, tmp_path: Path) -> None:
-    clock = time.perf_counter()
-    with contextlib.suppress(WeightsError):
-        read(tmp_path, token * ((1 << 17) // len(token)))  # an eighth of the largest
-    assert time.perf_counter() - clock < 3
+def test_large_files_take_bounded_time(token: str, tmp_path: Path) -> None:
+    with cpu_time_below(3), contextlib.suppress(WeightsError):
+        read(tmp_path, token * ((1 << 17) // len(token)))  # an eighth of the limit
 
 
-@settings(max_examples=200, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(offset=st.integers(0, len(TEXT)), removed=st.integers(0, 5), inserted=st.text(max_size=8))
-def test_mutations(offset: int, removed: int, inserted: str, tmp_path: Path) -> None:
+def test_changed_text_is_refused_or_read(offset: int, removed: int, inserted: str, tmp_path: Path) -> None:
     text = TEXT[:offset] + inserted + TEXT[offset + removed :]
     try:
-        net = read(tmp_path, text)
+        with cpu_time_below(2):
+            net = read(tmp_path, text)
     except WeightsError as error:
         assert "\n" not in str(error)
         return

@@ -1,4 +1,4 @@
-"""Pairs drawn from a folder of photos by the rules of LFW's view 2."""
+"""Draw pairs from a folder of photos by the rules of LFW's view 2."""
 
 from __future__ import annotations
 
@@ -9,53 +9,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfplus.datasets.pairs.table import Pairs
+from sfplus.datasets.records import person_from_path
 from sfplus.errors import DatasetError
 
 
 def draw_pairs(photos: Sequence[str], folds: int, per_fold: int, seed: int) -> Pairs:
-    """Draw verification pairs as LFW does: nobody is in two folds, and no pair comes twice.
+    """Draw verification pairs as LFW does: each person is in one fold only, and no pair is drawn twice.
 
-    People are dealt to the folds by lot, those with more photos first. Each fold's pairs are spread over its people
-    (pairs of one person) and over its couples of people (pairs of two) as evenly as their photos allow.
+    People are assigned to the folds at random, those with more photos first. The pairs of each fold are spread over its
+    people (pairs of the same person) and over its couples of people (pairs of different people) as evenly as their
+    photos allow.
 
     Args:
-        photos: names "Name/Name_0001.jpg", relative to the folder of photos; the folder is the person.
+        photos: paths "Name/Name_0001.jpg" relative to the folder of photos; the folder of a photo is its person.
         folds: number of folds.
-        per_fold: pairs of one person in each fold; as many pairs of two people are drawn.
-        seed: the same photos (in any order) and seed give the same pairs.
+        per_fold: number of pairs of the same person, and of pairs of different people, in each fold.
+        seed: seed of the random choices; the order of `photos` does not matter.
 
     Raises:
-        DatasetError: there are too few people or photos, or a photo is in no person's folder.
+        DatasetError: If there are too few people or photos, or a photo is not in a person's folder.
     """
     if folds < 1 or per_fold < 1:
         raise DatasetError(f"cannot draw {folds} folds of {per_fold} pairs", remedy="ask for at least one of each")
     people: dict[str, list[str]] = {}
     for photo in sorted(photos):
-        name = PurePosixPath(photo)
-        if name.parent == PurePosixPath("."):
-            raise DatasetError("is in no person's folder", where=photo, remedy="keep photos as Name/Name_0001.jpg")
-        people.setdefault(name.parent.as_posix(), []).append(name.with_suffix("").as_posix())
+        name = PurePosixPath(photo).with_suffix("").as_posix()
+        people.setdefault(person_from_path(photo, DatasetError), []).append(name)
     for names in people.values():
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise DatasetError("two photos differ only in their extension", where=twice, remedy="rename one of them")
+            duplicate = next(name for name in names if names.count(name) > 1)
+            raise DatasetError(
+                "two photos differ only in their extension", where=duplicate, remedy="rename one of them"
+            )
     rng = np.random.default_rng(seed)
-    known = list(people.values())
-    shuffled = [known[i] for i in rng.permutation(len(known))]
+    photos_of_people = list(people.values())
+    shuffled = [photos_of_people[i] for i in rng.permutation(len(photos_of_people))]
     shuffled.sort(key=len, reverse=True)
     groups = [
-        # there and back (0 1 2 2 1 0 ...), so that no fold always gets the person with more photos
+        # in the order 0 1 2 2 1 0 ..., so that no fold always gets the person with more photos
         [p for i, p in enumerate(shuffled) if fold in (i % (2 * folds), 2 * folds - 1 - i % (2 * folds))]
         for fold in range(folds)
     ]
-    return draw_among(rng, groups, per_fold)
+    return draw_within_folds(rng, groups, per_fold)
 
 
-def draw_among(rng: np.random.Generator, folds: list[list[list[str]]], per_fold: int) -> Pairs:
-    """Draw pairs within each fold, given as the photos of each of its people: `per_fold` of either kind.
+def draw_within_folds(rng: np.random.Generator, folds: list[list[list[str]]], per_fold: int) -> Pairs:
+    """Draw pairs within each fold.
+
+    Args:
+        rng: the random generator.
+        folds: for each fold and each of its people, the names of the photos.
+        per_fold: number of pairs of the same person, and of pairs of different people, in each fold.
 
     Raises:
-        DatasetError: a fold has too few photos.
+        DatasetError: If a fold has too few photos.
     """
     left: list[str] = []
     right: list[str] = []
@@ -67,7 +74,8 @@ def draw_among(rng: np.random.Generator, folds: list[list[list[str]]], per_fold:
 
 
 def _draw_same(rng: np.random.Generator, people: list[list[str]], n: int, left: list[str], right: list[str]) -> None:
-    counts = _spread(rng, np.array([len(p) * (len(p) - 1) // 2 for p in people], dtype=np.int64), n, "one person")
+    capacities = np.array([len(p) * (len(p) - 1) // 2 for p in people], dtype=np.int64)
+    counts = _distribute(rng, capacities, n, "the same person")
     for k in np.flatnonzero(counts):
         first, second = np.triu_indices(len(people[k]), 1)
         for c in np.sort(rng.choice(len(first), counts[k], replace=False)):
@@ -78,26 +86,36 @@ def _draw_same(rng: np.random.Generator, people: list[list[str]], n: int, left: 
 def _draw_different(
     rng: np.random.Generator, people: list[list[str]], n: int, left: list[str], right: list[str]
 ) -> None:
-    some = [people[i] for i in rng.permutation(len(people))[: 2 * n]]  # 2n people give more than n couples
-    first, second = np.triu_indices(len(some), 1)
-    sizes = np.array([len(p) for p in some], dtype=np.int64)
-    counts = _spread(rng, sizes[first] * sizes[second], n, "two people")
+    sample = [people[i] for i in rng.permutation(len(people))[: 2 * n]]  # 2n people form more than n couples
+    first, second = np.triu_indices(len(sample), 1)
+    sizes = np.array([len(p) for p in sample], dtype=np.int64)
+    counts = _distribute(rng, sizes[first] * sizes[second], n, "different people")
     for k in np.flatnonzero(counts):
-        a, b = some[first[k]], some[second[k]]
+        a, b = sample[first[k]], sample[second[k]]
         for c in rng.choice(len(a) * len(b), counts[k], replace=False):
             left.append(a[c // len(b)])
             right.append(b[c % len(b)])
 
 
-def _spread(rng: np.random.Generator, capacity: NDArray[np.int64], n: int, kind: str) -> NDArray[np.int64]:
-    """How many of `n` pairs each group gives: as even as the capacities allow, the remainder by lot."""
-    if capacity.sum() < n:
-        reason = f"a fold has photos for only {capacity.sum()} of {n} pairs of {kind}"
+def _distribute(rng: np.random.Generator, capacities: NDArray[np.int64], n: int, kind: str) -> NDArray[np.int64]:
+    """Distribute `n` pairs over groups as evenly as their capacities allow, the remainder at random.
+
+    Args:
+        rng: the random generator.
+        capacities: (G,) number of pairs that each group can give.
+        n: number of pairs.
+        kind: whom the pairs show, for the message.
+
+    Returns:
+        (G,) int64, the number of pairs of each group.
+    """
+    if capacities.sum() < n:
+        reason = f"a fold has photos for only {capacities.sum()} of {n} pairs of {kind}"
         raise DatasetError(reason, remedy="add people or photos, or ask for fewer folds or pairs")
-    counts = np.zeros_like(capacity)
-    while rest := n - int(counts.sum()):
-        room = np.flatnonzero(counts < capacity)
-        if rest < len(room):
-            room = rng.choice(room, rest, replace=False)
-        counts[room] = np.minimum(counts[room] + max(rest // len(room), 1), capacity[room])
+    counts = np.zeros_like(capacities)
+    while remaining := n - int(counts.sum()):
+        groups = np.flatnonzero(counts < capacities)
+        if remaining < len(groups):
+            groups = rng.choice(groups, remaining, replace=False)
+        counts[groups] = np.minimum(counts[groups] + max(remaining // len(groups), 1), capacities[groups])
     return counts

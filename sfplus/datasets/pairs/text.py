@@ -1,4 +1,4 @@
-"""Lines of a list of pairs, with their fields and where they stand."""
+"""Lines of lists of pairs, with their fields and line numbers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from typing import NamedTuple
 
 from sfplus.errors import PairsError
 
-_MOST = 1 << 30  # bytes; the largest list in use, IJB-C's 15.7 million pairs, has 220 MB
+_MAX_BYTES = 1 << 30  # the largest list in use, 15.7 million pairs of IJB-C, has 220 MB
 
 
 class Line(NamedTuple):
-    """A line: its text, its fields and `file:line`."""
+    """A line of a list.
+
+    Attributes:
+        text: the whole line.
+        fields: its fields.
+        where: `file:line` for messages.
+    """
 
     text: str
     fields: list[str]
@@ -19,29 +25,29 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path, separators: str = "\t") -> list[Line]:
-    """Read the lines of a list; those at its end that are blank are left out.
+    """Read the lines of a list without the blank lines at its end.
 
-    UTF-8, with or without a byte order mark; lines end with LF or CRLF. Fields are separated by the first of
-    `separators` that a line holds, else by white space.
+    The list is UTF-8 with or without a byte order mark; lines end with LF or CRLF. Fields are separated by the first of
+    `separators` that occurs in a line, or else by white space.
 
     Raises:
-        PairsError: the file is missing, too large or not UTF-8.
+        PairsError: If the file is missing, too large or not UTF-8.
     """
     try:
-        if path.stat().st_size > _MOST:
-            raise PairsError(f"is larger than {_MOST >> 20} MiB", where=path, remedy="name a list of pairs")
+        if path.stat().st_size > _MAX_BYTES:
+            raise PairsError(f"is larger than {_MAX_BYTES >> 20} MiB", where=path, remedy="give a list of pairs")
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        remedy = "name a list of pairs, such as LFW's pairs.txt"
+        remedy = "give a list of pairs, such as LFW's pairs.txt"
         raise PairsError(f"cannot be read ({error.strerror})", where=path, remedy=remedy) from error
     except UnicodeDecodeError as error:
-        raise PairsError("is not UTF-8 text", where=path, remedy="save the pair list as UTF-8") from error
+        raise PairsError("is not UTF-8 text", where=path, remedy="save the list as UTF-8") from error
     lines = text.replace("\r\n", "\n").split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
-    return [Line(line, _fields(line, separators), f"{path}:{n}") for n, line in enumerate(lines, 1)]
+    return [Line(line, _split_fields(line, separators), f"{path}:{n}") for n, line in enumerate(lines, 1)]
 
 
-def _fields(line: str, separators: str) -> list[str]:
+def _split_fields(line: str, separators: str) -> list[str]:
     separator = next((mark for mark in separators if mark in line), None)
     return line.split(separator)

@@ -1,9 +1,10 @@
-"""Drawn portraits: the photos that this project may carry and that its demo learns from.
+"""Drawn portraits: synthetic photos that can be distributed freely, on which the demo trains.
 
-Nobody is shown: every face is computed from (seed, person, photo). A person has a lasting face (shape, skin, eyes,
-brows, nose, mouth, hair); a photo adds pose, expression, light, background, clothes and the faults of a camera. People
-differ in geometry and shading; the tint of the hair, its line and the background change from photo to photo, so that
-they are poor clues. Pixels are the same for the same arguments on one machine; another processor may round differently.
+No real person is shown: each face is computed from (seed, person, photo). The face of a person is constant (shape,
+skin, eyes, brows, nose, mouth, hair); each photo adds pose, expression, light, background, clothes and camera noise.
+People differ in geometry and shading. The tint of the hair, the hairline and the background change from photo to photo,
+so that they do not identify a person. The same arguments give the same pixels on one machine; other processors may
+round differently.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfplus.datasets.portraits.drawing import compose
-from sfplus.datasets.portraits.people import Floats, Shot, draw_shot
+from sfplus.datasets.portraits.parameters import Floats, Shot, draw_shot
+from sfplus.datasets.portraits.rendering import compose
 from sfplus.datasets.portraits.scene import SIDE
 from sfplus.images import encode_image
 from sfplus.io.files import write_atomically
@@ -33,16 +34,16 @@ LANDMARK_COLUMNS = tuple(
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """One drawn photo and the truth about it.
+    """A drawn photo with its ground truth.
 
     Attributes:
         photo: (250, 250, 3) uint8 RGB.
-        landmarks: (5, 2) float32 pixels, pixel centres at integers: left eye, right eye, nose tip, left and right mouth
-            corner, left being the smaller x in an upright face.
-        roll: degrees in the picture plane, positive clockwise as seen.
+        landmarks: (5, 2) float32, pixels with pixel centres at integers: left eye, right eye, nose tip, left and right
+            mouth corner; left is the smaller x in an upright face.
+        roll: degrees in the image plane, positive clockwise.
         yaw: degrees, positive when the nose points to larger x.
         pitch: degrees, positive when the nose points down.
-        quality: JPEG quality that `jpeg` uses.
+        quality: JPEG quality of `jpeg`.
     """
 
     photo: NDArray[np.uint8]
@@ -53,27 +54,27 @@ class Portrait:
     quality: int
 
     def jpeg(self) -> bytes:
-        """The photo as a JPEG file of the portrait's own quality."""
+        """Return the photo as a JPEG file."""
         return encode_image(self.photo, ".jpg", self.quality)
 
 
 @lru_cache(maxsize=1)
 def _grain() -> Floats:
-    """Grey and coarser coloured grain of a sensor, (500, 500, 3); each photo shows another part of it."""
+    """Return sensor noise (500, 500, 3), grey and coarser coloured grain; each photo uses another part of it."""
     rng = np.random.default_rng(0)
     tinted = cv2.resize(rng.standard_normal((SIDE, SIDE, 3), np.float32), (2 * SIDE, 2 * SIDE))
     return rng.standard_normal((2 * SIDE, 2 * SIDE, 1), np.float32) + np.float32(0.6) * np.asarray(tinted, np.float32)
 
 
-def _expose(picture: Floats, shot: Shot) -> NDArray[np.uint8]:
-    """Turn linear light into 8-bit sRGB through the lens and the sensor of the photo."""
-    seen: NDArray[Any] = cv2.merge(list(picture))
+def _expose(image: Floats, shot: Shot) -> NDArray[np.uint8]:
+    """Convert linear light (3, H, W) to 8-bit sRGB (H, W, 3) with the blur and noise of the camera."""
+    pixels: NDArray[Any] = cv2.merge(list(image))
     if shot.blur > 0.2:
-        seen = cv2.GaussianBlur(seen, (0, 0), shot.blur)
+        pixels = cv2.GaussianBlur(pixels, (0, 0), shot.blur)
     if shot.motion:
-        reach = int(np.ceil(shot.motion)) | 1
-        seen = cv2.blur(seen, (reach, 1) if shot.texture % 2 else (1, reach))
-    bright = np.maximum(seen, 0)
+        length = int(np.ceil(shot.motion)) | 1
+        pixels = cv2.blur(pixels, (length, 1) if shot.texture % 2 else (1, length))
+    bright = np.maximum(pixels, 0)
     bright = cv2.sqrt(bright / (1 + 0.18 * bright))
     top, left = divmod(shot.texture % SIDE**2, SIDE)
     grain = _grain()[top : top + SIDE, left : left + SIDE]
@@ -83,19 +84,19 @@ def _expose(picture: Floats, shot: Shot) -> NDArray[np.uint8]:
 def draw_portrait(
     person: int, photo: int, seed: int = 0, *, roll: float | None = None, yaw: float | None = None
 ) -> Portrait:
-    """Draw one photo of one person; the same arguments give the same pixels.
+    """Draw a photo of a person; the same arguments give the same pixels.
 
     Args:
-        person: number of the person, from 0.
-        photo: number of the photo of this person, from 0.
-        seed: number of the whole set of people, from 0.
-        roll: degrees in the picture plane instead of the drawn angle.
-        yaw: degrees instead of the drawn angle.
+        person: 0-based number of the person.
+        photo: 0-based number of the photo of this person.
+        seed: 0-based number of the set of people.
+        roll: degrees in the image plane; None: a random angle.
+        yaw: degrees; None: a random angle.
     """
     shot = draw_shot(seed, person, photo, roll, yaw)
-    picture, landmarks = compose(seed, person, shot)
-    roll_, yaw_, pitch = (float(np.rad2deg(angle)) for angle in (shot.roll, shot.yaw, shot.pitch))
-    return Portrait(_expose(picture, shot), landmarks, roll_, yaw_, pitch, shot.quality)
+    image, landmarks = compose(seed, person, shot)
+    degrees = [float(np.rad2deg(angle)) for angle in (shot.roll, shot.yaw, shot.pitch)]
+    return Portrait(_expose(image, shot), landmarks, degrees[0], degrees[1], degrees[2], shot.quality)
 
 
 def write_portraits(
@@ -107,18 +108,18 @@ def write_portraits(
     first_person: int = 0,
     on_photo: Callable[[], None] | None = None,
 ) -> list[dict[str, str | float]]:
-    """Write `people` x `photos` portraits as `person_000/person_000_0001.jpg`, and their truth as `landmarks.csv`.
+    """Write portraits as `person_000/person_000_0001.jpg` and their ground truth as `landmarks.csv`.
 
     Args:
-        folder: where to write; made when missing. Files of the same names are replaced.
-        people: how many people.
-        photos: how many photos of each.
+        folder: the destination, which is created if it is missing; files of the same names are replaced.
+        people: number of people.
+        photos: number of photos per person.
         seed: number of the set of people.
-        first_person: number of the first person, so that disjoint sets share one seed.
-        on_photo: called after each photo, for progress.
+        first_person: number of the first person, for disjoint sets with one seed.
+        on_photo: called after each photo, to show progress.
 
     Returns:
-        The rows of `landmarks.csv`: photo, ten coordinates in pixels, roll and yaw in degrees.
+        The rows of `landmarks.csv`: path, ten coordinates in pixels, roll and yaw in degrees.
     """
     rows: list[dict[str, str | float]] = []
     for person in range(first_person, first_person + people):

@@ -1,8 +1,8 @@
-"""The geometry of a drawn head: stacked ellipses with a relief, and how a camera sees them.
+"""The geometry of a drawn head: a stack of ellipses with a relief, and its projection into the camera.
 
-A head is a pile of horizontal ellipses: at height y its surface is (a(y) sin u, y, m(y) + d(y) cos u + relief), with u
-the angle around the head, 0 in front. All paint lies on a (y, u) map that is then seen through `cast`, so that a turned
-head moves its nose against its eyes as a real one does.
+A head is a stack of horizontal ellipses: at height y its surface is (a(y) sin u, y, m(y) + d(y) cos u + relief), where
+u is the angle around the head, 0 in front. Colours are maps over (y, u) that `cast` projects into the image, so that
+the nose of a turned head moves relative to the eyes as that of a real head.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfplus.datasets.portraits.people import AnyFloats, Floats
+from sfplus.datasets.portraits.parameters import AnyFloats, Floats
 
 TOP, BOTTOM = -1.75, 2.25  # range of y of the profiles
 STEPS = 1601
 
 
 def ramp(low: float, high: float, value: AnyFloats) -> Floats:
-    """Smooth step from 0 at `low` to 1 at `high` (which may be the smaller one)."""
+    """Return a smooth step from 0 at `low` to 1 at `high`, which may be smaller than `low`."""
     t = np.clip((value - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
     smooth: Floats = t * t * (3 - 2 * t)
     return smooth
 
 
 def bump(x: AnyFloats, y: AnyFloats, at: tuple[float, float], size: tuple[float, float]) -> Floats:
-    """Gaussian of height 1 around `at` with the standard deviations `size`; y may be a column (H, 1) of x (H, W)."""
+    """Return a Gaussian of height 1 at `at` with standard deviations `size`; for x (H, W), y may be (H, 1)."""
     down = (y - np.float32(at[1])) / np.float32(size[1])
     value = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
     near = slice(None)
-    if y.shape[-1] == 1:  # only the rows where there is something to see
+    if y.shape[-1] == 1:  # only the rows in which it is visible
         rows = np.flatnonzero(np.abs(down) < 5)
         near = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0)
     across = (x[near] - np.float32(at[0])) / np.float32(size[0])
@@ -41,14 +41,20 @@ def bump(x: AnyFloats, y: AnyFloats, at: tuple[float, float], size: tuple[float,
 
 
 def cloud(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> Floats:
-    """Smooth noise about [-1, 1] with (rows, columns) cells over an (H, W) map."""
+    """Return smooth noise of about [-1, 1] with (rows, columns) cells over a map (H, W)."""
     small = rng.uniform(-1, 1, cells).astype(np.float32)
     return np.asarray(cv2.resize(small, shape[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Profiles over y = TOP..BOTTOM: half width, half depth, middle (each (1601,) float32)."""
+    """The ellipses of a surface, sampled at y = TOP..BOTTOM.
+
+    Attributes:
+        half: (1601,) float32 half widths.
+        depth: (1601,) float32 half depths.
+        middle: (1601,) float32 centres along z.
+    """
 
     half: Floats
     depth: Floats
@@ -57,7 +63,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A map over (y, u): `rows` x `columns` samples of y in [top, bottom] and u in [-turn, turn]."""
+    """The layout of a map over (y, u): `rows` x `columns` samples of y in [top, bottom] and u in [-turn, turn]."""
 
     rows: int
     columns: int
@@ -66,12 +72,12 @@ class Sheet:
     turn: float
 
     def grid(self) -> tuple[Floats, Floats]:
-        """The y of each row (rows, 1) and the u of each column (1, columns)."""
+        """Return the y of each row (rows, 1) and the u of each column (1, columns)."""
         y = np.linspace(self.top, self.bottom, self.rows, dtype=np.float32)[:, None]
         return y, np.linspace(-self.turn, self.turn, self.columns, dtype=np.float32)[None]
 
     def locate(self, u: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Fractional (column, row) of points of the surface, for cv2.remap."""
+        """Return the fractional columns and rows of points of the surface, for `cv2.remap`."""
         column = (u + np.float32(self.turn)) * np.float32((self.columns - 1) / (2 * self.turn))
         row = (y - np.float32(self.top)) * np.float32((self.rows - 1) / (self.bottom - self.top))
         return column, row
@@ -83,50 +89,50 @@ HAIR = Sheet(rows=240, columns=250, top=-1.60, bottom=2.15, turn=2.3)
 
 @dataclass(frozen=True)
 class Pose:
-    """Turn of the head in radians; positive yaw moves the nose to larger x, positive pitch moves it down."""
+    """The rotation of a head, radians; positive yaw moves the nose to larger x, positive pitch moves it down."""
 
     yaw: float
     pitch: float
 
     def project(self, point: Floats) -> Floats:
-        """Points (..., 3) of the head as the camera sees them (..., 3); the camera looks along z."""
+        """Return points (..., 3) of the head in camera coordinates (..., 3); the camera looks along z."""
         sy, cy, sp, cp = np.sin(self.yaw), np.cos(self.yaw), np.sin(self.pitch), np.cos(self.pitch)
         turn = np.array([[cy, 0, sy], [-sy * sp, cp, cy * sp], [-sy * cp, -sp, cy * cp]], np.float32)
-        seen: Floats = point @ turn.T
-        return seen
+        rotated: Floats = point @ turn.T
+        return rotated
 
     def unproject(self, direction: Floats) -> Floats:
-        """A direction (3,) of the camera in the head's own axes."""
-        own: Floats = self.project(np.eye(3, dtype=np.float32)).astype(np.float32) @ direction
-        return own
+        """Return a direction (3,) of the camera in coordinates of the head."""
+        rotated: Floats = self.project(np.eye(3, dtype=np.float32)).astype(np.float32) @ direction
+        return rotated
 
 
 def _index(y: Floats) -> NDArray[np.int32]:
-    """Nearest sample of a profile."""
+    """Return the index of the nearest sample of a profile."""
     index = (y - np.float32(TOP)) * np.float32((STEPS - 1) / (BOTTOM - TOP)) + np.float32(0.5)
     return np.asarray(np.clip(index, 0, STEPS - 1), np.int32)
 
 
 def at_height(profile: Floats, y: Floats | float) -> Floats:
-    """Values of a profile at heights y, by the nearest sample."""
-    found: Floats = profile[_index(np.asarray(y, np.float32))]
-    return found
+    """Return the values of a profile at heights y, from the nearest samples."""
+    values: Floats = profile[_index(np.asarray(y, np.float32))]
+    return values
 
 
 def cast(
     surface: Surface, pose: Pose, x: Floats, y: Floats, relief: Floats | None = None
 ) -> tuple[Floats, Floats, Floats]:
-    """Where the camera's rays meet a surface.
+    """Intersect the rays of the camera with a surface.
 
     Args:
-        surface: the pile of ellipses.
-        pose: how the head is turned.
+        surface: the stack of ellipses.
+        pose: the rotation of the head.
         x: (H, W) camera coordinates in head units.
         y: (H, W) camera coordinates in head units.
         relief: (250, 286) offset along z over `SKIN`.
 
     Returns:
-        u, y of the surface, and the distance to the outline in head units, positive inside, each (H, W) float32.
+        u and y of the surface, and the distance to its outline in head units, positive inside; each (H, W) float32.
     """
     sy, cy, sp, cp = (np.float32(f(a)) for a in (pose.yaw, pose.pitch) for f in (np.sin, np.cos))
     reach = np.hypot(surface.half * cy, surface.depth * sy)
@@ -159,13 +165,13 @@ def cast(
         unsure = np.abs(height - before)
     inside = (near[5] * (near[0] - np.abs(offset))) - np.clip(
         unsure - np.float32(0.08), 0, None
-    )  # grazing rays do not settle
+    )  # grazing rays do not converge
     return u, height, inside
 
 
-def normals(place: Floats) -> tuple[Floats, Floats]:
-    """Outward unit normals and downward unit tangents (3, H, W) of a sheet's points (3, H, W)."""
-    down, round_ = (np.gradient(place, axis=axis).astype(np.float32) for axis in (1, 2))
+def normals(points: Floats) -> tuple[Floats, Floats]:
+    """Return outward unit normals and downward unit tangents (3, H, W) of the points (3, H, W) of a sheet."""
+    down, round_ = (np.gradient(points, axis=axis).astype(np.float32) for axis in (1, 2))
     (a, b, c), (d, e, f) = down, round_
     out = np.stack([c * e - b * f, a * f - c * d, b * d - a * e])
     long, wide = (np.maximum(np.sqrt((v * v).sum(0)), np.float32(1e-9)) for v in (down, out))

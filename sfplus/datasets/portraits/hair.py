@@ -1,4 +1,4 @@
-"""The hair of a drawn head: a shell of strands around the skull, cut along a hairline."""
+"""The hair of a drawn head: a shell of strands around the skull, cut at the hairline."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 
 from sfplus.datasets.portraits.geometry import BOTTOM, HAIR, STEPS, TOP, Surface, at_height, cloud, normals, ramp
-from sfplus.datasets.portraits.people import Floats, Person, Shot, draw_person
+from sfplus.datasets.portraits.parameters import Floats, Person, Shot, draw_person
 
 
 def hair_surface(person: Person, volume: float) -> Surface:
-    """The shell of the hair: the skull grown by `volume`, hanging straight down to the tips where it is long."""
+    """Return the shell of the hair: the skull enlarged by `volume`; long hair hangs straight down to the tips."""
     y = np.linspace(TOP, BOTTOM, STEPS)
     crown = np.clip(1 - np.abs(np.minimum(y + 0.22, 0) / (0.98 + 0.8 * volume)) ** 2.3, 0, 1) ** 0.48
     end = max(person.hair_length, 0.85)
@@ -26,7 +26,7 @@ def hair_surface(person: Person, volume: float) -> Surface:
 
 @dataclass(frozen=True)
 class Hair:
-    """What stays the same of the hair of one person, over the rows of the `HAIR` sheet that its hair reaches."""
+    """The hair of a person, the same in all photos, as maps over the rows of `HAIR` that the hair reaches."""
 
     surface: Surface
     strands: Floats  # (H, W) about [0, 1]
@@ -36,7 +36,7 @@ class Hair:
 
 @lru_cache(maxsize=4)
 def build_hair(seed: int, person: int) -> Hair:
-    """Strands and shape of one person's hair."""
+    """Return the shape and the strands of the hair of a person."""
     p = draw_person(seed, person)
     rng = np.random.default_rng(p.texture + 2)
     surface = hair_surface(p, p.hair_volume)
@@ -60,12 +60,12 @@ def build_hair(seed: int, person: int) -> Hair:
         flat, column.astype(np.float32), row.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
     )
     tangent[2] += np.float32(0.35) * (strands - 0.5)
-    used = np.count_nonzero(y < max(p.hair_length, 0.65) + 0.35)  # below, even a ragged edge leaves nothing
+    used = np.count_nonzero(y < max(p.hair_length, 0.65) + 0.35)  # rows below are never covered, even by a ragged edge
     return Hair(surface, np.asarray(strands, np.float32)[:used], normal[:, :used].copy(), tangent[:, :used].copy())
 
 
 def edge(person: Person, shot: Shot, u: Floats) -> Floats:
-    """Height y (1, W) at which the hair ends, for angles u (1, W) around the head."""
+    """Return the height y (1, W) at which the hair ends, for angles u (1, W) around the head."""
     p, turn = person, np.abs(u)
     rng = np.random.default_rng(p.texture + 3)
     jag = np.interp(u[0], np.linspace(-3.2, 3.2, 90), rng.uniform(-1, 1, 90)).astype(np.float32)[None]
@@ -94,7 +94,7 @@ def edge(person: Person, shot: Shot, u: Floats) -> Floats:
 
 
 def dye(hair: Hair, person: Person, shot: Shot) -> tuple[Floats, Floats]:
-    """Colour (3, H, W) and opacity (H, W) of the hair in one photo, before the light."""
+    """Return the unlit colour (3, H, W) and the opacity (H, W) of the hair in a photo."""
     y, u = HAIR.grid()
     y, line = y[: len(hair.strands)], edge(person, shot, u)
     ragged = line + (0.10 if person.hair_length > 0.3 else 0.06) * (hair.strands - 0.5)

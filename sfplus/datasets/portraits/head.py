@@ -1,4 +1,4 @@
-"""The lasting shape and skin of one drawn head: relief of the face, blush, freckles, moles, beard."""
+"""The constant shape and skin of a drawn head: relief of the face, blush, freckles, moles, beard."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 
 from sfplus.datasets.portraits.geometry import BOTTOM, SKIN, STEPS, TOP, Surface, at_height, bump, cloud, normals, ramp
-from sfplus.datasets.portraits.people import Floats, Person, draw_person, linear, planes
+from sfplus.datasets.portraits.parameters import Floats, Person, draw_person, linear, planes
 
 
 def head_surface(person: Person) -> Surface:
-    """The skull and face of a person without the relief."""
+    """Return the surface of the head of a person without its relief."""
     y = np.linspace(TOP, BOTTOM, STEPS)
     crown = np.clip(1 - np.abs(np.minimum(y + 0.25, 0) / 0.95) ** 2.3, 0, 1) ** 0.48
     down = np.clip((y + 0.25) / (person.chin + 0.25), 0, 1)
@@ -26,7 +26,7 @@ def head_surface(person: Person) -> Surface:
 
 @dataclass(frozen=True)
 class Head:
-    """What is the same in every photo of a person, over the `SKIN` sheet."""
+    """The head of a person, the same in all photos, as maps over `SKIN`."""
 
     person: Person
     surface: Surface
@@ -42,14 +42,14 @@ class Head:
     grain: Floats  # (H, W) upright streaks, about [-1, 1], for brows and lips
 
     def point(self, x: float, y: float) -> Floats:
-        """The point (3,) of the surface that is at (x, y) from the front."""
+        """Return the point (3,) of the surface that is at (x, y) in the front view."""
         u = float(np.arcsin(np.clip(x / at_height(self.surface.half, y), -1, 1)))
         column, row = SKIN.locate(np.array([[u]], np.float32), np.array([[y]], np.float32))
         return np.array([x, y, cv2.remap(self.depth, column, row, cv2.INTER_LINEAR)[0, 0]], np.float32)
 
 
 def _relief(person: Person, x: Floats, y: Floats, u: Floats) -> Floats:
-    """Nose, sockets, brow, cheeks, lips, chin and the lines of age, as an offset along z."""
+    """Return nose, eye sockets, brow, cheeks, lips, chin and wrinkles as an offset (H, W) along z."""
     p, side = person, np.abs(x)
     tip = p.nose_y - 0.085
     down = np.clip((y + 0.12) / (tip + 0.12), 0, 1)
@@ -83,7 +83,7 @@ def _relief(person: Person, x: Floats, y: Floats, u: Floats) -> Floats:
 
 
 def _beard(person: Person, x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
-    """Opacity (H, W) of the beard, lips included (they are painted later)."""
+    """Return the opacity (H, W) of the beard, which also covers the lips, since they are painted later."""
     p, side = person, np.abs(x)
     fine = cloud(rng, x.shape, (125, 143)) * 0.5
     under = p.mouth_width + 0.06
@@ -95,14 +95,20 @@ def _beard(person: Person, x: Floats, y: Floats, rng: np.random.Generator) -> Fl
     slope = (p.mouth_y + 0.02 - 0.12) / (0.95 * p.width - under)
     edge = np.clip(p.mouth_y + 0.02 - (side - under) * slope, -0.1, None)
     full = ramp(-0.05, 0.08, y - edge) * ramp(0.1, 0.2, side + 2 * np.clip(y - p.mouth_y - 0.08, 0, 1))
-    whole = np.maximum(np.maximum(moustache, full), 0.8 * chin)
-    choice = {0: whole * 0, 1: whole * 0.34, 2: moustache * 0.85, 3: np.maximum(moustache, chin) * 0.82, 4: whole * 0.9}
+    complete = np.maximum(np.maximum(moustache, full), 0.8 * chin)
+    choice = {
+        0: complete * 0,
+        1: complete * 0.34,
+        2: moustache * 0.85,
+        3: np.maximum(moustache, chin) * 0.82,
+        4: complete * 0.9,
+    }
     opacity: Floats = np.clip(choice[p.beard] * (0.85 + 0.55 * fine), 0, 0.96).astype(np.float32)
     return opacity
 
 
 def _albedo(person: Person, x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
-    """Colour of the bare skin with blush, freckles, moles and beard, linear light."""
+    """Return the colour (3, H, W) of the skin with blush, freckles, moles and beard, in linear light."""
     p, side, shape = person, np.abs(x), x.shape
     mottle = 1 + 0.05 * cloud(rng, shape, (14, 16)) + 0.022 * cloud(rng, shape, (90, 100))
     blush = 0.8 * bump(side, y, (0.42, 0.32), (0.16, 0.13)) + 0.8 * bump(x, y, (0, p.nose_y - 0.06), (0.13, 0.08))
@@ -133,7 +139,7 @@ def _albedo(person: Person, x: Floats, y: Floats, rng: np.random.Generator) -> F
 
 @lru_cache(maxsize=4)
 def build_head(seed: int, person: int) -> Head:
-    """Shape and skin of one person, kept for the next photos of the same person."""
+    """Return the head of a person; it is cached for the next photos of the same person."""
     p = draw_person(seed, person)
     rng = np.random.default_rng(p.texture)
     surface = head_surface(p)

@@ -1,4 +1,4 @@
-"""The picture plane of a drawn portrait and what surrounds the face: background, neck, clothes, ears, glasses."""
+"""The image plane of a drawn portrait and the surroundings of the face: background, neck, clothes, ears, glasses."""
 
 from __future__ import annotations
 
@@ -9,36 +9,42 @@ import numpy as np
 
 from sfplus.datasets.portraits.geometry import Pose, bump, cloud, ramp
 from sfplus.datasets.portraits.head import Head
-from sfplus.datasets.portraits.people import AnyFloats, Floats, Person, Shot, planes
+from sfplus.datasets.portraits.parameters import AnyFloats, Floats, Person, Shot, planes
 
 SIDE = 250  # pixels
-CREEP = planes([0.36, 0.22, 0.17])  # how far light creeps round an edge of skin
+CREEP = planes([0.36, 0.22, 0.17])  # how far skin scatters light beyond the edge of a shadow
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture plane in head units: rolled, scaled and moved."""
+    """A map from camera coordinates in head units to pixels: rotation, scale and shift.
+
+    Attributes:
+        roll: rotation, radians.
+        scale: pixels per head unit.
+        origin: (2,) pixels.
+    """
 
     roll: float
     scale: float
     origin: Floats
 
     def pixels(self, points: Floats) -> Floats:
-        """Pixel coordinates (..., 2) of camera coordinates (..., 2)."""
+        """Return the pixel coordinates (..., 2) of camera coordinates (..., 2)."""
         cos, sin = np.cos(self.roll), np.sin(self.roll)
         turn = np.array([[cos, sin], [-sin, cos]], np.float32)
-        placed: Floats = (points @ turn * np.float32(self.scale) + self.origin).astype(np.float32)
-        return placed
+        pixels: Floats = (points @ turn * np.float32(self.scale) + self.origin).astype(np.float32)
+        return pixels
 
     def window(self, left: float, top: float, right: float, bottom: float) -> tuple[slice, slice]:
-        """Rows and columns of the picture that hold a rectangle of camera coordinates, even numbers."""
+        """Return the rows and columns, even numbers, of the image that contain a rectangle of camera coordinates."""
         corners = self.pixels(np.array([[left, top], [right, top], [left, bottom], [right, bottom]], np.float32))
         low = np.clip(np.floor(corners.min(0) / 2).astype(int) * 2, 0, SIDE)
         high = np.clip(np.ceil(corners.max(0) / 2).astype(int) * 2 + 2, low, SIDE)
         return slice(low[1], high[1]), slice(low[0], high[0])
 
     def coordinates(self, window: tuple[slice, slice], step: int = 1) -> tuple[Floats, Floats]:
-        """Camera coordinates (H / step, W / step) of the pixels of a window, or of squares of `step` pixels."""
+        """Return the camera coordinates x, y (H / step, W / step) of the squares of `step` pixels of a window."""
         rows, columns = (
             np.arange(s.start, s.stop, step, dtype=np.float32) + np.float32(0.5 * step - 0.5) for s in window
         )
@@ -50,26 +56,26 @@ class Frame:
         return x * cos + y * sin, y * cos - x * sin
 
     def light(self, shot: Shot) -> Floats:
-        """Direction (3,) to the light in this frame."""
+        """Return the direction (3,) to the light in this frame."""
         cos, sin = np.cos(self.roll), np.sin(self.roll)
         x, y, z = shot.light
         return np.array([x * cos + y * sin, y * cos - x * sin, z], np.float32)
 
 
 def double(plane: AnyFloats) -> Floats:
-    """A plane (H, W) of squares of two pixels as one of pixels (2 H, 2 W)."""
+    """Return a plane (H, W) at twice the resolution (2 H, 2 W)."""
     size = (2 * plane.shape[1], 2 * plane.shape[0])
     return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def lay(picture: Floats, window: tuple[slice, slice], colour: Floats, opacity: Floats) -> None:
-    """Lay a layer over the picture, in place."""
-    under = picture[:, *window]
+def lay(image: Floats, window: tuple[slice, slice], colour: Floats, opacity: Floats) -> None:
+    """Blend a layer over the image, in place."""
+    under = image[:, *window]
     under += opacity * (colour - under)
 
 
 def background(shot: Shot) -> Floats:
-    """A blurred room: two colours, large blobs, sometimes bands or lamps."""
+    """Return a blurred room: two colours, large blobs, sometimes bands or lamps."""
     rng = np.random.default_rng(shot.texture)
     tones = (
         np.clip(rng.choice([50, 100, 150, 195]) + rng.normal(0, 26, (3, 1)) + rng.normal(0, 17, (3, 3)), 8, 240) / 255
@@ -94,12 +100,12 @@ def background(shot: Shot) -> Floats:
     ).clip(0.002)
 
 
-def body(picture: Floats, person: Person, shot: Shot, frame: Frame) -> None:
-    """Neck, shoulders and clothes, with the shadow of the head."""
+def body(image: Floats, person: Person, shot: Shot, frame: Frame) -> None:
+    """Draw neck, shoulders and clothes with the shadow of the head, in place."""
     window = frame.window(-4, 0.4, 4, 4)
     if window[0].start >= window[0].stop:
         return
-    x, y = frame.coordinates(window, 2)  # soft things: colours and distances of squares of two pixels
+    x, y = frame.coordinates(window, 2)  # at half resolution, since everything here is soft
     light, side = frame.light(shot), np.abs(x)
     soft = 1.2 / frame.scale
     waist = person.neck * (1 + 0.10 * np.clip(1.1 - y, 0, 1) ** 2)
@@ -112,7 +118,7 @@ def body(picture: Floats, person: Person, shot: Shot, frame: Frame) -> None:
     shade = 0.22 + 0.78 * ramp(0.92, 1.75, y + 0.30 * light[1] + 0.15 * x * light[0])
     skin = person.skin * planes([0.97, 0.93, 0.92]) * (1 - tendon)
     skin = skin * (shot.ambient * (0.45 + 0.4 * shade) + shot.light_colour * wrapped * shade)
-    lay(picture, window, np.stack([double(v) for v in skin]), ramp(soft, -soft, double(side - wide)))
+    lay(image, window, np.stack([double(v) for v in skin]), ramp(soft, -soft, double(side - wide)))
 
     broad = 1.55 if person.feminine else 1.8
     shoulder = 1.36 + 0.20 * side + 0.9 * np.clip(side - broad + 0.35, 0, 4) ** 2
@@ -130,11 +136,11 @@ def body(picture: Floats, person: Person, shot: Shot, frame: Frame) -> None:
     cloth = shot.cloth * (shot.ambient + shot.light_colour * facing) * shade
     cloth = cloth * (1 - 0.38 * np.exp(-0.5 * ((collar + 0.12) / 0.035) ** 2) - 0.25 * ramp(-0.10, 0.0, collar))
     covered = ramp(-soft, soft, double(y - shoulder)) * ramp(soft, -soft, double(collar))
-    lay(picture, window, np.stack([double(v) for v in cloth]), covered)
+    lay(image, window, np.stack([double(v) for v in cloth]), covered)
 
 
-def ear(picture: Floats, head: Head, shot: Shot, pose: Pose, frame: Frame, side: int) -> None:
-    """One ear: a shaded shell between its root on the skull and its rim."""
+def ear(image: Floats, head: Head, shot: Shot, pose: Pose, frame: Frame, side: int) -> None:
+    """Draw an ear in place, a shaded shell between its root on the skull and its rim."""
     p = head.person
     root = head.point(side * p.width * 0.985, 0.10)
     ends = pose.project(np.stack([root, [side * (p.width + p.ear), 0.06, -0.22]]).astype(np.float32))[:, :2]
@@ -155,11 +161,11 @@ def ear(picture: Floats, head: Head, shot: Shot, pose: Pose, frame: Frame, side:
     skin = p.skin * planes([1.0, 0.80, 0.76]) * tone
     lit = skin * (shot.ambient * 0.75 + shot.light_colour * facing * 0.9)
     edge_ = 0.27 * frame.scale
-    lay(picture, window, lit, np.clip((1 - radius) * edge_ * min(1.0, abs(float(across[0])) * 4) + 0.5, 0, 1))
+    lay(image, window, lit, np.clip((1 - radius) * edge_ * min(1.0, abs(float(across[0])) * 4) + 0.5, 0, 1))
 
 
-def glasses(picture: Floats, head: Head, shot: Shot, pose: Pose, frame: Frame) -> None:
-    """Frames of a pair of glasses."""
+def glasses(image: Floats, head: Head, shot: Shot, pose: Pose, frame: Frame) -> None:
+    """Draw the frame of a pair of glasses, in place."""
     p = head.person
     plane = float(head.point(0, 0.05)[2]) + 0.03
     angle = np.linspace(0, 2 * np.pi, 49)
@@ -183,4 +189,4 @@ def glasses(picture: Floats, head: Head, shot: Shot, pose: Pose, frame: Frame) -
         cv2.polylines(mask, [np.round(spots * 16).astype(np.int32)], False, 255, thick, cv2.LINE_AA, 4)
     opacity = cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32) * np.float32(0.9 / 255)
     tint = planes([0.02, 0.017, 0.016]) if p.texture % 3 else planes([0.16, 0.07, 0.03])
-    lay(picture, (slice(None), slice(None)), tint * (0.5 + 0.5 * shot.light_colour), opacity)
+    lay(image, (slice(None), slice(None)), tint * (0.5 + 0.5 * shot.light_colour), opacity)

@@ -1,4 +1,4 @@
-"""Peaks of memory of processes of their own."""
+"""Peak memory of the detector, measured in separate processes."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def test_forty_megapixels_stay_below_two_gigabytes() -> None:
+def test_a_photo_of_forty_megapixels_needs_less_than_two_gigabytes() -> None:
     code = """
 from pathlib import Path
 import numpy as np
@@ -24,7 +24,7 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     assert int(answer.stdout.split()[-1]) * 1024 < 2e9
 
 
-def test_a_crowd_of_a_thousand_is_found_in_bounded_memory() -> None:
+def test_a_crowd_of_a_thousand_is_detected_in_bounded_memory() -> None:
     code = """
 from pathlib import Path
 import numpy as np
@@ -45,12 +45,12 @@ print(len({(int(y // 60), int(x // 54)) for x, y in middles}))
 print(peak() - before)
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found, memory = map(int, answer.stdout.split())
-    assert found == 1000
+    count, memory = map(int, answer.stdout.split())
+    assert count == 1000
     assert memory < 400_000
 
 
-def test_memory_stays_flat_over_many_photos() -> None:
+def test_memory_does_not_grow_over_many_calls() -> None:
     code = """
 import numpy as np
 from pathlib import Path

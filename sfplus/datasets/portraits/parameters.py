@@ -1,8 +1,8 @@
-"""Who is drawn, and how each photo of them is taken: the random numbers behind `sfplus.datasets.portraits`.
+"""Random parameters of drawn portraits: the appearance of people, and the conditions of photos.
 
 Lengths are in head units: the eye line is y = 0, y grows downwards, the crown is near -1.2 and the chin near +1.15.
-Colours are linear light in [0, 1], RGB, as (3, 1, 1) arrays that multiply planes (3, H, W).
-The numbers are this project's own; they were tuned by eye.
+Colours are RGB in linear light, in [0, 1], as arrays (3, 1, 1) that multiply planes (3, H, W).
+The ranges were tuned by eye.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-AnyFloats = NDArray[np.floating[Any]]  # float32 at run time where numpy's stubs widen
+AnyFloats = NDArray[np.floating[Any]]  # float32 at run time; the stubs of NumPy widen the type
 
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same in every photo of one person."""
+    """The appearance of a person, the same in all photos."""
 
     feminine: bool
     age: float  # 0 young, 1 old
@@ -60,7 +60,7 @@ class Person:
     beard: int  # 0 none, 1 stubble, 2 moustache, 3 goatee, 4 full
     glasses: int  # 0 none, 1 round, 2 rectangular
     hair: Floats
-    hair_length: float  # y where the hair ends beside the face
+    hair_length: float  # y at which the hair ends at the sides
     hair_volume: float
     hairline: float  # y of the hairline on the forehead
     recede: float
@@ -72,13 +72,13 @@ class Person:
 
 @dataclass(frozen=True)
 class Shot:
-    """What changes from photo to photo; angles in radians, lengths of the frame in pixels."""
+    """The conditions of a photo; angles in radians, `scale` and `centre` in pixels."""
 
     roll: float
     yaw: float
     pitch: float
     scale: float  # pixels per head unit
-    centre: Floats  # (2,) pixels, where the origin of the head falls
+    centre: Floats  # (2,) pixels, position of the origin of the head
     smile: float
     mouth_open: float
     brow_raise: float
@@ -131,34 +131,34 @@ _IRISES = np.array(
 
 
 def planes(rgb: NDArray[np.generic] | list[float]) -> Floats:
-    """Three numbers as a (3, 1, 1) array."""
+    """Return three numbers as an array (3, 1, 1)."""
     return np.asarray(rgb, np.float32).reshape(3, 1, 1)
 
 
 def linear(srgb: NDArray[np.generic] | list[int]) -> Floats:
-    """Linear light of 8-bit sRGB colours, with the gamma 2 that the renderer uses."""
+    """Return 8-bit sRGB colours in linear light, with the gamma 2 of the renderer."""
     return planes(np.asarray(srgb, np.float32) / 255.0) ** 2
 
 
-def _between(table: NDArray[np.generic], where: float) -> Floats:
-    """Colour at a fractional row of a table of sRGB colours, in linear light."""
-    low = min(int(where), len(table) - 2)
-    part = where - low
-    return linear(table[low] * (1 - part) + table[low + 1] * part)
+def _interpolate(table: NDArray[np.generic], row: float) -> Floats:
+    """Return the colour at a fractional row of a table of sRGB colours, in linear light."""
+    low = min(int(row), len(table) - 2)
+    weight = row - low
+    return linear(table[low] * (1 - weight) + table[low + 1] * weight)
 
 
 @lru_cache(maxsize=64)
 def draw_person(seed: int, person: int) -> Person:
-    """Draw the lasting features of one person; depends on the two numbers alone."""
+    """Draw the appearance of a person, a function of the two numbers."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(person,)))
     u = rng.uniform
     feminine = bool(rng.random() < 0.5)
     tone = float(u(0, 7))
     age = float(rng.beta(1.3, 2.2))
-    skin = _between(_SKINS, tone) * planes(1 + rng.normal(0, 0.03, 3))
+    skin = _interpolate(_SKINS, tone) * planes(1 + rng.normal(0, 0.03, 3))
     dark = tone > 4.2
     hair_row = float(u(0, 1.2)) if dark else float(u(0, 5.9)) if rng.random() < 0.85 else 6.0
-    hair = _between(_HAIRS, hair_row) * float(u(0.85, 1.15))
+    hair = _interpolate(_HAIRS, hair_row) * float(u(0.85, 1.15))
     grey = max(0.0, age - 0.55) * float(u(0, 2.6))
     hair = hair * (1 - grey) + linear([172, 170, 168]) * grey
     iris_row = (
@@ -194,7 +194,7 @@ def draw_person(seed: int, person: int) -> Person:
         eye_open=float(u(0.70, 1.2)) * (1.06 if feminine else 0.94),
         eye_tilt=float(u(-0.10, 0.17)),
         crease=float(u(0.08, 0.36)),
-        iris=_between(_IRISES, iris_row),
+        iris=_interpolate(_IRISES, iris_row),
         iris_size=float(u(0.40, 0.47)),
         brow_y=float(u(0.20, 0.30)),
         brow_thick=float(u(0.022, 0.042)) if feminine else float(u(0.032, 0.062)),
@@ -231,7 +231,7 @@ def draw_person(seed: int, person: int) -> Person:
 
 
 def draw_shot(seed: int, person: int, photo: int, roll: float | None, yaw: float | None) -> Shot:
-    """Draw the circumstances of one photo; `roll` and `yaw` (degrees) replace the drawn angles."""
+    """Draw the conditions of a photo; `roll` and `yaw`, degrees, replace the random angles."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(person, photo)))
     u = rng.uniform
     drawn_roll = float(np.clip(rng.normal(0, 8), -25, 25)) if rng.random() < 0.8 else float(u(-25, 25))

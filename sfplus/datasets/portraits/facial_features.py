@@ -1,4 +1,4 @@
-"""Eyes, brows and mouth of a drawn head: painted on its `SKIN` sheet for one expression."""
+"""Eyes, brows and mouth of a drawn head, painted over `SKIN` for the expression of a photo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from sfplus.datasets.portraits.geometry import SKIN, bump, ramp
 from sfplus.datasets.portraits.head import Head
-from sfplus.datasets.portraits.people import AnyFloats, Floats, Person, Shot, planes
+from sfplus.datasets.portraits.parameters import AnyFloats, Floats, Person, Shot, planes
 
 _WHITE = planes([0.56, 0.51, 0.48])
 _TEETH = planes([0.86, 0.82, 0.74])
@@ -17,19 +17,19 @@ _LASH = planes([0.012, 0.009, 0.008])
 
 @dataclass(frozen=True)
 class Painted:
-    """The skin with its features; maps over `SKIN`."""
+    """The skin with eyes, brows and mouth, as maps over `SKIN`."""
 
     albedo: Floats  # (3, H, W)
-    glint: Floats  # (H, W) light that wet surfaces throw back whatever the shading
+    glint: Floats  # (H, W) reflections of wet surfaces, independent of the shading
 
 
 def _over(canvas: Floats, colour: AnyFloats, opacity: AnyFloats) -> None:
-    """Lay a colour on the canvas (3, H, W), in place."""
+    """Blend a colour over the canvas (3, H, W), in place."""
     canvas += opacity * (colour - canvas)
 
 
 def _window(head: Head, left: float, right: float, top: float, bottom: float) -> tuple[slice, slice]:
-    """Rows and columns of the sheet that hold the given front-view rectangle."""
+    """Return the rows and columns of `SKIN` that contain a rectangle of the front view."""
     half = 0.98 * float(head.person.width)
     u = np.arcsin(np.clip(np.array([left, right], np.float32) / (0.85 * half), -1, 1)).astype(np.float32)
     column, row = SKIN.locate(u, np.array([top, bottom], np.float32))
@@ -38,7 +38,7 @@ def _window(head: Head, left: float, right: float, top: float, bottom: float) ->
 
 
 def _eye(head: Head, shot: Shot, side: int, colour: Floats, glint: Floats) -> None:
-    """One eye: socket crease, lids, eyeball, iris, lashes, and the glint of the light."""
+    """Paint an eye in place: crease, lids, eyeball, iris, lashes, and the reflection of the light."""
     p = head.person
     reach = 1.75 * p.eye_size
     centre = side * p.eye_x
@@ -100,7 +100,7 @@ def _eye(head: Head, shot: Shot, side: int, colour: Floats, glint: Floats) -> No
 
 
 def _brow(head: Head, shot: Shot, side: int, colour: Floats) -> None:
-    """One eyebrow: a tapered arc of short hairs."""
+    """Paint an eyebrow in place, a tapered arc of short hairs."""
     p = head.person
     height = p.brow_y + shot.brow_raise
     left, right = sorted((side * (p.eye_x - 0.30), side * (p.eye_x + 0.32)))
@@ -123,7 +123,7 @@ def _brow(head: Head, shot: Shot, side: int, colour: Floats) -> None:
 
 
 def _mouth(head: Head, shot: Shot, colour: Floats, glint: Floats) -> None:
-    """Lips, and teeth where they part."""
+    """Paint the lips in place, and the teeth of an open mouth."""
     p, smile = head.person, shot.smile
     width = mouth_corners(p, shot)[1][0]
     rise = 0.055 * smile
@@ -175,14 +175,14 @@ def _mouth(head: Head, shot: Shot, colour: Floats, glint: Floats) -> None:
 
 
 def mouth_corners(person: Person, shot: Shot) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Front-view (x, y) of the left and right corners of the mouth."""
+    """Return (x, y) of the left and the right corner of the mouth in the front view."""
     width = person.mouth_width * (1 + 0.17 * shot.smile - 0.6 * shot.mouth_open)
     height = person.mouth_y - 0.055 * shot.smile - 0.014
     return (-width, height), (width, height)
 
 
 def paint(head: Head, shot: Shot) -> Painted:
-    """Paint one expression on a copy of the bare skin."""
+    """Paint the expression of a photo on a copy of the bare skin."""
     colour = head.albedo.copy()
     glint = np.zeros(colour.shape[1:], np.float32)
     for side in (-1, 1):

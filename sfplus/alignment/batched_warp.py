@@ -1,4 +1,4 @@
-"""Many crops at once on the device where the photos are: the GPU's way of `warp`."""
+"""Batched crops on the device of the photos, for GPUs; `warp` is the reference."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from sfplus.errors import UsageError
 def warp_batch(
     photos: Tensor, matrices: npt.ArrayLike, template: str | Template = DEFAULT_TEMPLATE, border: Border = "black"
 ) -> Tensor:
-    """Sample one crop of each photo bilinearly.
+    """Sample one crop from each photo of a batch, bilinearly.
 
-    OpenCV rounds positions to 1/32 of a pixel, this does not: the crops differ by some grey levels at sharp edges.
+    OpenCV rounds positions to 1/32 of a pixel; this does not. The crops differ by a few grey levels at sharp edges.
 
     Args:
         photos: uint8 or float RGB (N, 3, H, W), on any device.
         matrices: (N, 2, 3), from photo to crop, 0-based pixel centres (see `fit_similarity`).
         template: gives the size of the crops.
-        border: what lies outside the photo: `black` or `replicate`.
+        border: pixels outside the photo, `black` or `replicate`.
 
     Returns:
         (N, 3, template.height, template.width), dtype and device of the photos.
 
     Raises:
-        UsageError: wrong shapes, or an unknown border.
+        UsageError: If a shape is wrong, or the border unknown.
     """
     size = find_template(template)
     forward = torch.as_tensor(matrices, dtype=torch.float64)
@@ -41,9 +41,9 @@ def warp_batch(
         raise UsageError(f"there is no '{border}'", where="border", remedy="use black, replicate")
     columns, rows = torch.meshgrid(torch.arange(size.width), torch.arange(size.height), indexing="xy")
     crop = torch.stack([columns, rows]).flatten(1).double()
-    seen = torch.linalg.solve(forward[:, :, :2], crop - forward[:, :, 2:]).transpose(1, 2)
+    positions = torch.linalg.solve(forward[:, :, :2], crop - forward[:, :, 2:]).transpose(1, 2)
     lengths = torch.tensor([photos.shape[3], photos.shape[2]])
-    grid = ((2 * seen + 1) / lengths - 1).view(-1, size.height, size.width, 2)
+    grid = ((2 * positions + 1) / lengths - 1).view(-1, size.height, size.width, 2)
     sampled = grid_sample(
         photos.float(), grid.to(photos.device, torch.float32), padding_mode=modes[border], align_corners=False
     )

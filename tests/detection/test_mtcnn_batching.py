@@ -1,0 +1,74 @@
+"""The batches of the detector on a GPU, tested on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from face_photos import PHOTOS
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sfplus.detection import Detector
+
+
+@pytest.fixture
+def gpu_batching(monkeypatch: pytest.MonkeyPatch) -> Detector:
+    """A detector on the CPU with the batches of a GPU: many canvases, candidates and photos at a time."""
+    detector = Detector(device="cpu")
+    detector._batch_sizes, detector._search_pixels = (100_000, 96, 32), 1 << 23
+    monkeypatch.setattr("sfplus.detection.suppression._PAIRS", 1 << 24)
+    return detector
+
+
+def test_the_batches_of_a_gpu_give_the_same_faces(gpu_batching: Detector) -> None:
+    detector = Detector(device="cpu")
+    for faces, expected in zip(gpu_batching.detect(PHOTOS), detector.detect(PHOTOS), strict=True):
+        np.testing.assert_allclose(faces.boxes, expected.boxes, atol=1e-3)
+        np.testing.assert_allclose(faces.landmarks, expected.landmarks, atol=1e-3)
+
+
+class Synchronisations(TorchDispatchMode):
+    """Counts operations whose result the host waits for: values, sizes that depend on values, copies of tensors."""
+
+    WAITS = (
+        "aten.nonzero",
+        "aten._local_scalar_dense",
+        "aten.equal",
+        "aten.unique",
+        "aten.masked_select",
+        "torchvision",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: object, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
+        uses_mask = func is torch.ops.aten.index.Tensor and any(
+            part is not None and part.dtype == torch.bool
+            for part in args[1]  # type: ignore[attr-defined]
+        )
+        self.count += uses_mask or str(func).startswith(self.WAITS)
+        return func(*args, **(kwargs or {}))  # type: ignore[operator]
+
+
+def test_the_number_of_synchronisations_does_not_grow_with_the_photos(
+    gpu_batching: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor with the batches of canvases or candidates; `tolist` and `cpu` transfer values a few times in total."""
+    transfers: list[str] = []
+    for name in ("tolist", "cpu"):
+        method = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda tensor, method=method, name=name: transfers.append(name) or method(tensor)
+        )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # one worker, as on a GPU
+    counts = []
+    for photos in (PHOTOS, PHOTOS * 6):
+        transfers.clear()
+        with Synchronisations() as synchronisations:
+            assert len(gpu_batching.detect(photos)) == len(photos)
+        counts.append((synchronisations.count, len(transfers)))
+    assert counts[0] == counts[1] and 10 < counts[0][0] < 60 and counts[0][1] < 20

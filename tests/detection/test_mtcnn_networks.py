@@ -1,0 +1,39 @@
+import sys
+
+import pytest
+import torch
+from facenet_pytorch.models.mtcnn import ONet, RNet
+
+from sfplus.detection import Detector
+from sfplus.detection.mtcnn_networks import MtcnnNetworks
+from sfplus.device import choose_device
+from sfplus.errors import DependencyError
+
+
+@torch.inference_mode()
+def test_the_outputs_are_those_of_facenet_pytorch() -> None:
+    networks, generator = MtcnnNetworks(choose_device("cpu")), torch.Generator().manual_seed(0)
+    for side, network, run in ((24, RNet(), networks.refine), (48, ONet(), networks.output)):
+        pixels = torch.randn(3, 4, side, side, generator=generator).contiguous(memory_format=torch.channels_last)
+        *expected, probabilities = network(pixels[:, :3].contiguous())
+        scores, *outputs = run(pixels)
+        torch.testing.assert_close(scores, probabilities[:, 1], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(outputs, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_missing_facenet_pytorch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "facenet_pytorch"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    with pytest.raises(DependencyError, match=r"needs facenet-pytorch, .*--no-deps facenet-pytorch==2.6.0"):
+        Detector(device="cpu")
+
+
+def test_a_broken_facenet_pytorch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError("no pnet.pt")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(DependencyError, match=r"broken \(no pnet.pt\).*pip install --no-deps"):
+        Detector(device="cpu")

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from sfplus.io import console
+from sfplus.io.console import Console, print_failures
+
+
+def test_messages_go_to_standard_error_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Console()
+    output.print("[bold]a[/]")
+    output.warn("[b]")
+    output.print_fresh("align")
+    for _ in range(2):
+        output.print_once("device: cpu")
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.splitlines() == ["[bold]a[/]", "warning: [b]", "align              fresh", "device: cpu"]
+
+
+def test_a_quiet_console_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(quiet=True).warn("x")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_ends_with_amount_rate_and_note(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console().progress("detect", resumed=True) as line:
+        line.start(10, "photos", 4)
+        line.advance(5)
+        line.advance(1, "9 faces, 1 missed")
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "detect             continues an interrupted run"
+    assert last.startswith("detect             done") and "10 photos  " in last and last.endswith("9 faces, 1 missed")
+
+
+def test_the_first_update_starts_the_line_before_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with Console(quiet=True).progress("train", resumed=False) as line:
+        line.update(7, 100, "steps")
+        clock[0] = 2.0
+        line.update(11, 100, "steps", "loss 1")
+        assert (line.done, line.total, line.rate(), line.note) == (11, 100, "2.5 steps/s", "loss 1")
+
+
+def test_progress_is_printed_now_and_then_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with Console().progress("embed", resumed=False) as line:
+        line.start(1000, "crops")
+        for clock[0] in (10.0, 20.0, 40.0, 50.0):
+            line.advance(100)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and lines[0].split() == ["embed", "300/1000", "7.5", "crops/s"]
+
+
+def test_only_the_first_failures_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"photo": f"{n}.jpg", "reason": "is empty", "remedy": "remove it"} for n in range(7)]
+    print_failures(rows, Path("failures.jsonl"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "'0.jpg': is empty; remove it" and lines[5:] == ["... and 2 more, in failures.jsonl"]
