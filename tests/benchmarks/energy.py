@@ -73,7 +73,7 @@ def energy_of_a_classifier() -> None:
     }, rounds=3)  # fmt: skip
     floor = min(value for name, value in seconds.items() if "only" in name)
     print(
-        f"energy of {CLASSES} directions in {FEATURES} dimensions, forward and backward, relative to the faster products"
+        f"energy of {CLASSES} directions in {FEATURES} dimensions, forward and backward, and x of the faster products"
     )
     for name, value in seconds.items():
         print(f"  {name:<44} {value:7.2f} s {value / floor:6.2f} x")
