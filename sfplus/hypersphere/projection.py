@@ -33,7 +33,7 @@ class Projection(nn.Module, abc.ABC):
         seed: Seed of the matrix (count, dim, size), whose entries are N(0, 1); the same on every process.
 
     Attributes:
-        dim: Size p; smaller neurons gain nothing from the projection.
+        dim: Size p; neurons of at most this size are better not projected.
         stream: Number of the random stream of this projection; `HypersphericalEnergy` gives each layer its own.
         steps: Number of calls of `step`; saved, so that a resumed run draws the same matrices as an uninterrupted one.
     """
