@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from sfplus.cli import app
+from sfplus.cli.main import app
 from sfplus.errors import SfplusError
 
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # the base of all misuse, in whichever click typer brings

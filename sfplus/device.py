@@ -42,7 +42,7 @@ class Device:
     def put(self, tensor: Tensor) -> Tensor:
         """Copy a host tensor to the device; to a GPU from pinned memory, without waiting.
 
-        Floating-point (N, C, H, W) tensors become channels_last, like the convolutions that `place` moves.
+        Floating-point (N, C, H, W) tensors become channels_last, like the convolutions of `move`.
         """
         images = tensor.ndim == 4 and tensor.is_floating_point()
         layout = torch.channels_last if images else torch.preserve_format
@@ -50,7 +50,7 @@ class Device:
             return tensor.pin_memory().to(self.torch, non_blocking=True, memory_format=layout)
         return tensor.to(self.torch, memory_format=layout)
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def move(self, module: nn.Module) -> nn.Module:
         """Move a network to the device, in channels_last, the faster memory format on CPU and GPU."""
         return module.to(self.torch, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
@@ -75,7 +75,7 @@ class Device:
         if precision in ("bf16", "fp16"):
             remedy = "use float32" if self.is_cuda else "use bf16 or float32"
             raise UsageError(f"{self} does not support {precision}", where="precision", remedy=remedy)
-        raise UsageError(f"there is no '{precision}'", where="precision", remedy="use auto, float32, bf16 or fp16")
+        raise UsageError(f"'{precision}' is not supported", where="precision", remedy="use auto, float32, bf16 or fp16")
 
     def scaler(self, precision: str) -> GradScaler | None:
         """Return a gradient scaler for `fp16`, and None for the other precisions, which need none.

@@ -59,7 +59,7 @@ class Embedder:
         network, self.config = load_model(self.folder)
         self._template = find_template(crop_template(self.config, self.folder))
         self._device = choose_device(device)
-        self._network = self._device.place(network)
+        self._network = self._device.move(network)
         self._detector = Detector(device=self._device)
         self._dtype = dtype
 

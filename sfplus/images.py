@@ -45,7 +45,7 @@ _FORMATS = [
     )
 ]
 _ENCODERS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
-_AGAIN = "get the file again or remove it"
+_DAMAGED_REMEDY = "get the file again or remove it"
 # EXIF orientation -> the operation that undoes it (EXIF 2.3, tag 0x0112).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -150,7 +150,7 @@ def decode_photo(data: bytes, where: Path, max_pixels: int = 100_000_000) -> Pix
         PhotoError: If the data is empty, truncated, too large or not a photo.
     """
     if not data:
-        raise PhotoError("is empty (0 bytes)", where=where, remedy=_AGAIN)
+        raise PhotoError("is empty (0 bytes)", where=where, remedy=_DAMAGED_REMEDY)
     return _decode_opened(lambda: io.BytesIO(data), where, max_pixels)
 
 
@@ -168,7 +168,7 @@ def _decode_opened(open_: Callable[[], BinaryIO], path: Path, max_pixels: int) -
         raise PhotoError("does not fit into memory", where=path, remedy="make it smaller") from error
     except Exception as error:  # Pillow's decoders raise a dozen different classes on damaged files
         reason = f"cannot be decoded, it is damaged or truncated ({error})"
-        raise PhotoError(reason, where=path, remedy=_AGAIN) from error
+        raise PhotoError(reason, where=path, remedy=_DAMAGED_REMEDY) from error
 
 
 def is_transient(error: SfplusError) -> bool:
@@ -191,10 +191,10 @@ def _open_regular(path: Path) -> io.BufferedReader:
     except ValueError as error:  # a null byte in the name
         raise PhotoError(f"cannot be read: {error}", where=path, remedy="check the path") from error
     if stat.S_ISDIR(status.st_mode):
-        raise PhotoError("is a folder", where=path, remedy="give a photo")
+        raise PhotoError("is a folder", where=path, remedy="choose a photo")
     if not stat.S_ISREG(status.st_mode):
-        raise PhotoError("is not a regular file", where=path, remedy="give a photo")
-    raise PhotoError("is empty (0 bytes)", where=path, remedy=_AGAIN)
+        raise PhotoError("is not a regular file", where=path, remedy="choose a photo")
+    raise PhotoError("is empty (0 bytes)", where=path, remedy=_DAMAGED_REMEDY)
 
 
 def _too_large(path: Path, amount: str) -> PhotoError:
@@ -207,7 +207,7 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int) -> Pixels:
         if width * height > max_pixels:
             raise _too_large(path, f"{height}x{width}, the limit is {max_pixels:,}")
         if width < 1 or height < 1:
-            raise PhotoError(f"has no pixels ({height}x{width})", where=path, remedy=_AGAIN)
+            raise PhotoError(f"has no pixels ({height}x{width})", where=path, remedy=_DAMAGED_REMEDY)
         image.load()
         upright = _upright(image)
         if upright.mode == "RGB" and "transparency" not in upright.info:

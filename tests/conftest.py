@@ -1,4 +1,4 @@
-"""Shared by all tests: threads, the folder of real data, a drawn photo, a quiet run."""
+"""Fixtures of all tests: real photos, small data sets, the command line and small recipes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share the machine
-os.environ.setdefault("COLUMNS", "200")  # so that help and messages are not wrapped
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes share the machine
+os.environ.setdefault("COLUMNS", "200")  # keeps help and messages on one line
 
 import numpy as np
 import pytest
@@ -20,19 +20,19 @@ from sfplus.datasets.portraits import write_portraits
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real photos, from SFPLUS_SHARED_DATA or beside the checkout; the test is skipped without it."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("SFPLUS_SHARED_DATA", beside))
+    """The folder of real photos, from SFPLUS_SHARED_DATA or next to the checkout; without it the test is skipped."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SFPLUS_SHARED_DATA", default))
     if not folder.is_dir():
         pytest.skip(f"no real photos at {folder}; set SFPLUS_SHARED_DATA")
     return folder
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set of small pictures: four of each of two classes to train on, and two to test on."""
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of small images: two classes with four images each for training and two for testing."""
     rng = np.random.default_rng(0)
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     for split, count in (("train", 4), ("test", 2)):
         for name, shade in (("dark", 60), ("light", 190)):
             (root / split / name).mkdir(parents=True)
@@ -44,7 +44,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command answered."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -55,8 +55,8 @@ class Answer:
 def sfplus(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
     """Run the command line in this process: `sfplus("run", "demo")`."""
 
-    def call(*words: object) -> Answer:
-        monkeypatch.setattr("sys.argv", ["sfplus", *map(str, words)])
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setattr("sys.argv", ["sfplus", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             main()
         out, err = capfd.readouterr()
@@ -94,7 +94,7 @@ verify: {protocol: sphereface}
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """A small recipe on drawn faces that runs through in seconds."""
+    """A small recipe on drawn faces that runs in seconds."""
     path = tmp_path / "tiny.yaml"
     path.write_text(_TINY)
     return path
@@ -102,7 +102,7 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same recipe, for what is run once for several tests."""
+    """The same recipe, for a run that several tests share."""
     path = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
     path.write_text(_TINY)
     return path
@@ -110,7 +110,7 @@ def tiny_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 4 drawn people of 3 photos each."""
+    """A folder of 4 drawn people with 3 photos each."""
     folder = tmp_path_factory.mktemp("drawn")
     write_portraits(folder, 4, 3, 0)
     return folder

@@ -43,8 +43,8 @@ def test_unknown_device_names_are_refused(name: str) -> None:
         choose_device(name)
 
 
-def test_networks_are_placed_in_channels_last() -> None:
-    network = choose_device("cpu").place(torch.nn.Conv2d(3, 8, 3))
+def test_networks_are_moved_in_channels_last() -> None:
+    network = choose_device("cpu").move(torch.nn.Conv2d(3, 8, 3))
     assert network.weight.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -59,7 +59,7 @@ def test_gradients_on_the_cpu_are_float32_in_all_precisions(precision: str, dtyp
     """Gradients of parameters are close to those of pure float32."""
     device = choose_device("cpu")
     torch.manual_seed(0)
-    network = device.place(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.PReLU(8), torch.nn.Conv2d(8, 4, 3)))
+    network = device.move(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.PReLU(8), torch.nn.Conv2d(8, 4, 3)))
     images = device.put(torch.randn(2, 3, 12, 12))
     expected = torch.autograd.grad(network(images).square().sum(), list(network.parameters()))
     with device.autocast(precision):

@@ -1,4 +1,4 @@
-"""A recipe whose `train.photos` is a pack: the same model as from the crops that it was made of."""
+"""Training from a pack gives the same model as training from the crops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from collections_of_people import write_folders
+from collection_writers import write_folders
 
 from sfplus.cli.pack import pack
 from sfplus.datasets.crops import CropDataset
@@ -20,7 +20,7 @@ from sfplus.device import choose_device
 from sfplus.hypersphere import HEADS
 from sfplus.images import list_photos
 from sfplus.networks import create
-from sfplus.stages.train import TrainSettings
+from sfplus.recipes.settings.train import TrainSettings
 from sfplus.training.face_task import fit
 from sfplus.weights.model_folder import load_tensors
 
@@ -74,7 +74,7 @@ def test_bits_of_the_model(wide: int, options: dict[str, Any], tmp_path: Path, s
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("size", "its crops are 12 x 10, these networks take 112 x 96 or 112 x 112; align the photos again"),
+        ("size", "its crops are 12x10, these networks take 112x96 or 112x112; align the photos again"),
         ("unfinished", "is not a finished pack; make one with sfplus pack"),
         ("list", "is not a list of people"),
         ("label", "train.photos is missing"),

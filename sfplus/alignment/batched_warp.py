@@ -38,7 +38,7 @@ def warp_batch(
         raise UsageError(reason, where="photos and matrices")
     modes = {"black": "zeros", "replicate": "border"}
     if border not in modes:
-        raise UsageError(f"there is no '{border}'", where="border", remedy="use black, replicate")
+        raise UsageError(f"'{border}' is not supported", where="border", remedy="use black, replicate")
     columns, rows = torch.meshgrid(torch.arange(size.width), torch.arange(size.height), indexing="xy")
     crop = torch.stack([columns, rows]).flatten(1).double()
     positions = torch.linalg.solve(forward[:, :, :2], crop - forward[:, :, 2:]).transpose(1, 2)

@@ -54,9 +54,9 @@ def warp(
         UsageError: If a shape or dtype is wrong, the matrix has no inverse, or the interpolation or border is unknown.
     """
     if interpolation not in _INTERPOLATIONS:
-        raise _unknown("interpolation", interpolation, _INTERPOLATIONS)
+        raise _unsupported("interpolation", interpolation, _INTERPOLATIONS)
     if border not in _BORDERS:
-        raise _unknown("border", border, _BORDERS)
+        raise _unsupported("border", border, _BORDERS)
     size = find_template(template)
     forward = np.array(matrix, np.float64)
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
@@ -81,8 +81,8 @@ def warp(
     return np.asarray(crop, np.uint8)
 
 
-def _unknown(setting: str, value: str, choices: Iterable[str]) -> UsageError:
-    return UsageError(f"there is no '{value}'", where=setting, remedy=f"use {', '.join(choices)}")
+def _unsupported(setting: str, value: str, choices: Iterable[str]) -> UsageError:
+    return UsageError(f"'{value}' is not supported", where=setting, remedy=f"use {', '.join(choices)}")
 
 
 def _shrink(photo: Pixels, forward: Floats, factor: int) -> tuple[Pixels, Floats]:

@@ -1,4 +1,4 @@
-"""What all stages of one command share: the workspace on disk, the device, the console."""
+"""The context of a run, which all stages of a command share: workspace, device, console."""
 
 from __future__ import annotations
 
@@ -12,96 +12,87 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfplus import __version__
+from sfplus.artifacts.inputs import PhotoFolder
 from sfplus.io.console import Console, ProgressLine
 
 if TYPE_CHECKING:
-    from sfplus.artifacts.inputs import PhotoFolder
     from sfplus.device import Device
 
 _PACKAGES = (
-    "torch",
-    "torchvision",
-    "accelerate",
-    "facenet-pytorch",
-    "numpy",
-    "opencv-python",
-    "pillow",
-    "scikit-learn",
-)
+    "torch", "torchvision", "accelerate", "facenet-pytorch", "numpy", "opencv-python", "pillow", "scikit-learn",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Run:
-    """The surroundings of a stage.
+class RunContext:
+    """The workspace, console and device of a run.
 
     Attributes:
-        workspace: the folder that holds `cache/` (artefacts, shared by all recipes) and `runs/` (a folder a recipe).
-        console: says what happens.
+        workspace: The folder that holds `cache/` (artefacts, shared by all recipes) and `runs/` (a folder per recipe).
+        console: The console that reports progress.
         device_name: `auto`, `cpu`, `cuda` or `cuda:N`.
-        step: the console's line of the stage at work.
+        line: The progress line of the current stage.
     """
 
     workspace: Path
     console: Console
     device_name: str = "auto"
-    step: ProgressLine | None = None
+    line: ProgressLine | None = None
 
     @property
     def device(self) -> Device:
-        """The device, found at first use and then said aloud.
+        """The device; the first use chooses and announces it.
 
         Raises:
-            DeviceError: this machine has no such device.
+            DeviceError: If this machine does not have the device.
         """
-        from sfplus.device import choose_device
+        from sfplus.device import choose_device  # imports torch, which `sfplus status` and a fresh run do not need
 
         device = choose_device(self.device_name)
         self.console.print_once(f"device: {device.describe()}")
         return device
 
     @property
-    def device_said(self) -> str:
-        """The device for the manifest."""
+    def device_description(self) -> str:
+        """The device in words, for manifests and reports."""
         return self.device.describe()
 
     @property
-    def bar(self) -> ProgressLine:
-        """The progress line of the stage at work."""
-        assert self.step is not None, "only inside a stage"
-        return self.step
+    def progress(self) -> ProgressLine:
+        """The progress line of the current stage."""
+        assert self.line is not None, "there is a progress line inside a stage only"
+        return self.line
 
-    def at(self, step: ProgressLine) -> Run:
-        """The same run, its console at another stage's line."""
-        return replace(self, step=step)
+    def with_progress(self, line: ProgressLine) -> RunContext:
+        """Return the same context with the progress line of another stage."""
+        return replace(self, line=line)
 
     def artefact_folder(self, stage: str, fingerprint: str) -> Path:
-        """Where the artefact of this fingerprint is, or will be."""
+        """Return the folder of the artefact with this fingerprint, which need not exist yet."""
         return self.workspace / "cache" / stage / fingerprint[:20]
 
     def photo_folder(self, root: Path) -> PhotoFolder:
-        """A folder of photos whose digests are remembered in this workspace."""
-        from sfplus.artifacts.inputs import PhotoFolder
-
+        """Return a folder of photos whose digests are remembered in this workspace."""
         key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:20]
         return PhotoFolder(root, self.workspace / "cache" / "index" / f"{key}.json")
 
     @staticmethod
     def versions() -> dict[str, str]:
-        """Versions of sfplus, Python and the packages that decide results."""
-        return _versions()
+        """Return the versions of sfplus, Python and the packages that decide results."""
+        return dict(_versions())
 
 
 def is_first() -> bool:
-    """Whether this process is the one that talks and writes, of those that torchrun or accelerate launch started."""
+    """Return whether this is the first of the processes that torchrun or accelerate launch started, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @cache
 def _versions() -> dict[str, str]:
-    found = {"sfplus": __version__, "python": platform.python_version()}
+    versions = {"sfplus": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "missing"
-    return found
+            versions[package] = "missing"
+    return versions

@@ -1,4 +1,4 @@
-"""What a stage can read: artefacts, folders of photos and single files, each with a digest of its content."""
+"""Inputs of stages: folders of photos, packs, models and files, each with a digest of its content."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from sfplus.images import list_photos
 from sfplus.io.files import digest_json, file_digest, write_atomically
 from sfplus.weights import CONFIG, HEAD, MODEL
 
-_FRESH_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its clock
+_CLOCK_TICK_NS = 2_000_000_000  # a file changed this recently may change again with the same time stamp
 
 
-class Source(Protocol):
+class StageInput(Protocol):
     """An input of a stage."""
 
     @property
     def content(self) -> str:
-        """Digest of all that the stage could read from it."""
+        """A digest of everything that the stage could read from it."""
 
     def describe(self) -> str:
-        """For people: what it is and how much."""
+        """Describe the input for people: its kind and size."""
 
 
 class PhotoFolder:
     """A folder of photos; its content is the names and bytes of the photos in it.
 
     Args:
-        root: the folder.
-        index: a file that remembers digests by size and time of change, so that a second look reads no photo.
+        root: The folder.
+        index: A file that remembers digests by size and modification time, so that unchanged photos are not read again.
     """
 
     def __init__(self, root: Path, index: Path) -> None:
@@ -47,7 +47,7 @@ class PhotoFolder:
         """The photos, sorted, as paths relative to `root`.
 
         Raises:
-            DatasetError: there is no such folder, or no photo in it.
+            DatasetError: If the folder does not exist or holds no photo.
         """
         photos = list_photos(self.root)
         if not photos:
@@ -56,36 +56,39 @@ class PhotoFolder:
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 over names and bytes; photos that cannot be read count by their name."""
-        known = _read_index(self._index)
+        """SHA-256 over names and bytes; a photo that cannot be read counts by its name."""
+        index = _read_index(self._index)
         now = time.time_ns()
         entries: dict[str, list[Any]] = {}
-        todo = []
+        changed = []
         for name in self.photos:
             stamp = _stamp(self.root / name)
-            if name in known and known[name][:3] == stamp:
-                entries[name] = known[name]
+            if name in index and index[name][:3] == stamp:
+                entries[name] = index[name]
             else:
                 entries[name] = [*stamp, ""]
-                todo.append(name)
+                changed.append(name)
         with ThreadPoolExecutor(4) as pool:
-            for name, digest in zip(
-                todo, pool.map(lambda name: _digest_or_reason(self.root / name), todo), strict=True
-            ):
+            digests = pool.map(lambda name: _digest_or_reason(self.root / name), changed)
+            for name, digest in zip(changed, digests, strict=True):
                 entries[name][3] = digest
-        settled = {name: entry for name, entry in entries.items() if now - entry[1] > _FRESH_NS}
-        if settled != known:
+        settled = {name: entry for name, entry in entries.items() if now - entry[1] > _CLOCK_TICK_NS}
+        if settled != index:
             self._index.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._index, json.dumps(settled).encode())
         return digest_json([[name, entries[name][3]] for name in self.photos])
 
     def describe(self) -> str:
-        """The folder and the number of photos."""
+        """Return the folder and the number of photos."""
         return f"{self.root}, {len(self.photos)} photos"
 
 
 class PackFolder:
-    """A pack of crops, see `datasets.packed`; its pixels count by the digests that its manifest has."""
+    """A pack of crops (see `datasets.pack`); its content is the digests in its manifest.
+
+    Args:
+        root: The folder of the pack.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -95,21 +98,21 @@ class PackFolder:
         """SHA-256 over the digests of blocks and tables.
 
         Raises:
-            DatasetError: there is no finished pack in this folder, or it was changed.
+            DatasetError: If there is no finished pack in this folder, or it was changed.
         """
         return str(read_manifest(self.root)["content"])
 
     def describe(self) -> str:
-        """The folder and the number of crops."""
+        """Return the folder and the number of crops."""
         return f"{self.root}, a pack of {read_manifest(self.root)['crops']} crops"
 
 
 class InputFile:
-    """A file of the user's, or several that are read as one.
+    """A file of the user's, or several files that are read as one.
 
     Args:
-        path: what the stage is given.
-        files: all that is read for it; default: the path itself.
+        path: The path that the stage is given.
+        files: All files that are read for it; by default the path itself.
     """
 
     def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
@@ -117,10 +120,10 @@ class InputFile:
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 of the bytes; of several files over theirs.
+        """SHA-256 of the bytes, or for several files a digest over theirs.
 
         Raises:
-            DatasetError: it is missing or unreadable.
+            DatasetError: If a file is missing or unreadable.
         """
         try:
             digests = [file_digest(file) for file in self._files]
@@ -131,12 +134,16 @@ class InputFile:
         return digests[0] if len(digests) == 1 else digest_json(digests)
 
     def describe(self) -> str:
-        """Its path."""
+        """Return the path."""
         return str(self.path)
 
 
 class ModelFolder:
-    """A folder that holds a model: weights, config and, where it goes on training, the classifier."""
+    """A folder with a model: weights, config and, if it was saved for further training, the classifier.
+
+    Args:
+        folder: The folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -146,7 +153,7 @@ class ModelFolder:
         """SHA-256 over the files of the model.
 
         Raises:
-            WeightsError: there is no model in this folder.
+            WeightsError: If there is no model in this folder.
         """
         files = [self.folder / name for name in (MODEL, CONFIG, HEAD)]
         if not files[0].is_file():
@@ -156,15 +163,15 @@ class ModelFolder:
         return digest_json([[file.name, file_digest(file)] for file in files if file.is_file()])
 
     def describe(self) -> str:
-        """Its path."""
+        """Return the path."""
         return str(self.folder)
 
 
 def check_name(name: str, path: Path) -> None:
-    """Tables hold UTF-8.
+    """Check that the name of a photo can be stored in a table, which holds UTF-8.
 
     Raises:
-        PhotoError: the name of this photo is none.
+        PhotoError: If the name is not valid UTF-8.
     """
     try:
         name.encode()

@@ -1,4 +1,4 @@
-"""The work of `sfplus app`: a local page that compares the faces in two photos. Nothing is stored or sent anywhere.
+"""Open a local page that compares two photos.
 
 An upload is kept in a temporary folder until it is read and is then deleted; images are embedded in the page. The
 features of a photo stay in memory and are dropped ten minutes after the page is closed.
@@ -16,14 +16,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
 from sfplus.alignment import align
+from sfplus.cli.options import Device, ModelName
 from sfplus.detection import Detector, choose
 from sfplus.device import choose_device
 from sfplus.embedder import Embedder
@@ -34,6 +36,8 @@ from sfplus.reports.jinja_filters import data_uri
 from sfplus.reports.plots import decision_plot
 from sfplus.verification.decision import DecisionRule, similarity
 from sfplus.weights.model_folder import crop_template
+
+app = typer.Typer()
 
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 40_000_000  # per photo
 FARS = {"threshold of the verification": None, "FAR 10 %": 0.1, "FAR 1 %": 0.01, "FAR 0.1 %": 0.001}
@@ -233,3 +237,17 @@ def _shrunk(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     image = Image.fromarray(photo)
     image.thumbnail((_SIDE, _SIDE))
     return np.asarray(image)
+
+
+@app.command("app")
+def app_command(
+    model: ModelName = "",
+    host: Annotated[str, typer.Option("--host", help="127.0.0.1: this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 7860,
+    device: Device = "auto",
+) -> None:
+    """Open a local page that compares two photos; needs the extra 'app'. Nothing is stored or sent anywhere.
+
+    Example: sfplus app --model sphereface10-small
+    """
+    serve(model, host, port, device)

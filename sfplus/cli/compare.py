@@ -1,22 +1,19 @@
-"""The work of `sfplus compare` and `sfplus export`: compare two photos; save a model with its threshold."""
+"""Compare the faces of two photos: similarity and decision."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import numpy as np
+import typer
 
-from sfplus.artifacts.cache import Artefact
-from sfplus.errors import UsageError
+from sfplus.cli.options import Device, ModelName
 from sfplus.images import encode_image
-from sfplus.io.files import atomic_folder, check_folder, write_atomically
+from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
-from sfplus.io.tables import read_parquet
-from sfplus.stages.embed import FEATURES, INDEX
-from sfplus.stages.verify import RESULT, SCORES
 from sfplus.verification.decision import DecisionRule, similarity
+
+app = typer.Typer()
 
 
 def compare_photos(first: Path, second: Path, model: str, far: float | None, save: Path | None, device: str) -> None:
@@ -52,51 +49,20 @@ def compare_photos(first: Path, second: Path, model: str, far: float | None, sav
             print(f"crop {letter}: {target}")
 
 
-def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Path, half: bool) -> None:
-    """Save the last verified model with its threshold, mean feature and verification scores.
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A.jpg", help="The first photo.")],
+    second: Annotated[Path, typer.Argument(metavar="B.jpg", help="The second photo.")],
+    model: ModelName = "",
+    far: Annotated[
+        float | None,
+        typer.Option("--far", help="Decide where at most this fraction of different people is accepted: 0.001."),
+    ] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="A folder for the two crops.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Compare the faces of two photos: similarity, and the decision at the model's threshold or at a FAR.
 
-    Args:
-        artefacts: artefacts of a run up to `verify`, by step.
-        source: the folder of the verified model, if it was not trained in this run.
-        folder: the folder to create.
-        half: store the weights as float16.
-
-    Raises:
-        UsageError: If the folder exists, or the protocol is not `sphereface`: the thresholds of the other protocols
-            belong to different scores.
+    Example: sfplus compare anna.jpg anna-2019.jpg --far 0.001 --save crops
     """
-    import torch
-    from safetensors.numpy import load_file
-
-    from sfplus.weights.loading import load_model
-    from sfplus.weights.model_folder import save_model
-
-    name = next(step for step in reversed(artefacts) if step.startswith("verify/")).removeprefix("verify/")
-    trained = artefacts.get(name)
-    model = trained.folder if trained else source
-    assert model is not None, "a verified model is either an artefact or a folder of the user"
-    network, config = load_model(model)
-    features, verified = artefacts[f"embed/{name}"].folder, artefacts[f"verify/{name}"]
-    result = json.loads((verified.folder / RESULT).read_text("utf-8"))
-    if result["protocol"] != "sphereface":
-        reason, remedy = "its thresholds apply to different scores", "export with verify.protocol=sphereface"
-        raise UsageError(reason, where=f"protocol {result['protocol']}", remedy=remedy)
-    table, index = read_parquet(verified.folder / SCORES), read_parquet(features / INDEX)
-    row = {photo: number for number, photo in enumerate(index["photo"])}
-    values = load_file(features / FEATURES)["features"]
-    left, right = (values[[row[photo] for photo in table[side]]] for side in ("left", "right"))
-    config |= {"verification": _verification_entry(result, verified.manifest, len(table["same"]))}
-    with atomic_folder(folder) as part:
-        save_model(part, network, config, dtype=torch.float16 if half else None)
-        DecisionRule.from_pairs(left, right, np.array(table["same"])).save(part)
-    print(f"model: {folder}")
-
-
-def _verification_entry(result: dict[str, Any], manifest: dict[str, Any], pairs: int) -> dict[str, Any]:
-    """Return the entry `verification` of `config.json`, which identifies the pairs by name and digest."""
-    return {
-        "protocol": result["protocol"], "accuracy": result["mean"], "standard_error": result["standard_error"],
-        "threshold": float(np.mean(result["threshold"])), "undetected": result["undetected"],
-        "pairs": f"{pairs} pairs of {Path(manifest['sources']['pairs']).name}",
-        "pairs_sha256": manifest["inputs"]["pairs"],
-    }  # fmt: skip
+    compare_photos(first, second, model, far, save, device)

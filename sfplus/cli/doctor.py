@@ -1,4 +1,4 @@
-"""`sfplus doctor`: what is installed and found, and what is wrong, each with its remedy."""
+"""Check what is installed, which devices, data and models exist, and what is wrong, each with its remedy."""
 
 from __future__ import annotations
 
@@ -8,43 +8,50 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sfplus.artifacts.context import Run
+import typer
+
+from sfplus.artifacts.context import RunContext
+from sfplus.cli.options import DATA, Workspace
+from sfplus.errors import SfplusError
 from sfplus.io.resources import shipped_models
 
+app = typer.Typer()
 _LOW_DISK = 2e9  # bytes
 
 
-def examine(workspace: Path) -> int:
-    """Print the examination; returns 1 when something is wrong."""
-    faults = 0
-    for name, text, fault in _findings(workspace):
-        print(f"{'wrong' if fault else 'ok':<6} {name:<16} {text}{'; ' + fault if fault else ''}")
-        faults += bool(fault)
-    return int(faults > 0)
+@app.command()
+def doctor(workspace: Workspace = DATA) -> None:
+    """Check what is installed, which devices, data and models exist, and what is wrong.
+
+    Example: sfplus doctor
+    """
+    failures = 0
+    for name, text, remedy in _checks(workspace):
+        print(f"{'wrong' if remedy else 'ok':<6} {name:<16} {text}{'; ' + remedy if remedy else ''}")
+        failures += bool(remedy)
+    raise typer.Exit(int(failures > 0))
 
 
-def _findings(workspace: Path) -> Iterator[tuple[str, str, str]]:
-    """Name, what was found, and the remedy where it is wrong."""
-    for package, version in Run.versions().items():
-        lacks = version == "missing" and package != "facenet-pytorch"  # that one is for `_detector` to judge
-        yield package, version, f"pip install {package}" if lacks else ""
-    yield _detector()
-    yield from _devices()
+def _checks(workspace: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the name and the result of each check, and the remedy if something is wrong."""
+    for package, version in RunContext.versions().items():
+        missing = version == "missing" and package != "facenet-pytorch"  # which `_check_detector` loads
+        yield package, version, f"pip install {package}" if missing else ""
+    yield _check_detector()
+    yield from _check_devices()
     yield "threads", f"{os.cpu_count()} cores", ""
-    here = next(folder for folder in (workspace.absolute(), *workspace.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(here).free
-    yield "free disk", f"{free / 1e9:.1f} GB at {here}", "free some space" if free < _LOW_DISK else ""
-    yield "writable", str(here), "" if os.access(here, os.W_OK) else "choose another --workspace"
+    folder = next(folder for folder in (workspace.absolute(), *workspace.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(folder).free
+    yield "free disk", f"{free / 1e9:.1f} GB at {folder}", "free some space" if free < _LOW_DISK else ""
+    yield "writable", str(folder), "" if os.access(folder, os.W_OK) else "choose another --workspace"
     yield "models", ", ".join(shipped_models()) or "none", ""
     for name, path in (("LFW", workspace / "lfw" / "pairs.txt"), ("CASIA-WebFace", workspace / "CASIA-WebFace")):
-        yield name, str(path) if path.exists() else f"not at {path} (needed by its recipes only)", ""
+        yield name, str(path) if path.exists() else f"not at {path} (only its recipes need it)", ""
 
 
-def _detector() -> tuple[str, str, str]:
-    from sfplus.errors import SfplusError
-
+def _check_detector() -> tuple[str, str, str]:
     try:
-        from sfplus.detection import Detector
+        from sfplus.detection import Detector  # here, so that a broken package is reported
 
         Detector(device="cpu")
     except SfplusError as error:
@@ -54,9 +61,9 @@ def _detector() -> tuple[str, str, str]:
     return "detector", "P-, R- and O-Net load", ""
 
 
-def _devices() -> Iterator[tuple[str, str, str]]:
+def _check_devices() -> Iterator[tuple[str, str, str]]:
     try:
-        import torch
+        import torch  # here, so that a broken torch is reported
     except ImportError as error:
         yield "device", f"torch cannot be imported ({error})", "pip install torch"
         return

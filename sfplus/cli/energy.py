@@ -1,11 +1,13 @@
-"""The work of `sfplus energy`: the hyperspherical energy of the neurons in each layer, as a table and a plot."""
+"""Show how the neurons of each layer of a model are distributed on the sphere, as a table and a plot."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 from torch import Tensor
 
 from sfplus.errors import UsageError, WeightsError
@@ -16,6 +18,8 @@ from sfplus.weights import HEAD
 from sfplus.weights.caffe import Blob, read_caffemodel
 from sfplus.weights.find_model import find_model
 from sfplus.weights.model_folder import load_tensors, weights_file
+
+app = typer.Typer()
 
 _LEGEND = """energy: mean over pairs of neurons, {}; random: expected for random directions; least: a lower bound
 excess: 0 at the lower bound, 1 at random directions; above 1 the neurons are more crowded than random directions
@@ -102,3 +106,21 @@ def _row(row: Uniformity) -> str:
     energies = f"{row.count:>6} {row.dimension:>6} {row.energy:>10.5f} {row.random:>10.5f} {row.least:>10.5f}"
     excess = round(row.excess, 2) + 0.0  # no minus before a zero
     return f"{energies} {excess:>7.2f} {nearest:>8.1f} {smallest:>8.1f} {row.redundancy:>10.2f}"
+
+
+@app.command()
+def energy(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A folder, a .safetensors or .caffemodel file, or a name.")
+    ],
+    power: Annotated[float, typer.Option(help="s of the energy 1/z^s; 0 is log(1/z).")] = 2.0,
+    half_space: Annotated[
+        bool, typer.Option("--half-space", help="Treat a neuron and its opposite as the same.")
+    ] = False,
+    plot: Annotated[Path, typer.Option("--plot", help="The plot to write, .png.")] = Path("energy.png"),
+) -> None:
+    """Show how the neurons of each layer of a model are distributed on the sphere: energy, random and best, angles.
+
+    Example: sfplus energy sphereface10-small --half-space --plot energy.png
+    """
+    print_energy(model, power, half_space, plot)

@@ -1,20 +1,26 @@
-"""`sfplus overlap`: find people of a test set in a training set, as a list to exclude and as a contact sheet."""
+"""Find people of a test set in a training set, by their names and by their faces."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from PIL import Image
 
+from sfplus.cli.options import Device, ModelName
 from sfplus.cli.person_features import People, PersonFeatures, first_images, holds_features
 from sfplus.datasets.overlap import Threshold, choose_threshold, is_numeric_name, match_features, match_names
 from sfplus.errors import UsageError
 from sfplus.images import Pixels, encode_image
 from sfplus.io.files import check_file, write_atomically
-from sfplus.reports import contact_sheet
+from sfplus.io.resources import DEFAULT_MODEL
+from sfplus.reports.contact_sheet import compose_sheet
+
+app = typer.Typer()
 
 _PRINTED, _DRAWN = 30, 60  # pairs of people
 
@@ -157,4 +163,40 @@ def _draw(left: People, right: People, matches: list[Match]) -> Pixels:
                 (Image.fromarray(test_images[match.test]), match.test),
             ]
     title = f"{len(tiles) // 2} pairs: the training set on the left, the test set on the right"
-    return np.asarray(contact_sheet.lay_out([(title, tiles)]), np.uint8)
+    return np.asarray(compose_sheet([(title, tiles)]), np.uint8)
+
+
+@app.command("overlap")
+def overlap_command(
+    train: Annotated[
+        Path, typer.Argument(metavar="TRAIN", help="The training set: as for sfplus pack, or a file of features.")
+    ],
+    test: Annotated[Path, typer.Argument(metavar="TEST", help="The test set, in one of the same forms.")],
+    model: ModelName = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Write a list of the people for --exclude and exclude:.",
+        ),
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="Draw the pairs side by side into a .png file.")] = None,
+    crops: Annotated[bool, typer.Option("--crops", help="The images are aligned crops.")] = False,
+    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Use only the first images of each person.")] = 8,
+    false_alarms: Annotated[
+        float,
+        typer.Option("--false-alarms", min=0, help="Expected number of wrong matches for one person of TEST."),
+    ] = 0.01,
+    device: Device = "auto",
+) -> None:
+    """Find people of a test set in a training set, by their names and by their faces.
+
+    Check the pairs before you use the list: a small model misses people and matches different people.
+
+    Example: sfplus overlap my/photos data/lfw --out in-lfw.txt --sheet in-lfw.png, then:
+    sfplus run mine.yaml train.exclude=in-lfw.txt
+    """
+    overlap(
+        train, test, model or DEFAULT_MODEL, out, sheet,
+        crops=crops, images_per_person=pictures, false_alarms=false_alarms, device=device,
+    )  # fmt: skip

@@ -1,15 +1,30 @@
-"""`sfplus pack`: write the crops of a collection into one memory-mapped file, so that training decodes nothing."""
+"""Pack aligned crops into one memory-mapped file, so that training decodes nothing."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from sfplus.alignment import narrow_crop
 from sfplus.datasets.build_pack import build_pack
 from sfplus.datasets.formats.pack import Pack
+from sfplus.datasets.identities import read_person_list
 from sfplus.io.console import Console, print_failures
 from sfplus.io.tables import FAILURES, read_json_lines
+
+app = typer.Typer()
+Exclude = Annotated[
+    Path | None,
+    typer.Option(
+        "--exclude",
+        help="A file of people to leave out, one per line; # and a space start a comment.",
+    ),
+]
+Split = Annotated[str, typer.Option("--split", help="Use only this split of files named like train-00000-of-00004.")]
 
 
 def pack(
@@ -55,3 +70,43 @@ def check(folder: Path) -> None:
         for count in packed.check():
             progress.advance(count)
     print(f"{folder}: intact, {len(packed)} crops of {len(packed.people)} people")
+
+
+@app.command("pack")
+def pack_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder per person, an insightface .rec file, WebDataset .tar shards, Parquet files, or a pack.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The pack to write, a new folder.")] = None,
+    size: Annotated[str, typer.Option("--size", help="HEIGHTxWIDTH: leave out crops of other sizes.")] = "",
+    narrow: Annotated[bool, typer.Option("--narrow", help="Cut 112x112 crops to 112x96.")] = False,
+    exclude: Exclude = None,
+    split: Split = "",
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Only compare the pack SOURCE with its checksums.")
+    ] = False,
+) -> None:
+    """Pack aligned crops into one memory-mapped file for train.photos in recipes, so that training decodes nothing.
+
+    SOURCE is not changed. If images cannot be used, OUT/failures.jsonl lists them and the exit code is 1. An
+    interrupted call continues where it stopped.
+
+    Example: sfplus align photos crops, then: sfplus pack crops crops.pack
+
+    Example: sfplus pack faces_emore/train.rec emore.pack --narrow --exclude in-lfw.txt
+    """
+    if check_only:
+        check(source)
+        return
+    if out is None:
+        raise typer.BadParameter("is missing", param_hint="OUT")
+    sides = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", size)
+    if size and not sides:
+        raise typer.BadParameter("give height x width, such as 112x96", param_hint="--size")
+    people = read_person_list(exclude) if exclude else ()
+    crop_size = (int(sides[1]), int(sides[2])) if sides else None
+    raise typer.Exit(pack(source, out, size=crop_size, narrow=narrow, exclude=people, split=split))

@@ -1,4 +1,4 @@
-"""The work of `sfplus report`: one page with the results of several runs, read from their `report.json`."""
+"""Compare the results of several runs in one page."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from sfplus.artifacts.context import Run
+import typer
+
+from sfplus.artifacts.context import RunContext
+from sfplus.cli.options import DATA, Workspace
+from sfplus.cli.run import this_command
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import ArtefactError, SfplusError, UsageError
 from sfplus.reports.html import HTML, JSON, Report, render, worst_crops
 from sfplus.verification.result import Result
+
+app = typer.Typer()
 
 _DIFFERENT_PAIRS = (
     "Not all of these models were verified on the same pairs. Only models verified on the same pairs are compared; "
@@ -60,7 +66,7 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
             f"{file.parent.name}, {name}": digest
             for file, data in reports.items() for name, digest in data.get("hashes", {}).items()
         },
-        versions=Run.versions(),
+        versions=RunContext.versions(),
         command=command,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )  # fmt: skip
@@ -127,3 +133,17 @@ def _labels(reports: dict[Path, dict[str, Any]]) -> dict[tuple[Path, str], str]:
     labels = {(file, name): name if uses[name] == 1 else f"{file.parent.name}: {name}" for file, name in models}
     duplicates = Counter(labels.values())
     return {key: text if duplicates[text] == 1 else f"{key[0].parent}: {key[1]}" for key, text in labels.items()}
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names in data/runs, folders or report.json.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder for report.html, .json and .md.")] = Path("report"),
+    title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "Several runs, side by side",
+    workspace: Workspace = DATA,
+) -> None:
+    """Compare the results of several runs in one page, and say which differences are not significant.
+
+    Example: sfplus report demo control --out comparison
+    """
+    report_runs(runs, out, title, workspace, this_command())

@@ -1,53 +1,96 @@
-"""Commands on a recipe: open it, run it, print what came out."""
+"""Run a recipe, or the stale part of it, and print the result."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
-from sfplus.artifacts.cache import Artefact
-from sfplus.artifacts.context import Run, is_first
+import typer
+
+from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.context import RunContext, is_first
+from sfplus.cli.options import DATA, Device, Overrides, RecipeName, RunName, Small, Workspace
 from sfplus.errors import UsageError
 from sfplus.io.console import Console
-from sfplus.io.files import check_folder
+from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.tables import FAILURES, read_failures
-from sfplus.pipeline import plan as chain
-from sfplus.pipeline.distributed import own_device
-from sfplus.recipes.load import PICTURES, find_recipe, load_recipe
+from sfplus.pipeline.distributed import local_device
+from sfplus.pipeline.execute import run_steps
+from sfplus.pipeline.plan import plan, steps_until
+from sfplus.recipes.load import find_recipe, load_recipe, small_settings
+from sfplus.recipes.recipe import image_keys
+from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel
 from sfplus.weights.find_model import find_model
+
+app = typer.Typer()
+_REPORT_FILES = ("report.html", "report.json", "report.md")
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    until: Annotated[str, typer.Option("--until", help="Stop after this stage: detect, align, train, ...")] = "",
+    device: Device = "auto",
+    workspace: Workspace = DATA,
+    name: RunName = "",
+    small: Small = False,
+) -> None:
+    """Run a recipe, or the stale part of it, and print the result.
+
+    Example: sfplus run demo --until train
+    """
+    settings, small_name = apply_small(recipe, overrides, small)
+    run_recipe(recipe, settings, until, device, workspace, name or small_name)
+
+
+def apply_small(recipe: str, overrides: Sequence[str] | None, small: bool) -> tuple[list[str], str]:
+    """Return the overrides, preceded by those of the small size if asked for, and the name of such a run."""
+    if not small:
+        return list(overrides or ()), ""
+    path = find_recipe(recipe)
+    return [*small_settings(path), *(overrides or ())], f"{path.stem}-small"
 
 
 def open_recipe(
     name: str, overrides: Sequence[str], device: str, workspace: Path, run_name: str = "", command: str = ""
-) -> tuple[list[chain.Step], Run, Path]:
-    """The steps of a recipe, the run they belong to, and the file that records what was run."""
+) -> tuple[list[Step], RunContext, Path]:
+    """Return the steps of a recipe, the context of the run, and the file that records what was run."""
     path = find_recipe(name)
     folder = run_folder(workspace, run_name or path.stem)
-    run = Run(workspace, Console(quiet=not is_first()), own_device(device))
-    command = command or _command(name, overrides)
-    return chain.plan(load_recipe(path, overrides), _text(path, overrides), command), run, folder / "run.json"
+    context = RunContext(workspace, Console(quiet=not is_first()), local_device(device))
+    steps = plan(load_recipe(path, overrides), recipe_text(path, overrides), command or run_command(name, overrides))
+    return steps, context, folder / "run.json"
 
 
-def _command(name: str, overrides: Sequence[str]) -> str:
+def run_command(name: str, overrides: Sequence[str]) -> str:
+    """Return the command that runs a recipe with these overrides."""
     return shlex.join(["sfplus", "run", name, *overrides])
 
 
-def _text(path: Path, overrides: Sequence[str]) -> str:
+def this_command() -> str:
+    """Return the command line of this process, for a report to repeat."""
+    return shlex.join(["sfplus", *sys.argv[1:]])
+
+
+def recipe_text(path: Path, overrides: Sequence[str]) -> str:
+    """Return the YAML of a recipe with the overrides as comments."""
     return path.read_text("utf-8") + "".join(f"# changed on the command line: {o}\n" for o in overrides)
 
 
 def run_folder(workspace: Path, name: str) -> Path:
-    """Where a person looks for the results of a run.
+    """Return the folder of a run's results, for people.
 
     Raises:
-        UsageError: this is no name for a folder.
+        UsageError: If the name cannot be the name of a folder.
     """
     if name != Path(name).name or name.startswith("."):
-        raise UsageError("is no name for a folder", where=f"--name {name}", remedy="use letters, digits and dashes")
+        remedy = "use letters, digits and dashes"
+        raise UsageError("is not a valid name of a folder", where=f"--name {name}", remedy=remedy)
     return workspace / "runs" / name
 
 
@@ -62,98 +105,82 @@ def run_recipe(
     out: Path | None = None,
     command: str = "",
 ) -> dict[str, Artefact]:
-    """Run a recipe up to a stage, or whole; print its results and where they are.
+    """Run a recipe up to a stage, or to its end, and print its results and their folder.
 
     Args:
-        name: of the recipe, or its file.
+        name: The name of the recipe, or its file.
         overrides: `key=value`.
-        until: the last stage to run.
-        device: what to run on.
-        workspace: where cache and runs are.
-        run_name: of the folder in `runs/`, if not the recipe's.
-        against: a second model to verify on the same crops and pairs, shown beside the recipe's own.
-        out: where the report goes, if not to the folder in `runs/`.
-        command: what the report says makes it again, if not `sfplus run`.
+        until: The last stage to run; empty for all stages.
+        device: The device to run on.
+        workspace: The folder of cache and runs.
+        run_name: The folder in `runs/`, if not the name of the recipe.
+        against: A second model to verify on the same crops and pairs, shown in the same report.
+        out: The folder of the report, if not that in `runs/`.
+        command: The command that the report shows, if not `sfplus run`.
+
+    Returns:
+        The artefacts by the names of their steps.
     """
-    steps, run, record = open_recipe(name, overrides, device, workspace, run_name, command)
-    check_folder(out or record.parent)
+    steps, context, record = open_recipe(name, overrides, device, workspace, run_name, command)
+    folder = out or record.parent
+    check_folder(folder)
     if against:
-        steps = _with_other(steps, against)
+        steps = _add_second_model(steps, against)
     if until:
-        steps = chain.closure(steps, until)
-    artefacts = chain.run_steps(steps, run, record)
+        steps = steps_until(steps, until)
+    artefacts = run_steps(steps, context, record)
     if not is_first():
         return artefacts
-    _say_failures(artefacts, run.console)
+    _print_failures(artefacts, context.console)
     for step, artefact in artefacts.items():
         if step.startswith("verify/"):
-            print(chain.headline(step, artefact))
+            print(_headline(step, artefact))
     last = steps[-1].name
     if "report" in artefacts:
-        print(f"report: {chain.publish_report(artefacts['report'], out or record.parent)}")
-    elif last in PICTURES:
+        print(f"report: {_publish_report(artefacts['report'], folder)}")
+    elif last in image_keys():
         from sfplus.cli.sweep_results import publish_figures  # matplotlib is slow to import
 
-        path, command = find_recipe(name), command or _command(name, overrides)
-        about = path.stem, load_recipe(path, overrides).report, _text(path, overrides), command
-        print(f"result: {publish_figures(last, artefacts[last], out or record.parent, *about)}")
+        path = find_recipe(name)
+        about = recipe_text(path, overrides), command or run_command(name, overrides)
+        report = load_recipe(path, overrides).report
+        print(f"result: {publish_figures(last, artefacts[last], folder, path.stem, report, *about)}")
     else:
         print(f"{last}: {artefacts[last].folder}")
     return artefacts
 
 
-def _with_other(steps: Sequence[chain.Step], model: str) -> list[chain.Step]:
-    """The steps of a verification, and before its own model another one on the same crops and pairs."""
+def _headline(step: str, artefact: Artefact) -> str:
+    """Describe the result of a verify step in one line."""
+    counts, settings = artefact.manifest["counts"], artefact.manifest["settings"]
+    accuracy = f"{100 * counts['accuracy']:.2f} % +- {100 * counts['standard_error']:.2f}"
+    return f"{step}: {accuracy} ({settings['protocol']} protocol, {counts['pairs']} pairs)"
+
+
+def _publish_report(artefact: Artefact, folder: Path) -> Path:
+    """Copy the report to the folder where people look for it, and return its HTML file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _REPORT_FILES:
+        write_atomically(folder / name, (artefact.folder / name).read_bytes())
+    return folder / _REPORT_FILES[0]
+
+
+def _add_second_model(steps: Sequence[Step], model: str) -> list[Step]:
+    """Verify a second model on the same crops and pairs, before the first one."""
     *first, embed, verify, report = steps
-    own, other = embed.inputs["model"], chain.Model(model)
-    if isinstance(own, chain.Model) and find_model(own.name).resolve() == find_model(model).resolve():
-        raise UsageError("is the model itself", where=f"--against {model}", remedy="name another one")
+    own, second = embed.inputs["model"], UserModel(model)
+    if isinstance(own, UserModel) and find_model(own.name).resolve() == find_model(model).resolve():
+        raise UsageError("is the same model", where=f"--against {model}", remedy="give a different one")
     added = [
-        replace(embed, name="embed/against", inputs={**embed.inputs, "model": other}),
-        replace(verify, name="verify/against", inputs={**verify.inputs, "features": chain.From("embed/against")}),
+        replace(embed, name="embed/against", inputs={**embed.inputs, "model": second}),
+        replace(verify, name="verify/against", inputs={**verify.inputs, "features": StepOutput("embed/against")}),
     ]
-    shown: dict[str, chain.Input] = {"verify/against": chain.From("verify/against"), "model/against": other}
-    return [*first, *added, embed, verify, replace(report, inputs={**shown, **report.inputs})]
+    inputs: dict[str, InputReference] = {"verify/against": StepOutput("verify/against"), "model/against": second}
+    return [*first, *added, embed, verify, replace(report, inputs={**inputs, **report.inputs})]
 
 
-def verify_photos(
-    photos: Path,
-    pairs: Path | None,
-    model: str,
-    against: str,
-    protocol: str,
-    undetected: str,
-    device: str,
-    workspace: Path,
-    out: Path | None,
-    command: str,
-) -> None:
-    """Run the recipe `lfw` on other photos and pairs; the pairs may lie in or beside the photos.
-
-    Raises:
-        UsageError: there is no list of pairs, or `against` is no model.
-    """
-    pairs = pairs or next((f for f in (photos / "pairs.txt", photos.parent / "pairs.txt") if f.is_file()), None)
-    if pairs is None:
-        raise UsageError(
-            "there is no pairs.txt in it or beside it", where=photos, remedy="give its path, or: sfplus lfw"
-        )
-    if Path(against).suffix in (".npz", ".safetensors", ".parquet"):
-        remedy = "give a model, or both as features: sfplus embed makes them"
-        raise UsageError("is a file of features, beside photos", where=f"--against {against}", remedy=remedy)
-    values = {"verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected, "embed.model": model,
-              "verify.protocol": protocol}  # fmt: skip
-    overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value]
-    run_recipe("lfw", overrides, "", device, workspace, against=against, out=out, command=command)
-
-
-def this_command() -> str:
-    """The command line as it was given, for a report to repeat."""
-    return shlex.join(["sfplus", *sys.argv[1:]])
-
-
-def _say_failures(artefacts: Mapping[str, Artefact], console: Console) -> None:
-    """Photos that were not used: how many, and which file names them."""
+def _print_failures(artefacts: Mapping[str, Artefact], console: Console) -> None:
+    """Warn about photos that were not used: how many, and the file that lists them."""
     for step, artefact in artefacts.items():
         missed, failed = read_failures(artefact.folder) if step.startswith("align/") else ([], [])
         if missed or failed:

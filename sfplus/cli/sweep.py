@@ -1,4 +1,4 @@
-"""`sfplus sweep`: run every configuration of a recipe with several seeds, and compare what comes out."""
+"""Run variants of a recipe with several seeds, and compare the results."""
 
 from __future__ import annotations
 
@@ -7,41 +7,108 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
-from sfplus.artifacts.context import Run
-from sfplus.cli.run import run_folder, this_command
-from sfplus.cli.sweep_results import Cell, Found, main_metric, measure, plane, published, rows_of
+import typer
+
+from sfplus.artifacts.context import RunContext
+from sfplus.cli.options import DATA, Device, RecipeName, RunName, Small, Workspace
+from sfplus.cli.run import apply_small, run_folder, this_command
+from sfplus.cli.sweep_results import (
+    Cell,
+    StepResult,
+    feature_plots,
+    main_metric,
+    measure,
+    published_rows,
+    table_rows,
+)
 from sfplus.errors import SfplusError, UsageError
 from sfplus.io.console import Console, ProgressLine
 from sfplus.io.files import check_folder, write_atomically, write_or_remove
-from sfplus.pipeline import plan as chain
-from sfplus.pipeline.distributed import processes
-from sfplus.recipes.load import Recipe, find_recipe, load_recipe
+from sfplus.pipeline.distributed import process_count
+from sfplus.pipeline.execute import run_steps
+from sfplus.pipeline.plan import check_inputs, plan, steps_until
+from sfplus.recipes.load import find_recipe, load_recipe
+from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.sweep_grid import Configuration, configurations, seed_overrides
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
 from sfplus.reports.sweep_table import SweepTable, format_metric, to_json, to_markdown
 
-TABLE, MARKDOWN, PLOT, CURVES, PLANE = "sweep.json", "sweep.md", "sweep.png", "curves.png", "plane.png"
-_MEASURING = ("verify", "generate", "classify", "finetune", "train")
+app = typer.Typer()
+TABLE, MARKDOWN, PLOT, CURVES, FEATURE_PLOT = "sweep.json", "sweep.md", "sweep.png", "curves.png", "plane.png"
 
 
-class _Console(Console):
-    """One line per run: what its stages do is seen while they are at work, and what is there already is no news."""
+@app.command()
+def sweep(
+    recipe: RecipeName,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=A,B,C]...", help="Every combination is run; KEY+KEY=A,B for keys that take the same value."
+        ),
+    ] = None,
+    variants: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variant", metavar="NAME:'KEY=VALUE ...'", help="A named configuration; the first is the control."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Runs of each configuration, with the seeds of the recipe, plus 1, plus 2, ...")
+    ] = 1,
+    seed_of: Annotated[
+        str,
+        typer.Option(
+            "--seed-of", metavar="STAGE", help="Change only the seed of this stage: with finetune, train runs once."
+        ),
+    ] = "",
+    until: Annotated[
+        str, typer.Option("--until", help="Stop after this stage, not after the last one that measures.")
+    ] = "",
+    device: Device = "auto",
+    workspace: Workspace = DATA,
+    name: RunName = "",
+    out: Annotated[Path | None, typer.Option("--out", help="The folder for the results, if not in runs/.")] = None,
+    small: Small = False,
+) -> None:
+    """Run variants of a recipe with several seeds, and tabulate mean, spread and the difference from the control.
 
-    place, worked = "", False
+    A run that exists is never repeated, and stages that variants share are run once. The exit code is 1 if a run
+    failed; the others are run nevertheless.
+
+    Example: sfplus sweep demo finetune.energy.weight=0,1 finetune.energy.power=0,2 --seeds 3 --seed-of finetune
+    """
+    size, small_name = apply_small(recipe, None, small)
+    name = name or (f"{small_name}-sweep" if small_name else "")
+    succeeded = run_sweep(
+        recipe, settings or [], variants or [], seeds, seed_of, until, device, workspace, name, out, size
+    )
+    raise typer.Exit(not succeeded)
+
+
+class _RunConsole(Console):
+    """A console with one line per run: stages are shown while they run, and fresh stages are not reported.
+
+    Attributes:
+        prefix: The number of the run, before the label of each stage.
+        worked: Whether a stage of the run had to be built.
+    """
+
+    prefix, worked = "", False
 
     def print_fresh(self, label: str) -> None:
-        """Nothing."""
+        """Report nothing."""
 
     @contextmanager
     def progress(self, label: str, resumed: bool) -> Iterator[ProgressLine]:
-        """The line of a stage at work, which goes away with it."""
+        """Show the progress line of a stage while it runs."""
         self.worked = True
-        step = ProgressLine(f"{self.place} {label}", self)
+        progress = ProgressLine(f"{self.prefix} {label}", self)
         try:
-            yield step
+            yield progress
         finally:
-            step.finish()
+            progress.finish()
 
 
 def run_sweep(
@@ -57,105 +124,106 @@ def run_sweep(
     out: Path | None = None,
     size: Sequence[str] = (),
 ) -> bool:
-    """Run a sweep, or what of it is not there yet, and write its table, plot and curves.
+    """Run the missing runs of a sweep, and write its table, plot and curves.
 
     Args:
-        name: of the recipe, or its file.
+        name: The name of the recipe, or its file.
         settings: `key=a,b,c`.
         variants: `name:key=value key=value`.
-        seeds: runs of each configuration.
-        seed_of: the only stage whose seed changes; empty: all.
-        until: the last stage; empty: the one that measures.
-        device: what to run on.
-        workspace: where cache and runs are.
-        run_name: of the folder in `runs/`, if not the recipe's with `-sweep`.
-        out: where the results go, if not there.
-        size: overrides of all runs, before the others.
+        seeds: The number of runs of each configuration.
+        seed_of: The only stage whose seed changes; empty for all stages.
+        until: The last stage; empty for the last one that measures.
+        device: The device to run on.
+        workspace: The folder of cache and runs.
+        run_name: The folder in `runs/`; empty for the name of the recipe with `-sweep`.
+        out: The folder for the results, if not in `runs/`.
+        size: Overrides of all runs, before the others.
 
     Returns:
         Whether every run succeeded.
     """
-    if processes() > 1:
-        remedy = "start it once; what takes several is sfplus run with one configuration"
+    if process_count() > 1:
+        remedy = "start it once; several processes are for sfplus run with one configuration"
         raise UsageError("a sweep runs in one process", where="WORLD_SIZE", remedy=remedy)
     path = find_recipe(name)
     target = out or run_folder(workspace, run_name or f"{path.stem}-sweep")
     check_folder(target)
     cells, recipe = plan_cells(path, configurations(settings, variants, size), seeds, seed_of, until)
     for cell in cells:
-        chain.check_inputs(cell.steps, workspace)
-    console = _Console()
-    run = Run(workspace, console, device)
-    sweep = SweepTable(
+        check_inputs(cell.steps, workspace)
+    console = _RunConsole()
+    context = RunContext(workspace, console, device)
+    table = SweepTable(
         title=recipe.report.title, cells=len(cells), command=this_command(), recipe=path.read_text("utf-8"),
-        published=published(recipe.report),
-        versions=run.versions(), device=run.device_said,
+        published=published_rows(recipe.report),
+        versions=context.versions(), device=context.device_description,
     )  # fmt: skip
-    found: dict[int, dict[str, Found]] = {}
+    results: dict[int, dict[str, StepResult]] = {}
     for index, cell in enumerate(cells):
-        console.place, console.worked = f"[{index + 1}/{len(cells)}]", False
-        if figures := _run_cell(cell, path.stem, run, console, sweep):
-            found[index] = figures
+        console.prefix, console.worked = f"[{index + 1}/{len(cells)}]", False
+        if measured := _run_cell(cell, path.stem, context, console, table):
+            results[index] = measured
         if console.worked:
-            sweep.rows = rows_of(cells, found, path.stem, whole=False)
-            _write(sweep, target)
-    sweep.rows = rows_of(cells, found, path.stem)
-    _write(sweep, target)
-    write_or_remove(target / PLANE, plane(cells, found, path.stem))
-    print(to_markdown(sweep).decode().partition("\n## How it was made")[0])
+            table.rows = table_rows(cells, results, path.stem, final=False)
+            _write(table, target)
+    table.rows = table_rows(cells, results, path.stem)
+    _write(table, target)
+    write_or_remove(target / FEATURE_PLOT, feature_plots(cells, results, path.stem))
+    print(to_markdown(table).decode().partition("\n## How it was made")[0])
     print(f"sweep: {target / MARKDOWN}")
-    return not sweep.failures
+    return not table.failures
 
 
-def _run_cell(cell: Cell, recipe: str, run: Run, console: _Console, sweep: SweepTable) -> dict[str, Found] | None:
-    """What a run found, by step; None, and why in the sweep, where it failed."""
+def _run_cell(
+    cell: Cell, recipe: str, context: RunContext, console: _RunConsole, table: SweepTable
+) -> dict[str, StepResult] | None:
+    """Run a cell and return its results by step; None if it failed, with the reason in the table."""
     label, clock = cell.label(recipe), time.monotonic()
-    place = f"{console.place} {label}, seed {cell.seed}:"
+    prefix = f"{console.prefix} {label}, seed {cell.seed}:"
     try:
-        artefacts = chain.run_steps(cell.steps, run)
-        found = {step: measure(step, artefacts) for step in cell.measuring}
-    except Exception as error:  # whatever it is: the other runs may take days
+        artefacts = run_steps(cell.steps, context)
+        results = {step: measure(step, artefacts) for step in cell.measuring}
+    except Exception as error:  # of any kind: the other runs may take days
         reason = str(error) if isinstance(error, SfplusError) else f"{type(error).__name__}: {error}"
-        sweep.failures.append({"label": label, "seed": cell.seed, "reason": reason})
-        console.warn(f"{place} {reason}")
+        table.failures.append({"label": label, "seed": cell.seed, "reason": reason})
+        console.warn(f"{prefix} {reason}")
         return None
-    last = found[cell.measuring[-1]]
-    sweep.metric = main_metric(last)
-    sweep.protocol = last.result.protocol if last.result else ""
-    took = f"{time.monotonic() - clock:.0f} s" if console.worked else "was there"
-    console.print(f"{place} {format_metric(sweep.metric, last.metrics.get(sweep.metric, math.nan))}  ({took})")
-    return found
+    last = results[cell.measuring[-1]]
+    table.metric = main_metric(last)
+    table.protocol = last.result.protocol if last.result else ""
+    duration = f"{time.monotonic() - clock:.0f} s" if console.worked else "fresh"
+    console.print(f"{prefix} {format_metric(table.metric, last.metrics.get(table.metric, math.nan))}  ({duration})")
+    return results
 
 
 def plan_cells(
-    path: Path, chosen: Sequence[Configuration], seeds: int, seed_of: str = "", until: str = ""
+    path: Path, grid: Sequence[Configuration], seeds: int, seed_of: str = "", until: str = ""
 ) -> tuple[list[Cell], Recipe]:
-    """The runs of a sweep, all configurations with the first seed first, and the recipe of the first of them.
+    """Return the runs of a sweep, with all configurations of the first seed first, and the recipe of the first run.
 
     Raises:
-        UsageError: a setting is wrong, or there is nothing to repeat.
+        UsageError: If a setting is wrong, or there is nothing to repeat.
     """
     cells = []
     for seed in range(seeds):
-        for configuration in chosen:
-            recipe = load_recipe(path, configuration.overrides)
-            added = seed_overrides(recipe, seed, seed_of)
-            if seeds > 1 and not added:
-                remedy = "--seeds 1"
-                raise UsageError("nothing in this recipe draws random numbers", where=f"--seeds {seeds}", remedy=remedy)
-            steps = chain.plan(load_recipe(path, (*configuration.overrides, *added)))
-            have = {step.stage.name for step in steps}
-            last = until or next((name for name in _MEASURING if name in have), steps[-1].stage.name)
-            cells.append(Cell(configuration, seed, chain.closure(steps, last)))
+        for configuration in grid:
+            overrides = seed_overrides(load_recipe(path, configuration.overrides), seed, seed_of)
+            if seeds > 1 and not overrides:
+                reason = "nothing in this recipe draws random numbers"
+                raise UsageError(reason, where=f"--seeds {seeds}", remedy="--seeds 1")
+            steps = plan(load_recipe(path, (*configuration.overrides, *overrides)))
+            measuring = [step.stage.name for step in steps if step.stage.measures]
+            last = until or (measuring[-1] if measuring else steps[-1].stage.name)
+            cells.append(Cell(configuration, seed, steps_until(steps, last)))
     if any(cell.measuring != cells[0].measuring for cell in cells):
         raise UsageError("these configurations are measured by different stages", where=path, remedy="add --until")
-    return cells, load_recipe(path, chosen[0].overrides)
+    return cells, load_recipe(path, grid[0].overrides)
 
 
-def _write(sweep: SweepTable, folder: Path) -> None:
-    """Write what is known so far."""
+def _write(table: SweepTable, folder: Path) -> None:
+    """Write the results so far."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / TABLE, to_json(sweep))
-    write_atomically(folder / MARKDOWN, to_markdown(sweep))
-    write_or_remove(folder / PLOT, sweep_plot(sweep) if sweep.rows else None)
-    write_or_remove(folder / CURVES, sweep_curves(sweep) if sweep.rows else None)
+    write_atomically(folder / TABLE, to_json(table))
+    write_atomically(folder / MARKDOWN, to_markdown(table))
+    write_or_remove(folder / PLOT, sweep_plot(table) if table.rows else None)
+    write_or_remove(folder / CURVES, sweep_curves(table) if table.rows else None)

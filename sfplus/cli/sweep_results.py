@@ -1,4 +1,4 @@
-"""What the runs of a sweep came to: figures of each, rows of its table, differences from the control."""
+"""The results of a sweep: the metrics of each run, the rows of the table, the differences from the control."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
-from sfplus.artifacts.cache import Artefact
+from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.layout import CURVES, FEATURE_PLOT, FEATURES, RESULT, SAMPLES, read_verification
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
-from sfplus.image_tasks.classify_stage import FEATURES
 from sfplus.io.files import write_atomically, write_or_remove
 from sfplus.io.tables import read_json_lines
-from sfplus.pipeline import plan as chain
+from sfplus.recipes.settings.report import ReportSettings
+from sfplus.recipes.steps import Step
 from sfplus.recipes.sweep_grid import VARIANT, Configuration
+from sfplus.reports.feature_plot import feature_plot
 from sfplus.reports.sweep_table import LEVEL, ControlDifference, SweepRow, SweepTable, format_metric, to_markdown
-from sfplus.stages.report import ReportSettings
-from sfplus.stages.verify import read_result
 from sfplus.training.history import HISTORY
 from sfplus.verification.bootstrap import Interval, people_intervals, stratified_mean
 from sfplus.verification.curves import accuracy_interval
@@ -31,18 +32,26 @@ from sfplus.verification.result import Result
 from sfplus.verification.significance import mcnemar
 from sfplus.weights import CONFIG, HEAD
 
-_AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "pictures", "train_pictures", "test_pictures"})
+_AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "images", "train_images", "test_images"}) | {
+    "pictures", "train_pictures", "test_pictures",  # in manifests of earlier versions
+}  # fmt: skip
 _MAIN = ("accuracy", "inception_score", "surrogate_score", "training_accuracy")
-_CLASSES = 20_000  # of a larger classifier the first so many are measured
+_CLASSES = 20_000  # of a larger classifier only the first neurons are measured
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep: a configuration with one seed, and its steps, of which those of the last stage measure."""
+    """One run of a sweep: a configuration with one seed.
+
+    Attributes:
+        configuration: The configuration.
+        seed: The number that is added to the seeds of the recipe.
+        steps: Its steps; those of the last stage measure.
+    """
 
     configuration: Configuration
     seed: int
-    steps: list[chain.Step]
+    steps: list[Step]
 
     @property
     def measuring(self) -> list[str]:
@@ -50,20 +59,20 @@ class Cell:
         return [step.name for step in self.steps if step.stage is self.steps[-1].stage]
 
     def label(self, recipe: str) -> str:
-        """What it is called, without the seed."""
+        """Return the label of the configuration, without the seed."""
         return ", ".join(self.configuration.choices.values()) or recipe
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a run found in a step.
+class StepResult:
+    """The results of a step of a run.
 
     Attributes:
-        artefact: of that step.
-        metrics: its figures.
-        history: of the training behind it.
-        result: of the verification, where that is the step.
-        pairs: of the result.
+        artefact: The artefact of the step.
+        metrics: Its metrics by name.
+        history: The history of the training.
+        result: The result of the verification, if it is a verify step.
+        pairs: The pairs of the result.
     """
 
     artefact: Artefact
@@ -73,85 +82,83 @@ class Found:
     pairs: Pairs | None = None
 
 
-def measure(name: str, artefacts: Mapping[str, Artefact]) -> Found:
-    """The figures of a step that has been run."""
+def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
+    """Return the results of a step that has been run."""
     artefact = artefacts[name]
     stage = artefact.manifest["stage"]
-    metrics = _figures(artefact)
+    metrics = _counted_metrics(artefact)
     if stage == "verify":
         model = artefacts.get(name.removeprefix("verify/"))
-        result, pairs = read_result(artefact.folder)
-        if model is None:  # a model that was given
-            return Found(artefact, metrics, [], result, pairs)
-        metrics |= {"training_loss": _figures(model).get("loss", math.nan)} | _classifier(model.folder)
-        return Found(artefact, metrics, _history(model), result, pairs)
+        result, pairs = read_verification(artefact.folder)
+        if model is None:  # the model is the user's
+            return StepResult(artefact, metrics, [], result, pairs)
+        metrics |= {"training_loss": _counted_metrics(model).get("loss", math.nan)} | _classifier_metrics(model.folder)
+        return StepResult(artefact, metrics, _history(model), result, pairs)
     if stage in ("train", "finetune"):
-        metrics = {f"training_{key}": value for key, value in metrics.items()} | _classifier(artefact.folder)
-    return Found(artefact, metrics, _history(artefact))
+        metrics = {f"training_{key}": value for key, value in metrics.items()} | _classifier_metrics(artefact.folder)
+    return StepResult(artefact, metrics, _history(artefact))
 
 
-def rows_of(
-    cells: Sequence[Cell], found: Mapping[int, Mapping[str, Found]], recipe: str, whole: bool = True
+def table_rows(
+    cells: Sequence[Cell], results: Mapping[int, Mapping[str, StepResult]], recipe: str, final: bool = True
 ) -> list[SweepRow]:
-    """The rows of the table: each configuration with its seeds, before it what it started from, named once.
+    """Return the rows of the table: each configuration with its seeds, preceded by the model it was fine-tuned from.
 
     Args:
-        cells: of the sweep.
-        found: by the index of the cell and the name of the step.
-        recipe: its name, for a sweep of one configuration.
-        whole: with intervals and differences from the control, which take a while.
+        cells: The runs of the sweep.
+        results: The results by the index of the run and the name of the step.
+        recipe: The name of the recipe, which labels a sweep of one configuration.
+        final: Whether to add intervals and differences from the control, which take a while.
     """
-    runs: dict[str, dict[int, Mapping[str, Found]]] = {cell.label(recipe): {} for cell in cells}
+    runs: dict[str, dict[int, Mapping[str, StepResult]]] = {cell.label(recipe): {} for cell in cells}
     choices = {cell.label(recipe): cell.configuration.choices for cell in cells}
-    for index, steps in sorted(found.items()):
+    for index, steps in sorted(results.items()):
         runs[cells[index].label(recipe)][cells[index].seed] = steps
     *before, last = cells[0].measuring
     rows: list[SweepRow] = []
     shared: dict[tuple[str, ...], SweepRow] = {}
     for label, by_seed in runs.items():
         for step in before:
-            distinct: dict[str, tuple[int, Found]] = {}
+            distinct: dict[str, tuple[int, StepResult]] = {}
             for seed, steps in by_seed.items():
                 distinct.setdefault(steps[step].artefact.folder.name, (seed, steps[step]))
-            row = _row(label, choices[label], dict(distinct.values()), whole)
-            row.histories = []  # of another training, with other steps
-            known = shared.setdefault((step, *row.artefacts), row)
-            if known is row:
+            row = _row(label, choices[label], dict(distinct.values()), final)
+            row.histories = []  # it was trained with other steps
+            first = shared.setdefault((step, *row.artefacts), row)
+            if first is row:
                 rows.append(row)
-            known.choices = dict(item for item in known.choices.items() if item in row.choices.items())
-            known.label = ", ".join([*known.choices.values(), "before fine-tuning"])
-        rows.append(_row(label, choices[label], {seed: steps[last] for seed, steps in by_seed.items()}, whole))
-        if whole and by_seed:
+            first.choices = dict(item for item in first.choices.items() if item in row.choices.items())
+            first.label = ", ".join([*first.choices.values(), "before fine-tuning"])
+        rows.append(_row(label, choices[label], {seed: steps[last] for seed, steps in by_seed.items()}, final))
+        if final and by_seed:
             control = _control(choices, label)
-            pairs = [(by_seed[seed][last], other[last]) for seed, other in runs[control].items() if seed in by_seed]
-            rows[-1].difference = _difference(control, pairs) if control != label and pairs else None
+            pairs = [(by_seed[seed][last], steps[last]) for seed, steps in runs[control].items() if seed in by_seed]
+            rows[-1].difference = difference_from(control, pairs) if control != label and pairs else None
     return [row for row in rows if row.seeds]
 
 
-def main_metric(found: Found) -> str:
-    """The figure that configurations are compared by."""
-    return next((name for name in _MAIN if name in found.metrics), next(iter(found.metrics), "accuracy"))
+def main_metric(result: StepResult) -> str:
+    """Return the name of the metric by which configurations are compared."""
+    return next((name for name in _MAIN if name in result.metrics), next(iter(result.metrics), "accuracy"))
 
 
-def published(report: ReportSettings) -> list[dict[str, Any]]:
-    """The published figures of a recipe, as a table has them."""
+def published_rows(report: ReportSettings) -> list[dict[str, Any]]:
+    """Return the published figures of a recipe as rows of the table."""
     return [
         {"name": row.name, "metric": row.figure[0], "value": row.figure[1], "source": row.source}
         for row in report.published
     ]
 
 
-def plane(cells: Sequence[Cell], found: Mapping[int, Mapping[str, Found]], recipe: str) -> bytes | None:
-    """The features in the plane of the first run of each configuration, side by side, as a PNG; None without any."""
-    from safetensors.numpy import load_file
-
-    from sfplus.reports.feature_plot import feature_plot
-
-    measured = {
+def feature_plots(cells: Sequence[Cell], results: Mapping[int, Mapping[str, StepResult]], recipe: str) -> bytes | None:
+    """Plot the 2-D features of the first run of each configuration side by side as PNG; None if there are none."""
+    artefacts = {
         cells[index].label(recipe): steps[cells[index].measuring[-1]].artefact
-        for index, steps in sorted(found.items(), reverse=True)  # the first seed is written last
+        for index, steps in sorted(results.items(), reverse=True)  # the first seed overwrites the others
     }
-    folders = {name: made.folder for name, made in measured.items() if made.manifest["stage"] == "classify"}
+    folders = {
+        label: artefact.folder for label, artefact in artefacts.items() if artefact.manifest["stage"] == "classify"
+    }
     runs = {label: load_file(folder / FEATURES) for label, folder in folders.items() if (folder / FEATURES).is_file()}
     if not runs or any(
         len(run["classifiers"]) != len(next(iter(runs.values()))["classifiers"]) for run in runs.values()
@@ -165,74 +172,79 @@ def plane(cells: Sequence[Cell], found: Mapping[int, Mapping[str, Found]], recip
 def publish_figures(
     step: str, artefact: Artefact, folder: Path, name: str, report: ReportSettings, recipe: str, command: str
 ) -> Path:
-    """Write what a classifier or generator came to, beside what is published, and print it.
+    """Write and print the metrics of a classifier or generator with the published figures.
 
     Args:
-        step: that was run last.
-        artefact: of it.
-        folder: for result.md and copies of the artefact's own result and pictures.
-        name: of the recipe.
-        report: its key.
-        recipe: its text.
-        command: what makes it again.
+        step: The last step.
+        artefact: Its artefact.
+        folder: The folder for result.md and for copies of the artefact's result and plots.
+        name: The name of the recipe.
+        report: The key `report` of the recipe.
+        recipe: The YAML of the recipe.
+        command: The command that runs it.
 
     Returns:
         The file result.md.
     """
-    found, about = measure(step, {step: artefact}), artefact.manifest
-    row = SweepRow(name, {}, [about["settings"]["seed"]], {key: [value] for key, value in found.metrics.items()})
-    where = {"versions": about["versions"], "device": about["device"], "recipe": recipe, "command": command}
-    table = SweepTable(report.title, main_metric(found), [row], 1, published=published(report), **where)
+    result, about = measure(step, {step: artefact}), artefact.manifest
+    row = SweepRow(name, {}, [about["settings"]["seed"]], {key: [value] for key, value in result.metrics.items()})
+    provenance = {"versions": about["versions"], "device": about["device"], "recipe": recipe, "command": command}
+    table = SweepTable(report.title, main_metric(result), [row], 1, published=published_rows(report), **provenance)
     folder.mkdir(parents=True, exist_ok=True)
-    for shown in ("result.json", "curves.png", "plane.png", "samples.png"):
-        file = artefact.folder / shown
-        write_or_remove(folder / shown, file.read_bytes() if file.is_file() else None)
+    for file_name in (RESULT, CURVES, FEATURE_PLOT, SAMPLES):
+        file = artefact.folder / file_name
+        write_or_remove(folder / file_name, file.read_bytes() if file.is_file() else None)
     write_atomically(folder / "result.md", to_markdown(table))
-    print(f"{step}: " + ", ".join(format_metric(key, found.metrics[key]) for key in table.metrics))
+    print(f"{step}: " + ", ".join(format_metric(key, result.metrics[key]) for key in table.metrics))
     return folder / "result.md"
 
 
-def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, Found], whole: bool) -> SweepRow:
-    found = list(runs.values())
-    names = dict.fromkeys(name for run in found for name in run.metrics)
-    values = {name: [run.metrics.get(name, math.nan) for run in found] for name in names}
-    artefacts, histories = [run.artefact.folder.name for run in found], [run.history for run in found]
+def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, StepResult], final: bool) -> SweepRow:
+    results = list(runs.values())
+    names = dict.fromkeys(name for run in results for name in run.metrics)
+    values = {name: [run.metrics.get(name, math.nan) for run in results] for name in names}
+    artefacts, histories = [run.artefact.folder.name for run in results], [run.history for run in results]
     interval = None
-    if whole and found and found[0].result and found[0].pairs:
+    if final and results and results[0].result and results[0].pairs:
         with contextlib.suppress(PairsError):  # too few people
-            if len(found) == 1:
-                interval = accuracy_interval(found[0].result, found[0].pairs)
+            if len(results) == 1:
+                interval = accuracy_interval(results[0].result, results[0].pairs)
             else:
-                interval = _interval(np.mean([_right(run) for run in found], axis=0), found[0].pairs)
+                interval = _interval(np.mean([_correct(run) for run in results], axis=0), results[0].pairs)
     return SweepRow(label, choices, list(runs), values, artefacts, histories, interval)
 
 
 def _control(choices: Mapping[str, Mapping[str, str]], label: str) -> str:
-    """The first configuration; where there are variants, the first of those that differ in nothing else."""
-    own = {axis: choice for axis, choice in choices[label].items() if axis != VARIANT}
-    alike = own if VARIANT in choices[label] else {}
-    return next(name for name, chosen in choices.items() if alike.items() <= chosen.items())
+    """Return the first configuration; with variants, the first one that differs in nothing but the variant."""
+    settings = {axis: choice for axis, choice in choices[label].items() if axis != VARIANT}
+    common = settings if VARIANT in choices[label] else {}
+    return next(name for name, chosen in choices.items() if common.items() <= chosen.items())
 
 
-def _difference(control: str, pairs: Sequence[tuple[Found, Found]]) -> ControlDifference:
-    """Of runs of one seed each: the configuration's and the control's."""
-    metric = main_metric(pairs[0][0])
-    values = [own.metrics[metric] - other.metrics.get(metric, math.nan) for own, other in pairs]
-    own, other = pairs[0]
-    if not (own.result and other.result and own.pairs and other.pairs and _same_pairs(own.pairs, other.pairs)):
+def difference_from(control: str, runs: Sequence[tuple[StepResult, StepResult]]) -> ControlDifference:
+    """Return the difference of a configuration from its control: configuration minus control, for each seed.
+
+    Args:
+        control: The label of the control.
+        runs: The run of the configuration and that of the control, for each seed.
+    """
+    metric = main_metric(runs[0][0])
+    values = [run.metrics[metric] - baseline.metrics.get(metric, math.nan) for run, baseline in runs]
+    run, baseline = runs[0]
+    if not (run.pairs and baseline.pairs and _same_pairs(run.pairs, baseline.pairs)):
         return ControlDifference(control, values)
-    p = [mcnemar(_right(theirs) > 0, _right(ours) > 0)[2] for ours, theirs in pairs]
-    change = np.mean([_right(ours) - _right(theirs) for ours, theirs in pairs], axis=0)
+    p = [mcnemar(_correct(baseline) > 0, _correct(run) > 0)[2] for run, baseline in runs]
+    change = np.mean([_correct(run) - _correct(baseline) for run, baseline in runs], axis=0)
     interval = None
     with contextlib.suppress(PairsError):
-        interval = _interval(change, own.pairs)
+        interval = _interval(change, run.pairs)
     return ControlDifference(control, values, interval, p)
 
 
-def _right(found: Found) -> NDArray[np.float64]:
-    """(P,) 1 for each pair that is decided rightly."""
-    assert found.result is not None
-    return found.result.correct.astype(np.float64)
+def _correct(run: StepResult) -> NDArray[np.float64]:
+    """Return 1 for each pair that is decided correctly, else 0: (P,)."""
+    assert run.result is not None
+    return run.result.correct.astype(np.float64)
 
 
 def _interval(values: NDArray[np.float64], pairs: Pairs) -> Interval:
@@ -240,12 +252,12 @@ def _interval(values: NDArray[np.float64], pairs: Pairs) -> Interval:
     return interval
 
 
-def _same_pairs(one: Pairs, other: Pairs) -> bool:
-    return one.left == other.left and one.right == other.right
+def _same_pairs(first: Pairs, second: Pairs) -> bool:
+    return first.left == second.left and first.right == second.right
 
 
-def _figures(artefact: Artefact) -> dict[str, float]:
-    """The numbers that a stage counted, without amounts."""
+def _counted_metrics(artefact: Artefact) -> dict[str, float]:
+    """Return the numbers in the counts of a stage that are metrics, not amounts."""
     return {
         name: float(value)
         for name, value in sorted(artefact.manifest["counts"].items())
@@ -253,16 +265,16 @@ def _figures(artefact: Artefact) -> dict[str, float]:
     }
 
 
-def _classifier(folder: Path) -> dict[str, float]:
-    """How the classifier of a face network is spread; nothing where it has none."""
-    from sfplus.hypersphere import measure_uniformity
+def _classifier_metrics(folder: Path) -> dict[str, float]:
+    """Measure the distribution of the classifier of a face network on the sphere; empty if it has no classifier."""
+    from sfplus.hypersphere import measure_uniformity  # imports torch, which a recipe for images does not need again
     from sfplus.weights.model_folder import load_tensors
 
     weight = load_tensors(folder / HEAD).get("weight") if (folder / HEAD).is_file() else None
     if weight is None or len(weight) < 2:
         return {}
-    found = measure_uniformity(weight[:_CLASSES].float())
-    return {"class_energy": found.energy, "min_angle": math.degrees(found.min_angle)}
+    classifier = measure_uniformity(weight[:_CLASSES].float())
+    return {"class_energy": classifier.energy, "min_angle": math.degrees(classifier.min_angle)}
 
 
 def _history(artefact: Artefact) -> list[dict[str, Any]]:

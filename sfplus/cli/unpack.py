@@ -1,14 +1,19 @@
-"""`sfplus unpack`: write the photos of an insightface `.bin` file as image files."""
+"""Write the crops of an insightface verification set as image files."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from sfplus.alignment import narrow_crop
 from sfplus.datasets.verification_bin import unpack_bin
 from sfplus.images import encode_image, list_photos, read_photo
 from sfplus.io.files import write_atomically
+
+app = typer.Typer()
 
 
 def unpack(path: Path, folder: Path, narrow: bool) -> int:
@@ -35,3 +40,19 @@ def unpack(path: Path, folder: Path, narrow: bool) -> int:
             crop = narrow_crop(read_photo(Path(temporary) / name), f"{path}: photo {Path(name).stem}")
             write_atomically(folder / f"{Path(name).stem}.png", encode_image(crop, ".png"))
     return count
+
+
+@app.command("unpack")
+def unpack_command(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.bin", help="A verification set of insightface, such as lfw.bin.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write the photos to.")],
+    narrow: Annotated[bool, typer.Option("--narrow", help="Cut 112x112 crops to 112x96.")] = False,
+) -> None:
+    """Write the crops of an insightface verification set as image files; no code in the set is run.
+
+    Example: sfplus unpack agedb_30.bin agedb --narrow, then: sfplus embed agedb features --crops, then:
+    sfplus verify --features features/features.safetensors --pairs agedb_30.bin --mirrored
+    """
+    print(f"{unpack(file, folder, narrow)} photos in {folder}")

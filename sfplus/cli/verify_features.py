@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.context import RunContext
 from sfplus.datasets.pairs import Pairs, pair_files, read_pairs, without_suffix
 from sfplus.errors import PairsError, UsageError
 from sfplus.io.files import check_folder, file_digest
@@ -82,7 +82,7 @@ def verify_features(
         undetected=Undetected(left_out, sorted(missing), len(listed.photos)) if missing else None,
         hashes={f"pairs: {file.name}": file_digest(file) for file in pair_files(pairs)}
         | {f"features: {name}": file_digest(file) for name, file in files.items()},
-        versions=Run.versions(),
+        versions=RunContext.versions(),
         command=command,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )

@@ -1,1 +1,1 @@
-"""Data sets: drawn portraits, LFW, folders of photos and of crops, and lists of pairs."""
+"""Data sets: photo collections, packs, crops for training, drawn portraits, LFW and lists of pairs."""

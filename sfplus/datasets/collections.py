@@ -15,9 +15,9 @@ def open_collection(path: Path, split: str = "") -> PhotoCollection:
     """Open a collection of photos or crops; its storage format is recognised from the path and its contents.
 
     Args:
-        path: A pack, a file of one of the formats, a folder with files of one of the formats (Parquet at any depth, as
+        path: a pack, a file of one of the formats, a folder with files of one of the formats (Parquet at any depth, as
             in Hugging Face data sets), or a folder per person.
-        split: Of shards named like `train-00000-of-00004.parquet`, open only those of this split.
+        split: of shards named like `train-00000-of-00004.parquet`, open only those of this split.
 
     Raises:
         DatasetError: If the path does not exist, has none of the formats, or is damaged.

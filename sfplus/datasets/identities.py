@@ -13,8 +13,8 @@ def assign_labels(photos: Sequence[str], exclude: Collection[str] = ()) -> tuple
     """Number the people of a set of photos, sorted by name and counted from 0.
 
     Args:
-        photos: Paths relative to the root of the set, `person/photo.jpg`; the folder of a photo is its person.
-        exclude: People to leave out; names that do not occur are ignored, since many copies of a data set are cleaned
+        photos: paths relative to the root of the set, `person/photo.jpg`; the folder of a photo is its person.
+        exclude: people to leave out; names that do not occur are ignored, since many copies of a data set are cleaned
             already.
 
     Returns:

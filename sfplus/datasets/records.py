@@ -23,9 +23,9 @@ class Record:
     """An image of a person.
 
     Attributes:
-        name: Name of the image in messages and tables; no file is ever written under it.
-        person: Identity of the person in the image.
-        image: The encoded file, its path, its pixels uint8 RGB (H, W, 3), or the error that explains why it cannot be
+        name: name of the image in messages and tables; no file is ever written under it.
+        person: identity of the person in the image.
+        image: the encoded file, its path, its pixels uint8 RGB (H, W, 3), or the error that explains why it cannot be
             read.
     """
 
@@ -53,11 +53,11 @@ class PhotoCollection(ABC):
     there.
 
     Attributes:
-        kind: Name of the storage format.
-        accepts: The paths that the format opens, for messages: "a .rec file".
-        priority: Formats with a lower value are tried first.
-        root: Path that the user gave.
-        warnings: Sentences that the user should read before the collection is used.
+        kind: name of the storage format.
+        accepts: the paths that the format opens, for messages: "a .rec file".
+        priority: formats with a lower value are tried first.
+        root: path that the user gave.
+        warnings: sentences that the user should read before the collection is used.
     """
 
     kind: ClassVar[str]
@@ -72,8 +72,8 @@ class PhotoCollection(ABC):
         """Open a path that exists, or return None if it has another format.
 
         Args:
-            path: File or folder.
-            split: Of several shards, open only those of this split; see `select_split`.
+            path: file or folder.
+            split: of several shards, open only those of this split; see `select_split`.
 
         Raises:
             DatasetError: If the path has this format but cannot be read.
@@ -131,8 +131,8 @@ def person_from_path(name: str, error: type[SfplusError] = PhotoError) -> str:
     """Return the person of an image, which is the folder that contains it.
 
     Args:
-        name: Path of the image relative to the root of the collection.
-        error: Type of the exception.
+        name: path of the image relative to the root of the collection.
+        error: type of the exception.
 
     Raises:
         SfplusError: Of the type `error`, if the image is not in a folder.

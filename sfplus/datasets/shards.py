@@ -18,9 +18,9 @@ def select_split(folder: Path, shards: Sequence[Path], split: str) -> list[Path]
     """Return the shards of one split; a shard named `train-00000-of-00004.tar` is of the split `train`.
 
     Args:
-        folder: Folder of the shards, for messages.
-        shards: All shards.
-        split: Name of the split; may be empty if all shards are of the same split.
+        folder: folder of the shards, for messages.
+        shards: all shards.
+        split: name of the split; may be empty if all shards are of the same split.
 
     Raises:
         DatasetError: If no shard is of this split, or the shards are of several splits and none is named.

@@ -103,7 +103,9 @@ class Detector:
         if len(thresholds) != 3 or not all(0 <= threshold <= 1 for threshold in thresholds):
             raise UsageError(f"expected three numbers from 0 to 1, got {thresholds}", where="thresholds")
         if parity not in get_args(Parity):
-            raise UsageError(f"there is no '{parity}'", where="parity", remedy=f"use {', '.join(get_args(Parity))}")
+            raise UsageError(
+                f"'{parity}' is not supported", where="parity", remedy=f"use {', '.join(get_args(Parity))}"
+            )
         self.thresholds = tuple(thresholds)
         self.mirror_landmarks = mirror_landmarks and parity != "facenet-pytorch"
         self.device = choose_device(device)

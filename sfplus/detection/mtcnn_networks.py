@@ -42,7 +42,7 @@ class MtcnnNetworks:
         self._p: Any
         self._r: Any
         self._o: Any
-        self._p, self._r, self._o = map(device.place, networks)
+        self._p, self._r, self._o = map(device.move, networks)
 
     def search(self, pixels: Tensor, padding: Sequence[tuple[slice, slice]]) -> tuple[Tensor, Tensor]:
         """Run P-Net without its last layer for boxes.

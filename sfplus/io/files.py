@@ -1,7 +1,7 @@
 """Files and folders that are written completely or not at all, checks of output paths, and digests.
 
-Everything grows under a temporary name `.{random}.part` beside its destination and is then moved into place, so that a
-reader never sees half a file. `remove_leftovers` deletes what a killed process left under such a name.
+Files and folders grow under a temporary name `.{random}.part` in the folder of their destination and are then moved, so
+that a reader never sees half a file. `remove_leftovers` deletes those of a killed process.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def paths_overlap(first: Path, second: Path) -> bool:
 
 @contextmanager
 def atomic_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; the file written there replaces `path` when the block succeeds.
+    """Yield a temporary path in the same folder; the file written there replaces `path` when the block succeeds.
 
     Args:
         path: the destination, whose folder must exist.
@@ -98,11 +98,11 @@ def atomic_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Yield a new temporary folder beside `path`; it is moved to `path` when the block succeeds.
+    """Yield a new temporary folder in the same parent folder; it is moved to `path` when the block succeeds.
 
     Args:
         path: the destination; missing parents are created.
-        replace: delete what is at `path` before the move, instead of refusing to start.
+        replace: delete an existing folder at `path` before the move.
 
     Raises:
         UsageError: If the path already exists and `replace` is False.

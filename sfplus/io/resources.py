@@ -1,4 +1,4 @@
-"""Locations of recipes and models: those shipped beside the code, and downloaded models."""
+"""Locations of recipes and models: shipped with the code, or downloaded."""
 
 from __future__ import annotations
 

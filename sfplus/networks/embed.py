@@ -71,7 +71,7 @@ def embed_batches(
     if dtype not in get_args(Dtype):
         raise UsageError(f"no dtype is called '{dtype}'", where="dtype", remedy="use float32 or bfloat16")
     was_training = network.training
-    device.place(network).eval()
+    device.move(network).eval()
     keep_freed_memory()
     try:
         previous: Tensor | None = None

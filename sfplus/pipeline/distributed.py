@@ -1,7 +1,8 @@
-"""A recipe in the processes of torchrun or accelerate launch: all train; the first does the rest, and others help.
+"""A recipe in the processes of torchrun or accelerate launch.
 
-They meet in the workspace, which must be a folder that all of them see. A process that fails ends its launcher, and
-with it the others.
+Every process takes part in training. Detection and alignment are shared among the processes; the first process runs
+the other stages. The processes meet in the workspace, which must be a folder that all of them see. When a process
+fails, the launcher ends the others.
 """
 
 from __future__ import annotations
@@ -15,86 +16,100 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sfplus.artifacts.cache import Artefact, Job, Stage, partial_folder
-from sfplus.artifacts.context import Run, is_first
-from sfplus.artifacts.inputs import Source
+from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.cache import run_stage
+from sfplus.artifacts.context import RunContext, is_first
+from sfplus.artifacts.inputs import StageInput
+from sfplus.artifacts.stage import Job, Stage, partial_folder
 from sfplus.io.files import digest_json
 
-TRAINED = ("train", "finetune", "classify", "generate")  # stages that all processes build together
-_PAUSE = 0.1  # seconds between two looks at the workspace
+_POLL_SECONDS = 0.1  # between two looks at the workspace
 
 
-def processes() -> int:
-    """How many there are."""
+def process_count() -> int:
+    """Return the number of processes that the launcher started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def own_device(device: str) -> str:
-    """The device of this process: those that were started together take a GPU each."""
-    if device in ("auto", "cuda") and processes() > 1:
-        import torch
+def local_device(device: str) -> str:
+    """Return the device of this process: processes that were started together take a GPU each."""
+    if device in ("auto", "cuda") and process_count() > 1:
+        import torch  # only several processes need it this early
 
         if count := torch.cuda.device_count():
             return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}"
     return device
 
 
-def own_part(stages: Sequence[Stage]) -> int:
-    """How many of the stages this process takes part in: those after the last one to help with are the first's."""
+def count_local_steps(stages: Sequence[Stage]) -> int:
+    """Return the number of stages, from the start, that this process takes part in.
+
+    Stages after the last one that is trained or shared are left to the first process.
+    """
     if is_first():
         return len(stages)
-    return max((i + 1 for i, stage in enumerate(stages) if stage.share or stage.name in TRAINED), default=0)
+    return max((i + 1 for i, stage in enumerate(stages) if stage.share or stage.trains), default=0)
 
 
-def run_stage(stage: Stage, settings: BaseModel, inputs: Mapping[str, Source], run: Run, label: str) -> Artefact:
-    """The artefact of a stage, as `Stage.run`; each process calls this."""
-    if processes() == 1:
-        return stage.run(settings, inputs, run, label)
-    folder = run.artefact_folder(stage.name, digest_json(stage.identity(settings, inputs)))
-    if stage.name in TRAINED:
-        if not is_first():
-            return _follow(stage, settings, inputs, run, folder, label)
-        return _lead(stage, settings, inputs, run, label)
+def run_stage_in_all_processes(
+    stage: Stage, settings: BaseModel, inputs: Mapping[str, StageInput], context: RunContext, label: str
+) -> Artefact:
+    """Return the artefact of a stage, as `run_stage` does; every process calls this."""
+    if process_count() == 1:
+        return run_stage(stage, settings, inputs, context, label)
+    folder = context.artefact_folder(stage.name, digest_json(stage.identity(settings, inputs)))
+    if stage.trains:
+        if is_first():
+            return _train_as_first(stage, settings, inputs, context, label)
+        return _train_with_first(stage, settings, inputs, context, folder, label)
     if not is_first():
-        while not (Artefact.open(folder) or partial_folder(folder).exists()):  # that one has the lock, and talks
-            time.sleep(_PAUSE)
-    return stage.run(settings, inputs, run, label)
+        # Wait until the first process holds the lock, so that it is the one that reports progress.
+        while not (Artefact.open(folder) or partial_folder(folder).exists()):
+            time.sleep(_POLL_SECONDS)
+    return run_stage(stage, settings, inputs, context, label)
 
 
-def _lead(stage: Stage, settings: BaseModel, inputs: Mapping[str, Source], run: Run, label: str) -> Artefact:
-    begun = False
+def _train_as_first(
+    stage: Stage, settings: BaseModel, inputs: Mapping[str, StageInput], context: RunContext, label: str
+) -> Artefact:
+    started = False
 
-    def build(job: Job) -> dict[str, Any]:
-        nonlocal begun
-        begun = _agree(run, True)
+    def build(job: Job[Any]) -> dict[str, Any]:
+        nonlocal started
+        started = _agree_to_start(context, True)
         return stage.build(job)
 
-    artefact = replace(stage, build=build).run(settings, inputs, run, label)
-    if not begun:
-        _agree(run, False)
+    artefact = run_stage(replace(stage, build=build), settings, inputs, context, label)
+    if not started:
+        _agree_to_start(context, False)
     return artefact
 
 
-def _follow(
-    stage: Stage, settings: BaseModel, inputs: Mapping[str, Source], run: Run, folder: Path, label: str
+def _train_with_first(
+    stage: Stage,
+    settings: BaseModel,
+    inputs: Mapping[str, StageInput],
+    context: RunContext,
+    folder: Path,
+    label: str,
 ) -> Artefact:
-    if _agree(run, False):
-        with run.console.progress(label, resumed=False) as step:
-            stage.build(Job(settings, inputs, partial_folder(folder), run.at(step)))
-    return _await(folder)
+    if _agree_to_start(context, False):
+        with context.console.progress(label, resumed=False) as progress:
+            stage.build(Job(settings, inputs, partial_folder(folder), context.with_progress(progress)))
+    return _wait_for_artefact(folder)
 
 
-def _agree(run: Run, begins: bool) -> bool:
-    """Whether the first process says that it begins to build; all wait here for one another."""
-    import torch
+def _agree_to_start(context: RunContext, starts: bool) -> bool:
+    """Return whether the first process starts to build; all processes wait for one another here."""
+    import torch  # with the engine of processes; a single process never comes here
 
-    from sfplus.training.distributed import Processes
+    from sfplus.training.distributed import ProcessGroup
 
-    together = Processes(run.device)
-    return bool(together.mean(torch.tensor(float(begins), device=together.device.torch)) > 0)
+    processes = ProcessGroup(context.device)
+    return bool(processes.mean(torch.tensor(float(starts), device=processes.device.torch)) > 0)
 
 
-def _await(folder: Path) -> Artefact:
+def _wait_for_artefact(folder: Path) -> Artefact:
     while not (artefact := Artefact.open(folder)):
-        time.sleep(_PAUSE)
+        time.sleep(_POLL_SECONDS)
     return artefact

@@ -1,4 +1,4 @@
-"""How the steps of a recipe stand: fresh, running, partial, stale or missing, and why."""
+"""The status of the steps of a recipe: fresh, running, partial, stale or missing, and why."""
 
 from __future__ import annotations
 
@@ -7,18 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfplus.artifacts import cache
-from sfplus.artifacts.cache import Artefact
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.cache import is_locked
+from sfplus.artifacts.context import RunContext
+from sfplus.artifacts.stage import partial_folder
 from sfplus.errors import SfplusError
-from sfplus.image_tasks.image_set import PictureSet
+from sfplus.image_tasks.image_set import ImageSet
 from sfplus.io.files import digest_json
-from sfplus.pipeline.plan import From, Step, recorded, resolve
+from sfplus.pipeline.execute import read_record
+from sfplus.pipeline.plan import resolve_inputs
+from sfplus.recipes.steps import Step, StepOutput
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a step stands: fresh, running, partial, stale or missing, and why."""
+class StepStatus:
+    """The status of a step.
+
+    Attributes:
+        step: The name of the step.
+        state: `fresh`, `running`, `partial`, `stale` or `missing`.
+        reason: Why it is in this state.
+        artefact: Its artefact, if it is fresh.
+    """
 
     step: str
     state: str
@@ -26,58 +36,61 @@ class Standing:
     artefact: Artefact | None = None
 
 
-def standings(steps: Sequence[Step], run: Run, record: Path) -> list[Standing]:
-    """How each step stands, nothing being run."""
-    done: dict[str, Artefact] = {}
-    known = recorded(record)
-    rows = []
+def step_statuses(steps: Sequence[Step], context: RunContext, record: Path) -> list[StepStatus]:
+    """Return the status of each step without running anything."""
+    artefacts: dict[str, Artefact] = {}
+    last_run = read_record(record)
+    statuses = []
     for step in steps:
-        row = _standing(step, done, run, known.get(step.name))
-        if row.artefact:
-            done[step.name] = row.artefact
-        rows.append(row)
-    return rows
+        status = _status(step, artefacts, context, last_run.get(step.name))
+        if status.artefact:
+            artefacts[step.name] = status.artefact
+        statuses.append(status)
+    return statuses
 
 
-def _standing(step: Step, done: Mapping[str, Artefact], run: Run, before: dict[str, Any] | None) -> Standing:
-    waits = [source.step for source in step.inputs.values() if isinstance(source, From) and source.step not in done]
-    if waits:
-        return Standing(step.name, "stale" if before else "missing", f"waits for {waits[0]}")
+def _status(
+    step: Step, artefacts: Mapping[str, Artefact], context: RunContext, last: dict[str, Any] | None
+) -> StepStatus:
+    outputs = [reference.step for reference in step.inputs.values() if isinstance(reference, StepOutput)]
+    if pending := [name for name in outputs if name not in artefacts]:
+        return StepStatus(step.name, "stale" if last else "missing", f"waits for {pending[0]}")
     try:
-        inputs = resolve(step, done, run)
-        if any(isinstance(source, PictureSet) and not source.there for source in inputs.values()):
-            return Standing(step.name, "missing", "its pictures are still to be downloaded")
+        inputs = resolve_inputs(step, artefacts, context)
+        if any(isinstance(value, ImageSet) and not value.is_available for value in inputs.values()):
+            return StepStatus(step.name, "missing", "its images are not downloaded yet")
         identity = step.stage.identity(step.settings, inputs)
     except SfplusError as error:
-        return Standing(step.name, "missing", str(error))
-    folder = run.artefact_folder(step.stage.name, digest_json(identity))
-    artefact = Artefact.open(folder)
-    if artefact:
-        return Standing(step.name, "fresh", "", artefact)
-    if cache.is_locked(folder):
-        return Standing(step.name, "running", "another run is working on it")
-    if cache.partial_folder(folder).exists():
-        return Standing(step.name, "partial", "was interrupted; a new run goes on from there")
-    return Standing(step.name, "stale", _difference(before, identity)) if before else Standing(step.name, "missing")
+        return StepStatus(step.name, "missing", str(error))
+    folder = context.artefact_folder(step.stage.name, digest_json(identity))
+    if artefact := Artefact.open(folder):
+        return StepStatus(step.name, "fresh", "", artefact)
+    if is_locked(folder):
+        return StepStatus(step.name, "running", "another run is working on it")
+    if partial_folder(folder).exists():
+        return StepStatus(step.name, "partial", "was interrupted; a new run resumes it")
+    return (
+        StepStatus(step.name, "stale", _describe_changes(last, identity)) if last else StepStatus(step.name, "missing")
+    )
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Which setting or input changed, in words."""
-    old, new = _flat(before["settings"]), _flat(now["settings"])
+def _describe_changes(last: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """Describe in words which settings or inputs changed."""
+    old, new = _flatten(last["settings"]), _flatten(current["settings"])
     changes = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
     changes += [
-        f"input {key} changed" for key, content in now["inputs"].items() if before["inputs"].get(key) != content
+        f"input {key} changed" for key, content in current["inputs"].items() if last["inputs"].get(key) != content
     ]
-    if before["version"] != now["version"]:
-        changes.append("sfplus makes this stage in another way now")
+    if last["version"] != current["version"]:
+        changes.append("this version of sfplus runs the stage differently")
     return (
         ", ".join(change if len(change) < 120 else change.split(":")[0] + " changed" for change in changes)
         or "its artefact was deleted"
     )
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

@@ -1,4 +1,4 @@
-"""The configurations of a recipe that a sweep compares, from `key=a,b,c` and `name:settings`."""
+"""The grid of configurations that a sweep compares, from `key=a,b,c` and `name:settings`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sfplus.errors import UsageError
-from sfplus.recipes.load import Recipe
+from sfplus.recipes.recipe import Recipe
 
-SEEDED = ("train", "finetune", "classify")  # stages that draw random numbers for a result
 VARIANT = "variant"
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One of the configurations that are compared.
+    """One configuration of a sweep.
 
     Attributes:
-        choices: what it chose on each axis, by the axis' name, in words.
-        overrides: `key=value`, later ones win: settings of all, then the variant's, then those of the keys.
+        choices: The label of its value on each axis, by the name of the axis.
+        overrides: `key=value`; later ones win: settings of all configurations, then those of the variant, then those of
+            the keys.
     """
 
     choices: Mapping[str, str]
@@ -27,62 +27,63 @@ class Configuration:
 
 
 def configurations(settings: Sequence[str], variants: Sequence[str], size: Sequence[str] = ()) -> list[Configuration]:
-    """Every combination of the values of all keys and of the named variants, which change fastest.
+    """Return every combination of the values of all keys and of the named variants, which change fastest.
 
     Args:
-        settings: `key=a,b,c`; several keys that take the same value are joined by `+`. A comma within brackets or
-            quotes parts nothing, and a key of one value is a setting of all configurations.
-        variants: `name:key=value key=value`, or `name:` for the recipe as it is.
-        size: `key=value` of all of them, before the others.
+        settings: `key=a,b,c`; keys that take the same value are joined by `+`. A comma within brackets or quotes does
+            not separate values. A key with one value is a setting of all configurations.
+        variants: `name:key=value key=value`, or `name:` for the recipe without changes.
+        size: `key=value` for all configurations, before the other settings.
 
     Raises:
-        UsageError: one of them is malformed, or two are alike.
+        UsageError: If one of them is malformed, or two are the same.
     """
     axes: list[tuple[str, dict[str, tuple[str, ...]]]] = []
     fixed = [*size]
     names = [setting.partition("=")[0] for setting in settings]
-    short = [name.rpartition(".")[2] for name in names]
-    for name, word, setting in zip(names, short, settings, strict=True):
+    last_parts = [name.rpartition(".")[2] for name in names]
+    for name, last_part, setting in zip(names, last_parts, settings, strict=True):
         values = _split(setting.partition("=")[2], ",")
         if not name or "=" not in setting or not all(values):
             raise UsageError("is not of the form key=a,b,c", where=setting, remedy="for example: train.head.m=1,2,3,4")
-        shown = name if short.count(word) > 1 else word
-        choices = {f"{shown}={value}": tuple(f"{key}={value}" for key in name.split("+")) for value in values}
+        label = name if last_parts.count(last_part) > 1 else last_part
+        choices = {f"{label}={value}": tuple(f"{key}={value}" for key in name.split("+")) for value in values}
         if len(choices) < len(values) or names.count(name) > 1:
-            raise UsageError("the same key or value stands twice", where=setting, remedy="remove one")
+            raise UsageError("the same key or value is given twice", where=setting, remedy="remove one")
         if len(choices) == 1:
             fixed += next(iter(choices.values()))
         else:
             axes.append((name, choices))
     if variants:
         axes.append((VARIANT, _variants(variants)))
-    found = []
+    grid = []
     for chosen in itertools.product(*(choices.items() for _, choices in axes)):
         labels = {name: label for (name, _), (label, _) in zip(axes, chosen, strict=True)}
         settings_of = [overrides for _, overrides in chosen]
         order = [*settings_of[-1:], *settings_of[:-1]] if variants else settings_of
-        found.append(Configuration(labels, (*fixed, *itertools.chain.from_iterable(order))))
-    return found
+        grid.append(Configuration(labels, (*fixed, *itertools.chain.from_iterable(order))))
+    return grid
 
 
 def seed_overrides(recipe: Recipe, index: int, stage: str = "") -> tuple[str, ...]:
-    """The overrides of the seeds of run `index`: those of the recipe plus `index`.
+    """Return the overrides for the seeds of run `index`: the seeds of the recipe plus `index`.
 
     Args:
-        recipe: as a configuration has it.
-        index: 0 is the recipe's own seeds.
-        stage: the only stage whose seed changes; empty: all that have one.
+        recipe: The recipe with the settings of a configuration.
+        index: The number of the run; 0 for the seeds of the recipe.
+        stage: The only stage whose seed changes; empty for all stages that train.
 
     Raises:
-        UsageError: the recipe has no such stage, or it has no seed.
+        UsageError: If the recipe has no such stage, or the stage has no seed.
     """
-    stages = ("generate",) if recipe.generate else SEEDED  # its judge stays the same
-    seeds = {name: getattr(getattr(recipe, name), "seed", None) for name in stages}
-    known = {name: seed for name, seed in seeds.items() if seed is not None}
-    if stage and stage not in known:
-        remedy = f"those of this recipe: {', '.join(known) or 'none'}"
+    keys = [(name, key) for name, key in recipe.stage_keys() if key.stage.trains]
+    if any(key.for_images for _, key in keys):
+        keys = keys[-1:]  # the classifier that scores a generator stays the same
+    seeds = {name: getattr(key, "seed") for name, key in keys}  # noqa: B009 (every kind of training has a seed)
+    if stage and stage not in seeds:
+        remedy = f"those of this recipe: {', '.join(seeds) or 'none'}"
         raise UsageError(f"no stage '{stage}' draws random numbers", where="--seed-of", remedy=remedy)
-    return tuple(f"{name}.seed={seed + index}" for name, seed in known.items() if stage in ("", name))
+    return tuple(f"{name}.seed={seed + index}" for name, seed in seeds.items() if stage in ("", name))
 
 
 def _variants(variants: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -100,7 +101,7 @@ def _variants(variants: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """The parts of a text; a separator within brackets or quotes parts nothing."""
+    """Split a text at a separator, except within brackets or quotes."""
     parts, depth, quote = [""], 0, ""
     for character in text:
         if quote:

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in one line."""
+"""Validation errors of recipes, each explained in one line."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ def explain(
     path: Path,
     overrides: Sequence[str],
 ) -> RecipeError:
-    """The first fault that pydantic found, as one line that names file and line or the override, and the remedy.
+    """Explain the first error that pydantic reports: file and line or override, reason and remedy.
 
     Args:
-        error: what pydantic says.
-        recipe: the model of a recipe.
-        node: the YAML with its lines.
-        data: what was validated.
-        path: the file.
-        overrides: that were applied.
+        error: The error of pydantic.
+        recipe: The model of a recipe.
+        node: The YAML with its line numbers.
+        data: The data that was validated.
+        path: The file.
+        overrides: The overrides that were applied.
     """
-    fault = error.errors()[0]
-    location = [part for part in fault["loc"] if not isinstance(part, int)]
+    first = error.errors()[0]
+    location = [part for part in first["loc"] if not isinstance(part, int)]
     key = ".".join(map(str, location))
-    named = [override for override in overrides if key and _meet(override.partition("=")[0], key)]
-    where = named[0] if named else f"{path}:{_line(node, location)}"
-    if fault["type"] == "extra_forbidden":
+    matches = [override for override in overrides if key and _overlap(key, override.partition("=")[0])]
+    where = matches[0] if matches else f"{path}:{_line(node, location)}"
+    if first["type"] == "extra_forbidden":
         valid = _fields(recipe, location[:-1], data)
         remedy = nearest(str(location[-1]), valid) or f"valid keys: {', '.join(valid)}"
         head = key.rpartition(".")[0]
         if any(override.startswith(f"{head}.name=") for override in overrides):
-            others = ", ".join(name for name in valid if name != "name")
-            remedy = f"another classifier has other keys: {head}={{name: ..., {others}}}"
+            options = ", ".join(name for name in valid if name != "name")
+            remedy = f"a different head has different keys: {head}={{name: ..., {options}}}"
         return RecipeError(f"unknown key '{key}'", where=where, remedy=remedy)
-    reason = re.sub(r"^Value error, ", "", fault["msg"])
-    got = "" if fault["type"] in ("missing", "value_error") else f", not {fault['input']!r}"
+    reason = re.sub(r"^Value error, ", "", first["msg"])
+    got = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
     return RecipeError(
         f"{key}: {reason}{got}" if key else reason,
         where=where,
@@ -55,9 +55,9 @@ def explain(
     )
 
 
-def _meet(one: str, other: str) -> bool:
-    """Whether one dotted key is the other or lies within it."""
-    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+def _overlap(key: str, override: str) -> bool:
+    """Return whether one dotted key is the same as, or a part of, the second."""
+    return f"{key}.".startswith(f"{override}.") or f"{override}.".startswith(f"{key}.")
 
 
 def _line(node: yaml.Node | None, location: Sequence[Any]) -> int:
@@ -75,7 +75,7 @@ def _line(node: yaml.Node | None, location: Sequence[Any]) -> int:
 
 
 def _fields(recipe: type[BaseModel], location: Sequence[Any], data: Any) -> list[str]:
-    """The keys that are valid at a place of the recipe; those of a head depend on its name in the data."""
+    """Return the valid keys at a location in the recipe; those of a head depend on its name in the data."""
     model: Any = recipe
     for part in location:
         annotation, data = model.model_fields[part].annotation, data.get(part)
@@ -91,6 +91,6 @@ def _fields(recipe: type[BaseModel], location: Sequence[Any], data: Any) -> list
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """Which word may be meant, as a question; empty where none is near."""
+    """Suggest the most similar word as a question; empty if no word is similar."""
     near = difflib.get_close_matches(word, list(words), 1, 0.5)
     return f"did you mean '{near[0]}'?" if near else ""

@@ -1,122 +1,69 @@
-"""Stages `train` and `finetune`: crops of people to a network; both can be stopped at any moment and go on."""
+"""Stages `train` and `finetune`: crops of people to a network; both can be interrupted at any moment and resumed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import BeforeValidator, Field
+import numpy as np
+import torch
+from torch import nn
 
-from sfplus.artifacts.cache import Artefact, Job, Stage
+from sfplus.alignment import TEMPLATES
+from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import is_first
-from sfplus.artifacts.inputs import PackFolder
-from sfplus.datasets.identities import assign_labels, read_person_list
+from sfplus.artifacts.inputs import InputFile, PackFolder, StageInput
+from sfplus.artifacts.layout import CROP_TABLE, CROPS, photo_stem
+from sfplus.artifacts.stage import Job
+from sfplus.datasets.crops import CropDataset, PackedCrops
+from sfplus.datasets.identities import assign_labels
+from sfplus.datasets.pairs import read_pairs
+from sfplus.device import Device
 from sfplus.errors import DatasetError
+from sfplus.hypersphere import Head, ShardedHead
 from sfplus.io.tables import read_parquet
-from sfplus.recipes.settings.train import EnergySettings, SolverSettings, TrainingSettings
-from sfplus.stages.align import CROPS, TABLE
+from sfplus.networks import create
+from sfplus.networks.embed import default_batch_size, embed_batches
+from sfplus.recipes.settings.finetune import FinetuneSettings
+from sfplus.recipes.settings.train import SolverSettings, TrainSettings
+from sfplus.training.face_task import HeldOut, fit
+from sfplus.training.head_ops import create_head, gather_head, load_classifier
+from sfplus.verification.protocols import PROTOCOLS
 from sfplus.weights import HEAD
+from sfplus.weights.loading import load_model
+from sfplus.weights.model_folder import load_tensors, save_model
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from sfplus.datasets.crops import CropDataset, PackedCrops
-    from sfplus.hypersphere import Head, ShardedHead
-    from sfplus.training.face_task import HeldOut
+Settings = TypeVar("Settings", bound=SolverSettings)
+_DEFAULT_INPUT = "112x96"
 
 
-def _listed(value: Any) -> Any:
-    """People in a recipe are names, or the file that lists them."""
-    return read_person_list(Path(value)) if isinstance(value, str) else value
-
-
-People = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-
-
-class TrainSettings(TrainingSettings):
-    """A-Softmax training from scratch."""
-
-    exclude: People = Field(
-        (),
-        description="people to leave out, because the test set has them (get_list.m): names, or a file with one a line",
-    )
-
-
-class FinetuneSettings(SolverSettings):
-    """SphereFace+: the same loss and the energy of the classifier, from a trained model of any size."""
-
-    energy: EnergySettings = Field(
-        EnergySettings(), description="minimum hyperspherical energy of the classifier (MHE paper, section 5.2)"
-    )
-    exclude: People = Field((), description="people to leave out; empty: those that train leaves out")
-
-
-def _build_train(job: Job) -> dict[str, Any]:
-    import torch
-
-    from sfplus.networks import create
-
-    settings: TrainSettings = job.settings
+def build_train(job: Job[TrainSettings]) -> dict[str, Any]:
+    """Train a new network on the crops."""
+    settings = job.settings
     torch.manual_seed(settings.seed)
     shape = settings.model_dump(include={"network", "feature_size", "width"})
-    learned = _crops(job.inputs["crops"], settings.exclude)
-    options = settings.model_dump(include={"block", "batch_norm"}) | {"input": learned.size}
+    training_set = _load_training_set(job.inputs["crops"], settings.exclude)
+    options = settings.model_dump(include={"block", "batch_norm"}) | {"input": training_set.size}
     network = create(settings.network, feature_size=settings.feature_size, width=settings.width, **options)
-    return _fit(job, network, shape, learned)
+    return _fit(job, network, shape, training_set)
 
 
-def _build_finetune(job: Job) -> dict[str, Any]:
-    import torch
-
-    from sfplus.weights.loading import load_model
-
+def build_finetune(job: Job[FinetuneSettings]) -> dict[str, Any]:
+    """Train a given network further, with the energy of the classifier."""
     torch.manual_seed(job.settings.seed)
-    start = job.inputs["start"].folder
+    start = job.input_folder("start")
     network, config = load_model(start)
-    learned = _crops(job.inputs["crops"], job.settings.exclude)
-    if learned.size != config.get("input", "112x96"):
-        reason = f"the model to start from takes {config.get('input', '112x96')} crops, not {learned.size}"
+    training_set = _load_training_set(job.inputs["crops"], job.settings.exclude)
+    if training_set.size != config.get("input", _DEFAULT_INPUT):
+        reason = f"the model to start from takes {config.get('input', _DEFAULT_INPUT)} crops, not {training_set.size}"
         raise DatasetError(reason, where=start, remedy="align with its template")
-    return _fit(job, network, {key: config[key] for key in ("network", "feature_size", "width")}, learned)
-
-
-def _fit(job: Job, network: nn.Module, shape: dict[str, Any], learned: _Learned) -> dict[str, Any]:
-    from sfplus.training.face_task import fit
-    from sfplus.training.head_ops import create_head, whole_head
-    from sfplus.weights.model_folder import save_model
-
-    people, dataset = learned.people, learned.crops
-    settings: SolverSettings = job.settings.in_steps(len(dataset))
-    head = create_head(settings, shape["feature_size"], len(people))
-    loaded = _load_head(job.inputs["start"].folder if "start" in job.inputs else None, head)
-    if loaded:
-        job.run.console.print(
-            f"the network goes on from {job.inputs['start'].folder}; classifier: {loaded['classifier']}"
-        )
-
-    def show(done: int, row: dict[str, Any]) -> None:
-        note = f"loss {row['loss']:.3f}, accuracy {100 * row['accuracy']:.1f} %" if row else None
-        job.run.bar.update(done, settings.max_iter, "steps", note)
-
-    held_out = _held_out(job, learned) if settings.evaluate_every and "pairs" in job.inputs else None
-    summary = fit(network, head, dataset, settings, job.folder, job.run.device, on_step=show, held_out=held_out)
-    whole = whole_head(head, settings)  # of which the processes may hold parts
-    if not is_first():
-        return {}
-    about = {
-        "template": learned.template,
-        "head": settings.head.model_dump(),
-        "people": len(people),
-        "crops": len(dataset),
-    }
-    save_model(job.folder, network, shape | about, head=whole)
-    return {"people": len(people), "crops": len(dataset)} | loaded | summary
+    return _fit(job, network, {key: config[key] for key in ("network", "feature_size", "width")}, training_set)
 
 
 @dataclass(frozen=True)
-class _Learned:
-    """People, their crops and the template that these follow."""
+class _TrainingSet:
+    """People, their crops and the template that the crops follow."""
 
     people: list[str]
     crops: CropDataset | PackedCrops
@@ -124,75 +71,89 @@ class _Learned:
 
     @property
     def size(self) -> str:
-        """Height x width of a crop, as networks name it."""
+        """The size of a crop, height x width, as networks name it."""
         return f"{self.crops.height}x{self.crops.width}"
 
 
-def _crops(source: Artefact | PackFolder, exclude: tuple[str, ...]) -> _Learned:
-    from sfplus.alignment import TEMPLATES
-    from sfplus.datasets.crops import CropDataset, PackedCrops
+def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training_set: _TrainingSet) -> dict[str, Any]:
+    people, crops = training_set.people, training_set.crops
+    settings = job.settings.in_steps(len(crops))
+    head = create_head(settings, shape["feature_size"], len(people))
+    start = job.input_folder("start") if "start" in job.inputs else None
+    loaded = _load_head(start, head)
+    if loaded:
+        job.context.console.print(f"the network is initialised from {start}; classifier: {loaded['classifier']}")
 
+    def report_step(step: int, row: dict[str, Any]) -> None:
+        note = f"loss {row['loss']:.3f}, accuracy {100 * row['accuracy']:.1f} %" if row else None
+        job.context.progress.update(step, settings.max_iter, "steps", note)
+
+    held_out = _held_out(job, training_set) if settings.evaluate_every and "pairs" in job.inputs else None
+    device = job.context.device
+    summary = fit(network, head, crops, settings, job.folder, device, on_step=report_step, held_out=held_out)
+    full_head = gather_head(head, settings)  # each process may hold a shard of it
+    if not is_first():
+        return {}
+    about = {
+        "template": training_set.template,
+        "head": settings.head.model_dump(),
+        "people": len(people),
+        "crops": len(crops),
+    }
+    save_model(job.folder, network, shape | about, head=full_head)
+    return {"people": len(people), "crops": len(crops)} | loaded | summary
+
+
+def _load_training_set(source: StageInput, exclude: tuple[str, ...]) -> _TrainingSet:
     if isinstance(source, PackFolder):
         packed = PackedCrops(source.root, exclude)
-        found = [name for name, each in TEMPLATES.items() if (each.height, each.width) == (packed.height, packed.width)]
-        if not found:
-            reason = f"its crops are {packed.height} x {packed.width}, these networks take 112 x 96 or 112 x 112"
+        sizes = {(template.height, template.width): name for name, template in TEMPLATES.items()}
+        name = sizes.get((packed.height, packed.width))
+        if name is None:
+            reason = f"its crops are {packed.height}x{packed.width}, these networks take 112x96 or 112x112"
             raise DatasetError(reason, where=source.root, remedy="align the photos again, and pack their crops")
-        return _Learned(packed.people, packed, found[0])
-    people, labels, names = assign_labels(read_parquet(source.folder / TABLE)["crop"], exclude)
+        return _TrainingSet(packed.people, packed, name)
+    assert isinstance(source, Artefact)
+    people, labels, names = assign_labels(read_parquet(source.folder / CROP_TABLE)["crop"], exclude)
     template = TEMPLATES[source.manifest["settings"]["template"]]
     paths = [source.folder / CROPS / name for name in names]
-    return _Learned(people, CropDataset(paths, labels, template.height, template.width), template.name)
+    return _TrainingSet(people, CropDataset(paths, labels, template.height, template.width), template.name)
 
 
 def _load_head(start: Path | None, head: Head | ShardedHead) -> dict[str, Any]:
-    """Caffe's rule: the classifier goes on from the one of the same name and shape, where the start has one."""
-    from sfplus.training.head_ops import copy_classes
-    from sfplus.weights.model_folder import load_tensors
-
+    """Initialise the head as Caffe does: from the classifier of the start, if it has the same name and shape."""
     if start is None:
         return {}
     if not (start / HEAD).is_file():
         return {"classifier": "new: the start has none"}
     tensors = load_tensors(start / HEAD)
-    if copy_classes(tensors, head):
+    if load_classifier(tensors, head):
         return {"classifier": "loaded"}
-    known = len(tensors["weight"]) if "weight" in tensors else 0
-    return {"classifier": f"new: the start knows other people ({known})"}
+    count = len(tensors["weight"]) if "weight" in tensors else 0
+    return {"classifier": f"new: the start was trained on other people ({count})"}
 
 
-def _held_out(job: Job, learned: _Learned) -> HeldOut:
-    """Accuracy of the sphereface protocol on the pairs, of those whose photos have crops."""
-    import numpy as np
-
-    from sfplus.datasets.crops import CropDataset
-    from sfplus.datasets.pairs import read_pairs
-    from sfplus.device import Device
-    from sfplus.networks.embed import default_batch_size, embed_batches
-    from sfplus.verification.protocols import PROTOCOLS
-
-    source, pairs = job.inputs["held_out"], read_pairs(job.inputs["pairs"].path)
-    if source.manifest["settings"]["template"] != learned.template:
-        reason = f"the held-out crops follow {source.manifest['settings']['template']}, not {learned.template}"
-        raise DatasetError(reason, where=job.inputs["pairs"].path, remedy="align both alike")
-    table = read_parquet(source.folder / TABLE)
-    row = {PurePosixPath(photo).with_suffix("").as_posix(): number for number, photo in enumerate(table["photo"])}
-    sides = np.array([[row.get(name, -1) for name in names] for names in (pairs.left, pairs.right)])
-    there = (sides >= 0).all(0)
-    used, (left, right) = np.unique(sides[:, there], return_inverse=True)
-    paths = [source.folder / CROPS / table["crop"][number] for number in used]
-    crops = CropDataset(paths, [0] * len(paths), learned.crops.height, learned.crops.width)
-    parts = np.array_split(np.arange(len(paths)), -(-len(paths) // default_batch_size(job.run.device)))
+def _held_out(job: Job[Settings], training_set: _TrainingSet) -> HeldOut:
+    """Return a function that measures the accuracy of the sphereface protocol on the held-out pairs that have crops."""
+    crops, pair_file = job.input("held_out", Artefact), job.input("pairs", InputFile).path
+    pairs = read_pairs(pair_file)
+    if crops.manifest["settings"]["template"] != training_set.template:
+        reason = f"the held-out crops follow {crops.manifest['settings']['template']}, not {training_set.template}"
+        raise DatasetError(reason, where=pair_file, remedy="align both to the same template")
+    table = read_parquet(crops.folder / CROP_TABLE)
+    row_of = {photo_stem(photo): row for row, photo in enumerate(table["photo"])}
+    sides = np.array([[row_of.get(name, -1) for name in names] for names in (pairs.left, pairs.right)])
+    complete = (sides >= 0).all(0)
+    rows, (left, right) = np.unique(sides[:, complete], return_inverse=True)
+    paths = [crops.folder / CROPS / table["crop"][row] for row in rows]
+    dataset = CropDataset(paths, [0] * len(paths), training_set.crops.height, training_set.crops.width)
+    parts = np.array_split(np.arange(len(paths)), -(-len(paths) // default_batch_size(job.context.device)))
 
     def accuracy(network: nn.Module) -> dict[str, float]:
-        device = Device(next(network.parameters()).device)  # with several processes not always the one asked for
-        batches = (crops.batch(part)[0] for part in parts)
+        device = Device(next(network.parameters()).device)  # with several processes, not always the requested device
+        batches = (dataset.batch(part)[0] for part in parts)
         features = np.concatenate(list(embed_batches(network, batches, device)))
-        same, fold = pairs.same[there], pairs.fold[there]
+        same, fold = pairs.same[complete], pairs.fold[complete]
         return {"accuracy": PROTOCOLS["sphereface"](features[left], features[right], same, fold, mirrored=True).mean}
 
     return accuracy
-
-
-TRAIN = Stage("train", 1, _build_train)
-FINETUNE = Stage("finetune", 1, _build_finetune)

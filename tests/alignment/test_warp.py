@@ -215,7 +215,7 @@ def test_pixels_outside_the_photo_are_black_or_replicated() -> None:
 
 @pytest.mark.parametrize("name", ["interpolation", "border"])
 def test_unknown_interpolations_and_borders_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name}: there is no 'cubic'"):
+    with pytest.raises(UsageError, match=f"{name}: 'cubic' is not supported"):
         warp(PHOTO, [[1, 0, 0], [0, 1, 0]], **{name: "cubic"})  # type: ignore[arg-type]
 
 

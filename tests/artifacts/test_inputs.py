@@ -43,7 +43,7 @@ def test_content_ignores_where_the_folder_lies(photos: Path, tmp_path: Path) -> 
 
 
 def test_a_second_look_reads_no_photo(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "_FRESH_NS", -(10**18))  # the photos of this test are a moment old
+    monkeypatch.setattr(inputs, "_CLOCK_TICK_NS", -(10**18))  # the photos of this test are a moment old
     before = content(photos, tmp_path)
     monkeypatch.setattr(inputs, "file_digest", lambda path: pytest.fail(f"{path} was read again"))
     assert content(photos, tmp_path) == before

@@ -1,4 +1,4 @@
-"""Parts of a stage's work: nothing twice, nothing lost, whoever comes and goes."""
+"""SharedWork of a stage's work: nothing twice, nothing lost, whoever comes and goes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.artifacts.cache import MANIFEST, Job, partial_folder
-from sfplus.artifacts.context import Run
-from sfplus.artifacts.work_sharing import Parts
+from sfplus.artifacts.artefact import MANIFEST
+from sfplus.artifacts.context import RunContext
+from sfplus.artifacts.stage import Job, partial_folder
+from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.io.console import Console
 
 ITEMS = [f"photo {index}" for index in range(11)]
@@ -18,12 +19,12 @@ ITEMS = [f"photo {index}" for index in range(11)]
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     console = Console(quiet=True)
-    run = Run(tmp_path, console)
+    run = RunContext(tmp_path, console)
     with console.progress("work", resumed=False) as step:
-        return Job(None, {}, partial_folder(tmp_path / "abc"), run.at(step))
+        return Job(None, {}, partial_folder(tmp_path / "abc"), run.with_progress(step))
 
 
-def work(parts: Parts, most: int = 99) -> list[str]:
+def work(parts: SharedWork, most: int = 99) -> list[str]:
     """Take items one by one and finish at most some parts."""
     mine: list[str] = []
     for items in parts.rounds():
@@ -43,11 +44,11 @@ def work(parts: Parts, most: int = 99) -> list[str]:
     return mine
 
 
-def test_all_is_done_once_and_in_order(job: Job) -> None:
-    with Parts(job, ITEMS, 4, "photos") as parts:
+def test_all_is_finished_once_and_in_order(job: Job) -> None:
+    with SharedWork(job, ITEMS, 4, "photos") as parts:
         assert work(parts) == ITEMS and [row["item"] for row in parts.rows()] == ITEMS
         assert work(parts) == []
-    assert job.run.bar.done == job.run.bar.total == len(ITEMS)
+    assert job.context.progress.done == job.context.progress.total == len(ITEMS)
 
 
 @pytest.mark.parametrize("processes", [2, 5])
@@ -55,7 +56,7 @@ def test_several_share_without_doing_anything_twice(job: Job, processes: int) ->
     done: list[list[str]] = []
 
     def run() -> None:
-        with Parts(job, ITEMS, 1, "photos") as parts:
+        with SharedWork(job, ITEMS, 1, "photos") as parts:
             done.append(work(parts))
             assert [row["item"] for row in parts.rows()] == ITEMS  # nobody leaves before all is done
 
@@ -68,34 +69,34 @@ def test_several_share_without_doing_anything_twice(job: Job, processes: int) ->
 
 
 def test_what_was_not_finished_is_taken_over(job: Job) -> None:
-    with Parts(job, ITEMS, 4, "photos") as first:
+    with SharedWork(job, ITEMS, 4, "photos") as first:
         assert work(first, most=1) == ITEMS[:4]  # and the second part is begun
-        with Parts(job, ITEMS, 4, "photos") as second:
+        with SharedWork(job, ITEMS, 4, "photos") as second:
             taken = [item for _, item in next(second.rounds())]
             assert taken == ITEMS[8:]
-    with Parts(job, ITEMS, 4, "photos") as third:
-        assert job.run.bar.done == 4  # before it begins
+    with SharedWork(job, ITEMS, 4, "photos") as third:
+        assert job.context.progress.done == 4  # before it begins
         assert work(third) == ITEMS[4:]
 
 
 def test_a_round_never_waits_and_the_next_one_does(job: Job) -> None:
-    with Parts(job, ITEMS, 4, "photos") as first:
+    with SharedWork(job, ITEMS, 4, "photos") as first:
         for _ in first.rounds():
             break
         part, _ = next(items := next(first.rounds()))
-        with Parts(job, ITEMS, 4, "photos") as second:
+        with SharedWork(job, ITEMS, 4, "photos") as second:
             finished: list[list[str]] = []
             thread = threading.Thread(target=lambda: finished.append(work(second)))
             thread.start()
             thread.join(0.5)
-            assert thread.is_alive() and second._is_done(1) and second._is_done(2)
+            assert thread.is_alive() and second._is_finished(1) and second._is_finished(2)
             first.finish(part, [{"item": item} for item in ITEMS[:4]])
             thread.join(5)
         assert finished == [ITEMS[4:]] and list(items)[-1] == (0, ITEMS[3])
 
 
 def test_nothing_is_begun_again_once_the_artefact_is_there(job: Job, tmp_path: Path) -> None:
-    with Parts(job, ITEMS, 4, "photos") as late:
+    with SharedWork(job, ITEMS, 4, "photos") as late:
         (tmp_path / "abc").mkdir()
         (tmp_path / "abc" / MANIFEST).write_text("{}")
         for file in job.parts.iterdir():

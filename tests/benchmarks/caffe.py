@@ -1,7 +1,7 @@
-"""Time and memory to load SphereFace-20 (91 MB) from a .caffemodel, beside OpenCV's importer and safetensors.
+"""Time and memory of loading SphereFace-20 (91 MB) from a .caffemodel, compared with OpenCV and safetensors.
 
-Each load runs in a process of its own, the contestants take turns; the file is in the system's cache. Memory is what
-the process's peak grows by during the load (Linux only). Run with nothing else on the machine: make bench
+Each load runs in a new process, and the loaders take turns; the file is in the cache of the system. Memory is the
+growth of the process's peak during the load (Linux only). Run it on an idle machine: make bench
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from sfplus.weights.model_folder import save_model
 from sfplus.weights.prototxt import write_prototxt
 
 ROUNDS = 5
-LOADS = {
-    "read_caffemodel, every number summed": (
+LOADERS = {  # imports, which are not measured, and the load
+    "read_caffemodel, and the sum of all numbers": (
         "from sfplus.weights.caffe import read_caffemodel",
         "model = read_caffemodel(Path('x.caffemodel'))",
     ),
-    "networks.create from .caffemodel": (
-        "from sfplus.networks import create; import sfplus.weights.loading, sfplus.weights.caffe",
-        "model = create('sphereface20', weights='x.caffemodel')",
+    "create_network from .caffemodel": (
+        "from sfplus.weights.loading import create_network; import sfplus.networks.sphereface",
+        "model = create_network('sphereface20', 'x.caffemodel')",
     ),
     "load_model from safetensors": (
-        "from sfplus.weights.loading import load_model",
+        "from sfplus.weights.loading import load_model; import sfplus.networks.sphereface",
         "model = load_model(Path('folder'))",
     ),
     "cv2.dnn.readNetFromCaffe": (
@@ -39,13 +39,13 @@ LOADS = {
         "model = cv2.dnn.readNetFromCaffe('x.prototxt', 'x.caffemodel')",
     ),
 }
-RUN = """
+SCRIPT = """
 import time
 from pathlib import Path
-{prepare}
+{imports}
 def peak():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
-Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak
 before, clock = peak(), time.perf_counter()
 {load}
 if hasattr(model, "blobs"):
@@ -55,7 +55,7 @@ print(time.perf_counter() - clock, (peak() - before) / 1024)
 
 
 def main() -> None:
-    """Print a table."""
+    """Measure all loaders and print a table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         torch.manual_seed(0)
@@ -65,19 +65,19 @@ def main() -> None:
         write_caffemodel(folder / "x.caffemodel", model)
         save_model(folder / "folder", network, {"network": "sphereface20", "feature_size": 512, "width": 1.0})
         size = (folder / "x.caffemodel").stat().st_size / 2**20
-        found: dict[str, list[list[float]]] = {load: [] for load in LOADS}
+        results: dict[str, list[list[float]]] = {loader: [] for loader in LOADERS}
         for turn in range(ROUNDS + 1):
-            for load, (prepare, line) in LOADS.items():
-                code = RUN.format(prepare=prepare, load=line)
-                done = subprocess.run(
+            for loader, (imports, load) in LOADERS.items():
+                code = SCRIPT.format(imports=imports, load=load)
+                process = subprocess.run(
                     [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
                 )
-                if turn:  # the first one fills the cache
-                    found[load].append([float(word) for word in done.stdout.split()])
+                if turn:  # the first turn fills the cache
+                    results[loader].append([float(word) for word in process.stdout.split()])
     print(f"  a .caffemodel of {size:.0f} MiB")
-    for load, rows in found.items():
+    for loader, rows in results.items():
         seconds, memory = (median(column) for column in zip(*rows, strict=True))
-        print(f"  load    {load:<40} {1000 * seconds:7.0f} ms  {memory:6.0f} MiB  {memory / size:5.2f} x the file")
+        print(f"  load    {loader:<44} {1000 * seconds:7.0f} ms  {memory:6.0f} MiB  {memory / size:5.2f} x the file")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""SphereFace-20: crops to features with their mirror images, against what else runs this network on a CPU.
+"""SphereFace-20: features of crops and their mirror images, compared with other engines on a CPU.
 
-Same crops, same weights, same threads; each contestant with the fastest of a few batch sizes, then in turns. The floor
-is the time that the multiplications alone take at the machine's best sgemm rate: torch's matmul, numpy's or oneDNN's.
-Needs the extra `onnx`. Run with nothing else on the machine: make bench
+All contestants have the same crops, weights and threads; each uses the fastest of a few batch sizes, and they take
+turns. The floor is the time of the multiplications alone at the machine's best sgemm rate: torch's matmul, numpy's or
+oneDNN's. Needs the extra `onnx`. Run on an otherwise idle machine: make bench
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def batches(crops: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def blob(crops: np.ndarray) -> np.ndarray:
-    """BGR, (x - 127.5) / 128, planes: what Caffe's networks read."""
+    """Return the input of Caffe's networks: BGR, (x - 127.5) / 128, channels first."""
     return np.ascontiguousarray(((crops[..., ::-1] - np.float32(127.5)) / 128).transpose(0, 3, 1, 2))
 
 
 def usual_port(network: torch.nn.Module, crops: np.ndarray, size: int) -> np.ndarray:
-    """As the ports do it: eager, contiguous, a second pass for the mirror images."""
+    """Compute features as most ports do: eager, contiguous, with a second pass for the mirror images."""
     with torch.no_grad():
         return np.concatenate([
             np.hstack([network(torch.from_numpy(blob(crops))).numpy() for crops in (batch, batch[:, :, ::-1])])
@@ -46,8 +46,8 @@ def usual_port(network: torch.nn.Module, crops: np.ndarray, size: int) -> np.nda
         ])  # fmt: skip
 
 
-def other(run: Callable[[np.ndarray], np.ndarray], crops: np.ndarray, size: int) -> np.ndarray:
-    """Another engine; crops and mirror images in one pass."""
+def with_engine(run: Callable[[np.ndarray], np.ndarray], crops: np.ndarray, size: int) -> np.ndarray:
+    """Compute features with another engine, crops and mirror images in one pass."""
     features = []
     for batch in batches(crops, size // 2):
         both = run(blob(np.concatenate([batch, batch[:, :, ::-1]])))
@@ -87,10 +87,10 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def sgemm() -> dict[str, Callable[[], object]]:
-    """The same product of two 2048 x 2048 matrices by three libraries."""
+    """Return the product of the same two 2048x2048 matrices by three libraries."""
     a, b = torch.randn(2, 2048, 2048).unbind()
     left, right = a.numpy(), b.numpy()
-    pointwise = torch.ops.mkldnn._linear_pointwise  # oneDNN, which torch's matmul does not use for float32
+    pointwise = torch.ops.mkldnn._linear_pointwise  # oneDNN, which torch.matmul does not use for float32
     return {
         "torch": lambda: a @ b,
         "numpy": lambda: left @ right,
@@ -99,7 +99,7 @@ def sgemm() -> dict[str, Callable[[], object]]:
 
 
 def operations(network: torch.nn.Module) -> float:
-    """Multiplications and additions of one crop."""
+    """Count the multiplications and additions of one crop."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -113,51 +113,51 @@ def main() -> None:
     cv2.setNumThreads(torch.get_num_threads())
     device = choose_device("cpu")
     crops = np.random.default_rng(0).integers(0, 256, (CROPS, 112, 96, 3), dtype=np.uint8)
-    planes, ours = (create("sphereface20").eval() for _ in range(2))
-    ours.load_state_dict(planes.state_dict())
-    device.place(ours)
+    contiguous, ours = (create("sphereface20").eval() for _ in range(2))
+    ours.load_state_dict(contiguous.state_dict())
+    device.move(ours)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False):
         file = str(Path(folder) / "sphereface20.onnx")
-        export(planes, file)
+        export(contiguous, file)
         engines = {"onnxruntime": ort(file), "cv2.dnn": opencv(file)}
     tensor = torch.from_numpy(crops)
-    kinds: dict[str, Callable[[int], np.ndarray]] = {
+    contestants: dict[str, Callable[[int], np.ndarray]] = {
         "sfplus": lambda size: embed_crops(ours, tensor, device),
         "sfplus, bfloat16": lambda size: embed_crops(ours, tensor, device, dtype="bfloat16"),
-        "the usual port": lambda size: usual_port(planes, crops, size),
-    } | {name: lambda size, run=run: other(run, crops, size) for name, run in engines.items()}
-    truth = kinds["sfplus"](0)
+        "the usual port": lambda size: usual_port(contiguous, crops, size),
+    } | {name: lambda size, run=run: with_engine(run, crops, size) for name, run in engines.items()}
+    reference = contestants["sfplus"](0)
     runs: dict[str, Run] = {}
-    for name, kind in kinds.items():
-        error = float(np.linalg.norm(kind(SIZES[0]) - truth) / np.linalg.norm(truth))
+    for name, contestant in contestants.items():
+        error = float(np.linalg.norm(contestant(SIZES[0]) - reference) / np.linalg.norm(reference))
         assert error < (1e-2 if "bfloat16" in name else 1e-5), (name, error)
-        tries = {size: seconds(partial(kind, size)) for size in SIZES}
-        best = min(tries, key=tries.__getitem__)
-        runs[name if name.startswith("sfplus") else f"{name}, batches of {best}"] = partial(kind, best)
+        durations = {size: seconds(partial(contestant, size)) for size in SIZES}
+        best = min(durations, key=durations.__getitem__)
+        runs[name if name.startswith("sfplus") else f"{name}, batches of {best}"] = partial(contestant, best)
 
     products = sgemm()
-    taken: dict[str, list[float]] = {name: [] for name in (*runs, *products)}
-    for turn in range(ROUNDS + 1):
+    durations_of: dict[str, list[float]] = {name: [] for name in (*runs, *products)}
+    for round_ in range(ROUNDS + 1):
         for name, run in (*runs.items(), *products.items()):
-            took = seconds(run)
-            if turn:  # the first one warms up
-                taken[name].append(took)
-    rate = max(2 * 2048**3 / median(taken[name]) for name in products)
-    work = operations(planes)
+            duration = seconds(run)
+            if round_:  # round 0 is the warm-up
+                durations_of[name].append(duration)
+    rate = max(2 * 2048**3 / median(durations_of[name]) for name in products)
+    work = operations(contiguous)
     floor = 2 * work / rate
-    rates = ", ".join(f"{name} {2 * 2048**3 / median(taken[name]) / 1e9:.0f}" for name in products)
-    print(f"{device.describe()}; {CROPS} crops of 112 x 96 and their mirror images; median of {ROUNDS} rounds (best)")
-    print(f"  sgemm {rates} GFLOP/s; {work / 1e9:.2f} GFLOP an image; floor {1000 * floor:.1f} ms a crop")
-    base = median(taken["sfplus"])
+    rates = ", ".join(f"{name} {2 * 2048**3 / median(durations_of[name]) / 1e9:.0f}" for name in products)
+    print(f"{device.describe()}; {CROPS} crops of 112x96 and their mirror images; median of {ROUNDS} rounds (best)")
+    print(f"  sgemm {rates} GFLOP/s; {work / 1e9:.2f} GFLOP per image; floor {1000 * floor:.1f} ms per crop")
+    base = median(durations_of["sfplus"])
     for name in runs:
-        each, best = median(taken[name]), min(taken[name])
+        middle, best = median(durations_of[name]), min(durations_of[name])
         print(
-            f"  {name:<34} {CROPS / each:6.1f} crops/s ({CROPS / best:6.1f})  {each / base:5.2f} x sfplus's time  "
-            f"{each / CROPS / floor:5.2f} x the floor"
+            f"  {name:<34} {CROPS / middle:6.1f} crops/s ({CROPS / best:6.1f})  "
+            f"{middle / base:5.2f} x the time of sfplus  {middle / CROPS / floor:5.2f} x the floor"
         )
-    spread = max(max(taken[name]) / min(taken[name]) for name in runs)
-    if spread > 1.15:
-        print(f"  noisy: rounds differ by up to {spread:.2f} x; something else runs on this machine")
+    ratio = max(max(durations_of[name]) / min(durations_of[name]) for name in runs)
+    if ratio > 1.15:
+        print(f"  noisy: rounds differ by up to {ratio:.2f} x; the machine is not idle")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 import torchvision
-from racing import alone, race
+from racing import in_own_process, race
 from torch import Tensor, nn
 
 from sfplus.hypersphere import HypersphericalEnergy, RandomProjection, hyperspherical_energy
@@ -77,17 +77,17 @@ def energy_of_a_classifier() -> None:
     )
     for name, value in seconds.items():
         print(f"  {name:<44} {value:7.2f} s {value / floor:6.2f} x")
-    baseline = alone(blockwise, 256)[1]
+    baseline = in_own_process(blockwise, 256)[1]
     for name, run in (("sfplus", blockwise), ("dense", dense)):
-        memory = alone(run, CLASSES)[1] - baseline - CLASSES * FEATURES * 4 / 2**20
+        memory = in_own_process(run, CLASSES)[1] - baseline - CLASSES * FEATURES * 4 / 2**20
         print(f"  memory without the directions, {name:<14} {memory:7.0f} MB")
 
 
 def scaling() -> None:
-    baseline = alone(blockwise, 256)[1]
+    baseline = in_own_process(blockwise, 256)[1]
     print(f"scaling, s = 2, {FEATURES} dimensions; memory without the directions, and relative to theirs")
     for count in (1_000, 3_000, 10_000, 30_000, 100_000):
-        seconds, peak = alone(blockwise, count)
+        seconds, peak = in_own_process(blockwise, count)
         size = count * FEATURES * 4 / 2**20
         memory = peak - baseline - size
         rate = count**2 / seconds / 1e6

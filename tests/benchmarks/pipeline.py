@@ -30,7 +30,7 @@ def main() -> None:
     faces = [(image, faces.landmarks[0]) for image, faces in zip(images, detected, strict=True) if len(faces)]
     crops = torch.from_numpy(np.stack([align(image, points) for image, points in faces]))
     for name, width in (("sphereface10", 0.5), ("sphereface20", 1.0)):
-        network = device.place(create(name, feature_size=512, width=width)).eval()
+        network = device.move(create(name, feature_size=512, width=width)).eval()
         seconds = race({"embed": lambda network=network: embed_crops(network, crops, device)})["embed"]  # type: ignore[misc]
         print(f"  embed   {f'{name}, width {width}, with mirror images':<52} {len(crops) / seconds:7.1f} crops/s")
     rng = np.random.default_rng(0)

@@ -19,7 +19,7 @@ from statistics import median
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from racing import _peak as peak
+from racing import peak_memory
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -74,14 +74,16 @@ def run(rank: int, world: int, name: str, classes: int, steps: int, folder: str)
     features = torch.randn(BATCH // world, FEATURES, requires_grad=True)
     labels = torch.randint(classes, (BATCH // world,), generator=torch.Generator().manual_seed(rank))
     step(name, 64, features, labels % 64)()  # excludes what the first step loads
-    initial_peak, seconds = peak(), []
+    initial_peak, seconds = peak_memory(), []
     run_step = step(name, classes, features, labels)
     for _ in range(steps + 1):
         dist.barrier()
         clock = time.perf_counter()
         run_step()
         seconds.append(time.perf_counter() - clock)
-    Path(folder, f"{rank}.json").write_text(json.dumps([median(seconds[1:]), (peak() - initial_peak) * 2**20 / 1e6]))
+    Path(folder, f"{rank}.json").write_text(
+        json.dumps([median(seconds[1:]), (peak_memory() - initial_peak) * 2**20 / 1e6])
+    )
     dist.destroy_process_group()
 
 

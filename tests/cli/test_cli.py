@@ -56,7 +56,7 @@ def test_version(sfplus: Callable) -> None:
         (["run", "demo", "train.netwrk=x"], "train.netwrk=x: unknown key 'train.netwrk'; did you mean 'network'?"),
         (["run", "demo", "--device", "gpu"], "no device is called 'gpu'; use auto, cpu, cuda or cuda:N"),
         (["recipes", "check", "nowhere.yaml"], "there is no such recipe file"),
-        (["align", "a", "a/b"], "OUT and IN lie in one another"),
+        (["align", "a", "a/b"], "OUT and IN overlap"),
         (["align", "a", "b", "--template", "x"], "no template is called 'x'"),
         (["embed", ".", "../out", "--model", "nope"], "there is no model 'nope'"),
         (["align", "nowhere", "out"], "nowhere: there is nothing at this path"),
@@ -100,12 +100,11 @@ def test_status_downloads_nothing(sfplus: Callable, tmp_path: Path) -> None:
         "classify",
         "missing",
         "its",
-        "pictures",
+        "images",
         "are",
-        "still",
-        "to",
-        "be",
+        "not",
         "downloaded",
+        "yet",
     ]
     assert not (tmp_path / "mnist").exists()
 
@@ -200,8 +199,8 @@ def test_a_file_is_no_folder_for_results(
 @pytest.mark.parametrize(
     ("file", "says"),
     [
-        ("nodir/m.yaml", "nodir: there is no such folder; make it first"),
-        ("mine", "mine: is no name of a recipe; end it in .yaml"),
+        ("nodir/m.yaml", "nodir: there is no such folder; create it first"),
+        ("mine", "mine: is not the name of a recipe; end it in .yaml"),
     ],
 )
 def test_where_recipes_are_copied_to(

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from sfplus.errors import RecipeError
-from sfplus.pipeline import plan as chain
+from sfplus.pipeline.plan import plan
 from sfplus.recipes.load import find_recipe, load_recipe, recipe_names, small_settings
+from sfplus.recipes.steps import StepOutput
 
 CLASSIFY = """# A classifier for tests.
 classify:
@@ -44,10 +45,10 @@ REPORT = """report:
 
 
 @pytest.fixture
-def write(pictures: Path, tmp_path: Path) -> Callable[[str], Path]:
+def write(image_folder: Path, tmp_path: Path) -> Callable[[str], Path]:
     def _write(text: str) -> Path:
         path = tmp_path / "small.yaml"
-        path.write_text(text.replace("PICTURES", str(pictures)))
+        path.write_text(text.replace("PICTURES", str(image_folder)))
         return path
 
     return _write
@@ -112,8 +113,12 @@ def test_keys_without_their_stage(
     ("text", "overrides", "says"),
     [
         (CLASSIFY, ["enrgy.power=0"], "classify.enrgy.power=0: unknown key 'classify.enrgy'; did you mean 'energy'?"),
-        (CLASSIFY + "verify: {photos: a, pairs: b}\n", [], "verify is of faces, classify and generate are of pictures"),
-        (CLASSIFY, ["train.max_iter=1"], "train is of faces"),
+        (
+            CLASSIFY + "verify: {photos: a, pairs: b}\n",
+            [],
+            "verify is for recipes of faces, classify for recipes of images",
+        ),
+        (CLASSIFY, ["train.max_iter=1"], "train is for recipes of faces"),
         (CLASSIFY + "report: {published: [{name: a, source: b}]}\n", [], "is an accuracy or an inception_score"),
         ("verify: {photos: a, pairs: b}\n", ["energy.power=0"], "unknown key 'energy'"),
     ],
@@ -144,11 +149,11 @@ def test_the_small_size(write: Callable[[str], Path], tmp_path: Path, sfplus: Ca
     assert "# changed on the command line: classify.max_iter=1" in text
     assert "published: theirs" not in text and (tmp_path / "data/runs/small-small/plane.png").is_file()
     answer = sfplus("sweep", *words, "energy.mode=none,mhe")
-    assert answer.code == 0 and answer.err.count("(was there)") == 1, answer.err
+    assert answer.code == 0 and answer.err.count("(fresh)") == 1, answer.err
     planes = Image.open(tmp_path / "data/runs/small-small-sweep/plane.png")
     assert planes.width > 1.5 * planes.height  # side by side
     answer = sfplus("run", write(CLASSIFY), "--small", "--workspace", tmp_path / "data")
-    assert answer.code == 2 and "this recipe has no smaller size" in answer.err
+    assert answer.code == 2 and "this recipe has no small size" in answer.err
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(find_recipe(name)).small is not None])
@@ -159,20 +164,20 @@ def test_small_sizes_are_right(name: str) -> None:
 
 
 def test_plan(write: Callable[[str], Path]) -> None:
-    steps = chain.plan(load_recipe(write(CLASSIFY + GENERATE)))
+    steps = plan(load_recipe(write(CLASSIFY + GENERATE)))
     assert [step.name for step in steps] == ["classify", "generate"]
-    assert steps[1].inputs["classifier"] == chain.From("classify")
-    assert [step.name for step in chain.plan(load_recipe(write(GENERATE)))] == ["generate"]
+    assert steps[1].inputs["classifier"] == StepOutput("classify")
+    assert [step.name for step in plan(load_recipe(write(GENERATE)))] == ["generate"]
 
 
 def test_recipes_are_listed_in_two_groups_and_copied(tmp_path: Path, sfplus: Callable) -> None:
-    faces, pictures = sfplus("recipes", "list").out.split("Pictures:\n")
-    assert faces.startswith("Faces:\n  demo ") and "sphereface" not in pictures
-    assert sorted(line.split()[0] for line in (faces + pictures).splitlines()[1:]) == recipe_names()
+    faces, images = sfplus("recipes", "list").out.split("Images:\n")
+    assert faces.startswith("Faces:\n  demo ") and "sphereface" not in images
+    assert sorted(line.split()[0] for line in (faces + images).splitlines()[1:]) == recipe_names()
     assert sfplus("recipes", "copy", "demo", tmp_path / "mine.yaml").code == 0
     assert (tmp_path / "mine.yaml").read_bytes() == find_recipe("demo").read_bytes()
     answer = sfplus("recipes", "copy", "demo", tmp_path / "mine.yaml")
-    assert answer.code == 2 and "is there already" in answer.err
+    assert answer.code == 2 and "already exists" in answer.err
 
 
 @pytest.mark.parametrize("name", ["files", "folder"])

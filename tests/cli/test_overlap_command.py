@@ -22,7 +22,9 @@ def write_features(path: Path, people: dict[str, np.ndarray]) -> None:
     np.savez(path, names=np.array(names), features=np.concatenate(list(people.values())).astype(np.float32))
 
 
-def test_of_features(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+def test_people_of_feature_files_are_matched_by_name_and_face(
+    tmp_path: Path, sfplus: Callable[..., SimpleNamespace]
+) -> None:
     rng = np.random.default_rng(0)
     who = rng.standard_normal((90, 24))
     photos = who[:, None] + 0.2 * rng.standard_normal((90, 3, 24))
@@ -46,8 +48,8 @@ def test_of_features(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> 
     assert answer.code == 2 and "features have no faces to draw" in answer.err
 
 
-def test_numbers_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two data sets with the same labels and other people: nobody is found by name."""
+def test_numeric_names_do_not_match(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two data sets have the same labels but different people."""
     rows = np.eye(40)[:, None]
     for name, start in (("train", 0), ("test", 20)):
         write_features(tmp_path / f"{name}.npz", {f"{i:07d}": rows[start + i] for i in range(20)})
@@ -56,17 +58,17 @@ def test_numbers_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "40 of them have a number instead of a name" in capsys.readouterr().out
 
 
-def test_large_pictures_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of pictures that are no crops, only those read ahead are alive."""
+def test_large_images_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of images that are not crops, only the prefetched ones are alive."""
     alive: weakref.WeakSet[np.ndarray] = weakref.WeakSet()
-    most = 0
+    peak = 0
 
     def decode(record: Record) -> np.ndarray:
-        nonlocal most
-        picture = np.zeros((300, 300, 3), np.uint8).view(Tracked)
-        alive.add(picture)
-        most = max(most, len(alive))
-        return picture
+        nonlocal peak
+        image = np.zeros((300, 300, 3), np.uint8).view(Tracked)
+        alive.add(image)
+        peak = max(peak, len(alive))
+        return image
 
     for person in ("Ada", "Ben"):
         (tmp_path / person).mkdir()
@@ -75,7 +77,7 @@ def test_large_pictures_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Record, "decode", decode)
     with pytest.raises(PhotoError, match="is 300x300, not a crop of"):
         overlap(tmp_path, tmp_path, DEFAULT_MODEL, None, None, crops=True, images_per_person=99)
-    assert most <= 12
+    assert peak <= 12
 
 
 class Tracked(np.ndarray):
@@ -83,8 +85,8 @@ class Tracked(np.ndarray):
     __eq__ = object.__eq__
 
 
-def test_of_photos_by_name_and_sheet(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
-    """Drawn people: the same photos in both sets under another name; a photo without a face is said and passed over."""
+def test_people_of_photos_are_matched_and_drawn(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+    """The sets share photos under different names; a photo without a face is reported and skipped."""
     write_portraits(tmp_path / "train", 6, 1, 0)
     folders = sorted(path for path in (tmp_path / "train").iterdir() if path.is_dir())
     (tmp_path / "test" / "Somebody").mkdir(parents=True)
@@ -102,17 +104,9 @@ def test_of_photos_by_name_and_sheet(tmp_path: Path, sfplus: Callable[..., Simpl
     assert Image.open(sheet).size[0] > 800
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe\x00", None])
-def test_no_list_of_people(tmp_path: Path, data: bytes | None) -> None:
-    if data:
-        (tmp_path / "a.txt").write_bytes(data)
-    with pytest.raises(DatasetError, match=r"a\.txt: is not a list of people"):
-        read_person_list(tmp_path / "a.txt")
-
-
 @pytest.mark.slow
-def test_real_people_under_other_names(tmp_path: Path, shared_data: Path) -> None:
-    """20 people of LFW: three photos of each in the training set under another name, three others in the test set.
+def test_real_people_are_matched_under_different_names(tmp_path: Path, shared_data: Path) -> None:
+    """Three photos of 20 people of LFW are in the training set under another name, and three others in the test set.
 
     The bounds are below what the small shipped model does.
     """
@@ -138,16 +132,16 @@ def test_real_people_under_other_names(tmp_path: Path, shared_data: Path) -> Non
     assert len(matches) - len(right) <= 15
 
 
-def test_false_alarms_are_a_number(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+def test_false_alarms_must_be_finite(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
     answer = sfplus("overlap", tmp_path, tmp_path, "--false-alarms", "inf")
     assert answer.code == 2 and "--false-alarms inf: is not a finite number" in answer.err
 
 
 @pytest.mark.parametrize("option", ["--out", "--sheet"])
-def test_where_results_go_is_checked_first(
+def test_output_paths_are_checked_first(
     tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch, sfplus: Callable[..., SimpleNamespace]
 ) -> None:
-    """A folder, or a place below a file, is refused before a picture is looked at."""
+    """A folder, and a path below a file, are refused before an image is decoded."""
     write_portraits(tmp_path / "drawn", 2, 1, 0)
     (tmp_path / "file").touch()
     monkeypatch.setattr(Record, "decode", lambda record: pytest.fail("began"))
@@ -156,15 +150,15 @@ def test_where_results_go_is_checked_first(
         assert answer.code == 2 and says in answer.err
 
 
-def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+def test_missing_folders_are_created(tmp_path: Path) -> None:
     write_features(tmp_path / "a.npz", {f"id {i}": np.eye(9)[None, i] for i in range(9)})
     overlap(tmp_path / "a.npz", tmp_path / "a.npz", "", tmp_path / "new" / "er" / "out.txt", None)
     assert (tmp_path / "new" / "er" / "out.txt").is_file()
 
 
 @pytest.mark.parametrize("first", ["features", "photos"])
-def test_features_of_other_lengths(tmp_path: Path, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two files, or a file and photos: refused before a picture is looked at."""
+def test_features_of_different_lengths_are_refused(tmp_path: Path, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files, and a file and photos, are refused before an image is decoded."""
     rows = np.eye(9)[:, None]
     write_features(tmp_path / "a.npz", {f"id {i}": rows[i] for i in range(9)})
     write_features(tmp_path / "b.npz", {f"id {i}": rows[i, :, :7] + 1 for i in range(9)})
@@ -179,15 +173,15 @@ def test_features_of_other_lengths(tmp_path: Path, first: str, monkeypatch: pyte
         overlap(*(sets if first == "features" else sets[::-1]), DEFAULT_MODEL, None, None)
 
 
-def test_pictures_that_are_no_crops_are_named(tmp_path: Path) -> None:
+def test_images_of_another_size_are_named(tmp_path: Path) -> None:
     (tmp_path / "Ada").mkdir()
     Image.new("RGB", (60, 60)).save(tmp_path / "Ada" / "small.png")
     with pytest.raises(PhotoError, match=r"^Ada/small\.png: is 60x60, not a crop of .*; .*sfplus align"):
         overlap(tmp_path, tmp_path, DEFAULT_MODEL, None, None, crops=True)
 
 
-def test_people_whose_names_begin_with_a_hash(tmp_path: Path) -> None:
-    """What `--out` writes, `--exclude` reads."""
+def test_names_with_a_hash_are_written_and_read(tmp_path: Path) -> None:
+    """The list of `--out` is read by `--exclude`."""
     write_features(tmp_path / "a.npz", {name: np.eye(9)[None, i] for i, name in enumerate(["#1 Fan", "#", "Ada"])})
     overlap(tmp_path / "a.npz", tmp_path / "a.npz", "", tmp_path / "out.txt", None)
     assert set(read_person_list(tmp_path / "out.txt")) == {"#1 Fan", "Ada"}

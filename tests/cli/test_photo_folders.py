@@ -159,7 +159,7 @@ def test_a_folder_with_other_files_is_no_out(drawn: Path, tmp_path: Path, sfplus
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")
     answer = sfplus("align", drawn, tmp_path / "out")
-    assert answer.code == 2 and "holds other files; choose a new or an empty folder" in answer.err
+    assert answer.code == 2 and "contains other files; choose a new or an empty folder" in answer.err
     assert list(tree(tmp_path / "out")) == [str(tmp_path / "out/mine.txt")]
 
 
@@ -192,7 +192,7 @@ def test_a_fault_of_the_disk_is_not_held_against_the_photo(
     def broken(path: Path) -> None:
         raise PhotoError("cannot be decoded", where=path) from OSError(5, "Input/output error")
 
-    monkeypatch.setattr("sfplus.images.read_photo", broken)
+    monkeypatch.setattr("sfplus.stages.detect.read_photo", broken)
     assert sfplus("align", drawn, tmp_path / "out").code == 1
     monkeypatch.undo()
     assert not list((tmp_path / "out").glob(".sfplus/cache/detect/*/manifest.json"))
@@ -207,7 +207,7 @@ def test_a_fault_of_the_disk_stops_align_too(
         raise PhotoError("cannot be decoded", where=path) from OSError(5, "Input/output error")
 
     assert sfplus("detect", drawn, tmp_path / "out").code == 0  # align goes on from these faces
-    monkeypatch.setattr("sfplus.images.read_photo", broken)
+    monkeypatch.setattr("sfplus.stages.align.read_photo", broken)
     assert sfplus("align", drawn, tmp_path / "out").code == 1
     monkeypatch.undo()
     assert not list((tmp_path / "out").glob(".sfplus/cache/align/*/manifest.json"))
@@ -372,7 +372,7 @@ def publish(out: Path, *names: str) -> None:
     out.parent.mkdir(exist_ok=True)
     (out / ".sfplus").mkdir(parents=True, exist_ok=True)
     (source := out.with_name("source")).write_text("crop")
-    folders._publish(dict.fromkeys(names, source), out)
+    folders.publish(dict.fromkeys(names, source), out)
 
 
 def test_nothing_outside_of_out_is_made_or_deleted(tmp_path: Path) -> None:
@@ -401,15 +401,15 @@ def test_what_another_run_uses_is_not_dropped(
     drawn: Path, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one run is about to copy its crops, another one of the same OUT ends."""
-    publish, artefacts = folders._publish, tmp_path / "out/.sfplus/cache/align"
+    publish, artefacts = folders.publish, tmp_path / "out/.sfplus/cache/align"
 
     def late(files: dict[str, Path], out: Path) -> None:
-        monkeypatch.setattr(folders, "_publish", publish)
+        monkeypatch.setattr("sfplus.cli.align.publish", publish)
         assert sfplus("align", drawn, out, "--format", "png").code == 0
         assert len(list(artefacts.glob("*/manifest.json"))) == 2
         publish(files, out)
 
-    monkeypatch.setattr(folders, "_publish", late)
+    monkeypatch.setattr("sfplus.cli.align.publish", late)
     assert sfplus("align", drawn, tmp_path / "out").code == 0
     assert len(list((tmp_path / "out").glob("*/*.jpg"))) == 12 and not list((tmp_path / "out").glob("*/*.png"))
     assert len(list(artefacts.glob("*/manifest.json"))) == 1  # the last one to end has dropped the other's
@@ -427,7 +427,7 @@ def test_videos_are_named_and_the_report_is_drawn(zoo: Path, tmp_path: Path, sfp
         shutil.copy(zoo / name, tmp_path / "in")
     (tmp_path / "in/film.MP4").write_bytes(b"film")
     answer = sfplus("align", tmp_path / "in", tmp_path / "out", "--report", "--workers", 1)
-    assert "1 videos are left out" in answer.err and "film.MP4" in answer.err
+    assert "1 video is left out" in answer.err and "film.MP4" in answer.err
     sheet = read_photo(tmp_path / "out/contact-sheet.png")
     assert "contact-sheet.png" not in list_photos(tmp_path / "out")
     assert sheet.shape[1] == 8 * 118 + 6 and sheet.shape[0] > 3 * 134  # crops, doubtful faces, misses
@@ -491,4 +491,4 @@ def test_compare_photos_without_a_face(tmp_path: Path, model: Path, drawn: Path,
 def test_one_photo_is_no_list(tmp_path: Path, sfplus: Command) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(np.zeros((9, 9, 3), np.uint8)))
     answer = sfplus("align", tmp_path / "a.jpg", tmp_path / "out")
-    assert answer.code == 2 and "a.jpg: is a photo; give its folder, or a file with a photo a line" in answer.err
+    assert answer.code == 2 and "a.jpg: is a photo; give its folder, or a file with one photo per line" in answer.err

@@ -60,7 +60,7 @@ def test_a_sweep_shares_stages_survives_a_bad_run_and_never_repeats(
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert set(before) == {"sweep.json", "sweep.md", "sweep.png", "curves.png"}
     again = sfplus(*words, "--out", tmp_path / "out")
-    assert again.err.count("(was there)") == 4 and again.code == 1
+    assert again.err.count("(fresh)") == 4 and again.code == 1
     for name in ("sweep.png", "curves.png"):
         assert (tmp_path / "out" / name).read_bytes() == before[name]
     assert json.loads((tmp_path / "out/sweep.json").read_bytes())["rows"] == data["rows"]
@@ -88,7 +88,7 @@ def test_a_training_alone_is_measured_by_itself(tiny: Path, tmp_path: Path, sfpl
         (["train.hed.m=1,2"], "unknown key 'train.hed'"),
         (["--seed-of", "verify"], "no stage 'verify' draws random numbers"),
         (["--until", "fly"], "this recipe has no stage 'fly'"),
-        (["--name", "../x"], "is no name for a folder"),
+        (["--name", "../x"], "is not a valid name of a folder"),
         (["--seeds", "0"], "--seeds"),
         (["--variant", "x"], "is not of the form name:key=value"),
     ],

@@ -13,7 +13,7 @@ from sfplus.images import encode_image, read_photo
 
 @pytest.fixture
 def packed(tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
-    """A set as insightface packs it: 8 crops, 4 pairs; each crop of one grey level and a bright column at 8."""
+    """Write a set of 8 crops and 4 pairs; each crop has one grey level and a bright column at 8."""
     crops = []
     for i in range(8):
         crop = np.full((112, 112, 3), 20 * i, np.uint8)
@@ -24,7 +24,7 @@ def packed(tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
     return path, crops
 
 
-def test_crops_as_they_are_and_narrow(
+def test_crops_are_written_unchanged_or_narrowed(
     packed: tuple[Path, list[np.ndarray]], sfplus: Callable[..., Any], tmp_path: Path
 ) -> None:
     path, crops = packed
@@ -37,7 +37,7 @@ def test_crops_as_they_are_and_narrow(
         assert (narrow[:, 0] == 255).all()
 
 
-def test_the_whole_way_to_a_report(
+def test_unpack_embed_and_verify(
     packed: tuple[Path, list[np.ndarray]], sfplus: Callable[..., Any], tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -54,7 +54,7 @@ def test_the_whole_way_to_a_report(
     assert (tmp_path / "report" / "report.html").is_file()
 
 
-def test_refuses_what_runs_code_and_other_sizes(sfplus: Callable[..., Any], tmp_path: Path) -> None:
+def test_pickled_code_and_other_sizes_are_refused(sfplus: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "bad.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     answer = sfplus("unpack", tmp_path / "bad.bin", tmp_path / "out")
     assert answer.code == 1 and answer.err.count("\n") == 1

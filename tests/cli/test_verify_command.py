@@ -47,8 +47,8 @@ def read_report(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def embedded(task: Path, drawn: Path) -> dict[str, Path]:
-    """Write the features of the photos by each model as `.npz`."""
-    from sfplus.cli.photo_folders import embed_folder
+    """The features of the photos by either model, as `.npz`."""
+    from sfplus.cli.embed import embed_folder
 
     files = {}
     for name in ("one", "two"):
@@ -162,7 +162,7 @@ def test_photos_without_features(task: Path, embedded: dict[str, Path], tmp_path
             "is the same file as --features",
         ),
         (["photos", "--against", "F.npz"], 2, "is a file of features, beside photos; give a model, or both as"),
-        (["photos", "--against", "sphereface10-small"], 2, "is the model itself; name another one"),
+        (["photos", "--against", "sphereface10-small"], 2, "is the same model; give a different one"),
         (["photos", "--against", "nope"], 2, "there is no model 'nope'"),
         (["photos", "--protocol", "nope"], 2, "verify.protocol"),
     ],

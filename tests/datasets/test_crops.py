@@ -21,7 +21,7 @@ def write(folder: Path, count: int, height: int = 6, width: int = 5) -> tuple[li
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 30])
-def test_serves_the_pixels_of_the_files(tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_have_the_pixels_of_the_files(tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CACHE_BYTES", limit)
     paths, pixels = write(tmp_path, 7)
     crops = CropDataset(paths, [3, 1, 4, 1, 5, 9, 2], 6, 5)
@@ -39,7 +39,7 @@ def test_serves_the_pixels_of_the_files(tmp_path: Path, limit: int, monkeypatch:
         crops[7]
 
 
-def test_decodes_a_small_set_once(tmp_path: Path) -> None:
+def test_small_set_is_decoded_once(tmp_path: Path) -> None:
     paths, pixels = write(tmp_path, 3)
     crops = CropDataset(paths, [0, 1, 2], 6, 5)
     crops.batch(np.arange(3))
@@ -65,12 +65,12 @@ def test_damaged_crop_names_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [[], [0], [0, 1, 2], [0, -1]])
-def test_refuses_labels_that_do_not_fit(tmp_path: Path, labels: list[int]) -> None:
+def test_invalid_labels_are_refused(tmp_path: Path, labels: list[int]) -> None:
     paths, _ = write(tmp_path, 2)
     with pytest.raises(DatasetError, match="2 crops with"):
         CropDataset(paths, labels, 6, 5)
 
 
-def test_refuses_an_empty_set() -> None:
+def test_empty_set_is_refused() -> None:
     with pytest.raises(DatasetError, match="0 crops"):
         CropDataset([], [], 6, 5)

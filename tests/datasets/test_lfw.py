@@ -8,12 +8,11 @@ import pytest
 from local_server import Server, serve
 
 from sfplus.datasets import lfw
-from sfplus.datasets.identities import assign_labels
 from sfplus.errors import DatasetError
 
 
 def archive(tmp_path: Path, *members: tuple[str, bytes | str]) -> Path:
-    """A tar: bytes become files, text becomes links."""
+    """Write a tar file: bytes become files, text becomes links."""
     path = tmp_path / "a.tgz"
     with tarfile.open(path, "w:gz") as tar:
         for name, what in members:
@@ -27,7 +26,7 @@ def archive(tmp_path: Path, *members: tuple[str, bytes | str]) -> Path:
     return path
 
 
-def test_unpacks_below_the_folder_without_the_top(tmp_path: Path) -> None:
+def test_extracts_without_the_top_folder(tmp_path: Path) -> None:
     path = archive(tmp_path, ("lfw/A/A_0001.jpg", b"1"), ("lfw/B/B_0001.jpg", b"22"))
     assert lfw.extract(path, tmp_path / "out") == 2
     assert (tmp_path / "out/B/B_0001.jpg").read_bytes() == b"22"
@@ -43,14 +42,14 @@ def test_members_that_would_leave_the_folder_are_refused(tmp_path: Path, member:
     assert not list(tmp_path.rglob("*.jpg"))
 
 
-def test_a_cut_archive(tmp_path: Path) -> None:
+def test_truncated_archive_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path, ("lfw/A/A_0001.jpg", bytes(range(256)) * 400))
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(DatasetError, match="is not a readable archive"):
         lfw.extract(path, tmp_path / "out")
 
 
-def test_photos_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_photos_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of deep-funneled photos must not be overwritten with the originals."""
     (tmp_path / "A").mkdir()
     (tmp_path / "A/A_0001.jpg").write_bytes(b"mine")
@@ -61,7 +60,7 @@ def test_photos_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """LFW's files, much smaller, on this machine."""
+    """A local server with small versions of the files of LFW."""
     photos = archive(tmp_path, ("lfw/A/A_0001.jpg", b"1"), ("lfw/B/B_0001.jpg", b"22")).read_bytes()
     with serve() as server:
         for name, content in (("_ARCHIVE", photos), ("_PAIRS", b"10\t300\n")):
@@ -69,7 +68,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield server
 
 
-def test_it_is_downloaded_once(tmp_path: Path, host: Server) -> None:
+def test_files_are_downloaded_once(tmp_path: Path, host: Server) -> None:
     for _ in range(2):
         lfw.fetch_lfw(tmp_path / "lfw")
     assert host.requests == ["/_PAIRS", "/_ARCHIVE"]
@@ -77,7 +76,7 @@ def test_it_is_downloaded_once(tmp_path: Path, host: Server) -> None:
     assert (tmp_path / "lfw/B/B_0001.jpg").read_bytes() == b"22"
 
 
-def test_an_interrupted_unpacking_goes_on(tmp_path: Path, host: Server) -> None:
+def test_interrupted_extraction_continues(tmp_path: Path, host: Server) -> None:
     folder = tmp_path / "lfw"
     (folder / "A").mkdir(parents=True)
     (folder / "A/A_0001.jpg").write_bytes(b"1")
@@ -86,32 +85,14 @@ def test_an_interrupted_unpacking_goes_on(tmp_path: Path, host: Server) -> None:
     assert (folder / "B/B_0001.jpg").read_bytes() == b"22" and not (folder / ".unpacking").exists()
 
 
-def test_without_a_network_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_network_is_reported_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lfw, "_PAIRS", ("http://127.0.0.1:1/pairs.txt", "0" * 64))  # nothing listens there
     with pytest.raises(DatasetError, match=r"cannot be downloaded \(ConnectionError\); .*make lfw LFW=path"):
         lfw.fetch_lfw(tmp_path / "lfw")
 
 
-def test_a_download_with_another_hash_is_refused(tmp_path: Path, host: Server) -> None:
+def test_download_with_another_digest_is_refused(tmp_path: Path, host: Server) -> None:
     host.put("/_PAIRS", b"10\t301\n")
     with pytest.raises(DatasetError, match="SHA-256 differs"):
         lfw.fetch_lfw(tmp_path / "lfw")
     assert not (tmp_path / "lfw/pairs.txt").exists()
-
-
-def test_people_are_numbered_in_sorted_order() -> None:
-    people, labels, names = assign_labels(["b/2.jpg", "a/1.jpg", "c/1.jpg", "b/1.jpg"], exclude=["c", "unknown"])
-    assert people == ["a", "b"] and labels == [0, 1, 1] and names == ["a/1.jpg", "b/1.jpg", "b/2.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("photos", "says"),
-    [
-        (["1.jpg", "a/1.jpg"], "not in a person's folder"),
-        (["a/1.jpg", "a/2.jpg"], "contains photos of 1 person"),
-        ([], "0 people"),
-    ],
-)
-def test_sets_that_cannot_be_trained_on(photos: list[str], says: str) -> None:
-    with pytest.raises(DatasetError, match=says):
-        assign_labels(photos)

@@ -11,7 +11,7 @@ from sfplus.datasets.overlap import PersonMeans, choose_threshold, match_feature
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("George_W_Bush", "george w bush"),
         ("Zoë_Ball", "Zoe Ball"),
@@ -22,12 +22,12 @@ from sfplus.datasets.overlap import PersonMeans, choose_threshold, match_feature
         ("Ｔｏｍ Ｃｒｕｉｓｅ", "Tom Cruise"),
     ],
 )
-def test_ways_of_writing_a_name(one: str, other: str) -> None:
-    assert name_key(one) == name_key(other) != ()
+def test_spellings_of_a_name_have_one_key(first: str, second: str) -> None:
+    assert name_key(first) == name_key(second) != ()
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("celeba_7201", "celeba_7202"),
         ("n000012", "n000013"),
@@ -37,18 +37,18 @@ def test_ways_of_writing_a_name(one: str, other: str) -> None:
         ("李明", "李红"),
     ],
 )
-def test_other_people(one: str, other: str) -> None:
-    assert name_key(one) != name_key(other)
+def test_different_names_have_different_keys(first: str, second: str) -> None:
+    assert name_key(first) != name_key(second)
 
 
 def test_names_without_a_word_match_nothing() -> None:
     assert match_names(["--", "B_a"], ["!!", "a b", "A_B"]) == [(1, 1), (1, 2)]
 
 
-@pytest.mark.parametrize(("one", "other"), [("0000001", "0000001"), ("1_2", "1 2"), ("ids/7", "7"), ("٣", "٣")])
-def test_numbers_are_no_names(one: str, other: str) -> None:
-    assert name_key(one) == name_key(other)
-    assert match_names([one, "n000123"], [other, "n000123"]) == [(1, 1)]
+@pytest.mark.parametrize(("first", "second"), [("0000001", "0000001"), ("1_2", "1 2"), ("ids/7", "7"), ("٣", "٣")])
+def test_numbers_do_not_match(first: str, second: str) -> None:
+    assert name_key(first) == name_key(second)
+    assert match_names([first, "n000123"], [second, "n000123"]) == [(1, 1)]
 
 
 def means_of(features: dict[str, np.ndarray]) -> PersonMeans:
@@ -71,18 +71,18 @@ def test_means_and_halves() -> None:
 
 
 def sets(rng: np.random.Generator, shared: int, noise: float) -> tuple[PersonMeans, PersonMeans]:
-    """200 people against 300, of whom the first `shared` are the same; all have a large part in common."""
+    """Return 200 and 300 people, of which the first `shared` are the same; all features have a large part in common."""
     common = 3 * rng.standard_normal(32)
-    who = rng.standard_normal((500, 32))
-    who[200 : 200 + shared] = who[:shared]
-    photos = common + who[:, None] + noise * rng.standard_normal((500, 4, 32))
+    centres = rng.standard_normal((500, 32))
+    centres[200 : 200 + shared] = centres[:shared]
+    photos = common + centres[:, None] + noise * rng.standard_normal((500, 4, 32))
     return (
         means_of({f"train {i}": photos[i] for i in range(200)}),
         means_of({f"test {i}": photos[200 + i] for i in range(300)}),
     )
 
 
-def test_finds_those_who_are_in_both() -> None:
+def test_people_in_both_sets_are_matched() -> None:
     train, test = sets(np.random.default_rng(0), 12, 0.3)
     threshold = choose_threshold(train, test, 0.01)
     pairs = match_features(train, test, threshold.value)
@@ -94,8 +94,8 @@ def test_finds_those_who_are_in_both() -> None:
     assert threshold.false_match_rate == 5 / threshold.different_pairs  # 0.01 / 200 would be fewer than five of them
 
 
-def test_what_is_promised_is_kept() -> None:
-    """Over many draws without a shared person, the false alarms are as many as the threshold says."""
+def test_false_alarms_are_as_many_as_expected() -> None:
+    """Count the matches over many draws without a shared person."""
     alarms, expected = 0, 0.0
     for seed in range(20):
         train, test = sets(np.random.default_rng(seed), 0, 2.0)
@@ -107,7 +107,7 @@ def test_what_is_promised_is_kept() -> None:
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 60), st.floats(-0.5, 0.9))
 @settings(max_examples=50, deadline=None)
-def test_blocks_give_what_the_whole_product_gives(rows: int, columns: int, block: int, threshold: float) -> None:
+def test_blocks_give_the_full_product(rows: int, columns: int, block: int, threshold: float) -> None:
     rng = np.random.default_rng(rows)
     train = means_of({f"a{i}": rng.standard_normal((2, 6)) for i in range(rows)})
     test = means_of({f"b{i}": rng.standard_normal((1, 6)) for i in range(columns)})
@@ -115,23 +115,23 @@ def test_blocks_give_what_the_whole_product_gives(rows: int, columns: int, block
     expected = cosine_similarity(train.means() - centre, test.means() - centre)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BLOCK_SIZE", block)
-        found = match_features(train, test, threshold)
-    clear = {(i, j) for i, j in zip(*np.nonzero(expected > threshold + 1e-5), strict=True)}
+        matches = match_features(train, test, threshold)
+    certain = {(i, j) for i, j in zip(*np.nonzero(expected > threshold + 1e-5), strict=True)}
     possible = {(i, j) for i, j in zip(*np.nonzero(expected > threshold - 1e-5), strict=True)}
-    assert clear <= {pair[:2] for pair in found} <= possible
-    for i, j, cosine in found:
+    assert certain <= {pair[:2] for pair in matches} <= possible
+    for i, j, cosine in matches:
         assert cosine == pytest.approx(expected[i, j], abs=1e-5)
 
 
-def test_two_people_are_too_few_to_choose_from() -> None:
+def test_too_few_people_give_a_threshold_of_1() -> None:
     rows = np.eye(4)[:, None]
     threshold = choose_threshold(means_of({"a": rows[0], "b": rows[1]}), means_of({"c": rows[2]}), 0.01)
     assert threshold.value == 1.0 and threshold.different_pairs == 1 and np.isnan(threshold.recall)
 
 
 @pytest.mark.parametrize("false_alarms", [29, 30, 1000, 1e308])
-def test_more_false_alarms_than_people_list_everybody(false_alarms: float) -> None:
-    """With 30 people, 30 or more are all of them, as 29 are nearly."""
+def test_more_false_alarms_than_people_match_everybody(false_alarms: float) -> None:
+    """With 30 people, 30 or more false alarms allow all matches, and 29 nearly all."""
     rng = np.random.default_rng(0)
     train = means_of({f"a{i}": rng.standard_normal((1, 6)) for i in range(30)})
     test = means_of({f"b{i}": rng.standard_normal((1, 6)) for i in range(30)})

@@ -1,4 +1,4 @@
-"""Drawn portraits: true points, repeatable bytes, faces that a detector finds, people told apart by their faces."""
+"""Drawn portraits: true landmarks, reproducible bytes, faces that a detector finds, people who differ by face."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def decode(data: bytes) -> np.ndarray:
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares similarity (2, 3)."""
+    """Return the least-squares similarity transform (2, 3)."""
     transform = SimilarityTransform()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # renamed in scikit-image 0.26
@@ -51,7 +51,7 @@ def test_a_portrait_is_an_rgb_photo_with_five_points_inside(crowd):
     assert np.ptp([p.photo.mean() for person in crowd for p in person]) > 40  # light differs
 
 
-def test_a_photo_does_not_depend_on_what_was_drawn_before():
+def test_photos_do_not_depend_on_earlier_draws():
     alone = draw_portrait(3, 2, 7).jpeg()
     for cached in (head.build_head, hair.build_hair, parameters.draw_person):
         cached.cache_clear()
@@ -61,9 +61,9 @@ def test_a_photo_does_not_depend_on_what_was_drawn_before():
 
 
 def test_people_photos_and_seeds_differ():
-    one = draw_portrait(0, 0, 0).photo.astype(int)
-    for other in (draw_portrait(0, 1, 0), draw_portrait(1, 0, 0), draw_portrait(0, 0, 1)):
-        assert np.abs(one - other.photo).mean() > 10
+    first = draw_portrait(0, 0, 0).photo.astype(int)
+    for second in (draw_portrait(0, 1, 0), draw_portrait(1, 0, 0), draw_portrait(0, 0, 1)):
+        assert np.abs(first - second.photo).mean() > 10
 
 
 @pytest.mark.parametrize("roll", [-25.0, 0.0, 14.0])
@@ -83,8 +83,8 @@ def test_yaw_moves_the_nose_against_the_eyes():
     assert shift[0] < -6 and shift[2] > 6 and shift[0] == pytest.approx(-shift[2], abs=0.5)
 
 
-def test_the_photo_turns_with_its_points():
-    """The same photo drawn upright and rolled, turned back with the true points, is the same face."""
+def test_roll_turns_photo_and_landmarks_together():
+    """A rolled photo, rotated back with the true landmarks, is the same face as the upright photo."""
     upright, rolled = (draw_portrait(20, 0, roll=roll, yaw=0.0) for roll in (0.0, 20.0))
     turned = cv2.warpAffine(rolled.photo, similarity(rolled.landmarks, upright.landmarks), (250, 250))
     low, high = upright.landmarks.min(0).astype(int) - 8, upright.landmarks.max(0).astype(int) + 8
@@ -93,7 +93,7 @@ def test_the_photo_turns_with_its_points():
     assert np.corrcoef(a, b)[0, 1] > 0.9
 
 
-def test_writing_gives_lfw_names_and_a_table_of_the_truth(tmp_path: Path):
+def test_files_have_lfw_names_and_a_table_of_landmarks(tmp_path: Path):
     ticks = []
     rows = write_portraits(tmp_path / "all", 2, 3, 5, on_photo=lambda: ticks.append(1))
     assert len(ticks) == len(rows) == 6
@@ -115,7 +115,7 @@ def test_writing_gives_lfw_names_and_a_table_of_the_truth(tmp_path: Path):
 
 
 def inner_face(portrait: Portrait) -> np.ndarray:
-    """Grey gradients between the brows and the lower lip: no hair, no background, no colour."""
+    """Return grey gradients between the brows and the lower lip, without hair, background and colour."""
     template = np.array([[22, 26], [50, 26], [36, 44], [25, 58], [47, 58]], float)
     crop = cv2.warpAffine(portrait.photo, similarity(portrait.landmarks, template), (72, 80))
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[14:72, 8:64]
@@ -123,7 +123,7 @@ def inner_face(portrait: Portrait) -> np.ndarray:
 
 
 def hair_and_background(portrait: Portrait) -> np.ndarray:
-    """Mean colours above the forehead and in the upper corners."""
+    """Return the mean colours above the forehead and in the upper corners."""
     eyes, mouth = portrait.landmarks[:2].mean(0), portrait.landmarks[3:].mean(0)
     up = (eyes - mouth) / np.linalg.norm(eyes - mouth)
     x, y = (eyes + up * 1.55 * np.linalg.norm(portrait.landmarks[1] - portrait.landmarks[0])).clip(6, 243).astype(int)
@@ -133,7 +133,7 @@ def hair_and_background(portrait: Portrait) -> np.ndarray:
 
 
 def pair_auc(features: np.ndarray, people: np.ndarray, shrinkage: float) -> float:
-    """AUC of same against different people among the second half, with an LDA fitted on the first half."""
+    """Return the AUC of same against different people in the second half, with an LDA fitted on the first half."""
     learn = people < people.max() // 2 + 1
     scaled = (features - features[learn].mean(0)) / (features[learn].std(0) + 1e-6)
     lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(scaled[learn], people[learn])
@@ -150,22 +150,22 @@ def measure(crowd: list[list[Portrait]]) -> tuple[float, float]:
     return face, pair_auc(np.array([hair_and_background(p) for p in flat]), people, 0.05)
 
 
-def test_people_are_told_apart_by_their_faces_not_by_hair_and_background(crowd):
+def test_people_differ_by_face_and_not_by_hair_and_background(crowd):
     face, clue = measure(crowd)
     assert face > 0.86  # the slow test learns from more people
     assert clue < 0.84 and clue < face - 0.06, clue
 
 
 def detect(portraits: list[Portrait]) -> tuple[list[np.ndarray], int]:
-    """Offsets (detected - true) of the faces found in the JPEGs, and how many other faces were seen."""
+    """Return offsets (detected - true) of the faces in the JPEGs, and the number of false detections."""
     from facenet_pytorch import MTCNN
 
     detector = MTCNN(min_face_size=20, factor=0.85, thresholds=[0.6, 0.7, 0.9], keep_all=True, post_process=False)
     offsets, others = [], 0
     for start in range(0, len(portraits), 30):
         part = portraits[start : start + 30]
-        _, _, found = detector.detect(np.stack([decode(p.jpeg()) for p in part]), landmarks=True)
-        for portrait, points in zip(part, found, strict=True):
+        _, _, detections = detector.detect(np.stack([decode(p.jpeg()) for p in part]), landmarks=True)
+        for portrait, points in zip(part, detections, strict=True):
             spots = np.zeros((0, 5, 2)) if points is None else np.asarray(points, float).reshape(-1, 5, 2)
             away = spots - portrait.landmarks
             near = np.linalg.norm(away.mean(1), axis=1) < 15
@@ -182,7 +182,7 @@ def test_mtcnn_finds_drawn_faces_and_their_points(crowd):
 
 
 @pytest.mark.slow
-def test_six_hundred_photos():
+def test_quality_of_six_hundred_photos():
     crowd = [[draw_portrait(person, photo) for photo in range(10)] for person in range(60)]
     face, clue = measure(crowd)
     assert face > 0.94 and clue < 0.84

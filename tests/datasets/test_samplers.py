@@ -12,7 +12,7 @@ from sfplus.errors import UsageError
 
 @st.composite
 def sets(draw: st.DrawFn) -> tuple[np.ndarray, int, int]:
-    """Labels in any order, people of a batch, crops of each."""
+    """Draw labels in any order, the people per batch and the crops per person."""
     counts = draw(st.lists(st.integers(1, 9), min_size=1, max_size=12))
     labels = np.repeat(np.arange(len(counts)) * 3, counts)  # numbers may be missing
     labels = np.random.default_rng(draw(st.integers(0, 99))).permutation(labels)
@@ -21,7 +21,7 @@ def sets(draw: st.DrawFn) -> tuple[np.ndarray, int, int]:
 
 @given(sets(), st.integers(0, 2**40), st.integers(1, 10**9))
 @settings(max_examples=100, deadline=None)
-def test_balanced_batches(case: tuple[np.ndarray, int, int], seed: int, step: int) -> None:
+def test_balanced_batches_have_equal_crops_per_person(case: tuple[np.ndarray, int, int], seed: int, step: int) -> None:
     labels, people, each = case
     drawn = BalancedSampler(labels, people * each, each, seed).draw(step)
     owners, counts = np.unique(labels[drawn], return_counts=True)
@@ -34,7 +34,7 @@ def test_balanced_batches(case: tuple[np.ndarray, int, int], seed: int, step: in
     np.testing.assert_array_equal(again.draw(step), drawn)
 
 
-def test_every_person_once_an_epoch() -> None:
+def test_each_person_is_drawn_once_per_epoch() -> None:
     labels = np.repeat(np.arange(12), 5)
     sampler = BalancedSampler(labels, 8, 2, 0)
     for epoch in range(3):
@@ -52,7 +52,7 @@ def test_balanced_crops_are_drawn_equally_often() -> None:
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-def test_people_in_proportion_to_a_power_of_their_crops(power: float) -> None:
+def test_people_are_drawn_in_proportion_to_a_power_of_their_crops(power: float) -> None:
     counts = np.array([1, 4, 9, 100])
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), counts))
     sampler = WeightedSampler(labels, 50, power, 7)
@@ -66,6 +66,6 @@ def test_people_in_proportion_to_a_power_of_their_crops(power: float) -> None:
 
 
 @pytest.mark.parametrize(("size", "each", "reason"), [(10, 4, "cannot contain 4"), (12, 1, "needs 12 people.* has 3")])
-def test_refuses_what_cannot_be(size: int, each: int, reason: str) -> None:
+def test_impossible_batches_are_refused(size: int, each: int, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         BalancedSampler(np.repeat(np.arange(3), 4), size, each, 0)

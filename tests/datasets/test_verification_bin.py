@@ -1,4 +1,4 @@
-"""insightface's .bin: read without running anything that is in it."""
+"""The .bin files of insightface are read without running any code in them."""
 
 import io
 import os
@@ -6,12 +6,10 @@ import pickle
 import struct
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sklearn.model_selection import KFold
 
 from sfplus.datasets.pairs import read_pairs
 from sfplus.datasets.verification_bin import read_bin, unpack_bin
@@ -34,46 +32,25 @@ PYTHON_2 = (  # what Python 2's pickle writes for (['ab', 'c' * 300], [True]) by
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_reads_what_python_3_packs(protocol: int, tmp_path: Path) -> None:
+def test_reads_pickles_of_python_3(protocol: int, tmp_path: Path) -> None:
     path = tmp_path / "lfw.bin"
     path.write_bytes(pickle.dumps((PHOTOS, LABELS), protocol))
-    found = read_bin(path)
-    assert found.images == PHOTOS and found.same.tolist() == LABELS
-    assert (found.left.tolist(), found.right.tolist()) == ([0, 2, 4], [1, 3, 5])
+    verification_set = read_bin(path)
+    assert verification_set.images == PHOTOS and verification_set.same.tolist() == LABELS
+    assert (verification_set.left.tolist(), verification_set.right.tolist()) == ([0, 2, 4], [1, 3, 5])
     path.write_bytes(pickle.dumps([PHOTOS, [1, 0, 1]], protocol))
     assert read_bin(path).same.tolist() == LABELS
 
 
 @pytest.mark.parametrize("data", PYTHON_2)
-def test_reads_what_python_2_packed(data: bytes, tmp_path: Path) -> None:
+def test_reads_pickles_of_python_2(data: bytes, tmp_path: Path) -> None:
     assert pickle.loads(data, encoding="bytes") == ([b"ab", b"c" * 300], [True])
     (tmp_path / "old.bin").write_bytes(data)
-    found = read_bin(tmp_path / "old.bin")
-    assert found.images == [b"ab", b"c" * 300] and found.same.tolist() == [True]
+    verification_set = read_bin(tmp_path / "old.bin")
+    assert verification_set.images == [b"ab", b"c" * 300] and verification_set.same.tolist() == [True]
 
 
-def test_a_photo_that_comes_twice_is_one_photo(tmp_path: Path) -> None:
-    path = tmp_path / "x.bin"
-    a, b, c = PHOTOS[:3]
-    path.write_bytes(pickle.dumps(([a, b, bytes(bytearray(b)), c, c, c], LABELS)))
-    found = read_bin(path)
-    assert found.images == [a, b, c]
-    pairs = read_pairs(path)
-    assert (pairs.left, pairs.right) == (("00000", "00001", "00002"), ("00001", "00002", "00002"))
-    assert pairs.people.left.tolist() == [0, 0, 1], "photos that a pair calls the same are one person"
-
-
-@pytest.mark.parametrize("count", [3, 10, 60, 67])
-def test_folds_are_those_of_insightface(count: int, tmp_path: Path) -> None:
-    path = tmp_path / "x.bin"
-    path.write_bytes(pickle.dumps(([PHOTOS[i % 6] for i in range(2 * count)], [i % 2 == 0 for i in range(count)])))
-    fold = np.empty(count, int)
-    for k, (_, test) in enumerate(KFold(min(10, count), shuffle=False).split(np.arange(count))):
-        fold[test] = k
-    assert read_pairs(path).fold.tolist() == fold.tolist()
-
-
-def test_unpacked_photos_are_called_as_the_pairs_call_them(tmp_path: Path) -> None:
+def test_unpacked_photos_have_the_names_of_the_pairs(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(pickle.dumps(([*PHOTOS[:5], photo(200, "PNG")], LABELS)))
     assert unpack_bin(path, tmp_path / "photos") == 6
@@ -97,7 +74,7 @@ class Payload:
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("place", ["alone", "first photo", "label", "behind the end"])
-def test_a_malicious_pickle_runs_nothing(protocol: int, place: str, tmp_path: Path) -> None:
+def test_malicious_pickles_run_no_code(protocol: int, place: str, tmp_path: Path) -> None:
     payload = Payload(tmp_path / "owned")
     value = {
         "alone": payload,
@@ -134,7 +111,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_other_instructions_are_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_forbidden_instructions_are_named(name: str, tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(CALLS[name])
     refused = {"INST": "STRING", "STACK_GLOBAL": "SHORT_BINUNICODE", "OBJ": "GLOBAL"}.get(name, name)  # the first
@@ -180,7 +157,7 @@ def test_broken_files_are_refused(name: str, tmp_path: Path) -> None:
     assert caught.value.where == str(path) and caught.value.remedy
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PairsError, match="cannot be read"):
         read_bin(tmp_path / "x.bin")
 
@@ -220,9 +197,9 @@ def test_programs_of_allowed_instructions_never_crash(tmp_path: Path, codes: lis
 def _read_or_refuse(data: bytes, folder: Path) -> None:
     (folder / "x.bin").write_bytes(data)
     try:
-        found = read_bin(folder / "x.bin")
+        verification_set = read_bin(folder / "x.bin")
     except PairsError as error:
         assert error.where
     else:
-        assert len(found.left) == len(found.right) == len(found.same) > 0
-        assert max(found.left.max(), found.right.max()) < len(found.images)
+        assert len(verification_set.left) == len(verification_set.right) == len(verification_set.same) > 0
+        assert max(verification_set.left.max(), verification_set.right.max()) < len(verification_set.images)

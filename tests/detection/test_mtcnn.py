@@ -115,7 +115,7 @@ def test_bfloat16_moves_faces_by_a_few_pixels_at_most(detector: Detector) -> Non
 
 
 def test_mirrored_landmarks_are_the_mean_of_both_passes(detector: Detector, unmirrored: Detector) -> None:
-    """In a symmetric photo the averaged landmarks are symmetric too."""
+    """Averaged landmarks of a symmetric photo are symmetric."""
     half = FACE[:, :90]
     symmetric = np.concatenate([half, half[:, ::-1]], 1)
     both, single = detector.detect([symmetric])[0], unmirrored.detect([symmetric])[0]

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.artifacts.cache import Stage
+from sfplus.artifacts.stage import Stage
 from sfplus.io.files import digest_json
-from sfplus.pipeline.distributed import own_device, own_part
+from sfplus.pipeline.distributed import count_local_steps, local_device
 
 
-def stage(name: str, shared: bool = False) -> Stage:
-    return Stage(name, 1, lambda job: {}, (lambda job: None) if shared else None)
+def stage(name: str, shared: bool = False, trains: bool = False) -> Stage:
+    return Stage(name, 1, lambda job: {}, (lambda job: None) if shared else None, trains)
 
 
 def test_what_each_process_takes_part_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    stages = [stage("sample"), stage("detect", True), stage("train"), stage("embed"), stage("verify")]
-    assert own_part(stages) == 5
+    stages = [stage("sample"), stage("detect", True), stage("train", trains=True), stage("embed"), stage("verify")]
+    assert count_local_steps(stages) == 5
     monkeypatch.setenv("RANK", "1")
-    assert own_part(stages) == 3 and own_part(stages[:2]) == 2 and own_part(stages[3:]) == 0
-    assert own_device("cpu") == "cpu" and own_device("cuda:3") == "cuda:3"
+    assert count_local_steps(stages) == 3 and count_local_steps(stages[:2]) == 2 and count_local_steps(stages[3:]) == 0
+    assert local_device("cpu") == "cpu" and local_device("cuda:3") == "cuda:3"
 
 
 def two(recipe: Path, workspace: Path, *overrides: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from sfplus.errors import RecipeError
-from sfplus.recipes.load import Recipe, find_recipe, header, load_recipe, recipe_names
+from sfplus.recipes.load import find_recipe, header, load_recipe, recipe_names
+from sfplus.recipes.recipe import Recipe
 
 GOOD = "train:\n  photos: p\n  network: sphereface4\nverify: {photos: a, pairs: b}\n"
 
@@ -37,17 +38,17 @@ def test_a_good_recipe(write) -> None:
         ("detect: {choose: nearest}\n", 1, "'centre'"),
         ("a: [1\n", 2, "is not YAML"),
         ("- 1\n", 1, "it must hold stages as keys"),
-        ("detect: {}\ndetect: {}\n", 2, "stands twice"),
+        ("detect: {}\ndetect: {}\n", 2, "is given twice"),
         ("train:\n  photos: p\n  momentum: .nan\n", 3, "finite"),
         ("train: {}\n", 1, "train.photos is missing"),
         ("verify: {photos: a}\nembed: {model: m}\n", 1, "verify.pairs is missing"),
         ("verify: {photos: a, pairs: b}\n", 1, "embed.model is missing"),
         ("finetune: {photos: a}\n", 1, "finetune.model is missing"),
         ("sample: {people: 9, verify_people: 8}\n", 1, "fewer than two people to train on"),
-        ("train: {photos: p, evaluate_every: 100}\n", 1, "evaluate_every is missing its pairs"),
+        ("train: {photos: p, evaluate_every: 100}\n", 1, "evaluate_every needs held-out pairs"),
         ("align: {template: arcface-56x56}\ntrain: {photos: p}\n", 1, "or arcface-112x112 crops"),
         ("align: {jpeg_quality: 98}\n", 1, "less than or equal to 95"),
-        ("train: &x\n  head: *x\n", 1, "holds itself"),
+        ("train: &x\n  head: *x\n", 1, "contains itself"),
     ],
 )  # fmt: skip
 def test_faults_name_line_and_remedy(write, text: str, line: int, words: str) -> None:
@@ -91,7 +92,7 @@ def test_overrides_of_what_yaml_shares(write) -> None:
         ("train.head={name: arcface, scal: 2}", "did you mean 'scale'"),
         ("train.head={name: softmax, gamma: 2}", "valid keys: name"),
         ("train.head.name=arkface", "use arcface"),
-        ("train.network.x=2", "holds a value, no keys"),
+        ("train.network.x=2", "holds a value, not keys"),
         ("train.head.m=[", "the value is not YAML"),
         ("train.head.m=x", "valid integer"),
     ],
@@ -104,7 +105,7 @@ def test_wrong_overrides_are_named(write, override: str, words: str) -> None:
 
 def test_another_classifier_needs_keys_of_its_own(write) -> None:
     path = write("train: {photos: p, head: {m: 2, gamma: 1}}\n")
-    with pytest.raises(RecipeError, match=r"other keys: train.head=\{name: \.\.\., scale, m\}"):
+    with pytest.raises(RecipeError, match=r"different keys: train.head=\{name: \.\.\., scale, m\}"):
         load_recipe(path, ["train.head.name=arcface"])
 
 

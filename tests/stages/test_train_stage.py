@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from sfplus.artifacts.cache import Artefact, Job
-from sfplus.artifacts.context import Run
+from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import InputFile
+from sfplus.artifacts.layout import CROP_TABLE
+from sfplus.artifacts.stage import Job
 from sfplus.io.console import Console
 from sfplus.io.tables import write_parquet
-from sfplus.stages import align, train
+from sfplus.stages import train
 from sfplus.weights.model_folder import load_tensors
 
 Sfplus = Callable[..., Any]
@@ -44,7 +46,7 @@ def test_held_out_pairs_sharded_classes_and_a_warm_start(tiny: Path, tmp_path: P
     assert len(held_out) == 3 and all(0 <= value <= 1 for value in held_out)
     assert held_out[-1] == sum(verified["accuracy"]) / len(verified["accuracy"])
     assert not any("held_out/accuracy" in row for row in rows(tmp_path, "finetune"))
-    assert "classifier: loaded" in answer.err and "the network goes on from" in answer.err
+    assert "classifier: loaded" in answer.err and "the network is initialised from" in answer.err
     tuned = manifest(tmp_path, "finetune")
     assert tuned["counts"]["classifier"] == "loaded" and set(tuned["inputs"]) == {"crops", "start"}
     (head,) = (tmp_path / "cache/finetune").glob("*/head.safetensors")
@@ -69,14 +71,12 @@ def test_epochs_are_counted_in_crops_and_other_people_need_a_new_classifier(
     words = [f"finetune.model={model}", "--until", "finetune", "--workspace", tmp_path, "--device", "cpu"]
     answer = sfplus("run", recipe, *words)
     assert answer.code == 0, answer.err
-    assert "classifier: new: the start knows other people (4)" in answer.err
+    assert "classifier: new: the start was trained on other people (4)" in answer.err
 
 
 def test_held_out_pairs_are_looked_at_where_the_network_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With several processes that need not be the device that was asked for: it must not be moved there."""
-    write_parquet(
-        tmp_path / align.TABLE, {"photo": ["a.jpg", "b.jpg"], "crop": ["a.jpg", "b.jpg"], "how": ["face"] * 2}
-    )
+    write_parquet(tmp_path / CROP_TABLE, {"photo": ["a.jpg", "b.jpg"], "crop": ["a.jpg", "b.jpg"], "how": ["face"] * 2})
     (tmp_path / "pairs.txt").write_text("a b 1 0\na b 0 0\na b 1 1\na b 0 1\n")
     about = {"settings": {"template": "sphereface-112x96"}}
     inputs = {"held_out": Artefact(tmp_path, about), "pairs": InputFile(tmp_path / "pairs.txt")}
@@ -86,8 +86,8 @@ def test_held_out_pairs_are_looked_at_where_the_network_is(tmp_path: Path, monke
         used.append(str(device))
         return [np.eye(2, 4, dtype=np.float32)]
 
-    monkeypatch.setattr("sfplus.networks.embed.embed_batches", embed)
-    job = Job(None, inputs, tmp_path, Run(tmp_path, Console(quiet=True), "cpu"))
+    monkeypatch.setattr("sfplus.stages.train.embed_batches", embed)
+    job = Job(None, inputs, tmp_path, RunContext(tmp_path, Console(quiet=True), "cpu"))
     crops = SimpleNamespace(height=112, width=96)
-    held_out = train._held_out(job, train._Learned(["a"], crops, "sphereface-112x96"))  # type: ignore[arg-type]
+    held_out = train._held_out(job, train._TrainingSet(["a"], crops, "sphereface-112x96"))  # type: ignore[arg-type]
     assert 0 <= held_out(torch.nn.Linear(2, 2, device="meta"))["accuracy"] <= 1 and used == ["meta"]

@@ -79,7 +79,7 @@ def test_a_model_that_does_not_say_its_template(task: Path, sfplus: Callable) ->
     del config["template"]
     (task / "model/config.json").write_text(json.dumps(config))
     answer = verify(sfplus, task)
-    assert answer.code == 1 and 'does not say its template; add "template"' in answer.err
+    assert answer.code == 1 and 'does not name a template; add "template"' in answer.err
 
 
 def test_a_damaged_artefact_says_what_to_do(task: Path, sfplus: Callable) -> None:

@@ -15,8 +15,8 @@ class IdentityFolders(PhotoCollection):
     """A folder per person, in the order of `assign_labels`.
 
     Args:
-        root: Folder of the folders.
-        photos: Names of all photos relative to it, at least one.
+        root: folder that contains the folders.
+        photos: names of all photos relative to it, at least one.
     """
 
     kind = "folders"
@@ -32,8 +32,10 @@ class IdentityFolders(PhotoCollection):
             entry.name for entry in root.iterdir() if entry.is_dir() and entry.name not in used and entry.name[0] != "."
         )
         if empty:
-            count = "1 folder contains" if len(empty) == 1 else f"{len(empty)} folders contain"
-            self.warnings = (f"{count} no photo and is not counted as a person, for example {empty[0]}",)
+            text = "1 folder contains no photo and is not counted as a person"
+            if len(empty) > 1:
+                text = f"{len(empty)} folders contain no photo and are not counted as people"
+            self.warnings = (f"{text}, for example {empty[0]}",)
 
     @classmethod
     def open(cls, path: Path, split: str) -> IdentityFolders | None:

@@ -39,10 +39,10 @@ class Pack:
     """An open pack; sizes and tables are checked at once, the pixels of a crop when they are first used.
 
     Attributes:
-        folder: Folder of the pack.
-        manifest: Content of `manifest.json`.
-        height: Height of a crop, pixels.
-        width: Width of a crop, pixels.
+        folder: folder of the pack.
+        manifest: content of `manifest.json`.
+        height: height of a crop, pixels.
+        width: width of a crop, pixels.
         people: (P,) name of the person of each label.
         labels: (N,) int64.
         pixels: (N, H, W, 3) uint8 RGB, read-only and memory-mapped.

@@ -37,7 +37,7 @@ class ParquetTables(PhotoCollection):
     metadata of the file contain the names of a `datasets.ClassLabel`.
 
     Args:
-        root: Path that the user gave.
+        root: path that the user gave.
         tables: Parquet files, all with the same columns.
 
     Raises:

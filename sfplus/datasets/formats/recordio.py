@@ -44,7 +44,7 @@ class RecordIO(PhotoCollection):
     Offsets of the records are read from the `.idx` file of the same name; without it, the `.rec` file is scanned once.
 
     Args:
-        root: The `.rec` file.
+        root: the `.rec` file.
 
     Raises:
         DatasetError: If a file is truncated, damaged or not in this format.
@@ -161,9 +161,9 @@ def _read_part_header(file: BinaryIO, offset: int, inside: bool) -> tuple[int, i
     """Return the flag and the length of a part; the file is then positioned at its bytes.
 
     Args:
-        file: The `.rec` file.
-        offset: Position of the part, bytes.
-        inside: Expect a middle or last part of a record instead of a first one.
+        file: the `.rec` file.
+        offset: position of the part, bytes.
+        inside: expect a middle or last part of a record instead of a first one.
     """
     file.seek(offset)
     words = file.read(8)

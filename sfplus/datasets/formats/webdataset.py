@@ -42,8 +42,8 @@ class WebDataset(PhotoCollection):
     digits. Of several images with one name, only the first is used.
 
     Args:
-        root: Path that the user gave.
-        shards: Tar files.
+        root: path that the user gave.
+        shards: tar files.
 
     Raises:
         DatasetError: If a file is not an uncompressed tar file or is damaged, or no file contains an image.

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from sfplus.errors import PairsError
 
@@ -101,6 +99,9 @@ class Pairs:
         Photos in the same folder, and photos that form a pair of the same person, show the same person. If a pair of
         different people is in the same folder, folders are not people and only the pairs count.
         """
+        from scipy.sparse import coo_array  # for start-up time: commands that only plan a run import this module
+        from scipy.sparse.csgraph import connected_components
+
         photos = self.photos
         row = {photo: i for i, photo in enumerate(photos)}
         left, right = (np.array([row[name] for name in side]) for side in (self.left, self.right))

@@ -1,107 +1,83 @@
-"""The settings of the classifiers of pictures, with their sources. Imports no torch."""
+"""The key `classify`: training of an image classifier. Imports no torch."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sfplus.artifacts.stage import Stage, deferred
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
+from sfplus.recipes.settings.images import ImageDataSettings
+from sfplus.recipes.steps import PlanRequest, StageKey, Step, UserImages
 
 PROJECTIONS = ("comhe-random", "comhe-angle", "comhe-adversarial", "comhe-group")
 
 
-class PicturesSettings(StrictSettings):
-    """A set of labelled pictures and how they are augmented."""
-
-    name: Literal["cifar10", "cifar100", "mnist", "folder", "files"] = Field(
-        default="cifar100",
-        description="the set; folder: any tree train/<class>, test/<class> of pictures of one size; files: of any "
-        "size, decoded as they are used (ImageNet)",
-    )
-    root: Path | None = Field(
-        default=None,
-        exclude=True,  # what is in it counts, not where it is
-        description="where it lies: torchvision's download, MNIST's idx files, or folders of pictures; else data/<set>",
-    )
-    download: bool = Field(default=False, exclude=True, description="download what is missing (torchvision)")
-    pad: int = Field(default=4, ge=0, description="border before the random cut (cifar100_input_python.py)")
-    mirror: bool = Field(default=True, description="mirror half of the pictures (cifar100_input_python.py)")
-    resize: int = Field(default=256, ge=8, description="files: shorter side after resizing, pixels (AlexNet paper)")
-    crop: int = Field(default=224, ge=8, description="files: side of the cut, pixels (AlexNet paper)")
-    scarce: int | None = Field(
-        default=None, ge=0, description="a class of which only a part is trained on (MHE paper: digit 0 of MNIST)"
-    )
-    keep: float = Field(default=0.02, gt=0, le=1, description="that part (MHE paper: 98 % are removed)")
-
-    @model_validator(mode="after")
-    def _cut(self) -> Self:
-        if self.name == "files" and self.crop > self.resize:
-            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
-        return self
-
-    @property
-    def place(self) -> Path:
-        """Where the set lies."""
-        default = {"cifar10": "cifar-10", "cifar100": "cifar-100", "mnist": "mnist"}.get(self.name, "pictures")
-        return self.root or Path("data") / default
-
-
 class RegularizerSettings(StrictSettings):
-    """What keeps the neurons of a network apart."""
+    """Settings of the regularizer of the neurons of a network."""
 
     mode: Literal[
         "none", "mhe", "comhe-random", "comhe-angle", "comhe-adversarial", "comhe-group", "orthonormal", "orthogonal"
     ] = Field(
         default="none",
         description="mhe: hyperspherical energy of each layer; comhe-*: of projected hidden neurons (CoMHE paper, "
-        "section 4); orthonormal: 1/2 ||W'W - I||^2 of hidden layers; orthogonal: the same without its diagonal",
+        "section 4); orthonormal: 1/2 ||W'W - I||^2 of the hidden layers; orthogonal: the same without the diagonal",
     )
     power: Literal[0, 1, 2, "a0", "a1", "a2"] = Field(
         default=2, description="s of the energy; with a: of angles instead of distances (train.py, --power_s)"
     )
     half_space: bool = Field(
-        default=False, description="count a hidden neuron and its opposite as the same (MHE paper, section 3.3)"
+        default=False, description="treat a hidden neuron and its opposite as the same (MHE paper, section 3.3)"
     )
     hidden: float | None = Field(
         default=None,
         ge=0,
-        description="weight of each hidden layer; where not given 1, 0.1 for a1 and a2 (architecture.py), and 2e-4 for "
+        description="weight of each hidden layer; default: 1, 0.1 for a1 and a2 (architecture.py), and 2e-4 for "
         "orthonormal and orthogonal (spherenet.py)",
     )
     output: float | None = Field(
         default=None,
         ge=0,
-        description="weight of the output layer's energy; where not given 10, 1 for a1 and a2 (architecture.py)",
+        description="weight of the output layer's energy; default: 10, 1 for a1 and a2 (architecture.py)",
     )
     preset: Literal["tf1", "exact"] = Field(
         default="tf1", description="tf1: the arithmetic of the released code; exact: that of the paper"
     )
     dim: int | None = Field(
-        default=None, ge=1, description="CoMHE: size of a projected neuron; 40 if random, else 30 (train.py, --pd)"
+        default=None,
+        ge=1,
+        description="CoMHE: dimension of a projected neuron; default: 40 if random, else 30 (train.py, --pd)",
     )
-    count: int = Field(default=20, ge=1, description="random CoMHE: projections at once (train.py, --pn)")
+    count: int = Field(default=20, ge=1, description="random CoMHE: number of projections (train.py, --pn)")
     iterations: int | None = Field(
         default=None,
         ge=1,
-        description="learned projections: their steps before each step; angle 1, adversarial 10 (train.py, --iters)",
+        description="learned projections: their updates per step; default: angle 1, adversarial 10 (train.py, --iters)",
     )
-    groups: int = Field(default=8, ge=1, description="group CoMHE: groups of channels (the paper gives no number)")
+    groups: int = Field(
+        default=8, ge=1, description="group CoMHE: number of groups of channels (not given in the paper)"
+    )
 
     @model_validator(mode="after")
-    def _learned(self) -> Self:
+    def _check_distance(self) -> Self:
         if self.mode in PROJECTIONS and str(self.power) in ("a0", "a1", "a2"):
-            raise ValueError("CoMHE is defined on distances: use power 0, 1 or 2")
+            raise ValueError("CoMHE is defined for distances: use power 0, 1 or 2")
         return self
 
 
-class ClassifierSettings(LoopSettings):
-    """How a classifier of pictures is trained; defaults: CNN-9 on CIFAR-100 (MHE, architecture.py and train.py)."""
+class ClassifySettings(StageKey, LoopSettings):
+    """Settings of training an image classifier; defaults: CNN-9 on CIFAR-100 (MHE, architecture.py and train.py)."""
 
-    data: PicturesSettings = Field(default=PicturesSettings(), description="the pictures")
+    stage: ClassVar[Stage] = Stage(
+        "classify", 1, deferred("sfplus.image_tasks.classify_stage:build"), trains=True, measures=True
+    )
+    for_images: ClassVar[bool] = True
+
+    data: ImageDataSettings = Field(default=ImageDataSettings(), description="the images")
     precision: Literal["auto", "float32", "bf16"] = Field(
-        default="auto", description="of the network's passes: auto is bf16 on a GPU that has it, else float32"
+        default="auto",
+        description="precision of the forward passes; auto: bf16 on a GPU that supports it, else float32",
     )
     network: str = Field(
         default="cnn9",
@@ -109,45 +85,55 @@ class ClassifierSettings(LoopSettings):
         "timm:NAME",
     )
     width: int = Field(
-        default=0, ge=0, description="filters of the first stage; 0 for the network's own (MHE paper, table 2: 16 to "
-        "256)"
+        default=0, ge=0, description="filters of the first stage; 0: the default of the network (MHE paper, table 2: "
+        "16 to 256)"
     )  # fmt: skip
     operator: Literal["none", "linear", "cosine", "sigmoid", "learnable-sigmoid"] = Field(
-        default="none", description="convolutions on angles instead of ordinary ones (spherenet.py: norm)"
+        default="none",
+        description="operator of the convolutions on angles (spherenet.py: norm); none: ordinary convolutions",
     )
     weight_norm: bool = Field(default=False, description="weight-normalised softmax (spherenet.py: w_norm=cosine)")
     bn_momentum: float = Field(
-        default=0.001, gt=0, le=1, description="share of a batch in batch normalisation's averages (1 - 0.999)"
+        default=0.001,
+        gt=0,
+        le=1,
+        description="weight of a batch in the moving averages of batch normalisation (1 - 0.999)",
     )
-    energy: RegularizerSettings = Field(default=RegularizerSettings(), description="what keeps neurons apart")
+    energy: RegularizerSettings = Field(default=RegularizerSettings(), description="regularizer of the neurons")
     orthonormal: float = Field(
-        default=2e-4, ge=0, description="weight of 1/2 ||W'W - I||^2 of convolutions on angles, which have no decay "
-        "(spherenet.py)"
+        default=2e-4, ge=0, description="weight of 1/2 ||W'W - I||^2 of convolutions on angles, which have no weight "
+        "decay (spherenet.py)"
     )  # fmt: skip
-    label_smoothing: float = Field(default=0.01, ge=0, lt=1, description="share of a label spread over all (loss.py)")
+    label_smoothing: float = Field(default=0.01, ge=0, lt=1, description="label smoothing (loss.py)")
     offset: float = Field(
-        default=1e-4, ge=0, description="added to each probability before its logarithm (loss.py); 0 for plain entropy"
+        default=1e-4,
+        ge=0,
+        description="added to each probability before the logarithm (loss.py); 0: plain cross-entropy",
     )
     optimizer: Literal["sgd", "adam"] = Field(default="sgd", description="SGD with momentum (train.py), or Adam")
-    base_lr: float = Field(default=0.1, gt=0, description="learning rate at the start (train.py)")
+    base_lr: float = Field(default=0.1, gt=0, description="initial learning rate (train.py)")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD (train.py)")
     weight_decay: float = Field(
-        default=5e-4, ge=0, description="of all weights, those of batch normalisation too (architecture.py)"
+        default=5e-4, ge=0, description="weight decay of all weights, including batch normalisation (architecture.py)"
     )
     steps: tuple[int, ...] = Field(
-        default=(20000, 30000, 37500), description="after this many steps the rate falls (train.py)"
+        default=(20000, 30000, 37500), description="the rate drops after these steps (train.py)"
     )
-    lr_gamma: float = Field(default=0.1, gt=0, le=1, description="factor of each fall (train.py)")
-    warmup: int = Field(default=0, ge=0, description="steps in which the rate rises in a line from 0 (none published)")
+    lr_gamma: float = Field(default=0.1, gt=0, le=1, description="factor of each drop (train.py)")
+    warmup: int = Field(default=0, ge=0, description="steps in which the rate rises linearly from 0 (none published)")
     max_iter: int = Field(default=42500, ge=1, description="number of steps (train.py)")
-    batch_size: int = Field(default=128, ge=1, description="pictures per step over all processes (train.py)")
+    batch_size: int = Field(default=128, ge=1, description="images per step over all processes (train.py)")
     test_every: int = Field(
         default=500, ge=1, description="steps between evaluations on the test set (train.py), a multiple of log_every"
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check_schedule(self) -> Self:
         check_rising(self.steps)
         if self.test_every % self.log_every:
             raise ValueError("test_every must be a multiple of log_every")
         return self
+
+    def plan(self, request: PlanRequest) -> list[Step]:
+        """Train the classifier."""
+        return [Step("classify", self.stage, self, {"pictures": UserImages(self.data)})]

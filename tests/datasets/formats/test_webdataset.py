@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from collections_of_people import crop, encoded
+from collection_writers import encode, random_crop
 
 from sfplus.datasets.collections import open_collection
 from sfplus.datasets.formats.webdataset import WebDataset
@@ -36,19 +36,19 @@ def test_agrees_with_webdataset(tmp_path: Path) -> None:
         with wds.TarWriter(str(tmp_path / f"faces-{shard:06d}.tar")) as writer:
             for number in range(3):
                 seed = 3 * shard + number
-                sample = {"__key__": f"people/{seed:04d}", "png": encoded(crop(seed)), "cls": seed % 2}
+                sample = {"__key__": f"people/{seed:04d}", "png": encode(random_crop(seed)), "cls": seed % 2}
                 writer.write(sample)
     shards = sorted(tmp_path.glob("*.tar"))
-    theirs = list(wds.WebDataset([str(path) for path in shards], shardshuffle=False, empty_check=False))
+    samples = list(wds.WebDataset([str(path) for path in shards], shardshuffle=False, empty_check=False))
     collection = open_collection(tmp_path)
-    ours = list(collection.records())
-    assert len(collection) == len(ours) == len(theirs) == 6
-    for record, sample in zip(ours, theirs, strict=True):
+    records = list(collection.records())
+    assert len(collection) == len(records) == len(samples) == 6
+    for record, sample in zip(records, samples, strict=True):
         assert record.name == sample["__key__"] + ".png"
         assert record.person == f"{int(sample['cls']):07d}"
         assert record.image == sample["png"]
     for start in range(7):
-        assert [record.name for record in collection.records(start)] == [record.name for record in ours[start:]]
+        assert [record.name for record in collection.records(start)] == [record.name for record in records[start:]]
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_agrees_with_webdataset(tmp_path: Path) -> None:
         ("a/1.seg", b"Ada", "a"),
     ],
 )
-def test_where_the_label_is(tmp_path: Path, name: str, label: bytes, person: str) -> None:
-    write_tar(tmp_path / "a.tar", [("a/1.PNG", encoded(crop(0))), (name, label)])
+def test_label_is_read_from_cls_json_txt_or_folder(tmp_path: Path, name: str, label: bytes, person: str) -> None:
+    write_tar(tmp_path / "a.tar", [("a/1.PNG", encode(random_crop(0))), (name, label)])
     assert people(tmp_path / "a.tar") == [person]
 
 
@@ -82,21 +82,21 @@ def test_where_the_label_is(tmp_path: Path, name: str, label: bytes, person: str
         ("1.cls", bytes((1 << 20) + 1), "bytes"),
     ],
 )
-def test_labels_that_are_none_lose_one_picture(tmp_path: Path, name: str, label: bytes, message: str) -> None:
-    picture = encoded(crop(0))
-    write_tar(tmp_path / "a.tar", [("1.png", picture), (name, label), ("b/2.png", picture)])
-    wrong, right = WebDataset(tmp_path, [tmp_path / "a.tar"]).records()
+def test_invalid_label_loses_one_image(tmp_path: Path, name: str, label: bytes, message: str) -> None:
+    image = encode(random_crop(0))
+    write_tar(tmp_path / "a.tar", [("1.png", image), (name, label), ("b/2.png", image)])
+    invalid, valid = WebDataset(tmp_path, [tmp_path / "a.tar"]).records()
     with pytest.raises(PhotoError, match=message):
-        wrong.decode()
-    np.testing.assert_array_equal(right.decode(), crop(0))
+        invalid.decode()
+    np.testing.assert_array_equal(valid.decode(), random_crop(0))
 
 
-def test_names_and_links_lead_nowhere(tmp_path: Path) -> None:
-    """Names are text; only plain files are read; nothing is written."""
-    picture = encoded(crop(0))
+def test_names_and_links_cannot_point_outside(tmp_path: Path) -> None:
+    """Names are used as text, only regular files are read, and nothing is written."""
+    image = encode(random_crop(0))
     write_tar(
         tmp_path / "a.tar",
-        [("../../evil/1.png", picture), ("/etc/2.png", picture), ("c/.hidden.png", picture)],
+        [("../../evil/1.png", image), ("/etc/2.png", image), ("c/.hidden.png", image)],
         link=tarfile.SYMTYPE, hard=tarfile.LNKTYPE, device=tarfile.CHRTYPE, pipe=tarfile.FIFOTYPE,
     )  # fmt: skip
     before = sorted(tmp_path.rglob("*"))
@@ -106,13 +106,13 @@ def test_names_and_links_lead_nowhere(tmp_path: Path) -> None:
 
 def test_code_in_a_shard_is_not_run(tmp_path: Path) -> None:
     code = b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
-    write_tar(tmp_path / "a.tar", [("a/1.png", encoded(crop(0))), ("a/1.pyd", code), ("a/1.pkl", code)])
+    write_tar(tmp_path / "a.tar", [("a/1.png", encode(random_crop(0))), ("a/1.pyd", code), ("a/1.pkl", code)])
     assert people(tmp_path / "a.tar") == ["a"]
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("lost", [1, 700, 10_000])
-def test_cut_short(tmp_path: Path, lost: int) -> None:
+def test_truncated_file_is_refused(tmp_path: Path, lost: int) -> None:
     path = tmp_path / "a.tar"
     with path.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
         for number in range(3):
@@ -126,15 +126,15 @@ def test_cut_short(tmp_path: Path, lost: int) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense" * 200, b"\x1f\x8b" + bytes(600)])
-def test_no_tar(tmp_path: Path, data: bytes) -> None:
+def test_other_files_are_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.tar").write_bytes(data)
     with pytest.raises(DatasetError, match=r"a\.tar: (is not a readable tar file|contains no image)"):
         open_collection(tmp_path / "a.tar")
 
 
-def test_splits(tmp_path: Path) -> None:
+def test_only_the_named_split_is_read(tmp_path: Path) -> None:
     for name in ("train-00000-of-00001", "test-00000-of-00001"):
-        write_tar(tmp_path / f"{name}.tar", [(f"{name}/1.png", encoded(crop(0)))])
+        write_tar(tmp_path / f"{name}.tar", [(f"{name}/1.png", encode(random_crop(0)))])
     with pytest.raises(DatasetError, match="splits test, train; name one"):
         open_collection(tmp_path)
     assert [record.person for record in open_collection(tmp_path, "test").records()] == ["test-00000-of-00001"]

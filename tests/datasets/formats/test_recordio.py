@@ -5,14 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from collections_of_people import MAGIC, crop, encoded, framed, labelled, write_insightface, write_rec
+from collection_writers import (
+    MAGIC,
+    encode,
+    random_crop,
+    recordio_payload,
+    recordio_record,
+    write_insightface,
+    write_rec,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfplus.datasets.formats.recordio import RecordIO
 from sfplus.errors import DatasetError, PhotoError
 
-PICTURES = [encoded(crop(seed)) for seed in range(5)]
+IMAGES = [encode(random_crop(seed)) for seed in range(5)]
 
 
 def contents(path: Path) -> list[tuple[str, bytes]]:
@@ -21,26 +29,26 @@ def contents(path: Path) -> list[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("index", [True, False])
 def test_reads_a_training_set_of_insightface(tmp_path: Path, index: bool) -> None:
-    write_insightface(tmp_path / "train.rec", [PICTURES[:2], PICTURES[2:3], PICTURES[3:]], index)
+    write_insightface(tmp_path / "train.rec", [IMAGES[:2], IMAGES[2:3], IMAGES[3:]], index)
     collection = RecordIO(tmp_path / "train.rec")
     records = list(collection.records())
     assert len(collection) == len(records) == 5
     assert [record.person for record in records] == ["0000000", "0000000", "0000001", "0000002", "0000002"]
     assert [record.name for record in records][2] == "0000001/3"
     for seed, record in enumerate(records):
-        np.testing.assert_array_equal(record.decode(), crop(seed))
+        np.testing.assert_array_equal(record.decode(), random_crop(seed))
     assert [record.name for record in collection.records(3)] == [record.name for record in records[3:]]
 
 
-def test_bytes_of_the_published_format(tmp_path: Path) -> None:
-    """By hand from recordio.h: the word, flag and length, bytes, padding; one record whole, one split at the word."""
-    picture = b"1234" + MAGIC + b"xy"
+def test_records_of_the_published_format_are_read(tmp_path: Path) -> None:
+    """Records written by hand from recordio.h: one whole, one split at the magic word."""
+    image = b"1234" + MAGIC + b"xy"
     header = "00000000" + "0000e040" + 16 * "00"  # flag 0, label 7.0, no ids
     whole = "0a23d7ce" + "1b000000" + header + b"abc".hex() + "00"
     parts = "0a23d7ce" + "1c000020" + header + b"1234".hex() + "0a23d7ce" + "02000060" + b"xy".hex() + "0000"
     (tmp_path / "by hand.rec").write_bytes(bytes.fromhex(whole + parts))
-    assert contents(tmp_path / "by hand.rec") == [("0000007", b"abc"), ("0000007", picture)]
-    assert framed(labelled(7, picture)).hex() == parts  # the writer of these tests
+    assert contents(tmp_path / "by hand.rec") == [("0000007", b"abc"), ("0000007", image)]
+    assert recordio_record(recordio_payload(7, image)).hex() == parts  # the writer of these tests
 
 
 pieces = st.one_of(st.just(MAGIC), st.binary(max_size=9), st.just(b"\0\0\0"))
@@ -48,18 +56,22 @@ pieces = st.one_of(st.just(MAGIC), st.binary(max_size=9), st.just(b"\0\0\0"))
 
 @given(st.lists(st.lists(pieces, max_size=6).map(b"".join), min_size=1, max_size=5), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_any_bytes_come_back(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes], index: bool) -> None:
+def test_any_payload_is_read_unchanged(
+    tmp_path_factory: pytest.TempPathFactory, images: list[bytes], index: bool
+) -> None:
     path = tmp_path_factory.mktemp("rec") / "any.rec"
-    write_rec(path, [labelled(label, data) for label, data in enumerate(pictures)], index)
-    assert contents(path) == [(f"{label:07d}", data) for label, data in enumerate(pictures)]
+    write_rec(path, [recordio_payload(label, data) for label, data in enumerate(images)], index)
+    assert contents(path) == [(f"{label:07d}", data) for label, data in enumerate(images)]
 
 
 def damaged(draw: st.DrawFn) -> tuple[bytes, bytes | None]:
-    """A small file with its index, both with some bytes changed, cut or added; or anything at all."""
+    """Draw a small file and its index, both with bytes changed or cut off, or arbitrary bytes."""
     if draw(st.booleans()):
         return draw(st.binary(max_size=80)), draw(st.none() | st.binary(max_size=40))
-    parts = [framed(labelled(label, draw(st.lists(pieces, max_size=3).map(b"".join)))) for label in range(3)]
-    parts[0] = framed(labelled([3.0, 3.0]))
+    parts = [
+        recordio_record(recordio_payload(label, draw(st.lists(pieces, max_size=3).map(b"".join)))) for label in range(3)
+    ]
+    parts[0] = recordio_record(recordio_payload([3.0, 3.0]))
     places = np.cumsum([0, *map(len, parts)])[:-1]
     files = [b"".join(parts), "".join(f"{i}\t{at}\n" for i, at in enumerate(places)).encode()]
     for number in range(2):
@@ -72,7 +84,7 @@ def damaged(draw: st.DrawFn) -> tuple[bytes, bytes | None]:
 
 @given(st.composite(damaged)())
 @settings(max_examples=400, deadline=None)
-def test_damage_is_one_line_or_one_lost_picture(
+def test_damage_is_one_error_or_one_lost_image(
     tmp_path_factory: pytest.TempPathFactory, files: tuple[bytes, bytes | None]
 ) -> None:
     path = tmp_path_factory.mktemp("rec") / "damaged.rec"
@@ -92,22 +104,22 @@ def test_damage_is_one_line_or_one_lost_picture(
 
 @pytest.mark.parametrize("index", [True, False])
 @pytest.mark.parametrize("lost", [1, 30, 400])
-def test_cut_short(tmp_path: Path, index: bool, lost: int) -> None:
+def test_truncated_file_is_refused(tmp_path: Path, index: bool, lost: int) -> None:
     path = tmp_path / "train.rec"
-    write_insightface(path, [PICTURES], index)
+    write_insightface(path, [IMAGES], index)
     path.write_bytes(path.read_bytes()[:-lost])
     with pytest.raises(DatasetError, match=r"train\.rec: is cut short.*; get "):
         RecordIO(path)
 
 
-def test_a_damaged_record_is_lost_alone(tmp_path: Path) -> None:
+def test_damaged_record_loses_one_image(tmp_path: Path) -> None:
     path = tmp_path / "train.rec"
-    write_insightface(path, [PICTURES])
+    write_insightface(path, [IMAGES])
     data = path.read_bytes()
     place = int(path.with_suffix(".idx").read_text().splitlines()[2].split("\t")[1])
     path.write_bytes(data[:place] + b"\0" + data[place + 1 :])
-    faults = [record.image for record in RecordIO(path).records() if isinstance(record.image, PhotoError)]
-    assert [str(fault) for fault in faults] == [
+    errors = [record.image for record in RecordIO(path).records() if isinstance(record.image, PhotoError)]
+    assert [str(error) for error in errors] == [
         f"has no record at byte {place:,}; get the file again; it must be MXNet RecordIO, "
         "as insightface packs its training sets"
     ]
@@ -118,24 +130,24 @@ def test_a_damaged_record_is_lost_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("label", [-1.0, 0.5, float("nan"), float("inf"), 2.0**31])
-def test_labels_that_are_none(tmp_path: Path, label: float) -> None:
-    write_rec(tmp_path / "a.rec", [labelled(0, PICTURES[0]), labelled(label, PICTURES[1])])
-    _, wrong = RecordIO(tmp_path / "a.rec").records()
+def test_invalid_label_loses_one_image(tmp_path: Path, label: float) -> None:
+    write_rec(tmp_path / "a.rec", [recordio_payload(0, IMAGES[0]), recordio_payload(label, IMAGES[1])])
+    _, invalid = RecordIO(tmp_path / "a.rec").records()
     with pytest.raises(PhotoError, match=r"record 1: its label is .*; labels are integers from 0 on"):
-        wrong.decode()
+        invalid.decode()
 
 
-def test_more_labels_than_the_record_holds(tmp_path: Path) -> None:
+def test_missing_labels_lose_one_image(tmp_path: Path) -> None:
     bad = struct.pack("<IfQQ", 9, 0, 0, 0) + b"\0" * 8
-    write_rec(tmp_path / "a.rec", [labelled(0, PICTURES[0]), bad])
-    _, wrong = RecordIO(tmp_path / "a.rec").records()
+    write_rec(tmp_path / "a.rec", [recordio_payload(0, IMAGES[0]), bad])
+    _, invalid = RecordIO(tmp_path / "a.rec").records()
     with pytest.raises(PhotoError, match="announces 9 labels"):
-        wrong.decode()
+        invalid.decode()
 
 
-def test_the_first_label_of_several_counts(tmp_path: Path) -> None:
-    write_rec(tmp_path / "a.rec", [labelled(4, PICTURES[0]), labelled([5.0, 1.0], PICTURES[1])])
-    assert contents(tmp_path / "a.rec") == [("0000004", PICTURES[0]), ("0000005", PICTURES[1])]
+def test_first_of_several_labels_is_used(tmp_path: Path) -> None:
+    write_rec(tmp_path / "a.rec", [recordio_payload(4, IMAGES[0]), recordio_payload([5.0, 1.0], IMAGES[1])])
+    assert contents(tmp_path / "a.rec") == [("0000004", IMAGES[0]), ("0000005", IMAGES[1])]
 
 
 @pytest.mark.parametrize(
@@ -150,14 +162,14 @@ def test_the_first_label_of_several_counts(tmp_path: Path) -> None:
         ("0\t99999999999999999999\n", r"train\.idx: is not an index"),
     ],
 )
-def test_bad_index(tmp_path: Path, text: str, message: str) -> None:
-    write_insightface(tmp_path / "train.rec", [PICTURES])
+def test_invalid_index_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    write_insightface(tmp_path / "train.rec", [IMAGES])
     (tmp_path / "train.idx").write_text(text)
     with pytest.raises(DatasetError, match=message):
         RecordIO(tmp_path / "train.rec")
 
 
-def test_a_header_of_another_file(tmp_path: Path) -> None:
-    write_rec(tmp_path / "a.rec", [labelled([99.0, 100.0]), labelled(0, PICTURES[0])])
+def test_header_of_another_file_is_refused(tmp_path: Path) -> None:
+    write_rec(tmp_path / "a.rec", [recordio_payload([99.0, 100.0]), recordio_payload(0, IMAGES[0])])
     with pytest.raises(DatasetError, match="announces 98 images"):
         RecordIO(tmp_path / "a.rec")

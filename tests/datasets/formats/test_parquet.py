@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from collections_of_people import crop, encoded, write_folders
+from collection_writers import encode, random_crop
 
 from sfplus.datasets.collections import open_collection
 from sfplus.datasets.formats import parquet as module
 from sfplus.errors import DatasetError, PhotoError
 
-PICTURES = [encoded(crop(seed)) for seed in range(4)]
+IMAGES = [encode(random_crop(seed)) for seed in range(4)]
 
 
 def write(path: Path, columns: dict[str, object], rows: int = 2) -> Path:
@@ -21,47 +21,47 @@ def write(path: Path, columns: dict[str, object], rows: int = 2) -> Path:
     return path
 
 
-def test_reads_what_datasets_writes(tmp_path: Path) -> None:
+def test_agrees_with_datasets(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=["Zoe", "Ada"]), "age": datasets.Value("int32")}
     )
     rows = {
-        "image": [{"bytes": data, "path": f"{i}.png"} for i, data in enumerate(PICTURES)],
+        "image": [{"bytes": data, "path": f"{i}.png"} for i, data in enumerate(IMAGES)],
         "label": [1, 0, 1, 1], "age": [1, 2, 3, 4],
     }  # fmt: skip
-    theirs = datasets.Dataset.from_dict(rows, features=features)
+    dataset = datasets.Dataset.from_dict(rows, features=features)
     (tmp_path / "data").mkdir()
     for shard in range(2):
-        part = theirs.shard(2, shard, contiguous=True)
+        part = dataset.shard(2, shard, contiguous=True)
         part.to_parquet(str(tmp_path / "data" / f"train-{shard:05d}-of-00002.parquet"))
     collection = open_collection(tmp_path)
     records = list(collection.records())
     assert [record.person for record in records] == ["Ada", "Zoe", "Ada", "Ada"]
     assert records[3].name == "train-00001-of-00002/1/3.png"
-    for record, row in zip(records, theirs, strict=True):
+    for record, row in zip(records, dataset, strict=True):
         np.testing.assert_array_equal(record.decode(), np.asarray(row["image"]))
 
 
 @pytest.mark.parametrize("labels", [["Ada", "Ben", " Ada ", "Cyd"], [3, 4, 3, 5], [3.0, 4.0, 3.0, 5.0]])
 @pytest.mark.parametrize("large", [False, True])
-def test_plain_columns_and_any_start(tmp_path: Path, labels: list[object], large: bool) -> None:
-    pictures = pa.array(PICTURES, pa.large_binary() if large else pa.binary())
-    path = write(tmp_path / "a.parquet", {"size": [1, 2, 3, 4], "identity": labels, "jpg": pictures})
+def test_plain_columns_are_read_from_any_start(tmp_path: Path, labels: list[object], large: bool) -> None:
+    images = pa.array(IMAGES, pa.large_binary() if large else pa.binary())
+    path = write(tmp_path / "a.parquet", {"size": [1, 2, 3, 4], "identity": labels, "jpg": images})
     collection = open_collection(path)
     expected = {str: ["Ada", "Ben", "Ada", "Cyd"]}.get(type(labels[0]), ["0000003", "0000004", "0000003", "0000005"])
     for start in range(5):
         records = list(collection.records(start))
         assert [record.person for record in records] == expected[start:]
-        assert [record.image for record in records] == PICTURES[start:]
+        assert [record.image for record in records] == IMAGES[start:]
 
 
-def test_bad_rows_are_lost_alone(tmp_path: Path) -> None:
-    pictures = [PICTURES[0], None, PICTURES[1], b"", PICTURES[2], PICTURES[3]]
-    path = write(tmp_path / "a.parquet", {"image": pictures, "label": [0, 1, -1, 2, None, 1]})
+def test_invalid_row_loses_one_image(tmp_path: Path) -> None:
+    images = [IMAGES[0], None, IMAGES[1], b"", IMAGES[2], IMAGES[3]]
+    path = write(tmp_path / "a.parquet", {"image": images, "label": [0, 1, -1, 2, None, 1]})
     records = list(open_collection(path).records())
-    faults = [str(record.image) for record in records if isinstance(record.image, PhotoError)]
-    assert faults == [
+    errors = [str(record.image) for record in records if isinstance(record.image, PhotoError)]
+    assert errors == [
         "a/1: has no bytes", "a/2: its label is -1; labels are integers from 0 on", "a/3: has no bytes",
         "a/4: has no label",
     ]  # fmt: skip
@@ -69,37 +69,37 @@ def test_bad_rows_are_lost_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("struct", [False, True])
-def test_the_same_large_cell_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
-    """A short file of 64 cells of 1 MB, which are one in its dictionary: never more than a few are unpacked."""
+def test_repeated_large_cells_use_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
+    """A small file stores 64 equal cells of 1 MB once; only a few are decompressed at a time."""
     monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 2 << 20)
     data: list[object] = [bytes(1 << 20)] * 64
-    picture = pa.array([{"bytes": cell, "path": None} for cell in data]) if struct else pa.array(data)
+    image = pa.array([{"bytes": cell, "path": None} for cell in data]) if struct else pa.array(data)
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"image": picture, "label": [0] * 64}), path, compression="zstd",
+    pq.write_table(pa.table({"image": image, "label": [0] * 64}), path, compression="zstd",
                    dictionary_pagesize_limit=1 << 30)  # fmt: skip
     assert path.stat().st_size < 10_000
-    before, most, sizes = pa.total_allocated_bytes(), 0, []
+    before, peak, sizes = pa.total_allocated_bytes(), 0, []
     for record in open_collection(path).records():
-        most = max(most, pa.total_allocated_bytes() - before)
+        peak = max(peak, pa.total_allocated_bytes() - before)
         assert isinstance(record.image, bytes)
         sizes.append(len(record.image))
     assert sizes == [1 << 20] * 64
-    assert most < 16 << 20
+    assert peak < 16 << 20
 
 
 @pytest.mark.parametrize("struct", [False, True])
-def test_too_large_a_cell_is_lost_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
+def test_too_large_cell_loses_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, struct: bool) -> None:
     monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 2000)
-    cells = [PICTURES[0], np.random.default_rng(0).bytes(2001), PICTURES[1]]
-    picture = pa.array([{"bytes": cell, "path": None} for cell in cells] if struct else cells)
-    path = write(tmp_path / "a.parquet", {"image": picture, "label": [0, 1, 2]}, 3)
+    cells = [IMAGES[0], np.random.default_rng(0).bytes(2001), IMAGES[1]]
+    image = pa.array([{"bytes": cell, "path": None} for cell in cells] if struct else cells)
+    path = write(tmp_path / "a.parquet", {"image": image, "label": [0, 1, 2]}, 3)
     first, large, last = open_collection(path).records()
-    assert [first.image, last.image] == PICTURES[:2]
+    assert [first.image, last.image] == IMAGES[:2]
     with pytest.raises(PhotoError, match=r"is too large \(2,001 bytes\)"):
         large.decode()
 
 
-def test_a_group_that_unpacks_to_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_group_that_expands_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 1 << 20)
     path = tmp_path / "a.parquet"
     cells = [bytes([i]) * (1 << 16) for i in range(17)]
@@ -108,58 +108,48 @@ def test_a_group_that_unpacks_to_no_pictures(tmp_path: Path, monkeypatch: pytest
         list(open_collection(path).records())
 
 
-def test_a_path_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "secret.png").write_bytes(PICTURES[0])
-    picture = [{"bytes": None, "path": str(tmp_path / "secret.png")}]
+def test_paths_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(IMAGES[0])
+    image = [{"bytes": None, "path": str(tmp_path / "secret.png")}]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    path = write(tmp_path / "a.parquet", {"image": pa.array(picture, kind), "label": [0]})
+    path = write(tmp_path / "a.parquet", {"image": pa.array(image, kind), "label": [0]})
     (record,) = open_collection(path).records()
     with pytest.raises(PhotoError, match="has no bytes, only a path"):
         record.decode()
 
 
-def test_labels_beyond_the_names(tmp_path: Path) -> None:
+def test_label_beyond_the_names_loses_one_image(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         {"image": datasets.Value("binary"), "label": datasets.ClassLabel(names=["Ada", "Ben"])}
     )
     schema = features.arrow_schema
-    table = pa.table({"image": PICTURES[:3], "label": [1, 2, 0]}).cast(schema)
+    table = pa.table({"image": IMAGES[:3], "label": [1, 2, 0]}).cast(schema)
     pq.write_table(table, tmp_path / "a.parquet")
-    first, wrong, last = open_collection(tmp_path / "a.parquet").records()
+    first, invalid, last = open_collection(tmp_path / "a.parquet").records()
     assert (first.person, last.person) == ("Ben", "Ada")
     with pytest.raises(PhotoError, match="its label 2 is beyond the 2 names"):
-        wrong.decode()
+        invalid.decode()
 
 
 @pytest.mark.parametrize("columns", [{"label": [1]}, {"image": [b"a"]}, {"image": ["a"], "label": [1]}])
-def test_other_columns(tmp_path: Path, columns: dict[str, list[object]]) -> None:
+def test_other_columns_are_refused(tmp_path: Path, columns: dict[str, list[object]]) -> None:
     write(tmp_path / "a.parquet", columns)
     with pytest.raises(DatasetError, match=r"a\.parquet: has the columns .*; it needs a column of images"):
         open_collection(tmp_path / "a.parquet")
 
 
-def test_no_rows(tmp_path: Path) -> None:
+def test_empty_table_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())})
     with pytest.raises(DatasetError, match="contains no row"):
         open_collection(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize("change", ["cut", "garbage", "middle"])
-def test_damaged(tmp_path: Path, change: str) -> None:
-    path = write(tmp_path / "a.parquet", {"image": PICTURES, "label": [0, 1, 2, 3]})
+def test_damaged_file_is_refused(tmp_path: Path, change: str) -> None:
+    path = write(tmp_path / "a.parquet", {"image": IMAGES, "label": [0, 1, 2, 3]})
     data = path.read_bytes()
     middle = data[:4] + bytes(b ^ 255 for b in data[4:30]) + data[30:]
     path.write_bytes({"cut": data[:-30], "garbage": b"PAR1" + bytes(50) + b"PAR1", "middle": middle}[change])
     with pytest.raises(DatasetError, match=r"a\.parquet: is not a readable Parquet file"):
         list(open_collection(path).records())
-
-
-def test_tables_beside_crops_do_not_hide_them(tmp_path: Path) -> None:
-    write_folders(tmp_path, {"Ada": 2})
-    write(tmp_path / "faces.parquet", {"photo": ["a"]})  # as sfplus align writes it
-    collection = open_collection(tmp_path)
-    assert collection.kind == "folders" and len(collection) == 2
-    write(tmp_path / "data" / "train-00000-of-00001.parquet", {"image": PICTURES, "label": [0, 1, 2, 3]})
-    (tmp_path / "faces.parquet").unlink()
-    assert open_collection(tmp_path).kind == "Parquet"  # a data set with pictures for its readme

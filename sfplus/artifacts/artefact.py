@@ -1,0 +1,78 @@
+"""A finished artefact: a folder with a manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sfplus.errors import ArtefactError
+from sfplus.io.files import digest_json, file_digest, walk_files
+
+MANIFEST = "manifest.json"
+_CHECKPOINT = "checkpoint-"  # folders from which a stage resumes; deleted once the artefact is in place
+# Files with dates and durations are left out of an artefact's content digest.
+_TIMED = frozenset({MANIFEST, "tensorboard", "timings.jsonl", "report.html", "report.json", "report.md"})
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A finished artefact, read-only.
+
+    Attributes:
+        folder: Its folder.
+        manifest: The content of `manifest.json`: stage, version, settings, inputs, content, counts, device, versions,
+            times.
+    """
+
+    folder: Path
+    manifest: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> Artefact | None:
+        """Open the artefact in a folder, or return None if there is none.
+
+        Raises:
+            ArtefactError: If there is a manifest that cannot be read.
+        """
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            manifest["content"], manifest["stage"]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtefactError(
+                "its manifest is damaged", where=folder, remedy="delete this folder and run again"
+            ) from error
+        return cls(folder, manifest)
+
+    @property
+    def content(self) -> str:
+        """SHA-256 over the names and bytes of all files, except those that hold times."""
+        return str(self.manifest["content"])
+
+    def describe(self) -> str:
+        """Name the artefact in a few characters."""
+        return f"{self.manifest['stage']} {self.content[:12]}"
+
+
+def commit(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artefact:
+    """Digest the files, write the manifest last, flush it and move the folder into place in one step."""
+    lines, size = [], 0
+    for name in walk_files(partial):
+        if name.split("/")[0] in _TIMED or name.startswith(_CHECKPOINT):
+            continue
+        lines.append([name, file_digest(partial / name)])
+        size += (partial / name).stat().st_size
+    manifest = manifest | {"content": digest_json(lines), "files": len(lines), "bytes": size}
+    with (partial / MANIFEST).open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder)
+    for checkpoint in folder.glob(f"{_CHECKPOINT}*"):
+        shutil.rmtree(checkpoint)
+    return Artefact(folder, manifest)

@@ -1,0 +1,47 @@
+"""Names of the files inside artefacts, shared by the stages that write them and those that read them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+
+from sfplus.datasets.pairs import Pairs
+from sfplus.io.tables import read_parquet
+from sfplus.verification.result import Result
+
+# sample
+TRAIN_PHOTOS, VERIFY_PHOTOS, PAIRS = "photos/train", "photos/verify", "pairs.txt"
+# detect
+FACES, PHOTOS = "faces.parquet", "photos.parquet"
+# align
+CROPS, CROP_TABLE = "crops", "crops.parquet"
+# embed; the stage classify writes features in 2-D under the same name
+FEATURES, FEATURE_INDEX = "features.safetensors", "index.parquet"
+# verify and classify
+SCORES, RESULT = "scores.parquet", "result.json"
+# classify and generate
+CURVES, FEATURE_PLOT, SAMPLES = "curves.png", "plane.png", "samples.png"
+
+
+def photo_stem(photo: str) -> str:
+    """Return the path of a photo without its extension, which is how pair lists name photos."""
+    return PurePosixPath(photo).with_suffix("").as_posix()
+
+
+def read_verification(folder: Path) -> tuple[Result, Pairs]:
+    """Read the result of a `verify` artefact and the pairs that it decided.
+
+    Args:
+        folder: The folder of the artefact.
+
+    Returns:
+        The result, and the pairs with photos named without their extension.
+
+    Raises:
+        ArtefactError: If the table of scores is missing or damaged.
+    """
+    table = read_parquet(folder / SCORES)
+    arrays = {"scores": table["score"], "same": table["same"], "fold": table["fold"]}
+    result = Result.from_dict(json.loads((folder / RESULT).read_text("utf-8")) | arrays)
+    left, right = (tuple(photo_stem(photo) for photo in table[side]) for side in ("left", "right"))
+    return result, Pairs(left, right, result.same, result.fold)

@@ -1,0 +1,121 @@
+"""A stage and the job that it works on."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from sfplus.artifacts.artefact import MANIFEST, Artefact
+from sfplus.artifacts.context import RunContext
+from sfplus.artifacts.inputs import ModelFolder, StageInput
+from sfplus.artifacts.settings import deciding_settings
+
+Settings = TypeVar("Settings")
+Input = TypeVar("Input")
+
+
+@dataclass(frozen=True)
+class Job(Generic[Settings]):
+    """The work of a stage: its settings and inputs, and the folder that it fills.
+
+    Attributes:
+        settings: The validated settings of the stage.
+        inputs: The inputs by name.
+        folder: The folder to write to; it may hold the files of an interrupted run with the same fingerprint.
+        context: Device, workspace and console.
+    """
+
+    settings: Settings
+    inputs: Mapping[str, StageInput]
+    folder: Path
+    context: RunContext
+
+    def input(self, name: str, kind: type[Input]) -> Input:
+        """Return an input, checked to be of the kind that the stage expects.
+
+        Args:
+            name: The name of the input.
+            kind: Its class, for example `PhotoFolder` or `Artefact`, or a union of classes.
+
+        Raises:
+            TypeError: If the input is of another kind, which is a mistake in the plan.
+        """
+        value = self.inputs[name]
+        if not isinstance(value, kind):
+            raise TypeError(f"input '{name}' is {type(value).__name__}, not {kind}")
+        return value
+
+    def input_folder(self, name: str) -> Path:
+        """Return the folder of an input that is an artefact or a model of the user's."""
+        value = self.inputs[name]
+        if not isinstance(value, Artefact | ModelFolder):
+            raise TypeError(f"input '{name}' is {type(value).__name__}, which has no folder")
+        return value.folder
+
+    @property
+    def parts(self) -> Path:
+        """The folder for the parts of shared work, until the artefact is in place (see `work_sharing`)."""
+        return parts_folder(self.folder)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether another process has put the artefact in place."""
+        return (self.folder.with_suffix("") / MANIFEST).is_file()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The declaration of a stage, which its settings carry (see `recipes.settings`).
+
+    Attributes:
+        name: The key in recipes.
+        version: Raised whenever the same settings and inputs would give another artefact.
+        build: Fills `job.folder` and returns the counts for the manifest and the summary line.
+        share: Helps the process that builds, from another process; None where the other process waits.
+        trains: Whether it trains: all processes of a launcher build it together, and sweeps repeat it with other seeds.
+        measures: Whether its counts are a result that sweeps compare.
+    """
+
+    name: str
+    version: int
+    build: Callable[[Job[Any]], dict[str, Any]]
+    share: Callable[[Job[Any]], object] | None = None
+    trains: bool = False
+    measures: bool = False
+
+    def identity(self, settings: BaseModel, inputs: Mapping[str, StageInput]) -> dict[str, Any]:
+        """Return everything that decides the artefact, ready for JSON; its digest is the fingerprint."""
+        return {
+            "stage": self.name,
+            "version": self.version,
+            "settings": deciding_settings(settings),
+            "inputs": {name: value.content for name, value in sorted(inputs.items())},
+        }
+
+
+def deferred(path: str) -> Callable[[Job[Any]], Any]:
+    """Refer to a function by `module:name`, which is imported when it is called.
+
+    The declaration of a stage is read whenever a recipe is; its module, which imports torch, only when it must run.
+    """
+    module, _, name = path.partition(":")
+
+    def call(job: Job[Any]) -> Any:
+        return getattr(importlib.import_module(module), name)(job)
+
+    return call
+
+
+def partial_folder(folder: Path) -> Path:
+    """Return the folder in which an artefact grows before it is moved to `folder`."""
+    return folder.with_suffix(".partial")
+
+
+def parts_folder(folder: Path) -> Path:
+    """Return the folder with the parts of an artefact that several processes build together."""
+    return folder.with_suffix(".parts")

@@ -1,0 +1,109 @@
+"""Cut the aligned face out of each photo; OUT mirrors the folders of IN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from sfplus.alignment.templates import find_template
+from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
+from sfplus.cli.options import Choose, Device, MinFace, OutFolder, Parity, PhotoFolderOrList
+from sfplus.cli.photo_folders import list_inputs, print_summary, publish, run_on_folder
+from sfplus.images import CACHE, CONTACT_SHEET, encode_image
+from sfplus.io.files import write_atomically
+from sfplus.io.tables import FAILURES, read_parquet
+from sfplus.recipes.recipe import Recipe
+from sfplus.recipes.settings.align import crop_steps
+from sfplus.recipes.steps import PlanRequest, UserPhotos
+from sfplus.reports.contact_sheet import draw_contact_sheet
+
+app = typer.Typer()
+
+
+@app.command()
+def align(
+    photos: PhotoFolderOrList,
+    out: OutFolder,
+    template: Annotated[
+        str, typer.Option(help="sphereface-112x96, arcface-112x112, or either in another size (height x width).")
+    ] = "sphereface-112x96",
+    first_pixel: Annotated[
+        Literal["source", "0", "1"], typer.Option(help="Index of the template's first pixel.")
+    ] = "source",
+    fit: Annotated[
+        Literal["image", "template"], typer.Option(help="Least squares in the photo (the original) or in the crop.")
+    ] = "image",
+    interpolation: Annotated[
+        Literal["bilinear", "area", "antialiased"], typer.Option(help="How larger faces are scaled down.")
+    ] = "bilinear",
+    border: Annotated[Literal["black", "replicate"], typer.Option(help="Pixels outside the photo.")] = "black",
+    format_: Annotated[Literal["jpeg", "png"], typer.Option("--format", help="File format of the crops.")] = "jpeg",
+    jpeg_quality: Annotated[int, typer.Option(min=1, max=95, help="JPEG quality of the crops.")] = 75,
+    min_face: MinFace = 20,
+    choose: Choose = "centre",
+    parity: Parity = "none",
+    report: Annotated[bool, typer.Option("--report", help="Also draw a contact sheet: OUT/contact-sheet.png.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Number of threads; 0: as many as torch uses.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Cut the aligned face out of each photo; OUT mirrors the folders of IN.
+
+    An interrupted call is resumed by the same command; a second call is instant as long as IN is unchanged.
+
+    Several processes share the work when they are given the same IN and OUT: start the command again in another shell,
+    or on another machine with the same disk, or use torchrun or accelerate launch, where each process takes a GPU.
+
+    The exit code is 1 if a photo could not be read; failures.jsonl in OUT lists it, and the photos without a face.
+
+    Example: sfplus align holiday crops --report
+
+    Example: torchrun --nproc-per-node 2 -m sfplus align holiday crops
+    """
+    settings: dict[str, dict[str, object]] = {
+        "detect": {"min_face": min_face, "choose": choose, "parity": parity},
+        "align": {
+            "template": find_template(template).name, "fit": fit, "border": border, "interpolation": interpolation,
+            "first_pixel": first_pixel if first_pixel == "source" else int(first_pixel),
+            "format": format_, "jpeg_quality": jpeg_quality,
+        },
+    }  # fmt: skip
+    raise typer.Exit(align_folder(photos, out, device, settings, report, workers))
+
+
+def align_folder(
+    photos: Path,
+    out: Path,
+    device: str,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    report: bool = False,
+    workers: int = 0,
+) -> int:
+    """Write the crops of a folder or list of photos to the same folders under `out`, and return the exit code.
+
+    Args:
+        photos: A folder, a text file with one photo per line, or `-` for such lines from standard input.
+        out: The folder for the crops and tables.
+        device: The device to run on.
+        settings: The keys `detect` and `align` of a recipe.
+        report: Whether to draw a contact sheet.
+        workers: The number of threads; 0 for as many as torch uses.
+    """
+    recipe = Recipe.model_validate(settings or {})
+    photos = list_inputs(photos, out)
+    if workers:
+        import torch  # slow to import; without --workers a fresh call does not need it
+
+        torch.set_num_threads(workers)
+    with run_on_folder(photos, out, device, crop_steps(UserPhotos(photos), PlanRequest(recipe), "photos")) as done:
+        folder, faces = done["align/photos"].folder, done["detect/photos"].folder
+        crops = {name: folder / CROPS / name for name in read_parquet(folder / CROP_TABLE)["crop"]}
+        files = crops | {FACES: faces / FACES, FAILURES: folder / FAILURES}
+        if report:
+            files[CONTACT_SHEET] = out / CACHE / CONTACT_SHEET
+            sheet = draw_contact_sheet(photos, faces, folder)
+            write_atomically(files[CONTACT_SHEET], encode_image(sheet, ".png"))
+        publish(files, out)
+        return print_summary(done["align/photos"], out)

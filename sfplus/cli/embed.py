@@ -1,0 +1,65 @@
+"""Turn a folder of photos into features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES
+from sfplus.cli.options import Device, ModelName, OutFolder, PhotoFolder
+from sfplus.cli.photo_folders import keep_apart, print_summary, publish, run_on_folder
+from sfplus.io.resources import DEFAULT_MODEL
+from sfplus.io.tables import FAILURES
+from sfplus.recipes.recipe import Recipe
+from sfplus.recipes.settings.align import crop_steps
+from sfplus.recipes.settings.embed import EmbedSettings
+from sfplus.recipes.steps import InputReference, PlanRequest, Step, StepOutput, UserModel, UserPhotos
+
+app = typer.Typer()
+Dtype = Literal["float32", "bfloat16"]
+
+
+@app.command()
+def embed(
+    photos: PhotoFolder,
+    out: OutFolder,
+    model: ModelName = "",
+    crops: Annotated[bool, typer.Option("--crops", help="IN holds crops that are aligned already.")] = False,
+    dtype: Annotated[Dtype, typer.Option(help="Floating-point type; float32 is the reference.")] = "float32",
+    device: Device = "auto",
+) -> None:
+    """Turn a folder of photos into features: OUT gets features.safetensors and index.parquet.
+
+    The exit code is 1 if a photo could not be read, or with --crops is not of the size of a crop; failures.jsonl lists
+    it.
+
+    Example: sfplus embed holiday features
+    """
+    raise typer.Exit(embed_folder(photos, out, model, device, crops, dtype))
+
+
+def embed_folder(
+    photos: Path, out: Path, model: str, device: str, crops: bool = False, dtype: Dtype = "float32"
+) -> int:
+    """Write the features of a folder of photos and their index to `out`, and return the exit code.
+
+    Args:
+        photos: The folder of photos.
+        out: The folder for features and index.
+        model: The model; empty for the default model.
+        device: The device to run on.
+        crops: Whether the photos are aligned crops.
+        dtype: The floating-point type.
+    """
+    keep_apart(photos, out)
+    inputs: dict[str, InputReference] = {"model": UserModel(model or DEFAULT_MODEL)}
+    inputs["crops"] = UserPhotos(photos) if crops else StepOutput("align/photos")
+    steps = [] if crops else crop_steps(UserPhotos(photos), PlanRequest(Recipe()), "photos")
+    steps = [*steps, Step("embed", EmbedSettings.stage, EmbedSettings(dtype=dtype), inputs)]
+    with run_on_folder(photos, out, device, steps) as done:
+        tables = {name: done["embed"].folder / name for name in (FEATURES, FEATURE_INDEX)}
+        last = done["embed" if crops else "align/photos"]
+        publish(tables | {FAILURES: last.folder / FAILURES}, out)
+        return print_summary(last, out)

@@ -1,0 +1,55 @@
+"""The command `sfplus`: lists the commands and imports the one that is used."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+
+from sfplus import __version__
+
+# In the order of the help. Each is a module of this package, whose docstring opens with the line shown in the help.
+COMMANDS = (
+    "run", "train", "finetune", "sweep", "status", "export", "verify", "report", "compare", "app", "detect", "align",
+    "embed", "energy", "sample", "convert", "unpack", "pack", "overlap", "lfw", "doctor", "recipes", "models",
+)  # fmt: skip
+
+
+class _LazyGroup(typer.core.TyperGroup):
+    """A group that imports the module of a command when the command is used, so that the help answers at once."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name in COMMANDS:
+            self.commands[name] = typer.core.TyperCommand(name, help=_first_line(name))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in COMMANDS:
+            module = importlib.import_module(f"sfplus.cli.{args[0]}")
+            return args[0], typer.main.get_command(module.app), args[1:]
+        return super().resolve_command(ctx, args)
+
+
+def _first_line(command: str) -> str:
+    """Read the first line of the docstring of a command's module, without importing it."""
+    with Path(__file__).with_name(f"{command}.py").open(encoding="utf-8") as file:
+        return file.readline().strip().strip('"')
+
+
+app = typer.Typer(
+    cls=_LazyGroup, no_args_is_help=True, rich_markup_mode="rich", add_completion=False,
+    help="""Face recognition on the hypersphere: detect, align, train, fine-tune, verify, report.
+
+First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, about a minute)""",
+)  # fmt: skip
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(f"sfplus {__version__}")
+        raise typer.Exit

@@ -1,0 +1,45 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+DATA = Path("data")
+
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; a missing device is an error.")]
+Workspace = Annotated[Path, typer.Option("--workspace", help="The folder for artefacts (cache/) and reports (runs/).")]
+ModelName = Annotated[
+    str, typer.Option("--model", help="A folder with a model, a name from `sfplus models list`, or hf:owner/name.")
+]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see: sfplus recipes list) or a YAML file.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example finetune.energy.power=0")
+]
+Small = Annotated[bool, typer.Option("--small", help="Run the smallest meaningful size of the recipe.")]
+RunName = Annotated[
+    str, typer.Option("--name", help="The folder in runs/ for the report, if not the name of the recipe.")
+]
+
+PhotoFolder = Annotated[
+    Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth; nothing in it is changed.")
+]
+PhotoFolderOrList = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IN", help="A folder of photos, of any depth, a file with one photo per line, or - (stdin)."
+    ),
+]
+OutFolder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the results; created if missing.")]
+MinFace = Annotated[int, typer.Option(min=12, help="Side of the smallest face in pixels.")]
+Choose = Annotated[
+    Literal["centre", "largest", "confident", "all"],
+    typer.Option(help="Which of several faces to use; all: every face, numbered."),
+]
+Parity = Annotated[
+    Literal["none", "matlab"], typer.Option(help="matlab: the arithmetic of the original cascade, slower.")
+]

@@ -1,0 +1,63 @@
+"""List, show, copy and check recipes."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfplus.cli.options import Overrides, RecipeName
+from sfplus.errors import RecipeError, UsageError
+from sfplus.pipeline.plan import plan
+from sfplus.recipes.load import about_faces, find_recipe, header, load_recipe, recipe_names
+
+app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
+
+
+@app.command("list")
+def list_recipes() -> None:
+    """List the shipped recipes."""
+    for title, faces in (("Faces:", True), ("Images:", False)):
+        names = [name for name in recipe_names() if about_faces(find_recipe(name)) is faces]
+        print("\n".join([title, *(f"  {name:<28} {header(find_recipe(name))}" for name in names)]))
+
+
+@app.command()
+def show(recipe: RecipeName) -> None:
+    """Print a recipe."""
+    path = find_recipe(recipe)
+    try:
+        print(path.read_text("utf-8"), end="")
+    except UnicodeDecodeError:
+        raise RecipeError("is not UTF-8", where=path, remedy="save it as UTF-8") from None
+
+
+@app.command()
+def copy(
+    recipe: RecipeName, file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, such as mine.yaml.")]
+) -> None:
+    """Copy a recipe, as the start of your own.
+
+    Example: sfplus recipes copy demo mine.yaml
+    """
+    text = find_recipe(recipe).read_bytes()
+    if file.suffix not in (".yaml", ".yml"):
+        raise UsageError("is not the name of a recipe", where=file, remedy="end it in .yaml")
+    try:
+        with file.open("xb") as target:
+            target.write(text)
+    except FileExistsError:
+        raise UsageError("already exists", where=file, remedy="choose another name") from None
+    except FileNotFoundError:
+        raise UsageError("there is no such folder", where=file.parent, remedy="create it first") from None
+    print(f"change it, then: sfplus run {shlex.quote(str(file))}")
+
+
+@app.command()
+def check(recipe: RecipeName, overrides: Overrides = None) -> None:
+    """Check that a recipe is valid; nothing is run."""
+    path = find_recipe(recipe)
+    steps = plan(load_recipe(path, overrides or []))
+    print(f"{path}: valid; {' -> '.join(step.name for step in steps)}")

@@ -1,0 +1,30 @@
+"""Draw portraits of people who do not exist, with their true landmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfplus.datasets.portraits import write_portraits
+from sfplus.io.console import Console
+
+app = typer.Typer()
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder for the photos, a folder per person.")],
+    people: Annotated[int, typer.Option(min=1, help="Number of people.")] = 60,
+    photos: Annotated[int, typer.Option(min=1, help="Photos of each person.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; another seed draws other people.")] = 0,
+) -> None:
+    """Draw portraits of people who do not exist, with their true landmarks (landmarks.csv).
+
+    Example: sfplus sample drawn --people 60 --photos 10 --seed 0
+    """
+    with Console().progress("sample", resumed=False) as progress:
+        progress.start(people * photos, "photos")
+        rows = write_portraits(folder, people, photos, seed, on_photo=progress.advance)
+    print(f"{len(rows)} photos of {people} drawn people in {folder}")

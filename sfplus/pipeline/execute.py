@@ -1,0 +1,52 @@
+"""Running the steps of a plan, and the record of what was run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.context import RunContext, is_first
+from sfplus.io.files import write_atomically
+from sfplus.pipeline.distributed import count_local_steps, run_stage_in_all_processes
+from sfplus.pipeline.plan import check_inputs, resolve_inputs
+from sfplus.recipes.steps import Step
+
+
+def run_steps(steps: Sequence[Step], context: RunContext, record: Path | None = None) -> dict[str, Artefact]:
+    """Run steps in order and return their artefacts by name.
+
+    In a process after the first, steps that only the first process runs are left out.
+
+    Args:
+        steps: The steps of a plan.
+        context: Workspace, device and console.
+        record: A file that remembers what was run, with which `status` compares.
+    """
+    check_inputs(steps, context.workspace)
+    if context.device_name != "auto":
+        _ = context.device  # a missing device is an error before anything is read
+    artefacts: dict[str, Artefact] = {}
+    for step in steps[: count_local_steps([step.stage for step in steps])]:
+        inputs = resolve_inputs(step, artefacts, context)
+        artefacts[step.name] = run_stage_in_all_processes(step.stage, step.settings, inputs, context, step.name)
+        if record and is_first():
+            _write_record(record, step.name, step.stage.identity(step.settings, inputs))
+    return artefacts
+
+
+def read_record(record: Path) -> dict[str, Any]:
+    """Read the identities of the steps that were run last, by name; empty if there is no readable record."""
+    try:
+        return dict(json.loads(record.read_text("utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_record(record: Path, step: str, identity: dict[str, Any]) -> None:
+    identities = read_record(record)
+    if identities.get(step) != identity:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, json.dumps(identities | {step: identity}, indent=1).encode())

@@ -1,0 +1,68 @@
+"""The key `report`: the title of the report and the published figures in it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sfplus.artifacts.stage import Stage, deferred
+from sfplus.recipes.settings.verify import verified_models
+from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput
+
+
+class PublishedSettings(BaseModel):
+    """A published figure, which the report shows beside ours and marks as published."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="the model")
+    accuracy: float | None = Field(None, gt=1, le=100, description="accuracy in per cent")
+    inception_score: float | None = Field(None, ge=1, description="Inception score of a generator")
+    source: str = Field(description="where it is published")
+
+    @model_validator(mode="after")
+    def _check_one_metric(self) -> PublishedSettings:
+        if (self.accuracy is None) is (self.inception_score is None):
+            raise ValueError("a published figure is an accuracy or an inception_score")
+        return self
+
+    @property
+    def figure(self) -> tuple[str, float]:
+        """The name of the metric and its value; an accuracy is a fraction."""
+        if self.accuracy is not None:
+            return "accuracy", self.accuracy / 100
+        return "inception_score", self.inception_score or 0.0
+
+
+class ReportSettings(StageKey, BaseModel):
+    """Settings of the report."""
+
+    model_config = ConfigDict(extra="forbid")
+    stage: ClassVar[Stage] = Stage("report", 2, deferred("sfplus.stages.report:build"))
+
+    title: str = Field("Face verification", description="heading of the page")
+    published: list[PublishedSettings] = Field([], description="published figures of the same model and data")
+
+    def plan(self, request: PlanRequest) -> list[Step]:
+        """Report the models that the recipe verifies."""
+        recipe = request.recipe
+        if recipe.verify is None:
+            return []
+        crops, *_ = (step for step in recipe.verify.held_out_steps(request) if step.stage is recipe.align.stage)
+        inputs: dict[str, InputReference] = {
+            "crops": StepOutput("align/verify"), "faces": StepOutput("detect/verify"), "photos": crops.inputs["photos"],
+        }  # fmt: skip
+        for name, model in verified_models(request).items():
+            inputs |= {f"verify/{name}": StepOutput(f"verify/{name}"), f"model/{name}": model}
+        about = {"recipe": request.text, "command": request.command, "drawn": recipe.sample is not None}
+        settings = ReportStageSettings.model_validate(self.model_dump() | about)
+        return [Step("report", self.stage, settings, inputs)]
+
+
+class ReportStageSettings(ReportSettings):
+    """Settings of the report stage: those of the key, and those that the plan sets."""
+
+    recipe: str = Field("", description="the YAML of the recipe")
+    command: str = Field("", description="the command that runs it")
+    drawn: bool = Field(False, description="whether the faces are drawn")

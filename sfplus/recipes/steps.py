@@ -1,0 +1,120 @@
+"""Steps of a recipe: a stage with its settings and references to its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel
+
+from sfplus.artifacts.stage import Stage
+
+if TYPE_CHECKING:
+    from sfplus.recipes.recipe import Recipe
+    from sfplus.recipes.settings.images import ImageDataSettings
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """A reference to the artefact of an earlier step, or to one folder or file in it."""
+
+    step: str
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class UserPhotos:
+    """A reference to a folder of photos of the user's."""
+
+    root: Path
+
+
+@dataclass(frozen=True)
+class UserPack:
+    """A reference to a pack of crops of the user's, made by `sfplus pack`."""
+
+    root: Path
+
+
+@dataclass(frozen=True)
+class UserPairs:
+    """A reference to a pair list of the user's: a file, two files that belong together, or a folder."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class UserFile:
+    """A reference to a file of the user's."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class UserImages:
+    """A reference to a set of labelled images."""
+
+    settings: ImageDataSettings
+
+
+@dataclass(frozen=True)
+class UserModel:
+    """A reference to a trained model: a folder, or the name of a model that sfplus ships or has fetched."""
+
+    name: str
+
+
+InputReference = StepOutput | UserPhotos | UserPack | UserPairs | UserFile | UserImages | UserModel
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage with its settings and inputs.
+
+    Attributes:
+        name: Unique in the plan; a stage that is used twice has names such as `align/train` and `align/verify`.
+        stage: The stage.
+        settings: The settings of the stage.
+        inputs: References to its inputs, by name.
+    """
+
+    name: str
+    stage: Stage
+    settings: BaseModel
+    inputs: Mapping[str, InputReference] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """A recipe to plan, and what its report says about it.
+
+    Attributes:
+        recipe: The validated recipe.
+        text: The YAML of the recipe.
+        command: The command that runs it.
+    """
+
+    recipe: Recipe
+    text: str = ""
+    command: str = ""
+
+
+class StageKey:
+    """A key of a recipe that holds the settings of a stage: the base of the settings classes.
+
+    Attributes:
+        stage: The declaration of the stage.
+        for_images: Whether the stage belongs to recipes for images, not for faces.
+    """
+
+    stage: ClassVar[Stage]
+    for_images: ClassVar[bool] = False
+
+    def plan(self, request: PlanRequest) -> list[Step]:
+        """Return the steps that this key adds to a plan, after those of the keys before it.
+
+        A step that an earlier key has added already is left out by the planner.
+        """
+        return []
