@@ -17,7 +17,7 @@ from sfplus.io.files import write_atomically
 from sfplus.io.tables import FAILURES, read_parquet
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
-from sfplus.recipes.steps import PlanRequest, UserPhotos
+from sfplus.recipes.steps import UserPhotos
 from sfplus.reports import contact_sheet
 
 app = typer.Typer()
@@ -97,7 +97,7 @@ def align_folder(
         import torch  # slow to import; without --workers a fresh call does not need it
 
         torch.set_num_threads(workers)
-    with run_on_folder(photos, out, device, crop_steps(UserPhotos(photos), PlanRequest(recipe), "photos")) as done:
+    with run_on_folder(photos, out, device, crop_steps(UserPhotos(photos), recipe.plan_request(), "photos")) as done:
         folder, faces = done["align/photos"].folder, done["detect/photos"].folder
         crops = {name: folder / CROPS / name for name in read_parquet(folder / CROP_TABLE)["crop"]}
         files = crops | {FACES: faces / FACES, FAILURES: folder / FAILURES}
