@@ -18,7 +18,7 @@ from sfplus.io.tables import FAILURES, read_parquet
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.steps import UserPhotos
-from sfplus.reports import contact_sheet
+from sfplus.reports.contact_sheet import draw_contact_sheet
 
 app = typer.Typer()
 
@@ -103,7 +103,7 @@ def align_folder(
         files = crops | {FACES: faces / FACES, FAILURES: folder / FAILURES}
         if report:
             files[CONTACT_SHEET] = out / CACHE / CONTACT_SHEET
-            sheet = contact_sheet.draw(photos, faces, folder)
+            sheet = draw_contact_sheet(photos, faces, folder)
             write_atomically(files[CONTACT_SHEET], encode_image(sheet, ".png"))
         publish(files, out)
         return print_summary(done["align/photos"], out)

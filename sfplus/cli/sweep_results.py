@@ -32,7 +32,9 @@ from sfplus.verification.result import Result
 from sfplus.verification.significance import mcnemar
 from sfplus.weights import CONFIG
 
-_AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "pictures", "train_pictures", "test_pictures"})
+_AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "images", "train_images", "test_images"}) | {
+    "pictures", "train_pictures", "test_pictures",  # in manifests of earlier versions
+}  # fmt: skip
 _MAIN = ("accuracy", "inception_score", "surrogate_score", "training_accuracy")
 
 

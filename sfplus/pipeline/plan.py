@@ -10,7 +10,7 @@ from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import InputFile, ModelFolder, PackFolder, StageInput
 from sfplus.datasets.pairs import pair_files, read_pairs
 from sfplus.errors import UsageError
-from sfplus.image_tasks.image_set import PictureSet
+from sfplus.image_tasks.image_set import ImageSet
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.steps import (
     InputReference,
@@ -112,7 +112,7 @@ def _resolve(reference: InputReference, artefacts: Mapping[str, Artefact], conte
         case UserFile(path):
             return InputFile(path)
         case UserImages(settings):
-            return PictureSet(settings, context)
+            return ImageSet(settings, context)
         case UserModel(name):
             return ModelFolder(find_model(name))
         case StepOutput(step, part):
