@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sfplus.alignment.templates import find_template
+from sfplus.alignment.templates import DEFAULT_TEMPLATE, find_template
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
 from sfplus.cli.options import Choose, Device, MinFace, OutFolder, Parity, PhotoFolderOrList
 from sfplus.cli.photo_folders import list_inputs, print_summary, publish, run_on_folder
@@ -29,7 +29,7 @@ def align(
     out: OutFolder,
     template: Annotated[
         str, typer.Option(help="sphereface-112x96, arcface-112x112, or either in another size (height x width).")
-    ] = "sphereface-112x96",
+    ] = DEFAULT_TEMPLATE,
     first_pixel: Annotated[
         Literal["source", "0", "1"], typer.Option(help="Index of the template's first pixel.")
     ] = "source",

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from sfplus.alignment.templates import Template, find_template
+from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
 from sfplus.artifacts.stage import Stage, deferred
 from sfplus.errors import UsageError
 from sfplus.recipes.settings.detect import DetectSettings
@@ -22,7 +22,7 @@ class AlignSettings(StageKey, BaseModel):
     )
 
     template: str = Field(
-        "sphereface-112x96",
+        DEFAULT_TEMPLATE,
         description="target positions of the landmarks (face_align_demo.m: 112x96); arcface-112x112, or any other size",
     )
     first_pixel: Literal["source", 0, 1] = Field(
