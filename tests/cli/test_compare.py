@@ -11,12 +11,11 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from sfplus.artifacts.cache import Artefact
-from sfplus.cli.compare import export_model
+from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES, RESULT, SCORES
+from sfplus.cli.export import export_model
 from sfplus.io.tables import write_parquet
 from sfplus.networks import create
-from sfplus.stages.embed import FEATURES, INDEX
-from sfplus.stages.verify import RESULT, SCORES
 from sfplus.verification.decision import DecisionRule
 from sfplus.weights.model_folder import save_model
 
@@ -70,7 +69,7 @@ def test_an_exported_model_has_the_mean_threshold_of_all_folds_and_the_scores_of
     embedded.mkdir()
     verified.mkdir()
     save_file({"features": features}, embedded / FEATURES)
-    write_parquet(embedded / INDEX, {"photo": photos})
+    write_parquet(embedded / FEATURE_INDEX, {"photo": photos})
     write_parquet(verified / SCORES, {"left": photos[:2], "right": photos[2:], "same": [True, False]})
     result = {"protocol": "sphereface", "mean": 0.9, "standard_error": 0.01, "threshold": [0.1, 0.2, 0.6],
               "undetected": {"policy": "skip"}}  # fmt: skip
