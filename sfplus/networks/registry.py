@@ -2,7 +2,7 @@
 
 Each network is defined in one module of this package, and adding one changes nothing else. The module contains
 
-- `NETWORKS`, a literal tuple or dictionary of names; `timm:` with its colon stands for all networks of that library;
+- `NETWORKS`, a literal tuple or dictionary of names; `timm:`, with its colon, registers all networks of that library;
 - `build(name, *, feature_size, crop_size, ...)`, a function that returns the network and whose further keyword
   arguments, with their defaults, are the network's options.
 
