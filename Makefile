@@ -17,59 +17,59 @@ SFPLUS := $(BIN)/sfplus
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  RECIPE=demo     which recipe (see: $(SFPLUS) recipes list)"
-	@echo "  SET='key=value' settings changed for this run, for example SET='finetune.energy.power=0'"
-	@echo "  LFW=folder      photos of LFW; MODEL=folder the model to verify; PAIRS=file where pairs.txt is elsewhere"
+	@echo "  RECIPE=demo     the recipe (see: $(SFPLUS) recipes list)"
+	@echo "  SET='key=value' settings to change for this run, for example SET='finetune.energy.power=0'"
+	@echo "  LFW=folder      the photos of LFW; MODEL=folder: the model to verify; PAIRS=file: pairs.txt, if it is not in LFW"
 	@echo "  DEVICE=auto     auto, cpu, cuda or cuda:N"
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "sfplus needs Python 3.11 or newer: make PYTHON=python3.12"; exit 2; }
-	@echo "setting up $(VENV): torch and its companions, a few minutes, once"
+	@echo "setting up $(VENV) with torch and other packages: a few minutes, only once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
 	@touch $@
 
-install: $(STAMP)  ## set up .venv (the other targets do it themselves)
+install: $(STAMP)  ## set up .venv (the other targets also do this)
 
-demo: $(STAMP)  ## the whole chain on drawn faces: about a minute, offline
+demo: $(STAMP)  ## run the whole pipeline on drawn faces: about a minute, offline
 	@$(SFPLUS) run demo --device $(DEVICE)
 
-test: $(STAMP)  ## the tests, without those marked slow
+test: $(STAMP)  ## run the tests, except those marked slow
 	@$(BIN)/pytest -n 2 -m 'not slow'
 
-test-slow: $(STAMP)  ## the slow tests: real photos (SFPLUS_SHARED_DATA), kills, long runs
+test-slow: $(STAMP)  ## run the slow tests: real photos (SFPLUS_SHARED_DATA), killed processes, long runs
 	@$(BIN)/pytest -n 2 -m slow
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## run ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-lfw: $(STAMP)  ## verify MODEL= on the real LFW=folder (without it: downloaded)
+lfw: $(STAMP)  ## verify MODEL= on the real LFW=folder (downloaded if not given)
 	@$(if $(LFW),,$(SFPLUS) lfw data/lfw)
 	@$(SFPLUS) verify '$(or $(LFW),data/lfw)' $(if $(PAIRS),'$(PAIRS)') $(if $(MODEL),--model '$(MODEL)') --device $(DEVICE)
 
-detect:  ## photos to faces, of RECIPE=
-align:  ## faces to crops, with what is stale before it
-train:  ## crops to a SphereFace network
-finetune:  ## SphereFace to SphereFace+
-embed:  ## crops to features
-verify:  ## features to fold accuracies
-report:  ## all of it to one HTML file
+detect:  ## run RECIPE= up to the detection of faces in photos
+align:  ## ... up to the alignment of faces to crops
+train:  ## ... up to the training of a SphereFace network
+finetune:  ## ... up to the fine-tuning to SphereFace+
+embed:  ## ... up to the embedding of crops to features
+verify:  ## ... up to the accuracies of the folds
+report:  ## ... up to one HTML file with the results
 detect align train finetune embed verify report: $(STAMP)
 	@$(SFPLUS) run '$(RECIPE)' $(SET) --until $@ --device $(DEVICE)
 
-status: $(STAMP)  ## how each stage of RECIPE= stands: fresh, stale and why, partial, missing
+status: $(STAMP)  ## show the status of each stage of RECIPE=: fresh, stale and why, partial, missing
 	@$(SFPLUS) status '$(RECIPE)' $(SET)
 
 SYSTEMS := mhe-imbalance-mnist mhe-cifar100 mhe-cifar10 comhe-cifar100 orthonormal-cifar100 spherenet-cifar10 \
   sphere-resnet32-cifar10plus mhe-gan-cifar10
-systems: $(STAMP)  ## the recipes of pictures at their smallest honest size: minutes to hours each; resumes
+systems: $(STAMP)  ## run the recipes for images at their smallest meaningful size: minutes to hours each; resumes
 	@failed=0; for recipe in $(SYSTEMS); do $(SFPLUS) run $$recipe --small $(SET) --device $(DEVICE) || failed=1; done; exit $$failed
 
-doctor: $(STAMP)  ## what is installed and found, and what is wrong
+doctor: $(STAMP)  ## check what is installed, and what is wrong
 	@$(SFPLUS) doctor
 
-bench: $(STAMP)  ## the measurements of tests/benchmarks
+bench: $(STAMP)  ## run the measurements of tests/benchmarks
 	@for script in $(filter-out %/racing.py,$(wildcard tests/benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## delete the cache and the reports in data/ (not your photos)

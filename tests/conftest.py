@@ -29,10 +29,10 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of small images: two classes with four images each for training and two for testing."""
     rng = np.random.default_rng(0)
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     for split, count in (("train", 4), ("test", 2)):
         for name, shade in (("dark", 60), ("light", 190)):
             (root / split / name).mkdir(parents=True)

@@ -74,7 +74,7 @@ def test_bits_of_the_model(wide: int, options: dict[str, Any], tmp_path: Path, s
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("size", "its crops are 12 x 10, these networks take 112 x 96 or 112 x 112; align the photos again"),
+        ("size", "its crops are 12x10, these networks take 112x96 or 112x112; align the photos again"),
         ("unfinished", "is not a finished pack; make one with sfplus pack"),
         ("list", "is not a list of people"),
         ("label", "train.photos is missing"),

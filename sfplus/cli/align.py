@@ -17,8 +17,8 @@ from sfplus.io.files import write_atomically
 from sfplus.io.tables import FAILURES, read_parquet
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
-from sfplus.recipes.steps import PlanRequest, UserPhotos
-from sfplus.reports import contact_sheet
+from sfplus.recipes.steps import UserPhotos
+from sfplus.reports.contact_sheet import draw_contact_sheet
 
 app = typer.Typer()
 
@@ -97,13 +97,13 @@ def align_folder(
         import torch  # slow to import; without --workers a fresh call does not need it
 
         torch.set_num_threads(workers)
-    with run_on_folder(photos, out, device, crop_steps(UserPhotos(photos), PlanRequest(recipe), "photos")) as done:
+    with run_on_folder(photos, out, device, crop_steps(UserPhotos(photos), recipe.plan_request(), "photos")) as done:
         folder, faces = done["align/photos"].folder, done["detect/photos"].folder
         crops = {name: folder / CROPS / name for name in read_parquet(folder / CROP_TABLE)["crop"]}
         files = crops | {FACES: faces / FACES, FAILURES: folder / FAILURES}
         if report:
             files[CONTACT_SHEET] = out / CACHE / CONTACT_SHEET
-            sheet = contact_sheet.draw(photos, faces, folder)
+            sheet = draw_contact_sheet(photos, faces, folder)
             write_atomically(files[CONTACT_SHEET], encode_image(sheet, ".png"))
         publish(files, out)
         return print_summary(done["align/photos"], out)

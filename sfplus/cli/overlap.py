@@ -18,7 +18,7 @@ from sfplus.errors import UsageError
 from sfplus.images import Pixels, encode_image
 from sfplus.io.files import check_file, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
-from sfplus.reports import contact_sheet
+from sfplus.reports.contact_sheet import compose_sheet
 
 app = typer.Typer()
 
@@ -163,7 +163,7 @@ def _draw(left: People, right: People, matches: list[Match]) -> Pixels:
                 (Image.fromarray(test_images[match.test]), match.test),
             ]
     title = f"{len(tiles) // 2} pairs: the training set on the left, the test set on the right"
-    return np.asarray(contact_sheet.lay_out([(title, tiles)]), np.uint8)
+    return np.asarray(compose_sheet([(title, tiles)]), np.uint8)
 
 
 @app.command("overlap")

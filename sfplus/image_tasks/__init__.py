@@ -1,1 +1,1 @@
-"""Image classification and generation: data, networks, tasks, stages and scores of CIFAR, MNIST and MHE-GAN."""
+"""Classification and generation of images: CIFAR, MNIST, ImageNet and MHE-GAN."""

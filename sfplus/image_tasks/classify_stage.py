@@ -1,96 +1,92 @@
-"""Stage `classify`: labelled pictures to a trained classifier, its accuracy, its energies and pictures of both."""
+"""Stage `classify`: train an image classifier, and write its accuracy, its energies and plots of both."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from sfplus.artifacts.layout import CURVES, FEATURE_PLOT, FEATURES, RESULT
 from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
-from sfplus.image_tasks.image_set import PictureSet
-from sfplus.io.files import write_atomically
+from sfplus.image_tasks.classification import ClassificationTask
+from sfplus.image_tasks.cnn import create_classifier
+from sfplus.image_tasks.datasets import accuracy_by_class
+from sfplus.image_tasks.image_set import ImageSet
+from sfplus.io.files import digest_json, write_atomically
 from sfplus.recipes.settings.classify import ClassifySettings
+from sfplus.reports.curves_plot import curves_plot
+from sfplus.reports.feature_plot import feature_plot
+from sfplus.training.distributed import ProcessGroup
+from sfplus.training.engine import train
+from sfplus.training.history import HISTORY, read_rows
 from sfplus.weights import CONFIG, MODEL
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from sfplus.image_tasks.classification import ClassifyTask
+from sfplus.weights.model_folder import to_bytes
 
 
 def build(job: Job[ClassifySettings]) -> dict[str, Any]:
     """Train the classifier and write its weights, result and plots."""
-    import torch
-
-    from sfplus.image_tasks.classification import ClassifyTask
-    from sfplus.image_tasks.cnn import create_classifier
-    from sfplus.io.files import digest_json
-    from sfplus.training.distributed import Processes
-    from sfplus.training.engine import train
-    from sfplus.weights.model_folder import to_bytes
-
-    settings, pictures = job.settings, job.input("pictures", PictureSet)
-    learned, tested = pictures.load()
-    shape = settings.model_dump(include={"network", "width", "operator", "weight_norm", "bn_momentum"})
-    first = learned.batch(np.arange(1)).shape
-    size = settings.data.crop if settings.data.name == "files" else first[1]
+    settings, images = job.settings, job.input("pictures", ImageSet)
+    train_set, test_set = images.load()
+    options = settings.model_dump(include={"network", "width", "operator", "weight_norm", "bn_momentum"})
+    _, height, _, channels = train_set.batch(np.arange(1)).shape
+    options |= {"channels": channels, "size": settings.data.crop if settings.data.name == "files" else height}
     torch.manual_seed(settings.seed)
-    shape |= {"channels": first[3], "size": size}
-    network = create_classifier(shape.pop("network"), len(learned.names), **shape)
-    digest = digest_json([deciding_settings(settings), pictures.content])
-    processes = Processes(job.context.device)
-    task = ClassifyTask(network, learned, tested, settings, processes, digest)
+    network = create_classifier(options.pop("network"), len(train_set.names), **options)
+    digest = digest_json([deciding_settings(settings), images.content])
+    processes = ProcessGroup(job.context.device)
+    task = ClassificationTask(network, train_set, test_set, settings, processes, digest)
 
-    def show(done: int, row: dict[str, Any]) -> None:
+    def on_step(step: int, row: dict[str, Any]) -> None:
         note = None
         if row:
             note = f"loss {row['loss']:.3f}"
             note += f", accuracy {100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
-        job.context.progress.update(done, settings.max_iter, "steps", note)
+        job.context.progress.update(step, settings.max_iter, "steps", note)
 
-    summary = train(task, settings, job.folder, processes, on_step=show)
-    answers = task.predict(tested)
-    plane = task.features(tested) if _in_the_plane(network) else None
+    summary = train(task, settings, job.folder, processes, on_step)
+    predictions = task.predict(test_set)
+    features = task.features(test_set) if _has_plane_features(network) else None
     if not processes.is_first:
         return {}
     write_atomically(job.folder / MODEL, to_bytes(network.state_dict()))
-    about = {"classifier": settings.network, "classes": list(learned.names)} | shape
-    write_atomically(job.folder / CONFIG, json.dumps(about, indent=1).encode())
-    result = _result(job, task, answers, plane)
-    counts = {"train_pictures": len(learned.labels), "test_pictures": len(tested.labels)} | summary
+    config = {"classifier": settings.network, "classes": list(train_set.names)} | options
+    write_atomically(job.folder / CONFIG, json.dumps(config, indent=1).encode())
+    result = _write_result(job, task, predictions, features)
+    counts = {"train_images": len(train_set.labels), "test_images": len(test_set.labels)} | summary
     counts |= {name: result[name] for name in ("accuracy", "best_accuracy")}
     if settings.data.scarce is not None:
         counts["scarce_accuracy"] = list(result["accuracy_by_class"].values())[settings.data.scarce]
     return counts
 
 
-def _in_the_plane(network: nn.Module) -> bool:
+def _has_plane_features(network: nn.Module) -> bool:
+    """Return True if the features have two dimensions, so that they can be plotted."""
     score = getattr(network, "score", None)
     return score is not None and score.weight.shape[1] == 2
 
 
-def _result(job: Job[ClassifySettings], task: ClassifyTask, answers: Tensor, plane: Tensor | None) -> dict[str, Any]:
-    """Write what the run comes to, and its pictures.
+def _write_result(
+    job: Job[ClassifySettings], task: ClassificationTask, predictions: Tensor, features: Tensor | None
+) -> dict[str, Any]:
+    """Write the result of a run and its plots.
 
     Args:
-        job: of the stage.
-        task: trained.
-        answers: the class of each picture of the test set (N,).
-        plane: its features (N, 2), where they lie in the plane.
-    """
-    from sfplus.image_tasks.datasets import accuracy_by_class
-    from sfplus.reports.curves_plot import curves_plot
-    from sfplus.reports.feature_plot import feature_plot
-    from sfplus.training.history import HISTORY, read_rows
-    from sfplus.weights.model_folder import to_bytes
+        job: job of the stage.
+        task: task after training.
+        predictions: predicted classes of the test set (N,).
+        features: features of the test set (N, 2), or None if they have more dimensions.
 
+    Returns:
+        The contents of `result.json`.
+    """
     rows = read_rows(job.folder / HISTORY)
     tests = [row for row in rows if "accuracy" in row]
     best = max(tests, key=lambda row: float(row["accuracy"]))
-    by_class = accuracy_by_class(answers, task.test.labels, len(task.test.names))
+    by_class = accuracy_by_class(predictions, task.test.labels, len(task.test.names))
     result = {
         "accuracy": tests[-1]["accuracy"],
         "best_accuracy": best["accuracy"],
@@ -104,9 +100,9 @@ def _result(job: Job[ClassifySettings], task: ClassifyTask, answers: Tensor, pla
     if energies := [name for name in rows[-1] if name.startswith("energy.")]:
         panels["energy of each layer"] = {name: name.removeprefix("energy.") for name in energies}
     write_atomically(job.folder / CURVES, curves_plot(rows, panels))
-    if plane is not None:
-        classifiers: Tensor = task.network.score.weight.detach()  # type: ignore[union-attr,operator]
-        found = {"features": plane, "labels": task.test.labels, "classifiers": classifiers}
-        write_atomically(job.folder / FEATURES, to_bytes(found))
-        write_atomically(job.folder / FEATURE_PLOT, feature_plot({"test set": found}, task.test.names))
+    if features is not None:
+        weights: Tensor = task.network.score.weight.detach()  # type: ignore[union-attr,operator]
+        tensors = {"features": features, "labels": task.test.labels, "classifiers": weights}
+        write_atomically(job.folder / FEATURES, to_bytes(tensors))
+        write_atomically(job.folder / FEATURE_PLOT, feature_plot({"test set": tensors}, task.test.names))
     return result

@@ -1,8 +1,7 @@
-"""The classifiers of pictures of the MHE, CoMHE and SphereNet papers, by name."""
+"""The image classifiers of the MHE, CoMHE and SphereNet papers, by name."""
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfplus.errors import UsageError
+from sfplus.errors import UsageError, suggest
 from sfplus.hypersphere import WeightNormLinear, to_sphere
 from sfplus.networks import backbones, is_library_network
 
@@ -20,7 +19,7 @@ BN_EPSILON = 1e-3
 """Added to the variance (`architecture.py` of MHE and CoMHE, `spherenet.py`)."""
 
 BN_MOMENTUM = 0.001
-"""1 less the decay 0.999 of the moving averages there; these start at mean 0 and variance 1 here, at 0 and 0 there."""
+"""1 - 0.999, the decay of the moving averages there. The initial variance is 1 here and 0 there."""
 
 
 @dataclass(frozen=True)
@@ -54,28 +53,30 @@ def create_classifier(
     channels: int = 3,
     size: int = 32,
 ) -> nn.Module:
-    """Build a network (N, channels, size, size) -> logits (N, classes), fresh from torch's generator.
+    """Create a classifier (N, channels, size, size) -> logits (N, classes), initialised from torch's generator.
 
-    cnn6, cnn9, cnn15 (MHE paper, table of architectures; cnn9: MHE, architecture.py): three stages of 2, 3 or 5
-    convolutions of `width`, 2 `width` and 4 `width` filters. spherenet9: 128, 192 and 256 filters (spherenet.py).
-    mnist6: cnn6 with features in the plane; the paper's experiment on imbalanced MNIST has "a 6-layer CNN" with such
-    features and tells no more, so that the widths 16, 32, 64 are ours. sphere-resnet32: see `SphereResNet`.
-    torchvision:NAME, timm:NAME: networks of these libraries as they are.
+    - cnn6, cnn9, cnn15 (MHE paper, table of architectures; cnn9: MHE, architecture.py): three stages of 2, 3 or 5
+      convolutions of `width`, 2 `width` and 4 `width` filters.
+    - spherenet9: 128, 192 and 256 filters (spherenet.py).
+    - mnist6: cnn6 with features in the plane. The paper describes the network of its experiment on imbalanced MNIST
+      only as "a 6-layer CNN" with such features; the widths 16, 32, 64 are ours.
+    - sphere-resnet32: see `SphereResNet`.
+    - torchvision:NAME, timm:NAME: networks of these libraries, unchanged.
 
     Args:
-        name: one of `CLASSIFIERS`, or one of a library.
+        name: one of `CLASSIFIERS`, or a network of a library.
         classes: number of classes.
-        width: filters of the first stage; 0 for the network's own (64; table 2 of the MHE paper has 16 to 256).
-        operator: `none` for ordinary convolutions, or what `SphereConv2d` takes; all but the last layer, and the 1 x 1
-            shortcuts of the residual network, then are convolutions on angles.
-        weight_norm: the last layer divides by the norm of its weights (`w_norm="cosine"` in spherenet.py).
+        width: filters of the first stage; 0 for the network's default (64; table 2 of the MHE paper has 16 to 256).
+        operator: `none` for ordinary convolutions, or an operator of `SphereConv2d`. All layers but the last, and the
+            1x1 shortcuts of the residual network, then become convolutions on angles.
+        weight_norm: divide by the norm of the weights in the last layer (`w_norm="cosine"` in spherenet.py).
         bn_momentum: share of a batch in the moving averages of batch normalisation.
-        channels: of a picture.
-        size: of a picture, pixels.
+        channels: channels of an image.
+        size: height and width of an image in pixels.
 
     Raises:
-        UsageError: no network has this name, or it takes no such option.
-        DependencyError: timm is asked for and not installed.
+        UsageError: If no network has this name, or it does not support an option.
+        DependencyError: If timm is needed and not installed.
     """
     network: nn.Module
     if is_library_network(name):
@@ -92,9 +93,8 @@ def create_classifier(
         widths = [round(factor * (width or plan.width)) for factor in plan.factors]
         network = CNN(classes, plan.convolutions, widths, plan.features, channels, size, norm, last)
     else:
-        near = difflib.get_close_matches(name, CLASSIFIERS, 1, 0.4)
-        remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(CLASSIFIERS)}"
-        raise UsageError(f"no network for pictures is called '{name}'", where="network", remedy=remedy)
+        remedy = suggest(name, CLASSIFIERS) or f"use one of {', '.join(CLASSIFIERS)}"
+        raise UsageError(f"no image classifier is called '{name}'", where="network", remedy=remedy)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):  # N(0, 2 / fan_in) everywhere, the last layer included
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -104,20 +104,20 @@ def create_classifier(
 
 
 class CNN(nn.Module):
-    """Stages of 3 x 3 convolutions, each with batch normalisation and ReLU and each stage with a pooling of 2 x 2.
+    """Stages of 3x3 convolutions, each with batch normalisation and ReLU; each stage ends with 2x2 max pooling.
 
-    Then `fc6`, a convolution over all that is left, without normalisation or ReLU, whose answers are the features, and
-    `score`. No layer has a bias (MHE, architecture.py; spherenet.py).
+    A convolution over the remaining map, `fc6`, without normalisation or ReLU, computes the features, and `score` the
+    logits. No layer has a bias (MHE, architecture.py; spherenet.py).
 
     Args:
         classes: number of classes.
-        convolutions: of each stage.
+        convolutions: number of convolutions in each stage.
         widths: filters of each stage.
         features: length of a feature.
-        channels: of a picture.
-        size: of a picture, pixels.
-        norm: makes the normalisation of so many channels.
-        last: makes the last layer, (features, classes).
+        channels: channels of an image.
+        size: height and width of an image in pixels.
+        norm: creates the normalisation of a number of channels.
+        last: creates the last layer, (features, classes).
     """
 
     def __init__(
@@ -148,28 +148,28 @@ class CNN(nn.Module):
         self.score = last(features, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """(N, channels, size, size) -> (N, features)."""
+        """Return the features (N, features) of images (N, channels, size, size)."""
         return cast(Tensor, self.body(x)).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes)."""
+        """Return the logits (N, classes) of images."""
         return cast(Tensor, self.score(self.features(x)))
 
 
 class SphereResNet(nn.Module):
-    """A residual network of 32 layers for pictures of 32 x 32 (SphereNet, sphere_resnet_v1.py).
+    """A residual network of 32 layers for images of 32x32 pixels (SphereNet, sphere_resnet_v1.py).
 
-    `root`, then three stages of five units of two 3 x 3 convolutions, the first of stages 2 and 3 with stride 2; each
-    convolution has a batch normalisation. Where the width changes the shortcut is a 1 x 1 convolution, always an
-    ordinary one. The mean over the map goes into `score`. TensorFlow pads a convolution of stride 2 at the far edges
-    only, torch at both; there our maps are one pixel off.
+    `root` is followed by three stages of five units of two 3x3 convolutions with batch normalisation; the first unit of
+    stages 2 and 3 has stride 2. Where the width changes, the shortcut is a 1x1 convolution, which stays ordinary. The
+    mean over the map is the input of `score`. TensorFlow pads a convolution of stride 2 at the bottom and right edges
+    only, torch at all edges, so that the maps are shifted by one pixel against the original.
 
     Args:
         classes: number of classes.
-        width: filters of the first stage, 96 in the original; the others have 2 and 4 times as many.
-        channels: of a picture.
-        norm: makes the normalisation of so many channels.
-        last: makes the last layer.
+        width: filters of the first stage, 96 in the original; the later stages have 2 and 4 times as many.
+        channels: channels of an image.
+        norm: creates the normalisation of a number of channels.
+        last: creates the last layer.
     """
 
     def __init__(
@@ -193,16 +193,16 @@ class SphereResNet(nn.Module):
         self.score = last(before, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) -> (N, 4 width)."""
+        """Return the features (N, 4 width) of images (N, channels, H, W)."""
         return cast(Tensor, self.units(self.root(x))).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes)."""
+        """Return the logits (N, classes) of images."""
         return cast(Tensor, self.score(self.features(x)))
 
 
 class _Unit(nn.Module):
-    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))."""
+    """A residual unit, relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))."""
 
     def __init__(self, before: int, width: int, stride: int, norm: _MakeNorm) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The generative adversarial networks of MHE-GAN, for pictures of 32x32 pixels (MHE, MHE-GAN/*/net.py)."""
+"""The generative adversarial networks of MHE-GAN, for images of 32x32 pixels (MHE, MHE-GAN/*/net.py)."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _EPSILON = 1e-4  # of squared norms and of squared distances (MHE-GAN, libs/ops.
 
 
 class Generator(nn.Module):
-    """Noise to pictures: (N, noise_size) -> (N, 3, 32, 32) in [-1, 1].
+    """The generator of MHE-GAN: noise (N, noise_size) -> images (N, 3, 32, 32) in [-1, 1].
 
     A linear layer without bias to 512 maps of 4x4, three transposed convolutions 4x4 of stride 2 to 256, 128 and 64
-    maps, each with batch normalisation and ReLU, and one of 3x3 with tanh. Weights start from a normal distribution of
-    deviation 0.02 that is cut at two deviations, biases from 0. Names are those of the original.
+    maps, each with batch normalisation and ReLU, and one of 3x3 with tanh. Weights are initialised from a normal
+    distribution of standard deviation 0.02 truncated at two deviations, biases with 0. Names are those of the original.
 
     Args:
-        width: multiplier of the maps.
-        noise_size: length of a noise vector, whose numbers are N(0, 1).
+        width: multiplier of the numbers of maps.
+        noise_size: length of a noise vector, whose elements are N(0, 1).
     """
 
     def __init__(self, width: float = 1.0, noise_size: int = NOISE_SIZE) -> None:
         super().__init__()
-        first, *others = (_maps(count, width) for count in (512, 256, 128, 64))
+        first, *later = (_maps(count, width) for count in (512, 256, 128, 64))
         self.noise_size = noise_size
         self.l0 = nn.Linear(noise_size, first * 4 * 4, bias=False)
         self.bn0: nn.Module = _norm(nn.BatchNorm1d, first * 4 * 4)
         before = first
-        for stage, maps in enumerate(others, start=1):
+        for stage, maps in enumerate(later, start=1):
             self.add_module(f"dc{stage}", nn.ConvTranspose2d(before, maps, 4, stride=2, padding=1))
             self.add_module(f"bn{stage}", _norm(nn.BatchNorm2d, maps))
             before = maps
@@ -44,7 +44,7 @@ class Generator(nn.Module):
         _initialise(self)
 
     def forward(self, noise: Tensor) -> Tensor:
-        """Pictures of noise."""
+        """Generate images from noise."""
         x = F.relu(self.bn0(self.l0(noise))).reshape(len(noise), -1, 4, 4)
         for stage in (1, 2, 3):
             x = F.relu(self.get_submodule(f"bn{stage}")(self.get_submodule(f"dc{stage}")(x)))
@@ -52,20 +52,20 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures to logits of being real: (N, 3, 32, 32) in [-1, 1] -> (N,).
+    """The discriminator of SN-GAN: images (N, 3, 32, 32) in [-1, 1] -> logits of being real (N,).
 
-    The discriminator of SN-GAN: seven convolutions of 64 to 512 filters, 3x3 of stride 1 and 4x4 of stride 2 in turn,
-    each with leaky ReLU (0.1), and a linear layer without bias. No batch normalisation. Starts as `Generator` does.
+    Seven convolutions of 64 to 512 filters, alternately 3x3 of stride 1 and 4x4 of stride 2, each with leaky ReLU
+    (0.1), and a linear layer without bias. There is no batch normalisation. Weights are initialised as in `Generator`.
 
-    With `spectral_norm` every layer's weight is divided by an estimate of its largest singular value. Each forward pass
-    in training mode makes one step of the power method, in evaluation mode none. In an update of the discriminator the
-    original moves the estimate in the pass of generated pictures and not in that of real ones (libs/sn.py): here both
-    go through in one batch. Unlike there, the estimate starts after 15 steps, and no gradient flows through its
-    singular vectors, as SN-GAN has it; where they have converged, that is the same.
+    With `spectral_norm` the weight of each layer is divided by an estimate of its largest singular value. Each forward
+    pass in training mode performs one step of the power method, in evaluation mode none. In an update of the
+    discriminator the original updates the estimate in the pass of generated images and not in that of real ones
+    (libs/sn.py); this class computes both in one batch. Unlike in the original, the estimate is initialised by 15
+    steps, and no gradient flows through its singular vectors, as in SN-GAN; once they have converged, this is the same.
 
     Args:
-        width: multiplier of the filters.
-        spectral_norm: see above.
+        width: multiplier of the numbers of filters.
+        spectral_norm: apply spectral normalisation.
     """
 
     layers = (("c0_0", 64), ("c0_1", 128), ("c1_0", 128), ("c1_1", 256), ("c2_0", 256), ("c2_1", 512), ("c3_0", 512))
@@ -82,36 +82,37 @@ class Discriminator(nn.Module):
         if spectral_norm:
             _normalise(self)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits of pictures."""
-        x = pictures
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (N,) of images."""
+        x = images
         for name, _ in self.layers:
             x = F.leaky_relu(self.get_submodule(name)(x), 0.1)
         logits: Tensor = self.l4(x.flatten(1)).flatten()
         return logits
 
     def neurons(self) -> dict[str, Tensor]:
-        """The filters of each layer (N, d) as they are trained, which is before spectral normalisation."""
-        found = {}
+        """Return the filters (N, d) of each layer as they are trained, before spectral normalisation."""
+        filters = {}
         for name, module in self.named_children():
             weight = module.parametrizations.weight.original if is_parametrized(module) else module.weight  # type: ignore[union-attr]
-            found[name] = weight.flatten(1)  # type: ignore[operator]
-        return found
+            filters[name] = weight.flatten(1)  # type: ignore[operator]
+        return filters
 
 
 def log_energy(filters: Tensor) -> Tensor:
-    """The energy that MHE-GAN minimises in a layer (MHE-GAN, libs/ops.py), to the last term.
+    """Return the energy that MHE-GAN minimises in a layer, with all its constants (MHE-GAN, libs/ops.py).
 
     It is the mean of -log(m_ij + 1e-4) over all N^2 entries of a matrix with the squared distances of unit filters
-    above its diagonal and zeros elsewhere. That is, but for the 1e-4, (N - 1)/N times the mean of
-    `hyperspherical_energy` with s = 0, and a constant, (N + 1)/(2N) log(10^4). A filter w is taken as (w, -w), a
-    vector of twice the size, with the norm sqrt(||(w, -w)||^2 + 1e-4). That changes no angle: the energy is full-space.
+    above its diagonal and zeros elsewhere. Apart from the 1e-4, this is (N - 1)/N times the mean of
+    `hyperspherical_energy` with s = 0, plus a constant, (N + 1)/(2N) log(10^4). A filter w is represented by (w, -w),
+    a vector of twice the size, with the norm sqrt(||(w, -w)||^2 + 1e-4). This changes no angle: the energy is
+    full-space.
 
     Args:
-        filters: (N, d), floating, of any norm; a single one has the constant, and no gradient.
+        filters: (N, d) floating, of any norm; the energy of a single filter is the constant, without gradient.
 
     Returns:
-        A scalar, float32, or float64 where `filters` is.
+        A scalar, float32, or float64 if `filters` is float64.
     """
     count = len(filters)
     pairs = count * (count - 1) / 2
@@ -128,7 +129,7 @@ def _maps(count: int, width: float) -> int:
 
 
 def _norm(kind: type[nn.Module], size: int) -> nn.Module:
-    return kind(size, eps=2e-5, momentum=0.1)  # decay 0.9 of TensorFlow
+    return kind(size, eps=2e-5, momentum=0.1)  # decay 0.9 in TensorFlow
 
 
 def _initialise(network: nn.Module) -> None:

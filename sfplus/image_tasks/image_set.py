@@ -1,4 +1,4 @@
-"""Sets of labelled pictures as inputs of stages."""
+"""Labelled image datasets as inputs of stages."""
 
 from __future__ import annotations
 
@@ -15,42 +15,47 @@ from sfplus.io.files import digest_json, file_digest, walk_files
 from sfplus.recipes.settings.images import ImageDataSettings
 
 if TYPE_CHECKING:
-    from sfplus.image_tasks.datasets import Pictures
+    from sfplus.image_tasks.datasets import ImageDataset
 
-_TREES = ("train", "test", "val")
+_SPLITS = ("train", "test", "val")
 
 
 @dataclass(frozen=True)
-class PictureSet:
-    """A set of pictures on disk. What is decoded from a tree of folders is kept in the workspace, by content."""
+class ImageSet:
+    """An image dataset on disk. Images decoded from folders are kept in the workspace, by their content.
+
+    Attributes:
+        settings: which dataset, and where.
+        context: workspace and console of the run.
+    """
 
     settings: ImageDataSettings
     context: RunContext
 
     @cached_property
     def content(self) -> str:
-        """Digest of names and bytes; of `files`, which may be hundreds of GB, of names and sizes.
+        """Digest of names and bytes; for `files`, which may be hundreds of GB, of names and sizes.
 
         Raises:
-            DatasetError: it is not there, and may not be or cannot be downloaded.
+            DatasetError: If the dataset is missing and may not or cannot be downloaded.
         """
         root, name = self.settings.folder, self.settings.name
-        trees = [tree for tree in _TREES if (root / tree).is_dir()]
+        splits = [split for split in _SPLITS if (root / split).is_dir()]
         if name == "files":
-            return digest_json([[tree, path, (root / tree / path).stat().st_size]
-                                for tree in trees for path in walk_files(root / tree)])  # fmt: skip
-        if trees:
-            return digest_json([[tree, self.context.photo_folder(root / tree).content] for tree in trees])
+            return digest_json([[split, path, (root / split / path).stat().st_size]
+                                for split in splits for path in walk_files(root / split)])  # fmt: skip
+        if splits:
+            return digest_json([[split, self.context.photo_folder(root / split).content] for split in splits])
         if self.settings.download:
             root.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(root / ".sfplus.lock") if self.settings.download else nullcontext():
-            self._load("train")  # which downloads it, or says what is missing
-        kept = [path for path in walk_files(root) if path.rpartition("/")[2].startswith(_FILES[name])]
-        return digest_json([[path, file_digest(root / path)] for path in kept])
+            self._load("train")  # downloads the dataset, or names what is missing
+        files = [path for path in walk_files(root) if path.rpartition("/")[2].startswith(_FILES[name])]
+        return digest_json([[path, file_digest(root / path)] for path in files])
 
     @property
-    def there(self) -> bool:
-        """Whether nothing has to be downloaded."""
+    def is_available(self) -> bool:
+        """True if nothing has to be downloaded."""
         if not self.settings.download:
             return True
         try:
@@ -60,32 +65,30 @@ class PictureSet:
         return True
 
     def describe(self) -> str:
-        """Its name and place."""
+        """Describe the dataset by its name and folder."""
         return f"{self.settings.name} in {self.settings.folder}"
 
-    def load(self) -> tuple[Pictures, Pictures]:
-        """What to train on, of the scarce class only its part, and what to test on."""
-        from sfplus.image_tasks.datasets import SmallImages, imbalance
+    def load(self) -> tuple[ImageDataset, ImageDataset]:
+        """Load the training set, with only a part of the scarce class, and the test set."""
+        from sfplus.image_tasks.datasets import SmallImages, imbalance  # imports torch: start-up time
 
-        train: Pictures = self._load("train")
+        train: ImageDataset = self._load("train")
         scarce = self.settings.scarce
         if scarce is not None:
             if not isinstance(train, SmallImages):
-                raise DatasetError("only sets in memory can be thinned out", where="data.scarce")
+                raise DatasetError("only datasets in memory can be thinned out", where="data.scarce")
             train = imbalance(train, scarce, self.settings.keep, seed=0)
         return train, self._load("test")
 
-    def _load(self, split: Literal["train", "test"]) -> Pictures:
-        from sfplus.image_tasks import datasets as small_images
+    def _load(self, split: Literal["train", "test"]) -> ImageDataset:
+        from sfplus.image_tasks.datasets import list_image_files, load_small_images  # imports torch: start-up time
 
         settings = self.settings
         if settings.name == "files":
-            return small_images.picture_files(settings.folder, split, settings.resize)
-        trees = any((settings.folder / tree).is_dir() for tree in _TREES)
-        cache = self.context.workspace / "cache" / "pictures" / self.content[:20] if trees else None
-        return small_images.load_small_images(
-            settings.name, settings.folder, split, download=settings.download, cache=cache
-        )
+            return list_image_files(settings.folder, split, settings.resize)
+        folders = any((settings.folder / name).is_dir() for name in _SPLITS)
+        cache = self.context.workspace / "cache" / "pictures" / self.content[:20] if folders else None
+        return load_small_images(settings.name, settings.folder, split, download=settings.download, cache=cache)
 
 
 _FILES = {
@@ -94,3 +97,4 @@ _FILES = {
     "mnist": ("train-", "t10k-"),
     "folder": ("",),
 }
+"""Beginnings of the names of the files of each dataset."""

@@ -1,4 +1,4 @@
-"""How good generated pictures are: by a classifier of the same set, or by Inception where its weights are at hand."""
+"""Scores of generated images: by a classifier of the same dataset, and by Inception if its weights are available."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from sfplus.device import Device
 from sfplus.errors import DependencyError, UsageError, WeightsError, one_line
 from sfplus.image_tasks.cnn import create_classifier
-from sfplus.image_tasks.datasets import SmallImages, to_network
+from sfplus.image_tasks.datasets import SmallImages
+from sfplus.networks.normalize import normalize_images
 from sfplus.weights import CONFIG, MODEL
 from sfplus.weights.loading import read_pickle
 from sfplus.weights.model_folder import assign_tensors, load_tensors
@@ -24,85 +25,89 @@ _BATCH = 100
 
 
 def diversity_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
-    """The formula of the Inception score, for the answers of any classifier: exp of the mean of KL(p(y|x) || p(y)).
+    """Return exp of the mean of KL(p(y|x) || p(y)), the formula of the Inception score, for any classifier.
 
-    It is 1 where all pictures get the same answer and the number of classes where every answer is sure and all classes
-    are alike in number (MHE-GAN, tf_inception.py). Only with Inception's answers it is the Inception score.
+    The score is 1 if all images get the same prediction, and the number of classes if every prediction is certain and
+    all classes are equally frequent (MHE-GAN, tf_inception.py). It is the Inception score only for Inception's logits.
 
     Args:
         logits: (N, classes), N >= splits.
-        splits: equal parts, each with its own p(y).
+        splits: number of equal parts, each with its own p(y).
 
     Returns:
         Mean and standard deviation over the parts.
 
     Raises:
-        ValueError: there are fewer answers than parts.
+        ValueError: If there are fewer images than parts.
     """
     if not 1 <= splits <= len(logits):
-        raise ValueError(f"{len(logits)} answers cannot be parted into {splits}")
+        raise ValueError(f"{len(logits)} images cannot be divided into {splits} parts")
     scores = []
     for part in torch.tensor_split(logits.double().log_softmax(1), splits):
         marginal = part.logsumexp(0) - torch.tensor(len(part), dtype=part.dtype).log()
         scores.append(float((part.exp() * (part - marginal)).sum(1).mean().exp()))
-    found = torch.tensor(scores, dtype=torch.float64)
-    return float(found.mean()), float(found.std(correction=0))
+    values = torch.tensor(scores, dtype=torch.float64)
+    return float(values.mean()), float(values.std(correction=0))
 
 
 @torch.no_grad()
 def surrogate_scores(
     generated: Tensor, real: SmallImages, classifier: Path, device: Device, splits: int = 10
 ) -> dict[str, float]:
-    """The `diversity_score` of a classifier that was trained on the same set, for want of Inception's weights.
+    """Return the `diversity_score` of a classifier that was trained on the same dataset.
 
-    It is no Inception score and cannot be compared with one, nor with that of another classifier.
+    It replaces the Inception score if Inception's weights are not available. It is not an Inception score and cannot be
+    compared with one, nor with the score of another classifier.
 
     Args:
         generated: uint8 (N, H, W, 3).
-        real: pictures with labels that neither the generator nor the classifier has seen.
-        classifier: a folder that the stage `classify` wrote.
+        real: labelled images on which neither the generator nor the classifier was trained.
+        classifier: folder of the stage `classify`.
         device: where to compute.
-        splits: parts of the pictures.
+        splits: number of parts of the images.
 
     Returns:
-        `surrogate_score`, its deviation over the parts `surrogate_score_std`, the same score of the real pictures
-        `surrogate_score_real`, and `surrogate_accuracy`, how many of these the classifier knows.
+        `surrogate_score`, its standard deviation over the parts `surrogate_score_std`, the same score of the real
+        images `surrogate_score_real`, and `surrogate_accuracy`, the accuracy of the classifier on them.
 
     Raises:
-        WeightsError: there is no classifier in the folder, or it has other classes.
+        WeightsError: If the folder does not hold a classifier, or one with other classes.
     """
     network, classes = load_classifier(classifier)
     if classes != len(real.names):
-        reason = f"tells {classes} classes apart, the pictures have {len(real.names)}"
-        raise WeightsError(reason, where=classifier, remedy="use a classifier of the same set")
+        reason = f"has {classes} classes, the images have {len(real.names)}"
+        raise WeightsError(reason, where=classifier, remedy="use a classifier of the same dataset")
     device.move(network)
 
-    def answer(pictures: Tensor) -> Tensor:
-        return torch.cat([network(to_network(device.put(part))).cpu() for part in torch.split(pictures, _BATCH)])
+    def predict(images: Tensor) -> Tensor:
+        return torch.cat([network(normalize_images(device.put(part))).cpu() for part in torch.split(images, _BATCH)])
 
-    mean, deviation = diversity_score(answer(generated), splits)
-    answers = answer(real.images)
-    shuffled = torch.randperm(len(answers), generator=torch.Generator().manual_seed(0))  # sets may be sorted by class
+    mean, deviation = diversity_score(predict(generated), splits)
+    logits = predict(real.images)
+    shuffled = torch.randperm(len(logits), generator=torch.Generator().manual_seed(0))  # may be sorted by class
     return {
         "surrogate_score": mean,
         "surrogate_score_std": deviation,
-        "surrogate_score_real": diversity_score(answers[shuffled], splits)[0],
-        "surrogate_accuracy": float((answers.argmax(1) == real.labels).double().mean()),
+        "surrogate_score_real": diversity_score(logits[shuffled], splits)[0],
+        "surrogate_accuracy": float((logits.argmax(1) == real.labels).double().mean()),
     }
 
 
 def load_classifier(folder: Path) -> tuple[nn.Module, int]:
-    """A classifier that the stage `classify` wrote, in evaluation mode, and the number of its classes.
+    """Load a classifier from a folder of the stage `classify`.
+
+    Returns:
+        The network in evaluation mode, and the number of its classes.
 
     Raises:
-        WeightsError: there is none in this folder.
+        WeightsError: If the folder does not hold a classifier.
     """
     try:
         config = json.loads((folder / CONFIG).read_bytes())
         name, classes = str(config.pop("classifier")), len(config.pop("classes"))
         network = create_classifier(name, classes, **config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
-        reason = f"does not describe a classifier of pictures ({one_line(error)})"
+        reason = f"does not describe an image classifier ({one_line(error)})"
         raise WeightsError(reason, where=folder / CONFIG, remedy="give a folder of the stage classify") from None
     assign_tensors(network, load_tensors(folder / MODEL), name, folder / MODEL)
     return network, classes
@@ -112,56 +117,56 @@ def load_classifier(folder: Path) -> tuple[nn.Module, int]:
 def inception_scores(
     generated: Tensor, real: Tensor, weights: Path, device: Device, splits: int = 10
 ) -> dict[str, float]:
-    """Inception score and FID with the network and resampling of the original TensorFlow code.
+    """Return Inception score and FID with the network and resampling of the original TensorFlow code.
 
     Nothing is downloaded. The weights are those of torch-fidelity (its release v0.2.0,
-    `weights-inception-2015-12-05-6726825d.pth`), as such a file of tensors or as .safetensors.
+    `weights-inception-2015-12-05-6726825d.pth`), in this file or converted to .safetensors.
 
     Args:
         generated: uint8 (N, H, W, 3); 50,000 of them in the published figures.
         real: uint8 (M, H, W, 3), of the training set.
         weights: file of Inception's weights.
         device: where to compute.
-        splits: parts of the generated pictures, 10 in the published figures.
+        splits: number of parts of the generated images, 10 in the published figures.
 
     Returns:
-        `inception_score`, its deviation over the parts `inception_score_std`, and `fid`.
+        `inception_score`, its standard deviation over the parts `inception_score_std`, and `fid`.
 
     Raises:
-        DependencyError: torchmetrics or torch-fidelity is missing.
-        WeightsError: the weights cannot be read, or are not Inception's.
+        DependencyError: If torchmetrics or torch-fidelity is missing.
+        WeightsError: If the weights cannot be read, or are not Inception's.
     """
     network = device.move(load_inception(weights))
     try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
+        from torchmetrics.image.fid import FrechetInceptionDistance  # of the extra `scores`
     except ImportError as error:
         raise _missing("torchmetrics", error) from None
     means = nn.Identity()
     means.num_features = int(_FEATURES)  # type: ignore[assignment]
-    distance: Any = FrechetInceptionDistance(feature=means, normalize=True)  # is handed features instead of pictures
+    distance: Any = FrechetInceptionDistance(feature=means, normalize=True)  # it receives features, not images
     logits = []
-    for features, answers in _answers(network, generated, device):
+    for features, predictions in _evaluate(network, generated, device):
         distance.update(features, real=False)
-        logits.append(answers)
-    for features, _ in _answers(network, real, device):
+        logits.append(predictions)
+    for features, _ in _evaluate(network, real, device):
         distance.update(features, real=True)
     mean, deviation = diversity_score(torch.cat(logits), splits)
     return {"inception_score": mean, "inception_score_std": deviation, "fid": float(distance.compute())}
 
 
 def load_inception(weights: Path) -> nn.Module:
-    """torch-fidelity's Inception with weights from a file: uint8 (N, 3, H, W) to (features, logits).
+    """Load torch-fidelity's Inception, uint8 (N, 3, H, W) -> (features, logits), with weights from a file.
 
     Raises:
-        DependencyError: torch-fidelity is missing.
-        WeightsError: the weights cannot be read, or are not Inception's.
+        DependencyError: If torch-fidelity is missing.
+        WeightsError: If the weights cannot be read, or are not Inception's.
     """
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # of the extra `scores`
     except ImportError as error:
         raise _missing("torch-fidelity", error) from None
     tensors = load_tensors(weights) if weights.suffix.lower() == ".safetensors" else read_pickle(weights)
-    checked = io.BytesIO()  # it would unpickle the file itself without care
+    checked = io.BytesIO()  # the class would unpickle the file itself, which could run code
     torch.save(tensors, checked)
     checked.seek(0)
     try:
@@ -174,8 +179,8 @@ def load_inception(weights: Path) -> nn.Module:
     return network
 
 
-def _answers(network: nn.Module, pictures: Tensor, device: Device) -> Iterable[tuple[Tensor, Tensor]]:
-    for batch in torch.split(pictures, _BATCH):
+def _evaluate(network: nn.Module, images: Tensor, device: Device) -> Iterable[tuple[Tensor, Tensor]]:
+    for batch in torch.split(images, _BATCH):
         features, logits = network(device.put(batch.permute(0, 3, 1, 2).contiguous()))
         yield features.cpu(), logits.cpu()
 

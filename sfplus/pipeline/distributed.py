@@ -103,9 +103,9 @@ def _agree_to_start(context: RunContext, starts: bool) -> bool:
     """Return whether the first process starts to build; all processes wait for one another here."""
     import torch  # with the engine of processes; a single process never comes here
 
-    from sfplus.training.distributed import Processes
+    from sfplus.training.distributed import ProcessGroup
 
-    processes = Processes(context.device)
+    processes = ProcessGroup(context.device)
     return bool(processes.mean(torch.tensor(float(starts), device=processes.device.torch)) > 0)
 
 

@@ -10,11 +10,10 @@ from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import InputFile, ModelFolder, PackFolder, StageInput
 from sfplus.datasets.pairs import pair_files, read_pairs
 from sfplus.errors import UsageError
-from sfplus.image_tasks.image_set import PictureSet
+from sfplus.image_tasks.image_set import ImageSet
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.steps import (
     InputReference,
-    PlanRequest,
     Step,
     StepOutput,
     UserFile,
@@ -35,9 +34,9 @@ def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
         text: Its YAML, which the report shows.
         command: The command that runs it, which the report shows.
     """
-    request = PlanRequest(recipe, text, command)
+    request = recipe.plan_request(text, command)
     steps: dict[str, Step] = {}
-    for _, key in recipe.stage_keys():
+    for key in request.keys.values():
         for step in key.plan(request):
             steps.setdefault(step.name, step)
     return list(steps.values())
@@ -113,7 +112,7 @@ def _resolve(reference: InputReference, artefacts: Mapping[str, Artefact], conte
         case UserFile(path):
             return InputFile(path)
         case UserImages(settings):
-            return PictureSet(settings, context)
+            return ImageSet(settings, context)
         case UserModel(name):
             return ModelFolder(find_model(name))
         case StepOutput(step, part):

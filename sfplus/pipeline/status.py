@@ -12,7 +12,7 @@ from sfplus.artifacts.cache import is_locked
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.stage import partial_folder
 from sfplus.errors import SfplusError
-from sfplus.image_tasks.image_set import PictureSet
+from sfplus.image_tasks.image_set import ImageSet
 from sfplus.io.files import digest_json
 from sfplus.pipeline.execute import read_record
 from sfplus.pipeline.plan import resolve_inputs
@@ -57,7 +57,7 @@ def _status(
         return StepStatus(step.name, "stale" if last else "missing", f"waits for {pending[0]}")
     try:
         inputs = resolve_inputs(step, artefacts, context)
-        if any(isinstance(value, PictureSet) and not value.there for value in inputs.values()):
+        if any(isinstance(value, ImageSet) and not value.is_available for value in inputs.values()):
             return StepStatus(step.name, "missing", "its images are not downloaded yet")
         identity = step.stage.identity(step.settings, inputs)
     except SfplusError as error:

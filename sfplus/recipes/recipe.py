@@ -17,7 +17,7 @@ from sfplus.recipes.settings.report import ReportSettings
 from sfplus.recipes.settings.sample import SampleSettings
 from sfplus.recipes.settings.train import TrainSettings
 from sfplus.recipes.settings.verify import VerifySettings
-from sfplus.recipes.steps import StageKey
+from sfplus.recipes.steps import PlanRequest, StageKey
 
 TRAINING_TEMPLATES = ("sphereface-112x96", "arcface-112x112")
 
@@ -48,9 +48,13 @@ class Recipe(BaseModel):
             if isinstance(key := getattr(self, name), StageKey):
                 yield name, key
 
+    def plan_request(self, text: str = "", command: str = "") -> PlanRequest:
+        """Return the keys to plan, with the YAML and the command that the report shows."""
+        return PlanRequest(dict(self.stage_keys()), text, command)
+
     @property
-    def runs_something(self) -> bool:
-        """Whether any stage is asked for; detect, align, embed and report run only for other stages."""
+    def has_stages(self) -> bool:
+        """True if a stage is requested; detect, align, embed and report run only for other stages."""
         fields = type(self).model_fields
         return any(fields[name].default is None for name, _ in self.stage_keys())
 

@@ -1,4 +1,4 @@
-"""A contact sheet of what detect and align did with a folder: crops, doubtful faces, photos without a face."""
+"""Contact sheet of the detected and aligned photos of a folder: crops, doubtful faces, photos without a face."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
@@ -14,82 +14,87 @@ from sfplus.errors import PhotoError
 from sfplus.images import read_photo
 from sfplus.io.tables import read_failures, read_parquet
 
-_ACROSS, _SIDE, _GAP, _LINE = 8, 112, 6, 16  # pictures in a row, pixels
-_SAMPLES, _DOUBTFUL, _MISSES = 24, 16, 16
+_COLUMNS = 8
+_TILE, _GAP, _LINE = 112, 6, 16  # pixels
+_CROPS, _DOUBTFUL, _UNDETECTED = 24, 16, 16  # tiles at most
 
-Picture = tuple[Image.Image, str]
+Tile = tuple[Image.Image, str]
 
 
-def draw(photos: Path, faces: Path, crops: Path) -> npt.NDArray[np.uint8]:
-    """Draw the sheet.
+def draw_contact_sheet(photos: Path, faces: Path, crops: Path) -> NDArray[np.uint8]:
+    """Draw a sample of the crops, the chosen faces with the lowest scores, and a sample of photos without a face.
 
     Args:
         photos: the folder of photos.
-        faces: the artefact of detect.
-        crops: the artefact of align.
+        faces: folder of the artefact of the detect stage.
+        crops: folder of the artefact of the align stage.
 
     Returns:
         uint8 RGB (H, W, 3).
+
+    Raises:
+        ArtefactError: If a table of an artefact is missing or damaged.
     """
-    table, found = read_parquet(crops / CROP_TABLE), read_parquet(faces / FACES)
-    made = [crops / CROPS / name for name, how in zip(table["crop"], table["how"], strict=True) if how == "face"]
-    samples = [(path, path.stem) for path in _spread(made, _SAMPLES)]
-    used = [row for row in zip(found["score"], found["photo"], found["box"], found["chosen"], strict=True) if row[3]]
-    doubtful = sorted(used, key=lambda row: row[0])[:_DOUBTFUL]
-    missed = [row["photo"] for row in read_failures(crops)[0]]
-    parts = [
-        (f"{len(made)} crops, {len(samples)} of them", list(_opened(samples))),
-        (
-            "Chosen faces with the lowest scores",
-            [_doubt(photos / name, box, score) for score, name, box, _ in doubtful],
-        ),
-        (
-            f"{len(missed)} photos without a face",
-            list(_opened([(photos / name, Path(name).name) for name in _spread(missed, _MISSES)])),
-        ),
+    crop_table, face_table = read_parquet(crops / CROP_TABLE), read_parquet(faces / FACES)
+    files = [crops / CROPS / name for name, how in zip(*(crop_table[key] for key in ("crop", "how")), strict=True)
+             if how == "face"]  # fmt: skip
+    sample = [(file, file.stem) for file in _sample(files, _CROPS)]
+    rows = zip(*(face_table[key] for key in ("score", "photo", "box", "chosen")), strict=True)
+    doubtful = sorted((row for row in rows if row[3]), key=lambda row: row[0])[:_DOUBTFUL]
+    undetected = [photos / row["photo"] for row in read_failures(crops)[0]]
+    undetected_sample = [(photo, photo.name) for photo in _sample(undetected, _UNDETECTED)]
+    sections = [
+        (f"{len(sample)} of {len(files)} crops", list(_read_tiles(sample))),
+        ("Chosen faces with the lowest scores", [_face_tile(photos / photo, box, s) for s, photo, box, _ in doubtful]),
+        (f"{len(undetected)} photos without a detected face", list(_read_tiles(undetected_sample))),
     ]
-    return np.asarray(lay_out([(title, pictures) for title, pictures in parts if pictures]), np.uint8)
+    return np.asarray(compose_sheet([section for section in sections if section[1]]), np.uint8)
 
 
-def _spread(items: Sequence[Path], count: int) -> Sequence[Path]:
-    """At most `count` of them, evenly."""
-    return [items[index] for index in np.unique(np.linspace(0, len(items) - 1, count).astype(int))] if items else []
+def compose_sheet(sections: Sequence[tuple[str, list[Tile]]]) -> Image.Image:
+    """Arrange images in rows of eight with a caption below each.
+
+    Args:
+        sections: titles, each with its images and captions.
+
+    Returns:
+        An RGB image.
+    """
+    row_count = sum(-(-len(tiles) // _COLUMNS) for _, tiles in sections)
+    step = _TILE + _LINE + _GAP
+    size = _COLUMNS * (_TILE + _GAP) + _GAP, row_count * step + len(sections) * 2 * _LINE + _GAP
+    sheet = Image.new("RGB", size, "white")
+    pen, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(), _GAP
+    for title, tiles in sections:
+        pen.text((_GAP, top), title, fill="black", font=ImageFont.load_default(14))
+        top += 2 * _LINE
+        for index, (image, caption) in enumerate(tiles):
+            x, y = _GAP + index % _COLUMNS * (_TILE + _GAP), top + index // _COLUMNS * step
+            sheet.paste(ImageOps.pad(image, (_TILE, _TILE), color="white"), (x, y))
+            text = caption.encode("latin-1", "replace").decode("latin-1")[:18]  # the default font has no other glyphs
+            pen.text((x, y + _TILE + 1), text, fill="black", font=font)
+        top += -(-len(tiles) // _COLUMNS) * step
+    return sheet
 
 
-def _opened(files: Sequence[tuple[Path, str]]) -> Iterator[Picture]:
-    for path, name in files:
+def _sample(files: Sequence[Path], count: int) -> Sequence[Path]:
+    """Return at most `count` files, evenly distributed."""
+    return [files[index] for index in np.unique(np.linspace(0, len(files) - 1, count).astype(int))] if files else []
+
+
+def _read_tiles(files: Sequence[tuple[Path, str]]) -> Iterator[Tile]:
+    for path, caption in files:
         try:
-            yield Image.fromarray(read_photo(path)), name
-        except PhotoError:  # gone since
+            yield Image.fromarray(read_photo(path)), caption
+        except PhotoError:  # deleted or changed since
             continue
 
 
-def _doubt(path: Path, box: Sequence[float], score: float) -> Picture:
-    """The face and as much again around it."""
+def _face_tile(path: Path, box: Sequence[float], score: float) -> Tile:
+    """Return a face with its box drawn in and a margin of half its size on each side."""
     photo = Image.fromarray(read_photo(path))
     (x1, y1, x2, y2), margin = box, max(box[2] - box[0], box[3] - box[1]) / 2
-    ImageDraw.Draw(photo).rectangle(
-        (x1, y1, max(x1, x2), max(y1, y2)), outline=(0, 255, 0), width=max(1, int(margin / 20))
-    )
-    return photo.crop(
-        (int(x1 - margin), int(y1 - margin), int(x2 + margin), int(y2 + margin))
-    ), f"{score:.3f} {path.name}"
-
-
-def lay_out(parts: Sequence[tuple[str, list[Picture]]]) -> Image.Image:
-    """Pictures with a line below each, eight in a row, in parts that have a title."""
-    rows = sum(-(-len(pictures) // _ACROSS) for _, pictures in parts)
-    step = _SIDE + _LINE + _GAP
-    sheet = Image.new("RGB", (_ACROSS * (_SIDE + _GAP) + _GAP, rows * step + len(parts) * 2 * _LINE + _GAP), "white")
-    pen, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(), _GAP
-    for title, pictures in parts:
-        pen.text((_GAP, top), title, fill="black", font=ImageFont.load_default(14))
-        top += 2 * _LINE
-        for index, (picture, name) in enumerate(pictures):
-            x, y = _GAP + index % _ACROSS * (_SIDE + _GAP), top + index // _ACROSS * step
-            sheet.paste(ImageOps.pad(picture, (_SIDE, _SIDE), color="white"), (x, y))
-            pen.text(
-                (x, y + _SIDE + 1), name.encode("latin-1", "replace").decode("latin-1")[:18], fill="black", font=font
-            )
-        top += -(-len(pictures) // _ACROSS) * step
-    return sheet
+    outline = (x1, y1, max(x1, x2), max(y1, y2))
+    ImageDraw.Draw(photo).rectangle(outline, outline=(0, 255, 0), width=max(1, int(margin / 20)))
+    region = (int(x1 - margin), int(y1 - margin), int(x2 + margin), int(y2 + margin))
+    return photo.crop(region), f"{score:.3f} {path.name}"

@@ -28,7 +28,7 @@ from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.recipes.settings.finetune import FinetuneSettings
 from sfplus.recipes.settings.train import SolverSettings, TrainSettings
 from sfplus.training.face_task import HeldOut, fit
-from sfplus.training.head_ops import copy_classes, create_head, whole_head
+from sfplus.training.head_ops import create_head, gather_head, load_classifier
 from sfplus.verification.protocols import PROTOCOLS
 from sfplus.weights import HEAD
 from sfplus.weights.loading import load_model
@@ -91,7 +91,7 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
     held_out = _held_out(job, training_set) if settings.evaluate_every and "pairs" in job.inputs else None
     device = job.context.device
     summary = fit(network, head, crops, settings, job.folder, device, on_step=report_step, held_out=held_out)
-    full_head = whole_head(head, settings)  # each process may hold a shard of it
+    full_head = gather_head(head, settings)  # each process may hold a shard of it
     if not is_first():
         return {}
     about = {
@@ -127,7 +127,7 @@ def _load_head(start: Path | None, head: Head | ShardedHead) -> dict[str, Any]:
     if not (start / HEAD).is_file():
         return {"classifier": "new: the start has none"}
     tensors = load_tensors(start / HEAD)
-    if copy_classes(tensors, head):
+    if load_classifier(tensors, head):
         return {"classifier": "loaded"}
     count = len(tensors["weight"]) if "weight" in tensors else 0
     return {"classifier": f"new: the start was trained on other people ({count})"}

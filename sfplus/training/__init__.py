@@ -1,1 +1,1 @@
-"""Training: an engine for any kind, the task of faces, settings, schedule, checkpoints and history."""
+"""Training: an engine for any kind of task, the task of faces, schedules, checkpoints and history."""

@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch, where a batch is divided among processes."""
+"""Batch normalisation of a global batch that several processes share."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ import warnings
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sfplus.training.distributed import Processes
+from sfplus.training.distributed import ProcessGroup
 
 
-def normalised_together(
-    network: nn.Module, processes: Processes, batch_size: int, passes: int = 1, unit: str = "crops"
+def synchronise_batch_norm(
+    network: nn.Module, processes: ProcessGroup, batch_size: int, passes: int = 1, unit: str = "crops"
 ) -> nn.Module:
-    """Batch normalisation over all processes, where torch can; a warning where it is over less than the batch.
+    """Convert batch normalisation to statistics over all processes where torch supports it.
 
-    `nn.SyncBatchNorm` is for GPUs, and its conversion would drop what a subclass adds, such as timm's activation.
+    `nn.SyncBatchNorm` runs on GPUs only, and its conversion would drop what a subclass adds, such as timm's activation.
+    A warning is given where the statistics cover less than the global batch.
 
     Args:
-        network: which is changed in place.
-        processes: of the training.
-        batch_size: of all processes and passes.
-        passes: into which each process divides its share (`accumulate`).
-        unit: what a batch is made of.
+        network: the network; changed in place.
+        processes: the processes of the training.
+        batch_size: samples in the global batch.
+        passes: forward passes into which each process divides its share (`accumulate`).
+        unit: the name of the samples, for the warning.
+
+    Returns:
+        The network.
     """
     norms = {type(module) for module in network.modules() if isinstance(module, _BatchNorm)}
     groups = passes

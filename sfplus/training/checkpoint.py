@@ -1,10 +1,9 @@
-"""Checkpoints of a run in progress: written so that a kill at any moment leaves a valid one."""
+"""Checkpoints of a run in progress. A kill at any moment leaves a valid one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -14,8 +13,8 @@ from typing import Any
 from torch import nn
 
 from sfplus.errors import SfplusError, TrainingError, one_line
-from sfplus.io.files import file_digest
-from sfplus.training.train_state import State, Stateful, collect, restore
+from sfplus.io.files import atomic_folder, file_digest, remove_leftovers, write_atomically
+from sfplus.training.train_state import Stateful, TrainState, collect_state, restore_state
 from sfplus.weights.model_folder import load_tensors, to_bytes
 
 _STATE = "state.json"
@@ -28,118 +27,121 @@ def save_checkpoint(
     module: nn.Module,
     optimizers: Mapping[str, Stateful],
     keep: int = 2,
-    place: str = "",
+    environment: str = "",
 ) -> None:
-    """Write `checkpoint-<step>/` and drop all but the newest `keep`.
+    """Write `checkpoint-<step>/` and delete all but the newest `keep`.
 
     The folder holds `module.safetensors` (parameters and buffers), `optimizer.safetensors` (the tensors of the
     optimizers) and `state.json` (the step, a digest of the settings, the numbers of the optimizers and the SHA-256 of
-    the other files). It is complete before it gets its name. Class-parallel classifiers are written as a whole, by the
-    first process; then all of them must call this together.
+    the other files). Class-parallel classifiers are written with all their classes by the first process; all processes
+    must then call this function at the same step.
 
     Args:
-        folder: of the run.
-        step: updates done.
+        folder: folder of the run.
+        step: number of completed updates.
         settings: digest of everything that decides the result.
         module: all modules of the run.
-        optimizers: by name; over the module's parameters.
-        keep: how many checkpoints stay.
-        place: what decides the order of sums: processes, device, threads.
+        optimizers: optimizers by name, over the parameters of `module`.
+        keep: number of checkpoints to keep.
+        environment: description of what decides the order of sums: processes, device, threads.
+
+    Raises:
+        SfplusError: If a file cannot be written.
     """
-    whole = collect(module, optimizers)
-    if whole is None:
+    state = collect_state(module, optimizers)
+    if state is None:
         return
-    files = {"module.safetensors": to_bytes(whole.modules), "optimizer.safetensors": to_bytes(whole.optimizers)}
-    state = {
+    files = {"module.safetensors": to_bytes(state.modules), "optimizer.safetensors": to_bytes(state.optimizers)}
+    header = {
         "step": step,
         "settings": settings,
-        "place": place,
-        "optimizers": whole.numbers,
+        "place": environment,
+        "optimizers": state.numbers,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
-    files[_STATE] = json.dumps(state | {"digest": _digest(state)}, indent=2).encode()
-    partial, target = folder / f".checkpoint-{step:06d}.partial", folder / f"checkpoint-{step:06d}"
-    for leftover in folder.glob(".checkpoint-*.partial"):
-        shutil.rmtree(leftover)
-    partial.mkdir()
-    for name, data in files.items():
-        with (partial / name).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    if target.exists():  # a damaged one: valid ones are resumed, never written twice
-        shutil.rmtree(target)
-    partial.replace(target)
-    earlier = [path for path in _checkpoints(folder) if _step(path) <= step]
-    for path in set(_checkpoints(folder)) - set(earlier[:keep]):
+    files[_STATE] = json.dumps(header | {"digest": _digest(header)}, indent=2).encode()
+    remove_leftovers(folder)
+    # An existing checkpoint of this step is damaged: a valid one would have been resumed.
+    with atomic_folder(folder / f"checkpoint-{step:06d}", replace=True) as partial:
+        for name, data in files.items():
+            write_atomically(partial / name, data, sync=True)
+    previous = [path for path in _checkpoints(folder) if _step(path) <= step]
+    for path in set(_checkpoints(folder)) - set(previous[:keep]):
         shutil.rmtree(path)
 
 
 def load_checkpoint(
-    folder: Path, settings: str, module: nn.Module, optimizers: Mapping[str, Stateful], place: str = ""
+    folder: Path, settings: str, module: nn.Module, optimizers: Mapping[str, Stateful], environment: str = ""
 ) -> int:
-    """Bring module and optimizers to the newest valid checkpoint of a folder.
+    """Load the newest valid checkpoint of a folder into modules and optimizers.
 
-    A damaged checkpoint gives a warning and the one before it is used. One that was made in another place, where this
-    one is given, gives a warning that the run is no longer the same to the bit.
+    A damaged checkpoint gives a warning, and the previous one is used. A checkpoint from another environment gives a
+    warning that the run will no longer be bit for bit the same.
+
+    Args:
+        folder: folder of the run.
+        settings: digest of everything that decides the result; the checkpoint must have the same.
+        module: all modules of the run.
+        optimizers: optimizers by name.
+        environment: as in `save_checkpoint`; not compared if empty.
 
     Returns:
-        The number of updates done; 0, and nothing is changed, where there is no valid checkpoint.
+        The number of completed updates; 0 if there is no valid checkpoint, and then nothing is changed.
 
     Raises:
-        TrainingError: the checkpoint was made with other settings or other data, or by other modules or optimizers.
+        TrainingError: If the checkpoint was made with other settings, other data, other modules or other optimizers.
     """
     for path in _checkpoints(folder):
         try:
-            state = _verified_state(path)
+            header = _verified_header(path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             warnings.warn(f"{path}: is damaged ({one_line(error)}); the one before it is used", stacklevel=2)
             continue
-        if state["settings"] != settings:
+        if header["settings"] != settings:
             raise TrainingError(
                 "this checkpoint was made with other settings or other data",
                 where=path,
                 remedy="train into another folder, or remove the checkpoint folders to start again",
             )
         try:
-            _restore(path, state["optimizers"], module, optimizers)
+            _restore(path, header["optimizers"], module, optimizers)
         except (SfplusError, KeyError, ValueError, RuntimeError) as error:
             reason = f"does not fit this network and head ({one_line(error)})"
             raise TrainingError(reason, where=path, remedy="train into another folder") from None
-        if place not in ("", state["place"]):
+        if environment not in ("", header["place"]):
             warnings.warn(
-                f"{path}: was made by {state['place']}, and goes on by {place}: the training is as right, but its "
-                "weights no longer equal those of an undisturbed one to the bit",
+                f"{path}: was written by {header['place']} and is continued by {environment}: the training is equally "
+                "valid, but its weights will no longer equal those of an uninterrupted run bit for bit",
                 stacklevel=2,
             )
-        return int(state["step"])
+        return int(header["step"])
     return 0
 
 
 def _restore(path: Path, numbers: dict[str, Any], module: nn.Module, optimizers: Mapping[str, Stateful]) -> None:
     tensors = load_tensors(path / "module.safetensors"), load_tensors(path / "optimizer.safetensors")
-    restore(State(tensors[0], tensors[1], numbers), module, optimizers)
+    restore_state(TrainState(tensors[0], tensors[1], numbers), module, optimizers)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Newest first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
-    return sorted(found, key=_step, reverse=True)
+    """List the checkpoints of a folder, newest first."""
+    paths = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    return sorted(paths, key=_step, reverse=True)
 
 
 def _step(path: Path) -> int:
     return int(path.name.partition("-")[2])
 
 
-def _verified_state(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((path / _STATE).read_bytes())
-    if state.pop("digest") != _digest(state):
+def _verified_header(path: Path) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads((path / _STATE).read_bytes())
+    if header.pop("digest") != _digest(header):
         raise ValueError(f"{_STATE} was changed")
     for name in ("module.safetensors", "optimizer.safetensors"):
-        if file_digest(path / name) != state["files"][name]:
+        if file_digest(path / name) != header["files"][name]:
             raise ValueError(f"{name} was changed or cut short")
-    return state
+    return header
 
 
-def _digest(state: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+def _digest(header: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()

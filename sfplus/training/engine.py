@@ -1,6 +1,6 @@
-"""The engine of every training: steps, batches decoded ahead, history, checkpoints, resume, signals, processes.
+"""The engine of every training: steps, prefetched batches, history, checkpoints, resuming, signals and processes.
 
-What is trained is a `Task`: faces in `loop.py`; small images and generators are others.
+What is trained is a `Task`: faces in `training.face_task`, images and generators in `image_tasks`.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.device import keep_freed_memory
-from sfplus.errors import TrainingError
+from sfplus.errors import SfplusError, TrainingError
 from sfplus.io.threads import single_threaded_pool
 from sfplus.recipes.settings.engine import LoopSettings
 from sfplus.training.checkpoint import load_checkpoint, save_checkpoint
-from sfplus.training.distributed import Processes
+from sfplus.training.distributed import ProcessGroup
 from sfplus.training.history import History
-from sfplus.training.signals import Signals
-from sfplus.training.train_state import Stateful, shards
+from sfplus.training.signals import DeferredSignals
+from sfplus.training.train_state import Stateful, sharded_heads
 
 Row = dict[str, Any]
 OnStep = Callable[[int, Row], None]
 
 
 class Task(Protocol):
-    """A kind of training: what a step learns from, and what it does. Subclass it, or look like it.
+    """A kind of training: the batches and the updates. Subclass it, or implement the same members.
 
-    A task must be a function of its settings and the step, for a run to end with the bits of one that was never
-    interrupted: what changes from step to step is in `modules` or `optimizers`, and nowhere else. Random numbers of
-    `update` come from torch's global generator, which the engine seeds anew for each step and process; those of
-    `batch`, which runs in another thread, from a generator seeded by (seed, step).
+    A task must be a function of its settings and the step, so that an interrupted run ends with the same bits as one
+    that was not. All state that changes from step to step is in `modules` or `optimizers`. Random numbers of `update`
+    come from torch's global generator, which the engine seeds for each step and process; those of `batch`, which runs
+    in another thread, from a generator seeded by (seed, step).
 
     Attributes:
-        modules: everything with parameters or buffers that a checkpoint must hold: an `nn.ModuleDict`, for example of
-            a network and its head, or of generator and discriminator. `train` puts it on the device.
-        optimizers: by name, what else a checkpoint must hold: any `torch.optim.Optimizer`, over parameters of
-            `modules`, and a `GradScaler`. State is saved by the position of a parameter in its optimizer.
-        digest: of everything that decides the result; a checkpoint with another one is refused.
-        unit: what a batch is made of, for `<unit>_per_second`.
-        remedy: what to do when values are not finite, in words.
+        modules: all parameters and buffers that a checkpoint must hold: an `nn.ModuleDict`, for example of a network
+            and its head, or of generator and discriminator. `train` moves it to the device.
+        optimizers: other state that a checkpoint must hold, by name: any `torch.optim.Optimizer` over parameters of
+            `modules`, and a `GradScaler`. State is saved by the index of a parameter in its optimizer.
+        digest: digest of everything that decides the result; a checkpoint with another one is refused.
+        unit: name of the samples of a batch, for `<unit>_per_second`.
+        remedy: advice for the message about values that are not finite.
         averaged: values of the rows whose mean over the last tenth of the run is in the summary.
     """
 
@@ -57,71 +57,70 @@ class Task(Protocol):
     averaged: Sequence[str] = ("loss",)
 
     def batch(self, step: int, share: slice) -> tuple[Tensor, ...]:
-        """This process's share of the global batch of a step, on the host.
+        """Return this process's share of the global batch of a step, on the host.
 
-        Called once per step, one step ahead, in a thread of its own.
+        Called once per step, one step early, in a separate thread.
 
         Args:
-            step: from 1.
-            share: which of the `batch_size` samples; all of them in one process.
+            step: number of the update, from 1.
+            share: the part of the `batch_size` samples to return; all of them with one process.
         """
         ...
 
     def update(self, step: int, batch: tuple[Tensor, ...], measure: bool) -> Row | None:
-        """One whole update: set the learning rate, forward, zero_grad, backward, average, the optimizers' steps.
+        """Perform one update: learning rate, forward, zero_grad, backward, averaged gradients, optimizer steps.
 
-        With several processes, `Processes.average_gradients` must be called before each optimizer's step.
+        With several processes, call `ProcessGroup.average_gradients` before each optimizer's step.
 
         Args:
-            step: from 1.
-            batch: what `batch` gave, on the device (`Device.put`).
-            measure: whether a row of the history is due.
+            step: number of the update, from 1.
+            batch: the tensors of `batch` on the device (`Device.put`).
+            measure: True if a row of the history is due.
 
         Returns:
-            When measured, the values of the row but `step`, in the order they are to be shown: scalar tensors, of
-            which the mean over the processes is taken and which must be finite, and numbers or None, taken as they
-            are. Else None.
+            If measured, the values of the row except `step`, in the order of display: scalar tensors, which must be
+            finite and are averaged over the processes, and numbers or None, which are kept as they are. Else None.
         """
         ...
 
     def describe(self, step: int) -> str:
-        """Where the run stands, for the message about values that are not finite: `learning rate 0.1`."""
+        """Describe the step for the message about values that are not finite, as in `learning rate 0.1`."""
         return ""
 
     def logged(self, row: Row, earlier: Sequence[Row]) -> None:
-        """Called in the first process with a row of finite numbers before it is written: add to it, or warn.
+        """Extend a row of finite numbers before it is written, or warn; called in the first process.
 
         Args:
-            row: with `step`; may be changed.
+            row: values with `step`; may be changed in place.
             earlier: all rows before it.
         """
-        return None  # by default nothing
+        return None
 
 
 def train(
-    task: Task, settings: LoopSettings, folder: Path, processes: Processes, on_step: OnStep | None = None
+    task: Task, settings: LoopSettings, folder: Path, processes: ProcessGroup, on_step: OnStep | None = None
 ) -> dict[str, float]:
     """Train a task in place, from the newest checkpoint in `folder` or from step 1, up to `max_iter`.
 
-    SIGINT and SIGTERM, to any of the processes, are answered after the current step, or the next, with a checkpoint
-    and then take their usual effect; a second one acts at once. Only the first process writes.
+    After SIGINT or SIGTERM to any of the processes, the current step or the next is finished and a checkpoint is
+    written before the signal takes its usual effect; a second signal acts at once. Only the first process writes.
 
     Args:
-        task: what is trained; its optimizers may be made before or after its modules are on the device.
-        settings: of the run.
-        folder: for `checkpoint-*/`, `history.jsonl`, `timings.jsonl` and `tensorboard/`; created where missing.
-        processes: of the run; a task that averages gradients must have the same ones.
+        task: the task; its optimizers may be created before or after its modules are on the device.
+        settings: settings of the run.
+        folder: folder of `checkpoint-*/`, `history.jsonl`, `timings.jsonl` and `tensorboard/`; created if missing.
+        processes: processes of the run; a task that averages gradients must use the same object.
         on_step: called in the first process after each step with its number and, at logged steps, the row of the
-            history with `<unit>_per_second` (else an empty dict). What it raises ends the run.
+            history with `<unit>_per_second` (else an empty dict). An exception that it raises ends the run.
 
     Returns:
         `steps`, `seconds` of this call, and the means of `task.averaged` over the logged rows of the last tenth of the
         run; nan in processes other than the first.
 
     Raises:
-        TrainingError: a measured value or a weight is not finite (looked at when a row or a checkpoint is due), the
+        TrainingError: If a measured value or a weight is not finite (checked when a row or a checkpoint is due), the
             checkpoint was made with other settings or data, a file cannot be written, or another process is gone.
-        UsageError: the batch cannot be divided among the processes.
+        UsageError: If the batch cannot be divided among the processes.
     """
     processes.share(settings.batch_size)
     started = time.perf_counter()
@@ -146,27 +145,30 @@ def train(
     return summary
 
 
-def _resume(task: Task, folder: Path, processes: Processes) -> int:
-    """Bring all processes to where the first one is: its newest checkpoint, or its starting weights."""
-    place = processes.describe() if processes.is_first else ""
-    done = load_checkpoint(folder, task.digest, task.modules, task.optimizers, place)
-    found = processes.gather(torch.tensor([done], device=processes.device.torch)).tolist()
-    if len(set(found)) > 1:
-        what = f"the processes find checkpoints of different steps: {', '.join(map(str, found))}"
+def _resume(task: Task, folder: Path, processes: ProcessGroup) -> int:
+    """Bring all processes to the state of the first one: its newest checkpoint, or its initial weights."""
+    environment = processes.describe() if processes.is_first else ""
+    done = load_checkpoint(folder, task.digest, task.modules, task.optimizers, environment)
+    steps = processes.gather(torch.tensor([done], device=processes.device.torch)).tolist()
+    if len(set(steps)) > 1:
+        what = f"the processes find checkpoints of different steps: {', '.join(map(str, steps))}"
         raise TrainingError(what, where=folder, remedy="use a folder that all of them share")
-    parted = tuple(f"{name}." for name, _ in shards(task.modules))
-    processes.spread(tensor for name, tensor in task.modules.state_dict().items() if not name.startswith(parted))
+    shards = tuple(f"{name}." for name, _ in sharded_heads(task.modules))
+    processes.broadcast(tensor for name, tensor in task.modules.state_dict().items() if not name.startswith(shards))
     return done
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Writing of files, which needs room on the disk."""
+    """Turn errors of writing files into a TrainingError."""
     try:
         yield
-    except OSError as error:
-        reason = f"cannot be written ({error.strerror or error})"
-        remedy = "make room or mend the disk, and start again: the training goes on from its newest checkpoint"
+    except (OSError, SfplusError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        reason = f"cannot be written ({cause.strerror or cause})"
+        remedy = "free some space or repair the disk, and start again: the training continues from its last checkpoint"
         raise TrainingError(reason, where=folder, remedy=remedy) from error
 
 
@@ -178,21 +180,21 @@ class _Run:
         task: Task,
         settings: LoopSettings,
         folder: Path,
-        processes: Processes,
+        processes: ProcessGroup,
         history: History | None,
         on_step: OnStep | None,
     ) -> None:
         self.task, self.settings, self.folder, self.processes = task, settings, folder, processes
         self.history, self.on_step = history, on_step
-        self.together = processes.count > 1 and any(shards(task.modules))
-        """Whether all processes save, each its shards; else the first does."""
+        self.collective_save = processes.count > 1 and any(sharded_heads(task.modules))
+        """True if all processes take part in saving, to gather their shards; else the first process saves alone."""
         self.saved = self.logged = 0
         self.clock = 0.0
 
     def steps(self, done: int) -> None:
         settings, put = self.settings, self.processes.device.put
         self.clock, self.logged = time.perf_counter(), done
-        with Signals() as signals:
+        with DeferredSignals() as signals:
             for step, batch in self._batches(done + 1):
                 measure = step % settings.log_every == 0 or step == settings.max_iter
                 seed = np.random.SeedSequence((2, settings.seed, step, self.processes.rank))
@@ -205,31 +207,31 @@ class _Run:
                     if self.on_step is not None and self.processes.is_first:
                         self.on_step(step, row)
                 except KeyboardInterrupt:
-                    if not self.together:
+                    if not self.collective_save:
                         self._save(step)
                     raise
                 if number := self.processes.largest_so_far(signals.number):
                     self._save(step)
                     self.processes.wait()
-                    signals.pass_on(number)
+                    signals.raise_signal(number)
             number = self.processes.largest(signals.number)
             self.processes.wait()
             if number:
-                signals.pass_on(number)
+                signals.raise_signal(number)
 
     def _batches(self, first: int) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        """The batches of the remaining steps; one is made ahead."""
+        """Yield the batches of the remaining steps, each prepared during the step before."""
         last, share = self.settings.max_iter, self.processes.share(self.settings.batch_size)
-        with single_threaded_pool(1) as pool:  # torch's own threads would wait in the way of the step's
-            coming = [pool.submit(self.task.batch, first, share)] if first <= last else []
+        with single_threaded_pool(1) as pool:  # several torch threads would compete with those of the step
+            pending = [pool.submit(self.task.batch, first, share)] if first <= last else []
             for step in range(first, last + 1):
-                batch = coming.pop().result()
+                batch = pending.pop().result()
                 if step < last:
-                    coming.append(pool.submit(self.task.batch, step + 1, share))
+                    pending.append(pool.submit(self.task.batch, step + 1, share))
                 yield step, batch
 
     def _save(self, step: int) -> None:
-        if self.saved == step or not (self.processes.is_first or self.together):
+        if self.saved == step or not (self.processes.is_first or self.collective_save):
             return
         if not all(p.isfinite().all() for p in self.task.modules.parameters()):
             raise self._diverged(step, "the weights are not finite")

@@ -1,4 +1,4 @@
-"""What training asks of a classifier, whether each process has all of it or its share of the classes."""
+"""Operations of training on a classifier that is replicated in every process or sharded by class among them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from torch import Tensor, nn
 
 from sfplus.hypersphere import HEADS, Head, ShardedHead, class_energy
 from sfplus.recipes.settings.train import EnergySettings, SolverSettings
-from sfplus.training.distributed import Processes
+from sfplus.training.distributed import ProcessGroup
 from sfplus.weights.model_folder import copy_by_name
 
 
 def create_head(settings: SolverSettings, features: int, people: int) -> Head | ShardedHead:
-    """The classifier that settings describe, after `Processes` where it is sharded."""
+    """Create the classifier of the settings; a sharded one needs an existing `ProcessGroup`.
+
+    Args:
+        settings: settings of the run.
+        features: length of a feature.
+        people: number of classes.
+    """
     kind, options = HEADS[settings.head.name], settings.head.model_dump(exclude={"name"})
     if settings.classes == "replicated":
         return kind(features, people, **options)
@@ -23,8 +29,12 @@ def create_head(settings: SolverSettings, features: int, people: int) -> Head | 
 
 
 @torch.no_grad()
-def copy_classes(tensors: Mapping[str, Tensor], head: Head | ShardedHead) -> bool:
-    """Start a classifier from the tensors of a whole one for as many people; whether it is that."""
+def load_classifier(tensors: Mapping[str, Tensor], head: Head | ShardedHead) -> bool:
+    """Initialise a classifier from the tensors of an unsharded one.
+
+    Returns:
+        True if the tensors belong to a classifier of as many people; if False, nothing was loaded.
+    """
     if isinstance(head, Head):
         fits = "weight" in tensors and tensors["weight"].shape == head.weight.shape
         return fits and "weight" in copy_by_name(tensors, head).loaded
@@ -36,57 +46,70 @@ def copy_classes(tensors: Mapping[str, Tensor], head: Head | ShardedHead) -> boo
     return True
 
 
-def whole_head(head: Head | ShardedHead, settings: SolverSettings) -> Head | None:
-    """The same with all classes, on the first process; None on others that have shards. All call this together."""
+def gather_head(head: Head | ShardedHead, settings: SolverSettings) -> Head | None:
+    """Return the classifier with all its classes.
+
+    All processes must call this function together.
+
+    Returns:
+        The head; None in processes other than the first if the head is sharded.
+    """
     if isinstance(head, Head):
         return head
     state = head.full_state()
     if state is None:
         return None
-    whole = HEADS[settings.head.name](
+    full = HEADS[settings.head.name](
         state["weight"].shape[1], head.classes, **settings.head.model_dump(exclude={"name"})
     )
-    whole.load_state_dict({name: value for name, value in state.items() if name != "draws"})
-    return whole
+    full.load_state_dict({name: value for name, value in state.items() if name != "draws"})
+    return full
 
 
 def count_classes(head: Head | ShardedHead) -> int:
-    """How many people a classifier tells apart."""
+    """Return the number of classes of a classifier."""
     return head.classes if isinstance(head, ShardedHead) else len(head.weight)
 
 
-def energy_of(head: Head | ShardedHead, labels: Tensor, settings: EnergySettings, processes: Processes) -> Tensor:
-    """The class energy of the global batch, or what has it as its mean over the processes."""
+def head_energy(head: Head | ShardedHead, labels: Tensor, settings: EnergySettings, processes: ProcessGroup) -> Tensor:
+    """Return the energy of the classifier weights for a global batch, or a value whose mean over processes is this.
+
+    Args:
+        head: the classifier.
+        labels: (B,) of this process.
+        settings: settings of the energy.
+        processes: processes of the training.
+    """
     if isinstance(head, ShardedHead):
         return head.class_energy(labels, settings.power, settings.mode)  # type: ignore[arg-type]
-    if settings.mode != "paper":  # which is linear in the samples
+    if settings.mode != "paper":  # the mode `paper` is linear in the samples and needs no labels of other processes
         labels = processes.gather(labels)
     return class_energy(head.weight, labels, settings.power, settings.mode)
 
 
 @torch.no_grad()
-def accuracy_of(head: Head | ShardedHead, features: Tensor, labels: Tensor) -> Tensor:
-    """The share of features (M, d) that are told right, without margin."""
+def head_accuracy(head: Head | ShardedHead, features: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of features (M, d) whose nearest class, without margin, is their label (M,)."""
     predicted = head.classify(features) if isinstance(head, ShardedHead) else head.predict(features).argmax(1)
     return (predicted == labels).float().mean()
 
 
-def average_gradients(network: nn.Module, head: Head | ShardedHead, processes: Processes) -> None:
-    """The gradients of the global batch; those of shards are that already."""
-    parted = isinstance(head, ShardedHead)
-    processes.average_gradients([*network.parameters(), *(() if parted else head.parameters())])
+def average_gradients(network: nn.Module, head: Head | ShardedHead, processes: ProcessGroup) -> None:
+    """Average gradients over the processes; those of a sharded head already cover the global batch."""
+    sharded = isinstance(head, ShardedHead)
+    processes.average_gradients([*network.parameters(), *(() if sharded else head.parameters())])
 
 
-def clip_gradients(network: nn.Module, head: Head | ShardedHead, longest: float, processes: Processes) -> None:
-    """Cut the gradient, over the weights of all processes, to a length."""
-    every = [p for module in (network, head) for p in module.parameters() if p.grad is not None]
+def clip_gradients(network: nn.Module, head: Head | ShardedHead, max_norm: float, processes: ProcessGroup) -> None:
+    """Clip the norm of the gradient, taken over the weights of all processes."""
+    parameters = [p for module in (network, head) for p in module.parameters() if p.grad is not None]
     shard = head.head.weight if isinstance(head, ShardedHead) else None
-    square = _square([p for p in every if p is not shard])
+    square = _squared_norm([p for p in parameters if p is not shard])
     if shard is not None:
-        square = square + processes.count * processes.mean(_square([shard]))
-    nn.utils.clip_grads_with_norm_(every, longest, square.sqrt())
+        square = square + processes.count * processes.mean(_squared_norm([shard]))
+    nn.utils.clip_grads_with_norm_(parameters, max_norm, square.sqrt())
 
 
-def _square(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """The squared length of their gradient."""
+def _squared_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return the squared norm of the gradient of parameters."""
     return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).square()

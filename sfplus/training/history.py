@@ -12,18 +12,22 @@ HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
 
 
 class History:
-    """Writes `history.jsonl`, `timings.jsonl` and `tensorboard/` in a folder.
+    """A writer of `history.jsonl`, `timings.jsonl` and `tensorboard/` in a folder.
 
-    `history.jsonl` is a function of settings, crops, device and threads, whether or not the run was interrupted, so
-    it can be hashed. Times are in `timings.jsonl`; TensorBoard's files hold wall times too: neither can be hashed.
+    `history.jsonl` is a function of settings, data, device and threads, whether or not the run was interrupted, so
+    it can be hashed. `timings.jsonl` and TensorBoard's files hold times and cannot.
 
     Args:
-        folder: where the files are; must exist.
-        step: rows of later steps, and a row cut short by a crash, are dropped: they will be written again.
+        folder: an existing folder.
+        step: number of completed updates; rows of later steps, and a row cut short by a crash, are dropped because they
+            will be written again.
+
+    Attributes:
+        rows: all rows of the history so far.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
+        from torch.utils.tensorboard import SummaryWriter  # eager, it would slow the start of the command line
 
         self.rows: list[dict[str, Any]] = []
         for name in (HISTORY, TIMINGS):
@@ -35,7 +39,12 @@ class History:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def add(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
-        """Append a row; both dicts have the key `step`."""
+        """Append a row.
+
+        Args:
+            row: values of a step, with the key `step`.
+            timing: times of the same step, with the key `step`.
+        """
         self.rows.append(row)
         for file, values in ((self._history, row), (self._timings, timing)):
             file.write(json.dumps(values) + "\n")
@@ -52,7 +61,11 @@ class History:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a history; none where there is no file. A row cut short by a crash, and what follows, is left out."""
+    """Read the rows of a history, up to the first one that a crash cut short.
+
+    Returns:
+        The rows; empty if there is no such file.
+    """
     rows: list[dict[str, Any]] = []
     if not file.is_file():
         return rows

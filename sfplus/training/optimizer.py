@@ -1,13 +1,18 @@
-"""Caffe's SGD on torch.optim: its multipliers for biases, and its momentum across changes of the rate."""
+"""Optimizers, and the update of their learning rate in each step."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from sfplus.hypersphere import SphereConv2d
 
-def create_optimizer(module: nn.Module, *, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """SGD with the multipliers of sphereface_model.prototxt.
+
+def create_caffe_sgd(module: nn.Module, *, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """Create SGD with the multipliers of sphereface_model.prototxt.
 
     Weights of convolutions, `fc5`, the head and PReLU slopes have rate 1 and decay 1; biases rate 2 and decay 0;
     frozen parameters (biases of the residual convolutions) are left out.
@@ -22,18 +27,54 @@ def create_optimizer(module: nn.Module, *, lr: float, momentum: float, weight_de
     return torch.optim.SGD([group for group in groups if group["params"]], lr=lr, momentum=momentum)
 
 
-def set_learning_rate(optimizer: torch.optim.SGD, lr: float) -> None:
-    """Set the rate of the next step, keeping Caffe's momentum.
+def create_optimizer(
+    name: Literal["sgd", "adam"],
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+    *,
+    lr: float,
+    weight_decay: float = 0,
+    momentum: float = 0.9,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> torch.optim.Optimizer:
+    """Create torch's fused SGD or Adam.
 
-    Caffe keeps the rate inside the velocity (v = mu v + lr g; w -= v), torch outside (v = mu v + g; w -= lr v). They
-    agree while lr is constant; when it falls, torch's rule shrinks the steps already in the velocity too. Scaling the
-    velocity by old / new at the change makes torch follow Caffe.
+    Args:
+        name: `sgd` or `adam`.
+        parameters: parameters, or groups such as those of `decay_groups`.
+        lr: learning rate.
+        weight_decay: factor of the weights in the gradient (L2 regularisation), where a group has no other.
+        momentum: momentum of SGD.
+        betas: decay rates of Adam's averages.
+    """
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
+    return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=True)
+
+
+def decay_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Divide parameters into those with weight decay and those of convolutions on angles, without (spherenet.py)."""
+    angular = {id(p) for layer in network.modules() if isinstance(layer, SphereConv2d) for p in layer.parameters()}
+    groups: list[dict[str, Any]] = [{"params": [p for p in network.parameters() if id(p) not in angular]}]
+    if angular:
+        groups.append({"params": [p for p in network.parameters() if id(p) in angular], "weight_decay": 0.0})
+    return groups
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, *, caffe_momentum: bool = False) -> None:
+    """Set the rate of the next step, times the `multiplier` of each group.
+
+    Args:
+        optimizer: the optimizer.
+        lr: the new rate.
+        caffe_momentum: keep Caffe's momentum. Caffe has the rate inside the velocity (v = mu v + lr g; w -= v), torch
+            outside (v = mu v + g; w -= lr v). They agree while lr is constant; when it falls, torch's rule shrinks the
+            steps already in the velocity too. Scaling the velocity by old / new at the change makes torch follow Caffe.
     """
     for group in optimizer.param_groups:
-        old, new = group["lr"], lr * group["multiplier"]
-        if old == new:
-            continue
+        old, new = group["lr"], lr * group.get("multiplier", 1.0)
         group["lr"] = new
+        if not caffe_momentum or old == new:
+            continue
         for parameter in group["params"]:
             velocity = optimizer.state[parameter].get("momentum_buffer")
             if velocity is not None:

@@ -1,4 +1,4 @@
-"""Which crops a step learns from, as a function of settings and step."""
+"""The samples of each step, as a function of settings and step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from sfplus.recipes.settings.train import SolverSettings
 
 
 def create_sampler(labels: np.ndarray, settings: SolverSettings) -> Callable[[int], np.ndarray]:
-    """What draws the crops of a step, (B,) int64 in [0, N), for the crops' labels (N,) and `settings.sampler`.
+    """Create the function that draws the crops of a step for `settings.sampler`.
+
+    Args:
+        labels: (N,) labels of the crops.
+        settings: settings of the run.
+
+    Returns:
+        A function from a step to indices (B,) int64 in [0, N).
 
     Raises:
-        UsageError: there are too few people for the batch.
+        UsageError: If there are too few people for the batch.
     """
     size, seed = settings.batch_size, settings.seed
     if settings.sampler == "balanced":
@@ -26,22 +33,25 @@ def create_sampler(labels: np.ndarray, settings: SolverSettings) -> Callable[[in
 
 
 def draw_flips(step: int, settings: SolverSettings) -> np.ndarray:
-    """Which crops of the global batch of a step are mirrored, (B,) bool; seeded by (seed, step)."""
+    """Draw the crops of a global batch that are mirrored, (B,) bool, seeded by (seed, step)."""
     flips = np.random.default_rng((1, settings.seed, step)).random(settings.batch_size) < 0.5
     return flips & settings.mirror
 
 
 def draw_indices(step: int, count: int, batch_size: int, seed: int) -> np.ndarray:
-    """The samples of a step, (batch_size,) int64 in [0, count).
+    """Draw the samples of a step from shuffled epochs.
 
-    Epochs are permutations seeded by (seed, epoch), laid end to end and cut into batches.
+    Epochs are permutations seeded by (seed, epoch), joined end to end and cut into batches.
+
+    Returns:
+        (batch_size,) int64 in [0, count).
     """
-    positions = np.arange((step - 1) * batch_size, step * batch_size)
-    epochs, places = np.divmod(positions, count)
-    indices = np.empty_like(positions)
+    stream = np.arange((step - 1) * batch_size, step * batch_size)
+    epochs, positions = np.divmod(stream, count)
+    indices = np.empty_like(stream)
     for epoch in np.unique(epochs):
-        chosen = epochs == epoch
-        indices[chosen] = _permutation(seed, int(epoch), count)[places[chosen]]
+        mask = epochs == epoch
+        indices[mask] = _permutation(seed, int(epoch), count)[positions[mask]]
     return indices
 
 

@@ -10,28 +10,36 @@ from sfplus.recipes.settings.train import SolverSettings
 
 
 def learning_rate(step: int, settings: SolverSettings) -> float:
-    """The rate of an update.
+    """Return the learning rate of an update.
 
-    Caffe's policies `multistep`, base_lr times gamma for every entry of `steps` that is behind, and `poly`,
-    base_lr (1 - iter / max_iter)^power; and `cosine`, base_lr (1 + cos(pi iter / max_iter)) / 2. In a warm-up the rate
-    is base_lr step / warmup; `poly` and `cosine` begin after it, `steps` count from the start.
+    The schedules are Caffe's policies `multistep` (see below) and `poly`, base_lr (1 - iter / max_iter)^power, and
+    `cosine`, base_lr (1 + cos(pi iter / max_iter)) / 2. During warm-up the rate is base_lr step / warmup; `poly` and
+    `cosine` begin after it, while `steps` count from the start.
 
     Args:
-        step: 1-based number of the update, so that Caffe's `iter` is step - 1: with `steps = (16000,)` update 16000
+        step: number of the update, from 1, so that Caffe's `iter` is step - 1: with `steps = (16000,)` update 16000
             still has the full rate and update 16001 is the first with the smaller one.
-        settings: without epochs.
+        settings: settings of the run in steps, not in epochs.
     """
     base, warmup = settings.base_lr, settings.warmup
-    if step <= warmup:
-        return base * step / warmup
-    if settings.schedule == "multistep":
-        return multistep(step, base, settings.steps, settings.lr_gamma)
-    done = (step - 1 - warmup) / (settings.max_iter - warmup)
+    if settings.schedule == "multistep" or step <= warmup:
+        return multistep(step, base, settings.steps, settings.lr_gamma, warmup)
+    progress = (step - 1 - warmup) / (settings.max_iter - warmup)
     if settings.schedule == "cosine":
-        return base * (1 + math.cos(math.pi * done)) / 2
-    return float(base * (1 - done) ** settings.lr_power)
+        return base * (1 + math.cos(math.pi * progress)) / 2
+    return float(base * (1 - progress) ** settings.lr_power)
 
 
-def multistep(step: int, base_lr: float, steps: Sequence[int], gamma: float) -> float:
-    """Caffe's policy `multistep` alone; see `learning_rate`."""
+def multistep(step: int, base_lr: float, steps: Sequence[int], gamma: float, warmup: int = 0) -> float:
+    """Return the rate of Caffe's policy `multistep`: base_lr times gamma for every entry of `steps` that has passed.
+
+    Args:
+        step: number of the update, from 1.
+        base_lr: rate at the start.
+        steps: numbers of the last updates with the rate before each fall.
+        gamma: factor of each fall.
+        warmup: number of updates in which the rate rises linearly to base_lr instead.
+    """
+    if step <= warmup:
+        return base_lr * step / warmup
     return float(base_lr * gamma ** bisect_right(steps, step - 1))

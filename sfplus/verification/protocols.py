@@ -64,7 +64,7 @@ def register(protocol: _AnyProtocol) -> _AnyProtocol:
 def sphereface(
     left: ArrayLike, right: ArrayLike, same: ArrayLike, fold: ArrayLike, *, mirrored: bool = False
 ) -> Result:
-    """Subtract the mean feature of the other folds; use the mean of their best thresholds among 20,001, with folds.
+    """For each fold, subtract the mean feature of the others and use the mean of their best among 20,001 thresholds.
 
     `evaluation.m` of SphereFace and SphereFace+. For each fold: subtract the mean of the other folds' features (left
     and right, repeats counted), normalise to unit length, score a pair by the dot product; use the mean of those
@@ -108,7 +108,7 @@ def sphereface(
 def insightface(
     left: ArrayLike, right: ArrayLike, same: ArrayLike, fold: ArrayLike, *, mirrored: bool = False
 ) -> Result:
-    """Add the features of photo and mirror image; use the first best of 400 distance thresholds, with folds.
+    """Add the mirror image's feature; for each fold, use the first best of 400 distance thresholds on the others.
 
     `verification.py` of insightface (and AdaFace, CVLface, face.evoLVe): normalise the sum to unit length; of the
     squared distances 0, 0.01 ... 3.99 use the first that decides most of the other folds' pairs correctly (same < t,
@@ -131,7 +131,7 @@ def insightface(
 def opensphere(
     left: ArrayLike, right: ArrayLike, same: ArrayLike, fold: ArrayLike, *, mirrored: bool = False
 ) -> Result:
-    """Add the features of photo and mirror image; use the threshold that is best on all pairs, without folds.
+    """Add the mirror image's feature; use the threshold that is best on all pairs at once, without folds.
 
     `get_results` in OpenSphere's `dataset/utils.py`: the threshold is chosen on the pairs that it decides (same >= t,
     different < t; the highest of several), so the accuracy is optimistic. The result has a single fold.
@@ -144,7 +144,7 @@ def opensphere(
 
 @register
 def exact(left: ArrayLike, right: ArrayLike, same: ArrayLike, fold: ArrayLike, *, mirrored: bool = False) -> Result:
-    """Add the features of photo and mirror image; search the best threshold exactly, not on a grid, with folds.
+    """Add the mirror image's feature; for each fold, use the exact best threshold on the others, without a grid.
 
     Scores are cosines. Of the points halfway between neighbouring scores of the other folds, and those beyond both
     ends, use the one that decides most of their pairs correctly (same >= t, different < t), the highest of several:

@@ -1,4 +1,4 @@
-"""Training of small networks beside a plain loop of PyTorch, the price of each regulariser, the pictures alone.
+"""Training of small networks beside a plain loop of PyTorch, the price of each regulariser, the images alone.
 
 Run with nothing else on the machine: make bench, or this file with a width, for example 16.
 """
@@ -17,12 +17,13 @@ from racing import race
 from torch import nn
 
 from sfplus.device import choose_device
-from sfplus.image_tasks.classification import ClassifyTask
+from sfplus.image_tasks.classification import ClassificationTask
 from sfplus.image_tasks.cnn import create_classifier
-from sfplus.image_tasks.datasets import SmallImages, to_network
-from sfplus.image_tasks.random_crop import cut
+from sfplus.image_tasks.datasets import SmallImages
+from sfplus.image_tasks.random_crop import random_crop
+from sfplus.networks.normalize import normalize_images
 from sfplus.recipes.settings.classify import ClassifySettings
-from sfplus.training.distributed import Processes
+from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import train
 
 BATCH, STEPS = 128, 12
@@ -38,7 +39,7 @@ REGULARIZERS = {
 }
 
 
-def pictures() -> SmallImages:
+def images() -> SmallImages:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (50_000, 32, 32, 3), dtype=torch.uint8, generator=generator)
     return SmallImages(images, torch.randint(100, (50_000,), generator=generator), tuple(map(str, range(100))))
@@ -51,10 +52,10 @@ def settings(width: int, precision: str, **energy: Any) -> ClassifySettings:
 
 
 def plain(data: SmallImages, width: int, precision: str) -> Callable[[], None]:
-    """What one writes by hand: pictures that are ready, no augmentation, no history, no checkpoints."""
+    """What one writes by hand: images that are ready, no augmentation, no history, no checkpoints."""
     network = create_classifier("cnn9", 100, width=width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, 0.9, weight_decay=5e-4)
-    ready = to_network(data.images[: BATCH * STEPS]).split(BATCH)
+    ready = normalize_images(data.images[: BATCH * STEPS]).split(BATCH)
     labels = data.labels[: BATCH * STEPS].split(BATCH)
 
     def run() -> None:
@@ -70,15 +71,15 @@ def plain(data: SmallImages, width: int, precision: str) -> Callable[[], None]:
     return run
 
 
-class _Untested(ClassifyTask):
+class _Untested(ClassificationTask):
     """Without its evaluation and last checkpoint, which belong to no step."""
 
-    def predict(self, pictures: Any) -> torch.Tensor:
-        return pictures.labels  # type: ignore[no-any-return]
+    def predict(self, images: Any) -> torch.Tensor:
+        return images.labels  # type: ignore[no-any-return]
 
 
 def ours(data: SmallImages, given: ClassifySettings) -> Callable[[], None]:
-    processes = Processes(choose_device("cpu"))
+    processes = ProcessGroup(choose_device("cpu"))
 
     def run() -> None:
         network = create_classifier("cnn9", 100, width=given.width)
@@ -94,16 +95,16 @@ def throughput(data: SmallImages, width: int) -> None:
         runs = {"plain loop": plain(data, width, precision), "sfplus": ours(data, settings(width, precision))}
         seconds = race(runs, rounds=5)
         rates = {name: BATCH * STEPS / value for name, value in seconds.items()}
-        print(f"  {precision:<8} plain loop {rates['plain loop']:7.0f} pictures/s   sfplus {rates['sfplus']:7.0f} "
+        print(f"  {precision:<8} plain loop {rates['plain loop']:7.0f} images/s   sfplus {rates['sfplus']:7.0f} "
               f"({rates['sfplus'] / rates['plain loop']:.3f} x)")  # fmt: skip
 
 
 def prices(data: SmallImages, width: int) -> None:
     """A step with each term over one without; both in one task, so that nothing else differs."""
     network = create_classifier("cnn9", 100, width=width)
-    processes = Processes(choose_device("cpu"))
+    processes = ProcessGroup(choose_device("cpu"))
     processes.device.move(network).train()
-    tasks = {name: ClassifyTask(network, data, data, settings(width, "float32", **energy), processes, "")
+    tasks = {name: ClassificationTask(network, data, data, settings(width, "float32", **energy), processes, "")
              for name, energy in {"baseline": {}, **REGULARIZERS}.items()}  # fmt: skip
     batch = tasks["baseline"].batch(1, slice(0, BATCH))
     seconds = race({name: lambda task=task: task.update(1, batch, False) for name, task in tasks.items()}, rounds=7)  # type: ignore[misc]
@@ -111,22 +112,24 @@ def prices(data: SmallImages, width: int) -> None:
         print(f"  {name:<20} {1e3 * value:7.1f} ms {value / seconds['baseline']:6.3f} x")
 
 
-def pictures_alone(data: SmallImages) -> None:
-    task = ClassifyTask(nn.Linear(1, 1), data, data, settings(64, "float32"), Processes(choose_device("cpu")), "")
+def images_alone(data: SmallImages) -> None:
+    task = ClassificationTask(
+        nn.Linear(1, 1), data, data, settings(64, "float32"), ProcessGroup(choose_device("cpu")), ""
+    )
 
     def run() -> None:
         for step in range(1, 101):
-            images, _, cuts = task.batch(step, slice(0, BATCH))
-            to_network(cut(images, cuts))
+            images, _, crops = task.batch(step, slice(0, BATCH))
+            normalize_images(random_crop(images, crops))
 
     rate = 100 * BATCH / race({"": run}, rounds=5)[""]
-    print(f"  drawn, cut, mirrored, normalised: {rate:,.0f} pictures/s")
+    print(f"  drawn, cut, mirrored, normalised: {rate:,.0f} images/s")
 
 
 if __name__ == "__main__":
-    width, data = int(sys.argv[1]) if len(sys.argv) > 1 else 64, pictures()
+    width, data = int(sys.argv[1]) if len(sys.argv) > 1 else 64, images()
     print(f"CNN-9 of {width}, {2 * width} and {4 * width} filters, batch {BATCH}, {torch.get_num_threads()} threads")
-    pictures_alone(data)
+    images_alone(data)
     throughput(data, width)
     print("a step with its regulariser over one without")
     prices(data, width)

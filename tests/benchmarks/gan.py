@@ -1,6 +1,6 @@
 """A step of MHE-GAN on this machine: the four variants, and the baseline as a plain loop; ratios of medians.
 
-The plain loop is what one writes first: the discriminator is run on generated and on real pictures in turn. Run with
+The plain loop is what one writes first: the discriminator is run on generated and on real images in turn. Run with
 nothing else on the machine: python tests/benchmarks/gan.py
 """
 
@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from sfplus.device import choose_device
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.image_tasks.gan import Discriminator, Generator
-from sfplus.image_tasks.generation import GanTask, to_gan
+from sfplus.image_tasks.generation import GanTask, normalize_for_gan
 from sfplus.recipes.settings.generate import GenerateSettings
-from sfplus.training.distributed import Processes
+from sfplus.training.distributed import ProcessGroup
 
 ROUNDS = 7
 VARIANTS = {
@@ -36,27 +36,27 @@ def plain_step(task: GanTask) -> None:
     generator, discriminator, count = task.generator, task.discriminator, task.settings.batch_size
     device = task.processes.device
     loss = F.softplus(-discriminator(generator(device.put(torch.randn(count, 128))))).mean()
-    task.adams["generator"].zero_grad()
+    task.optimizers["generator"].zero_grad()
     loss.backward()
-    task.adams["generator"].step()
+    task.optimizers["generator"].step()
     fake = generator(device.put(torch.randn(count, 128))).detach()
-    real = to_gan(device.put(task.batch(1, slice(0, count))[0][0]))
+    real = normalize_for_gan(device.put(task.batch(1, slice(0, count))[0][0]))
     loss = F.softplus(discriminator(fake)).mean() + F.softplus(-discriminator(real)).mean()
-    task.adams["discriminator"].zero_grad()
+    task.optimizers["discriminator"].zero_grad()
     loss.backward()
-    task.adams["discriminator"].step()
+    task.optimizers["discriminator"].step()
 
 
 def main() -> None:
     device = choose_device()
-    pictures = SmallImages(torch.randint(0, 256, (640, 32, 32, 3), dtype=torch.uint8), torch.zeros(640).long(), ("a",))
+    images = SmallImages(torch.randint(0, 256, (640, 32, 32, 3), dtype=torch.uint8), torch.zeros(640).long(), ("a",))
     print(f"{device.describe()}, batch 64, float32; median of {ROUNDS} rounds")
     for width in (0.25, 1.0):
         runs = {}
         for name, changes in {**VARIANTS, "baseline, plain loop": VARIANTS["baseline"]}.items():
             settings = GenerateSettings.model_validate({"width": width, **changes})
             networks = Generator(width), Discriminator(width, settings.spectral_norm)
-            task = GanTask(*networks, pictures, settings, Processes(device), "")
+            task = GanTask(*networks, images, settings, ProcessGroup(device), "")
             device.move(task.modules).train()
             runs[name] = functools.partial(plain_step if "plain" in name else step, task)
         found = race(runs, ROUNDS)

@@ -21,7 +21,7 @@ from sfplus.hypersphere import HEADS
 from sfplus.networks import create
 from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import SolverSettings
-from sfplus.training.distributed import Processes
+from sfplus.training.distributed import ProcessGroup
 from sfplus.training.face_task import FaceTask
 
 CROPS, PEOPLE, FEATURES, ROUNDS, SIDE = 64, 10_572, 512, 5, 2048
@@ -109,7 +109,7 @@ def main() -> None:
     for name, options in OURS.items():
         settings = SolverSettings.model_validate({"batch_size": CROPS, "precision": "float32", **options})
         head = HEADS["asoftmax"](FEATURES, PEOPLE)
-        task = FaceTask(create("sphereface20"), head, Crops(), settings, Processes(device))  # type: ignore[arg-type]
+        task = FaceTask(create("sphereface20"), head, Crops(), settings, ProcessGroup(device))  # type: ignore[arg-type]
         task.modules.train()
         runs[name] = lambda task=task: (keep_freed_memory(), task.update(1, batch, measure=False))  # type: ignore[misc]
     runs["a row of the history"] = lambda: task.logged({"step": 1, "loss": 0.0, "accuracy": 0.0}, [])

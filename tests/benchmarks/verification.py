@@ -1,7 +1,8 @@
-"""The verification protocols beside loops over thresholds, and search among distractors beside its matrix product.
+"""Time of the verification protocols against loops over thresholds, and of the search among distractors.
 
-`evaluation.m` and insightface's `calculate_roc` are written out here with their loops over folds and thresholds, each
-step over all pairs at once. Run with nothing else on the machine: make bench. An argument is the number of distractors.
+`evaluation.m` and insightface's `calculate_roc` are implemented here with their loops over folds and thresholds, each
+step vectorised over all pairs; the search is compared with its matrix product alone. Run on an otherwise idle machine:
+make bench. The argument is the number of distractors.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ Floats = NDArray[np.float64]
 
 
 def evaluation_m(left: Floats, right: Floats, same: NDArray[np.bool_], fold: NDArray[np.int64]) -> list[float]:
-    """Fold accuracies of evaluation.m."""
-    found = []
+    """Return the fold accuracies of evaluation.m."""
+    accuracies = []
     for k in range(FOLDS):
         train, test = fold != k, fold == k
         mean = np.concatenate([left[train], right[train]]).mean(0)
@@ -36,19 +37,19 @@ def evaluation_m(left: Floats, right: Floats, same: NDArray[np.bool_], fold: NDA
         a, b = a / np.linalg.norm(a, axis=1, keepdims=True), b / np.linalg.norm(b, axis=1, keepdims=True)
         scores = (a * b).sum(1)
         thresholds = np.arange(-10000, 10001) / 10000
-        chosen, kind = scores[train], same[train]
-        accuracy = np.array([((chosen[kind] > t).sum() + (chosen[~kind] < t).sum()) / len(kind) for t in thresholds])
+        s, y = scores[train], same[train]
+        accuracy = np.array([((s[y] > t).sum() + (s[~y] < t).sum()) / len(y) for t in thresholds])
         t = thresholds[accuracy == accuracy.max()].mean()
-        found.append(((scores[test & same] > t).sum() + (scores[test & ~same] < t).sum()) / test.sum())
-    return found
+        accuracies.append(((scores[test & same] > t).sum() + (scores[test & ~same] < t).sum()) / test.sum())
+    return accuracies
 
 
 def calculate_roc(left: Floats, right: Floats, same: NDArray[np.bool_]) -> list[float]:
-    """Fold accuracies of calculate_roc in insightface's verification.py, with all thresholds on test folds too."""
+    """Return the fold accuracies of calculate_roc in insightface's verification.py, which also rates all test folds."""
     half = left.shape[1] // 2
     first, second = (normalize(side[:, :half] + side[:, half:]) for side in (left, right))
     distance = np.sum(np.square(np.subtract(first, second)), 1)
-    thresholds, found = np.arange(0, 4, 0.01), []
+    thresholds, accuracies = np.arange(0, 4, 0.01), []
 
     def rates(t: float, d: Floats, actual: NDArray[np.bool_]) -> tuple[float, float, float]:
         predicted = np.less(d, t)
@@ -62,35 +63,35 @@ def calculate_roc(left: Floats, right: Floats, same: NDArray[np.bool_]) -> list[
         best = int(np.argmax([rates(t, distance[train], same[train])[2] for t in thresholds]))
         for t in thresholds:
             rates(t, distance[test], same[test])
-        found.append(rates(thresholds[best], distance[test], same[test])[2])
-    return found
+        accuracies.append(rates(thresholds[best], distance[test], same[test])[2])
+    return accuracies
 
 
-def protocols() -> None:
+def time_protocols() -> None:
+    """Print the time of the protocols and of the loops."""
     rng = np.random.default_rng(0)
     same, fold = np.tile(np.repeat([True, False], PAIRS // FOLDS // 2), FOLDS), np.arange(PAIRS) // (PAIRS // FOLDS)
     left, right = rng.standard_normal((2, PAIRS, WIDTH))
     right[same] += 0.12 * left[same]
-    ours, theirs = sphereface(left, right, same, fold).accuracy, evaluation_m(left, right, same, fold)
-    assert ours.tolist() == theirs
-    ours, theirs = insightface(left, right, same, fold, mirrored=True).accuracy, calculate_roc(left, right, same)
-    assert ours.tolist() == theirs
+    assert sphereface(left, right, same, fold).accuracy.tolist() == evaluation_m(left, right, same, fold)
+    assert insightface(left, right, same, fold, mirrored=True).accuracy.tolist() == calculate_roc(left, right, same)
     singles = left.astype(np.float32), right.astype(np.float32)
     seconds = race({
         "evaluation.m": lambda: evaluation_m(left, right, same, fold),
         "sphereface": lambda: sphereface(left, right, same, fold),
-        "sphereface, single precision in": lambda: sphereface(*singles, same, fold),
+        "sphereface, float32 features": lambda: sphereface(*singles, same, fold),
         "calculate_roc of insightface": lambda: calculate_roc(left, right, same),
         "insightface": lambda: insightface(left, right, same, fold, mirrored=True),
     })  # fmt: skip
     print(f"{PAIRS:,} pairs of {WIDTH:,}-d features, {FOLDS} folds, equal fold accuracies")
     bases = {"sphereface": "evaluation.m", "insightface": "calculate_roc of insightface"}
-    for name, took in seconds.items():
+    for name, duration in seconds.items():
         base = bases.get(name.split(",")[0])
-        print(f"  {name:<34} {1000 * took:9.1f} ms" + (f"  {seconds[base] / took:6.0f} x" if base else ""))
+        print(f"  {name:<34} {1000 * duration:9.1f} ms" + (f"  {seconds[base] / duration:6.0f} x" if base else ""))
 
 
-def distractors() -> None:
+def time_search() -> None:
+    """Print the time of the search among distractors and of its matrix product."""
     rng = np.random.default_rng(0)
     probes, gallery = rng.standard_normal((2, PROBES, FEATURE), dtype=np.float32)
     block = rng.standard_normal((BLOCK, FEATURE), dtype=np.float32)
@@ -106,11 +107,11 @@ def distractors() -> None:
 
     seconds = race({"matrix product alone": product, "identify": ours}, ROUNDS)
     print(f"{PROBES:,} probes among {DISTRACTORS:,} distractors, {FEATURE}-d")
-    for name, took in seconds.items():
-        print(f"  {name:<34} {took:9.2f} s   {took / seconds['matrix product alone']:6.2f} of the product")
+    for name, duration in seconds.items():
+        print(f"  {name:<34} {duration:9.2f} s   {duration / seconds['matrix product alone']:6.2f} of the product")
 
 
 if __name__ == "__main__":
-    print(f"{os.cpu_count()} processors; median of {ROUNDS} rounds")
-    protocols()
-    distractors()
+    print(f"{os.cpu_count()} processors, median of {ROUNDS} rounds")
+    time_protocols()
+    time_search()

@@ -45,10 +45,10 @@ REPORT = """report:
 
 
 @pytest.fixture
-def write(pictures: Path, tmp_path: Path) -> Callable[[str], Path]:
+def write(image_folder: Path, tmp_path: Path) -> Callable[[str], Path]:
     def _write(text: str) -> Path:
         path = tmp_path / "small.yaml"
-        path.write_text(text.replace("PICTURES", str(pictures)))
+        path.write_text(text.replace("PICTURES", str(image_folder)))
         return path
 
     return _write

@@ -61,13 +61,13 @@ def test_numeric_names_do_not_match(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_large_images_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of images that are not crops, only the prefetched ones are alive."""
     alive: weakref.WeakSet[np.ndarray] = weakref.WeakSet()
-    most = 0
+    peak = 0
 
     def decode(record: Record) -> np.ndarray:
-        nonlocal most
+        nonlocal peak
         image = np.zeros((300, 300, 3), np.uint8).view(Tracked)
         alive.add(image)
-        most = max(most, len(alive))
+        peak = max(peak, len(alive))
         return image
 
     for person in ("Ada", "Ben"):
@@ -77,7 +77,7 @@ def test_large_images_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Record, "decode", decode)
     with pytest.raises(PhotoError, match="is 300x300, not a crop of"):
         overlap(tmp_path, tmp_path, DEFAULT_MODEL, None, None, crops=True, images_per_person=99)
-    assert most <= 12
+    assert peak <= 12
 
 
 class Tracked(np.ndarray):

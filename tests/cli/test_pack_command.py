@@ -47,12 +47,12 @@ def test_pack_has_the_crops_of_its_folder(
     crops = PackedCrops(out)
     assert crops.people == ["Ada", "Ben", "Cyd"]
     for indices in (np.arange(8), np.array([7, 0, 0, 3])):
-        for ours, theirs in zip(crops.batch(indices), folder.batch(indices), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-            assert ours.dtype == theirs.dtype
-    ours, theirs = crops[5], folder[5]
-    np.testing.assert_array_equal(ours[0], theirs[0])
-    assert ours[1] == theirs[1]
+        for actual, expected in zip(crops.batch(indices), folder.batch(indices), strict=True):
+            np.testing.assert_array_equal(actual, expected)
+            assert actual.dtype == expected.dtype
+    (crop, label), (expected_crop, expected_label) = crops[5], folder[5]
+    np.testing.assert_array_equal(crop, expected_crop)
+    assert label == expected_label
     assert Pack(out).names == names
 
 
@@ -89,16 +89,15 @@ def test_narrow_cuts_112x112_to_112x96(tmp_path: Path) -> None:
 def test_excluded_people_are_left_out(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
     """People can be excluded by `sfplus pack --exclude` and by the data set for training."""
     write_folders(tmp_path / "crops", PEOPLE | {"Dan": 2})
-    listed = tmp_path / "out.txt"
-    listed.write_text("# in the test set\nBen\n\n  Nobody  \n")
-    assert sfplus("pack", tmp_path / "crops", tmp_path / "a", "--exclude", listed).code == 0
+    exclude = tmp_path / "out.txt"
+    exclude.write_text("# in the test set\nBen\n\n  Nobody  \n")
+    assert sfplus("pack", tmp_path / "crops", tmp_path / "a", "--exclude", exclude).code == 0
     pack(tmp_path / "crops", tmp_path / "b")
-    ours, theirs = PackedCrops(tmp_path / "a"), PackedCrops(tmp_path / "b", exclude=["Ben"])
-    assert ours.people == theirs.people == ["Ada", "Cyd", "Dan"]
-    every = np.arange(7)
-    for one, other in zip(ours.batch(every), theirs.batch(every), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert ours.digest != theirs.digest != PackedCrops(tmp_path / "b").digest
+    without, excluding = PackedCrops(tmp_path / "a"), PackedCrops(tmp_path / "b", exclude=["Ben"])
+    assert without.people == excluding.people == ["Ada", "Cyd", "Dan"]
+    for first, second in zip(without.batch(np.arange(7)), excluding.batch(np.arange(7)), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert without.digest != excluding.digest != PackedCrops(tmp_path / "b").digest
 
 
 def test_one_person_is_a_warning_and_cannot_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,14 +118,14 @@ def test_check_names_the_crop_with_a_flipped_bit(
     data = bytearray((out / "crops.u8").read_bytes())
     data[5 * 360 + 17] ^= 4
     (out / "crops.u8").write_bytes(data)
-    named = "crop 5 (counted from 0; Ben/1.png) in block 1 was changed: its checksum differs; make it again"
+    message = "crop 5 (counted from 0; Ben/1.png) in block 1 was changed: its checksum differs; make it again"
     answer = sfplus("pack", "--check", out)
-    assert answer.code == 1 and named in answer.err
+    assert answer.code == 1 and message in answer.err
     crops = PackedCrops(out)
     crops.batch(np.array([4, 6]))
     with pytest.raises(DatasetError) as error:
         crops.batch(np.array([0, 5]))
-    assert named in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("size", ["112", "0x5", "axb", "-1x4"])

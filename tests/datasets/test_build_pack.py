@@ -51,37 +51,37 @@ def test_same_options_are_fresh_and_other_options_are_refused(
         pack(source, out)
 
 
-@pytest.mark.parametrize("wrong", ["inside", "same", "around", "other files", "a file"])
-def test_out_must_be_new_and_must_not_overlap_the_source(tmp_path: Path, wrong: str) -> None:
+@pytest.mark.parametrize("case", ["inside", "same", "around", "other files", "a file"])
+def test_out_must_be_new_and_must_not_overlap_the_source(tmp_path: Path, case: str) -> None:
     source = tmp_path / "all" / "crops"
     write_folders(source, PEOPLE)
-    out = {"inside": source / "out", "same": source, "around": tmp_path / "all"}.get(wrong, tmp_path / "out")
-    if wrong == "other files":
+    out = {"inside": source / "out", "same": source, "around": tmp_path / "all"}.get(case, tmp_path / "out")
+    if case == "other files":
         out.mkdir()
         (out / "mine").touch()
-    elif wrong == "a file":
+    elif case == "a file":
         out.touch()
     with pytest.raises(UsageError, match=r"SOURCE overlap|contains other files"):
         pack(source, out)
 
 
-@pytest.mark.parametrize("what", ["files", "a state", "other state", "a file", "a link"])
-def test_files_of_the_user_are_never_deleted(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("case", ["files", "a state", "other state", "a file", "a link"])
+def test_files_of_the_user_are_never_deleted(tmp_path: Path, case: str) -> None:
     write_folders(tmp_path / "crops", PEOPLE)
     partial = tmp_path / "out.partial"
-    mine = tmp_path / "mine" if what == "a link" else partial
-    if what == "a file":
-        mine.write_text("mine")
+    user_files = tmp_path / "user" if case == "a link" else partial
+    if case == "a file":
+        user_files.write_text("mine")
     else:
-        mine.mkdir()
-        (mine / "photo.png").write_text("mine")
-        if what.endswith("state"):
-            (mine / "state.json").write_text({"a state": "{}", "other state": "[1"}[what])
-    if what == "a link":
-        partial.symlink_to(mine)
+        user_files.mkdir()
+        (user_files / "photo.png").write_text("mine")
+        if case.endswith("state"):
+            (user_files / "state.json").write_text({"a state": "{}", "other state": "[1"}[case])
+    if case == "a link":
+        partial.symlink_to(user_files)
     with pytest.raises(UsageError, match=r"out\.partial: contains other files; choose another OUT"):
         pack(tmp_path / "crops", tmp_path / "out")
-    assert (mine if what == "a file" else mine / "photo.png").read_text() == "mine"
+    assert (user_files if case == "a file" else user_files / "photo.png").read_text() == "mine"
 
 
 @pytest.mark.parametrize("source", ["out.partial", "out.partial/crops", "."])
@@ -197,8 +197,8 @@ def test_all_paths_of_a_source_are_the_same_source(tmp_path: Path, monkeypatch: 
     write_folders(tmp_path / "crops", PEOPLE)
     (tmp_path / "link").symlink_to("crops")
     assert pack(Path("crops"), Path("out")) == 0
-    for other in (tmp_path / "crops", Path("link"), Path("crops/../crops"), tmp_path / "link"):
-        assert pack(other, Path("out")) == 0
+    for path in (tmp_path / "crops", Path("link"), Path("crops/../crops"), tmp_path / "link"):
+        assert pack(path, Path("out")) == 0
 
 
 @pytest.mark.parametrize("out", [".", ".."])

@@ -11,7 +11,7 @@ from sfplus.datasets.overlap import PersonMeans, choose_threshold, match_feature
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("George_W_Bush", "george w bush"),
         ("Zoë_Ball", "Zoe Ball"),
@@ -22,12 +22,12 @@ from sfplus.datasets.overlap import PersonMeans, choose_threshold, match_feature
         ("Ｔｏｍ Ｃｒｕｉｓｅ", "Tom Cruise"),
     ],
 )
-def test_spellings_of_a_name_have_one_key(one: str, other: str) -> None:
-    assert name_key(one) == name_key(other) != ()
+def test_spellings_of_a_name_have_one_key(first: str, second: str) -> None:
+    assert name_key(first) == name_key(second) != ()
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("celeba_7201", "celeba_7202"),
         ("n000012", "n000013"),
@@ -37,18 +37,18 @@ def test_spellings_of_a_name_have_one_key(one: str, other: str) -> None:
         ("李明", "李红"),
     ],
 )
-def test_different_names_have_different_keys(one: str, other: str) -> None:
-    assert name_key(one) != name_key(other)
+def test_different_names_have_different_keys(first: str, second: str) -> None:
+    assert name_key(first) != name_key(second)
 
 
 def test_names_without_a_word_match_nothing() -> None:
     assert match_names(["--", "B_a"], ["!!", "a b", "A_B"]) == [(1, 1), (1, 2)]
 
 
-@pytest.mark.parametrize(("one", "other"), [("0000001", "0000001"), ("1_2", "1 2"), ("ids/7", "7"), ("٣", "٣")])
-def test_numbers_do_not_match(one: str, other: str) -> None:
-    assert name_key(one) == name_key(other)
-    assert match_names([one, "n000123"], [other, "n000123"]) == [(1, 1)]
+@pytest.mark.parametrize(("first", "second"), [("0000001", "0000001"), ("1_2", "1 2"), ("ids/7", "7"), ("٣", "٣")])
+def test_numbers_do_not_match(first: str, second: str) -> None:
+    assert name_key(first) == name_key(second)
+    assert match_names([first, "n000123"], [second, "n000123"]) == [(1, 1)]
 
 
 def means_of(features: dict[str, np.ndarray]) -> PersonMeans:
@@ -73,9 +73,9 @@ def test_means_and_halves() -> None:
 def sets(rng: np.random.Generator, shared: int, noise: float) -> tuple[PersonMeans, PersonMeans]:
     """Return 200 and 300 people, of which the first `shared` are the same; all features have a large part in common."""
     common = 3 * rng.standard_normal(32)
-    who = rng.standard_normal((500, 32))
-    who[200 : 200 + shared] = who[:shared]
-    photos = common + who[:, None] + noise * rng.standard_normal((500, 4, 32))
+    centres = rng.standard_normal((500, 32))
+    centres[200 : 200 + shared] = centres[:shared]
+    photos = common + centres[:, None] + noise * rng.standard_normal((500, 4, 32))
     return (
         means_of({f"train {i}": photos[i] for i in range(200)}),
         means_of({f"test {i}": photos[200 + i] for i in range(300)}),
@@ -115,11 +115,11 @@ def test_blocks_give_the_full_product(rows: int, columns: int, block: int, thres
     expected = cosine_similarity(train.means() - centre, test.means() - centre)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BLOCK_SIZE", block)
-        found = match_features(train, test, threshold)
-    clear = {(i, j) for i, j in zip(*np.nonzero(expected > threshold + 1e-5), strict=True)}
+        matches = match_features(train, test, threshold)
+    certain = {(i, j) for i, j in zip(*np.nonzero(expected > threshold + 1e-5), strict=True)}
     possible = {(i, j) for i, j in zip(*np.nonzero(expected > threshold - 1e-5), strict=True)}
-    assert clear <= {pair[:2] for pair in found} <= possible
-    for i, j, cosine in found:
+    assert certain <= {pair[:2] for pair in matches} <= possible
+    for i, j, cosine in matches:
         assert cosine == pytest.approx(expected[i, j], abs=1e-5)
 
 

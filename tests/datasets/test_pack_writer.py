@@ -55,10 +55,10 @@ def test_memory_does_not_grow_with_the_block_size(tmp_path: Path, monkeypatch: p
     tracemalloc.start()
     try:
         pack(tmp_path / "crops", tmp_path / "out")
-        most = tracemalloc.get_traced_memory()[1]
+        peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert most < 20 * 786_432
+    assert peak < 20 * 786_432
 
 
 def test_other_sizes_are_an_error_or_left_out(tmp_path: Path) -> None:

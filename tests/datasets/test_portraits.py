@@ -61,9 +61,9 @@ def test_photos_do_not_depend_on_earlier_draws():
 
 
 def test_people_photos_and_seeds_differ():
-    one = draw_portrait(0, 0, 0).photo.astype(int)
-    for other in (draw_portrait(0, 1, 0), draw_portrait(1, 0, 0), draw_portrait(0, 0, 1)):
-        assert np.abs(one - other.photo).mean() > 10
+    first = draw_portrait(0, 0, 0).photo.astype(int)
+    for second in (draw_portrait(0, 1, 0), draw_portrait(1, 0, 0), draw_portrait(0, 0, 1)):
+        assert np.abs(first - second.photo).mean() > 10
 
 
 @pytest.mark.parametrize("roll", [-25.0, 0.0, 14.0])
@@ -164,8 +164,8 @@ def detect(portraits: list[Portrait]) -> tuple[list[np.ndarray], int]:
     offsets, others = [], 0
     for start in range(0, len(portraits), 30):
         part = portraits[start : start + 30]
-        _, _, found = detector.detect(np.stack([decode(p.jpeg()) for p in part]), landmarks=True)
-        for portrait, points in zip(part, found, strict=True):
+        _, _, detections = detector.detect(np.stack([decode(p.jpeg()) for p in part]), landmarks=True)
+        for portrait, points in zip(part, detections, strict=True):
             spots = np.zeros((0, 5, 2)) if points is None else np.asarray(points, float).reshape(-1, 5, 2)
             away = spots - portrait.landmarks
             near = np.linalg.norm(away.mean(1), axis=1) < 15

@@ -35,9 +35,9 @@ PYTHON_2 = (  # what Python 2's pickle writes for (['ab', 'c' * 300], [True]) by
 def test_reads_pickles_of_python_3(protocol: int, tmp_path: Path) -> None:
     path = tmp_path / "lfw.bin"
     path.write_bytes(pickle.dumps((PHOTOS, LABELS), protocol))
-    found = read_bin(path)
-    assert found.images == PHOTOS and found.same.tolist() == LABELS
-    assert (found.left.tolist(), found.right.tolist()) == ([0, 2, 4], [1, 3, 5])
+    verification_set = read_bin(path)
+    assert verification_set.images == PHOTOS and verification_set.same.tolist() == LABELS
+    assert (verification_set.left.tolist(), verification_set.right.tolist()) == ([0, 2, 4], [1, 3, 5])
     path.write_bytes(pickle.dumps([PHOTOS, [1, 0, 1]], protocol))
     assert read_bin(path).same.tolist() == LABELS
 
@@ -46,8 +46,8 @@ def test_reads_pickles_of_python_3(protocol: int, tmp_path: Path) -> None:
 def test_reads_pickles_of_python_2(data: bytes, tmp_path: Path) -> None:
     assert pickle.loads(data, encoding="bytes") == ([b"ab", b"c" * 300], [True])
     (tmp_path / "old.bin").write_bytes(data)
-    found = read_bin(tmp_path / "old.bin")
-    assert found.images == [b"ab", b"c" * 300] and found.same.tolist() == [True]
+    verification_set = read_bin(tmp_path / "old.bin")
+    assert verification_set.images == [b"ab", b"c" * 300] and verification_set.same.tolist() == [True]
 
 
 def test_unpacked_photos_have_the_names_of_the_pairs(tmp_path: Path) -> None:
@@ -197,9 +197,9 @@ def test_programs_of_allowed_instructions_never_crash(tmp_path: Path, codes: lis
 def _read_or_refuse(data: bytes, folder: Path) -> None:
     (folder / "x.bin").write_bytes(data)
     try:
-        found = read_bin(folder / "x.bin")
+        verification_set = read_bin(folder / "x.bin")
     except PairsError as error:
         assert error.where
     else:
-        assert len(found.left) == len(found.right) == len(found.same) > 0
-        assert max(found.left.max(), found.right.max()) < len(found.images)
+        assert len(verification_set.left) == len(verification_set.right) == len(verification_set.same) > 0
+        assert max(verification_set.left.max(), verification_set.right.max()) < len(verification_set.images)

@@ -13,18 +13,19 @@ from torch import Tensor, nn
 
 from sfplus.device import choose_device
 from sfplus.hypersphere import HypersphericalEnergy, orthonormal_penalty
-from sfplus.image_tasks.classification import ClassifyTask, Orthonormality, create_regularizer, smoothed_entropy
+from sfplus.image_tasks.classification import ClassificationTask, Orthonormality, create_regularizer, smoothed_entropy
 from sfplus.image_tasks.cnn import create_classifier
-from sfplus.image_tasks.datasets import SmallImages, to_network
-from sfplus.image_tasks.random_crop import cut, draw_cuts
+from sfplus.image_tasks.datasets import SmallImages
+from sfplus.image_tasks.random_crop import draw_crops, random_crop
+from sfplus.networks.normalize import normalize_images
 from sfplus.recipes.settings.classify import ClassifySettings, RegularizerSettings
-from sfplus.training.distributed import Processes
+from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import train
 from sfplus.training.history import read_rows
 from sfplus.training.sampling import draw_indices
 
 
-def pictures(count: int, classes: int = 3, side: int = 8) -> SmallImages:
+def images(count: int, classes: int = 3, side: int = 8) -> SmallImages:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=generator)
     return SmallImages(images, torch.arange(count) % classes, tuple(map(str, range(classes))))
@@ -36,14 +37,14 @@ def settings(**given: Any) -> ClassifySettings:
     return ClassifySettings.model_validate(small | given)
 
 
-def task(given: ClassifySettings, digest: str = "") -> ClassifyTask:
+def task(given: ClassifySettings, digest: str = "") -> ClassificationTask:
     torch.manual_seed(given.seed)
     network = create_classifier(given.network, 3, width=given.width, operator=given.operator, size=8)
-    return ClassifyTask(network, pictures(20), pictures(7), given, Processes(choose_device("cpu")), digest)
+    return ClassificationTask(network, images(20), images(7), given, ProcessGroup(choose_device("cpu")), digest)
 
 
 @pytest.mark.parametrize(("smoothing", "offset"), list(itertools.product([0.0, 0.01, 0.3], [0.0, 1e-4, 0.1])))
-def test_the_loss_in_numpy(smoothing: float, offset: float) -> None:
+def test_smoothed_entropy_matches_numpy(smoothing: float, offset: float) -> None:
     random = np.random.default_rng(0)
     logits, labels = 5 * random.normal(size=(6, 4)), random.integers(0, 4, 6)
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) + offset
@@ -53,7 +54,7 @@ def test_the_loss_in_numpy(smoothing: float, offset: float) -> None:
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_offset_takes_the_gradient_of_what_is_hopeless() -> None:
+def test_offset_removes_the_gradient_of_improbable_labels() -> None:
     logits = torch.tensor([[40.0, 0.0]], requires_grad=True)
     loss = smoothed_entropy(logits, torch.tensor([1]), 0.0, 1e-4)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -73,7 +74,9 @@ def test_the_offset_takes_the_gradient_of_what_is_hopeless() -> None:
         ("a2", 0.1, 1, 4),
     ],
 )
-def test_weights_of_the_energies(power: int | str, hidden: float, output: float, at_random: float) -> None:
+def test_default_energy_weights_are_the_released_ones(
+    power: int | str, hidden: float, output: float, at_random: float
+) -> None:
     torch.manual_seed(0)
     network = create_classifier("cnn9", 100)
     energy = create_regularizer(network, RegularizerSettings(mode="mhe", power=power))  # type: ignore[arg-type]
@@ -91,7 +94,7 @@ def test_weights_of_the_energies(power: int | str, hidden: float, output: float,
         ("comhe-group", 5.0465),  # random directions of 27, 72, 144, 288 and 512 dimensions in closed form
     ],
 )
-def test_energies_of_projections_start_as_in_the_logs(mode: str, hidden: float) -> None:
+def test_initial_comhe_energies_match_the_logs(mode: str, hidden: float) -> None:
     torch.manual_seed(0)
     network = create_classifier("cnn9", 100)
     energy = create_regularizer(network, RegularizerSettings(mode=mode, half_space=True))  # type: ignore[arg-type]
@@ -103,7 +106,7 @@ def test_energies_of_projections_start_as_in_the_logs(mode: str, hidden: float) 
 
 
 @pytest.mark.parametrize("orthogonal", [False, True])
-def test_orthonormality(orthogonal: bool) -> None:
+def test_orthonormal_penalty_of_hidden_layers(orthogonal: bool) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 4), nn.Conv2d(4, 5, 1), nn.Linear(5, 3))
     found = Orthonormality(network, 0.5, orthogonal)
@@ -123,13 +126,13 @@ def by_hand(given: ClassifySettings, steps: int, angles: bool) -> dict[str, Tens
     """TensorFlow's way: decay and orthonormality as terms of the loss, the momentum over all of it."""
     torch.manual_seed(given.seed)
     network = create_classifier(given.network, 3, width=given.width, operator=given.operator, size=8).train()
-    learned = pictures(20)
+    learned = images(20)
     spheres = [name for name, m in network.named_modules() if type(m).__name__ == "SphereConv2d"]
     velocities = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     for step in range(1, steps + 1):
         indices = draw_indices(step, 20, given.batch_size, given.seed)
-        cuts = draw_cuts(given.seed, step, given.batch_size, (8, 8))
-        x = to_network(cut(learned.batch(indices), cuts))
+        crops = draw_crops(given.seed, step, given.batch_size, (8, 8))
+        x = normalize_images(random_crop(learned.batch(indices), crops))
         loss = smoothed_entropy(network(x), learned.labels[indices], 0.01, 1e-4)
         for name, parameter in network.named_parameters():
             if name.rpartition(".")[0] not in spheres:
@@ -147,7 +150,7 @@ def by_hand(given: ClassifySettings, steps: int, angles: bool) -> dict[str, Tens
 
 
 @pytest.mark.parametrize("operator", ["none", "cosine"])
-def test_training_is_that_of_the_original(operator: str, tmp_path: Path) -> None:
+def test_training_matches_the_original(operator: str, tmp_path: Path) -> None:
     given = settings(operator=operator, base_lr=0.02, weight_decay=0.05)
     run = task(given)
     train(run, given, tmp_path, run.processes)
@@ -162,7 +165,7 @@ def test_training_is_that_of_the_original(operator: str, tmp_path: Path) -> None
     + [{"mode": f"comhe-{kind}", "half_space": True, "dim": 3} for kind in ("random", "angle", "adversarial", "group")],
     ids=lambda energy: energy["mode"],
 )
-def test_an_interrupted_run_ends_with_the_same_bits(energy: dict[str, Any], tmp_path: Path) -> None:
+def test_interrupted_classification_ends_with_the_same_bits(energy: dict[str, Any], tmp_path: Path) -> None:
     optimizer = "adam" if energy["mode"] in ("none", "comhe-random") else "sgd"
     given = settings(energy=energy, optimizer=optimizer, base_lr=0.01)
     whole = task(given, "same")
@@ -197,7 +200,7 @@ def test_history_has_energies_and_the_best_accuracy(tmp_path: Path) -> None:
     assert tested[-1]["accuracy"] == pytest.approx((run.predict(run.test) == run.test.labels).float().mean().item())
 
 
-def test_warmup_and_falls_of_the_rate(tmp_path: Path) -> None:
+def test_learning_rates_of_warmup_and_steps(tmp_path: Path) -> None:
     given = settings(warmup=3, base_lr=0.3)
     run = task(given)
     train(run, given, tmp_path, run.processes)
@@ -205,7 +208,7 @@ def test_warmup_and_falls_of_the_rate(tmp_path: Path) -> None:
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.3, 0.03, 0.03])
 
 
-def test_half_precision_stays_near(tmp_path: Path) -> None:
+def test_bf16_stays_close_to_float32(tmp_path: Path) -> None:
     losses = []
     for precision in ("float32", "bf16"):
         given = settings(precision=precision, max_iter=2)
@@ -224,11 +227,11 @@ def test_half_precision_stays_near(tmp_path: Path) -> None:
         ({"energy": {"mode": "mha"}}, "mhe"),
     ],
 )
-def test_settings_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         settings(**given)
 
 
-def test_plain_entropy_is_torchs() -> None:
+def test_entropy_without_offset_is_cross_entropy() -> None:
     logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
     assert torch.equal(smoothed_entropy(logits, labels, 0.1, 0), F.cross_entropy(logits, labels, label_smoothing=0.1))

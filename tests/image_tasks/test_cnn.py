@@ -1,4 +1,4 @@
-"""The networks of pictures against their papers' tables and the released code's shapes and initialisation."""
+"""The networks of images against their papers' tables and the released code's shapes and initialisation."""
 
 import copy
 import itertools
@@ -25,7 +25,7 @@ def shapes(network: nn.Module) -> list[tuple[int, ...]]:
     return [tuple(layer.weight.shape) for layer in network.modules() if isinstance(layer, kinds)]
 
 
-def test_cnn9_is_that_of_the_code() -> None:
+def test_cnn9_has_the_shapes_of_the_released_code() -> None:
     # MHE, architecture.py: [3, 3, Cin, n] filters of conv1_0 to conv3_2, fc6 [4, 4, 256, 256], score [1, 1, 256, 100].
     widths = [3, 64, 64, 64, 128, 128, 128, 256, 256, 256]
     expected = [(after, before, 3, 3) for before, after in itertools.pairwise(widths)]
@@ -51,9 +51,9 @@ def test_layers_and_widths(name: str, options: dict[str, object], convolutions: 
     assert len(found) == convolutions + 2
     assert [shape[0] for shape in found[:convolutions]] == [f for f in filters for _ in range(convolutions // 3)]
     channels, size = options.get("channels", 3), options.get("size", 32)
-    picture = torch.zeros(2, channels, size, size)  # type: ignore[call-overload]
-    assert network(picture).shape == (2, 10)
-    assert network.features(picture).shape == (2, 2 if name == "mnist6" else 256)  # type: ignore[operator]
+    image = torch.zeros(2, channels, size, size)  # type: ignore[call-overload]
+    assert network(image).shape == (2, 10)
+    assert network.features(image).shape == (2, 2 if name == "mnist6" else 256)  # type: ignore[operator]
     assert all(p.ndim == 1 for n, p in network.named_parameters() if "bn" in n)
     assert not any(n.endswith("bias") for n, _ in network.named_parameters() if "bn" not in n)
 
@@ -85,7 +85,7 @@ def test_narrow_residual_network_has_the_gradients_of_float64() -> None:
 
 
 @pytest.mark.parametrize("name", ["cnn9", "spherenet9", "sphere-resnet32"])
-def test_every_layer_starts_from_the_same_law(name: str) -> None:
+def test_all_layers_have_kaiming_initialisation(name: str) -> None:
     torch.manual_seed(0)
     network = create_classifier(name, 100)
     for layer in network.modules():
@@ -96,7 +96,7 @@ def test_every_layer_starts_from_the_same_law(name: str) -> None:
             assert (layer.eps, layer.momentum) == (1e-3, pytest.approx(1 - 0.999))
 
 
-def test_operators_and_the_last_layer() -> None:
+def test_operator_and_weight_norm_replace_layers() -> None:
     network = create_classifier("spherenet9", 10, operator="sigmoid", weight_norm=True)
     assert len([layer for layer in network.modules() if isinstance(layer, SphereConv2d)]) == 10  # fc6 too
     assert isinstance(network.score, WeightNormLinear)
@@ -107,12 +107,12 @@ def test_operators_and_the_last_layer() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("cnn8", {}, "did you mean cnn9"),
+        ("cnn8", {}, "did you mean 'cnn9'"),
         ("torchvision:resnet18", {"width": 16}, "width"),
         ("torchvision:resnet", {}, "no network"),
     ],
 )
-def test_what_does_not_exist(name: str, options: dict[str, int], message: str) -> None:
+def test_unknown_names_and_options_are_refused(name: str, options: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         create_classifier(name, 10, **options)  # type: ignore[arg-type]
 
@@ -130,7 +130,7 @@ def test_what_does_not_exist(name: str, options: dict[str, int], message: str) -
         (2, "geodesic", 0.02, 4.044, 3.983),
     ],
 )
-def test_energies_at_the_start_beside_the_logs(
+def test_initial_energies_match_the_logs(
     power: float, distance: str, tolerance: float, hidden: float, output: float
 ) -> None:
     torch.manual_seed(0)
@@ -156,7 +156,7 @@ def of_random(size: int, count: int = 0) -> float:
         (AdversarialProjection, 30, 5.1808),
     ],
 )
-def test_energies_at_the_start_in_closed_form(projection: type, size: int, hidden: float) -> None:
+def test_initial_energies_match_the_closed_form(projection: type, size: int, hidden: float) -> None:
     torch.manual_seed(0)
     network = create_classifier("cnn9", 100)
     with torch.no_grad():

@@ -21,7 +21,7 @@ def formula(filters: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("count", "size"), [(2, 3), (5, 3), (64, 27), (300, 40), (1, 20)])
 @pytest.mark.parametrize("scale", [0.02, 1.0])
-def test_log_energy_is_the_original_formula(count: int, size: int, scale: float) -> None:
+def test_log_energy_matches_the_original_formula(count: int, size: int, scale: float) -> None:
     torch.manual_seed(count)
     filters = (scale * torch.randn(count, size, dtype=torch.float64)).requires_grad_()
     ours, theirs = log_energy(filters), formula(filters.T)
@@ -32,13 +32,13 @@ def test_log_energy_is_the_original_formula(count: int, size: int, scale: float)
         assert ours.item() == pytest.approx(math.log(1e4)) and not gradient.any()
 
 
-def test_log_energy_of_filters_that_coincide() -> None:
+def test_log_energy_of_identical_filters_is_finite() -> None:
     filters = torch.randn(1, 9).repeat(3, 1).requires_grad_()
     torch.testing.assert_close(log_energy(filters), formula(filters.T), rtol=1e-3, atol=0)
     assert torch.autograd.grad(log_energy(filters), filters)[0].isfinite().all()
 
 
-def test_log_energy_is_the_energy_of_the_paper_and_a_constant() -> None:
+def test_log_energy_is_the_energy_of_the_paper_plus_a_constant() -> None:
     filters = torch.randn(128, 576, dtype=torch.float64)
     mean = hyperspherical_energy(filters, power=0)
     expected = 127 / 128 * 2 * mean / 2 + 129 / 256 * math.log(1e4)
@@ -46,7 +46,7 @@ def test_log_energy_is_the_energy_of_the_paper_and_a_constant() -> None:
     assert float(mean) == pytest.approx(-math.log(2) / 2, abs=2e-3)
 
 
-def test_shapes_and_parameters() -> None:
+def test_shapes_and_numbers_of_parameters() -> None:
     generator, discriminator = Generator(), Discriminator()
     maps = [(3, 64, 3), (64, 128, 4), (128, 128, 3), (128, 256, 4), (256, 256, 3), (256, 512, 4), (512, 512, 3)]
     count = sum(a * b * k * k + b for a, b, k in maps) + 8192
@@ -54,9 +54,9 @@ def test_shapes_and_parameters() -> None:
     count = 128 * 8192 + sum(a * b * k * k + b for a, b, k in [(512, 256, 4), (256, 128, 4), (128, 64, 4), (64, 3, 3)])
     assert sum(p.numel() for p in generator.parameters()) == count + 2 * (8192 + 256 + 128 + 64)
     with torch.no_grad():
-        pictures = generator(torch.randn(2, 128))
-        assert pictures.shape == (2, 3, 32, 32) and float(pictures.abs().max()) <= 1
-        assert discriminator(pictures).shape == (2,)
+        images = generator(torch.randn(2, 128))
+        assert images.shape == (2, 3, 32, 32) and float(images.abs().max()) <= 1
+        assert discriminator(images).shape == (2,)
     assert {name: tuple(f.shape) for name, f in discriminator.neurons().items()} == {
         name: (b, a * k * k) for (name, _), (a, b, k) in zip(Discriminator.layers, maps, strict=True)
     } | {"l4": (1, 8192)}
@@ -65,7 +65,7 @@ def test_shapes_and_parameters() -> None:
             assert (module.eps, module.momentum) == (2e-5, 0.1)
 
 
-def test_weights_start_from_a_normal_that_is_cut() -> None:
+def test_weights_are_initialised_from_a_truncated_normal() -> None:
     torch.manual_seed(0)
     weight = Discriminator().get_parameter("c3_0.weight").detach()
     assert 0.0399 < float(weight.abs().max()) <= 0.04
@@ -73,7 +73,7 @@ def test_weights_start_from_a_normal_that_is_cut() -> None:
     assert float(weight.var()) == pytest.approx(variance, rel=0.01)
 
 
-def test_width_is_a_multiplier() -> None:
+def test_width_multiplies_the_maps() -> None:
     discriminator = Discriminator(0.125)
     assert [len(f) for f in discriminator.neurons().values()] == [8, 16, 16, 32, 32, 64, 64, 1]
     assert Generator(0.125)(torch.randn(4, 128)).shape == (4, 3, 32, 32)
@@ -82,10 +82,10 @@ def test_width_is_a_multiplier() -> None:
 def test_spectral_norm_divides_by_the_largest_singular_value() -> None:
     torch.manual_seed(0)
     discriminator = Discriminator(0.125, spectral_norm=True)
-    pictures = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         for _ in range(400):
-            discriminator(pictures[:1])
+            discriminator(images[:1])
     discriminator.eval()
     for name, filters in discriminator.neurons().items():
         expected = filters / torch.linalg.matrix_norm(filters, 2)
@@ -93,7 +93,7 @@ def test_spectral_norm_divides_by_the_largest_singular_value() -> None:
         torch.testing.assert_close(weight.flatten(1), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_spectral_norm_makes_one_step_per_training_pass() -> None:
+def test_spectral_norm_performs_one_step_per_training_pass() -> None:
     """The original's arithmetic: v = normalised W^T u, u = normalised W v, sigma = u^T W v."""
     torch.manual_seed(0)
     discriminator = Discriminator(0.125, spectral_norm=True)

@@ -1,4 +1,4 @@
-"""The stage `generate` on a small set of drawn pictures."""
+"""The stage `generate` on a small set of drawn images."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from PIL import Image
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.cache import run_stage
 from sfplus.artifacts.context import RunContext
-from sfplus.image_tasks import classify_stage as classify
-from sfplus.image_tasks import generate_stage as generate
-from sfplus.image_tasks.image_set import PictureSet
+from sfplus.image_tasks import generate_stage
+from sfplus.image_tasks.image_set import ImageSet
 from sfplus.io.console import Console
+from sfplus.recipes.settings.classify import ClassifySettings
+from sfplus.recipes.settings.generate import GenerateSettings
 
 SMALL = {"width": 1 / 32, "batch_size": 4, "max_iter": 3, "log_every": 1, "sample_every": 2}
 
 
-def make(pictures: Path, workspace: Path, classifier: Artefact | None = None, **changes: Any) -> Artefact:
-    settings = generate.GenerateSettings.model_validate(
-        {**SMALL, "data": {"name": "folder", "root": pictures}, "scores": {"samples": 8, "splits": 2}, **changes}
+def make(image_folder: Path, workspace: Path, classifier: Artefact | None = None, **changes: Any) -> Artefact:
+    settings = GenerateSettings.model_validate(
+        {**SMALL, "data": {"name": "folder", "root": image_folder}, "scores": {"samples": 8, "splits": 2}, **changes}
     )
     run = RunContext(workspace, Console(quiet=True), "cpu")
-    inputs: dict[str, Any] = {"pictures": PictureSet(settings.data, run)}
+    inputs: dict[str, Any] = {"pictures": ImageSet(settings.data, run)}
     if classifier:
         inputs["classifier"] = classifier
     return run_stage(settings.stage, settings, inputs, run)
 
 
-def test_artefact(pictures: Path, tmp_path: Path) -> None:
-    made = make(pictures, tmp_path)
+def test_artefact_of_a_generator(image_folder: Path, tmp_path: Path) -> None:
+    made = make(image_folder, tmp_path)
     names = {path.relative_to(made.folder).as_posix() for path in made.folder.rglob("*") if path.is_file()}
     assert {"samples.png", "samples/000000.png", "samples/000002.png", "curves.png", "history.jsonl"} <= names
     assert {"model.safetensors", "config.json", "manifest.json"} <= names
@@ -40,15 +41,15 @@ def test_artefact(pictures: Path, tmp_path: Path) -> None:
     for name in ("samples.png", "samples/000000.png"):
         assert Image.open(made.folder / name).size == (256, 256)
     assert (made.folder / "samples.png").read_bytes() != (made.folder / "samples/000000.png").read_bytes()
-    with Image.open(made.folder / "curves.png") as picture:
-        assert picture.size[0] > 2 * picture.size[1]
+    with Image.open(made.folder / "curves.png") as image:
+        assert image.size[0] > 2 * image.size[1]
     counts = made.manifest["counts"]
-    assert counts["pictures"] == 8 and counts["steps"] == 3
+    assert counts["images"] == 8 and counts["steps"] == 3
     rows = [json.loads(line) for line in (made.folder / "history.jsonl").read_text().splitlines()]
     assert counts["energy"] == rows[-1]["energy"] and "mhe_loss" not in counts and "surrogate_score" not in counts
 
 
-def test_scores_need_a_classifier_or_inception(pictures: Path, tmp_path: Path) -> None:
+def test_scores_need_a_classifier_or_inception(image_folder: Path, tmp_path: Path) -> None:
     run = RunContext(tmp_path, Console(quiet=True), "cpu")
     options = {
         "network": "cnn6",
@@ -59,34 +60,34 @@ def test_scores_need_a_classifier_or_inception(pictures: Path, tmp_path: Path) -
         "test_every": 1,
         "steps": [],
     }
-    learnt = classify.ClassifySettings.model_validate({**options, "data": {"name": "folder", "root": pictures}})
-    classifier = run_stage(learnt.stage, learnt, {"pictures": PictureSet(learnt.data, run)}, run)
-    made = make(pictures, tmp_path, classifier, energy={})
+    learnt = ClassifySettings.model_validate({**options, "data": {"name": "folder", "root": image_folder}})
+    classifier = run_stage(learnt.stage, learnt, {"pictures": ImageSet(learnt.data, run)}, run)
+    made = make(image_folder, tmp_path, classifier, energy={})
     counts = made.manifest["counts"]
     assert counts["surrogate_accuracy"] == pytest.approx(classifier.manifest["counts"]["accuracy"])
     assert 1 <= counts["surrogate_score"] <= 2 and 1 <= counts["surrogate_score_real"] <= 2
     assert counts["mhe_loss"] > 0 and "fid" not in counts and "inception_score" not in counts
-    again = make(pictures, tmp_path, classifier, energy={})
+    again = make(image_folder, tmp_path, classifier, energy={})
     assert again.folder == made.folder
 
 
-def test_other_scores_train_nothing_again(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make(pictures, tmp_path, energy={})
+def test_other_scores_reuse_the_generator(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(image_folder, tmp_path, energy={})
     with monkeypatch.context() as patch:
-        patch.setattr(generate, "_train", lambda *_: pytest.fail("it is trained again"))
-        other = make(pictures, tmp_path, energy={}, scores={"samples": 6, "splits": 3})
+        patch.setattr(generate_stage, "_train", lambda *_: pytest.fail("it is trained again"))
+        other = make(image_folder, tmp_path, energy={}, scores={"samples": 6, "splits": 3})
     names = [{path.name: path.read_bytes() for path in one.folder.glob("*.*")} for one in (made, other)]
     assert all(found.pop("manifest.json") for found in names) and names[0] == names[1]
     assert other.folder != made.folder and other.manifest["counts"] == made.manifest["counts"]
-    make(pictures, tmp_path, energy={}, seed=1)
+    make(image_folder, tmp_path, energy={}, seed=1)
 
 
-def test_what_does_not_change_the_result_is_no_part_of_the_fingerprint(pictures: Path, tmp_path: Path) -> None:
+def test_fingerprint_covers_decisive_settings_only(image_folder: Path, tmp_path: Path) -> None:
     run = RunContext(tmp_path, Console(quiet=True), "cpu")
     identities = []
-    for changes in ({}, {"checkpoint_every": 7}, {"data": {"name": "folder", "root": pictures / "."}}, {"seed": 1}):
-        settings = generate.GenerateSettings.model_validate(
-            {**SMALL, "data": {"name": "folder", "root": pictures}, **changes}
+    for changes in ({}, {"checkpoint_every": 7}, {"data": {"name": "folder", "root": image_folder / "."}}, {"seed": 1}):
+        settings = GenerateSettings.model_validate(
+            {**SMALL, "data": {"name": "folder", "root": image_folder}, **changes}
         )
-        identities.append(settings.stage.identity(settings, {"pictures": PictureSet(settings.data, run)}))
+        identities.append(settings.stage.identity(settings, {"pictures": ImageSet(settings.data, run)}))
     assert identities[0] == identities[1] == identities[2] != identities[3]

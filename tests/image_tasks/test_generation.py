@@ -18,14 +18,14 @@ from sfplus.image_tasks.gan import Discriminator, Generator, log_energy
 from sfplus.image_tasks.generation import (
     GanTask,
     draw_noise,
-    generate,
+    generate_images,
+    image_grid,
     load_generator,
-    picture_grid,
+    normalize_for_gan,
     save_generator,
-    to_gan,
 )
 from sfplus.recipes.settings.generate import GenerateSettings
-from sfplus.training.distributed import Processes
+from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import OnStep, train
 from sfplus.training.sampling import draw_indices
 
@@ -40,23 +40,23 @@ VARIANTS = {
 
 
 @pytest.fixture(scope="module")
-def pictures() -> SmallImages:
+def images() -> SmallImages:
     images = torch.randint(0, 256, (20, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return SmallImages(images, torch.arange(20) % 10, tuple("abcdefghij"))
 
 
-def task_of(pictures: SmallImages, **changes: Any) -> GanTask:
+def task_of(images: SmallImages, **changes: Any) -> GanTask:
     changes = {"width": WIDTH, "batch_size": 8, "max_iter": 6, "log_every": 2, "checkpoint_every": 2, **changes}
     settings = GenerateSettings.model_validate(changes)
     torch.manual_seed(settings.seed)
     networks = Generator(settings.width, settings.noise_size), Discriminator(settings.width, settings.spectral_norm)
-    return GanTask(*networks, pictures, settings, Processes(CPU), settings.model_dump_json())
+    return GanTask(*networks, images, settings, ProcessGroup(CPU), settings.model_dump_json())
 
 
 def run(
-    pictures: SmallImages, folder: Path, on_step: OnStep | None = None, **changes: Any
+    images: SmallImages, folder: Path, on_step: OnStep | None = None, **changes: Any
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    task = task_of(pictures, **changes)
+    task = task_of(images, **changes)
     summary = train(task, task.settings, folder, task.processes, on_step)
     return task.modules.state_dict(), summary
 
@@ -66,10 +66,10 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("n_dis", [1, 2])
-def test_steps_are_those_of_a_plain_loop(pictures: SmallImages, n_dis: int) -> None:
+def test_gan_steps_match_a_plain_loop(images: SmallImages, n_dis: int) -> None:
     """The original's updates, line by line, on noise of one sequence: generator first, then discriminator."""
     changes = {"energy": {"weight": 0.3}, "n_dis": n_dis, "base_lr": 1e-3}
-    ours, plain = task_of(pictures, **changes), task_of(pictures, **changes)
+    ours, plain = task_of(images, **changes), task_of(images, **changes)
     generator, discriminator = plain.generator, plain.discriminator
     adams = [torch.optim.Adam(part.parameters(), 1e-3, (0.5, 0.999)) for part in (generator, discriminator)]
     for step in (1, 2, 3):
@@ -80,7 +80,7 @@ def test_steps_are_those_of_a_plain_loop(pictures: SmallImages, n_dis: int) -> N
         g_gradients = torch.autograd.grad(g_loss, list(generator.parameters()))
         _descend(adams[0], g_gradients)
         for part in range(n_dis):
-            real = pictures.images[draw_indices((step - 1) * n_dis + part + 1, 20, 8, 0)]
+            real = images.images[draw_indices((step - 1) * n_dis + part + 1, 20, 8, 0)]
             fake = generator(torch.randn(8, 128)).detach()
             of_fake = discriminator(fake)
             discriminator.eval()  # the estimate of the singular value does not move
@@ -106,9 +106,9 @@ def _descend(adam: torch.optim.Adam, gradients: tuple[Tensor, ...]) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_first_row(pictures: SmallImages, tmp_path: Path, variant: str) -> None:
+def test_first_row_of_a_gan(images: SmallImages, tmp_path: Path, variant: str) -> None:
     """At the start the discriminator knows nothing and filters are random directions."""
-    _, summary = run(pictures, tmp_path, max_iter=1, width=0.25, **VARIANTS[variant])
+    _, summary = run(images, tmp_path, max_iter=1, width=0.25, **VARIANTS[variant])
     (row,) = rows_of(tmp_path)
     assert row["generator_loss"] == pytest.approx(math.log(2), abs=0.05)
     assert row["discriminator_loss"] == pytest.approx(2 * math.log(2), abs=0.1)
@@ -126,19 +126,19 @@ def test_first_row(pictures: SmallImages, tmp_path: Path, variant: str) -> None:
     assert summary["generator_loss"] == row["generator_loss"]
 
 
-def test_a_large_energy_weight_lowers_the_energy(pictures: SmallImages, tmp_path: Path) -> None:
+def test_a_large_energy_weight_lowers_the_energy(images: SmallImages, tmp_path: Path) -> None:
     last = {}
     for weight in (0, 10):
         folder = tmp_path / str(weight)
-        run(pictures, folder, max_iter=20, log_every=20, checkpoint_every=20, base_lr=1e-3, energy={"weight": weight})
+        run(images, folder, max_iter=20, log_every=20, checkpoint_every=20, base_lr=1e-3, energy={"weight": weight})
         last[weight] = rows_of(folder)[-1]["energy"]
     assert last[10] < last[0] - 0.005
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_resume_is_exact(pictures: SmallImages, tmp_path: Path, variant: str) -> None:
+def test_interrupted_gan_ends_with_the_same_bits(images: SmallImages, tmp_path: Path, variant: str) -> None:
     """Stopped after step 3, one step past a checkpoint, and again after 5."""
-    whole, summary = run(pictures, tmp_path / "whole", **VARIANTS[variant])
+    whole, summary = run(images, tmp_path / "whole", **VARIANTS[variant])
     for stop in (3, 5):
 
         def on_step(step: int, row: dict[str, Any], stop: int = stop) -> None:
@@ -146,15 +146,15 @@ def test_resume_is_exact(pictures: SmallImages, tmp_path: Path, variant: str) ->
                 raise RuntimeError("stopped")
 
         with pytest.raises(RuntimeError, match="stopped"):
-            run(pictures, tmp_path / "parts", on_step, **VARIANTS[variant])
-    parts, again = run(pictures, tmp_path / "parts", **VARIANTS[variant])
+            run(images, tmp_path / "parts", on_step, **VARIANTS[variant])
+    parts, again = run(images, tmp_path / "parts", **VARIANTS[variant])
     assert whole.keys() == parts.keys() and all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
     assert (tmp_path / "whole/history.jsonl").read_bytes() == (tmp_path / "parts/history.jsonl").read_bytes()
     assert {**summary, "seconds": 0} == {**again, "seconds": 0}
 
 
-def test_what_is_not_finite_is_named(pictures: SmallImages, tmp_path: Path) -> None:
-    task = task_of(pictures, log_every=1, energy={})
+def test_non_finite_gan_loss_is_named(images: SmallImages, tmp_path: Path) -> None:
+    task = task_of(images, log_every=1, energy={})
     with torch.no_grad():
         task.discriminator.get_parameter("c1_0.bias").fill_(torch.inf)
     message = r"generator loss is (nan|inf) at step 1 \(learning rate 0.0001, energy weight 1e-07\); use a smaller"
@@ -162,32 +162,32 @@ def test_what_is_not_finite_is_named(pictures: SmallImages, tmp_path: Path) -> N
         train(task, task.settings, tmp_path, task.processes)
 
 
-def test_pictures_of_another_size_are_refused(pictures: SmallImages) -> None:
-    small = SmallImages(pictures.images[:, :28, :28], pictures.labels, pictures.names)
+def test_images_of_another_size_are_refused(images: SmallImages) -> None:
+    small = SmallImages(images.images[:, :28, :28], images.labels, images.names)
     with pytest.raises(DatasetError, match=r"\(28, 28, 3\), the networks take \(32, 32, 3\)"):
         task_of(small)
 
 
-def test_generate_uses_running_statistics_and_changes_nothing(pictures: SmallImages) -> None:
+def test_generation_uses_moving_averages_and_changes_no_state(images: SmallImages) -> None:
     torch.manual_seed(0)
     generator = Generator(WIDTH, 16)
     noise = draw_noise(5, 16, 3)
     assert torch.equal(noise, draw_noise(5, 16, 3)) and not torch.equal(noise, draw_noise(5, 16, 4))
     before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
-    made = generate(generator, noise, CPU, batch_size=2)
+    made = generate_images(generator, noise, CPU, batch_size=2)
     assert generator.training and all(torch.equal(before[k], v) for k, v in generator.state_dict().items())
     assert made.dtype == torch.uint8 and made.shape == (5, 32, 32, 3)
     with torch.no_grad():
         expected = generator.eval()(noise)
-    assert float((to_gan(made) - expected).abs().max()) <= 0.51 / 127.5
+    assert float((normalize_for_gan(made) - expected).abs().max()) <= 0.51 / 127.5
     assert torch.equal(
-        to_gan(torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 2, 1)).flatten(), torch.tensor([-1.0, 1])
+        normalize_for_gan(torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 2, 1)).flatten(), torch.tensor([-1.0, 1])
     )
 
 
-def test_picture_grid_runs_along_rows() -> None:
-    pictures = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 2, 3, 3)
-    grid = picture_grid(pictures, columns=3)
+def test_image_grid_is_filled_row_by_row() -> None:
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 2, 3, 3)
+    grid = image_grid(images, columns=3)
     assert grid.shape == (4, 9, 3)
     assert torch.equal(grid[::2, ::3, 0], torch.tensor([[0, 1, 2], [3, 4, 0]], dtype=torch.uint8))
 
@@ -198,7 +198,9 @@ def test_generators_are_saved_and_loaded(tmp_path: Path) -> None:
     generator(torch.randn(4, 16))  # moves the running statistics
     save_generator(tmp_path, generator, WIDTH)
     loaded = load_generator(tmp_path)
-    assert not loaded.training and torch.equal(generate(loaded, noise, CPU), generate(generator, noise, CPU))
+    assert not loaded.training and torch.equal(
+        generate_images(loaded, noise, CPU), generate_images(generator, noise, CPU)
+    )
     (tmp_path / "config.json").write_text('{"network": "cnn9"}')
     with pytest.raises(WeightsError, match=r"config\.json: does not describe a generator"):
         load_generator(tmp_path)

@@ -25,18 +25,18 @@ from sfplus.weights.model_folder import to_bytes
 CPU = choose_device("cpu")
 
 
-def test_diversity_score_of_sure_and_of_equal_answers() -> None:
+def test_diversity_score_of_certain_and_of_equal_predictions() -> None:
     sure = 100 * torch.eye(10).repeat(20, 1)
     assert diversity_score(sure, 1)[0] == pytest.approx(10)
     assert diversity_score(sure, 10) == pytest.approx((10, 0))
     assert diversity_score(torch.randn(1, 10).repeat(50, 1)) == pytest.approx((1, 0), abs=1e-9)
     assert diversity_score(sure[:200].sort(0, descending=True)[0], 2)[0] == pytest.approx(1)
-    with pytest.raises(ValueError, match="3 answers cannot be parted into 10"):
+    with pytest.raises(ValueError, match="3 images cannot be divided into 10 parts"):
         diversity_score(sure[:3])
 
 
 @pytest.mark.slow
-def test_diversity_score_is_that_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diversity_score_matches_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
     metric = pytest.importorskip("torchmetrics.image.inception").InceptionScore(nn.Identity(), splits=5)
     monkeypatch.setattr(torch, "randperm", torch.arange)  # it shuffles first
     logits = 3 * torch.randn(200, 12)
@@ -61,7 +61,7 @@ def classifier(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_surrogate_scores_are_of_the_classifier(classifier: Path) -> None:
+def test_surrogate_scores_match_their_definition(classifier: Path) -> None:
     images = torch.randint(0, 256, (230, 32, 32, 3), dtype=torch.uint8)
     network, _ = load_classifier(classifier)
     with torch.no_grad():
@@ -77,20 +77,20 @@ def test_surrogate_scores_are_of_the_classifier(classifier: Path) -> None:
     assert found["surrogate_score_std"] == 0
 
 
-def test_scores_of_sets_that_are_sorted_by_class(classifier: Path) -> None:
+def test_scores_of_a_dataset_sorted_by_class(classifier: Path) -> None:
     images = torch.cat([torch.full((50, 32, 32, 3), shade, dtype=torch.uint8) for shade in (0, 80, 160, 255)])
     real = SmallImages(images, torch.arange(4).repeat_interleave(50), tuple("abcd"))
     found = surrogate_scores(images, real, classifier, CPU, splits=4)
     assert found["surrogate_score"] == pytest.approx(1) and found["surrogate_score_real"] > 1.0001
 
 
-def test_classifiers_that_do_not_fit(classifier: Path) -> None:
+def test_classifier_of_other_classes_is_refused(classifier: Path) -> None:
     images = torch.zeros(4, 32, 32, 3, dtype=torch.uint8)
     real = SmallImages(images, torch.arange(4), tuple("abcde"))
-    with pytest.raises(WeightsError, match="tells 4 classes apart, the pictures have 5"):
+    with pytest.raises(WeightsError, match="has 4 classes, the images have 5"):
         surrogate_scores(images, real, classifier, CPU, 1)
     (classifier / "config.json").write_text('{"network": "sphereface4"}')
-    with pytest.raises(WeightsError, match="does not describe a classifier of pictures"):
+    with pytest.raises(WeightsError, match="does not describe an image classifier"):
         load_classifier(classifier)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tiny training run."""
+"""Fixtures for the tiny training run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> CropDataset:
 
 @pytest.fixture
 def train(crops: CropDataset) -> Train:
-    """Call with a folder and changed settings: the state after training, and the summary."""
+    """Return a function that trains with changed settings and returns the state and the summary."""
 
     def call(folder: Path, on_step: Any = None, **changes: Any) -> tuple[State, dict[str, float]]:
         return run(crops, folder, TrainSettings.model_validate({**SETTINGS.model_dump(), **changes}), on_step)
@@ -28,7 +28,7 @@ def train(crops: CropDataset) -> Train:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(crops: CropDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[State, Path]:
-    """The state and the folder of a run of `SETTINGS` that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(crops: CropDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[State, Path]:
+    """Return the state and the folder of an uninterrupted run of `SETTINGS`."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     return run(crops, folder, SETTINGS)[0], folder

@@ -1,4 +1,4 @@
-"""The engine on a task that is not faces: two optimizers, dropout, no labels."""
+"""The engine on a small task with two optimizers, dropout and no labels."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from torch import Tensor, nn
 from sfplus.device import choose_device
 from sfplus.errors import TrainingError
 from sfplus.recipes.settings.engine import LoopSettings
-from sfplus.training.distributed import Processes
+from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import Row, Task, train
 
 SETTINGS = LoopSettings(max_iter=8, batch_size=6, log_every=2, checkpoint_every=3)
 
 
 class Duel(Task):
-    """A generator of numbers and its critic, which drops some of what it sees."""
+    """A generator of numbers against a critic with dropout."""
 
     digest = "duel"
     unit = "numbers"
     averaged = ("critic", "generator")
 
-    def __init__(self, processes: Processes, rate: float = 0.05) -> None:
+    def __init__(self, processes: ProcessGroup, rate: float = 0.05) -> None:
         torch.manual_seed(0)
         critic = nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 1))
         self.modules = nn.ModuleDict({"generator": nn.Linear(2, 1), "critic": critic})
@@ -49,9 +49,9 @@ class Duel(Task):
         self.steps.append(step)
         real, noise = batch
         losses = {}
-        for name, other in (("critic", real), ("generator", torch.zeros_like(real))):
-            made = self.modules["critic"](self.modules["generator"](noise))
-            losses[name] = (made - self.modules["critic"](other)).mean() * (1 if name == "critic" else -1)
+        for name, reference in (("critic", real), ("generator", torch.zeros_like(real))):
+            generated = self.modules["critic"](self.modules["generator"](noise))
+            losses[name] = (generated - self.modules["critic"](reference)).mean() * (1 if name == "critic" else -1)
             self.optimizers[name].zero_grad()
             losses[name].backward()
             self.processes.average_gradients(self.modules[name].parameters())
@@ -70,7 +70,7 @@ def duel(folder: Path, rate: float = 0.05, stop: int = 0, **changes: int) -> tup
         if step == stop:
             raise ZeroDivisionError
 
-    task = Duel(processes := Processes(choose_device("cpu")), rate)
+    task = Duel(processes := ProcessGroup(choose_device("cpu")), rate)
     return task, train(task, SETTINGS.model_copy(update=changes), folder, processes, on_step)
 
 
@@ -84,31 +84,31 @@ def test_rows_and_summary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5, 7])
-def test_an_interrupted_duel_ends_with_the_same_bits(stop: int, tmp_path: Path) -> None:
-    """Dropout, batch norm, Adam's counters and two velocities: all of them go on where they were."""
+def test_interrupted_run_ends_with_the_same_bits(stop: int, tmp_path: Path) -> None:
+    """Dropout, batch normalisation, Adam's counters and two velocities are all restored."""
     whole, _ = duel(tmp_path / "whole")
     with pytest.raises(ZeroDivisionError):
         duel(tmp_path / "parts", stop=stop)
-    torch.manual_seed(99)  # what the caller did to the generator must not matter
+    torch.manual_seed(99)  # the state of the caller's generator must not matter
     parts, _ = duel(tmp_path / "parts")
     assert parts.steps == list(range(stop // 3 * 3 + 1, 9))
-    other = parts.modules.state_dict()
-    assert all(torch.equal(tensor, other[name]) for name, tensor in whole.modules.state_dict().items())
+    restored = parts.modules.state_dict()
+    assert all(torch.equal(tensor, restored[name]) for name, tensor in whole.modules.state_dict().items())
     assert len({(tmp_path / name / "history.jsonl").read_bytes() for name in ("whole", "parts")}) == 1
 
 
-class Late(Processes):
-    """One process that gives the answers of several, which are those of the call before; a signal follows one call."""
+class Late(ProcessGroup):
+    """A single process that answers like several, with the numbers of the previous call; one call raises a signal."""
 
     def __init__(self, signalled: int) -> None:
         super().__init__(choose_device("cpu"))
-        self.signalled, self.given = signalled, [0]
+        self.signalled, self.numbers = signalled, [0]
 
     def largest_so_far(self, number: int) -> int:
-        self.given.append(number)
-        if len(self.given) == self.signalled + 1:
+        self.numbers.append(number)
+        if len(self.numbers) == self.signalled + 1:
             signal.raise_signal(signal.SIGINT)
-        return self.given[-2]
+        return self.numbers[-2]
 
     def largest(self, number: int) -> int:
         return max(self.largest_so_far(number), number)
@@ -123,7 +123,7 @@ def test_no_signal_is_lost_between_processes(step: int, tmp_path: Path) -> None:
     assert (tmp_path / f"checkpoint-{task.steps[-1]:06}").is_dir()
 
 
-def test_each_step_draws_its_own_numbers(tmp_path: Path) -> None:
+def test_random_numbers_depend_on_seed_and_step(tmp_path: Path) -> None:
     drawn: list[float] = []
 
     class Drawing(Duel):
@@ -132,23 +132,23 @@ def test_each_step_draws_its_own_numbers(tmp_path: Path) -> None:
             return None
 
     for seed in (0, 0, 1):
-        task = Drawing(processes := Processes(choose_device("cpu")))
+        task = Drawing(processes := ProcessGroup(choose_device("cpu")))
         train(task, SETTINGS.model_copy(update={"seed": seed}), tmp_path / str(len(drawn)), processes)
     assert drawn[:8] == drawn[8:16] and len(set(drawn[8:])) == 16
 
 
-def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
+def test_non_finite_value_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the (critic|generator) is (nan|inf|-inf) at step 2 \(rate 0.05\); use a"):
         duel(tmp_path, rate=1e30)
 
 
-def test_keeps_as_many_checkpoints_as_asked(tmp_path: Path) -> None:
+def test_number_of_kept_checkpoints(tmp_path: Path) -> None:
     duel(tmp_path, checkpoint_every=2, keep=3)
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [f"checkpoint-00000{n}" for n in (4, 6, 8)]
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit on the size of files stands for the disk: the operating system itself refuses to write."""
+def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on the size of files simulates a full disk: the operating system refuses to write."""
     whole, _ = duel(tmp_path / "whole")
 
     def grow(step: int, row: Row) -> None:
@@ -157,11 +157,11 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    task = Duel(processes := Processes(choose_device("cpu")))
-    monkeypatch.setattr("sfplus.training.history.History.add", lambda *_: None)  # its files are smaller than these
+    task = Duel(processes := ProcessGroup(choose_device("cpu")))
+    monkeypatch.setattr("sfplus.training.history.History.add", lambda *_: None)  # keep its files below the limit
     try:
         with pytest.raises(
-            TrainingError, match=r"parts: cannot be written \(File too large\); make room .*, and start"
+            TrainingError, match=r"parts: cannot be written \(File too large\); free some space .*, and start"
         ):
             train(task, SETTINGS, tmp_path / "parts", processes, grow)
     finally:
@@ -170,11 +170,11 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     assert task.steps[-1] == 6
     again, _ = duel(tmp_path / "parts")
     assert again.steps == [4, 5, 6, 7, 8]
-    other = again.modules.state_dict()
-    assert all(torch.equal(tensor, other[name]) for name, tensor in whole.modules.state_dict().items())
+    restored = again.modules.state_dict()
+    assert all(torch.equal(tensor, restored[name]) for name, tensor in whole.modules.state_dict().items())
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"file: cannot be written \(File exists\)"):
         duel(tmp_path / "file")

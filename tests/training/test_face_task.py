@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from tiny import PEOPLE, SETTINGS, State, Train, run, tiny_model
+from tiny import PEOPLE, SETTINGS, Train, Uninterrupted, is_equal, run, stop_at, tiny_model
 
 from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
@@ -24,23 +22,9 @@ from sfplus.recipes.settings.train import TrainSettings
 from sfplus.training.face_task import fit
 from sfplus.training.sampling import draw_flips, draw_indices
 
-Undisturbed = tuple[State, Path]
 
-
-def same(state: State, other: State) -> bool:
-    return state.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in state.items())
-
-
-def stop_at(step: int, error: BaseException) -> Any:
-    def on_step(done: int, row: dict[str, Any]) -> None:
-        if done == step:
-            raise error
-
-    return on_step
-
-
-def test_steps_are_those_of_a_plain_loop(train: Train, crops: CropDataset, tmp_path: Path) -> None:
-    """The same run in a few plain lines: no checkpoints, no Accelerate, Caffe's update written out."""
+def test_steps_match_a_plain_loop(train: Train, crops: CropDataset, tmp_path: Path) -> None:
+    """Compare with a plain loop without checkpoints and Accelerate, with Caffe's update written out."""
     state, _ = train(tmp_path, max_iter=5, steps=(3,), momentum=0.9)
     settings = SETTINGS.model_copy(update={"steps": (3,)})
     network, head = tiny_model(settings)
@@ -65,29 +49,29 @@ def test_steps_are_those_of_a_plain_loop(train: Train, crops: CropDataset, tmp_p
     assert int(state["head.iteration"]) == 5
 
 
-def test_history_and_summary(undisturbed: Undisturbed, train: Train, tmp_path: Path) -> None:
-    rows = [json.loads(line) for line in (undisturbed[1] / "history.jsonl").read_text().splitlines()]
+def test_history_and_summary(uninterrupted: Uninterrupted, train: Train, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (uninterrupted[1] / "history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [4, 8, 12, 16, 20]
     names = ["step", "epoch", "loss", "accuracy", "lambda", "lr", "energy", "feature_length"]
     assert all(list(row)[: len(names)] == names for row in rows)
     layers = ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "fc5", "head"]
     values = ["energy", "excess", "mean_nearest", "min_angle", "redundancy"]
     assert list(rows[0])[len(names) :] == [f"spread/{layer}/{value}" for layer in layers for value in values]
-    last = measure_uniformity(undisturbed[0]["head.weight"], 2)
+    last = measure_uniformity(uninterrupted[0]["head.weight"], 2)
     assert [rows[-1][f"spread/head/{value}"] for value in values] == [getattr(last, value) for value in values]
     assert [row["lr"] for row in rows] == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001])
     assert [row["lambda"] for row in rows] == pytest.approx([1000 / (1 + row["step"]) for row in rows])
     assert rows[0]["epoch"] == pytest.approx(40 / 48)
-    seen: list[tuple[int, dict[str, Any]]] = []
-    _, summary = train(tmp_path, lambda step, row: seen.append((step, row)), max_iter=6, energy=None)
-    assert [step for step, row in seen] == [1, 2, 3, 4, 5, 6]
-    assert [step for step, row in seen if row] == [4, 6], "every fourth, and the last"
-    assert seen[3][1]["crops_per_second"] > 0 and seen[3][1]["energy"] is None
+    calls: list[tuple[int, dict[str, Any]]] = []
+    _, summary = train(tmp_path, lambda step, row: calls.append((step, row)), max_iter=6, energy=None)
+    assert [step for step, row in calls] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, row in calls if row] == [4, 6], "every fourth step and the last"
+    assert calls[3][1]["crops_per_second"] > 0 and calls[3][1]["energy"] is None
     assert summary["steps"] == 6 and summary["seconds"] > 0
-    assert summary["loss"] == seen[5][1]["loss"] and summary["accuracy"] == seen[5][1]["accuracy"]
+    assert summary["loss"] == calls[5][1]["loss"] and summary["accuracy"] == calls[5][1]["accuracy"]
 
 
-def test_first_row_measures_what_it_says(train: Train, crops: CropDataset, tmp_path: Path) -> None:
+def test_first_row_matches_its_definitions(train: Train, crops: CropDataset, tmp_path: Path) -> None:
     train(tmp_path, max_iter=1, log_every=1)
     row = json.loads((tmp_path / "history.jsonl").read_text())
     network, head = tiny_model(SETTINGS)
@@ -101,82 +85,47 @@ def test_first_row_measures_what_it_says(train: Train, crops: CropDataset, tmp_p
     assert row["energy"] == pytest.approx(float(class_energy(head.weight, labels, 2).detach()), rel=1e-4)
 
 
-def test_learns_the_people_by_heart(train: Train, tmp_path: Path) -> None:
+def test_training_set_is_learnt_perfectly(train: Train, tmp_path: Path) -> None:
     _, summary = train(tmp_path, max_iter=40, steps=(30,), base_lr=0.02, checkpoint_every=40)
     assert summary["accuracy"] == 1.0 and summary["loss"] < 0.1
 
 
-def test_runs_repeat_bit_for_bit(undisturbed: Undisturbed, train: Train, tmp_path: Path) -> None:
+def test_runs_repeat_bit_for_bit(uninterrupted: Uninterrupted, train: Train, tmp_path: Path) -> None:
     state, _ = train(tmp_path)
-    assert same(state, undisturbed[0])
-    assert (tmp_path / "history.jsonl").read_bytes() == (undisturbed[1] / "history.jsonl").read_bytes()
-    other, _ = train(tmp_path / "other", seed=1)
-    assert not same(other, undisturbed[0])
+    assert is_equal(state, uninterrupted[0])
+    assert (tmp_path / "history.jsonl").read_bytes() == (uninterrupted[1] / "history.jsonl").read_bytes()
+    reseeded, _ = train(tmp_path / "reseeded", seed=1)
+    assert not is_equal(reseeded, uninterrupted[0])
 
 
 @pytest.mark.parametrize("step", [3, 6, 13, 20])
-def test_a_crash_changes_nothing(step: int, undisturbed: Undisturbed, train: Train, tmp_path: Path) -> None:
+def test_resumed_run_equals_an_uninterrupted_one(
+    step: int, uninterrupted: Uninterrupted, train: Train, tmp_path: Path
+) -> None:
     with pytest.raises(ZeroDivisionError):
         train(tmp_path, stop_at(step, ZeroDivisionError()))
-    first: list[int] = []
-    state, summary = train(tmp_path, lambda done, row: first.append(done))
-    assert first[:1] == ([step // 6 * 6 + 1] if step < 20 else []), "the last checkpoint is where it goes on"
-    assert same(state, undisturbed[0])
-    assert (tmp_path / "history.jsonl").read_bytes() == (undisturbed[1] / "history.jsonl").read_bytes()
+    steps: list[int] = []
+    state, summary = train(tmp_path, lambda done, row: steps.append(done))
+    assert steps[:1] == ([step // 6 * 6 + 1] if step < 20 else []), "the run continues from its last checkpoint"
+    assert is_equal(state, uninterrupted[0])
+    assert (tmp_path / "history.jsonl").read_bytes() == (uninterrupted[1] / "history.jsonl").read_bytes()
     assert math.isfinite(summary["loss"])
 
 
-def test_two_crashes_and_other_checkpoints_change_nothing(
-    undisturbed: Undisturbed, train: Train, tmp_path: Path
+def test_run_resumed_twice_with_different_checkpoints_equals_an_uninterrupted_one(
+    uninterrupted: Uninterrupted, train: Train, tmp_path: Path
 ) -> None:
     for step in (7, 11):
         with pytest.raises(ZeroDivisionError):
             train(tmp_path, stop_at(step, ZeroDivisionError()), checkpoint_every=step - 2)
-    torch.manual_seed(12345)  # what the caller did to the generator must not matter
+    torch.manual_seed(12345)  # the state of the caller's generator must not matter
     state, _ = train(tmp_path, checkpoint_every=100)
-    assert same(state, undisturbed[0])
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_end_the_step_save_and_go_on(
-    number: signal.Signals, undisturbed: Undisturbed, train: Train, tmp_path: Path
-) -> None:
-    class Ended(Exception):
-        pass
-
-    def handler(*_: object) -> None:
-        raise Ended
-
-    before = signal.signal(number, handler)
-    try:
-        with pytest.raises(Ended):
-            train(tmp_path, lambda step, row: os.kill(os.getpid(), number) if step == 5 else None)
-        assert signal.getsignal(number) is handler
-    finally:
-        signal.signal(number, before)
-    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-000005"]
-    assert same(train(tmp_path)[0], undisturbed[0])
-
-
-def test_a_second_signal_acts_at_once(train: Train, tmp_path: Path) -> None:
-    def twice(step: int, row: dict[str, Any]) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        pytest.fail("the second one was swallowed")
-
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, twice)
-
-
-def test_keyboard_interrupt_in_the_callback_saves(train: Train, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, stop_at(3, KeyboardInterrupt()))
-    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-000003"]
+    assert is_equal(state, uninterrupted[0])
 
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("mode", ["paper", "batch", "caffe"])
-def test_every_head_and_energy_trains_and_resumes_bit_for_bit(
+def test_all_heads_and_energies_train_and_resume_bit_for_bit(
     name: str, mode: str, train: Train, tmp_path: Path
 ) -> None:
     changes = {"head": {"name": name}, "energy": {"mode": mode, "weight": 0.1}, "max_iter": 4, "log_every": 2}
@@ -185,45 +134,45 @@ def test_every_head_and_energy_trains_and_resumes_bit_for_bit(
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "halves", stop_at(2, KeyboardInterrupt()), **changes)
     halves, _ = train(tmp_path / "halves", **changes)
-    assert same(whole, halves)
+    assert is_equal(whole, halves)
     rows = [(tmp_path / part / "history.jsonl").read_bytes() for part in ("whole", "halves")]
     assert rows[0] == rows[1]
 
 
 @pytest.mark.parametrize("settings", [{"augment": 1.0}, {"sampler": "balanced", "per_person": 2, "accumulate": 5}])
 def test_augmented_and_sampled_runs_resume_bit_for_bit(
-    settings: dict[str, Any], undisturbed: Undisturbed, train: Train, tmp_path: Path
+    settings: dict[str, Any], uninterrupted: Uninterrupted, train: Train, tmp_path: Path
 ) -> None:
     whole, _ = train(tmp_path / "whole", **settings)
     with pytest.raises(ZeroDivisionError):
         train(tmp_path / "cut", stop_at(8, ZeroDivisionError()), **settings)
     cut, _ = train(tmp_path / "cut", **settings)
-    assert same(whole, cut) and not same(whole, undisturbed[0])
+    assert is_equal(whole, cut) and not is_equal(whole, uninterrupted[0])
 
 
-def test_a_finished_run_stays_finished(train: Train, tmp_path: Path) -> None:
+def test_finished_run_is_not_continued(train: Train, tmp_path: Path) -> None:
     state, summary = train(tmp_path, max_iter=4)
-    again, its_summary = train(tmp_path, stop_at(1, AssertionError()), max_iter=4)
-    assert same(state, again) and its_summary["loss"] == summary["loss"]
+    again, second_summary = train(tmp_path, stop_at(1, AssertionError()), max_iter=4)
+    assert is_equal(state, again) and second_summary["loss"] == summary["loss"]
 
 
 @pytest.mark.parametrize(
     "change", [{"base_lr": 0.02}, {"batch_size": 8}, {"seed": 1}, {"max_iter": 30}, {"energy": None}]
 )
-def test_other_settings_do_not_resume(train: Train, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_checkpoint_of_other_settings_is_refused(train: Train, tmp_path: Path, change: dict[str, Any]) -> None:
     train(tmp_path, max_iter=2)
     with pytest.raises(TrainingError, match="other settings or other data"):
         train(tmp_path, **{"max_iter": 2, **change})
 
 
-def test_other_crops_do_not_resume(train: Train, crops: CropDataset, tmp_path: Path) -> None:
+def test_checkpoint_of_other_crops_is_refused(train: Train, crops: CropDataset, tmp_path: Path) -> None:
     train(tmp_path)
     fewer = CropDataset(crops.paths[1:], crops.labels[1:].tolist(), 112, 96)
     with pytest.raises(TrainingError, match="other settings or other data"):
         run(fewer, tmp_path, SETTINGS)
 
 
-def test_a_loss_that_is_not_finite_says_what_to_do(train: Train, tmp_path: Path) -> None:
+def test_message_about_a_non_finite_loss_names_a_remedy(train: Train, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as caught:
         train(tmp_path, base_lr=1e6, log_every=1, checkpoint_every=100)
     text = str(caught.value)
@@ -231,14 +180,14 @@ def test_a_loss_that_is_not_finite_says_what_to_do(train: Train, tmp_path: Path)
     assert "\n" not in text and str(tmp_path) in text
 
 
-def test_no_checkpoint_holds_weights_that_are_not_finite(train: Train, tmp_path: Path) -> None:
+def test_checkpoints_hold_finite_weights_only(train: Train, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the weights are not finite at step \d \(lambda .*smaller base_lr"):
         train(tmp_path, base_lr=1e30, log_every=100, checkpoint_every=1)
     for file in tmp_path.glob("checkpoint-*/module.safetensors"):
         assert all(tensor.isfinite().all() for tensor in safetensors.torch.load_file(file).values())
 
 
-def test_chance_is_said_once(crops: CropDataset, tmp_path: Path) -> None:
+def test_loss_at_chance_gives_one_warning(crops: CropDataset, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"base_lr": 1e-30, "log_every": 1, "energy": None})
     network, head = tiny_model(settings)
     with torch.no_grad():
@@ -248,7 +197,7 @@ def test_chance_is_said_once(crops: CropDataset, tmp_path: Path) -> None:
     assert len(caught) == 1
 
 
-def test_a_good_run_warns_of_nothing(train: Train, tmp_path: Path) -> None:
+def test_successful_run_gives_no_warning(train: Train, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(tmp_path, max_iter=8, log_every=1)
@@ -260,12 +209,12 @@ def test_labels_beyond_the_head_are_refused(crops: CropDataset, tmp_path: Path) 
         fit(network, ASoftmax(32, PEOPLE - 1), crops, SETTINGS, tmp_path, choose_device("cpu"))
 
 
-def test_what_is_not_trained_stays(undisturbed: Undisturbed) -> None:
+def test_only_frozen_parameters_stay(uninterrupted: Uninterrupted) -> None:
     settings = TrainSettings.model_validate({**SETTINGS.model_dump(), "network": "sphereface10"})
     network, _ = tiny_model(settings)
     frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
     assert len(frozen) == 6
     before, _ = tiny_model(SETTINGS)
-    moved = [name for name, p in before.state_dict().items() if not torch.equal(p, undisturbed[0][f"network.{name}"])]
-    assert set(moved) == set(before.state_dict()), "everything else learns"
-    np.testing.assert_allclose(undisturbed[0]["head.weight"].norm(dim=1).numpy(), 1, atol=0.05)
+    moved = [name for name, p in before.state_dict().items() if not torch.equal(p, uninterrupted[0][f"network.{name}"])]
+    assert set(moved) == set(before.state_dict()), "all other parameters are trained"
+    np.testing.assert_allclose(uninterrupted[0]["head.weight"].norm(dim=1).numpy(), 1, atol=0.05)

@@ -14,24 +14,24 @@ def write(folder: Path, start: int, steps: range) -> None:
     history.close()
 
 
-def test_rows_after_the_checkpoint_are_written_again(tmp_path: Path) -> None:
+def test_rows_after_the_checkpoint_are_replaced(tmp_path: Path) -> None:
     write(tmp_path, 0, range(1, 10))
-    whole = (tmp_path / "history.jsonl").read_bytes()
+    complete = (tmp_path / "history.jsonl").read_bytes()
     write(tmp_path, 4, range(5, 10))
-    assert (tmp_path / "history.jsonl").read_bytes() == whole
+    assert (tmp_path / "history.jsonl").read_bytes() == complete
     assert [row["step"] for row in read_rows(tmp_path / "timings.jsonl")] == list(range(1, 10))
     assert read_rows(tmp_path / "history.jsonl")[2] == {"step": 3, "loss": 1 / 3, "energy": None}
 
 
 @pytest.mark.parametrize("tail", ['{"step": 4, "lo', "\0\0\0\0", "[1]\n", '{"loss": 1}\n', "\udcff"])
-def test_a_row_cut_short_is_dropped(tmp_path: Path, tail: str) -> None:
+def test_incomplete_row_is_dropped(tmp_path: Path, tail: str) -> None:
     write(tmp_path, 0, range(1, 4))
     file = tmp_path / "history.jsonl"
-    whole = file.read_bytes()
-    file.write_bytes(whole + tail.encode("utf-8", "surrogateescape"))
+    complete = file.read_bytes()
+    file.write_bytes(complete + tail.encode("utf-8", "surrogateescape"))
     assert [row["step"] for row in read_rows(file)] == [1, 2, 3]
     History(tmp_path, 3).close()
-    assert file.read_bytes() == whole
+    assert file.read_bytes() == complete
 
 
 def test_curves_reach_tensorboard(tmp_path: Path) -> None:
@@ -45,5 +45,5 @@ def test_curves_reach_tensorboard(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(s, pytest.approx(1 / s)) for s in range(1, 6)]
 
 
-def test_no_history_is_empty(tmp_path: Path) -> None:
+def test_missing_history_has_no_rows(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "history.jsonl") == []

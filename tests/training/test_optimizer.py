@@ -5,17 +5,17 @@ import torch
 
 from sfplus.hypersphere import ASoftmax
 from sfplus.networks import create
-from sfplus.training.optimizer import create_optimizer, set_learning_rate
+from sfplus.training.optimizer import create_caffe_sgd, set_learning_rate
 
 NAMES = ["conv1_1.weight", "conv1_1.bias", "conv1_2.weight", "conv1_2.bias", "relu1_2.weight", "fc5.weight", "fc5.bias"]
 
 
 def test_groups_follow_the_prototxt() -> None:
     module = torch.nn.ModuleDict({"network": create("sphereface20", width=0.125), "head": ASoftmax(512, 3)})
-    optimizer = create_optimizer(module, lr=0.1, momentum=0.9, weight_decay=5e-4)
+    optimizer = create_caffe_sgd(module, lr=0.1, momentum=0.9, weight_decay=5e-4)
     rules = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
-    found = {name: rules.get(id(p)) for name, p in module.named_parameters()}
-    assert [found[f"network.{name}"] for name in NAMES] == [
+    multipliers = {name: rules.get(id(p)) for name, p in module.named_parameters()}
+    assert [multipliers[f"network.{name}"] for name in NAMES] == [
         (0.1, 5e-4),
         (0.2, 0.0),
         (0.1, 5e-4),
@@ -24,20 +24,20 @@ def test_groups_follow_the_prototxt() -> None:
         (0.1, 5e-4),
         (0.2, 0.0),
     ]
-    assert found["head.weight"] == (0.1, 5e-4)
-    assert sum(rule is None for rule in found.values()) == 16, "the biases of the residual convolutions are frozen"
+    assert multipliers["head.weight"] == (0.1, 5e-4)
+    assert sum(rule is None for rule in multipliers.values()) == 16, "biases of residual convolutions are frozen"
 
 
-def test_updates_are_caffes_across_changes_of_the_rate() -> None:
-    """SGDSolver: v = mu v + rate (g + decay w); w -= v, transcribed to NumPy."""
+def test_updates_match_caffe_across_changes_of_the_rate() -> None:
+    """Compare with SGDSolver in NumPy: v = mu v + rate (g + decay w); w -= v."""
     torch.manual_seed(0)
     layer = torch.nn.Linear(3, 2).double()
-    optimizer = create_optimizer(layer, lr=0.1, momentum=0.9, weight_decay=0.01)
+    optimizer = create_caffe_sgd(layer, lr=0.1, momentum=0.9, weight_decay=0.01)
     w, b = layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()
     vw, vb = np.zeros_like(w), np.zeros_like(b)
     for step, rate in enumerate([0.1, 0.1, 0.01, 0.01, 0.01, 0.05, 0.05]):
         x = torch.randn(4, 3, dtype=torch.float64)
-        set_learning_rate(optimizer, rate)
+        set_learning_rate(optimizer, rate, caffe_momentum=True)
         optimizer.zero_grad()
         layer(x).square().mean().backward()
         assert layer.weight.grad is not None and layer.bias.grad is not None

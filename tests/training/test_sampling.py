@@ -8,19 +8,19 @@ from sfplus.training.sampling import create_sampler, draw_flips, draw_indices
 
 
 @pytest.mark.parametrize(("count", "batch"), [(10, 4), (10, 10), (7, 3), (3, 8)])
-def test_every_epoch_is_a_permutation(count: int, batch: int) -> None:
+def test_epochs_are_permutations(count: int, batch: int) -> None:
     stream = np.concatenate([draw_indices(step, count, batch, 0) for step in range(1, 41)])
     epochs = stream[: len(stream) // count * count].reshape(-1, count)
     assert (np.sort(epochs, axis=1) == np.arange(count)).all()
-    assert len({tuple(epoch) for epoch in epochs}) > 1, "epochs are shuffled anew"
+    assert len({tuple(epoch) for epoch in epochs}) > 1, "each epoch has another order"
 
 
-def test_a_step_is_a_function_of_seed_and_step() -> None:
-    settings, other = SolverSettings(batch_size=16), SolverSettings(batch_size=16, seed=1)
-    draw, others = (create_sampler(np.zeros(50, np.int64), each) for each in (settings, other))
+def test_draws_depend_on_seed_and_step() -> None:
+    settings, reseeded = SolverSettings(batch_size=16), SolverSettings(batch_size=16, seed=1)
+    draw, draw_reseeded = (create_sampler(np.zeros(50, np.int64), each) for each in (settings, reseeded))
     np.testing.assert_array_equal(draw(9), draw(9))
     np.testing.assert_array_equal(draw_flips(9, settings), draw_flips(9, settings))
-    assert (others(9) != draw(9)).any() and (draw(10) != draw(9)).any()
+    assert (draw_reseeded(9) != draw(9)).any() and (draw(10) != draw(9)).any()
     assert (draw_flips(10, settings) != draw_flips(9, settings)).any()
 
 
@@ -44,7 +44,7 @@ def test_half_of_the_crops_are_mirrored() -> None:
     assert not draw_flips(1, SolverSettings(batch_size=500, mirror=False)).any()
 
 
-def test_known_order() -> None:
-    """Fails when NumPy or this project changes the stream: runs of earlier versions could not be resumed exactly."""
+def test_order_is_the_same_in_all_versions() -> None:
+    """Fail if NumPy or this project changes the stream: runs of earlier versions could not be resumed exactly."""
     assert draw_indices(3, 10, 4, 5).tolist() == [9, 2, 9, 0]
     assert draw_flips(3, SolverSettings(batch_size=4, seed=5)).tolist() == [False, False, True, True]

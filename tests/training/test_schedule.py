@@ -8,7 +8,7 @@ from sfplus.training.schedule import learning_rate
 
 
 def caffe_rates(base_lr: float, steps: list[int], gamma: float, count: int) -> list[float]:
-    """SGDSolver::GetLearningRate, `multistep`: the state machine of caffe."""
+    """Compute the policy `multistep` like Caffe's state machine, SGDSolver::GetLearningRate."""
     rates, current = [], 0
     for iteration in range(count):
         if current < len(steps) and iteration >= steps[current]:
@@ -18,8 +18,8 @@ def caffe_rates(base_lr: float, steps: list[int], gamma: float, count: int) -> l
 
 
 def our_rates(count: int, **settings: object) -> list[float]:
-    given = SolverSettings.model_validate(settings)
-    return [learning_rate(step, given) for step in range(1, count + 1)]
+    solver = SolverSettings.model_validate(settings)
+    return [learning_rate(step, solver) for step in range(1, count + 1)]
 
 
 def torch_rates(count: int, kind: str, lr: float = 0.1, **options: object) -> list[float]:
@@ -50,7 +50,7 @@ def test_cosine_and_poly_equal_torch(last: int) -> None:
 
 
 @pytest.mark.parametrize("schedule", ["multistep", "cosine", "poly"])
-def test_warmup_rises_in_a_line_and_then_the_schedule_follows(schedule: str) -> None:
+def test_warmup_is_linear_and_precedes_the_schedule(schedule: str) -> None:
     ours = our_rates(12, schedule=schedule, base_lr=0.1, max_iter=12, steps=[8], warmup=4)
     assert ours[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1])
     after = our_rates(8, schedule=schedule, base_lr=0.1, max_iter=8, steps=[4])
@@ -58,14 +58,14 @@ def test_warmup_rises_in_a_line_and_then_the_schedule_follows(schedule: str) -> 
     assert all(rate > 0 for rate in ours)
 
 
-def test_epochs_are_as_many_steps_as_cover_them() -> None:
-    """clcarwin's schedule on CASIA-WebFace's 452,722 crops (his list), in batches of 256."""
-    given = SolverSettings(epochs=20, steps=(10, 15, 18), batch_size=256, warmup=1).in_steps(452_722)
-    assert given.epochs is None and given.max_iter == 35369 and given.warmup == 1769
-    assert given.steps == (17685, 26527, 31833) and given.in_steps(1) is given
-    assert 0 <= given.max_iter * 256 - 20 * 452_722 < 256
+def test_epochs_are_rounded_up_to_steps() -> None:
+    """Use clcarwin's schedule on his list of 452,722 crops of CASIA-WebFace, in batches of 256."""
+    solver = SolverSettings(epochs=20, steps=(10, 15, 18), batch_size=256, warmup=1).in_steps(452_722)
+    assert solver.epochs is None and solver.max_iter == 35369 and solver.warmup == 1769
+    assert solver.steps == (17685, 26527, 31833) and solver.in_steps(1) is solver
+    assert 0 <= solver.max_iter * 256 - 20 * 452_722 < 256
 
 
-def test_the_sphereface_solver() -> None:
+def test_default_schedule_is_the_sphereface_solver() -> None:
     rates = {step: learning_rate(step, SolverSettings()) for step in (1, 16000, 16001, 24000, 24001, 28000)}
     assert rates == pytest.approx({1: 0.1, 16000: 0.1, 16001: 0.01, 24000: 0.01, 24001: 0.001, 28000: 0.001})

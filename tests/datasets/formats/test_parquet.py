@@ -30,16 +30,16 @@ def test_agrees_with_datasets(tmp_path: Path) -> None:
         "image": [{"bytes": data, "path": f"{i}.png"} for i, data in enumerate(IMAGES)],
         "label": [1, 0, 1, 1], "age": [1, 2, 3, 4],
     }  # fmt: skip
-    theirs = datasets.Dataset.from_dict(rows, features=features)
+    dataset = datasets.Dataset.from_dict(rows, features=features)
     (tmp_path / "data").mkdir()
     for shard in range(2):
-        part = theirs.shard(2, shard, contiguous=True)
+        part = dataset.shard(2, shard, contiguous=True)
         part.to_parquet(str(tmp_path / "data" / f"train-{shard:05d}-of-00002.parquet"))
     collection = open_collection(tmp_path)
     records = list(collection.records())
     assert [record.person for record in records] == ["Ada", "Zoe", "Ada", "Ada"]
     assert records[3].name == "train-00001-of-00002/1/3.png"
-    for record, row in zip(records, theirs, strict=True):
+    for record, row in zip(records, dataset, strict=True):
         np.testing.assert_array_equal(record.decode(), np.asarray(row["image"]))
 
 
@@ -60,8 +60,8 @@ def test_invalid_row_loses_one_image(tmp_path: Path) -> None:
     images = [IMAGES[0], None, IMAGES[1], b"", IMAGES[2], IMAGES[3]]
     path = write(tmp_path / "a.parquet", {"image": images, "label": [0, 1, -1, 2, None, 1]})
     records = list(open_collection(path).records())
-    faults = [str(record.image) for record in records if isinstance(record.image, PhotoError)]
-    assert faults == [
+    errors = [str(record.image) for record in records if isinstance(record.image, PhotoError)]
+    assert errors == [
         "a/1: has no bytes", "a/2: its label is -1; labels are integers from 0 on", "a/3: has no bytes",
         "a/4: has no label",
     ]  # fmt: skip
@@ -78,13 +78,13 @@ def test_repeated_large_cells_use_little_memory(tmp_path: Path, monkeypatch: pyt
     pq.write_table(pa.table({"image": image, "label": [0] * 64}), path, compression="zstd",
                    dictionary_pagesize_limit=1 << 30)  # fmt: skip
     assert path.stat().st_size < 10_000
-    before, most, sizes = pa.total_allocated_bytes(), 0, []
+    before, peak, sizes = pa.total_allocated_bytes(), 0, []
     for record in open_collection(path).records():
-        most = max(most, pa.total_allocated_bytes() - before)
+        peak = max(peak, pa.total_allocated_bytes() - before)
         assert isinstance(record.image, bytes)
         sizes.append(len(record.image))
     assert sizes == [1 << 20] * 64
-    assert most < 16 << 20
+    assert peak < 16 << 20
 
 
 @pytest.mark.parametrize("struct", [False, True])
@@ -126,10 +126,10 @@ def test_label_beyond_the_names_loses_one_image(tmp_path: Path) -> None:
     schema = features.arrow_schema
     table = pa.table({"image": IMAGES[:3], "label": [1, 2, 0]}).cast(schema)
     pq.write_table(table, tmp_path / "a.parquet")
-    first, wrong, last = open_collection(tmp_path / "a.parquet").records()
+    first, invalid, last = open_collection(tmp_path / "a.parquet").records()
     assert (first.person, last.person) == ("Ben", "Ada")
     with pytest.raises(PhotoError, match="its label 2 is beyond the 2 names"):
-        wrong.decode()
+        invalid.decode()
 
 
 @pytest.mark.parametrize("columns", [{"label": [1]}, {"image": [b"a"]}, {"image": ["a"], "label": [1]}])

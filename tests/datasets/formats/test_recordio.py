@@ -118,8 +118,8 @@ def test_damaged_record_loses_one_image(tmp_path: Path) -> None:
     data = path.read_bytes()
     place = int(path.with_suffix(".idx").read_text().splitlines()[2].split("\t")[1])
     path.write_bytes(data[:place] + b"\0" + data[place + 1 :])
-    faults = [record.image for record in RecordIO(path).records() if isinstance(record.image, PhotoError)]
-    assert [str(fault) for fault in faults] == [
+    errors = [record.image for record in RecordIO(path).records() if isinstance(record.image, PhotoError)]
+    assert [str(error) for error in errors] == [
         f"has no record at byte {place:,}; get the file again; it must be MXNet RecordIO, "
         "as insightface packs its training sets"
     ]
@@ -132,17 +132,17 @@ def test_damaged_record_loses_one_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", [-1.0, 0.5, float("nan"), float("inf"), 2.0**31])
 def test_invalid_label_loses_one_image(tmp_path: Path, label: float) -> None:
     write_rec(tmp_path / "a.rec", [recordio_payload(0, IMAGES[0]), recordio_payload(label, IMAGES[1])])
-    _, wrong = RecordIO(tmp_path / "a.rec").records()
+    _, invalid = RecordIO(tmp_path / "a.rec").records()
     with pytest.raises(PhotoError, match=r"record 1: its label is .*; labels are integers from 0 on"):
-        wrong.decode()
+        invalid.decode()
 
 
 def test_missing_labels_lose_one_image(tmp_path: Path) -> None:
     bad = struct.pack("<IfQQ", 9, 0, 0, 0) + b"\0" * 8
     write_rec(tmp_path / "a.rec", [recordio_payload(0, IMAGES[0]), bad])
-    _, wrong = RecordIO(tmp_path / "a.rec").records()
+    _, invalid = RecordIO(tmp_path / "a.rec").records()
     with pytest.raises(PhotoError, match="announces 9 labels"):
-        wrong.decode()
+        invalid.decode()
 
 
 def test_first_of_several_labels_is_used(tmp_path: Path) -> None:

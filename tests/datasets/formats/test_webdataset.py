@@ -39,16 +39,16 @@ def test_agrees_with_webdataset(tmp_path: Path) -> None:
                 sample = {"__key__": f"people/{seed:04d}", "png": encode(random_crop(seed)), "cls": seed % 2}
                 writer.write(sample)
     shards = sorted(tmp_path.glob("*.tar"))
-    theirs = list(wds.WebDataset([str(path) for path in shards], shardshuffle=False, empty_check=False))
+    samples = list(wds.WebDataset([str(path) for path in shards], shardshuffle=False, empty_check=False))
     collection = open_collection(tmp_path)
-    ours = list(collection.records())
-    assert len(collection) == len(ours) == len(theirs) == 6
-    for record, sample in zip(ours, theirs, strict=True):
+    records = list(collection.records())
+    assert len(collection) == len(records) == len(samples) == 6
+    for record, sample in zip(records, samples, strict=True):
         assert record.name == sample["__key__"] + ".png"
         assert record.person == f"{int(sample['cls']):07d}"
         assert record.image == sample["png"]
     for start in range(7):
-        assert [record.name for record in collection.records(start)] == [record.name for record in ours[start:]]
+        assert [record.name for record in collection.records(start)] == [record.name for record in records[start:]]
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def test_label_is_read_from_cls_json_txt_or_folder(tmp_path: Path, name: str, la
 def test_invalid_label_loses_one_image(tmp_path: Path, name: str, label: bytes, message: str) -> None:
     image = encode(random_crop(0))
     write_tar(tmp_path / "a.tar", [("1.png", image), (name, label), ("b/2.png", image)])
-    wrong, right = WebDataset(tmp_path, [tmp_path / "a.tar"]).records()
+    invalid, valid = WebDataset(tmp_path, [tmp_path / "a.tar"]).records()
     with pytest.raises(PhotoError, match=message):
-        wrong.decode()
-    np.testing.assert_array_equal(right.decode(), random_crop(0))
+        invalid.decode()
+    np.testing.assert_array_equal(valid.decode(), random_crop(0))
 
 
 def test_names_and_links_cannot_point_outside(tmp_path: Path) -> None:

@@ -38,9 +38,9 @@ def test_drawn_pairs_keep_the_rules_of_lfw(tmp_path: Path) -> None:
 def test_draw_depends_on_photos_and_seed_only() -> None:
     photos = people([5] * 12)
     first, again = draw_pairs(photos, 3, 7, seed=1), draw_pairs(photos[::-1], 3, 7, seed=1)
-    other = draw_pairs(photos, 3, 7, seed=2)
+    reseeded = draw_pairs(photos, 3, 7, seed=2)
     assert (first.left, first.right) == (again.left, again.right)
-    assert (first.left, first.right) != (other.left, other.right)
+    assert (first.left, first.right) != (reseeded.left, reseeded.right)
 
 
 def test_all_possible_pairs_can_be_drawn() -> None:

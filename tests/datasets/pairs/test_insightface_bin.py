@@ -27,8 +27,8 @@ def test_repeated_photos_are_one_photo(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     a, b, c = PHOTOS[:3]
     path.write_bytes(pickle.dumps(([a, b, bytes(bytearray(b)), c, c, c], LABELS)))
-    found = read_bin(path)
-    assert found.images == [a, b, c]
+    verification_set = read_bin(path)
+    assert verification_set.images == [a, b, c]
     pairs = read_pairs(path)
     assert (pairs.left, pairs.right) == (("00000", "00001", "00002"), ("00001", "00002", "00002"))
     assert pairs.people.left.tolist() == [0, 0, 1], "photos that a pair calls the same are one person"

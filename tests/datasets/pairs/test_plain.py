@@ -25,7 +25,7 @@ PLAIN = [("a/1.jpg", "a/2.PNG", "1"), ("a/1", "b/1.jpg", "0"), ("c d/1.jpg", "c 
 def test_separators_and_the_order_of_fields_are_recognised(tmp_path: Path, separator: str, label_first: bool) -> None:
     rows = [(c, a, b) if label_first else (a, b, c) for a, b, c in PLAIN]
     pairs = read_pairs(
-        file(tmp_path, "mine.csv", "\ufeff" + "\r\n".join(separator.join(row) for row in rows) + "\r\n\r\n")
+        file(tmp_path, "pairs.csv", "\ufeff" + "\r\n".join(separator.join(row) for row in rows) + "\r\n\r\n")
     )
     assert pairs.left == ("a/1", "a/1", "c d/1", "x.y/1") and pairs.right == ("a/2", "b/1", "c d/2", "b/1")
     assert pairs.same.tolist() == [True, False, True, False]
@@ -34,7 +34,7 @@ def test_separators_and_the_order_of_fields_are_recognised(tmp_path: Path, separ
 
 def test_lists_with_folds_are_read_and_written(tmp_path: Path) -> None:
     text = "a b 1 0\nb c 0 0\na c 1 1\nc d 0 1\ne f 1 -1\n"
-    pairs = read_pairs(file(tmp_path, "mine.txt", text))
+    pairs = read_pairs(file(tmp_path, "pairs.txt", text))
     assert pairs.fold.tolist() == [0, 0, 1, 1, -1] and pairs.left == ("a", "b", "a", "c", "e")
     write_plain(tmp_path / "again.txt", pairs)
     again = read_pairs(tmp_path / "again.txt")

@@ -8,37 +8,37 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from test_classify import pictures, settings
+from test_classification import images, settings
 from torch import nn
 
 from sfplus.device import choose_device
-from sfplus.image_tasks.classification import ClassifyTask
-from sfplus.training.distributed import Processes
+from sfplus.image_tasks.classification import ClassificationTask
+from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import train
 from sfplus.training.history import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = "import sys; from pathlib import Path; from test_pictures_together import run; run(Path(sys.argv[1]))"
+SCRIPT = "import sys; from pathlib import Path; from test_distributed_images import run; run(Path(sys.argv[1]))"
 
 
 def run(folder: Path) -> None:
     """Three layers without batch normalisation, in float64, whose sums hardly depend on their order."""
     given = settings(energy={"mode": "mhe", "power": 2}, max_iter=5, base_lr=0.01)
-    processes = Processes(choose_device("cpu"))
+    processes = ProcessGroup(choose_device("cpu"))
     torch.manual_seed(processes.rank)  # that of the first is spread
     network = nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
     ).double()
     network.register_forward_pre_hook(lambda _, given: given[0].double())
-    task = ClassifyTask(network, pictures(20), pictures(7), given, processes, "")
+    task = ClassificationTask(network, images(20), images(7), given, processes, "")
     train(task, given, folder, processes)
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     safetensors.torch.save_file(state, folder / f"rank{processes.rank}.safetensors")
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(tmp_path: Path) -> None:
-    """Each learns from half of a batch and tests on half of the pictures, of which there are seven."""
+def test_two_processes_equal_one_classification(tmp_path: Path) -> None:
+    """Each learns from half of a batch and tests on half of the images, of which there are seven."""
     run(tmp_path / "one")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])

@@ -1,4 +1,4 @@
-"""Sets of labelled pictures against torchvision's readers, and the augmentation against NumPy picture by picture."""
+"""Sets of labelled images against torchvision's readers, and the augmentation against NumPy image by image."""
 
 import gzip
 import shutil
@@ -7,21 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from torchvision import datasets
 
 from sfplus.errors import DatasetError
-from sfplus.image_tasks.datasets import (
-    SmallImages,
-    accuracy_by_class,
-    imbalance,
-    load_small_images,
-    picture_files,
-    to_network,
-)
-from sfplus.image_tasks.random_crop import centre, cut, draw_cuts
+from sfplus.image_tasks.datasets import SmallImages, accuracy_by_class, imbalance, list_image_files, load_small_images
+from sfplus.image_tasks.random_crop import centre_crop
+from sfplus.networks.normalize import normalize_images
 
 
 def write_tree(root: Path, classes: int = 3, count: int = 4, size: tuple[int, int] = (8, 8)) -> Path:
@@ -41,7 +33,7 @@ def pixels(count: int, channels: int = 3, side: int = 8) -> torch.Tensor:
     return torch.randint(0, 256, (count, side, side, channels), dtype=torch.uint8, generator=generator)
 
 
-def test_a_tree_is_what_torchvision_reads(tmp_path: Path) -> None:
+def test_folders_match_torchvision(tmp_path: Path) -> None:
     write_tree(tmp_path / "set")
     found = load_small_images("folder", tmp_path / "set", "train", cache=tmp_path / "cache")
     theirs = datasets.ImageFolder(str(tmp_path / "set" / "train"))
@@ -49,7 +41,7 @@ def test_a_tree_is_what_torchvision_reads(tmp_path: Path) -> None:
     assert all(np.array_equal(found.images[i].numpy(), np.asarray(theirs[i][0])) for i in range(len(theirs)))
 
 
-def test_decoded_pictures_are_kept(tmp_path: Path) -> None:
+def test_decoded_images_are_cached(tmp_path: Path) -> None:
     write_tree(tmp_path / "set")
     first = load_small_images("cifar10", tmp_path / "set", "test", cache=tmp_path / "cache")
     for path in (tmp_path / "set" / "test").rglob("*.png"):
@@ -59,7 +51,7 @@ def test_decoded_pictures_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".gz", ""])
-def test_idx_files_are_what_torchvision_reads(suffix: str, tmp_path: Path) -> None:
+def test_idx_files_match_torchvision(suffix: str, tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
@@ -75,7 +67,7 @@ def test_idx_files_are_what_torchvision_reads(suffix: str, tmp_path: Path) -> No
         assert torch.equal(found.images[..., 0], theirs.data) and torch.equal(found.labels, theirs.targets)
 
 
-def test_mnist_of_the_shared_data(shared_data: Path) -> None:
+def test_mnist_has_the_published_class_counts(shared_data: Path) -> None:
     found = load_small_images("mnist", shared_data / "mnist", "test")
     # The counts of the digits in MNIST's test set, as its authors give them.
     assert found.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -91,11 +83,11 @@ def test_mnist_of_the_shared_data(shared_data: Path) -> None:
         (
             "folder",
             lambda root: Image.new("RGB", (9, 8)).save(root / "train" / "class0" / "0002.png"),
-            "is 9 x 8 pixels",
+            "is 8x9 pixels",
         ),
     ],
 )
-def test_what_is_missing_is_said(name: str, break_it, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_missing_files_are_named(name: str, break_it, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     root = write_tree(tmp_path / "set")
     break_it(root)
     with pytest.raises(DatasetError, match=message):
@@ -103,54 +95,31 @@ def test_what_is_missing_is_said(name: str, break_it, message: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("damage", [b"\0\0\x08\x02", b"", b"\0\0\x08\x03" + b"\0\0\0\x01" * 3])
-def test_a_damaged_idx_file_is_refused(damage: bytes, tmp_path: Path) -> None:
+def test_damaged_idx_file_is_refused(damage: bytes, tmp_path: Path) -> None:
     for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
         (tmp_path / name).write_bytes(damage)
     with pytest.raises(DatasetError, match="idx"):
         load_small_images("mnist", tmp_path, "train")
 
 
-@given(st.integers(0, 2**40), st.integers(1, 10**9), st.integers(0, 5), st.sampled_from([0, 5, 8]), st.booleans())
-def test_augmentation_picture_by_picture(seed: int, step: int, pad: int, crop: int, mirror: bool) -> None:
-    pictures = pixels(5)
-    got = cut(pictures, draw_cuts(seed, step, 5, (8, 8), pad, crop, mirror), pad, crop)
-    side = crop or 8
-    assert got.shape == (5, side, side, 3)
-    random = np.random.default_rng((2, seed, step))
-    down, right = (random.integers(0, 8 + 2 * pad - side + 1, 5) for _ in range(2))
-    flips = (random.random(5) < 0.5) & mirror
-    for k in range(5):
-        padded = np.pad(pictures[k].numpy(), [(pad, pad), (pad, pad), (0, 0)], "symmetric")
-        part = padded[down[k] : down[k] + side, right[k] : right[k] + side]
-        assert np.array_equal(got[k].numpy(), part[:, ::-1] if flips[k] else part)
-
-
-def test_augmentation_takes_every_offset_and_half_of_the_mirrors() -> None:
-    ramp = torch.arange(64, dtype=torch.uint8).view(1, 8, 8, 1).expand(4000, -1, -1, -1)
-    corners = cut(ramp, draw_cuts(0, 1, 4000, (8, 8), 0, 7), 0, 7)[:, 0, 0, 0].bincount(minlength=64)
-    # Two offsets each way; mirrored pictures start at the right end of their cut.
-    assert {int(place) for place in corners.nonzero()} == {0, 1, 8, 9, 6, 7, 14, 15}
-    assert (corners[corners > 0] - 500).abs().max() < 5 * 500**0.5
-
-
-def test_pictures_become_input_in_channels_last() -> None:
-    pictures = pixels(2)
-    ready = to_network(pictures)
+def test_input_is_channels_last() -> None:
+    images = pixels(2)
+    ready = normalize_images(images)
     assert ready.is_contiguous(memory_format=torch.channels_last) and ready.dtype == torch.float32
-    assert torch.equal(ready, (pictures.permute(0, 3, 1, 2).double() - 127.5).div(128).float())
+    assert torch.equal(ready, (images.permute(0, 3, 1, 2).double() - 127.5).div(128).float())
 
 
-def test_files_are_resized_and_cut_to_a_square(tmp_path: Path) -> None:
+def test_files_are_resized_and_cropped_to_a_square(tmp_path: Path) -> None:
     write_tree(tmp_path / "set", size=(24, 12))
-    files = picture_files(tmp_path / "set", "train", size=6)
+    files = list_image_files(tmp_path / "set", "train", size=6)
     batch = files.batch(np.array([3, 0]))
     assert batch.shape == (2, 6, 6, 3) and batch.dtype == torch.uint8 and len(files) == 12
     whole = Image.open(files.paths[3]).resize((12, 6), Image.Resampling.BILINEAR)
     assert np.array_equal(batch[0].numpy(), np.asarray(whole)[:, 3:9])
-    assert torch.equal(centre(batch, 4), batch[:, 1:5, 1:5])
+    assert torch.equal(centre_crop(batch, 4), batch[:, 1:5, 1:5])
 
 
-def test_one_class_is_thinned_out() -> None:
+def test_imbalance_thins_out_one_class() -> None:
     labels = torch.arange(1000) % 10
     full = SmallImages(pixels(1, 1, 2).expand(1000, -1, -1, -1), labels, tuple("0123456789"))
     thin = imbalance(full, 0, 0.02, 1)
@@ -159,7 +128,7 @@ def test_one_class_is_thinned_out() -> None:
 
 
 @pytest.mark.parametrize("label", [-1, 10])
-def test_a_scarce_class_that_is_none(label: int) -> None:
+def test_unknown_scarce_class_is_refused(label: int) -> None:
     names = tuple(map(str, range(10)))
     images = SmallImages(torch.zeros(10, 2, 2, 1, dtype=torch.uint8), torch.arange(10), names)
     with pytest.raises(DatasetError, match=f"there is no class {label}; use a number from 0 to 9"):
@@ -173,11 +142,11 @@ def test_accuracy_by_class() -> None:
 
 
 @pytest.mark.parametrize("keep", [15, 40, None])
-def test_a_damaged_gz_file_is_refused(keep: int | None, tmp_path: Path) -> None:
+def test_damaged_gz_file_is_refused(keep: int | None, tmp_path: Path) -> None:
     """Cut short, or with bytes that are no deflate stream."""
     whole = gzip.compress(np.random.default_rng(0).bytes(500))
     data = whole[:keep] if keep else whole[:10] + b"\xff" * 400
     for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
         (tmp_path / f"{name}.gz").write_bytes(data)
-    with pytest.raises(DatasetError, match=r"images-idx3-ubyte\.gz: cannot be read \(.*\); get the file again"):
+    with pytest.raises(DatasetError, match=r"images-idx3-ubyte\.gz: cannot be read \(.*\); download the file again"):
         load_small_images("mnist", tmp_path, "train")

@@ -1,11 +1,10 @@
-"""What settings change in a step: passes, clipping, running average, precision, compiling, held-out pairs."""
+"""The effect of settings: passes, clipping, running average, precision, compiling, held-out pairs."""
 
 from __future__ import annotations
 
 import json
 import math
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,16 @@ import torch
 from tiny import PEOPLE, SETTINGS, State, Train, run, tiny_model
 
 from sfplus.datasets.crops import CropDataset
-from sfplus.device import Device, choose_device
+from sfplus.device import choose_device
 from sfplus.errors import DatasetError, UsageError
 from sfplus.hypersphere import HEADS, Softmax
-from sfplus.networks import create
 from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import TrainSettings
-from sfplus.training import face_task as loop
-from sfplus.training.batch_norm import normalised_together
-from sfplus.training.distributed import Processes
+from sfplus.training import face_task
 from sfplus.training.face_task import fit
-from sfplus.training.head_ops import copy_classes, whole_head
 
 PLAIN = {"max_iter": 1, "base_lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "energy": None}
-"""A step whose change of the weights is the gradient."""
+"""Settings with which a step changes the weights by the gradient."""
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -37,8 +32,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def step(crops: CropDataset, monkeypatch: pytest.MonkeyPatch) -> Callable[..., State]:
-    """Call with a folder and settings: the state after one step in float64, whose change is the gradient."""
-    monkeypatch.setattr(loop, "normalize_crops", lambda crops: normalize_crops(crops).double())
+    """Return a function that returns the parameters after one step of `PLAIN` in float64."""
+    monkeypatch.setattr(face_task, "normalize_crops", lambda crops: normalize_crops(crops).double())
 
     def call(folder: Path, **changes: Any) -> State:
         settings = TrainSettings.model_validate({**SETTINGS.model_dump(), **PLAIN, **changes})
@@ -51,7 +46,7 @@ def step(crops: CropDataset, monkeypatch: pytest.MonkeyPatch) -> Callable[..., S
 
 @pytest.mark.parametrize("name", sorted(HEADS.keys() - {"adaface"}))
 @pytest.mark.parametrize("mode", ["paper", "batch", "caffe"])
-def test_passes_add_up_to_the_batch(name: str, mode: str, step: Callable[..., State], tmp_path: Path) -> None:
+def test_accumulated_passes_equal_one_batch(name: str, mode: str, step: Callable[..., State], tmp_path: Path) -> None:
     options = {"head": {"name": name}, "energy": {"mode": mode, "weight": 0.5}, "log_every": 1}
     one = step(tmp_path / "one", **options)
     five = step(tmp_path / "five", accumulate=5, **options)
@@ -68,9 +63,9 @@ def test_lambda_counts_batches(passes: int, train: Train, tmp_path: Path) -> Non
     assert rows(tmp_path)[-1]["lambda"] == pytest.approx(1000 / 5)
 
 
-def test_long_gradients_are_cut(step: Callable[..., State], tmp_path: Path) -> None:
+def test_gradient_norm_is_clipped(step: Callable[..., State], tmp_path: Path) -> None:
     network, head = tiny_model(SETTINGS)
-    head.weight.data = torch.nn.functional.normalize(head.weight.data.double(), dim=1)  # as the first pass does
+    head.weight.data = torch.nn.functional.normalize(head.weight.data.double(), dim=1)  # as in the first pass
     start = {name: p.detach() for module in (network, head) for name, p in module.named_parameters()}
 
     def norm(**options: Any) -> float:
@@ -78,25 +73,25 @@ def test_long_gradients_are_cut(step: Callable[..., State], tmp_path: Path) -> N
         rate = {name: 2 if name.endswith("bias") else 1 for name in start}
         return math.sqrt(sum(float((start[name] - changed[name]).square().sum()) / rate[name] ** 2 for name in start))
 
-    whole = norm()
-    assert whole > 0.1
-    assert norm(clip=whole / 2) == pytest.approx(whole / 2, rel=1e-5)
-    assert norm(clip=whole * 2) == pytest.approx(whole, rel=1e-9)
+    unclipped = norm()
+    assert unclipped > 0.1
+    assert norm(clip=unclipped / 2) == pytest.approx(unclipped / 2, rel=1e-5)
+    assert norm(clip=unclipped * 2) == pytest.approx(unclipped, rel=1e-9)
 
 
-def test_the_running_average_is_the_model(crops: CropDataset, tmp_path: Path) -> None:
-    """Against the formula, written out over the weights of a run without one; the training itself is the same."""
+def test_running_average_replaces_the_weights(crops: CropDataset, tmp_path: Path) -> None:
+    """Compare with the formula, applied to the weights of a run without average."""
     network, head = tiny_model(SETTINGS)
-    seen: list[State] = []
+    states: list[State] = []
 
     def keep(*_: object) -> None:
         modules = torch.nn.ModuleDict({"network": network, "head": head})
-        seen.append({name: tensor.clone() for name, tensor in modules.state_dict().items()})
+        states.append({name: tensor.clone() for name, tensor in modules.state_dict().items()})
 
     settings = SETTINGS.model_copy(update={"max_iter": 5})
     fit(network, head, crops, settings, tmp_path / "plain", choose_device("cpu"), on_step=keep)
-    expected = dict(seen[0])
-    for state in seen[1:]:
+    expected = dict(states[0])
+    for state in states[1:]:
         for name, tensor in state.items():
             expected[name] = 0.9 * expected[name] + 0.1 * tensor if tensor.is_floating_point() else tensor
     averaged = settings.model_copy(update={"ema": 0.9, "checkpoint_every": 2})
@@ -105,10 +100,12 @@ def test_the_running_average_is_the_model(crops: CropDataset, tmp_path: Path) ->
     state, _ = run(crops, tmp_path / "averaged", averaged)
     for name, tensor in expected.items():
         torch.testing.assert_close(state[name], tensor, rtol=1e-5, atol=1e-7)
-    assert not torch.equal(state["head.weight"], seen[-1]["head.weight"])
+    assert not torch.equal(state["head.weight"], states[-1]["head.weight"])
     assert rows(tmp_path / "averaged")[-1]["loss"] == rows(tmp_path / "plain")[-1]["loss"]
     again, _ = run(crops, tmp_path / "averaged", averaged)
-    assert all(torch.equal(tensor, again[name]) for name, tensor in state.items()), "also from its last checkpoint"
+    assert all(torch.equal(tensor, again[name]) for name, tensor in state.items()), (
+        "a finished run returns the average too"
+    )
 
 
 def test_bf16_learns_on_the_cpu(train: Train, tmp_path: Path) -> None:
@@ -124,14 +121,14 @@ def test_bf16_learns_on_the_cpu(train: Train, tmp_path: Path) -> None:
     assert torch.equal(state["head.weight"], again["head.weight"])
 
 
-def test_fp16_is_for_gpus(train: Train, tmp_path: Path) -> None:
+def test_fp16_is_refused_on_the_cpu(train: Train, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cpu does not support fp16; use bf16 or float32"):
         train(tmp_path, precision="fp16")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_network_learns_the_same(train: Train, tmp_path: Path) -> None:
+def test_compiled_network_learns_the_same(train: Train, tmp_path: Path) -> None:
     plain, _ = train(tmp_path / "plain", max_iter=3)
     compiled, _ = train(tmp_path / "compiled", max_iter=3, compile=True)
     assert plain.keys() == compiled.keys()
@@ -139,77 +136,36 @@ def test_a_compiled_network_learns_the_same(train: Train, tmp_path: Path) -> Non
         torch.testing.assert_close(compiled[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-def test_epochs(train: Train, tmp_path: Path) -> None:
-    """48 crops in batches of 10: 2 epochs are 9.6 steps."""
+def test_epochs_are_converted_to_steps(train: Train, tmp_path: Path) -> None:
+    """Two epochs of 48 crops in batches of 10 are 9.6 steps."""
     _, summary = train(tmp_path, epochs=2, steps=(1,), log_every=1, checkpoint_every=100)
     assert summary["steps"] == 10
     assert [row["lr"] for row in rows(tmp_path)] == pytest.approx([0.01] * 5 + [0.001] * 5)
 
 
-def test_held_out_pairs_are_in_the_history(crops: CropDataset, tmp_path: Path) -> None:
+def test_held_out_evaluations_are_in_the_history(crops: CropDataset, tmp_path: Path) -> None:
     network, head = tiny_model(SETTINGS)
-    asked: list[torch.nn.Module] = []
+    models: list[torch.nn.Module] = []
 
     def held_out(model: torch.nn.Module) -> dict[str, float]:
-        asked.append(model)
-        return {"accuracy": len(asked) / 10}
+        models.append(model)
+        return {"accuracy": len(models) / 10}
 
-    def called(**changes: Any) -> list[float | None]:
-        asked.clear()
+    def evaluate(**changes: Any) -> list[float | None]:
+        models.clear()
         settings = TrainSettings.model_validate({**SETTINGS.model_dump(), **changes})
         folder = tmp_path / str(changes)
         fit(network, head, crops, settings, folder, choose_device("cpu"), held_out=held_out)
         return [row.get("held_out/accuracy") for row in rows(folder)]
 
-    assert called(max_iter=10, log_every=2, evaluate_every=4) == [None, 0.1, None, 0.2, 0.3]
-    assert asked == [network] * 3
-    assert called(max_iter=4, log_every=2) == [None, None]
-    assert called(max_iter=4, log_every=2, evaluate_every=4, ema=0.5) == [None, 0.1]
-    assert asked[0] is not network and type(asked[0]) is type(network)
+    assert evaluate(max_iter=10, log_every=2, evaluate_every=4) == [None, 0.1, None, 0.2, 0.3]
+    assert models == [network] * 3
+    assert evaluate(max_iter=4, log_every=2) == [None, None]
+    assert evaluate(max_iter=4, log_every=2, evaluate_every=4, ema=0.5) == [None, 0.1]
+    assert models[0] is not network and type(models[0]) is type(network)
 
 
-class Act(torch.nn.BatchNorm2d):
-    """A kind with something of its own, as timm's."""
-
-
-@pytest.mark.parametrize(
-    ("kind", "device", "count", "passes", "over"),
-    [
-        (None, "cpu", 2, 5, 10), (None, "cuda", 2, 1, 10), (torch.nn.BatchNorm2d, "cpu", 1, 1, 10),
-        (torch.nn.BatchNorm2d, "cpu", 1, 5, 2), (torch.nn.BatchNorm2d, "cpu", 2, 1, 5),
-        (torch.nn.BatchNorm2d, "cuda", 2, 1, 10), (torch.nn.BatchNorm2d, "cuda", 2, 5, 2), (Act, "cuda", 2, 1, 5),
-    ],
-)  # fmt: skip
-def test_batch_normalisation_over_the_batch_or_a_warning(
-    kind: type[torch.nn.Module] | None,
-    device: str,
-    count: int,
-    passes: int,
-    over: int,
-    recwarn: pytest.WarningsRecorder,
-) -> None:
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), kind(4) if kind else torch.nn.ReLU())  # type: ignore[call-arg]
-    tensors = network.state_dict(keep_vars=True)
-    processes = Processes(choose_device("cpu"))
-    processes.count, processes.device = count, Device(torch.device(device))
-    turned = normalised_together(network, processes, 10, passes)
-    together = kind is torch.nn.BatchNorm2d and device == "cuda"
-    assert turned is network and type(network[1]) is (torch.nn.SyncBatchNorm if together else kind or torch.nn.ReLU)
-    assert all(tensor is network.state_dict(keep_vars=True)[name] for name, tensor in tensors.items())
-    said = [str(warning.message) for warning in recwarn]
-    assert len(said) == (over < 10) and all(f"is over {over} crops, not over the batch of 10:" in text for text in said)
-
-
-@pytest.mark.parametrize("passes", [1, 5])
-def test_training_warns_of_batch_normalisation_over_a_pass(passes: int, crops: CropDataset, tmp_path: Path) -> None:
-    network = create("sphereface4", feature_size=32, width=0.125, batch_norm=True)
-    settings = SETTINGS.model_copy(update={"accumulate": passes, "max_iter": 1})
-    with warnings.catch_warnings(record=True) as caught:
-        fit(network, tiny_model(settings)[1], crops, settings, tmp_path, choose_device("cpu"))
-    assert ["is over 2 crops" in str(warning.message) for warning in caught] == [True] * (passes > 1)
-
-
-def test_spread_every(train: Train, tmp_path: Path) -> None:
+def test_uniformity_is_logged_every_few_rows(train: Train, tmp_path: Path) -> None:
     train(tmp_path, max_iter=6, log_every=1, spread_every=3)
     assert [len(row) > 8 for row in rows(tmp_path)] == [True, False, False, True, False, True]
 
@@ -217,11 +173,11 @@ def test_spread_every(train: Train, tmp_path: Path) -> None:
 def test_one_person_is_refused(crops: CropDataset, tmp_path: Path) -> None:
     network, _ = tiny_model(SETTINGS)
     alone = CropDataset(crops.paths[:2], [0, 0], 112, 96)
-    with pytest.raises(DatasetError, match="1 person to tell apart; training needs at least two"):
+    with pytest.raises(DatasetError, match="there is only 1 person; training needs at least two"):
         fit(network, Softmax(32, 1), alone, SETTINGS, tmp_path, choose_device("cpu"))
 
 
-def test_people_with_few_crops_are_counted(crops: CropDataset, tmp_path: Path) -> None:
+def test_people_with_few_crops_give_a_warning(crops: CropDataset, tmp_path: Path) -> None:
     network, head = tiny_model(SETTINGS)
     few = CropDataset(crops.paths[:12], [0] * 8 + [2] + [4] * 3, 112, 96)
     settings = SETTINGS.model_copy(update={"max_iter": 1})
@@ -233,46 +189,24 @@ def test_people_with_few_crops_are_counted(crops: CropDataset, tmp_path: Path) -
     ]
 
 
-def test_crops_of_another_size_are_named(crops: CropDataset, tmp_path: Path) -> None:
+def test_crops_of_another_size_are_refused(crops: CropDataset, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"\.png: is 96 x 112 pixels, not 112 x 112; align the photos"):
         run(CropDataset(crops.paths, crops.labels.tolist(), 112, 112), tmp_path, SETTINGS)
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_sharded_classes_train_and_resume_bit_for_bit(rate: float, train: Train, tmp_path: Path) -> None:
-    """In one process, which has all shards: the same run as with a whole head, unless classes are drawn."""
+    """A single process with all shards trains like a replicated head, unless classes are sampled."""
     changes: dict[str, Any] = {"classes": "sharded", "sample_rate": rate, "max_iter": 8, "log_every": 4}
     whole, summary = train(tmp_path / "whole", **changes)
-    plain, its_summary = train(tmp_path / "plain", **{**changes, "classes": "replicated", "sample_rate": 1.0})
+    plain, plain_summary = train(tmp_path / "plain", **{**changes, "classes": "replicated", "sample_rate": 1.0})
     same = all(torch.allclose(whole[name], tensor, rtol=1e-4, atol=1e-6) for name, tensor in plain.items())
     assert same == (rate == 1)
     if same:
-        assert summary["loss"] == pytest.approx(its_summary["loss"], rel=1e-4)
-        assert summary["accuracy"] == its_summary["accuracy"]
+        assert summary["loss"] == pytest.approx(plain_summary["loss"], rel=1e-4)
+        assert summary["accuracy"] == plain_summary["accuracy"]
     with pytest.raises(ZeroDivisionError):
         train(tmp_path / "parts", lambda step, _: 1 / (5 - step), checkpoint_every=3, **changes)
     parts, _ = train(tmp_path / "parts", **changes)
     assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
     assert ("head.draws" in whole) == (rate < 1)
-
-
-def test_a_sharded_head_is_saved_whole() -> None:
-    settings = TrainSettings.model_validate({**SETTINGS.model_dump(), "classes": "sharded", "sample_rate": 0.5})
-    _, head = tiny_model(settings)
-    whole = whole_head(head, settings)
-    assert whole is not None and type(whole) is HEADS["asoftmax"]
-    assert torch.equal(whole.weight, head.weight) and whole.weight.shape == (PEOPLE, 32)
-
-
-@pytest.mark.parametrize("name", ["sphereface2", "normface"])
-def test_the_classifier_of_other_people_leaves_a_new_one_as_it_is(name: str) -> None:
-    """Its bias or scale too, which belong to a number of people."""
-    options = {"learnable": True} if name == "normface" else {}
-    few, same, many = (HEADS[name](8, people, **options) for people in (5, 5, 50))
-    with torch.no_grad():
-        for parameter in few.parameters():
-            parameter.add_(1)
-    before = {key: tensor.clone() for key, tensor in many.state_dict().items()}
-    assert not copy_classes(few.state_dict(), many) and copy_classes(few.state_dict(), same)
-    assert all(torch.equal(tensor, before[key]) for key, tensor in many.state_dict().items())
-    assert all(torch.equal(tensor, few.state_dict()[key]) for key, tensor in same.state_dict().items())
