@@ -64,7 +64,7 @@ class Job(Generic[Settings]):
 
     @property
     def is_over(self) -> bool:
-        """Whether another process has put the artefact in place."""
+        """True once another process has put the artefact in place."""
         return (self.folder.with_suffix("") / MANIFEST).is_file()
 
 

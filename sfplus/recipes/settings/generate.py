@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from sfplus.artifacts.stage import Stage, deferred
+from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings
 from sfplus.recipes.settings.images import ImageDataSettings
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserFile, UserImages
@@ -85,7 +86,7 @@ class GenerateSettings(StageKey, LoopSettings):
     def plan(self, request: PlanRequest) -> list[Step]:
         """Train the generator and score its images; a classifier in the same recipe gives the surrogate score."""
         inputs: dict[str, InputReference] = {"pictures": UserImages(self.data)}
-        if request.recipe.classify:
+        if request.find(ClassifySettings):
             inputs["classifier"] = StepOutput("classify")
         if self.inception:
             inputs["inception"] = UserFile(self.inception)

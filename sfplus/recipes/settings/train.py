@@ -16,6 +16,7 @@ from sfplus.networks import is_network, network_names
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
 from sfplus.recipes.settings.heads import HeadSettings, validate_head
+from sfplus.recipes.settings.verify import VerifySettings
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserPack, UserPhotos
 
 
@@ -213,7 +214,7 @@ def training_inputs(
     else:
         root = UserPhotos(photos) if photos else StepOutput("sample", TRAIN_PHOTOS)
         steps += crop_steps(root, request, "train")
-    if settings.evaluate_every and (verify := request.recipe.verify):
+    if settings.evaluate_every and (verify := request.find(VerifySettings)):
         steps += verify.held_out_steps(request)
         inputs |= {"held_out": StepOutput("align/verify"), "pairs": verify.pair_list}
     return steps, inputs
