@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -88,12 +88,16 @@ class Recipe(BaseModel):
         return self
 
 
+def key_classes() -> dict[str, type[StageKey]]:
+    """Return the class of the settings of each key that is a stage."""
+    kinds = [
+        (name, kind)
+        for name, field in Recipe.model_fields.items()
+        for kind in (field.annotation, *get_args(field.annotation))
+    ]
+    return {name: kind for name, kind in kinds if isinstance(kind, type) and issubclass(kind, StageKey)}
+
+
 def image_keys() -> list[str]:
     """Return the keys of recipes for images."""
-    fields = Recipe.model_fields.items()
-    return [
-        name
-        for name, field in fields
-        for kind in (field.annotation, *getattr(field.annotation, "__args__", ()))
-        if isinstance(kind, type) and issubclass(kind, StageKey) and kind.for_images
-    ]
+    return [name for name, kind in key_classes().items() if kind.for_images]

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.errors import UsageError
 from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import PlanRequest, StageKey, Step, StepOutput, UserPhotos
@@ -18,7 +18,7 @@ class AlignSettings(StageKey, BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     stage: ClassVar[Stage] = Stage(
-        "align", 2, deferred("sfplus.stages.align:build"), deferred("sfplus.stages.align:share")
+        "align", 2, Deferred("sfplus.stages.align:build"), Deferred("sfplus.stages.align:share")
     )
 
     template: str = Field(

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.recipes.settings.train import EnergySettings, People, SolverSettings, TrainSettings, training_inputs
 from sfplus.recipes.steps import PlanRequest, StageKey, Step, StepOutput, UserModel
 
@@ -16,7 +16,7 @@ class FinetuneSettings(StageKey, SolverSettings):
     """Settings of SphereFace+: the loss of the head and the energy of the classifier, from a trained model."""
 
     stage: ClassVar[Stage] = Stage(
-        "finetune", 1, deferred("sfplus.stages.train:build_finetune"), trains=True, measures=True
+        "finetune", 1, Deferred("sfplus.stages.train:build_finetune"), trains=True, measures=True
     )
 
     energy: EnergySettings = Field(

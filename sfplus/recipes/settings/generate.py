@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings
 from sfplus.recipes.settings.images import ImageDataSettings
@@ -54,7 +54,7 @@ class GenerateSettings(StageKey, LoopSettings):
     """Settings of training a generator; defaults: MHE, MHE-GAN/sn-model/train.py."""
 
     stage: ClassVar[Stage] = Stage(
-        "generate", 1, deferred("sfplus.image_tasks.generate_stage:build"), trains=True, measures=True
+        "generate", 1, Deferred("sfplus.image_tasks.generate_stage:build"), trains=True, measures=True
     )
     for_images: ClassVar[bool] = True
 

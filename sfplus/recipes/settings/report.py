@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.recipes.settings.sample import SampleSettings
 from sfplus.recipes.settings.verify import VerifySettings, verified_models
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput
@@ -40,7 +40,7 @@ class ReportSettings(StageKey, BaseModel):
     """Settings of the report."""
 
     model_config = ConfigDict(extra="forbid")
-    stage: ClassVar[Stage] = Stage("report", 2, deferred("sfplus.stages.report:build"))
+    stage: ClassVar[Stage] = Stage("report", 2, Deferred("sfplus.stages.report:build"))
 
     title: str = Field("Face verification", description="heading of the page")
     published: list[PublishedSettings] = Field([], description="published figures of the same model and data")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from sfplus.artifacts.layout import TRAIN_PHOTOS
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.datasets.formats.pack import is_pack
 from sfplus.datasets.identities import read_person_list
 from sfplus.errors import suggest
@@ -167,7 +167,7 @@ class SolverSettings(LoopSettings):
 class TrainSettings(StageKey, SolverSettings):
     """Settings of training a new network, and which network."""
 
-    stage: ClassVar[Stage] = Stage("train", 1, deferred("sfplus.stages.train:build_train"), trains=True, measures=True)
+    stage: ClassVar[Stage] = Stage("train", 1, Deferred("sfplus.stages.train:build_train"), trains=True, measures=True)
 
     network: NetworkName = Field(
         default="sphereface20", description="the network (SphereFace paper, table 2), or timm:NAME, torchvision:NAME"

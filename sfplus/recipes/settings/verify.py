@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfplus.artifacts.layout import PAIRS, VERIFY_PHOTOS
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.recipes.steps import (
@@ -28,7 +28,7 @@ class VerifySettings(StageKey, BaseModel):
     """Settings of the verification over the folds of a pair list."""
 
     model_config = ConfigDict(extra="forbid")
-    stage: ClassVar[Stage] = Stage("verify", 3, deferred("sfplus.stages.verify:build"), measures=True)
+    stage: ClassVar[Stage] = Stage("verify", 3, Deferred("sfplus.stages.verify:build"), measures=True)
 
     protocol: ProtocolName = Field(
         "sphereface", description="how scores and thresholds are computed; every number is reported with this name"
