@@ -73,7 +73,7 @@ def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
         elif not isinstance(reference, StepOutput):
             path = reference.root if isinstance(reference, UserPhotos | UserPack) else reference.path
             if not path.exists():
-                raise UsageError("there is nothing at this path", where=path, remedy="check the path")
+                raise UsageError("does not exist", where=path, remedy="check the path")
             if isinstance(reference, UserPairs):
                 read_pairs(path)
             elif path.resolve() in (workspace / "cache").resolve().parents:
