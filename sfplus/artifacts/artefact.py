@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sfplus.errors import ArtefactError
-from sfplus.io.files import digest_json, file_digest, walk_files
+from sfplus.io.files import digest_files, walk_files, write_json
 
 MANIFEST = "manifest.json"
 _CHECKPOINT = "checkpoint-"  # folders from which a stage resumes; deleted once the artefact is in place
@@ -61,17 +60,12 @@ class Artefact:
 
 def commit(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artefact:
     """Digest the files, write the manifest last, flush it and move the folder into place in one step."""
-    lines, size = [], 0
-    for name in walk_files(partial):
-        if name.split("/")[0] in _TIMED or name.startswith(_CHECKPOINT):
-            continue
-        lines.append([name, file_digest(partial / name)])
-        size += (partial / name).stat().st_size
-    manifest = manifest | {"content": digest_json(lines), "files": len(lines), "bytes": size}
-    with (partial / MANIFEST).open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
+    names = [
+        name for name in walk_files(partial) if name.split("/")[0] not in _TIMED and not name.startswith(_CHECKPOINT)
+    ]
+    size = sum((partial / name).stat().st_size for name in names)
+    manifest = manifest | {"content": digest_files(partial, names), "files": len(names), "bytes": size}
+    write_json(partial / MANIFEST, manifest, sync=True, indent=1, sort_keys=True)
     partial.replace(folder)
     for checkpoint in folder.glob(f"{_CHECKPOINT}*"):
         shutil.rmtree(checkpoint)

@@ -22,7 +22,7 @@ from sfplus.artifacts.artefact import Artefact, commit
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import StageInput
 from sfplus.artifacts.stage import Job, Stage, partial_folder, parts_folder
-from sfplus.io.files import digest_json
+from sfplus.io.files import digest_json, remove_leftovers
 
 
 def run_stage(
@@ -50,8 +50,7 @@ def run_stage(
 def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, label: str) -> Artefact:
     partial, context = job.folder, job.context
     partial.mkdir(exist_ok=True)
-    for leftover in partial.rglob(".*.part"):  # a file that was being written when a run was killed
-        leftover.unlink()
+    remove_leftovers(partial)
     if folder.exists():  # without a manifest it is not an artefact
         shutil.rmtree(folder)
     started, clock = datetime.now(UTC), time.monotonic()

@@ -64,7 +64,7 @@ class Job(Generic[Settings]):
 
     @property
     def is_over(self) -> bool:
-        """Whether another process has put the artefact in place."""
+        """True once another process has put the artefact in place."""
         return (self.folder.with_suffix("") / MANIFEST).is_file()
 
 
@@ -98,17 +98,27 @@ class Stage:
         }
 
 
-def deferred(path: str) -> Callable[[Job[Any]], Any]:
-    """Refer to a function by `module:name`, which is imported when it is called.
+@dataclass(frozen=True)
+class Deferred:
+    """A function of a stage's module, which is imported when the function is called.
 
-    The declaration of a stage is read whenever a recipe is; its module, which imports torch, only when it must run.
+    The declaration of a stage is read with every recipe; its module, which imports torch, only when the stage must run.
+
+    Args:
+        path: `module:name`.
     """
-    module, _, name = path.partition(":")
 
-    def call(job: Job[Any]) -> Any:
-        return getattr(importlib.import_module(module), name)(job)
+    path: str
 
-    return call
+    def resolve(self) -> Callable[[Job[Any]], Any]:
+        """Import the module and return the function."""
+        module, _, name = self.path.partition(":")
+        function: Callable[[Job[Any]], Any] = getattr(importlib.import_module(module), name)
+        return function
+
+    def __call__(self, job: Job[Any]) -> Any:
+        """Call the function."""
+        return self.resolve()(job)
 
 
 def partial_folder(folder: Path) -> Path:

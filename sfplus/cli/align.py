@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sfplus.alignment.templates import find_template
+from sfplus.alignment.templates import DEFAULT_TEMPLATE, find_template
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
 from sfplus.cli.options import Choose, Device, MinFace, OutFolder, Parity, PhotoFolderOrList
 from sfplus.cli.photo_folders import list_inputs, print_summary, publish, run_on_folder
@@ -17,7 +17,7 @@ from sfplus.io.files import write_atomically
 from sfplus.io.tables import FAILURES, read_parquet
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
-from sfplus.recipes.steps import PlanRequest, UserPhotos
+from sfplus.recipes.steps import UserPhotos
 from sfplus.reports.contact_sheet import draw_contact_sheet
 
 app = typer.Typer()
@@ -29,7 +29,7 @@ def align(
     out: OutFolder,
     template: Annotated[
         str, typer.Option(help="sphereface-112x96, arcface-112x112, or either in another size (height x width).")
-    ] = "sphereface-112x96",
+    ] = DEFAULT_TEMPLATE,
     first_pixel: Annotated[
         Literal["source", "0", "1"], typer.Option(help="Index of the template's first pixel.")
     ] = "source",
@@ -97,7 +97,7 @@ def align_folder(
         import torch  # slow to import; without --workers a fresh call does not need it
 
         torch.set_num_threads(workers)
-    with run_on_folder(photos, out, device, crop_steps(UserPhotos(photos), PlanRequest(recipe), "photos")) as done:
+    with run_on_folder(photos, out, device, crop_steps(UserPhotos(photos), recipe.plan_request(), "photos")) as done:
         folder, faces = done["align/photos"].folder, done["detect/photos"].folder
         crops = {name: folder / CROPS / name for name in read_parquet(folder / CROP_TABLE)["crop"]}
         files = crops | {FACES: faces / FACES, FAILURES: folder / FAILURES}

@@ -14,7 +14,7 @@ from sfplus.cli.photo_folders import list_inputs, print_summary, publish, run_on
 from sfplus.io.tables import FAILURES
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
-from sfplus.recipes.steps import PlanRequest, UserPhotos
+from sfplus.recipes.steps import UserPhotos
 
 app = typer.Typer()
 
@@ -46,7 +46,9 @@ def detect_folder(photos: Path, out: Path, device: str, settings: Mapping[str, A
     """
     recipe = Recipe.model_validate({"detect": settings or {}})
     photos = list_inputs(photos, out)
-    with run_on_folder(photos, out, device, crop_steps(UserPhotos(photos), PlanRequest(recipe), "photos")[:1]) as done:
+    with run_on_folder(
+        photos, out, device, crop_steps(UserPhotos(photos), recipe.plan_request(), "photos")[:1]
+    ) as done:
         folder = done["detect/photos"].folder
         publish({name: folder / name for name in (FACES, PHOTOS, FAILURES)}, out)
         return print_summary(done["detect/photos"], out)

@@ -15,7 +15,7 @@ from sfplus.io.tables import FAILURES
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.settings.embed import EmbedSettings
-from sfplus.recipes.steps import InputReference, PlanRequest, Step, StepOutput, UserModel, UserPhotos
+from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel, UserPhotos
 
 app = typer.Typer()
 Dtype = Literal["float32", "bfloat16"]
@@ -56,7 +56,7 @@ def embed_folder(
     keep_apart(photos, out)
     inputs: dict[str, InputReference] = {"model": UserModel(model or DEFAULT_MODEL)}
     inputs["crops"] = UserPhotos(photos) if crops else StepOutput("align/photos")
-    steps = [] if crops else crop_steps(UserPhotos(photos), PlanRequest(Recipe()), "photos")
+    steps = [] if crops else crop_steps(UserPhotos(photos), Recipe().plan_request(), "photos")
     steps = [*steps, Step("embed", EmbedSettings.stage, EmbedSettings(dtype=dtype), inputs)]
     with run_on_folder(photos, out, device, steps) as done:
         tables = {name: done["embed"].folder / name for name in (FEATURES, FEATURE_INDEX)}

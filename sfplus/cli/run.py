@@ -168,8 +168,8 @@ def _publish_report(artefact: Artefact, folder: Path) -> Path:
 def _add_second_model(steps: Sequence[Step], model: str) -> list[Step]:
     """Verify a second model on the same crops and pairs, before the first one."""
     *first, embed, verify, report = steps
-    own, second = embed.inputs["model"], UserModel(model)
-    if isinstance(own, UserModel) and find_model(own.name).resolve() == find_model(model).resolve():
+    reference, second = embed.inputs["model"], UserModel(model)
+    if isinstance(reference, UserModel) and find_model(reference.name).resolve() == find_model(model).resolve():
         raise UsageError("is the same model", where=f"--against {model}", remedy="give a different one")
     added = [
         replace(embed, name="embed/against", inputs={**embed.inputs, "model": second}),

@@ -30,13 +30,12 @@ from sfplus.verification.bootstrap import Interval, people_intervals, stratified
 from sfplus.verification.curves import accuracy_interval
 from sfplus.verification.result import Result
 from sfplus.verification.significance import mcnemar
-from sfplus.weights import CONFIG, HEAD
+from sfplus.weights import CONFIG
 
 _AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "images", "train_images", "test_images"}) | {
     "pictures", "train_pictures", "test_pictures",  # in manifests of earlier versions
 }  # fmt: skip
 _MAIN = ("accuracy", "inception_score", "surrogate_score", "training_accuracy")
-_CLASSES = 20_000  # of a larger classifier only the first neurons are measured
 
 
 @dataclass(frozen=True)
@@ -267,14 +266,14 @@ def _counted_metrics(artefact: Artefact) -> dict[str, float]:
 
 def _classifier_metrics(folder: Path) -> dict[str, float]:
     """Measure the distribution of the classifier of a face network on the sphere; empty if it has no classifier."""
-    from sfplus.hypersphere import measure_uniformity  # imports torch, which a recipe for images does not need again
-    from sfplus.weights.model_folder import load_tensors
+    from sfplus.weights.classifier import (
+        classifier_uniformity,  # imports torch, which a fresh image recipe does not need
+    )
 
-    weight = load_tensors(folder / HEAD).get("weight") if (folder / HEAD).is_file() else None
-    if weight is None or len(weight) < 2:
+    uniformity = classifier_uniformity(folder)
+    if uniformity is None:
         return {}
-    classifier = measure_uniformity(weight[:_CLASSES].float())
-    return {"class_energy": classifier.energy, "min_angle": math.degrees(classifier.min_angle)}
+    return {"class_energy": uniformity.energy, "min_angle": math.degrees(uniformity.min_angle)}
 
 
 def _history(artefact: Artefact) -> list[dict[str, Any]]:

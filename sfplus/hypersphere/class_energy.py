@@ -1,4 +1,4 @@
-"""The energy of SphereFace+: how a batch's classifiers stand to the others. Three losses go by this name."""
+"""The energy of SphereFace+, between a batch's classifiers and the others; three losses have this name."""
 
 from __future__ import annotations
 
@@ -17,65 +17,67 @@ ClassEnergyMode = Literal["paper", "batch", "caffe"]
 def class_energy(
     weight: Tensor, labels: Tensor, power: float = 2.0, mode: ClassEnergyMode = "paper", alpha: float = 1.0
 ) -> Tensor:
-    """The SphereFace+ energy of a batch, to be added to the loss of any head.
+    """Return the SphereFace+ energy of a batch, to be added to the loss of any head.
 
-    What goes by the name of MHE in SphereFace+ is three different losses:
+    Three different losses are known as the MHE of SphereFace+:
 
     - `paper`: `1 / (m (C - 1)) * sum_i sum_{j != y_i} f_s(||w_{y_i} - w_j||)`, the classifiers of the batch's labels
-      against those of all other classes, i over the m labels, repetitions included (MHE paper, sections 3.6 and 5.2).
+      against those of all other classes, i over the m labels with repetitions (MHE paper, sections 3.6 and 5.2).
       Independent random classifiers in many dimensions give -ln(2)/2, 1/sqrt(2) and 1/2 for s = 0, 1 and 2.
     - `batch`: the mean of angle^-s over the pairs of the distinct labels of the batch (OpenSphere,
-      model/head/spherefaceplus.py of 2022, with s = 2 and a weight of 0.1 or 1). Other classes play no part; a batch
-      of one person has no pair and energy 0. Angles as there: cosines are clamped to +-(1 - 1e-5).
-    - `caffe`: what the released layer means to do (inter_class_layer.cpp, type AMONG). Its value is
+      model/head/spherefaceplus.py of 2022, with s = 2 and a weight of 0.1 or 1). Other classes have no influence; a
+      batch of one person has no pair and energy 0. Cosines are clamped to +-(1 - 1e-5) before the arc cosine, as in
+      that code.
+    - `caffe`: the intention of the released layer (inter_class_layer.cpp, type AMONG). Its value is
       `D = 1/C sum_j sum_i ||w_j - w_{y_i}||^2`, a monitor that should grow; its gradient is not that of D but
       `-4 alpha / (m D^2 + 1e-5) * (w_{y_i} - mu)`, added to the classifier of each sample, with mu the mean
-      classifier at norm 1: a push away from the mean direction. It reaches `weight` as it is, not through the
-      normalisation of its rows, which Caffe keeps at norm 1. `power` plays no part.
+      classifier at norm 1: a push away from the mean direction. It is the gradient of `weight` itself, not through
+      the normalisation of its rows, which Caffe keeps at norm 1. `power` has no effect.
 
     The CUDA code that trained the published models computes none of these: it sums without atomics and never clears
-    its mean, so that D, and with it the push, depended on lost updates. In exact arithmetic the published alpha = 10
-    gives gradients of 1e-6 at batch 256 and 10,572 classes, far below the weight decay: no effect. The race is not
-    reproduced, and alpha says nothing about the weight of `paper` or `batch`: tune them anew.
+    its mean, so that D and the push depended on lost updates. In exact arithmetic the published alpha = 10 gives
+    gradients of 1e-6 at batch 256 and 10,572 classes, far below the weight decay: no effect. The race is not
+    reproduced, and alpha is no guide to the weight of `paper` or `batch`, which needs its own tuning.
 
-    Values and gradients of `paper` and `batch` are exact and twice differentiable, but for the floor of `Kernel`
-    (equal classifiers: finite, no gradient); that of `caffe` is once differentiable. A label that is repeated costs
-    once; memory is that of (distinct labels, C) matrices. Finding the distinct labels makes a GPU wait once. Under
-    autocast the computation stays in float32.
+    Values and gradients of `paper` and `batch` are exact and twice differentiable, except for the floor of `Kernel`
+    (equal classifiers: finite, no gradient); `caffe` is once differentiable. A repeated label is computed once;
+    memory is that of (distinct labels, C) matrices. Finding the distinct labels makes a GPU wait once. Under autocast
+    the computation stays in float32.
 
     Args:
-        weight: classifiers (C, d), floating, C >= 2, not necessarily of unit norm.
-        labels: class of each sample (M,), integers in [0, C), M >= 1.
-        power: s >= 0; 0, 1 and 2 are the paper's.
-        mode: which of the three.
-        alpha: factor of the gradient of `caffe`; 5.3, 6, 2.3 and 10 in the prototxts of m = 1 to 4.
+        weight: Classifiers (C, d), floating, C >= 2, not necessarily of unit norm.
+        labels: Class of each sample (M,), integers in [0, C), M >= 1.
+        power: Power s >= 0; the paper uses 0, 1 and 2.
+        mode: One of the three losses.
+        alpha: Factor of the gradient of `caffe`; 5.3, 6, 2.3 and 10 in the prototxts of m = 1 to 4.
 
     Returns:
-        A scalar, float32 or the dtype of `weight` where that is wider.
+        A scalar, float32 or the dtype of `weight` if that is wider.
 
     Raises:
-        ValueError: fewer than two classes, no label, a wrong shape, a negative label or power, or an unknown mode.
+        ValueError: If there are fewer than two classes, no label, a wrong shape, a negative label or power, or the
+            mode is unknown.
     """
     if weight.ndim != 2 or labels.ndim != 1:
         raise ValueError(f"weight must be (C, d) and labels (M,), not {tuple(weight.shape)} and {tuple(labels.shape)}")
     if len(weight) < 2 or len(labels) == 0:
-        raise ValueError(f"an energy needs two classes and one label, not {len(weight)} and {len(labels)}")
+        raise ValueError(f"an energy needs at least two classes and one label, not {len(weight)} and {len(labels)}")
     if mode not in ("paper", "batch", "caffe"):
-        raise ValueError(f"the mode is paper, batch or caffe, not '{mode}'")
+        raise ValueError(f"the mode must be paper, batch or caffe, not '{mode}'")
     kernel, labels = Kernel(float(power), "geodesic" if mode == "batch" else "euclidean"), labels.long()
     if mode != "caffe" and int(labels.min()) < 0:
-        raise ValueError("a label is negative")
+        raise ValueError("labels must not be negative")
     with torch.autocast(weight.device.type, enabled=False):
         unit = directions(weight)
         if mode == "paper":
-            return _against_all(unit, labels, kernel)
+            return _against_all_classes(unit, labels, kernel)
         if mode == "batch":
             return _within_batch(unit, labels, kernel)
         energy: Tensor = _CaffeInterClass.apply(weight, unit.detach(), labels, alpha)
         return energy
 
 
-def _against_all(unit: Tensor, labels: Tensor, kernel: Kernel) -> Tensor:
+def _against_all_classes(unit: Tensor, labels: Tensor, kernel: Kernel) -> Tensor:
     anchors, counts = torch.unique(labels, return_counts=True)
     pairs = kernel.value(unit[anchors] @ unit.T).scatter(1, anchors[:, None], 0.0)
     total: Tensor = (pairs.sum(1) * counts).sum()
@@ -83,20 +85,19 @@ def _against_all(unit: Tensor, labels: Tensor, kernel: Kernel) -> Tensor:
 
 
 def _within_batch(unit: Tensor, labels: Tensor, kernel: Kernel) -> Tensor:
-    chosen = unit[torch.unique(labels)]
+    unit = unit[torch.unique(labels)]
     limit = 1 - 1e-5  # OpenSphere's clamp
-    pairs = kernel.value((chosen @ chosen.T).clamp(-limit, limit)).triu(1)
-    return pairs.sum() / max(len(chosen) * (len(chosen) - 1) / 2, 1)
+    pairs = kernel.value((unit @ unit.T).clamp(-limit, limit)).triu(1)
+    return pairs.sum() / max(len(unit) * (len(unit) - 1) / 2, 1)
 
 
 class _CaffeInterClass(torch.autograd.Function):
-    """The value and the gradient of inter_class_layer.cpp, which is not its derivative."""
+    """The value of inter_class_layer.cpp and its gradient, which is not the derivative of the value."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, unit: Tensor, labels: Tensor, alpha: float) -> Tensor:
-        own = unit[labels]
-        # 1/C sum_j sum_i ||w_j - w_i||^2 from the sums alone, all norms being 1
-        total = 2 * len(labels) - 2 * (unit.mean(0) * own.sum(0)).sum()
+        # 1/C sum_j sum_i ||w_j - w_i||^2 from the sums alone, since all norms are 1
+        total = 2 * len(labels) - 2 * (unit.mean(0) * unit[labels].sum(0)).sum()
         ctx.save_for_backward(unit, labels, total)
         ctx.alpha, ctx.dtype = alpha, weight.dtype
         return total

@@ -1,7 +1,7 @@
 """Sums, maxima and gathers over the ranks of a process group, with their gradients.
 
-The rule of all of them: every rank computes the same scalar loss, and a gradient is that of this one loss. A tensor
-that all ranks hold alike and that each uses for its own part has a part of its gradient on each rank.
+All of them assume that every rank computes the same scalar loss, and a gradient is that of this one loss. A tensor
+that is equal on all ranks, each of which uses it for its own share of the work, has a part of its gradient on each.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from sfplus.hypersphere.riesz_kernel import wide_dtype
 
 
 class Ranks:
-    """A process group, or one process where none was initialised."""
+    """A process group, or a single process if none was initialised."""
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        several = dist.is_available() and dist.is_initialized()
+        initialised = dist.is_available() and dist.is_initialized()
         self.group = group
-        self.world, self.rank = (dist.get_world_size(group), dist.get_rank(group)) if several else (1, 0)
+        self.world, self.rank = (dist.get_world_size(group), dist.get_rank(group)) if initialised else (1, 0)
         if self.rank < 0:
             raise ValueError("this process is not in the process group")
 
     def part(self, count: int, rank: int) -> tuple[int, int]:
-        """First and last + 1 of `count` things that a rank has; equal parts but for one thing."""
+        """Return first and last + 1 of the share of `count` items of a rank; shares differ by one item at most."""
         return count * rank // self.world, count * (rank + 1) // self.world
 
     def add(self, values: Tensor) -> Tensor:
-        """Sum over the ranks, in place."""
+        """Sum a tensor over the ranks, in place."""
         if self.world > 1:
             dist.all_reduce(values, group=self.group)
         return values
 
-    def largest(self, values: Tensor) -> Tensor:
-        """Maximum over the ranks, in place."""
+    def maximum(self, values: Tensor) -> Tensor:
+        """Take the maximum of a tensor over the ranks, in place."""
         if self.world > 1:
             dist.all_reduce(values, dist.ReduceOp.MAX, group=self.group)
         return values
 
     def gather(self, values: Tensor) -> Tensor:
-        """(...) of each rank -> (W, ...); the same shape on all."""
+        """Gather a tensor (...) of each rank to (W, ...); the shape is the same on all."""
         result = values.new_empty(self.world, *values.shape)
         if self.world == 1:
             return result.copy_(values[None])
         dist.all_gather(list(result), values.contiguous(), group=self.group)
         return result
 
-    def add_and_divide(self, values: Tensor) -> Tensor:
-        """(W, ...) of each rank -> (...): the sum over the ranks of this rank's entry."""
+    def reduce_scatter(self, values: Tensor) -> Tensor:
+        """Return the sum over the ranks of this rank's entry, (W, ...) of each rank -> (...)."""
         result = torch.empty_like(values[0])
         if self.world == 1:
             return result.copy_(values[0])
@@ -60,38 +60,38 @@ class Ranks:
 
 
 def gather(values: Tensor, ranks: Ranks) -> Tensor:
-    """(M, ...) of each rank -> (W M, ...) on all, each of which has a part of the gradient."""
+    """Gather (M, ...) of each rank to (W M, ...) on all ranks, each of which has a part of the gradient."""
     result: Tensor = _Gather.apply(values, ranks)
     return result
 
 
 def add(part: Tensor, ranks: Ranks) -> Tensor:
-    """The sum over the ranks of a part that each has: the gradient of a part is that of the sum."""
+    """Return the sum of the parts of all ranks; the gradient of a part is that of the sum."""
     result: Tensor = _Add.apply(part, ranks)
     return result
 
 
 def share(values: Tensor, ranks: Ranks) -> Tensor:
-    """What all ranks hold alike, such as a scale: its gradient is the sum of the parts."""
+    """Return a tensor that is equal on all ranks, such as a scale; its gradient is the sum of the parts."""
     result: Tensor = _Share.apply(values, ranks)
     return result
 
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
-    """Values as they are, their gradient times a factor."""
+    """Return values unchanged and multiply their gradient by a factor."""
     result: Tensor = _ScaleGradient.apply(values, factor)
     return result
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, ranks: Ranks) -> Tensor:
-    """The mean cross-entropy, a scalar, of logits whose columns lie on several ranks.
+    """Return the mean cross-entropy, a scalar, of logits whose columns are divided among ranks.
 
     Maxima and sums are float32 or wider.
 
     Args:
-        logits: (M, c + 1), the columns of this rank and a spare one that takes no part; c may differ and be 0.
-        labels: (M,), columns of this rank; c where the true column is on another rank.
-        ranks: of the columns.
+        logits: (M, c + 1), the columns of this rank and a spare one that is ignored; c may differ and be 0.
+        labels: (M,), columns of this rank; c if the true column is on another rank.
+        ranks: The ranks that hold the columns.
     """
     result: Tensor = _CrossEntropy.apply(logits, labels, ranks)
     return result
@@ -106,7 +106,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.ranks.add_and_divide(grad.reshape(ctx.ranks.world, -1, *grad.shape[1:])), None
+        return ctx.ranks.reduce_scatter(grad.reshape(ctx.ranks.world, -1, *grad.shape[1:])), None
 
 
 class _Add(torch.autograd.Function):
@@ -147,23 +147,23 @@ class _ScaleGradient(torch.autograd.Function):
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, ranks: Ranks) -> Tensor:
-        wide, here = logits.to(wide_dtype(logits)), labels < logits.shape[1] - 1
-        own = wide.gather(1, labels[:, None])[:, 0].where(here, 0)
-        top = wide[:, :-1].amax(1) if wide.shape[1] > 1 else torch.full_like(own, -torch.inf)
-        top = ranks.largest(top)
+        wide, is_local = logits.to(wide_dtype(logits)), labels < logits.shape[1] - 1
+        target = wide.gather(1, labels[:, None])[:, 0].where(is_local, 0)
+        top = wide[:, :-1].amax(1) if wide.shape[1] > 1 else torch.full_like(target, -torch.inf)
+        top = ranks.maximum(top)
         power = (wide - top[:, None]).exp_()
         power[:, -1] = 0
-        total, own = ranks.add(torch.stack([power.sum(1), own]))
-        ctx.save_for_backward(power, total, labels, here)
+        total, target = ranks.add(torch.stack([power.sum(1), target]))
+        ctx.save_for_backward(power, total, labels, is_local)
         ctx.dtype = logits.dtype
-        mean: Tensor = (total.log() + top - own).mean()
+        mean: Tensor = (total.log() + top - target).mean()
         return mean
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        power, total, labels, here = ctx.saved_tensors
+        power, total, labels, is_local = ctx.saved_tensors
         scale = grad / len(labels)
         result = power * (scale / total)[:, None]
-        result.scatter_add_(1, labels[:, None], torch.where(here, -scale, 0)[:, None])
+        result.scatter_add_(1, labels[:, None], torch.where(is_local, -scale, 0)[:, None])
         return result.to(ctx.dtype), None, None

@@ -1,4 +1,4 @@
-"""Hyperspherical energy: how evenly directions are spread over the unit sphere."""
+"""Hyperspherical energy of a set of directions, small if they are evenly distributed over the unit sphere."""
 
 from __future__ import annotations
 
@@ -22,43 +22,44 @@ def hyperspherical_energy(
     reduction: Literal["mean_pairs", "sum"] = "mean_pairs",
     preset: Preset = "exact",
 ) -> Tensor:
-    """The Riesz energy of N directions: the sum of f_s over unordered pairs, or its mean (MHE paper, section 3).
+    """Return the Riesz energy of N directions, the mean or sum of f_s over unordered pairs (MHE paper, section 3).
 
-    f_s(z) = z^-s and f_0(z) = log(1/z) of the distance z between two unit vectors. Small energy means evenly spread
-    directions. For independent random directions in many dimensions the mean tends to -ln(2)/2, 1/sqrt(2) and 1/2
-    for s = 0, 1 and 2.
+    f_s(z) = z^-s and f_0(z) = log(1/z) of the distance z between two unit vectors. A small energy means that the
+    directions are evenly distributed. For independent random directions in many dimensions the mean tends to
+    -ln(2)/2, 1/sqrt(2) and 1/2 for s = 0, 1 and 2.
 
-    With `half_space` every direction brings its opposite along (MHE paper, section 3.3): the energy is that of the 2N
-    directions [W, -W], pairs of a direction and its own opposite included, at the cost of N.
+    With `half_space` the energy is that of the 2N directions [W, -W], including the pairs of a direction and its
+    opposite (MHE paper, section 3.3), at the cost of N.
 
-    Gradients of first and second order are exact, but for pairs closer than the floor of `Kernel`, which have none;
-    duplicates, opposites and zero vectors give finite values. Memory is O(N d): cosines exist in blocks only, each
-    unordered pair of blocks is computed once, and the gradient is found in the same pass as the value, so that
-    `backward` does not visit the pairs again. Under autocast the computation stays in float32; TF32, where it was
-    allowed, is not used. torch.compile takes it as one operator (first derivatives only); torch.func does not.
+    Gradients of first and second order are exact, except for pairs closer than the floor of `Kernel`, which have
+    none; duplicates, opposites and zero vectors give finite values. Memory is O(N d): cosines exist only in blocks,
+    each unordered pair of blocks is computed once, and the gradient is computed in the same pass as the value, so
+    that `backward` does not visit the pairs again. Under autocast the computation stays in float32, without TF32 even
+    if it is enabled. torch.compile includes it as one operator (first derivatives only); torch.func does not support
+    it.
 
-    The preset `tf1` gives what the original TensorFlow code computes (`mhe` and `half_mhe` of MHE, architecture.py):
+    The preset `tf1` reproduces the original TensorFlow code (`mhe` and `half_mhe` of MHE, architecture.py):
     norms sqrt(||w||^2 + 1e-4), -log of the squared chord for s = 0, angles as acos/pi + 1e-4.
 
     Args:
-        weights: directions of any norm (N, d), or sets of them (..., N, d) that give an energy each; floating.
-        power: s >= 0.
+        weights: Directions of any norm (N, d), or sets of directions (..., N, d) with one energy each; floating.
+        power: Power s >= 0.
         distance: `euclidean` (the chord) or `geodesic` (the angle in radians; A-MHE).
-        half_space: whether a direction and its opposite are the same neuron.
-        reduction: `mean_pairs` or `sum`, over unordered pairs; 2N(2N - 1)/2 of them in half-space.
+        half_space: Treat a direction and its opposite as the same neuron.
+        reduction: `mean_pairs` or `sum`, over unordered pairs; 2N(2N - 1)/2 pairs in half-space.
         preset: `exact` or `tf1`.
 
     Returns:
-        A scalar, or (...); float32, or float64 where `weights` is.
+        A scalar, or (...); float64 for float64 weights, otherwise float32.
 
     Raises:
-        ValueError: fewer than two directions, which have no energy, or a wrong argument.
+        ValueError: If there are fewer than two directions, or an argument is not supported.
     """
     kernel = Kernel(float(power), distance, half_space, preset)
     if weights.ndim < 2 or weights.shape[-2] < 2:
         raise ValueError(f"an energy needs (..., N, d) with N of 2 or more, not {tuple(weights.shape)}")
     if reduction not in ("mean_pairs", "sum"):
-        raise ValueError(f"the reduction is mean_pairs or sum, not '{reduction}'")
+        raise ValueError(f"the reduction must be mean_pairs or sum, not '{reduction}'")
     *sets, count, size = weights.shape
     with torch.autocast(weights.device.type, enabled=False):
         unit = directions(weights, preset).reshape(-1, count, size)
@@ -74,14 +75,17 @@ def hyperspherical_energy(
 
 
 def directions(weights: Tensor, preset: Preset = "exact") -> Tensor:
-    """Vectors (..., d) at unit norm, float32 or wider; a zero vector stays zero, at right angles to all, and has no
-    gradient. The preset `tf1` divides by sqrt(||w||^2 + 1e-4), which makes small vectors shorter than 1."""
+    """Normalise vectors (..., d) to unit norm, in float32 or wider.
+
+    A zero vector stays zero, at right angles to all others, and has no gradient. The preset `tf1` divides by
+    sqrt(||w||^2 + 1e-4), which makes small vectors shorter than 1.
+    """
     unit: Tensor = _Normalise.apply(weights.to(wide_dtype(weights)), TF1_NORM_EPSILON if preset == "tf1" else 0.0)[0]
     return unit
 
 
 class _Normalise(torch.autograd.Function):
-    """w / n and n, with n = sqrt(||w||^2 + epsilon), in half the passes that autograd would make over a gradient.
+    """Compute w / n and n, with n = sqrt(||w||^2 + epsilon), in half of autograd's passes over the gradient.
 
     Squares are summed in float64, so that equal rows get equal cosines and float32 rows of any norm do not overflow.
     """
@@ -111,14 +115,14 @@ class _Normalise(torch.autograd.Function):
 
 
 def _sum_dtype(values: Tensor) -> torch.dtype:
-    """Float64, where the device has it."""
+    """Return float64 where the device supports it."""
     return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def _opposites(unit: Tensor, kernel: Kernel) -> Tensor:
-    """The energy of the N pairs of a direction and its own opposite, (sets,)."""
+    """Return the energy (sets,) of the N pairs of a direction and its opposite."""
     one_side = Kernel(kernel.power, kernel.distance, preset=kernel.preset)
-    if kernel.preset == "tf1":  # its directions are shorter than 1, so that these pairs have a gradient
+    if kernel.preset == "tf1":  # directions are shorter than 1, so that these pairs have a gradient
         return one_side.value(-unit.square().sum(-1)).sum(-1)
     opposite = one_side.value(unit.new_full((1,), -1.0))
     return (opposite * unit.shape[1]).expand(len(unit))
@@ -128,38 +132,38 @@ def _opposites(unit: Tensor, kernel: Kernel) -> Tensor:
 def pair_energy(
     unit: Tensor, power: float, distance: str, half_space: bool, preset: str, needs_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """The sum of a kernel over unordered pairs, and its gradient, without an N x N matrix.
+    """Return the sum of a kernel over unordered pairs, and its gradient, without an N x N matrix.
 
-    An operator of torch, so that torch.compile takes it as it is. Differentiable twice.
+    A custom operator, so that torch.compile does not trace into it. Differentiable twice.
 
     Args:
-        unit: directions (sets, N, d), float32 or float64.
-        power: of the `Kernel`, as the next three.
-        distance: see there.
-        half_space: see there.
-        preset: see there.
-        needs_gradient: whether to compute the gradient; without it the second result is empty.
+        unit: Directions (sets, N, d), float32 or float64.
+        power: Power of the `Kernel`.
+        distance: Distance of the `Kernel`.
+        half_space: As in `Kernel`.
+        preset: As in `Kernel`.
+        needs_gradient: Compute the gradient; otherwise the second result is empty.
 
     Returns:
-        The sums (sets,) and their gradients by the inner products (sets, N, d); the norm of `unit` is the caller's.
+        The sums (sets,) and their gradients (sets, N, d) through the inner products; the caller normalises `unit`.
     """
     kernel = Kernel(power, distance, half_space, preset)
     total = unit.new_zeros(len(unit), dtype=_sum_dtype(unit))
     gradient = torch.zeros_like(unit) if needs_gradient else unit.new_empty(0)
     with _without_tf32(unit):
         for sets, rows, columns in _blocks(unit):
-            here, there = unit[sets, rows], unit[sets, columns]
-            value, *slopes = kernel.derivatives(here @ there.mT, int(needs_gradient))
-            own = rows == columns
-            if own:
+            left, right = unit[sets, rows], unit[sets, columns]
+            value, *slopes = kernel.derivatives(left @ right.mT, int(needs_gradient))
+            on_diagonal = rows == columns
+            if on_diagonal:
                 value.diagonal(dim1=1, dim2=2).zero_()
-            total[sets] += value.sum((1, 2)) * (0.5 if own else 1.0)
+            total[sets] += value.sum((1, 2)) * (0.5 if on_diagonal else 1.0)
             for slope in slopes:
-                if own:
+                if on_diagonal:
                     slope.diagonal(dim1=1, dim2=2).zero_()
                 else:
-                    gradient[sets, columns].baddbmm_(slope.mT, here)
-                gradient[sets, rows].baddbmm_(slope, there)
+                    gradient[sets, columns].baddbmm_(slope.mT, left)
+                gradient[sets, rows].baddbmm_(slope, right)
     return total.to(unit.dtype), gradient
 
 
@@ -167,46 +171,46 @@ def pair_energy(
 def pair_energy_curvature(
     unit: Tensor, along: Tensor, power: float, distance: str, half_space: bool, preset: str
 ) -> Tensor:
-    """The derivative of <gradient of `pair_energy`, along> by `unit`: (sets, N, d), as both arguments."""
+    """Return the derivative of <gradient of `pair_energy`, along> with respect to `unit`, both (sets, N, d)."""
     kernel = Kernel(power, distance, half_space, preset)
     result = torch.zeros_like(unit)
     with _without_tf32(unit):
         for sets, rows, columns in _blocks(unit):
-            here, there = unit[sets, rows], unit[sets, columns]
-            along_here, along_there = along[sets, rows], along[sets, columns]
-            _, slope, curvature = kernel.derivatives(here @ there.mT, 2)
-            curvature *= along_here @ there.mT + here @ along_there.mT
+            left, right = unit[sets, rows], unit[sets, columns]
+            along_left, along_right = along[sets, rows], along[sets, columns]
+            _, slope, curvature = kernel.derivatives(left @ right.mT, 2)
+            curvature *= along_left @ right.mT + left @ along_right.mT
             if rows == columns:
                 slope.diagonal(dim1=1, dim2=2).zero_()
                 curvature.diagonal(dim1=1, dim2=2).zero_()
             else:
-                result[sets, columns].baddbmm_(slope.mT, along_here).baddbmm_(curvature.mT, here)
-            result[sets, rows].baddbmm_(slope, along_there).baddbmm_(curvature, there)
+                result[sets, columns].baddbmm_(slope.mT, along_left).baddbmm_(curvature.mT, left)
+            result[sets, rows].baddbmm_(slope, along_right).baddbmm_(curvature, right)
     return result
 
 
 def _blocks(unit: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Blocks of sets, rows and columns that together cover each unordered pair once; none has more than side^2."""
+    """Yield blocks of sets, rows and columns that cover each unordered pair once, with at most side^2 pairs each."""
     sets, count, side = len(unit), unit.shape[1], _BLOCK.get(unit.device.type, 1024)
-    together = max(1, (side // 2) ** 2 // min(count, side) ** 2)  # many small sets: a block fits the cache of a core
-    for first in range(0, sets, together):
+    stack = max(1, (side // 2) ** 2 // min(count, side) ** 2)  # many small sets share a block that fits a core's cache
+    for first in range(0, sets, stack):
         for row in range(0, count, side):
             for column in range(row, count, side):
-                yield slice(first, first + together), slice(row, row + side), slice(column, column + side)
+                yield slice(first, first + stack), slice(row, row + side), slice(column, column + side)
 
 
 @contextlib.contextmanager
 def _without_tf32(unit: Tensor) -> Iterator[None]:
-    """Products of full float32 on a GPU, whatever the program allows elsewhere: 2 - 2 cos does not bear 10 bits."""
+    """Disable TF32 on a GPU, even if the program enables it: its 10 bits are too few for 2 - 2 cos."""
     if unit.device.type != "cuda":
         yield
         return
-    before = torch.backends.cuda.matmul.fp32_precision
+    previous = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.fp32_precision = before
+        torch.backends.cuda.matmul.fp32_precision = previous
 
 
 @pair_energy.register_fake
@@ -221,7 +225,7 @@ def _(unit: Tensor, along: Tensor, power: float, distance: str, half_space: bool
     return torch.empty_like(unit)
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     unit, *ctx.kernel, ctx.has_gradient = inputs
     ctx.save_for_backward(unit, output[1])
     ctx.set_materialize_grads(False)
@@ -233,9 +237,9 @@ def _backward(ctx: Any, by_total: Tensor | None, by_gradient: Tensor | None) -> 
         raise RuntimeError("this energy was computed without its gradient")
     result = None if by_total is None else by_total[:, None, None] * gradient
     if by_gradient is not None:
-        more = pair_energy_curvature(unit, by_gradient, *ctx.kernel)
-        result = more if result is None else result + more
+        second = pair_energy_curvature(unit, by_gradient, *ctx.kernel)
+        result = second if result is None else result + second
     return (result, *[None] * 5)
 
 
-pair_energy.register_autograd(_backward, setup_context=_remember)
+pair_energy.register_autograd(_backward, setup_context=_setup_context)

@@ -1,4 +1,4 @@
-"""Minimum hyperspherical energy for a whole network: one object, one term of the loss."""
+"""Minimum hyperspherical energy (MHE) of a whole network, as one term of the loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sfplus.hypersphere.riesz_kernel import Distance, Kernel, Preset
 
 
 class HypersphericalEnergy(nn.Module):
-    """MHE, half-space MHE, A-MHE and CoMHE of all layers of a network (MHE paper, section 3; CoMHE paper).
+    """The MHE, half-space MHE, A-MHE or CoMHE of all layers of a network (MHE paper, section 3; CoMHE paper).
 
     MHE as published adds the mean energy of each hidden layer, and ten times that of the output layer, to the loss:
 
@@ -23,36 +23,36 @@ class HypersphericalEnergy(nn.Module):
         >>> energy = HypersphericalEnergy(model, power=0, half_space=True)  # doctest: +SKIP
         >>> loss = cross_entropy(model(x), labels) + energy()               # doctest: +SKIP
 
-    The factors are those of the original code, whose energies differ from the paper's: `preset="tf1"` has them (for
-    s = 0 twice the paper's; in A-MHE the angle over pi, and there hidden=0.1, output=1 for s = 1 and 2). A-MHE is
-    `distance="geodesic"`. CoMHE is `projection=RandomProjection` (or another; options through functools.partial),
-    half_space=True and power=2, with `energy.step(lr)` before each training step; functools.cache(RandomProjection)
-    shares one projection between layers of one size.
+    The factors are those of the original code, whose energies differ from the paper's and are those of
+    `preset="tf1"`: for s = 0 twice the paper's; in A-MHE the angle over pi, with hidden=0.1, output=1 for s = 1 and 2.
+    A-MHE is `distance="geodesic"`. CoMHE is `projection=RandomProjection` (or another one; options through
+    functools.partial), half_space=True and power=2, with `energy.step(lr)` before each training step;
+    functools.cache(RandomProjection) shares one projection between layers of the same size.
 
-    The output layer is always taken full-space and without projection, as in the original. The neurons of a layer are
-    the rows of its flattened weight, bias left out; those of a grouped convolution are compared within their group,
-    without projection. The projections' state is part of `state_dict`, so that a resumed run goes on as it would have.
+    The output layer is always full-space and without projection, as in the original. The neurons of a layer are the
+    rows of its flattened weight, without the bias; those of a grouped convolution are compared within their group,
+    without projection. The projections' state is part of `state_dict`, so that a resumed run continues exactly.
 
     Args:
-        model: any network; it is not made part of this module. The layers are found now and held: one that is put
-            in the place of another later, or a copy of the model, is not seen. Weights are read at each call.
-        power: s >= 0 of the energy.
+        model: Any network; it does not become a submodule. The layers are collected now: later replacements of a
+            layer, or copies of the model, are not tracked. Weights are read at each call.
+        power: Power s >= 0 of the energy.
         distance: `euclidean` or `geodesic`.
-        half_space: whether a neuron and its opposite are the same, in hidden layers.
-        hidden: factor of each hidden layer.
-        output: factor of the output layer.
-        output_layer: its name; default: the last layer by order of definition. "-" for none.
-        skip: names of layers to leave out, or patterns such as `layer1.*`.
-        projection: called with the size d of a hidden layer's neurons, gives the `Projection` to use; layers whose
-            neurons are no larger than the projected ones are left as they are.
+        half_space: Treat a neuron and its opposite as the same, in hidden layers.
+        hidden: Factor of each hidden layer.
+        output: Factor of the output layer.
+        output_layer: Name of the output layer, by default the last layer by order of definition; "-" for none.
+        skip: Names of layers to leave out, or patterns such as `layer1.*`.
+        projection: A function that returns the `Projection` for a size d of a hidden layer's neurons; layers whose
+            neurons are not larger than the projected ones are not projected.
         preset: `exact` or `tf1`, the original code's arithmetic.
 
     Attributes:
-        layers: the layers that are taken.
-        values: the mean energy of each layer, by name, detached, from the last call.
+        layers: The layers that have an energy.
+        values: The mean energy of each layer by name, detached, from the last call.
 
     Raises:
-        ValueError: no layer is left, a name or pattern fits none, or an argument is not possible.
+        ValueError: If no layer is left, a name or pattern matches no layer, or an argument is not supported.
     """
 
     def __init__(
@@ -69,64 +69,64 @@ class HypersphericalEnergy(nn.Module):
         preset: Preset = "exact",
     ) -> None:
         super().__init__()
-        Kernel(float(power), distance, half_space, preset)  # refuses what is not possible
+        Kernel(float(power), distance, half_space, preset)  # checks the arguments
         self.power, self.distance, self.half_space, self.preset = power, distance, half_space, preset
         if isinstance(skip, str):
-            raise ValueError("skip is a list of names, not one text")
-        found = neuron_layers(model)
-        names = [layer.name for layer in found]
+            raise ValueError("skip must be a list of names, not a single string")
+        candidates = neuron_layers(model)
+        names = [layer.name for layer in candidates]
         missing = [pattern for pattern in skip if not any(fnmatchcase(name, pattern) for name in names)]
         missing += [output_layer] if output_layer not in ("", "-", *names) else []
         if missing:
-            raise ValueError(f"no layer is called '{missing[0]}'; there are {', '.join(names) or 'none'}")
-        self.layers = tuple(layer for layer in found if not any(fnmatchcase(layer.name, p) for p in skip))
+            raise ValueError(f"no layer is called '{missing[0]}'; the layers are {', '.join(names) or 'none'}")
+        self.layers = tuple(layer for layer in candidates if not any(fnmatchcase(layer.name, p) for p in skip))
         if not self.layers:
-            raise ValueError("the model has no convolution or linear layer of two neurons or more to take")
+            raise ValueError("the model has no convolution or linear layer with at least two neurons")
         self.output_layer = names[-1] if output_layer == "" else output_layer
         self.hidden, self.output = hidden, output
         self.values: dict[str, Tensor] = {}
         self.projections = nn.ModuleList(self._project(layer, projection) for layer in self.layers)
-        for stream, made in enumerate(dict.fromkeys(self.projections)):
-            if isinstance(made, Projection):
-                made.restart(stream)
+        for stream, module in enumerate(dict.fromkeys(self.projections)):
+            if isinstance(module, Projection):
+                module.restart(stream)
 
     def _project(self, layer: Layer, projection: Callable[[int], Projection] | None) -> nn.Module:
-        """The projection of a layer; an empty place where it needs none."""
+        """Return the projection of a layer, or an identity if it has none."""
         groups, _, size = layer.neurons().shape
         if projection is None or groups > 1 or layer.name == self.output_layer:
             return nn.Identity()
-        made = projection(size)
-        return made.to(layer.neurons().device) if size > made.dim else nn.Identity()
+        module = projection(size)
+        return module.to(layer.neurons().device) if size > module.dim else nn.Identity()
 
     def extra_repr(self) -> str:
-        """What `print(energy)` shows."""
+        """Return the options that `print(energy)` shows."""
         settings = f"power={self.power}, distance={self.distance}, half_space={self.half_space}, preset={self.preset}"
         return f"{settings}, layers={len(self.layers)}, hidden={self.hidden}, output={self.output}"
 
     def forward(self) -> Tensor:
-        """The weighted sum of the layers' mean energies: a scalar to add to the loss; float32 under autocast."""
+        """Return the weighted sum of the layers' mean energies, a scalar to add to the loss; float32 under autocast."""
         total: Tensor | None = None
         for layer, projection in zip(self.layers, self.projections, strict=True):
-            last = layer.name == self.output_layer
+            is_output = layer.name == self.output_layer
             neurons = layer.neurons()
             with torch.autocast(neurons.device.type, enabled=False):
                 if isinstance(projection, Projection):
                     neurons = projection(neurons[0])
-                half_space = self.half_space and not last
+                half_space = self.half_space and not is_output
                 energy = hyperspherical_energy(
                     neurons, self.power, self.distance, half_space, preset=self.preset
                 ).mean()
             self.values[layer.name] = energy.detach()
-            part = energy * (self.output if last else self.hidden)
-            total = part if total is None else total + part
+            term = energy * (self.output if is_output else self.hidden)
+            total = term if total is None else total + term
         assert total is not None
         return total
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """Redraw or move the projections; once per training step, before the loss, with the step's learning rate."""
-        moved: set[nn.Module] = set()
+        """Redraw or train the projections; call it once per training step, before the loss, with the learning rate."""
+        updated: set[nn.Module] = set()
         for layer, projection in zip(self.layers, self.projections, strict=True):
-            if isinstance(projection, Projection) and projection not in moved:
-                moved.add(projection)
+            if isinstance(projection, Projection) and projection not in updated:
+                updated.add(projection)
                 projection.step(layer.neurons()[0], lr)

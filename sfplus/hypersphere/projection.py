@@ -1,9 +1,10 @@
-"""Projections of CoMHE: directions are spread apart in few dimensions, where they are seen better.
+"""Projections of CoMHE, which measure the energy of neurons in few dimensions.
 
-A projection belongs to neurons of one size d. Called with them, (N, d), it gives what the energy is taken of,
-(sets, N, p); `step`, once per training step and before the loss, moves or redraws it. `RandomProjection` and
-`GroupProjection` are linear maps; the other two are unrolled: what is applied is one step of their own objective
-ahead, and the gradient of the energy goes through that step (CoMHE paper, section 4; rmlin/CoMHE, architecture.py).
+A projection is created for neurons of one size d. It maps neurons (N, d) to projected neurons (sets, N, p), of which
+the energy is computed; `step`, once per training step and before the loss, trains or redraws it. `RandomProjection`
+and `GroupProjection` are linear maps; the other two are unrolled: they apply the matrix after one more step of their
+objective, and the gradient of the energy passes through that step (CoMHE paper, section 4; rmlin/CoMHE,
+architecture.py).
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from torch import Tensor, nn
 from sfplus.hypersphere.energy import directions, hyperspherical_energy
 from sfplus.hypersphere.riesz_kernel import wide_dtype
 
-_DECAY = 1e-3 * 5e-4  # of learned projections: their factor of the network's weight decay (train.py)
+_DECAY = 1e-3 * 5e-4  # weight decay of learned projections, a fraction of the network's (train.py)
 
 
 class Projection(nn.Module, abc.ABC):
-    """What all projections have in common.
+    """The base class of projections.
 
     Args:
-        size: d, the size of a neuron.
-        dim: p, the size of a projected neuron.
-        count: number of projections at once.
-        seed: of the matrix (count, dim, size), whose entries are N(0, 1); the same on every process.
+        size: Size d of a neuron.
+        dim: Size p of a projected neuron.
+        count: Number of projections at once.
+        seed: Seed of the matrix (count, dim, size), whose entries are N(0, 1); the same on every process.
 
     Attributes:
-        dim: p; neurons that are no larger are better left as they are.
-        stream: tells projections of one seed apart; `HypersphericalEnergy` numbers its layers with it.
-        steps: how often `step` was called; saved, so that a resumed run draws what an uninterrupted one does.
+        dim: Size p; neurons of at most this size are better not projected.
+        stream: Number of the random stream of this projection; `HypersphericalEnergy` gives each layer its own.
+        steps: Number of calls of `step`; saved, so that a resumed run draws the same matrices as an uninterrupted one.
     """
 
     matrix: Tensor
@@ -43,28 +44,28 @@ class Projection(nn.Module, abc.ABC):
     def __init__(self, size: int, dim: int, count: int, seed: int) -> None:
         super().__init__()
         if min(size, dim, count) < 1:
-            raise ValueError(f"size, dim and count of a projection are 1 or more, not {size}, {dim} and {count}")
+            raise ValueError(f"size, dim and count of a projection must be 1 or more, not {size}, {dim} and {count}")
         self.size, self.dim, self.count, self.seed, self.stream = size, dim, count, seed, 0
         self.register_buffer("steps", torch.tensor(0, dtype=torch.int64))
 
     def extra_repr(self) -> str:
-        """What `print(projection)` shows."""
+        """Return the sizes that `print(projection)` shows."""
         return f"{self.size} -> {self.dim}, count={self.count}"
 
     def restart(self, stream: int) -> None:
-        """Begin anew with another stream of random numbers."""
+        """Start again with another stream of random numbers."""
         self.stream = stream
 
     @abc.abstractmethod
     def forward(self, weight: Tensor) -> Tensor:
-        """Neurons (N, d) to (sets, N, p), of any norm."""
+        """Project neurons (N, d) of any norm to (sets, N, p)."""
 
     @abc.abstractmethod
     def step(self, weight: Tensor, lr: float) -> None:
-        """Prepare the next training step, given the neurons (N, d) as they stand and the network's learning rate."""
+        """Prepare the next training step from the current neurons (N, d) and the network's learning rate."""
 
     def _draw(self, step: int, device: torch.device | str = "cpu") -> Tensor:
-        key = hash((self.seed, self.stream, step)) % 2**63  # of integers: the same in every process
+        key = hash((self.seed, self.stream, step)) % 2**63  # a hash of integers is the same in every process
         generator = torch.Generator(device).manual_seed(key)
         return torch.randn(self.count, self.dim, self.size, generator=generator, device=device)
 
@@ -72,48 +73,48 @@ class Projection(nn.Module, abc.ABC):
 class RandomProjection(Projection):
     """Random projections, redrawn at every step (CoMHE paper, section 4.1); defaults: random_projection/train.py.
 
-    Two layers whose neurons have one size may share an instance, and so the drawing (shared basis, section 4.4). The
-    matrices are drawn where the weights are, so that CPU and GPU draw different ones; they are no part of the state,
-    which is `steps`.
+    Two layers whose neurons have the same size may share an instance and its matrices (shared basis, section 4.4).
+    The matrices are drawn on the device of the weights, so those of CPU and GPU differ; they are not part of the
+    state, which is `steps`.
     """
 
     def __init__(self, size: int, dim: int = 40, count: int = 20, seed: int = 345) -> None:
         super().__init__(size, dim, count, seed)
-        self._done = 0  # steps, without asking a GPU
+        self._step = 0  # `steps` as a number, which does not wait for a GPU
         self.matrix = self._draw(0)
 
     def restart(self, stream: int) -> None:
-        """Begin anew with another stream of random numbers."""
+        """Start again with another stream of random numbers."""
         super().restart(stream)
-        self.matrix = self._draw(self._done)
+        self.matrix = self._draw(self._step)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Neurons (N, d) to (count, N, dim)."""
+        """Project neurons (N, d) to (count, N, dim)."""
         projected: Tensor = _Product.apply(weight, self.matrix.to(weight).flatten(0, 1))
         return projected.view(-1, self.count, self.dim).transpose(0, 1)
 
     def step(self, weight: Tensor, lr: float) -> None:
-        """Draw anew: a function of seed, stream, number of steps and kind of device."""
+        """Redraw the matrices from seed, stream, number of steps and type of device."""
         self.steps += 1
-        self._done += 1
-        self.matrix = self._draw(self._done, weight.device)
+        self._step += 1
+        self.matrix = self._draw(self._step, weight.device)
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *others)
-        self._done = int(self.steps)
-        self.matrix = self._draw(self._done, self.matrix.device)
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        self._step = int(self.steps)
+        self.matrix = self._draw(self._step, self.matrix.device)
 
 
 class _Product(torch.autograd.Function):
-    """weight @ matrix.T by the fastest product of float32 at hand: random matrices bear the rounding of their entries.
+    """Compute weight @ matrix.T by the fastest float32 product; rounding the entries of a random matrix is harmless.
 
-    On a GPU TF32 is used. On a CPU oneDNN is allowed to round to bfloat16, which it does where there are tiles for it;
-    elsewhere it is in full float32, and faster than the default on some processors.
+    On a GPU this is TF32. On a CPU oneDNN may round to bfloat16, which it does on processors with tiles for it; on
+    others it computes in full float32, on some of them faster than the default.
     """
 
     @staticmethod
     def forward(weight: Tensor, matrix: Tensor) -> Tensor:
-        with _rounded(weight):
+        with _fast_products(weight):
             return weight @ matrix.T
 
     @staticmethod
@@ -123,25 +124,25 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (matrix,) = ctx.saved_tensors
-        with _rounded(gradient):
+        with _fast_products(gradient):
             return gradient @ matrix, None
 
 
 @contextlib.contextmanager
-def _rounded(values: Tensor) -> Iterator[None]:
+def _fast_products(values: Tensor) -> Iterator[None]:
     backend: Any = torch.backends.cuda if values.is_cuda else torch.backends.mkldnn
-    before = backend.matmul.fp32_precision
+    previous = backend.matmul.fp32_precision
     backend.matmul.fp32_precision = "tf32" if values.is_cuda else "bf16"
     try:
         yield
     finally:
-        backend.matmul.fp32_precision = before
+        backend.matmul.fp32_precision = previous
 
 
 class _LearnedProjection(Projection):
-    """A matrix that descends an objective of its own by plain gradient steps at the network's learning rate.
+    """A matrix that minimises an objective by plain gradient steps at the network's learning rate.
 
-    The gradient of a gradient that this takes is not there under torch.compile.
+    It needs the gradient of a gradient, which torch.compile does not support.
     """
 
     lr: Tensor
@@ -153,22 +154,22 @@ class _LearnedProjection(Projection):
         self.register_buffer("matrix", self._draw(0))
 
     def restart(self, stream: int) -> None:
-        """Begin anew with another stream of random numbers."""
+        """Start again with another stream of random numbers."""
         super().restart(stream)
         self.matrix.copy_(self._draw(0))
 
     @abc.abstractmethod
     def objective(self, matrix: Tensor, weight: Tensor) -> Tensor:
-        """What the matrix (1, dim, d) is to make small for neurons (N, d): a scalar."""
+        """Return the scalar that the matrix (1, dim, d) minimises for neurons (N, d)."""
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Neurons (N, d) to (1, N, dim), by the matrix one step ahead; differentiable through that step."""
+        """Project neurons (N, d) to (1, N, dim) by the matrix after one more step; differentiable through that step."""
         slope = self._slope(weight, unroll=torch.is_grad_enabled() and weight.requires_grad)
         projected: Tensor = weight @ (self.matrix.to(weight) - self.lr.to(weight) * slope).to(weight.dtype).mT
         return projected
 
     def step(self, weight: Tensor, lr: float) -> None:
-        """Take `iterations` gradient steps with a little weight decay."""
+        """Take `iterations` gradient steps with a small weight decay."""
         self.steps += 1
         self.lr.fill_(lr)
         for _ in range(self.iterations):
@@ -185,60 +186,62 @@ class AngleProjection(_LearnedProjection):
     """A projection that keeps the angles between the neurons (CoMHE paper, section 4.2).
 
     Its objective is `|| cos(P W) - cos(W) ||`, the Frobenius norm over all pairs. Defaults:
-    angle_projection/train.py; the learning rate is that of the network, so tell `step`.
+    angle_projection/train.py; the learning rate is that of the network, which `step` receives.
     """
 
     def __init__(self, size: int, dim: int = 30, iterations: int = 1, seed: int = 345, lr: float = 0.1) -> None:
         super().__init__(size, dim, seed, iterations, lr)
 
     def objective(self, matrix: Tensor, weight: Tensor) -> Tensor:
-        """The Frobenius norm of the change of cosines."""
-        seen, true = directions(weight @ matrix[0].T), directions(weight)
-        difference = seen @ seen.T - true @ true.T
-        return (difference.square().sum() + 1e-12).sqrt()  # neurons of zeros change nothing: the root has a slope
+        """Return the Frobenius norm of the change of cosines."""
+        projected, original = directions(weight @ matrix[0].T), directions(weight)
+        difference = projected @ projected.T - original @ original.T
+        return (difference.square().sum() + 1e-12).sqrt()  # a finite slope where all neurons are zero
 
 
 class AdversarialProjection(_LearnedProjection):
-    """A projection in which the neurons look worst: it climbs their energy (CoMHE paper, section 4.3).
+    """A projection that maximises the energy of the projected neurons (CoMHE paper, section 4.3).
 
     Its objective is minus the full-space energy with s = 2 of the projected neurons. Defaults:
-    adversarial_projection/train.py; the learning rate is that of the network, so tell `step`.
+    adversarial_projection/train.py; the learning rate is that of the network, which `step` receives.
     """
 
     def __init__(self, size: int, dim: int = 30, iterations: int = 10, seed: int = 3456, lr: float = 0.1) -> None:
         super().__init__(size, dim, seed, iterations, lr)
 
     def objective(self, matrix: Tensor, weight: Tensor) -> Tensor:
-        """Minus the energy of the projected neurons."""
+        """Return minus the energy of the projected neurons."""
         return -hyperspherical_energy(weight @ matrix[0].T, 2.0)
 
 
 class GroupProjection(Projection):
-    """Parts of each neuron, as in group convolution: the energy is taken within each part (CoMHE paper, section 4.4).
+    """A division of each neuron into parts, as in group convolution (CoMHE paper, section 4.4).
+
+    The energy is computed within each part.
 
     Args:
-        size: d; flattened filters (Cin, k, k) fall into groups of channels where `groups` divides Cin.
-        groups: number of parts, or fewer where parts of one size do not come out even; the last is filled up with
+        size: Size d; flattened filters (Cin, k, k) are divided by channels if `groups` divides Cin.
+        groups: Number of parts, or fewer if parts of equal size cover a neuron earlier; the last part is padded with
             zeros, which change no cosine.
-        random: choose the members of each part at random, once, instead of in order.
-        seed: of that choice.
+        random: Choose the elements of each part at random, once, instead of in order.
+        seed: Seed of that choice.
     """
 
     order: Tensor
 
     def __init__(self, size: int, groups: int = 8, random: bool = False, seed: int = 345) -> None:
         if not 1 <= groups <= size:
-            raise ValueError(f"the groups of neurons of size {size} are 1 to {size}, not {groups}")
+            raise ValueError(f"neurons of size {size} can have 1 to {size} groups, not {groups}")
         dim = -(-size // groups)
         super().__init__(size, dim, -(-size // dim), seed)
         order = torch.randperm(size, generator=torch.Generator().manual_seed(seed)) if random else torch.arange(size)
         self.register_buffer("order", order)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Neurons (N, d) to (groups, N, d / groups)."""
+        """Divide neurons (N, d) into (groups, N, d / groups)."""
         parts = weight[:, self.order]
         parts = nn.functional.pad(parts, (0, self.count * self.dim - self.size))
         return parts.view(-1, self.count, self.dim).transpose(0, 1)
 
     def step(self, weight: Tensor, lr: float) -> None:
-        """Nothing moves."""
+        """Do nothing: the parts are fixed."""

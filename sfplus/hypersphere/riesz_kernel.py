@@ -1,4 +1,4 @@
-"""Riesz kernels: the energy of one pair of directions as a function of the cosine between them."""
+"""Riesz kernels: the energy of a pair of directions as a function of the cosine between them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Distance = Literal["euclidean", "geodesic"]
 Preset = Literal["exact", "tf1"]
 
 SMALLEST_SQUARED_CHORD = {torch.float32: 1e-5, torch.float64: 1e-12}
-"""Floor of ||a - b||^2 (an angle of 0.003 rad in float32); below it `2 - 2 cos` is mostly rounding."""
+"""Floor of ||a - b||^2 (an angle of 0.003 rad in float32); below it `2 - 2 cos` is mostly rounding error."""
 
 LARGEST_POWER = {torch.float32: 10, torch.float64: 40}
-"""Beyond it the energy of two directions at the floor, or its curvature, is no finite number."""
+"""Largest power for which the energy of two directions at the floor, and its curvature, are finite."""
 
 TF1_NORM_EPSILON = 1e-4
-"""What the original TensorFlow code adds to the squared norm of a direction (MHE, architecture.py)."""
+"""The constant that the original TensorFlow code adds to the squared norm of a direction (MHE, architecture.py)."""
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
-    """Float32, or the dtype of x where that is wider."""
+    """Return float32, or the dtype of x if that is wider."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
@@ -32,22 +32,23 @@ class Kernel:
     """The energy f_s of two directions at a distance z: f_s(z) = z^-s, f_0(z) = log(1/z) (MHE paper, section 3.1).
 
     z is the chord ||a - b|| = sqrt(2 - 2 cos) (euclidean) or the angle in radians (geodesic, A-MHE). Values, first
-    and second derivatives are exact but for this floor: a squared chord below `SMALLEST_SQUARED_CHORD` counts as
-    that floor and has derivative 0, since two directions that coincide have no direction of escape. The geodesic
-    kernel has the same floor at opposite directions, where the slope of the arc cosine is infinite. Just above the
-    floor float32 still rounds: by some 5 % in value and slope at 0.004 rad, by 1 % at 0.01 rad; float64 does not.
+    and second derivatives are exact except for a floor: a squared chord below `SMALLEST_SQUARED_CHORD` is replaced by
+    that floor and has derivative 0, since two directions that coincide have no direction in which to move apart. The
+    geodesic kernel has the same floor at opposite directions, where the slope of the arc cosine is infinite. Just
+    above the floor float32 rounds by about 5 % in value and slope at 0.004 rad and by 1 % at 0.01 rad; float64 does
+    not.
 
-    The preset `tf1` is the arithmetic of the original TensorFlow code (MHE, architecture.py): for s = 0 it takes
+    The preset `tf1` is the arithmetic of the original TensorFlow code (MHE, architecture.py): for s = 0 it computes
     -log(z^2), twice the paper's value, and its angle is z/pi + 1e-4.
 
     Attributes:
-        power: s >= 0.
+        power: Power s >= 0.
         distance: `euclidean` or `geodesic`.
-        half_space: add the energy towards the opposite direction, f(c) + f(-c).
+        half_space: Add the energy with the opposite direction, f(c) + f(-c).
         preset: `exact` or `tf1`.
 
     Raises:
-        ValueError: the power is negative or not a number, or a name is none of the above.
+        ValueError: If the power is negative or not finite, or a name is not one of these.
     """
 
     power: float = 2.0
@@ -57,32 +58,32 @@ class Kernel:
 
     def __post_init__(self) -> None:
         if not 0 <= self.power < math.inf:
-            raise ValueError(f"the power of an energy is 0 or more, not {self.power}")
+            raise ValueError(f"the power of an energy must be 0 or more, not {self.power}")
         if self.distance not in ("euclidean", "geodesic"):
-            raise ValueError(f"the distance is euclidean or geodesic, not '{self.distance}'")
+            raise ValueError(f"the distance must be euclidean or geodesic, not '{self.distance}'")
         if self.preset not in ("exact", "tf1"):
-            raise ValueError(f"the preset is exact or tf1, not '{self.preset}'")
+            raise ValueError(f"the preset must be exact or tf1, not '{self.preset}'")
 
     def value(self, cosine: Tensor) -> Tensor:
-        """Energy of pairs with these cosines, any shape; differentiable by autograd."""
+        """Return the energy of pairs with these cosines, any shape; differentiable by autograd."""
         return self.derivatives(cosine, 0)[0]
 
     def derivatives(self, cosine: Tensor, order: int) -> list[Tensor]:
-        """[f, df/dc, d^2f/dc^2] up to `order` 0, 1 or 2, each of the shape of `cosine`.
+        """Return [f, df/dc, d^2f/dc^2] up to `order` 0, 1 or 2, each of the shape of `cosine`.
 
         Raises:
-            ValueError: the power is larger than `LARGEST_POWER` of the dtype.
+            ValueError: If the power is larger than `LARGEST_POWER` of the dtype.
         """
         if self.power > LARGEST_POWER[cosine.dtype]:
             largest = f"{LARGEST_POWER[cosine.dtype]} in {cosine.dtype}".replace("torch.", "")
-            raise ValueError(f"the power of an energy is at most {largest}, not {self.power:g}")
+            raise ValueError(f"the power of an energy must be at most {largest}, not {self.power:g}")
         if self.half_space and self.distance == "euclidean" and self.power in (0, 2):
             return self._line(cosine, order)
         one_side = self._chord if self.distance == "euclidean" else self._angle
         result = one_side(cosine, order)
         if self.half_space:
-            for rank, other in enumerate(one_side(-cosine, order)):
-                result[rank] = result[rank] - other if rank == 1 else result[rank] + other
+            for degree, opposite in enumerate(one_side(-cosine, order)):
+                result[degree] = result[degree] - opposite if degree == 1 else result[degree] + opposite
         return result
 
     def _chord(self, cosine: Tensor, order: int) -> list[Tensor]:
@@ -107,7 +108,7 @@ class Kernel:
         return result
 
     def _line(self, cosine: Tensor, order: int) -> list[Tensor]:
-        """Both sides at once: f_2(c) + f_2(-c) = 1 / (1 - c^2) and f_0(c) + f_0(-c) = -log(4 (1 - c^2)) / 2."""
+        """Compute f_2(c) + f_2(-c) = 1 / (1 - c^2) or f_0(c) + f_0(-c) = -log(4 (1 - c^2)) / 2 in one step."""
         floor = SMALLEST_SQUARED_CHORD[cosine.dtype]
         floor -= floor**2 / 4  # of 1 - c^2
         sine = torch.addcmul(cosine.new_ones(()), cosine, cosine, value=-1)  # squared

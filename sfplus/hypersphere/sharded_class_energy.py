@@ -1,4 +1,4 @@
-"""The class energy of classifiers that lie in shards over several ranks."""
+"""The class energy of classifiers that are divided among several ranks."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from sfplus.hypersphere.collectives import Ranks
 from sfplus.hypersphere.energy import directions
 from sfplus.hypersphere.riesz_kernel import Kernel
 
-_PAIRS = {"cpu": 1 << 20, "cuda": 1 << 24}  # of classifiers at a time
+_PAIRS = {"cpu": 1 << 20, "cuda": 1 << 24}  # pairs of classifiers in a block
 
 
 def sharded_class_energy(
     shard: Tensor, labels: Tensor, first: int, classes: int, power: float, mode: str, ranks: Ranks
 ) -> Tensor:
-    """`class_energy`, the same on all ranks, by `ShardedHead.class_energy`, which looks at its arguments.
+    """Return `class_energy`, equal on all ranks, for `ShardedHead.class_energy`, which checks the arguments.
 
-    The batch's classifiers are gathered, and each rank takes them against its own, in blocks. Value and gradient are
-    found in one pass over the pairs.
+    The batch's classifiers are gathered, and each rank compares them with its shard, in blocks. Value and gradient
+    are computed in one pass over the pairs.
 
     Args:
-        shard: (c + 1, d), the classes `first` and on, and a spare row that takes no part.
-        labels: (B,) of the global batch.
-        first: of this rank's classes.
-        classes: C, on all ranks.
-        power: s.
+        shard: (c + 1, d), the classifiers of the classes from `first`, and a spare row that is ignored.
+        labels: Labels (B,) of the global batch.
+        first: The first class of this rank.
+        classes: Number C of classes on all ranks.
+        power: Power s.
         mode: paper or batch.
-        ranks: of the shards.
+        ranks: The ranks that hold the shards.
     """
     energy: Tensor = _ShardedClassEnergy.apply(shard, labels, first, classes, power, mode, ranks)
     return energy
@@ -43,25 +43,25 @@ class _ShardedClassEnergy(torch.autograd.Function):
         ctx: Any, shard: Tensor, labels: Tensor, first: int, classes: int, power: float, mode: str, ranks: Ranks
     ) -> Tensor:
         anchors, counts = torch.unique(labels, return_counts=True)
-        place = anchors - first
-        here = (place >= 0) & (place < len(shard) - 1)
+        rows = anchors - first
+        is_local = (rows >= 0) & (rows < len(shard) - 1)
         vectors = shard.new_zeros(len(anchors), shard.shape[1])
-        vectors[here] = shard[place[here]]
+        vectors[is_local] = shard[rows[is_local]]
         ranks.add(vectors)
         gradient = torch.zeros_like(shard)
         with torch.enable_grad():
             vectors.requires_grad_()
             if mode == "batch":  # few pairs: every rank computes all of them
-                padded = torch.cat([vectors, torch.zeros_like(vectors[:1])])  # of one person too there is an energy
+                padded = torch.cat([vectors, torch.zeros_like(vectors[:1])])  # so that one person has an energy, too
                 energy = class_energy(padded, torch.arange(len(anchors), device=shard.device), power, "batch")
                 (by_vectors,) = torch.autograd.grad(energy, vectors)
             else:
                 unit = directions(vectors)
                 weights = counts.to(unit.dtype) / (len(labels) * (classes - 1))
-                energy, by_unit = _against_shard(unit.detach(), weights, place, shard, Kernel(float(power)), gradient)
+                energy, by_unit = _against_shard(unit.detach(), weights, rows, shard, Kernel(float(power)), gradient)
                 ranks.add(energy)
                 (by_vectors,) = torch.autograd.grad(unit, vectors, ranks.add(by_unit))
-        ctx.save_for_backward(gradient.index_add_(0, place[here], by_vectors[here]))
+        ctx.save_for_backward(gradient.index_add_(0, rows[is_local], by_vectors[is_local]))
         return energy.detach()
 
     @staticmethod
@@ -72,21 +72,21 @@ class _ShardedClassEnergy(torch.autograd.Function):
 
 
 def _against_shard(
-    anchors: Tensor, weights: Tensor, place: Tensor, shard: Tensor, kernel: Kernel, gradient: Tensor
+    anchors: Tensor, weights: Tensor, rows: Tensor, shard: Tensor, kernel: Kernel, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Energy of directions (U, d), times weights (U,), against all rows of a shard but that at their place (U,).
+    """Compute the energy of directions (U, d), times weights (U,), with all rows of a shard but their own rows (U,).
 
     Returns:
-        It and its gradient by the directions; that by the rows is written to `gradient`.
+        The energy and its gradient for the directions; the gradient for the rows is written to `gradient`.
     """
     total, by_anchors = torch.zeros((), dtype=torch.float64, device=shard.device), torch.zeros_like(anchors)
     step = max(1, _PAIRS.get(shard.device.type, 1 << 20) // len(anchors))
     for start in range(0, len(shard) - 1, step):
         stop = min(start + step, len(shard) - 1)
-        ours, theirs = anchors.detach().requires_grad_(), shard[start:stop].detach().requires_grad_()
-        own = place[:, None] == torch.arange(start, stop, device=shard.device)
-        energy = (kernel.value(ours @ directions(theirs).T).masked_fill(own, 0).sum(1) * weights).sum()
-        by_ours, gradient[start:stop] = torch.autograd.grad(energy, (ours, theirs))
-        by_anchors += by_ours
+        left, right = anchors.detach().requires_grad_(), shard[start:stop].detach().requires_grad_()
+        same_class = rows[:, None] == torch.arange(start, stop, device=shard.device)
+        energy = (kernel.value(left @ directions(right).T).masked_fill(same_class, 0).sum(1) * weights).sum()
+        by_left, gradient[start:stop] = torch.autograd.grad(energy, (left, right))
+        by_anchors += by_left
         total += energy.detach()
     return total.to(anchors.dtype), by_anchors

@@ -1,7 +1,7 @@
-"""Class-parallel classifiers: any head with its class matrix in shards over the ranks of a process group.
+"""Class-parallel classifiers: any head with its class matrix divided among the ranks of a process group.
 
-Memory and time of a replicated head grow with the number of classes on every rank; those of a sharded one with
-classes / ranks. Features and labels are gathered instead, and of the logits only maxima and sums travel.
+Memory and time of a replicated head grow with the number of classes on every rank, those of a sharded head with
+classes / ranks. Features and labels are gathered instead; of the logits only maxima and sums are communicated.
 """
 
 from __future__ import annotations
@@ -21,58 +21,57 @@ from sfplus.hypersphere.collectives import Ranks, add, cross_entropy, gather, sc
 from sfplus.hypersphere.heads.base import Head
 from sfplus.hypersphere.sharded_class_energy import sharded_class_energy
 
-_BLOCK = 1 << 24  # numbers that travel or are drawn at a time
+_BLOCK = 1 << 24  # numbers that are sent or drawn at a time
 
 
 class ShardedHead(nn.Module):
     """A head whose classifiers are divided among the ranks: rank r of W has those from C r // W to C (r + 1) // W.
 
-    Every rank calls each method at the same time, with its own part of the global batch, as many samples as the
-    others. `loss` is that of `kind` for the global batch, exactly: the same value on all ranks, with the gradients of
-    that one value (to rounding), whatever W is. The starting weights are those of `kind` after the same
+    Every rank calls each method at the same time, with its share of the global batch; all shares have equally many
+    samples. `loss` is exactly that of `kind` for the global batch: the same value on all ranks, with the gradients of
+    that one value (to rounding), for any W. The initial weights are those of `kind` after the same
     `torch.manual_seed` (each rank draws all C x d numbers, in pieces), and lambda counters and running means are the
     same on all ranks. Without a process group there is one shard.
 
-    How to train with it:
+    Training with it:
 
-    - Keep it outside `DistributedDataParallel`, or name its parameters and buffers to DDP's
-      `_set_params_and_buffers_to_ignore_for_model`: the gradient of a shard is whole as it is. A learned scale or
-      bias gets its whole gradient on every rank.
-    - The features' gradient is that of this rank's samples in the mean over the global batch; the network's gradient
-      is the *sum* over ranks of what follows from it. DDP takes the mean: with `averaged=True` the features'
-      gradient is W times as large, so that a network in DDP gets the gradient that one process would have. That is
-      also the scale of a loss which is the mean over this rank's samples, so other such losses may be added.
-    - The optimizer gets `parameters()` on each rank. A total norm for clipping is the root of the sum of the
-      squares of all shards' norms; whether a scaled step is left out has to be agreed upon by all ranks.
+    - Keep it outside `DistributedDataParallel`, or pass the names of its parameters and buffers to DDP's
+      `_set_params_and_buffers_to_ignore_for_model`: the gradient of a shard needs no reduction. A learned scale or
+      bias has its complete gradient on every rank.
+    - The features' gradient is that of this rank's samples in the mean over the global batch, and the network's
+      gradient is the *sum* over ranks of the gradients that result. DDP takes the mean: with `averaged=True` the
+      features' gradient is W times as large, so that a network in DDP has the gradient of a single process. This is
+      also the scale of a loss that is the mean over this rank's samples, so that such losses can be added.
+    - The optimizer receives `parameters()` on each rank. A total norm for clipping is the root of the sum of the
+      squares of all shards' norms; all ranks must agree whether a scaled step is skipped.
     - Checkpoints: `full_state` and `gather_rows` (momentum), `load_full_state` and `load_rows`, for any W.
 
-    `sample_rate` below 1 trains with a part of the classes, as in "Partial FC: Training 10 Million Identities on a
-    Single Machine": in each training step a rank takes all classes of the global batch that it has, and others by
-    chance up to this share of its shard, as a function of `seed`, `draws` (the step's number, kept in checkpoints),
-    rank and kind of device. The softmax is that of the chosen classes. The others have gradient 0 in a gradient of
-    full size: an optimizer treats them as ever, and SGD goes on with their momentum and weight decay; A-Softmax
-    brings only the chosen to unit norm. In evaluation mode all classes take part.
+    With `sample_rate` below 1 a training step uses a part of the classes, as in "Partial FC: Training 10 Million
+    Identities on a Single Machine": all classes of the global batch that are in the shard of a rank, and random others
+    up to this share of the shard, as a function of `seed`, `draws` (the number of the step, kept in checkpoints), rank
+    and type of device. The softmax is over the sampled classes. The others have gradient 0 in a gradient of full size,
+    so SGD continues with their momentum and weight decay; A-Softmax normalises only the sampled classes. In evaluation
+    mode all classes are used.
 
-    Not differentiable twice. A rank that dies or hangs makes the others raise what torch.distributed raises, at the
+    Not differentiable twice. If a rank dies or hangs, the other ranks raise the error of torch.distributed, at the
     latest after the timeout of the process group.
 
     Args:
-        kind: one of `HEADS`.
-        features: d, the size of a feature.
-        classes: C, the number of people on all ranks together.
-        group: the ranks; all of them unless given.
-        averaged: see above.
-        sample_rate: share of a shard's classes, in (0, 1].
-        seed: of the classes that are drawn.
-        options: of `kind`.
+        kind: One of `HEADS`.
+        features: Size d of a feature.
+        classes: Number C of people on all ranks.
+        group: The process group; by default all ranks.
+        averaged: Scale the features' gradient for a network in DDP, as above.
+        sample_rate: Share of a shard's classes in a training step, in (0, 1].
+        seed: Seed of the sampled classes.
+        options: Options of `kind`.
 
     Attributes:
-        head: of `kind`, for this rank's c classes and a spare one, the last: it stands for a true class that lies
-            elsewhere, so that every head's own code puts the margin where it belongs. Its row is 0 at the start
-            and has gradient 0.
+        head: A head of `kind` for this rank's c classes and a spare class, the last one, which replaces true classes
+            of other ranks, so that every head applies its margin correctly; its row is 0 and has gradient 0.
 
     Raises:
-        ValueError: the rate is out of range, or what `kind` raises.
+        ValueError: If the rate is out of range, or `kind` raises it.
     """
 
     draws: Tensor
@@ -91,12 +90,12 @@ class ShardedHead(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < sample_rate <= 1:
-            raise ValueError(f"the share of classes that are drawn is in (0, 1], not {sample_rate}")
+            raise ValueError(f"sample_rate, the share of classes in a step, must be in (0, 1], not {sample_rate}")
         self.ranks, self.classes = Ranks(group), classes
         self.averaged, self.sample_rate, self.seed = averaged, sample_rate, seed
         self.first, self.last = self.ranks.part(classes, self.ranks.rank)
         with torch.random.fork_rng(devices=[]):
-            self.head = kind(1, classes, **options)  # all but its weight
+            self.head = kind(1, classes, **options)  # its weight follows
         weight = self.head.weight.new_zeros(self.last - self.first + 1, features)
         pieces = max(1, classes * features // _BLOCK)
         for low, high in pairwise(piece * classes // pieces for piece in range(pieces + 1)):
@@ -107,28 +106,28 @@ class ShardedHead(nn.Module):
         self.register_buffer("draws", torch.tensor(0))
 
     def extra_repr(self) -> str:
-        """What `print(head)` shows."""
+        """Return the classes and options that `print(head)` shows."""
         return f"classes {self.first} to {self.last} of {self.classes}, sample_rate={self.sample_rate}"
 
     @property
     def weight(self) -> Tensor:
-        """This rank's classifiers (c, d), a part of the parameter `head.weight`."""
+        """The classifiers (c, d) of this rank, a part of the parameter `head.weight`."""
         return self.head.weight[:-1]
 
     @property
     def current_lambda(self) -> float:
-        """As in `Head`."""
+        """The lambda of the head; see `Head.current_lambda`."""
         return self.head.current_lambda
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The training loss of the global batch, a scalar that is the same on all ranks.
+        """Return the training loss of the global batch, a scalar that is equal on all ranks.
 
         Args:
-            features: (M, d), those of this rank; M >= 1 is the same on all ranks.
+            features: Features (M, d) of this rank; M >= 1 is equal on all ranks.
             labels: (M,) int64 in [0, C).
 
         Raises:
-            ValueError: on all ranks, if M differs or is 0 or a label is out of range.
+            ValueError: On all ranks, if M differs or is 0 or a label is out of range.
         """
         ranks = self.ranks
         with torch.autocast(features.device.type, enabled=False):
@@ -138,50 +137,49 @@ class ShardedHead(nn.Module):
             local = torch.where((labels < self.first) | (labels >= self.last), self.last, labels) - self.first
             logits, local = self._with_margin(features, local)
             if self.head.additive_loss:
-                elsewhere = (local == logits.shape[1] - 1)[:, None]
-                spare = torch.where(elsewhere, 1e4, -1e4).to(logits)  # so surely right that it adds nothing
+                on_another_rank = (local == logits.shape[1] - 1)[:, None]
+                spare = torch.where(on_another_rank, 1e4, -1e4).to(logits)  # a certain logit has loss 0
                 entropy = add(self.head.entropy(torch.cat([logits[:, :-1], spare], 1), local), ranks)
             else:
                 entropy = cross_entropy(logits, local, ranks)
-            # all ranks compute what follows alike, and the gradients of their features are added up
+            # all ranks compute the rest equally, and the gradients of their features are summed
             return self.head.complete(entropy, scale_gradient(features, 1 / ranks.world))
 
     @torch.no_grad()
     def classify(self, features: Tensor) -> Tensor:
-        """The predicted classes (M,) int64 of features (M, d), without margin; M is the same on all ranks."""
+        """Return the predicted classes (M,) int64 of features (M, d), without margin; M is equal on all ranks."""
         ranks = self.ranks
-        everyone = ranks.gather(features.to(self.head.weight.dtype)).flatten(0, 1)
-        logits = self.head.predict(everyone)
+        logits = self.head.predict(ranks.gather(features.to(self.head.weight.dtype)).flatten(0, 1))
         logits[:, -1] = -math.inf
-        best, place = logits.max(1)
-        winner = ranks.gather(best).max(0).indices  # of equals the first, as in one process
-        place = ranks.gather(place + self.first).gather(0, winner[None])[0]
-        return place.view(ranks.world, -1)[ranks.rank]
+        best, column = logits.max(1)
+        winner = ranks.gather(best).max(0).indices  # the first of equal logits, as in one process
+        predicted = ranks.gather(column + self.first).gather(0, winner[None])[0]
+        return predicted.view(ranks.world, -1)[ranks.rank]
 
     def class_energy(self, labels: Tensor, power: float = 2.0, mode: Literal["paper", "batch"] = "paper") -> Tensor:
-        """`class_energy` of the global batch and all classes, a scalar that is the same on all ranks.
+        """Return `class_energy` of the global batch and all classes, a scalar that is equal on all ranks.
 
-        Its gradient belongs to the shards, so `averaged` plays no part. Pairs exist in blocks only: beside the
-        batch's classifiers it needs two times the memory of a shard, for its gradient.
+        Its gradient belongs to the shards, so `averaged` has no effect. Pairs exist only in blocks: in addition to
+        the batch's classifiers it needs twice the memory of a shard, for its gradient.
 
         Args:
-            labels: (M,) int64 in [0, C); M >= 1 is the same on all ranks.
-            power: s >= 0.
-            mode: as in the function; `caffe` is not there.
+            labels: (M,) int64 in [0, C); M >= 1 is equal on all ranks.
+            power: Power s >= 0.
+            mode: As in the function `class_energy`; `caffe` is not supported.
 
         Raises:
-            ValueError: as in the function, and if M differs between ranks.
+            ValueError: As the function `class_energy`, and if M differs between ranks.
         """
         if mode not in ("paper", "batch") or self.classes < 2:
-            raise ValueError(f"an energy of shards is paper or batch, of 2 classes or more, not {mode}, {self.classes}")
+            raise ValueError(f"a sharded energy needs mode paper or batch and 2 classes, not {mode} and {self.classes}")
         with torch.autocast(labels.device.type, enabled=False):
-            every = self._gather_labels(labels)
-            return sharded_class_energy(self.head.weight, every, self.first, self.classes, power, mode, self.ranks)
+            labels = self._gather_labels(labels)
+            return sharded_class_energy(self.head.weight, labels, self.first, self.classes, power, mode, self.ranks)
 
     def full_state(self) -> dict[str, Tensor] | None:
-        """On rank 0 what `load_state_dict` of the whole head takes, on the CPU; on the others None.
+        """Return the state dict of the whole head on the CPU of rank 0, and None on the other ranks.
 
-        `draws` is there too where classes are drawn. Rank 0 needs the memory of the whole matrix, the others none.
+        It includes `draws` if classes are sampled. Rank 0 needs the memory of the whole matrix, the other ranks none.
         """
         weight = self.gather_rows(self.head.weight)
         if weight is None:
@@ -190,13 +188,13 @@ class ShardedHead(nn.Module):
         return {"weight": weight, **state, **({"draws": self.draws.cpu().clone()} if self.sample_rate < 1 else {})}
 
     def load_full_state(self, state: Mapping[str, Tensor]) -> None:
-        """Load what `full_state` gave, with any number of ranks, or the state of a whole head.
+        """Load a state from `full_state`, saved with any number of ranks, or the state of a whole head.
 
-        Each rank reads its own rows only: a weight that is mapped from a file is not read as a whole.
+        Each rank reads only its rows: a weight that is mapped from a file is not read completely.
 
         Raises:
-            ValueError: the weight has another shape.
-            KeyError, RuntimeError: names are missing or unknown.
+            ValueError: If the weight has another shape.
+            KeyError, RuntimeError: If names are missing or unknown.
         """
         rest = {name: value for name, value in state.items() if name not in ("weight", "draws")}
         self.load_rows(self.head.weight, state["weight"])
@@ -205,65 +203,67 @@ class ShardedHead(nn.Module):
 
     @torch.no_grad()
     def gather_rows(self, shard: Tensor) -> Tensor | None:
-        """Rows of all ranks in one matrix on the CPU of rank 0: the weight, its gradient, an optimizer's momentum.
+        """Gather rows of all ranks, such as weight, gradient or momentum, in one matrix on the CPU of rank 0.
 
         Args:
             shard: (c + 1, ...), as `head.weight`; the spare row is left out.
 
         Returns:
-            (C, ...) on rank 0, None on the others.
+            (C, ...) on rank 0, None on the other ranks.
         """
         ranks = self.ranks
         whole = torch.empty(self.classes, *shard.shape[1:], dtype=shard.dtype) if ranks.rank == 0 else None
         for owner in range(ranks.world):
             for rows in _blocks(*ranks.part(self.classes, owner), shard):
-                own = shard[rows.start - self.first : rows.stop - self.first] if owner == ranks.rank else None
-                if owner != 0 and own is not None:
-                    dist.send(own.contiguous(), group=ranks.group, group_dst=0)
+                block = shard[rows.start - self.first : rows.stop - self.first] if owner == ranks.rank else None
+                if owner != 0 and block is not None:
+                    dist.send(block.contiguous(), group=ranks.group, group_dst=0)
                 elif whole is not None:
-                    if own is None:
-                        own = shard.new_empty(rows.stop - rows.start, *shard.shape[1:])
-                        dist.recv(own, group=ranks.group, group_src=owner)
-                    whole[rows] = own.cpu()
+                    if block is None:
+                        block = shard.new_empty(rows.stop - rows.start, *shard.shape[1:])
+                        dist.recv(block, group=ranks.group, group_src=owner)
+                    whole[rows] = block.cpu()
         return whole
 
     @torch.no_grad()
     def load_rows(self, shard: Tensor, whole: Tensor) -> None:
-        """The inverse of `gather_rows`, on each rank alone: fill `shard` (c + 1, ...) from `whole` (C, ...)."""
+        """Fill `shard` (c + 1, ...) from `whole` (C, ...), the inverse of `gather_rows` without communication."""
         if whole.shape != (self.classes, *shard.shape[1:]):
-            raise ValueError(f"rows are {(self.classes, *shard.shape[1:])} on all ranks, not {tuple(whole.shape)}")
+            raise ValueError(
+                f"the whole must have the shape {(self.classes, *shard.shape[1:])}, not {tuple(whole.shape)}"
+            )
         for rows in _blocks(self.first, self.last, shard):
             shard[rows.start - self.first : rows.stop - self.first] = whole[rows].to(shard.device)
         shard[-1] = 0
 
     def _gather_labels(self, labels: Tensor) -> Tensor:
-        """The labels of the global batch (W M,), looked at."""
+        """Return the labels of the global batch (W M,), after checking them on all ranks."""
         counts = self.ranks.gather(torch.tensor(len(labels), device=labels.device)).tolist()
         if min(counts) == 0 or min(counts) < max(counts):
-            raise ValueError(f"all ranks need equally many samples and one or more, not {counts}")
+            raise ValueError(f"all ranks need equally many samples, at least 1, not {counts}")
         labels = self.ranks.gather(labels.long()).flatten()
         low, high = map(int, labels.aminmax())
         if low < 0 or high >= self.classes:
-            raise ValueError(f"labels are in [0, {self.classes}), not {low} or {high}")
+            raise ValueError(f"labels must be in [0, {self.classes}), not {low} or {high}")
         return labels
 
     def _with_margin(self, features: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits with margin of this rank's classes, or those that are drawn, and the spare one; labels among them."""
+        """Return logits with margin of this rank's or the sampled classes, the spare one last, and labels in them."""
         weight = self.head.weight
-        used = {name: share(p, self.ranks) for name, p in self.head.named_parameters() if name != "weight"}
+        shared = {name: share(p, self.ranks) for name, p in self.head.named_parameters() if name != "weight"}
         if self.sample_rate == 1 or not self.training:
-            return torch.func.functional_call(self.head, used, (features, local)), local
+            return torch.func.functional_call(self.head, shared, (features, local)), local
         rows = self._draw(local)
-        chosen = _Rows.apply(weight, rows)
-        version, local = chosen._version, torch.searchsorted(rows, local)
-        logits = torch.func.functional_call(self.head, {**used, "weight": chosen}, (features, local))
-        if chosen._version != version:  # the head normalises its weight in place
+        sampled = _Rows.apply(weight, rows)
+        version, local = sampled._version, torch.searchsorted(rows, local)
+        logits = torch.func.functional_call(self.head, {**shared, "weight": sampled}, (features, local))
+        if sampled._version != version:  # the head normalises its weight in place
             with torch.no_grad():
-                weight.index_copy_(0, rows, chosen)
+                weight.index_copy_(0, rows, sampled)
         return logits, local
 
     def _draw(self, local: Tensor) -> Tensor:
-        """Places of the classes that take part, rising: all of the batch, others by chance, and the spare one."""
+        """Draw the rows of the sampled classes, in rising order: all of the batch, random others, and the spare one."""
         self.draws += 1
         key = hashlib.sha256(f"{self.seed} {int(self.draws)} {self.ranks.rank}".encode()).digest()
         generator = torch.Generator(local.device).manual_seed(int.from_bytes(key[:8], "little") >> 1)
@@ -271,19 +271,19 @@ class ShardedHead(nn.Module):
         order = torch.rand(count + 1, device=local.device, generator=generator)
         order[local] = 2
         order[count] = 2
-        wanted = max(math.ceil(self.sample_rate * count) + 1, int((order == 2).sum()))
-        return order.topk(wanted).indices.sort().values
+        size = max(math.ceil(self.sample_rate * count) + 1, int((order == 2).sum()))
+        return order.topk(size).indices.sort().values
 
 
 def _blocks(first: int, last: int, rows: Tensor) -> Iterator[slice]:
-    """Slices that cover [first, last), each of `_BLOCK` numbers or fewer where a row is of the shape of `rows`."""
+    """Yield slices that cover [first, last), each with at most `_BLOCK` numbers in rows of the shape of `rows`."""
     step = max(1, _BLOCK // max(1, rows[0].numel()))
     for start in range(first, last, step):
         yield slice(start, min(start + step, last))
 
 
 class _Rows(torch.autograd.Function):
-    """Some rows, all different, with a gradient of full size."""
+    """Select distinct rows, with a gradient of full size."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The steps of `SphereConv2d` around its convolution, with as few passes and new tensors as they need.
+"""The steps of `SphereConv2d` before and after its convolution, with few passes and few new tensors.
 
-Each has a plain form, which torch.compile fuses and which second derivatives go through, and an autograd function
-for everything else: on large activations the time goes into new tensors, and plain autograd makes three times as many.
+Each has a plain form, which torch.compile fuses and second derivatives use, and an autograd function for all other
+cases: on large activations most of the time is spent on new tensors, and plain autograd allocates three times as many.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from sfplus.hypersphere.riesz_kernel import wide_dtype
 
 
 def square_sum(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Sums of squares over the channels of each group: (..., C, H, W) -> x itself and (..., groups, H, W).
+    """Sum squares over the channels of each group: (..., C, H, W) -> x itself and (..., groups, H, W).
 
-    The x that is returned must go into one convolution and nowhere else: its gradient then is that convolution's own,
-    and backward adds to it in place. The sums are float32, or float64 for such an x.
+    The returned x must be the input of one convolution and of nothing else: its gradient is then that of this
+    convolution alone, and backward adds to it in place. The sums are float32, or float64 for float64 inputs.
     """
     if torch.compiler.is_compiling():
         return x, _grouped(x, groups).to(wide_dtype(x)).square().sum(-3)
@@ -29,15 +29,15 @@ def square_sum(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 
 
 def respond(projection: Tensor, inverse: Tensor, rate: Tensor | None, amplitude: Tensor | None) -> Tensor:
-    """amplitude (2 sigmoid(rate asin(c)) - 1) with c = projection * inverse, held inside (-1, 1).
+    """Return amplitude (2 sigmoid(rate asin(c)) - 1) with c = projection * inverse, clamped inside (-1, 1).
 
-    Without amplitude it is rate asin(c), without rate c as it is.
+    Without amplitude the result is rate asin(c), without rate it is c, not clamped.
 
     Args:
         projection: w.x / ||w||, (..., groups, filters, H, W).
-        inverse: 1 / ||x||, (..., groups, 1, H, W), float32 or float64, as what is returned.
-        rate: (groups, filters, 1, 1) or a scalar; without amplitude it gets no gradient.
-        amplitude: the same.
+        inverse: 1 / ||x||, (..., groups, 1, H, W), float32 or float64; the result has its dtype.
+        rate: (groups, filters, 1, 1) or a scalar; without amplitude it has no gradient.
+        amplitude: Of the shape of `rate`.
     """
     function = _respond if torch.compiler.is_compiling() else _Respond.apply
     return function(projection, inverse, rate, amplitude)
@@ -56,17 +56,17 @@ class _SquareSum(Function):
     def forward(ctx: Any, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x)
         ctx.groups = groups
-        if x.device.type == "cpu" and x.stride(-3) != 1:  # where a norm of strided values is slow
+        if x.device.type == "cpu" and x.stride(-3) != 1:  # the norm of strided values is slow on CPUs
             return x, _grouped(x, groups).to(wide_dtype(x)).square().sum(-3)
         return x, torch.linalg.vector_norm(_grouped(x, groups), dim=-3, dtype=wide_dtype(x)).square_()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, of_sum: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor, by_sum: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        x, of_sum = _grouped(x, ctx.groups), 2 * of_sum.unsqueeze(-3)
+        x, by_sum = _grouped(x, ctx.groups), 2 * by_sum.unsqueeze(-3)
         if torch.is_grad_enabled():
-            return gradient + (x * of_sum).flatten(-4, -3).to(x.dtype), None
-        _grouped(gradient, ctx.groups).addcmul_(x, of_sum)
+            return gradient + (x * by_sum).flatten(-4, -3).to(x.dtype), None
+        _grouped(gradient, ctx.groups).addcmul_(x, by_sum)
         return gradient, None
 
 
@@ -86,7 +86,7 @@ class _Respond(Function):
             response.clamp_(-_limit(projection), _limit(projection)).asin_().mul_(rate)
         if amplitude is not None:
             response.sigmoid_().mul_(2 * amplitude).sub_(amplitude)
-        ctx.save_for_backward(projection, inverse, rate, amplitude)  # not the response: a ReLU may work in place
+        ctx.save_for_backward(projection, inverse, rate, amplitude)  # a ReLU may change the response
         return response
 
     @staticmethod
@@ -94,11 +94,11 @@ class _Respond(Function):
         projection, inverse, rate, amplitude = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _differentiable(ctx.saved_tensors, ctx.needs_input_grad, gradient)
-        of_rate = of_amplitude = None
+        by_rate = by_amplitude = None
         if rate is None:
             scratch = gradient * projection
-            of_inverse = scratch.sum(-3, keepdim=True)
-            return torch.mul(gradient, inverse, out=scratch).to(projection.dtype), of_inverse, None, None
+            by_inverse = scratch.sum(-3, keepdim=True)
+            return torch.mul(gradient, inverse, out=scratch).to(projection.dtype), by_inverse, None, None
         cosine = projection * inverse
         slope = torch.addcmul(cosine.new_ones(()), cosine, cosine, value=-1)
         slope = F.threshold(slope, 1 - _limit(projection) ** 2, math.inf, inplace=True).rsqrt_().mul_(gradient)
@@ -109,19 +109,19 @@ class _Respond(Function):
             cosine.clamp_(-_limit(projection), _limit(projection)).asin_()
             sigmoid = (cosine * rate if learnable else cosine.mul_(rate)).sigmoid_()
             if learnable:
-                of_amplitude = (gradient * sigmoid).mul_(2).sub_(gradient).sum_to_size(amplitude.shape)
+                by_amplitude = (gradient * sigmoid).mul_(2).sub_(gradient).sum_to_size(amplitude.shape)
             bell = sigmoid.addcmul_(sigmoid, sigmoid, value=-1).mul_(2 * amplitude * rate)
             slope.mul_(bell)
             if learnable:
-                of_rate = bell.mul_(gradient).mul_(cosine).sum_to_size(rate.shape) / rate
-        of_inverse = torch.mul(slope, projection, out=cosine).sum(-3, keepdim=True)
-        return slope.mul_(inverse).to(projection.dtype), of_inverse, of_rate, of_amplitude
+                by_rate = bell.mul_(gradient).mul_(cosine).sum_to_size(rate.shape) / rate
+        by_inverse = torch.mul(slope, projection, out=cosine).sum(-3, keepdim=True)
+        return slope.mul_(inverse).to(projection.dtype), by_inverse, by_rate, by_amplitude
 
 
 def _differentiable(
     inputs: tuple[Tensor, ...], needed: tuple[bool, ...], gradient: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of `_respond` for a backward that is differentiated itself."""
-    wanted = [each for each, is_needed in zip(inputs, needed, strict=True) if is_needed]
-    found = iter(torch.autograd.grad(_respond(*inputs), wanted, gradient, create_graph=True))
-    return tuple(next(found) if is_needed else None for is_needed in needed)
+    """Return differentiable gradients of `_respond`, for second derivatives."""
+    variables = [x for x, is_needed in zip(inputs, needed, strict=True) if is_needed]
+    gradients = iter(torch.autograd.grad(_respond(*inputs), variables, gradient, create_graph=True))
+    return tuple(next(gradients) if is_needed else None for is_needed in needed)

@@ -2,7 +2,7 @@
 
 Each network is defined in one module of this package, and adding one changes nothing else. The module contains
 
-- `NETWORKS`, a literal tuple or dictionary of names; `timm:` with its colon stands for all networks of that library;
+- `NETWORKS`, a literal tuple or dictionary of names; `timm:`, with its colon, registers all networks of that library;
 - `build(name, *, feature_size, crop_size, ...)`, a function that returns the network and whose further keyword
   arguments, with their defaults, are the network's options.
 
@@ -41,11 +41,11 @@ def create(name: str, *, feature_size: int = 512, input: str = DEFAULT_INPUT, **
         name: one of `network_names()`, or `timm:NAME` or `torchvision:NAME` for a network of these libraries.
         feature_size: length of a feature.
         input: size of the crops, height x width, such as `112x96` or `112x112`.
-        options: of the network; those of the SphereFace networks are described in `sphereface.SphereFaceNet`.
+        options: further options of the network; for those of the SphereFace networks see `sphereface.build`.
 
     Returns:
-        The network, in training mode. Its attribute `options` contains `input` and the options that differ from their
-        defaults, except `width`, which `config.json` always states.
+        The network, in training mode. Its attribute `options` contains `input` and the further options where they
+        differ from their defaults, without `width`, which `config.json` always contains.
 
     Raises:
         UsageError: If no network has this name, or an option is unknown or out of range.
@@ -53,7 +53,7 @@ def create(name: str, *, feature_size: int = 512, input: str = DEFAULT_INPUT, **
     """
     build = _builder(name)
     if feature_size < 1:
-        raise UsageError(f"a feature_size of {feature_size} is not possible", where="network", remedy="use 1 or more")
+        raise UsageError(f"feature_size must be at least 1, not {feature_size}", where="network")
     crop_size = parse_size(input)
     defaults = _defaults(build)
     unsupported = [key for key, value in options.items() if key not in defaults and value != _NEUTRAL.get(key)]

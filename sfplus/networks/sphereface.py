@@ -34,17 +34,17 @@ def build(
 
     Args:
         name: a key of `NETWORKS`.
-        feature_size: see `SphereFaceNet`, also for the other arguments.
+        feature_size: length of a feature.
         crop_size: height and width of the crops, pixels.
         width: multiplier of the channels, above 0 and at most 16; below 1 for small computers.
-        block: one of `BLOCKS`.
+        block: residual units as in the paper, `original`, or as in OpenSphere, `modern`; see `SphereFaceNet`.
         batch_norm: batch normalisation after each layer.
 
     Raises:
         UsageError: If an option is out of range.
     """
     if not 0 < width <= 16:
-        raise UsageError(f"a width of {width} is not possible", where="network", remedy="use more than 0, at most 16")
+        raise UsageError(f"width must be above 0 and at most 16, not {width}", where="network")
     if block not in BLOCKS:
         raise UsageError(f"'{block}' is unknown", where="block", remedy=f"use one of {', '.join(BLOCKS)}")
     return SphereFaceNet(NETWORKS[name], feature_size, crop_size, width, block, batch_norm)

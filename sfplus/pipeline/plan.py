@@ -14,7 +14,6 @@ from sfplus.image_tasks.image_set import ImageSet
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.steps import (
     InputReference,
-    PlanRequest,
     Step,
     StepOutput,
     UserFile,
@@ -35,9 +34,9 @@ def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
         text: Its YAML, which the report shows.
         command: The command that runs it, which the report shows.
     """
-    request = PlanRequest(recipe, text, command)
+    request = recipe.plan_request(text, command)
     steps: dict[str, Step] = {}
-    for _, key in recipe.stage_keys():
+    for key in request.keys.values():
         for step in key.plan(request):
             steps.setdefault(step.name, step)
     return list(steps.values())
@@ -74,7 +73,7 @@ def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
         elif not isinstance(reference, StepOutput):
             path = reference.root if isinstance(reference, UserPhotos | UserPack) else reference.path
             if not path.exists():
-                raise UsageError("there is nothing at this path", where=path, remedy="check the path")
+                raise UsageError("does not exist", where=path, remedy="check the path")
             if isinstance(reference, UserPairs):
                 read_pairs(path)
             elif path.resolve() in (workspace / "cache").resolve().parents:

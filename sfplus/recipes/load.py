@@ -76,7 +76,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise explain(error, Recipe, node, data, path, overrides) from None
-    if not recipe.runs_something:
+    if not recipe.has_stages:
         raise RecipeError("has no stage to run", where=path, remedy="see: sfplus recipes show demo")
     return recipe
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sfplus.alignment.templates import TEMPLATES
 from sfplus.recipes.settings.align import AlignSettings
 from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.recipes.settings.detect import DetectSettings
@@ -17,9 +18,7 @@ from sfplus.recipes.settings.report import ReportSettings
 from sfplus.recipes.settings.sample import SampleSettings
 from sfplus.recipes.settings.train import TrainSettings
 from sfplus.recipes.settings.verify import VerifySettings
-from sfplus.recipes.steps import StageKey
-
-TRAINING_TEMPLATES = ("sphereface-112x96", "arcface-112x112")
+from sfplus.recipes.steps import PlanRequest, StageKey
 
 
 class Recipe(BaseModel):
@@ -48,9 +47,13 @@ class Recipe(BaseModel):
             if isinstance(key := getattr(self, name), StageKey):
                 yield name, key
 
+    def plan_request(self, text: str = "", command: str = "") -> PlanRequest:
+        """Return the keys to plan, with the YAML and the command that the report shows."""
+        return PlanRequest(dict(self.stage_keys()), text, command)
+
     @property
-    def runs_something(self) -> bool:
-        """Whether any stage is asked for; detect, align, embed and report run only for other stages."""
+    def has_stages(self) -> bool:
+        """True if a stage is requested; detect, align, embed and report run only for other stages."""
         fields = type(self).model_fields
         return any(fields[name].default is None for name, _ in self.stage_keys())
 
@@ -67,8 +70,8 @@ class Recipe(BaseModel):
                 f"{face_keys[0]} is for recipes of faces, {' and '.join(image_keys)} for recipes of images: write two "
                 "recipes"
             )
-        if (self.train or self.finetune) and self.align.template not in TRAINING_TEMPLATES:
-            raise ValueError(f"align.template: networks are trained on {' or '.join(TRAINING_TEMPLATES)} crops")
+        if (self.train or self.finetune) and self.align.template not in TEMPLATES:
+            raise ValueError(f"align.template: networks are trained on {' or '.join(TEMPLATES)} crops")
         trainings = [key for key in (self.train, self.finetune) if key]
         if trainings and not (self.sample or any(key.photos for key in trainings)):
             raise ValueError("train.photos is missing: give the folder of the training photos")
@@ -85,12 +88,16 @@ class Recipe(BaseModel):
         return self
 
 
+def key_classes() -> dict[str, type[StageKey]]:
+    """Return the class of the settings of each key that is a stage."""
+    kinds = [
+        (name, kind)
+        for name, field in Recipe.model_fields.items()
+        for kind in (field.annotation, *get_args(field.annotation))
+    ]
+    return {name: kind for name, kind in kinds if isinstance(kind, type) and issubclass(kind, StageKey)}
+
+
 def image_keys() -> list[str]:
     """Return the keys of recipes for images."""
-    fields = Recipe.model_fields.items()
-    return [
-        name
-        for name, field in fields
-        for kind in (field.annotation, *getattr(field.annotation, "__args__", ()))
-        if isinstance(kind, type) and issubclass(kind, StageKey) and kind.for_images
-    ]
+    return [name for name, kind in key_classes().items() if kind.for_images]

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel
 
 from sfplus.artifacts.stage import Stage
-
-if TYPE_CHECKING:
-    from sfplus.recipes.recipe import Recipe
-    from sfplus.recipes.settings.images import ImageDataSettings
+from sfplus.recipes.settings.images import ImageDataSettings
 
 
 @dataclass(frozen=True)
@@ -86,21 +83,6 @@ class Step:
     inputs: Mapping[str, InputReference] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class PlanRequest:
-    """A recipe to plan, and what its report says about it.
-
-    Attributes:
-        recipe: The validated recipe.
-        text: The YAML of the recipe.
-        command: The command that runs it.
-    """
-
-    recipe: Recipe
-    text: str = ""
-    command: str = ""
-
-
 class StageKey:
     """A key of a recipe that holds the settings of a stage: the base of the settings classes.
 
@@ -118,3 +100,31 @@ class StageKey:
         A step that an earlier key has added already is left out by the planner.
         """
         return []
+
+
+Key = TypeVar("Key", bound=StageKey)
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """The keys of a recipe to plan, and what its report says about it.
+
+    Attributes:
+        keys: The settings of the recipe by key, in order.
+        text: The YAML of the recipe.
+        command: The command that runs it.
+    """
+
+    keys: Mapping[str, StageKey]
+    text: str = ""
+    command: str = ""
+
+    def find(self, kind: type[Key]) -> Key | None:
+        """Return the key with settings of this class, or None if the recipe does not have it."""
+        return next((key for key in self.keys.values() if isinstance(key, kind)), None)
+
+    def get(self, kind: type[Key]) -> Key:
+        """Return the key with settings of this class, which every recipe has."""
+        key = self.find(kind)
+        assert key is not None, f"{kind.__name__} is not in every recipe"
+        return key

@@ -25,7 +25,7 @@ from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import DatasetError, PhotoError, SfplusError
 from sfplus.images import Pixels, encode_image, is_transient, read_photo
-from sfplus.io.files import write_atomically
+from sfplus.io.files import remove_leftovers, write_atomically
 from sfplus.io.tables import FAILURES, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.recipes.settings.align import AlignStageSettings
 
@@ -67,8 +67,7 @@ def share(job: AlignJob) -> SharedWork:
 def _move_crops(job: AlignJob) -> None:
     crops = job.parts / CROPS
     if crops.is_dir():
-        for leftover in crops.rglob(".*.part"):  # a file that was being written when a run was killed
-            leftover.unlink()
+        remove_leftovers(crops)
         shutil.rmtree(job.folder / CROPS, ignore_errors=True)
         crops.replace(job.folder / CROPS)
 

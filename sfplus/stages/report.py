@@ -28,7 +28,7 @@ from sfplus.artifacts.layout import (
 from sfplus.artifacts.stage import Job
 from sfplus.datasets.pairs import Pairs
 from sfplus.detection import Faces
-from sfplus.hypersphere import Uniformity, measure_uniformity
+from sfplus.hypersphere import Uniformity
 from sfplus.images import Pixels, encode_image, read_photo
 from sfplus.io.resources import shipped_folder
 from sfplus.io.tables import read_failures, read_json_lines, read_parquet
@@ -37,12 +37,11 @@ from sfplus.recipes.settings.report import PublishedSettings, ReportSettings, Re
 from sfplus.reports.html import PairCrop, Report, Undetected, render, worst_crops
 from sfplus.training.history import HISTORY
 from sfplus.verification.result import Result
-from sfplus.weights import CONFIG, HEAD
-from sfplus.weights.model_folder import load_tensors
+from sfplus.weights import CONFIG
+from sfplus.weights.classifier import classifier_uniformity
 from sfplus.weights.zoo import zoo
 
 _GALLERY, _SIDE = 4, 640  # photos that are shown with their faces, and their longer side in pixels
-_CLASSES = 20_000  # of a larger classifier only the first neurons are measured: time grows with their square
 _NAMES = {"train": "SphereFace", "finetune": "SphereFace+"}
 _DRAWN = (
     "These are drawn faces of people who do not exist. The numbers show that the chain works; "
@@ -112,7 +111,7 @@ def build(job: Job[ReportStageSettings]) -> dict[str, Any]:
         failures=failed,
         gallery=_gallery(photos.root, faces, settings.drawn),
         histories=_histories(models),
-        spreads=_classifier_spreads(models),
+        spreads=_classifier_uniformity(models),
         stages=_stage_rows(job.inputs),
         recipe=settings.recipe,
         hashes=_hashes(photos, last.verified, models),
@@ -158,13 +157,10 @@ def _published_rows(settings: ReportSettings, models: Mapping[str, _Model]) -> l
     return [{"name": row.name, "accuracy": row.accuracy / 100, "source": row.source} for row in rows if row.accuracy]
 
 
-def _classifier_spreads(models: Mapping[str, _Model]) -> dict[str, Uniformity]:
-    """Measure the distribution of the classifier's neurons on the sphere, of the models that have a classifier."""
-    heads = {title: model.folder / HEAD for title, model in models.items()}
-    weights = {title: load_tensors(head).get("weight") for title, head in heads.items() if head.is_file()}
-    return {
-        title: measure_uniformity(weight[:_CLASSES].float()) for title, weight in weights.items() if weight is not None
-    }
+def _classifier_uniformity(models: Mapping[str, _Model]) -> dict[str, Uniformity]:
+    """Measure the distribution of the classifiers on the sphere, of the models that have one."""
+    measured = {title: classifier_uniformity(model.folder) for title, model in models.items()}
+    return {title: uniformity for title, uniformity in measured.items() if uniformity}
 
 
 def _hashes(photos: PhotoFolder, verified: Artefact, models: Mapping[str, _Model]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sfplus.alignment import TEMPLATES
+from sfplus.alignment.templates import TEMPLATE_OF_SIZE, TEMPLATES
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import is_first
 from sfplus.artifacts.inputs import InputFile, PackFolder, StageInput
@@ -23,7 +23,7 @@ from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import Head, ShardedHead
 from sfplus.io.tables import read_parquet
-from sfplus.networks import create
+from sfplus.networks import DEFAULT_INPUT, create
 from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.recipes.settings.finetune import FinetuneSettings
 from sfplus.recipes.settings.train import SolverSettings, TrainSettings
@@ -35,7 +35,6 @@ from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import load_tensors, save_model
 
 Settings = TypeVar("Settings", bound=SolverSettings)
-_DEFAULT_INPUT = "112x96"
 
 
 def build_train(job: Job[TrainSettings]) -> dict[str, Any]:
@@ -55,8 +54,8 @@ def build_finetune(job: Job[FinetuneSettings]) -> dict[str, Any]:
     start = job.input_folder("start")
     network, config = load_model(start)
     training_set = _load_training_set(job.inputs["crops"], job.settings.exclude)
-    if training_set.size != config.get("input", _DEFAULT_INPUT):
-        reason = f"the model to start from takes {config.get('input', _DEFAULT_INPUT)} crops, not {training_set.size}"
+    if training_set.size != config.get("input", DEFAULT_INPUT):
+        reason = f"the model to start from takes {config.get('input', DEFAULT_INPUT)} crops, not {training_set.size}"
         raise DatasetError(reason, where=start, remedy="align with its template")
     return _fit(job, network, {key: config[key] for key in ("network", "feature_size", "width")}, training_set)
 
@@ -107,12 +106,12 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
 def _load_training_set(source: StageInput, exclude: tuple[str, ...]) -> _TrainingSet:
     if isinstance(source, PackFolder):
         packed = PackedCrops(source.root, exclude)
-        sizes = {(template.height, template.width): name for name, template in TEMPLATES.items()}
-        name = sizes.get((packed.height, packed.width))
-        if name is None:
-            reason = f"its crops are {packed.height}x{packed.width}, these networks take 112x96 or 112x112"
+        size = f"{packed.height}x{packed.width}"
+        template = TEMPLATE_OF_SIZE.get(size)
+        if template is None:
+            reason = f"its crops are {size}, these networks take {' or '.join(TEMPLATE_OF_SIZE)}"
             raise DatasetError(reason, where=source.root, remedy="align the photos again, and pack their crops")
-        return _TrainingSet(packed.people, packed, name)
+        return _TrainingSet(packed.people, packed, template.name)
     assert isinstance(source, Artefact)
     people, labels, names = assign_labels(read_parquet(source.folder / CROP_TABLE)["crop"], exclude)
     template = TEMPLATES[source.manifest["settings"]["template"]]

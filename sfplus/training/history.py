@@ -27,7 +27,7 @@ class History:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # eager, it would slow the start of the command line
+        from torch.utils.tensorboard import SummaryWriter  # imports slowly: start-up time of commands that only read
 
         self.rows: list[dict[str, Any]] = []
         for name in (HISTORY, TIMINGS):

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from safetensors.numpy import save as save_tensors
 
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import write_atomically
@@ -60,9 +63,6 @@ class DecisionRule:
             UsageError: If the model has not been verified.
             WeightsError: If the file is damaged.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         verification = config.get("verification")
         if not verification or not (folder / MEAN).is_file():
             raise UsageError("this model has no threshold", where=folder, remedy=_REMEDY)
@@ -88,10 +88,8 @@ class DecisionRule:
 
     def save(self, folder: Path) -> None:
         """Write `mean.safetensors` to a model folder."""
-        from safetensors.numpy import save
-
         tensors = {"mean": self.mean, "same": self.same, "different": self.different}
-        write_atomically(folder / MEAN, save(tensors))
+        write_atomically(folder / MEAN, save_tensors(tensors))
 
     def threshold(self, far: float | None = None) -> float:
         """Return the similarity above which two faces are accepted as the same person.
@@ -150,7 +148,7 @@ class DecisionRule:
         return "\n".join(lines)
 
     def _measured_rates(self, threshold: float) -> str:
-        from scipy.stats import binomtest
+        from scipy.stats import binomtest  # slow to import, and needed for a FAR only
 
         accepted, count = _above(self.different, threshold), len(self.different)
         interval = binomtest(accepted, count).proportion_ci()

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from sfplus.datasets.pairs import without_suffix
 from sfplus.errors import DatasetError, PairsError
 
-_INDEX = "index.parquet"  # beside a safetensors file, as the embed stage writes it
+_INDEX = "index.parquet"  # in the folder of a safetensors file, as the embed stage writes it
 _MAX_BYTES = 1 << 35  # of features
 _LISTED = 3  # names in a message
 _LAYOUT = "it must hold `names` (N) and `features` (N, d), as numpy.savez(file, names=..., features=...) writes them"
@@ -64,12 +67,13 @@ def read_features(path: Path) -> tuple[list[str], Features]:
         raise DatasetError(f"holds {len(names)} names for {len(features)} features", where=path, remedy=_LAYOUT)
     bad = np.flatnonzero(~np.isfinite(features).all(1))
     if len(bad):
-        reason = f"features of {len(bad)} photos hold NaN or infinity: {_list([names[i] for i in bad[: _LISTED + 1]])}"
+        photos = _shorten([names[i] for i in bad])
+        reason = f"features of {len(bad)} photos hold NaN or infinity: {photos}"
         raise DatasetError(reason, where=path, remedy="check the model and these photos")
     names = [without_suffix(name.replace("\\", "/").removeprefix("./")) for name in names]
     if len(set(names)) < len(names):
         repeated = [name for name, count in Counter(names).items() for _ in range(count - 1)]
-        reason = f"{len(repeated)} names occur more than once: {_list(repeated)}"
+        reason = f"{len(repeated)} names occur more than once: {_shorten(repeated)}"
         raise DatasetError(reason, where=path, remedy="keep one feature for each photo")
     return names, features
 
@@ -92,7 +96,7 @@ def rows_of(names: Sequence[str], photos: Iterable[str], path: Path) -> NDArray[
     rows = [row_of.get(without_suffix(photo), -1) for photo in photos]
     if -1 in rows:
         missing = sorted({photo for photo, row in zip(photos, rows, strict=True) if row < 0})
-        reason = f"has no features of {len(missing)} photos of the pairs: {_list(missing)}"
+        reason = f"has no features of {len(missing)} photos of the pairs: {_shorten(missing)}"
         raise PairsError(reason, where=path, remedy="add them, or leave their pairs out")
     return np.array(rows, dtype=np.int64)
 
@@ -121,8 +125,6 @@ def _read_npz(path: Path) -> tuple[list[str], Features]:
 
 
 def _read_safetensors(path: Path) -> tuple[list[str], Features]:
-    from safetensors import SafetensorError, safe_open
-
     index = path.with_name(_INDEX)
     try:
         with safe_open(path, "numpy") as file:
@@ -165,9 +167,6 @@ def _read_parquet(path: Path) -> tuple[list[str], Features]:
 
 
 def _table(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         return pq.read_table(path)
     except pa.ArrowException as error:
@@ -182,5 +181,5 @@ def _names(table: Any, path: Path) -> list[str]:
     return names
 
 
-def _list(names: Sequence[str]) -> str:
+def _shorten(names: Sequence[str]) -> str:
     return ", ".join(name[:80] for name in names[:_LISTED]) + (" ..." if len(names) > _LISTED else "")

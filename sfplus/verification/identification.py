@@ -99,7 +99,7 @@ def identify(
     mated = row >= 0
     mate_score = np.full(len(queries), np.nan, np.float32)
     mate_score[mated] = np.einsum("ij,ij->i", queries[mated], entries[row[mated]])
-    tie = np.where(mated, mate_score - _TIE, np.float32(np.inf))  # scores from here on rank before the mate
+    tie = np.where(mated, mate_score - _TIE, np.float32(np.inf))  # this score or a higher one ranks before the mate
     nonmate_score, rank = np.full(len(queries), -np.inf, np.float32), mated.astype(np.int64)
     searched = 0
     for part, start, scores in _products(queries, _chain(entries, distractors)):
@@ -211,7 +211,7 @@ def _merge(best: _Singles, rows: _Ints, scores: _Singles, columns: _Ints, start:
 
 def _faiss() -> Callable[[_Singles, _Singles, int], tuple[_Singles, _Ints]]:
     try:
-        import faiss
+        import faiss  # an optional extra
     except ImportError as error:
         raise DependencyError("faiss is not installed", remedy="pip install 'sfplus[faiss]'") from error
     return lambda probes, gallery, k: faiss.knn(probes, gallery, k, metric=faiss.METRIC_INNER_PRODUCT)

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
+from pyarrow import csv
+from scipy.sparse import csr_array
 
 from sfplus.errors import PairsError
 from sfplus.verification.identification import Identification, identify
@@ -112,8 +115,6 @@ def template_features(
     weights = np.ones(len(faces)) if quality is None else np.asarray(quality, np.float64)
     if weights.shape != template.shape or (mirrored and faces.shape[1] % 2):
         raise PairsError(f"quality {weights.shape} or features {faces.shape} do not fit")
-    from scipy.sparse import csr_array
-
     ids, row = np.unique(template, return_inverse=True)
     _, group, count = np.unique(np.stack([row, media]), axis=1, return_inverse=True, return_counts=True)
     order = np.argsort(row, kind="stable")
@@ -195,9 +196,6 @@ def _columns(path: Path, kinds: Sequence[str]) -> list[NDArray[Any]]:
 
 
 def _read(path: Path, separator: str, kinds: Sequence[str] | None) -> Any:
-    import pyarrow as pa
-    from pyarrow import csv
-
     names = [f"column {i}" for i in range(len(kinds))] if kinds else None
     try:
         return csv.read_csv(

@@ -80,8 +80,9 @@ def mcnemar(
     Args:
         first: (P,) bool, True where the first model is right.
         second: (P,) bool, True where the second model is right.
-        method: `exact`, the two-sided binomial test; `mid-p`, which gives the observed split half weight (Fagerland,
-            Lydersen and Laake, BMC Medical Research Methodology 2013); `chi2`, with continuity correction.
+        method: `exact`, the two-sided binomial test; `mid-p`, which counts half of the probability of the observed
+            split (Fagerland, Lydersen and Laake, BMC Medical Research Methodology 2013); `chi2`, with continuity
+            correction.
 
     Returns:
         The number of pairs that only the second model decides correctly, the number that only the first does, and the

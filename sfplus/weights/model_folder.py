@@ -25,7 +25,7 @@ _PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 
 
 class _Config(BaseModel):
-    """The required keys of every config.json; further keys are kept unchanged."""
+    """The keys of config.json that define the network; further keys are kept unchanged."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     network: str

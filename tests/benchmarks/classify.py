@@ -1,6 +1,6 @@
-"""Training of small networks beside a plain loop of PyTorch, the price of each regulariser, the images alone.
+"""Compare the training of small networks with a plain PyTorch loop, and time each regularizer and the images alone.
 
-Run with nothing else on the machine: make bench, or this file with a width, for example 16.
+Run on an idle machine: make bench, or this file with a width, for example 16.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ def settings(width: int, precision: str, **energy: Any) -> ClassifySettings:
 
 
 def plain(data: SmallImages, width: int, precision: str) -> Callable[[], None]:
-    """What one writes by hand: images that are ready, no augmentation, no history, no checkpoints."""
+    """A plain loop on prepared images, without augmentation, history and checkpoints."""
     network = create_classifier("cnn9", 100, width=width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, 0.9, weight_decay=5e-4)
-    ready = normalize_images(data.images[: BATCH * STEPS]).split(BATCH)
+    inputs = normalize_images(data.images[: BATCH * STEPS]).split(BATCH)
     labels = data.labels[: BATCH * STEPS].split(BATCH)
 
     def run() -> None:
         network.train()
-        for x, y in zip(ready, labels, strict=True):
+        for x, y in zip(inputs, labels, strict=True):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 logits = network(x)
             loss = F.cross_entropy(logits.float(), y)
@@ -72,7 +72,7 @@ def plain(data: SmallImages, width: int, precision: str) -> Callable[[], None]:
 
 
 class _Untested(ClassificationTask):
-    """Without its evaluation and last checkpoint, which belong to no step."""
+    """The task without evaluation."""
 
     def predict(self, images: Any) -> torch.Tensor:
         return images.labels  # type: ignore[no-any-return]
@@ -100,7 +100,7 @@ def throughput(data: SmallImages, width: int) -> None:
 
 
 def prices(data: SmallImages, width: int) -> None:
-    """A step with each term over one without; both in one task, so that nothing else differs."""
+    """Print the time of a step with each regularizer relative to a step without."""
     network = create_classifier("cnn9", 100, width=width)
     processes = ProcessGroup(choose_device("cpu"))
     processes.device.move(network).train()
@@ -123,7 +123,7 @@ def images_alone(data: SmallImages) -> None:
             normalize_images(random_crop(images, crops))
 
     rate = 100 * BATCH / race({"": run}, rounds=5)[""]
-    print(f"  drawn, cut, mirrored, normalised: {rate:,.0f} images/s")
+    print(f"  drawn, cropped, mirrored, normalised: {rate:,.0f} images/s")
 
 
 if __name__ == "__main__":
@@ -131,5 +131,5 @@ if __name__ == "__main__":
     print(f"CNN-9 of {width}, {2 * width} and {4 * width} filters, batch {BATCH}, {torch.get_num_threads()} threads")
     images_alone(data)
     throughput(data, width)
-    print("a step with its regulariser over one without")
+    print("time of a step relative to one without regularizer")
     prices(data, width)

@@ -1,7 +1,7 @@
-"""SphereConv2d forward and backward against nn.Conv2d of the same shape on this machine; ratios of medians.
+"""Time of SphereConv2d, forward and backward, relative to nn.Conv2d of the same shape; ratios of medians.
 
-The last contestant is the usual way to write the layer: a convolution of the squares with ones for the norms of the
-patches, autograd through the arc cosine. Run with nothing else on the machine: python tests/benchmarks/convolution.py
+The last contestant is a plain implementation: a convolution of the squares with ones for the norms of the patches,
+and autograd through the arc cosine. Run it on an idle machine: python tests/benchmarks/convolution.py
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BATCH, ROUNDS = 128, 7
 SHAPES = ((64, 32), (128, 16))  # channels, height and width
 
 
-class WrittenPlainly(nn.Conv2d):
+class PlainSphereConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         ones = torch.ones(1, *self.weight.shape[1:])
         patch = (F.conv2d(x.square(), ones, padding=1) + EPSILON).sqrt()
@@ -45,15 +45,15 @@ def main() -> None:
             for operator in OPERATORS:
                 layers[operator] = SphereConv2d(channels, channels, 3, padding=1, operator=operator)
             layers["cosine, rescale"] = SphereConv2d(channels, channels, 3, padding=1, rescale=True)
-            layers["linear, written plainly"] = WrittenPlainly(channels, channels, 3, padding=1, bias=False)
+            layers["linear, plain"] = PlainSphereConv2d(channels, channels, 3, padding=1, bias=False)
             runs = {
                 name: functools.partial(step, layer.to(memory_format=layout), x, upstream)
                 for name, layer in layers.items()
             }
-            found = race(runs, ROUNDS)
-            print(f"  {channels} -> {channels} channels, {size} x {size}, {str(layout).removeprefix('torch.')}")
-            for name, seconds in found.items():
-                print(f"    {name:<24} {1000 * seconds:7.1f} ms  {seconds / found['nn.Conv2d']:5.2f} x")
+            medians = race(runs, ROUNDS)
+            print(f"  {channels} -> {channels} channels, {size}x{size}, {str(layout).removeprefix('torch.')}")
+            for name, seconds in medians.items():
+                print(f"    {name:<24} {1000 * seconds:7.1f} ms  {seconds / medians['nn.Conv2d']:5.2f} x")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Hyperspherical energy beside the matrix products it cannot avoid and beside the usual way; its share of a step.
+"""Time and memory of the hyperspherical energy, compared with its matrix products and with a dense implementation.
 
-Run with nothing else on the machine: make bench
+It also measures the share of the energy in a training step. Run it on an idle machine: make bench
 """
 
 from __future__ import annotations
@@ -17,86 +17,88 @@ CLASSES, FEATURES = 10572, 512
 BLOCK = 1024
 
 
-def directions(count: int) -> Tensor:
+def create_directions(count: int) -> Tensor:
     return torch.randn(count, FEATURES, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
 
-def exact(count: int, power: float = 2.0) -> None:
-    hyperspherical_energy(directions(count), power).backward()
+def blockwise(count: int, power: float = 2.0) -> None:
+    hyperspherical_energy(create_directions(count), power).backward()
 
 
-def naive(count: int) -> None:
-    """What one writes first: the matrix of all pairs, differentiated by autograd."""
-    unit = F.normalize(directions(count), dim=1)
+def dense(count: int) -> None:
+    """Compute the energy from the matrix of all pairs, differentiated by autograd."""
+    unit = F.normalize(create_directions(count), dim=1)
     squared = (2 - 2 * unit @ unit.T).clamp_min(1e-6)
     (1 / squared).triu(1).sum().div(count * (count - 1) / 2).backward()
 
 
 def products(weight: Tensor) -> None:
-    """W W^T and (W W^T) W, all of both, in blocks that fit the cache."""
+    """Compute W W^T and (W W^T) W completely, in blocks that fit the cache."""
     result = torch.zeros_like(weight)
     for row in range(0, len(weight), BLOCK):
         for column in range(0, len(weight), BLOCK):
-            there = weight[column : column + BLOCK]
-            result[row : row + BLOCK].addmm_(weight[row : row + BLOCK] @ there.T, there)
+            block = weight[column : column + BLOCK]
+            result[row : row + BLOCK].addmm_(weight[row : row + BLOCK] @ block.T, block)
 
 
 def cnn9(classes: int = 100) -> nn.Module:
-    """CNN-9 of the MHE paper for images of 32 x 32."""
+    """Create CNN-9 of the MHE paper for images of 32x32."""
     layers: list[nn.Module] = []
-    before = 3
+    channels = 3
     for width in (64, 128, 256):
         for _ in range(3):
-            layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-            before = width
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
         layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers, nn.Conv2d(256, 256, 4, bias=False), nn.Conv2d(256, classes, 1), nn.Flatten())
 
 
 def energy_of_a_classifier() -> None:
-    weight = directions(CLASSES)
+    weight = create_directions(CLASSES)
     fixed = weight.detach()
 
-    def ours(**options: object) -> None:
+    def step(**options: object) -> None:
         weight.grad = None
         hyperspherical_energy(weight, **options).backward()  # type: ignore[arg-type]
 
     seconds = race({
-        "the two matrix products alone, whole": lambda: (fixed @ fixed.T) @ fixed,
-        "the two matrix products alone, in blocks": lambda: products(fixed),
-        "sfplus, s = 2": lambda: ours(power=2.0),
-        "sfplus, s = 0": lambda: ours(power=0.0),
-        "sfplus, s = 1": lambda: ours(power=1.0),
-        "sfplus, s = 2, half-space": lambda: ours(power=2.0, half_space=True),
-        "sfplus, s = 2, geodesic": lambda: ours(power=2.0, distance="geodesic"),
-        "the usual way: all pairs, autograd": lambda: naive(CLASSES),
+        "only the two matrix products, at once": lambda: (fixed @ fixed.T) @ fixed,
+        "only the two matrix products, in blocks": lambda: products(fixed),
+        "sfplus, s = 2": lambda: step(power=2.0),
+        "sfplus, s = 0": lambda: step(power=0.0),
+        "sfplus, s = 1": lambda: step(power=1.0),
+        "sfplus, s = 2, half-space": lambda: step(power=2.0, half_space=True),
+        "sfplus, s = 2, geodesic": lambda: step(power=2.0, distance="geodesic"),
+        "dense: all pairs, autograd": lambda: dense(CLASSES),
     }, rounds=3)  # fmt: skip
-    floor = min(value for name, value in seconds.items() if "alone" in name)
-    print(f"energy of {CLASSES} directions in {FEATURES} dimensions, forward and backward; x: of the faster products")
+    floor = min(value for name, value in seconds.items() if "only" in name)
+    print(
+        f"energy of {CLASSES} directions in {FEATURES} dimensions, forward and backward, and x of the faster products"
+    )
     for name, value in seconds.items():
         print(f"  {name:<44} {value:7.2f} s {value / floor:6.2f} x")
-    few = in_own_process(exact, 256)[1]
-    for name, run in (("sfplus", exact), ("the usual way", naive)):
-        memory = in_own_process(run, CLASSES)[1] - few - CLASSES * FEATURES * 4 / 2**20
-        print(f"  memory beside the directions, {name:<14} {memory:7.0f} MB")
+    baseline = in_own_process(blockwise, 256)[1]
+    for name, run in (("sfplus", blockwise), ("dense", dense)):
+        memory = in_own_process(run, CLASSES)[1] - baseline - CLASSES * FEATURES * 4 / 2**20
+        print(f"  memory without the directions, {name:<14} {memory:7.0f} MB")
 
 
 def scaling() -> None:
-    few = in_own_process(exact, 256)[1]
-    print(f"scaling, s = 2, {FEATURES} dimensions; memory beside the directions, in units of theirs too")
+    baseline = in_own_process(blockwise, 256)[1]
+    print(f"scaling, s = 2, {FEATURES} dimensions; memory without the directions, and relative to theirs")
     for count in (1_000, 3_000, 10_000, 30_000, 100_000):
-        seconds, peak = in_own_process(exact, count)
-        own = count * FEATURES * 4 / 2**20
-        memory = peak - few - own
+        seconds, peak = in_own_process(blockwise, count)
+        size = count * FEATURES * 4 / 2**20
+        memory = peak - baseline - size
         rate = count**2 / seconds / 1e6
-        print(f"  {count:>8} directions {seconds:8.2f} s {rate:8.0f} M pairs/s {memory:7.0f} MB {memory / own:6.1f} x")
+        print(f"  {count:>8} directions {seconds:8.2f} s {rate:8.0f} M pairs/s {memory:7.0f} MB {memory / size:6.1f} x")
 
 
 def share_of_a_step() -> None:
-    print("share of a training step, batch 128 (the energy with its gradient alone, over the step without)")
+    print("share of a training step, batch 128 (only the energy with its gradient, relative to the step without it)")
     networks = {
-        "ResNet-18, 224 x 224": (torchvision.models.resnet18(num_classes=100), 224),
-        "CNN-9, 32 x 32": (cnn9(), 32),
+        "ResNet-18, 224x224": (torchvision.models.resnet18(num_classes=100), 224),
+        "CNN-9, 32x32": (cnn9(), 32),
     }
     for name, (model, size) in networks.items():
         images, labels = torch.randn(128, 3, size, size), torch.randint(100, (128,))

@@ -1,7 +1,7 @@
-"""A step of MHE-GAN on this machine: the four variants, and the baseline as a plain loop; ratios of medians.
+"""Time a step of the four variants of MHE-GAN, and of the baseline as a plain loop; ratios of medians.
 
-The plain loop is what one writes first: the discriminator is run on generated and on real images in turn. Run with
-nothing else on the machine: python tests/benchmarks/gan.py
+The plain loop runs the discriminator on generated and on real images in turn.
+Run on an idle machine: python tests/benchmarks/gan.py
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def main() -> None:
             task = GanTask(*networks, images, settings, ProcessGroup(device), "")
             device.move(task.modules).train()
             runs[name] = functools.partial(plain_step if "plain" in name else step, task)
-        found = race(runs, ROUNDS)
+        times = race(runs, ROUNDS)
         print(f"  width {width:g}")
-        for name, seconds in found.items():
-            print(f"    {name:<24} {1000 * seconds:7.0f} ms  {seconds / found['baseline']:5.2f} x")
+        for name, seconds in times.items():
+            print(f"    {name:<24} {1000 * seconds:7.0f} ms  {seconds / times['baseline']:5.2f} x")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Throughput of the stages' cores on this machine that have no benchmark of their own; medians.
+"""Measure the throughput of embedding and verification, which have no benchmark elsewhere; medians.
 
-Photos: real ones from SFPLUS_SHARED_DATA/lfw/photos where that is set, else drawn ones (250 x 250 both).
-Run with nothing else on the machine: make bench
+The photos are those of SFPLUS_SHARED_DATA/lfw/photos if this is set, else drawn ones; both are 250x250.
+Run on an idle machine: make bench
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PHOTOS = 48
 def main() -> None:
     images = photos(PHOTOS)
     device = choose_device("auto")
-    size = f"{images[0].shape[1]} x {images[0].shape[0]}"
+    size = f"{images[0].shape[0]}x{images[0].shape[1]}"
     print(f"{device.describe()}; {len(images)} photos of {size}; median of 5 rounds")
     detected = Detector(device=device).detect(images)
     faces = [(image, faces.landmarks[0]) for image, faces in zip(images, detected, strict=True) if len(faces)]

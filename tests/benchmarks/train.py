@@ -1,9 +1,10 @@
-"""A training step of SphereFace-20, A-Softmax with m = 4, 10,572 people, 64 crops: ours, the usual port's, sgemm.
+"""Time a training step of SphereFace-20, A-Softmax with m = 4, 10,572 people and 64 crops.
 
-Ours is a whole `FaceTask.update` from uint8 crops: forward, loss, backward and SGD with Caffe's multipliers; with the
-class energy, in four passes and in bf16 too. The port is the way of clcarwin/sphereface_pytorch: float NCHW images,
-eager, its head, trainable biases, torch's SGD. The floor is what sgemm needs for the 10.5 GFLOP a crop of forward and
-backward. Last, what a row of the history costs beside a step. Run with nothing else on the machine: make bench
+Our step is a complete `FaceTask.update` from uint8 crops: forward, loss, backward and SGD with Caffe's multipliers;
+also with the class energy, in four passes and in bf16. It is compared with the design of clcarwin/sphereface_pytorch
+(float NCHW images, eager mode, its head, trainable biases, torch's SGD) and with a lower bound, the time of sgemm for
+the 10.5 GFLOP per crop of forward and backward. The cost of a row of the history is measured too.
+Run on an idle machine: make bench
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ OURS: dict[str, dict[str, object]] = {
 }
 
 
-def as_usual() -> None:
-    """Let glibc treat freed memory as in a process in which nobody has asked for anything."""
+def restore_malloc() -> None:
+    """Restore glibc's default treatment of freed memory."""
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        for option, value in ((-4, 65536), (-3, 32 << 20), (-1, 64 << 20)):  # mmaps, their threshold, that of trimming
+        for option, value in ((-4, 65536), (-3, 32 << 20), (-1, 64 << 20)):  # mmaps, mmap threshold, trim threshold
             mallopt(option, value)
 
 
 class Crops:
-    """As much of a data set as a task looks at."""
+    """The members of a dataset that a task uses."""
 
     labels = torch.arange(PEOPLE).repeat(2)
     digest = "none"
@@ -51,7 +52,7 @@ class Crops:
 
 
 class PortNetwork(nn.Module):
-    """sphere20a: every convolution with a trainable bias and torch's initialisation."""
+    """sphere20a: all convolutions have a trainable bias and torch's initialisation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +93,7 @@ def port(images: Tensor, labels: Tensor) -> Callable[[], None]:
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
 
     def step() -> None:
-        as_usual()
+        restore_malloc()
         optimizer.zero_grad()
         head.loss(network(images), labels).backward()
         optimizer.step()
@@ -113,19 +114,22 @@ def main() -> None:
         task.modules.train()
         runs[name] = lambda task=task: (keep_freed_memory(), task.update(1, batch, measure=False))  # type: ignore[misc]
     runs["a row of the history"] = lambda: task.logged({"step": 1, "loss": 0.0, "accuracy": 0.0}, [])
-    runs["the usual port"] = port(normalize_crops(batch[0]).contiguous(memory_format=torch.contiguous_format), batch[1])
+    runs["sphereface_pytorch"] = port(
+        normalize_crops(batch[0]).contiguous(memory_format=torch.contiguous_format), batch[1]
+    )
     square = torch.randn(SIDE, SIDE, device=device.torch)
     runs["sgemm"] = lambda: square @ square
-    found = race(runs, ROUNDS)
-    rate = 2 * SIDE**3 / found.pop("sgemm")
-    row, floor = found.pop("a row of the history"), CROPS * 10.5e9 / rate
+    seconds_by_run = race(runs, ROUNDS)
+    rate = 2 * SIDE**3 / seconds_by_run.pop("sgemm")
+    row, bound = seconds_by_run.pop("a row of the history"), CROPS * 10.5e9 / rate
     print(f"{device.describe()}; {CROPS} crops; sgemm {rate / 1e9:.0f} GFLOP/s; median of {ROUNDS} rounds")
-    for name, seconds in found.items():
+    for name, seconds in seconds_by_run.items():
+        speedup = seconds_by_run["sphereface_pytorch"] / seconds
         print(
-            f"  {name:<26}{CROPS / seconds:8.2f} crops/s  {found['the usual port'] / seconds:5.2f} x the port"
-            f"  {floor / seconds:5.2f} of the floor"
+            f"  {name:<26}{CROPS / seconds:8.2f} crops/s  {speedup:5.2f} x sphereface_pytorch"
+            f"  {bound / seconds:5.2f} of the lower bound"
         )
-    print(f"  a row of the history takes {row:.2f} s, {100 * row / found['ours']:.0f} % of a step")
+    print(f"  a row of the history takes {row:.2f} s, {100 * row / seconds_by_run['ours']:.0f} % of a step")
 
 
 if __name__ == "__main__":

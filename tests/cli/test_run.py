@@ -68,7 +68,7 @@ def test_missing_images_are_reported_before_anything_runs(
     answer = sfplus("run", path, "generate.data.root=nowhere", "--workspace", tmp_path / "data")
     assert answer.code == 2 and "nowhere: there is no folder at this path; say where it is: data.root=" in answer.err
     answer = sfplus("run", path, "inception=nowhere.pth", "--workspace", tmp_path / "data")
-    assert answer.code == 2 and "nowhere.pth: there is nothing at this path" in answer.err
+    assert answer.code == 2 and "nowhere.pth: does not exist" in answer.err
     assert not (tmp_path / "data").exists()
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from collection_writers import encode, random_crop, write_folders, write_insightface
 
+from sfplus.datasets import formats
 from sfplus.datasets.collections import open_collection, stat_digest
 from sfplus.datasets.formats import collection_formats
 from sfplus.errors import DatasetError
@@ -62,3 +65,44 @@ def test_stat_digest_depends_on_the_files_and_not_on_the_spelling_of_the_path(tm
     changed = stat_digest(open_collection(tmp_path / "crops"))
     (tmp_path / "crops" / "Ben" / "0.png").rename(tmp_path / "crops" / "Ben" / "1.png")
     assert len({digest, changed, stat_digest(open_collection(tmp_path / "crops"))}) == 3
+
+
+TOY_FORMAT = """
+from sfplus.datasets.records import PhotoCollection, Record
+
+class Toy(PhotoCollection):
+    kind, accepts = "toy", "a .toy file"
+
+    @classmethod
+    def open(cls, path, split):
+        return cls() if path.suffix == ".toy" else None
+
+    def files(self):
+        return []
+
+    def __len__(self):
+        return 1
+
+    def records(self, start=0):
+        yield Record("1", "Ada", b"")
+
+FORMAT = Toy
+"""
+
+
+@pytest.fixture
+def toy_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "formats").mkdir()
+    (tmp_path / "formats" / "toy.py").write_text(TOY_FORMAT)
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path / "formats")])
+    collection_formats.cache_clear()
+    yield
+    collection_formats.cache_clear()
+    sys.modules.pop("sfplus.datasets.formats.toy", None)
+
+
+def test_a_new_module_is_a_new_format(tmp_path: Path, toy_format: None) -> None:
+    (tmp_path / "people.toy").touch()
+    assert [record.person for record in open_collection(tmp_path / "people.toy").records()] == ["Ada"]
+    with pytest.raises(DatasetError, match=r"give .*a \.toy file"):
+        open_collection(tmp_path / "formats" / "toy.py")

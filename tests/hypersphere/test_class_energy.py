@@ -11,14 +11,14 @@ from sfplus.hypersphere import class_energy
 from sfplus.hypersphere.riesz_kernel import SMALLEST_SQUARED_CHORD
 
 
-def spelled_out(weight: torch.Tensor, labels: list[int], power: float) -> float:
-    """The formula of the MHE paper, section 5.2, one pair at a time."""
+def energy_of_pairs(weight: torch.Tensor, labels: list[int], power: float) -> float:
+    """Evaluate the formula of the MHE paper, section 5.2, pair by pair."""
     rows = [row / row.norm() for row in weight]
     total = 0.0
     for label in labels:
-        for other in range(len(rows)):
-            if other != label:
-                distance = float((rows[label] - rows[other]).norm())
+        for second in range(len(rows)):
+            if second != label:
+                distance = float((rows[label] - rows[second]).norm())
                 total += math.log(1 / distance) if power == 0 else distance**-power
     return total / (len(labels) * (len(rows) - 1))
 
@@ -30,18 +30,18 @@ def test_equals_the_double_sum_of_the_paper(power: float) -> None:
     labels = [3, 1, 3, 6, 3]
     energy = class_energy(weight, torch.tensor(labels), power)
     assert energy.shape == () and energy.dtype == torch.float64
-    assert float(energy) == pytest.approx(spelled_out(weight, labels, power), rel=1e-12)
+    assert float(energy) == pytest.approx(energy_of_pairs(weight, labels, power), rel=1e-12)
 
 
 @pytest.mark.parametrize(("power", "expected"), [(0, -math.log(2) / 2), (1, 2**-0.5), (2, 0.5)])
-def test_random_directions_in_many_dimensions(power: int, expected: float) -> None:
+def test_random_classifiers_have_the_limit_of_many_dimensions(power: int, expected: float) -> None:
     torch.manual_seed(0)
     energy = class_energy(torch.randn(1000, 512), torch.arange(256), power)
     assert float(energy) == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize("power", [0, 1, 2, 1.5])
-def test_gradients_of_both_orders(power: float) -> None:
+def test_first_and_second_gradients_are_exact(power: float) -> None:
     torch.manual_seed(0)
     weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, 2, 2, 4])
@@ -50,7 +50,7 @@ def test_gradients_of_both_orders(power: float) -> None:
 
 
 @pytest.mark.parametrize("power", [0, 1, 2])
-def test_scaling_a_row_changes_nothing(power: int) -> None:
+def test_norm_of_rows_has_no_effect(power: int) -> None:
     torch.manual_seed(0)
     weight = torch.randn(6, 8, dtype=torch.float64)
     scales = torch.tensor([[1e-3], [1], [5], [0.1], [100], [2]], dtype=torch.float64)
@@ -60,7 +60,7 @@ def test_scaling_a_row_changes_nothing(power: int) -> None:
 
 @pytest.mark.parametrize("power", [0, 1, 2])
 @pytest.mark.parametrize("gap", [0.0, 1e-7, 1e-4])
-def test_equal_classifiers_stay_finite(power: int, gap: float) -> None:
+def test_equal_classifiers_give_finite_results(power: int, gap: float) -> None:
     weight = torch.tensor([[1.0, 0.0], [1.0, gap], [0.0, 1.0], [0.0, 0.0]], requires_grad=True)
     energy = class_energy(weight, torch.tensor([0, 1]), power)
     energy.backward()
@@ -70,15 +70,15 @@ def test_equal_classifiers_stay_finite(power: int, gap: float) -> None:
     assert weight.grad is not None and weight.grad.isfinite().all()
 
 
-def test_repeated_labels_weigh_as_often_as_they_occur() -> None:
+def test_repeated_labels_count_with_their_frequency() -> None:
     torch.manual_seed(0)
     weight = torch.randn(9, 5, dtype=torch.float64)
     once = [class_energy(weight, torch.tensor([label]), 2) for label in (4, 7)]
     torch.testing.assert_close(class_energy(weight, torch.tensor([4, 7, 4, 4]), 2), (3 * once[0] + once[1]) / 4)
 
 
-def test_slices_of_a_batch_average_to_the_whole() -> None:
-    """What distributed training relies on."""
+def test_mean_over_parts_of_a_batch_is_the_energy_of_the_batch() -> None:
+    """Distributed training relies on this."""
     torch.manual_seed(0)
     weight, labels = torch.randn(9, 5), torch.tensor([1, 1, 2, 8, 1, 0])
     halves = (class_energy(weight, labels[:3], 2) + class_energy(weight, labels[3:], 2)) / 2
@@ -104,7 +104,7 @@ def test_gradient_pushes_close_classifiers_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "labels", "power", "words"),
+    ("shape", "labels", "power", "message"),
     [
         ((1, 4), [0], 2, "two classes"),
         ((0, 4), [0], 2, "two classes"),
@@ -115,26 +115,26 @@ def test_gradient_pushes_close_classifiers_apart() -> None:
         ((3, 4), [[0]], 2, "must be"),
     ],
 )
-def test_refuses_what_has_no_energy(shape: tuple[int, ...], labels: list[int], power: float, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_wrong_arguments_are_refused(shape: tuple[int, ...], labels: list[int], power: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         class_energy(torch.ones(shape), torch.tensor(labels, dtype=torch.int64), power)
 
 
 def test_batch_mode_is_the_mean_over_distinct_labels() -> None:
-    """OpenSphere's loss, one pair at a time."""
+    """OpenSphere's loss, pair by pair."""
     torch.manual_seed(0)
     weight, labels = torch.randn(9, 5, dtype=torch.float64), [4, 1, 4, 8, 0, 1]
-    chosen = sorted(set(labels))
+    distinct = sorted(set(labels))
     terms = []
-    for position, i in enumerate(chosen):
-        for j in chosen[position + 1 :]:
+    for position, i in enumerate(distinct):
+        for j in distinct[position + 1 :]:
             cosine = float(weight[i] @ weight[j] / (weight[i].norm() * weight[j].norm()))
             terms.append(math.acos(cosine) ** -2)
     energy = class_energy(weight, torch.tensor(labels), mode="batch")
     assert float(energy) == pytest.approx(sum(terms) / len(terms), rel=1e-12)
 
 
-def test_batch_mode_clamps_where_opensphere_does() -> None:
+def test_batch_mode_clamps_cosines_as_opensphere_does() -> None:
     weight = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64, requires_grad=True)
     energy = class_energy(weight, torch.tensor([0, 1]), mode="batch")
     assert float(energy) == pytest.approx(math.acos(1 - 1e-5) ** -2)  # 5e4 for one pair of equal classifiers
@@ -142,14 +142,14 @@ def test_batch_mode_clamps_where_opensphere_does() -> None:
     assert not gradient.any()
 
 
-def test_batch_of_one_person_has_no_pair() -> None:
+def test_batch_of_one_person_has_energy_zero() -> None:
     weight = torch.randn(4, 3, requires_grad=True)
     energy = class_energy(weight, torch.tensor([2, 2]), mode="batch")
     energy.backward()
     assert float(energy) == 0 and weight.grad is not None and not weight.grad.any()
 
 
-def test_batch_mode_has_gradients_of_both_orders() -> None:
+def test_batch_mode_has_exact_first_and_second_gradients() -> None:
     torch.manual_seed(0)
     weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, 2, 2, 4])
@@ -158,7 +158,7 @@ def test_batch_mode_has_gradients_of_both_orders() -> None:
 
 
 def caffe_layer(weight: np.ndarray, labels: list[int], alpha: float) -> tuple[float, np.ndarray]:
-    """inter_class_layer.cpp, type AMONG with normalize, as its loops go: value and gradient of unit rows."""
+    """Transcribe inter_class_layer.cpp, type AMONG with normalize: value and gradient for rows of unit norm."""
     batch, classes = len(labels), len(weight)
     distance = 0.0
     for i in range(classes):
@@ -173,7 +173,7 @@ def caffe_layer(weight: np.ndarray, labels: list[int], alpha: float) -> tuple[fl
 
 
 @pytest.mark.parametrize("alpha", [1.0, 10.0])
-def test_caffe_mode_is_the_cpu_layer(alpha: float) -> None:
+def test_caffe_mode_equals_the_cpu_layer(alpha: float) -> None:
     torch.manual_seed(0)
     weight = F.normalize(torch.randn(7, 4, dtype=torch.float64) + 0.5, dim=1).requires_grad_()
     labels = [3, 1, 3, 6]
@@ -184,17 +184,17 @@ def test_caffe_mode_is_the_cpu_layer(alpha: float) -> None:
     np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-10, atol=1e-15)
 
 
-def test_published_alpha_does_nothing_in_exact_arithmetic() -> None:
+def test_published_alpha_has_no_effect_in_exact_arithmetic() -> None:
     """10,572 classes, a batch of 256: D = 512 and a push of 1e-6, hundreds of times below the weight decay."""
     torch.manual_seed(0)
     weight = F.normalize(torch.randn(10572, 64), dim=1).requires_grad_()
     energy = class_energy(weight, torch.arange(256), mode="caffe", alpha=10.0)
     (gradient,) = torch.autograd.grad(energy, weight)
     assert float(energy) == pytest.approx(512, rel=1e-2)
-    assert 1e-7 < float(gradient.norm(dim=1).max()) < 2e-6, "the weight decay pulls with 5e-4"
+    assert 1e-7 < float(gradient.norm(dim=1).max()) < 2e-6, "the weight decay is 5e-4"
 
 
-def test_modes_and_weights_of_other_types() -> None:
+def test_weights_of_half_precision_work_in_all_modes_and_unknown_modes_are_refused() -> None:
     weight, labels = torch.randn(5, 3).bfloat16().requires_grad_(), torch.tensor([0, 1])
     for mode in ("paper", "batch", "caffe"):
         energy = class_energy(weight, labels, mode=mode)
@@ -206,12 +206,12 @@ def test_modes_and_weights_of_other_types() -> None:
 
 
 @pytest.mark.parametrize("mode", ["paper", "batch"])
-def test_refuses_negative_labels(mode: str) -> None:
+def test_negative_labels_are_refused(mode: str) -> None:
     with pytest.raises(ValueError, match="negative"):
         class_energy(torch.randn(5, 3), torch.tensor([4, -1]), mode=mode)  # type: ignore[arg-type]
 
 
-def test_labels_of_any_integer_type() -> None:
+def test_labels_may_have_any_integer_type() -> None:
     weight = torch.randn(5, 3)
     expected = class_energy(weight, torch.tensor([1, 0]))
     for dtype in (torch.uint8, torch.int32, torch.bool):

@@ -13,7 +13,7 @@ from sfplus.hypersphere import HypersphericalEnergy, RandomProjection, class_ene
 
 
 class Loss(nn.Module):
-    """A network with its terms of energy, as distributed training sees it: one forward."""
+    """A network with its energy terms in one forward pass, as for DistributedDataParallel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def _rank(rank: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
+def test_two_processes_have_the_gradient_of_a_single_process(tmp_path: Path) -> None:
     mp.spawn(_rank, (str(tmp_path),), nprocs=2)
     loss = Loss()
     for _ in range(2):

@@ -13,7 +13,6 @@ from thomson import THOMSON
 
 from sfplus.hypersphere import energy as module
 from sfplus.hypersphere import hyperspherical_energy
-from sfplus.hypersphere.riesz_kernel import SMALLEST_SQUARED_CHORD, Kernel
 
 VARIANTS = [
     {"power": power, "distance": distance, "half_space": half_space, "preset": preset}
@@ -24,8 +23,8 @@ VARIANTS = [
 ]
 
 
-def least_found(starts: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Descend from many random starts at once: (starts, N, d) to the energies reached and where."""
+def minimise(starts: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Minimise the energy from many random starts (starts, N, d), and return the energies and the directions."""
     weight = starts.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weight], max_iter=3000, max_eval=6000, tolerance_grad=1e-10, tolerance_change=0, history_size=30,
@@ -42,8 +41,8 @@ def least_found(starts: torch.Tensor, **options: Any) -> tuple[torch.Tensor, tor
     return hyperspherical_energy(weight, **options).detach(), weight.detach()
 
 
-def one_pair_at_a_time(weight: torch.Tensor, power: float, distance: str, half_space: bool, preset: str) -> float:
-    """The formulas of the MHE paper, section 3, and of the TensorFlow code, with Python's own arithmetic."""
+def energy_of_pairs(weight: torch.Tensor, power: float, distance: str, half_space: bool, preset: str) -> float:
+    """Evaluate the formulas of the MHE paper, section 3, or of the TensorFlow code, pair by pair in pure Python."""
     rows = [*weight.tolist(), *(-weight).tolist()] if half_space else weight.tolist()
     terms = []
     extra = 1e-4 if preset == "tf1" else 0.0
@@ -64,18 +63,18 @@ def one_pair_at_a_time(weight: torch.Tensor, power: float, distance: str, half_s
 
 
 @pytest.mark.parametrize("options", VARIANTS)
-def test_equals_the_formula(options: dict[str, Any]) -> None:
+def test_equals_the_formula_of_the_paper(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     weight = torch.randn(9, 4, dtype=torch.float64)
     energy = hyperspherical_energy(weight, **options)
     assert energy.shape == () and energy.dtype == torch.float64
-    exact_opposites = options["half_space"] and options["distance"] == "geodesic"  # these meet the floor at pi
-    expected = one_pair_at_a_time(weight, **options)
+    exact_opposites = options["half_space"] and options["distance"] == "geodesic"  # their distance is below the floor
+    expected = energy_of_pairs(weight, **options)
     assert float(energy) == pytest.approx(expected, rel=1e-6 if exact_opposites else 1e-12)
 
 
 @pytest.mark.parametrize("options", VARIANTS)
-def test_gradients_of_both_orders(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_and_second_gradients_are_exact(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     monkeypatch.setitem(module._BLOCK, "cpu", 3)
     weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
@@ -84,7 +83,7 @@ def test_gradients_of_both_orders(options: dict[str, Any], monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("options", VARIANTS[::3])
-def test_blocks_equal_one_block(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_does_not_depend_on_the_size_of_blocks(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     weight = torch.randn(2, 23, 6, dtype=torch.float64, requires_grad=True)
     results = []
@@ -94,8 +93,8 @@ def test_blocks_equal_one_block(options: dict[str, Any], monkeypatch: pytest.Mon
         (gradient,) = torch.autograd.grad(energy.sum(), weight, create_graph=True)
         (second,) = torch.autograd.grad(gradient.square().sum(), weight)
         results.append([energy, gradient, second])
-    for other in results[1:]:
-        torch.testing.assert_close(other, results[0], rtol=1e-9, atol=1e-9)
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=1e-9, atol=1e-9)
 
 
 def test_sets_are_independent_and_equal_dense_autograd() -> None:
@@ -114,9 +113,9 @@ def test_sets_are_independent_and_equal_dense_autograd() -> None:
 def test_thomson_problem(count: int) -> None:
     torch.manual_seed(count)
     starts = torch.randn(12, count, 3, dtype=torch.float64)
-    found, _ = least_found(starts, power=1.0, reduction="sum")
-    assert float(found.min()) == pytest.approx(THOMSON[count], rel=1e-6)
-    assert (found > THOMSON[count] * (1 - 1e-9)).all(), "nothing lies below the published minimum"
+    energies, _ = minimise(starts, power=1.0, reduction="sum")
+    assert float(energies.min()) == pytest.approx(THOMSON[count], rel=1e-6)
+    assert (energies > THOMSON[count] * (1 - 1e-9)).all(), "no energy is below the published minimum"
 
 
 @pytest.mark.slow
@@ -124,25 +123,25 @@ def test_thomson_problem(count: int) -> None:
 def test_thomson_problem_of_many_points(count: int) -> None:
     torch.manual_seed(count)
     starts = torch.randn(48, count, 3, dtype=torch.float64)
-    found, _ = least_found(starts, power=1.0, reduction="sum")
-    assert float(found.min()) == pytest.approx(THOMSON[count], rel=1e-6)
+    energies, _ = minimise(starts, power=1.0, reduction="sum")
+    assert float(energies.min()) == pytest.approx(THOMSON[count], rel=1e-6)
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("dimension", [4, 6, 9])
-def test_simplex_is_best(dimension: int, power: float) -> None:
+def test_minimum_of_d_plus_1_directions_is_the_simplex(dimension: int, power: float) -> None:
     torch.manual_seed(0)
-    _, reached = least_found(torch.randn(1, dimension + 1, dimension, dtype=torch.float64), power=power)
+    _, reached = minimise(torch.randn(1, dimension + 1, dimension, dtype=torch.float64), power=power)
     unit = torch.nn.functional.normalize(reached[0], dim=1)
     cosines = (unit @ unit.T)[~torch.eye(len(unit), dtype=torch.bool)]
     torch.testing.assert_close(cosines, torch.full_like(cosines, -1 / dimension), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dimension", [4, 5])
-def test_cross_polytope_is_best(dimension: int) -> None:
+def test_minimum_of_2d_directions_is_the_cross_polytope(dimension: int) -> None:
     torch.manual_seed(0)
-    found, reached = least_found(torch.randn(6, 2 * dimension, dimension, dtype=torch.float64), power=2.0)
-    unit = torch.nn.functional.normalize(reached[found.argmin()], dim=1)
+    energies, reached = minimise(torch.randn(6, 2 * dimension, dimension, dtype=torch.float64), power=2.0)
+    unit = torch.nn.functional.normalize(reached[energies.argmin()], dim=1)
     cosines = (unit @ unit.T).sort(1).values[:, :-1]
     expected = torch.zeros_like(cosines)
     expected[:, 0] = -1
@@ -151,23 +150,23 @@ def test_cross_polytope_is_best(dimension: int) -> None:
 
 @pytest.mark.parametrize("distance", ["euclidean", "geodesic"])
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
-def test_half_space_makes_as_many_neurons_as_dimensions_orthogonal(power: float, distance: str) -> None:
+def test_half_space_minimum_of_d_neurons_is_orthogonal(power: float, distance: str) -> None:
     torch.manual_seed(0)
     starts = torch.randn(4, 6, 6, dtype=torch.float64)
-    found, reached = least_found(starts, power=power, distance=distance, half_space=True)
-    unit = torch.nn.functional.normalize(reached[found.argmin()], dim=1)
+    energies, reached = minimise(starts, power=power, distance=distance, half_space=True)
+    unit = torch.nn.functional.normalize(reached[energies.argmin()], dim=1)
     torch.testing.assert_close(unit @ unit.T, torch.eye(6, dtype=torch.float64), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("power", "expected"), [(0.0, -math.log(2) / 2), (1.0, 2**-0.5), (2.0, 0.5)])
-def test_random_directions_in_many_dimensions(power: float, expected: float) -> None:
+def test_random_directions_have_the_limit_of_many_dimensions(power: float, expected: float) -> None:
     torch.manual_seed(0)
     assert float(hyperspherical_energy(torch.randn(500, 4096), power)) == pytest.approx(expected, abs=1e-3)
 
 
 FILTERS = [27, 576, 576, 576, 1152, 1152, 1152, 2304, 2304, 4096]
 COUNTS = [64, 64, 64, 128, 128, 128, 256, 256, 256, 256]
-LOGS = {  # at iteration 100 of the logs: sum over the ten hidden layers, and the output layer, weights as logged
+LOGS = {  # iteration 100 of the logs: sum over the ten hidden layers, and output layer, with the logged weights
     ("0", "euclidean", False): (0.1, -0.6876, -0.6995, 1.0),
     ("1", "euclidean", False): (0.1, 0.7115, 0.7069, 1.0),
     ("2", "euclidean", False): (0.1, 0.5081, 0.5042, 1.0),
@@ -184,10 +183,10 @@ LOGS = {  # at iteration 100 of the logs: sum over the ten hidden layers, and th
 
 
 @pytest.mark.parametrize("case", LOGS)
-def test_the_original_logs_at_initialisation(case: tuple[str, str, bool]) -> None:
-    """CNN-9 of MHE with its own initialisation, the preset tf1: what the TensorFlow logs say after 100 steps.
+def test_energies_at_initialisation_are_those_of_the_original_logs(case: tuple[str, str, bool]) -> None:
+    """CNN-9 of MHE at initialisation with the preset tf1 has the energies of the TensorFlow logs after 100 steps.
 
-    After 100 steps they had moved by about 1 %, mainly in the output layer.
+    In these 100 steps the energies change by about 1 %, mainly in the output layer.
     """
     torch.manual_seed(0)
     power, distance, half_space = case
@@ -213,20 +212,10 @@ def test_duplicates_opposites_and_zeros_stay_finite(options: dict[str, Any], dty
     assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.dtype == dtype
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("distance", ["euclidean", "geodesic"])
-def test_floor_is_where_the_text_says(distance: str, dtype: torch.dtype) -> None:
-    floor = SMALLEST_SQUARED_CHORD[dtype]
-    kernel = Kernel(2.0, distance)
-    value, slope, curvature = kernel.derivatives(torch.tensor([1.0, 1 - floor / 4, 1 - 2 * floor], dtype=dtype), 2)
-    assert value[0] == value[1] == pytest.approx(1 / floor, rel=0.1) and value[2] < value[1] / 3
-    assert not slope[:2].any() and not curvature[:2].any() and slope[2] > 0 and curvature[2] > 0
-
-
 @pytest.mark.parametrize("dimension", [3, 200, 576, 4608, 21504])
 @pytest.mark.parametrize("value", [1.0, 0.037, 3.3, None])
 def test_equal_directions_have_no_gradient(dimension: int, value: float | None) -> None:
-    """Neither do the roundings of a product in float32 push them apart."""
+    """Rounding errors of float32 products do not push them apart either."""
     torch.manual_seed(0)
     row = torch.randn(1, dimension) if value is None else torch.full((1, dimension), value)
     weight = row.repeat(8, 1).requires_grad_()
@@ -236,7 +225,7 @@ def test_equal_directions_have_no_gradient(dimension: int, value: float | None) 
 
 
 @pytest.mark.parametrize("scale", [1e-22, 1e-5, 1e20])
-def test_rows_of_any_norm(scale: float) -> None:
+def test_norm_of_rows_has_no_effect(scale: float) -> None:
     weight = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     expected = hyperspherical_energy(weight)
     torch.testing.assert_close(hyperspherical_energy(weight * scale), expected, rtol=1e-5, atol=0)
@@ -244,7 +233,7 @@ def test_rows_of_any_norm(scale: float) -> None:
 
 @pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 10), (torch.float64, 40)])
 @pytest.mark.parametrize("distance", ["euclidean", "geodesic"])
-def test_largest_power_is_finite_and_a_larger_one_refused(distance: Any, dtype: torch.dtype, largest: int) -> None:
+def test_largest_power_is_finite_and_larger_ones_are_refused(distance: Any, dtype: torch.dtype, largest: int) -> None:
     weight = torch.tensor([[1.0, 0], [1, 0], [1, 4e-3], [0, 1]], dtype=dtype, requires_grad=True)
     energy = hyperspherical_energy(weight, largest, distance, half_space=True)
     (gradient,) = torch.autograd.grad(energy, weight, create_graph=True)
@@ -261,12 +250,12 @@ def test_zero_rows_have_finite_second_derivatives() -> None:
     assert second.isfinite().all() and second[1:].any()
 
 
-def test_many_sets_are_taken_a_few_at_a_time() -> None:
+def test_blocks_limit_the_pairs_of_many_sets() -> None:
     unit = torch.empty(100, 1000, 4)
     for sets, rows, columns in module._blocks(unit):
         assert unit[sets, rows].shape[0] * unit[sets, rows].shape[1] * unit[sets, columns].shape[1] <= 1024**2
     small = list(module._blocks(torch.empty(50, 64, 4)))
-    assert len(small) == 1, "small sets go together"
+    assert len(small) == 1, "small sets share a block"
 
 
 @given(
@@ -274,7 +263,7 @@ def test_many_sets_are_taken_a_few_at_a_time() -> None:
     power=st.floats(0, 4), distance=st.sampled_from(["euclidean", "geodesic"]), half_space=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_what_must_not_change_the_energy(
+def test_energy_is_invariant_to_rotation_scale_order_and_sign(
     count: int, dimension: int, seed: int, power: float, distance: str, half_space: bool
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -286,33 +275,33 @@ def test_what_must_not_change_the_energy(
         return hyperspherical_energy(points, power, distance, half_space)  # type: ignore[arg-type]
 
     expected = energy(weight)
-    others = [weight @ rotation, weight * scale, weight[torch.randperm(count, generator=generator)]]
+    variants = [weight @ rotation, weight * scale, weight[torch.randperm(count, generator=generator)]]
     if half_space:
-        others.append(weight * torch.randn(count, 1, generator=generator, dtype=torch.float64).sign())
-    for other in others:
-        torch.testing.assert_close(energy(other), expected, rtol=1e-6, atol=1e-9)
+        variants.append(weight * torch.randn(count, 1, generator=generator, dtype=torch.float64).sign())
+    for variant in variants:
+        torch.testing.assert_close(energy(variant), expected, rtol=1e-6, atol=1e-9)
     if half_space:
         full = hyperspherical_energy(torch.cat([weight, -weight]), power, distance)  # type: ignore[arg-type]
         torch.testing.assert_close(full, expected, rtol=1e-6, atol=1e-9)
 
 
-def test_no_matrix_of_all_pairs_exists() -> None:
-    """12,000 directions would need 576 MB for it; the process is given 250 MB over what torch itself takes."""
+def test_memory_is_less_than_a_matrix_of_all_pairs() -> None:
+    """Such a matrix of 12,000 directions has 576 MB; the process may allocate 250 MB more than torch itself."""
     script = """
 import resource, torch
 from sfplus.hypersphere import hyperspherical_energy
 torch.set_num_threads(1)
 weight = torch.randn(12000, 8, requires_grad=True)
 hyperspherical_energy(weight[:64]).backward()
-taken = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (taken + 250_000_000, -1))
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + 250_000_000, -1))
 hyperspherical_energy(weight).backward()
 print(weight.grad.isfinite().all().item())
 """
     if sys.platform != "linux":
-        pytest.skip("needs Linux's limits of memory")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "True", done.stderr
+        pytest.skip("needs the memory limits of Linux")
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert process.stdout.strip() == "True", process.stderr
 
 
 @pytest.mark.parametrize("half_space", [False, True])
@@ -337,7 +326,7 @@ def test_stays_in_float32_under_autocast() -> None:
     assert energy.dtype == torch.float32 and torch.equal(energy, hyperspherical_energy(weight, 1.0))
 
 
-def test_sum_is_mean_times_pairs() -> None:
+def test_sum_is_the_mean_times_the_number_of_pairs() -> None:
     weight = torch.randn(7, 3, dtype=torch.float64)
     for half_space, pairs in ((False, 21), (True, 91)):
         mean = hyperspherical_energy(weight, 1.0, half_space=half_space)
@@ -359,7 +348,7 @@ def test_gpu_equals_cpu(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "options", "words"),
+    ("shape", "options", "message"),
     [
         ((1, 4), {}, "N of 2 or more"),
         ((4,), {}, "N of 2 or more"),
@@ -372,6 +361,6 @@ def test_gpu_equals_cpu(options: dict[str, Any]) -> None:
         ((3, 4), {"reduction": "mean"}, "mean_pairs or sum"),
     ],
 )
-def test_refuses_what_has_no_energy(shape: tuple[int, ...], options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_wrong_arguments_are_refused(shape: tuple[int, ...], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         hyperspherical_energy(torch.ones(shape), **options)

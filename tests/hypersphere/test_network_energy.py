@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
-from sfplus.hypersphere import ASoftmax, HypersphericalEnergy, hyperspherical_energy
+from sfplus.hypersphere import HypersphericalEnergy, hyperspherical_energy
 from sfplus.hypersphere.neurons import neuron_layers
 from sfplus.hypersphere.projection import AdversarialProjection, AngleProjection, GroupProjection, RandomProjection
 
@@ -22,25 +22,16 @@ def small() -> nn.Sequential:
     )  # fmt: skip
 
 
-def test_layers_and_their_neurons() -> None:
-    layers = neuron_layers(small())
-    shapes = {layer.name: tuple(layer.neurons().shape) for layer in layers}
-    assert shapes == {"0": (1, 8, 27), "3": (2, 6, 36), "5": (3, 2, 16), "7": (1, 10, 54)}
-    transposed = small()[5]
-    neuron = torch.cat([transposed.weight[4 + i, 1].flatten() for i in range(4)])  # second output of the second group
-    torch.testing.assert_close(layers[2].neurons()[1, 1], neuron)
-
-
 @pytest.mark.parametrize("half_space", [False, True])
 @pytest.mark.parametrize("distance", ["euclidean", "geodesic"])
-def test_sum_of_layers(distance: Any, half_space: bool) -> None:
+def test_energy_is_the_weighted_sum_over_layers(distance: Any, half_space: bool) -> None:
     model = small()
     energy = HypersphericalEnergy(model, 1, distance, half_space, hidden=0.5, output=3.0)
     expected = {}
     for layer in neuron_layers(model):
         hidden = layer.name != "7"
-        each = [hyperspherical_energy(g, 1, distance, half_space and hidden) for g in layer.neurons()]
-        expected[layer.name] = sum(each) / len(each)
+        energies = [hyperspherical_energy(g, 1, distance, half_space and hidden) for g in layer.neurons()]
+        expected[layer.name] = sum(energies) / len(energies)
     total = energy()
     torch.testing.assert_close(total, sum((3.0 if n == "7" else 0.5) * e for n, e in expected.items()))  # type: ignore[arg-type]
     for name, value in energy.values.items():
@@ -52,7 +43,7 @@ def test_sum_of_layers(distance: Any, half_space: bool) -> None:
     assert model[1].weight.grad is None and model[0].bias.grad is None
 
 
-def test_three_lines_with_resnet18() -> None:
+def test_resnet18_has_an_energy_of_21_layers() -> None:
     model = torchvision.models.resnet18(num_classes=10)
     energy = HypersphericalEnergy(model, power=0, half_space=True)
     energy().backward()
@@ -61,7 +52,7 @@ def test_three_lines_with_resnet18() -> None:
     assert "layers=21" in repr(energy)
 
 
-def test_descent_spreads_the_neurons() -> None:
+def test_gradient_descent_makes_neurons_orthogonal() -> None:
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 4))
     energy = HypersphericalEnergy(model, power=2, half_space=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
@@ -74,7 +65,7 @@ def test_descent_spreads_the_neurons() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "left"),
+    ("options", "remaining"),
     [
         ({"skip": ["0"]}, ["3", "5", "7"]),
         ({"skip": ["[35]"]}, ["0", "7"]),
@@ -82,27 +73,20 @@ def test_descent_spreads_the_neurons() -> None:
         ({"output_layer": "-"}, ["0", "3", "5", "7"]),
     ],
 )
-def test_choice_of_layers(options: dict[str, Any], left: list[str]) -> None:
+def test_skip_and_output_layer_select_layers(options: dict[str, Any], remaining: list[str]) -> None:
     energy = HypersphericalEnergy(small(), **options)
     total = energy()
-    assert list(energy.values) == left
-    factors = [10.0 if name == "7" and "output_layer" not in options else 1.0 for name in left]
+    assert list(energy.values) == remaining
+    factors = [10.0 if name == "7" and "output_layer" not in options else 1.0 for name in remaining]
     torch.testing.assert_close(total.detach(), sum(f * v for f, v in zip(factors, energy.values.values(), strict=True)))
 
 
-def test_heads_count_as_layers_and_shared_weights_once() -> None:
-    model = nn.ModuleDict({"net": nn.Linear(4, 8), "head": ASoftmax(8, 5)})
-    assert HypersphericalEnergy(model).output_layer == "head"
-    model["net"].weight = model["head"].weight
-    assert [layer.name for layer in neuron_layers(model)] == ["net"]
-
-
 @pytest.mark.parametrize("kind", [RandomProjection, AngleProjection, GroupProjection])
-def test_comhe(kind: Any) -> None:
+def test_comhe_measures_projected_hidden_layers(kind: Any) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(200, 5))
     energy = HypersphericalEnergy(model, half_space=True, projection=kind)
     used = [isinstance(projection, kind) for projection in energy.projections]
-    assert used == [kind is GroupProjection, True, False], "27 inputs need no projection, the output layer never"
+    assert used == [kind is GroupProjection, True, False], "27 inputs and the output layer have no projection"
     for _ in range(2):
         energy.step(0.1)
         total = energy()
@@ -122,8 +106,8 @@ def test_comhe_with_a_shared_basis_steps_once() -> None:
     assert int(energy.projections[0].steps) == 1
 
 
-def test_comhe_of_the_original_logs() -> None:
-    """Ten hidden layers of CNN-9 at its own initialisation: 5.13 (random) and 5.18 (angle, adversarial) in the logs."""
+def test_comhe_at_initialisation_equals_the_original_logs() -> None:
+    """The logs give 5.13 (random) and 5.18 (angle, adversarial) for the ten hidden layers of CNN-9."""
     torch.manual_seed(0)
     shapes = [(64, 27), *[(64, 576)] * 2, (128, 576), *[(128, 1152)] * 2, (256, 1152), *[(256, 2304)] * 2, (256, 4096)]
     model = nn.Sequential(*[nn.Linear(size, count, bias=False) for count, size in [*shapes, (100, 256)]])
@@ -137,22 +121,22 @@ def test_comhe_of_the_original_logs() -> None:
         assert hidden == pytest.approx(published, abs=0.05)
 
 
-def test_projections_are_saved_and_resume() -> None:
+def test_projections_resume_from_a_state_dict() -> None:
     model = nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 3))
-    one = HypersphericalEnergy(model, projection=RandomProjection)
+    original = HypersphericalEnergy(model, projection=RandomProjection)
     for _ in range(3):
-        one.step(0.1)
-    other = HypersphericalEnergy(model, projection=RandomProjection)
-    assert not torch.equal(one(), other())
-    other.load_state_dict(one.state_dict())
-    assert torch.equal(one(), other())
-    one.step(0.1)
-    other.step(0.1)
-    assert torch.equal(one(), other())
+        original.step(0.1)
+    resumed = HypersphericalEnergy(model, projection=RandomProjection)
+    assert not torch.equal(original(), resumed())
+    resumed.load_state_dict(original.state_dict())
+    assert torch.equal(original(), resumed())
+    original.step(0.1)
+    resumed.step(0.1)
+    assert torch.equal(original(), resumed())
 
 
 @pytest.mark.parametrize("kind", [RandomProjection, AngleProjection, AdversarialProjection])
-def test_layers_of_one_size_have_projections_of_their_own(kind: Any) -> None:
+def test_layers_of_the_same_size_have_different_projections(kind: Any) -> None:
     energy = HypersphericalEnergy(nn.Sequential(*[nn.Linear(64, 8) for _ in range(3)]), projection=kind)
     for _ in range(2):
         assert not torch.equal(energy.projections[0].matrix, energy.projections[1].matrix)
@@ -160,7 +144,7 @@ def test_layers_of_one_size_have_projections_of_their_own(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [RandomProjection, AngleProjection, AdversarialProjection, GroupProjection])
-def test_layers_of_zeros_stay_finite(kind: Any) -> None:
+def test_layers_of_zeros_give_finite_results(kind: Any) -> None:
     model = nn.Sequential(nn.Linear(64, 8), nn.Linear(64, 8), nn.Linear(8, 3))
     nn.init.zeros_(model[0].weight)
     energy = HypersphericalEnergy(model, half_space=True, projection=kind)
@@ -170,7 +154,7 @@ def test_layers_of_zeros_stay_finite(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("wrap", [weight_norm, spectral_norm, orthogonal])
-def test_parametrised_layers_are_all_taken(wrap: Any) -> None:
+def test_parametrised_layers_are_included(wrap: Any) -> None:
     model = nn.Sequential(*[wrap(nn.Linear(8, 8)) for _ in range(11)])
     for _ in range(3):
         energy = HypersphericalEnergy(model)
@@ -179,7 +163,7 @@ def test_parametrised_layers_are_all_taken(wrap: Any) -> None:
     assert all(p.grad is not None for p in model[0].parametrizations.parameters() if p.requires_grad)
 
 
-def test_any_name_of_a_layer() -> None:
+def test_layers_may_have_any_name() -> None:
     model = nn.Module()
     for name in ("keys", "values", "a/b", "a"):
         setattr(model, name, nn.Linear(64, 8))
@@ -191,7 +175,7 @@ def test_any_name_of_a_layer() -> None:
 
 
 @pytest.mark.parametrize("kind", [RandomProjection, GroupProjection, None])
-def test_second_derivatives_of_the_whole(kind: Any) -> None:
+def test_second_derivatives_of_a_network_are_exact(kind: Any) -> None:
     model = nn.Sequential(nn.Linear(5, 3), nn.Linear(4, 3)).double()
     energy = HypersphericalEnergy(
         model, half_space=True, projection=kind and (lambda size: kind(size, 2)), preset="tf1"
@@ -221,13 +205,13 @@ def test_weights_are_read_at_each_call_and_stay_float32_under_autocast() -> None
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "words"),
+    ("model", "options", "message"),
     [
         (nn.ReLU(), {}, "no convolution or linear layer"),
         (nn.Linear(3, 1), {}, "no convolution or linear layer"),
         (nn.Linear(3, 4), {"skip": ["fc"]}, "no layer is called 'fc'"),
         (nn.Sequential(nn.Linear(3, 4)), {"skip": ["0"]}, "no convolution or linear layer"),
-        (nn.Sequential(nn.Linear(3, 4)), {"output_layer": "1"}, "no layer is called '1'; there are 0"),
+        (nn.Sequential(nn.Linear(3, 4)), {"output_layer": "1"}, "no layer is called '1'; the layers are 0"),
         (nn.Sequential(nn.Linear(3, 4)), {"output_layer": "*"}, r"no layer is called '\*'"),
         (nn.Sequential(nn.Linear(3, 4)), {"skip": "0"}, "a list of names"),
         (nn.Sequential(nn.LazyLinear(4)), {}, "layer 0 has no shape yet"),
@@ -235,6 +219,6 @@ def test_weights_are_read_at_each_call_and_stay_float32_under_autocast() -> None
         (nn.Linear(3, 4), {"distance": "cosine"}, "euclidean or geodesic"),
     ],
 )
-def test_refuses(model: nn.Module, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_wrong_arguments_are_refused(model: nn.Module, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         HypersphericalEnergy(model, **options)

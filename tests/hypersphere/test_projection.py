@@ -26,7 +26,7 @@ def weights(count: int = 6, size: int = 20) -> torch.Tensor:
     [(RandomProjection, (20, 6, 40)), (AngleProjection, (1, 6, 30)), (AdversarialProjection, (1, 6, 30)),
      (GroupProjection, (8, 6, 25))],
 )  # fmt: skip
-def test_defaults_of_the_originals(kind: type[Projection], shape: tuple[int, ...]) -> None:
+def test_defaults_are_those_of_the_originals(kind: type[Projection], shape: tuple[int, ...]) -> None:
     projection = kind(200)
     projected = projection(weights(size=200))
     assert projected.shape == shape and projection.dim == shape[2]
@@ -36,40 +36,40 @@ def test_defaults_of_the_originals(kind: type[Projection], shape: tuple[int, ...
 def test_random_projection_is_the_mean_over_matrices() -> None:
     projection, weight = RandomProjection(20, dim=4, count=3), weights()
     energy = hyperspherical_energy(projection(weight), 2, half_space=True).mean()
-    each = [hyperspherical_energy(weight @ matrix.double().T, 2, half_space=True) for matrix in projection.matrix]
-    torch.testing.assert_close(energy, sum(each) / 3)
+    energies = [hyperspherical_energy(weight @ matrix.double().T, 2, half_space=True) for matrix in projection.matrix]
+    torch.testing.assert_close(energy, sum(energies) / 3)
 
 
-def test_products_of_float32_are_near_those_of_float64_and_leave_no_trace() -> None:
+def test_float32_products_are_close_to_float64_and_restore_the_backend() -> None:
     backend = torch.backends.mkldnn.matmul
-    before = backend.fp32_precision
+    previous = backend.fp32_precision
     projection = RandomProjection(300, dim=4, count=3)
     weight = torch.randn(70, 300, generator=torch.Generator().manual_seed(0)).requires_grad_()
     wide = weight.detach().double().requires_grad_()
-    found, expected = projection(weight), projection(wide)
-    found.square().sum().backward()
+    projected, expected = projection(weight), projection(wide)
+    projected.square().sum().backward()
     expected.square().sum().backward()
     assert weight.grad is not None and wide.grad is not None
     # Processors with tiles round both factors to bfloat16, which has 8 bits.
-    assert (found - expected).norm() < 2**-8 * expected.norm()
+    assert (projected - expected).norm() < 2**-8 * expected.norm()
     assert (weight.grad - wide.grad).norm() < 2**-7 * wide.grad.norm()
-    assert backend.fp32_precision == before
+    assert backend.fp32_precision == previous
 
 
 def test_random_projection_is_a_function_of_seed_and_step() -> None:
-    one, other, third = RandomProjection(20), RandomProjection(20), RandomProjection(20, seed=346)
+    first, second, third = RandomProjection(20), RandomProjection(20), RandomProjection(20, seed=346)
     weight, drawn = weights(), []
     for _ in range(3):
-        assert torch.equal(one.matrix, other.matrix)
-        drawn.append(one.matrix.clone())
-        one.step(weight, 0.1)
-        other.step(weight, 0.1)
+        assert torch.equal(first.matrix, second.matrix)
+        drawn.append(first.matrix.clone())
+        first.step(weight, 0.1)
+        second.step(weight, 0.1)
     assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], third.matrix)
     resumed = RandomProjection(20)
-    resumed.load_state_dict(one.state_dict())
-    one.step(weight, 0.1)
+    resumed.load_state_dict(first.state_dict())
+    first.step(weight, 0.1)
     resumed.step(weight, 0.1)
-    assert torch.equal(one.matrix, resumed.matrix) and abs(float(one.matrix.std()) - 1) < 0.02
+    assert torch.equal(first.matrix, resumed.matrix) and abs(float(first.matrix.std()) - 1) < 0.02
 
 
 def cosines(weight: torch.Tensor) -> torch.Tensor:
@@ -88,20 +88,22 @@ def numeric_slope(objective: object, matrix: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", [AngleProjection, AdversarialProjection])
-def test_one_step_ahead_and_steps_of_its_own(kind: type[AngleProjection] | type[AdversarialProjection]) -> None:
-    """The formulas of the originals, with slopes from finite differences."""
+def test_learned_projections_apply_one_more_step(
+    kind: type[AngleProjection] | type[AdversarialProjection],
+) -> None:
+    """The reference evaluates the original formulas, with slopes from finite differences."""
     projection, weight = kind(5, dim=3, iterations=2, lr=0.05).double(), weights(4, 5)
 
     def objective(matrix: torch.Tensor) -> torch.Tensor:
-        seen = weight @ matrix[0].T
+        projected = weight @ matrix[0].T
         if kind is AngleProjection:
-            return (cosines(seen) - cosines(weight)).square().sum().sqrt()
-        return -torch.pdist(seen / seen.norm(dim=1, keepdim=True)).pow(-2).mean()
+            return (cosines(projected) - cosines(weight)).square().sum().sqrt()
+        return -torch.pdist(projected / projected.norm(dim=1, keepdim=True)).pow(-2).mean()
 
     matrix = projection.matrix.clone()
-    ahead = matrix - 0.05 * numeric_slope(objective, matrix)
-    torch.testing.assert_close(projection(weight), weight @ ahead.mT, rtol=1e-6, atol=1e-8)
-    assert torch.equal(projection.matrix, matrix), "a forward moves nothing"
+    unrolled = matrix - 0.05 * numeric_slope(objective, matrix)
+    torch.testing.assert_close(projection(weight), weight @ unrolled.mT, rtol=1e-6, atol=1e-8)
+    assert torch.equal(projection.matrix, matrix), "a forward pass does not change the matrix"
     for _ in range(2):
         matrix = matrix - 0.2 * (numeric_slope(objective, matrix) + 1e-3 * 5e-4 * matrix)
     projection.step(weight, 0.2)
@@ -109,14 +111,14 @@ def test_one_step_ahead_and_steps_of_its_own(kind: type[AngleProjection] | type[
     assert float(projection.lr) == pytest.approx(0.2) and int(projection.steps) == 1
 
 
-def test_angle_projection_keeps_angles_better_and_better() -> None:
+def test_steps_of_angle_projection_reduce_its_objective() -> None:
     projection, weight = AngleProjection(200, iterations=20), weights(12, 200)
     before = projection.objective(projection.matrix.double(), weight)
     projection.step(weight, 0.5)
     assert float(projection.objective(projection.matrix.double(), weight)) < 0.7 * float(before)
 
 
-def test_adversarial_projection_raises_the_energy() -> None:
+def test_steps_of_adversarial_projection_raise_the_energy() -> None:
     projection, weight = AdversarialProjection(200), weights(40, 200)
     before = hyperspherical_energy(weight @ projection.matrix[0].double().T, 2)
     for _ in range(10):
@@ -125,7 +127,7 @@ def test_adversarial_projection_raises_the_energy() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradient_goes_through_the_projection(kind: type[Projection]) -> None:
+def test_gradient_passes_through_the_projection(kind: type[Projection]) -> None:
     projection = kind(6, 3).double()
     weight = weights(4, 6).requires_grad_()
 
@@ -148,19 +150,19 @@ def test_groups_are_slices_of_the_neurons(size: int, groups: int) -> None:
     torch.testing.assert_close(energies, torch.stack(expected))
 
 
-def test_random_groups_take_every_entry_once() -> None:
+def test_random_groups_contain_every_element_once() -> None:
     projection = GroupProjection(24, 4, random=True)
-    seen = projection(torch.arange(24.0).repeat(2, 1))[:, 0]
-    assert sorted(seen.flatten().tolist()) == list(range(24)) and seen.flatten().tolist() != list(range(24))
+    elements = projection(torch.arange(24.0).repeat(2, 1))[:, 0]
+    assert sorted(elements.flatten().tolist()) == list(range(24)) and elements.flatten().tolist() != list(range(24))
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": 4, "dim": 0}, {"size": 4, "count": 0}])
-def test_refuses_what_projects_nothing(options: dict[str, int]) -> None:
+def test_sizes_below_1_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="1 or more"):
         RandomProjection(**options)
 
 
 @pytest.mark.parametrize("groups", [0, -1, 11])
-def test_refuses_groups_that_are_none(groups: int) -> None:
+def test_impossible_numbers_of_groups_are_refused(groups: int) -> None:
     with pytest.raises(ValueError, match="1 to 10"):
         GroupProjection(10, groups)

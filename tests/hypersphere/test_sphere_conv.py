@@ -28,8 +28,8 @@ GEOMETRIES: list[dict[str, Any]] = [
 ]
 
 
-def sphere_of(operator: str, rescale: bool = False, **geometry: Any) -> SphereConv2d:
-    """A layer 4 -> 8 with every parameter away from its start."""
+def create_layer(operator: str, rescale: bool = False, **geometry: Any) -> SphereConv2d:
+    """Create a layer 4 -> 8 whose parameters all differ from their initial values."""
     torch.manual_seed(0)
     layer = SphereConv2d(4, 8, operator=operator, rescale=rescale, dtype=torch.float64, **geometry)
     with torch.no_grad():
@@ -44,8 +44,8 @@ def images(dtype: torch.dtype = torch.float64, size: int = 7) -> Tensor:
     return torch.randn(2, 4, size, size - 1, dtype=torch.float64, generator=generator).to(dtype)
 
 
-def g_of(theta: Tensor, operator: str, k: Tensor | float) -> Tensor:
-    """The formulas of spherenet.py."""
+def g(theta: Tensor, operator: str, k: Tensor | float) -> Tensor:
+    """Evaluate the formulas of spherenet.py."""
     if operator == "linear":
         return 1 - 2 / math.pi * theta
     if operator == "cosine":
@@ -56,8 +56,8 @@ def g_of(theta: Tensor, operator: str, k: Tensor | float) -> Tensor:
     return amplitude * (1 - power) / (1 + power)
 
 
-def unfolded(layer: SphereConv2d, x: Tensor) -> Tensor:
-    """Patch by patch: unfold, norms, arc cosine."""
+def reference(layer: SphereConv2d, x: Tensor) -> Tensor:
+    """Compute the layer patch by patch, by unfold, norms and arc cosine."""
     size, gap = layer.kernel_size, layer.dilation
     if layer.padding == "same":
         spans = [gap[i] * (size[i] - 1) for i in (1, 0)]
@@ -68,41 +68,41 @@ def unfolded(layer: SphereConv2d, x: Tensor) -> Tensor:
         pads = [layer.padding[1], layer.padding[1], layer.padding[0], layer.padding[0]]
     padded = F.pad(x, pads, "constant" if layer.padding_mode == "zeros" else layer.padding_mode)
     height, width = ((padded.shape[2 + i] - gap[i] * (size[i] - 1) - 1) // layer.stride[i] + 1 for i in (0, 1))
-    answers = []
-    each = layer.out_channels // layer.groups
+    responses = []
+    filters = layer.out_channels // layer.groups
     for group, channels in enumerate(padded.chunk(layer.groups, 1)):
         patches = F.unfold(channels, size, gap, 0, layer.stride)  # (N, d, positions)
-        for w, filter in enumerate(layer.weight[group * each : (group + 1) * each].flatten(1), group * each):
+        for w, filter in enumerate(layer.weight[group * filters : (group + 1) * filters].flatten(1), group * filters):
             lengths = (patches.square().sum(1) + 1e-4).sqrt(), (filter.square().sum() + 1e-4).sqrt()
             theta = torch.acos(torch.einsum("ndp,d->np", patches, filter) / (lengths[0] * lengths[1]))
             k = layer.k_raw[w].abs() + 0.05 if layer.operator == "learnable-sigmoid" else layer.k
-            answer = g_of(theta, layer.operator, k)
+            response = g(theta, layer.operator, k)
             if layer.rescale:
-                answer = layer.beta[w] * (lengths[0] * lengths[1]) ** layer.rho[w] * answer
+                response = layer.beta[w] * (lengths[0] * lengths[1]) ** layer.rho[w] * response
             if layer.bias is not None:
-                answer = answer + layer.bias[w]
-            answers.append(answer)
-    return torch.stack(answers, 1).unflatten(2, (height, width))
+                response = response + layer.bias[w]
+            responses.append(response)
+    return torch.stack(responses, 1).unflatten(2, (height, width))
 
 
 @pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_equals_unfold_and_acos(operator: str, geometry: dict[str, Any], rescale: bool) -> None:
-    layer, x = sphere_of(operator, rescale, **geometry), images().requires_grad_()
-    answer, expected = layer(x), unfolded(layer, x)
-    assert answer.shape == nn.Conv2d(4, 8, **geometry, dtype=torch.float64)(x).shape
-    torch.testing.assert_close(answer, expected, rtol=0, atol=1e-13)
-    sources, upstream = [x, *layer.parameters()], torch.randn_like(answer)
-    found = torch.autograd.grad(answer, sources, upstream)
-    torch.testing.assert_close(found, torch.autograd.grad(expected, sources, upstream), rtol=1e-9, atol=1e-11)
+    layer, x = create_layer(operator, rescale, **geometry), images().requires_grad_()
+    response, expected = layer(x), reference(layer, x)
+    assert response.shape == nn.Conv2d(4, 8, **geometry, dtype=torch.float64)(x).shape
+    torch.testing.assert_close(response, expected, rtol=0, atol=1e-13)
+    sources, upstream = [x, *layer.parameters()], torch.randn_like(response)
+    gradients = torch.autograd.grad(response, sources, upstream)
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected, sources, upstream), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("geometry", [GEOMETRIES[2], GEOMETRIES[6], GEOMETRIES[9]], ids=str)
-def test_gradients_of_both_orders(operator: str, geometry: dict[str, Any], rescale: bool) -> None:
-    layer, x = sphere_of(operator, rescale, **geometry), images(size=5)[:1].requires_grad_()
+def test_first_and_second_gradients_are_exact(operator: str, geometry: dict[str, Any], rescale: bool) -> None:
+    layer, x = create_layer(operator, rescale, **geometry), images(size=5)[:1].requires_grad_()
     names, values = zip(*layer.named_parameters(), strict=True)
 
     def call(x: Tensor, *values: Tensor) -> Tensor:
@@ -113,36 +113,36 @@ def test_gradients_of_both_orders(operator: str, geometry: dict[str, Any], resca
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("of_input", [True, False])
-def test_a_backward_with_a_graph_against_unfold(operator: str, of_input: bool) -> None:
-    layer, x = sphere_of(operator, kernel_size=3, groups=2), images().requires_grad_(of_input)
-    sources = [x, *layer.parameters()] if of_input else list(layer.parameters())
+@pytest.mark.parametrize("wrt_input", [True, False])
+def test_backward_with_create_graph_equals_unfold(operator: str, wrt_input: bool) -> None:
+    layer, x = create_layer(operator, kernel_size=3, groups=2), images().requires_grad_(wrt_input)
+    sources = [x, *layer.parameters()] if wrt_input else list(layer.parameters())
 
-    def both_orders(answer: Tensor) -> tuple[Tensor, ...]:
-        first = torch.autograd.grad(answer.square().sum(), sources, create_graph=True)
-        return first + torch.autograd.grad(sum(each.square().sum() for each in first), sources)
+    def both_orders(response: Tensor) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(response.square().sum(), sources, create_graph=True)
+        return first + torch.autograd.grad(sum(gradient.square().sum() for gradient in first), sources)
 
-    found, expected = both_orders(layer(x)), both_orders(unfolded(layer, x))
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+    gradients, expected = both_orders(layer(x)), both_orders(reference(layer, x))
+    torch.testing.assert_close(gradients, expected, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("k", [0.1, 0.3, 1.0, 5.0])
-def test_the_whole_half_turn(operator: str, k: float) -> None:
-    """Filters around a circle against one direction: g falls from 1 to -1 through 0 by the original formula."""
+def test_response_falls_from_1_to_minus_1_over_all_angles(operator: str, k: float) -> None:
+    """Filters on a half circle against one direction have the g of the original formula, from 1 through 0 to -1."""
     theta = torch.linspace(0, math.pi, 721, dtype=torch.float64)[1:-1]
     layer = SphereConv2d(2, len(theta), 1, operator=operator, k=k, dtype=torch.float64)
     with torch.no_grad():
         layer.weight.copy_(1e5 * torch.stack([theta.cos(), theta.sin()], 1)[..., None, None])
         if operator == "learnable-sigmoid":
             layer.k_raw.copy_((k - 0.05) * (theta - 1).sign())
-    answer = layer(torch.tensor([1e5, 0.0], dtype=torch.float64)[:, None, None]).flatten().detach()
-    torch.testing.assert_close(answer, g_of(theta, operator, k), rtol=0, atol=1e-9)
-    assert (answer.diff() < 0).all() and answer.abs().max() < 1
-    assert answer[0] > 0.99 and answer[359].abs() < 1e-12
+    response = layer(torch.tensor([1e5, 0.0], dtype=torch.float64)[:, None, None]).flatten().detach()
+    torch.testing.assert_close(response, g(theta, operator, k), rtol=0, atol=1e-9)
+    assert (response.diff() < 0).all() and response.abs().max() < 1
+    assert response[0] > 0.99 and response[359].abs() < 1e-12
 
 
-def test_starts_of_the_originals() -> None:
+def test_initial_values_are_those_of_the_originals() -> None:
     torch.manual_seed(0)
     layer = SphereConv2d(64, 128, 3, operator="learnable-sigmoid", rescale=True)
     assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.01)
@@ -174,8 +174,8 @@ def test_rescaled_cosine_is_the_ordinary_convolution(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("rescale", [False, True])
-def test_finite_wherever_it_may_be_called(operator: str, dtype: torch.dtype, rescale: bool) -> None:
-    """Patches that are their filter, its opposite, nothing, or huge: float16 overflows when squared, float32 rounds."""
+def test_results_are_finite_for_extreme_patches(operator: str, dtype: torch.dtype, rescale: bool) -> None:
+    """Patches equal to their filter, opposite, zero or huge: squares overflow in float16, cosines round in float32."""
     torch.manual_seed(0)
     layer = SphereConv2d(64, 8, 3, operator=operator, rescale=rescale)
     huge = 300.0 if dtype == torch.float16 else 1e15
@@ -184,49 +184,49 @@ def test_finite_wherever_it_may_be_called(operator: str, dtype: torch.dtype, res
     layer = layer.to(dtype)
     patches = torch.cat([layer.weight.detach(), -layer.weight.detach(), torch.zeros(1, 64, 3, 3, dtype=dtype)])
     patches = torch.cat([patches, huge * patches.sign()]).requires_grad_()
-    answer = layer(patches)
-    assert answer.isfinite().all() and answer.abs().max() <= 1 + 2 * torch.finfo(dtype).eps
-    assert (answer[16] == 0).all() and (answer[-1] == 0).all()
+    response = layer(patches)
+    assert response.isfinite().all() and response.abs().max() <= 1 + 2 * torch.finfo(dtype).eps
+    assert (response[16] == 0).all() and (response[-1] == 0).all()
     for i in range(4, 8):
-        assert answer[i, i] > 0.9 and answer[8 + i, i] < -0.9
-    found = torch.autograd.grad(answer.float().sum(), [patches, *layer.parameters()])
-    assert all(each.isfinite().all() for each in found)
-    assert found[0].float().abs().max() > 0
+        assert response[i, i] > 0.9 and response[8 + i, i] < -0.9
+    gradients = torch.autograd.grad(response.float().sum(), [patches, *layer.parameters()])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert gradients[0].float().abs().max() > 0
 
 
-def test_what_is_held_at_the_end_has_no_gradient() -> None:
+def test_clamped_cosines_have_no_gradient() -> None:
     layer = SphereConv2d(3, 1, 1, operator="linear")
     x = torch.tensor([1e6, 0.0, 0.0])[:, None, None].requires_grad_()
     with torch.no_grad():
         layer.weight.copy_(x[None])
-    answer = layer(x)
-    assert 0.999 < answer.item() < 1
-    assert all((each == 0).all() for each in torch.autograd.grad(answer, [x, layer.weight]))
+    response = layer(x)
+    assert 0.999 < response.item() < 1
+    assert all((gradient == 0).all() for gradient in torch.autograd.grad(response, [x, layer.weight]))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("rescale", [False, True])
-def test_autocast_rounds_the_convolution_only(operator: str, dtype: torch.dtype, rescale: bool) -> None:
-    layer, x = sphere_of(operator, rescale, kernel_size=3, padding=1).float(), images(torch.float32)
+def test_autocast_affects_only_the_convolution(operator: str, dtype: torch.dtype, rescale: bool) -> None:
+    layer, x = create_layer(operator, rescale, kernel_size=3, padding=1).float(), images(torch.float32)
     x.requires_grad_()
     with torch.autocast("cpu", dtype):
-        answer = layer(x)
+        response = layer(x)
         unit = layer.weight / (layer.weight.square().sum((1, 2, 3), keepdim=True) + EPSILON).sqrt()
         projection = F.conv2d(x, unit, padding=1)
-    assert answer.dtype == projection.dtype == dtype
+    assert response.dtype == projection.dtype == dtype
     norm = (F.conv2d(x.double().square(), torch.ones(1, 4, 3, 3).double(), padding=1) + EPSILON).sqrt()
     k = layer.k_raw.abs()[:, None, None] + 0.05 if operator == "learnable-sigmoid" else layer.k
-    expected = g_of(torch.acos(projection.double() / norm), operator, k)
+    expected = g(torch.acos(projection.double() / norm), operator, k)
     if rescale:
         weight = (layer.weight.double().square().sum((1, 2, 3)) + EPSILON).sqrt()[:, None, None]
-        beta, rho, bias = (each[:, None, None] for each in (layer.beta, layer.rho, layer.bias))
+        beta, rho, bias = (value[:, None, None] for value in (layer.beta, layer.rho, layer.bias))
         expected = beta * (norm * weight) ** rho * expected + bias
-    torch.testing.assert_close(answer.double(), expected, rtol=torch.finfo(dtype).eps / 2 + 1e-5, atol=1e-5)
+    torch.testing.assert_close(response.double(), expected, rtol=torch.finfo(dtype).eps / 2 + 1e-5, atol=1e-5)
 
-    whole, upstream = [x, *layer.parameters()], torch.randn_like(answer)
-    rough = torch.autograd.grad(answer, whole, upstream)
-    exact = torch.autograd.grad(layer(x), whole, upstream.float())
+    sources, upstream = [x, *layer.parameters()], torch.randn_like(response)
+    rough = torch.autograd.grad(response, sources, upstream)
+    exact = torch.autograd.grad(layer(x), sources, upstream.float())
     for a, b in zip(rough, exact, strict=True):
         assert a.dtype == b.dtype and (a - b).norm() < 0.02 * b.norm()
 
@@ -234,12 +234,12 @@ def test_autocast_rounds_the_convolution_only(operator: str, dtype: torch.dtype,
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_of_half_precision(operator: str, dtype: torch.dtype) -> None:
-    layer, x = sphere_of(operator, True, kernel_size=3, padding=1, groups=2).float(), images(torch.float32)
+    layer, x = create_layer(operator, True, kernel_size=3, padding=1, groups=2).float(), images(torch.float32)
     half, x_half = copy.deepcopy(layer).to(dtype), x.to(dtype).requires_grad_()
-    answer = half(x_half)
-    assert answer.dtype == dtype
-    torch.testing.assert_close(answer.float(), layer(x), rtol=0.03, atol=0.03)
-    answer.float().square().sum().backward()
+    response = half(x_half)
+    assert response.dtype == dtype
+    torch.testing.assert_close(response.float(), layer(x), rtol=0.03, atol=0.03)
+    response.float().square().sum().backward()
     x.requires_grad_()
     layer(x).square().sum().backward()
     assert x_half.grad is not None and x.grad is not None
@@ -248,58 +248,59 @@ def test_weights_of_half_precision(operator: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_channels_last(operator: str) -> None:
-    layer, x = sphere_of(operator, groups=2, kernel_size=3), images()
+    layer, x = create_layer(operator, groups=2, kernel_size=3), images()
     last = copy.deepcopy(layer).to(memory_format=torch.channels_last)
     x_last = x.to(memory_format=torch.channels_last).requires_grad_()
-    answer, expected = last(x_last), layer(x.requires_grad_())
-    assert answer.is_contiguous(memory_format=torch.channels_last) and expected.is_contiguous()
-    torch.testing.assert_close(answer.contiguous(), expected, rtol=0, atol=1e-14)
+    response, expected = last(x_last), layer(x.requires_grad_())
+    assert response.is_contiguous(memory_format=torch.channels_last) and expected.is_contiguous()
+    torch.testing.assert_close(response.contiguous(), expected, rtol=0, atol=1e-14)
     upstream = torch.randn_like(expected)
-    found = torch.autograd.grad(answer, [x_last, *last.parameters()], upstream)
+    gradients = torch.autograd.grad(response, [x_last, *last.parameters()], upstream)
     expected_gradients = torch.autograd.grad(expected, [x, *layer.parameters()], upstream)
-    torch.testing.assert_close(found, expected_gradients, rtol=1e-10, atol=1e-12, check_stride=False)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-12, check_stride=False)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_compiles_in_one_graph(operator: str) -> None:
-    layer = sphere_of(operator, operator != "cosine", kernel_size=3, padding="same", groups=2)
+    layer = create_layer(operator, operator != "cosine", kernel_size=3, padding="same", groups=2)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     x = images().requires_grad_()
-    answer, expected = compiled(x), layer(x)
+    response, expected = compiled(x), layer(x)
     sources, upstream = [x, *layer.parameters()], torch.randn_like(expected)
-    torch.testing.assert_close(answer, expected, rtol=0, atol=1e-14)
-    found = torch.autograd.grad(answer, sources, upstream)
-    torch.testing.assert_close(found, torch.autograd.grad(expected, sources, upstream), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(response, expected, rtol=0, atol=1e-14)
+    gradients = torch.autograd.grad(response, sources, upstream)
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected, sources, upstream), rtol=1e-10, atol=1e-12)
 
 
-def test_an_input_with_other_uses_and_a_second_backward() -> None:
-    """The gradient of the input is written in place; nobody else may notice."""
-    one, two = sphere_of("sigmoid", kernel_size=3, padding=1), sphere_of("linear", kernel_size=3, padding=1)
+def test_input_may_have_more_uses_and_a_second_backward() -> None:
+    """The gradient of the input is written in place, which must not change other gradients."""
+    layers = [create_layer(operator, kernel_size=3, padding=1) for operator in ("sigmoid", "linear")]
     x = images().requires_grad_()
     y = x * 2
-    seen: list[Tensor] = []
-    y.register_hook(seen.append)
-    answer = one(y) + two(y) + y.repeat(1, 2, 1, 1)
-    upstream = torch.randn_like(answer)
-    kept = upstream.clone()
-    (first,) = torch.autograd.grad(answer, x, upstream, retain_graph=True)
+    hooked: list[Tensor] = []
+    y.register_hook(hooked.append)
+    response = layers[0](y) + layers[1](y) + y.repeat(1, 2, 1, 1)
+    upstream = torch.randn_like(response)
+    copied = upstream.clone()
+    (first,) = torch.autograd.grad(response, x, upstream, retain_graph=True)
     first = first.clone()
-    (again,) = torch.autograd.grad(answer, x, upstream)
+    (again,) = torch.autograd.grad(response, x, upstream)
     z = (2 * x.detach()).requires_grad_()
-    (of_y,) = torch.autograd.grad(unfolded(one, z) + unfolded(two, z) + z.repeat(1, 2, 1, 1), z, upstream)
-    assert torch.equal(first, again) and torch.equal(upstream, kept)
-    torch.testing.assert_close(first, 2 * of_y, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(seen[0], of_y, rtol=1e-10, atol=1e-12)
+    expected = reference(layers[0], z) + reference(layers[1], z) + z.repeat(1, 2, 1, 1)
+    (by_y,) = torch.autograd.grad(expected, z, upstream)
+    assert torch.equal(first, again) and torch.equal(upstream, copied)
+    torch.testing.assert_close(first, 2 * by_y, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(hooked[0], by_y, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("rescale", [False, True])
-def test_what_follows_may_work_in_place(operator: str, rescale: bool) -> None:
-    layer, x = sphere_of(operator, rescale, kernel_size=3), images().requires_grad_()
+def test_next_layer_may_work_in_place(operator: str, rescale: bool) -> None:
+    layer, x = create_layer(operator, rescale, kernel_size=3), images().requires_grad_()
     sources = [x, *layer.parameters()]
-    found = torch.autograd.grad(F.relu_(layer(x)).square().sum(), sources)
-    expected = torch.autograd.grad(F.relu(unfolded(layer, x)).square().sum(), sources)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    gradients = torch.autograd.grad(F.relu_(layer(x)).square().sum(), sources)
+    expected = torch.autograd.grad(F.relu(reference(layer, x)).square().sum(), sources)
+    torch.testing.assert_close(gradients, expected, rtol=1e-9, atol=1e-11)
 
 
 @settings(max_examples=30, deadline=None)
@@ -310,21 +311,21 @@ def test_what_follows_may_work_in_place(operator: str, rescale: bool) -> None:
     size=st.integers(1, 3),
     seed=st.integers(0, 10_000),
 )
-def test_only_the_angle_counts(operator: str, scale: float, groups: int, size: int, seed: int) -> None:
-    """The answer is odd in patch and filter, and forgets their lengths where these drown the epsilon."""
-    layer = sphere_of(operator, kernel_size=size, groups=groups)
+def test_response_depends_only_on_the_angle(operator: str, scale: float, groups: int, size: int, seed: int) -> None:
+    """It is odd in patch and filter, and does not depend on lengths that are large compared with EPSILON."""
+    layer = create_layer(operator, kernel_size=size, groups=groups)
     x = 1e8 * torch.randn(1, 4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         layer.weight *= 1e8
-        answer = layer(x)
-        torch.testing.assert_close(layer(-x), -answer, rtol=0, atol=1e-13)
-        torch.testing.assert_close(layer(scale * x), answer, rtol=0, atol=1e-6)
+        response = layer(x)
+        torch.testing.assert_close(layer(-x), -response, rtol=0, atol=1e-13)
+        torch.testing.assert_close(layer(scale * x), response, rtol=0, atol=1e-6)
         layer.weight *= -scale
-        torch.testing.assert_close(layer(x), -answer, rtol=0, atol=1e-6)
+        torch.testing.assert_close(layer(x), -response, rtol=0, atol=1e-6)
 
 
-def test_one_image_no_image_and_no_gradient() -> None:
-    layer, x = sphere_of("sigmoid", True, kernel_size=3, padding=1, padding_mode="reflect"), images()
+def test_single_images_empty_batches_and_inference_mode_work() -> None:
+    layer, x = create_layer("sigmoid", True, kernel_size=3, padding=1, padding_mode="reflect"), images()
     torch.testing.assert_close(layer(x[0]), layer(x)[0])
     assert layer(x[:0]).shape == (0, 8, 7, 6)
     with torch.inference_mode():
@@ -332,11 +333,11 @@ def test_one_image_no_image_and_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_state_round_trip(operator: str) -> None:
-    layer = sphere_of(operator, True, kernel_size=3)
-    other = SphereConv2d(4, 8, 3, operator=operator, rescale=True, dtype=torch.float64)
-    other.load_state_dict(layer.state_dict())
-    assert torch.equal(other(images()), layer(images()))
+def test_state_dict_round_trip(operator: str) -> None:
+    layer = create_layer(operator, True, kernel_size=3)
+    loaded = SphereConv2d(4, 8, 3, operator=operator, rescale=True, dtype=torch.float64)
+    loaded.load_state_dict(layer.state_dict())
+    assert torch.equal(loaded(images()), layer(images()))
     expected = {"weight", "bias", "beta", "rho"} | ({"k_raw"} if operator == "learnable-sigmoid" else set())
     assert set(layer.state_dict()) == expected
     assert operator in repr(layer) and "rescale" in repr(layer)
@@ -346,6 +347,6 @@ def test_state_round_trip(operator: str) -> None:
     ("options", "message"),
     [({"operator": "cos"}, "linear, cosine"), ({"k": 0.0}, "positive"), ({"k": math.nan}, "positive")],
 )
-def test_refuses_wrong_settings(options: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SphereConv2d(2, 2, 3, **options)

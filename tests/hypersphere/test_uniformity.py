@@ -14,7 +14,7 @@ from sfplus.hypersphere.reference_energy import least_energy, random_energy
 
 @pytest.mark.parametrize("half_space", [False, True])
 @pytest.mark.parametrize("rows", [2048, 7])
-def test_against_the_whole_matrix(half_space: bool, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_equal_those_of_the_full_matrix(half_space: bool, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uniformity, "_ROWS", rows)
     torch.manual_seed(0)
     weight = torch.randn(30, 8, dtype=torch.float64)
@@ -34,7 +34,7 @@ def test_against_the_whole_matrix(half_space: bool, rows: int, monkeypatch: pyte
     assert result.least == least_energy(30, 8, 1.0, half_space)
 
 
-def test_orthogonal_and_equal_directions() -> None:
+def test_orthogonal_directions_are_best_and_equal_ones_worst() -> None:
     best, worst = measure_uniformity(torch.eye(5), half_space=True), measure_uniformity(torch.ones(5, 5))
     assert best.excess == pytest.approx(0, abs=1e-5) and best.redundancy == pytest.approx(0, abs=1e-6)
     assert best.min_angle == pytest.approx(math.pi / 2)
@@ -46,7 +46,7 @@ def test_random_directions_have_excess_one() -> None:
     assert measure_uniformity(torch.randn(2000, 64)).excess == pytest.approx(1, abs=0.3)
 
 
-def test_excess_is_not_a_number_where_random_is_infinite() -> None:
+def test_excess_is_nan_if_the_random_energy_is_infinite() -> None:
     assert math.isnan(measure_uniformity(torch.randn(6, 3), power=2.0).excess)
 
 
@@ -62,7 +62,7 @@ def test_zero_neurons_are_left_out() -> None:
     assert list(measure_layer_uniformity(model)) == ["1"]
 
 
-def test_reading_moves_nothing() -> None:
+def test_measuring_does_not_change_the_model() -> None:
     model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)), nn.BatchNorm1d(8).eval())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     measure_layer_uniformity(model)
@@ -70,7 +70,7 @@ def test_reading_moves_nothing() -> None:
     assert model.training and model[0].training and not model[1].training
 
 
-def test_layers_of_a_model() -> None:
+def test_layers_are_listed_by_name_and_group() -> None:
     model = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ReLU(), nn.Linear(8, 3))
     assert list(measure_layer_uniformity(model)) == ["0[0]", "0[1]", "2"]
     with pytest.raises(ValueError, match="no convolution"):

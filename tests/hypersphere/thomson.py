@@ -8,4 +8,4 @@ THOMSON = {
     15: 80.670244114, 16: 92.911655302, 17: 106.050404829, 18: 120.084467447, 19: 135.089467557, 20: 150.881568334,
     24: 223.347074052, 32: 412.261274651, 50: 1055.182314726, 72: 2255.001190975,
 }  # fmt: skip
-"""Least E_1 on the sphere in three dimensions, sums over unordered pairs (published minima of the Thomson problem)."""
+"""Minimum of E_1 on the sphere in three dimensions, as sums over unordered pairs, by number of points."""

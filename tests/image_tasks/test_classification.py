@@ -1,4 +1,4 @@
-"""The classifier's task: losses in closed form, weight decay as a term of the loss, exact resume."""
+"""The classification task: losses in closed form, weight decay as a term of the loss, exact resuming."""
 
 import itertools
 import math
@@ -48,10 +48,10 @@ def test_smoothed_entropy_matches_numpy(smoothing: float, offset: float) -> None
     random = np.random.default_rng(0)
     logits, labels = 5 * random.normal(size=(6, 4)), random.integers(0, 4, 6)
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) + offset
-    wanted = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
-    expected = -(wanted * np.log(shares)).sum(1).mean()
-    found = smoothed_entropy(torch.tensor(logits, dtype=torch.float32), torch.tensor(labels), smoothing, offset)
-    assert found.item() == pytest.approx(expected, rel=1e-5)
+    targets = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
+    expected = -(targets * np.log(shares)).sum(1).mean()
+    entropy = smoothed_entropy(torch.tensor(logits, dtype=torch.float32), torch.tensor(labels), smoothing, offset)
+    assert entropy.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_offset_removes_the_gradient_of_improbable_labels() -> None:
@@ -59,13 +59,13 @@ def test_offset_removes_the_gradient_of_improbable_labels() -> None:
     loss = smoothed_entropy(logits, torch.tensor([1]), 0.0, 1e-4)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(-math.log(1e-4)) and logits.grad is not None
-    assert logits.grad.abs().max() < 1e-12  # the usual entropy has 1 here; a network that starts so stands still
+    assert logits.grad.abs().max() < 1e-12  # 1 for the usual cross-entropy; a network with such logits does not learn
 
 
 @pytest.mark.parametrize(
     ("power", "hidden", "output", "at_random"),
     [
-        # architecture.py of MHE: factors of the hidden layers and of the last, and random directions' values.
+        # architecture.py of MHE: weights of the hidden layers and of the last, and the energy of random directions.
         (0, 1, 10, -math.log(2)),
         (1, 1, 10, 1 / math.sqrt(2)),
         (2, 1, 10, 0.5),
@@ -109,7 +109,7 @@ def test_initial_comhe_energies_match_the_logs(mode: str, hidden: float) -> None
 def test_orthonormal_penalty_of_hidden_layers(orthogonal: bool) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 4), nn.Conv2d(4, 5, 1), nn.Linear(5, 3))
-    found = Orthonormality(network, 0.5, orthogonal)
+    penalty = Orthonormality(network, 0.5, orthogonal)
     weights = [network[0].weight, network[1].weight.flatten(1)]
     expected = torch.zeros(())
     for weight in weights:
@@ -118,22 +118,22 @@ def test_orthonormal_penalty_of_hidden_layers(orthogonal: bool) -> None:
             expected = expected + sum(gram[i, j] ** 2 for i in range(len(gram)) for j in range(i))
         else:
             expected = expected + orthonormal_penalty(weight)
-    assert found().item() == pytest.approx(0.5 * expected.item(), rel=1e-5)
-    assert list(found.values) == ["0", "1"]  # not the last layer
+    assert penalty().item() == pytest.approx(0.5 * expected.item(), rel=1e-5)
+    assert list(penalty.values) == ["0", "1"]  # not the last layer
 
 
 def by_hand(given: ClassifySettings, steps: int, angles: bool) -> dict[str, Tensor]:
-    """TensorFlow's way: decay and orthonormality as terms of the loss, the momentum over all of it."""
+    """Train like TensorFlow, with weight decay and orthonormality as terms of the loss."""
     torch.manual_seed(given.seed)
     network = create_classifier(given.network, 3, width=given.width, operator=given.operator, size=8).train()
-    learned = images(20)
+    train_set = images(20)
     spheres = [name for name, m in network.named_modules() if type(m).__name__ == "SphereConv2d"]
     velocities = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     for step in range(1, steps + 1):
         indices = draw_indices(step, 20, given.batch_size, given.seed)
         crops = draw_crops(given.seed, step, given.batch_size, (8, 8))
-        x = normalize_images(random_crop(learned.batch(indices), crops))
-        loss = smoothed_entropy(network(x), learned.labels[indices], 0.01, 1e-4)
+        x = normalize_images(random_crop(train_set.batch(indices), crops))
+        loss = smoothed_entropy(network(x), train_set.labels[indices], 0.01, 1e-4)
         for name, parameter in network.named_parameters():
             if name.rpartition(".")[0] not in spheres:
                 loss = loss + given.weight_decay * parameter.square().sum() / 2
@@ -170,19 +170,19 @@ def test_interrupted_classification_ends_with_the_same_bits(energy: dict[str, An
     given = settings(energy=energy, optimizer=optimizer, base_lr=0.01)
     whole = task(given, "same")
     train(whole, given, tmp_path / "whole", whole.processes)
-    part = task(given, "same")
+    interrupted = task(given, "same")
 
     def stop(step: int, row: dict[str, Any]) -> None:
         if step == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(part, given, tmp_path / "part", part.processes, stop)
-    again = task(given, "same")
-    train(again, given, tmp_path / "part", again.processes)
+        train(interrupted, given, tmp_path / "parts", interrupted.processes, stop)
+    resumed = task(given, "same")
+    train(resumed, given, tmp_path / "parts", resumed.processes)
     for name, value in whole.modules.state_dict().items():
-        assert torch.equal(value, again.modules.state_dict()[name]), name
-    rows = [read_rows(tmp_path / run / "history.jsonl") for run in ("whole", "part")]
+        assert torch.equal(value, resumed.modules.state_dict()[name]), name
+    rows = [read_rows(tmp_path / run / "history.jsonl") for run in ("whole", "parts")]
     assert rows[0] == rows[1] and len(rows[0]) == 6
 
 
@@ -192,12 +192,14 @@ def test_history_has_energies_and_the_best_accuracy(tmp_path: Path) -> None:
     train(run, given, tmp_path, run.processes)
     rows = read_rows(tmp_path / "history.jsonl")
     assert [row["step"] for row in rows if "accuracy" in row] == [3, 6, 9]
-    tested = [row for row in rows if "accuracy" in row]
-    assert [row["best_accuracy"] for row in tested] == list(
-        itertools.accumulate((row["accuracy"] for row in tested), max)
+    evaluations = [row for row in rows if "accuracy" in row]
+    assert [row["best_accuracy"] for row in evaluations] == list(
+        itertools.accumulate((row["accuracy"] for row in evaluations), max)
     )
     assert len([name for name in rows[0] if name.startswith("energy.")]) == 8
-    assert tested[-1]["accuracy"] == pytest.approx((run.predict(run.test) == run.test.labels).float().mean().item())
+    assert evaluations[-1]["accuracy"] == pytest.approx(
+        (run.predict(run.test) == run.test.labels).float().mean().item()
+    )
 
 
 def test_learning_rates_of_warmup_and_steps(tmp_path: Path) -> None:

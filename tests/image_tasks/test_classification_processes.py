@@ -1,4 +1,4 @@
-"""The classifier's task on two processes."""
+"""The classification task on two processes."""
 
 import os
 import subprocess
@@ -22,10 +22,10 @@ SCRIPT = "import sys; from pathlib import Path; from test_distributed_images imp
 
 
 def run(folder: Path) -> None:
-    """Three layers without batch normalisation, in float64, whose sums hardly depend on their order."""
+    """Train three layers without batch normalisation in float64, whose sums hardly depend on their order."""
     given = settings(energy={"mode": "mhe", "power": 2}, max_iter=5, base_lr=0.01)
     processes = ProcessGroup(choose_device("cpu"))
-    torch.manual_seed(processes.rank)  # that of the first is spread
+    torch.manual_seed(processes.rank)  # the weights of the first process are broadcast
     network = nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
     ).double()
@@ -38,13 +38,13 @@ def run(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_equal_one_classification(tmp_path: Path) -> None:
-    """Each learns from half of a batch and tests on half of the images, of which there are seven."""
+    """Each process trains on half of a batch and tests on half of the seven images."""
     run(tmp_path / "one")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     environment = {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
     command = [*launcher, sys.executable, "-c", SCRIPT, str(tmp_path / "two")]
-    subprocess.run(command, env=environment, check=True, timeout=120)
+    subprocess.run(command, env=environment, check=True, timeout=300)
     one, *two = (
         safetensors.torch.load_file(tmp_path / name)
         for name in ("one/rank0.safetensors", "two/rank0.safetensors", "two/rank1.safetensors")
@@ -53,5 +53,5 @@ def test_two_processes_equal_one_classification(tmp_path: Path) -> None:
         torch.testing.assert_close(two[0][name], tensor, rtol=0, atol=1e-6)
         assert torch.equal(two[0][name], two[1][name])
     rows = [read_rows(tmp_path / name / "history.jsonl") for name in ("one", "two")]
-    for row, other in zip(*rows, strict=True):
-        assert row == pytest.approx(other, abs=1e-5) and ("accuracy" in row) == (row["step"] in (3, 5))
+    for row, expected in zip(*rows, strict=True):
+        assert row == pytest.approx(expected, abs=1e-5) and ("accuracy" in row) == (row["step"] in (3, 5))

@@ -1,4 +1,4 @@
-"""The stage `classify` from images on disk to its artefact."""
+"""The stage `classify`, from images on disk to its artefact."""
 
 import json
 import shutil
@@ -48,53 +48,53 @@ def test_artefact_is_complete_and_built_once(
     folders: Path, run: RunContext, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = settings(folders, energy={"mode": "mhe", "power": 0}, seed=3)
-    made = run_stage(given.stage, given, {"pictures": ImageSet(given.data, run)}, run)
-    result = json.loads((made.folder / "result.json").read_text())
+    artefact = run_stage(given.stage, given, {"pictures": ImageSet(given.data, run)}, run)
+    result = json.loads((artefact.folder / "result.json").read_text())
     assert result["accuracy_by_class"].keys() == {"ant", "bee", "cow"}
     assert result["accuracy"] == pytest.approx(np.mean(list(result["accuracy_by_class"].values())))
     assert result["best_accuracy"] >= result["accuracy"] and len(result["energies"]) == 8
-    counts = made.manifest["counts"]
+    counts = artefact.manifest["counts"]
     assert (counts["train_images"], counts["test_images"], counts["accuracy"]) == (12, 12, result["accuracy"])
-    assert made.manifest["settings"]["data"].keys().isdisjoint({"root", "download"})
+    assert artefact.manifest["settings"]["data"].keys().isdisjoint({"root", "download"})
     for name in ("curves.png", "history.jsonl", "model.safetensors"):
-        assert (made.folder / name).stat().st_size > 100
-    about = json.loads((made.folder / "config.json").read_text())
-    assert about.pop("classes") == ["ant", "bee", "cow"]
-    network = create_classifier(about.pop("classifier"), 3, **about)
-    network.load_state_dict(load_tensors(made.folder / "model.safetensors"))
+        assert (artefact.folder / name).stat().st_size > 100
+    config = json.loads((artefact.folder / "config.json").read_text())
+    assert config.pop("classes") == ["ant", "bee", "cow"]
+    network = create_classifier(config.pop("classifier"), 3, **config)
+    network.load_state_dict(load_tensors(artefact.folder / "model.safetensors"))
 
-    shutil.copytree(folders, tmp_path / "elsewhere")  # the same images in another place are the same input
+    shutil.copytree(folders, tmp_path / "elsewhere")  # the same images in another folder are the same input
     moved = settings(tmp_path / "elsewhere", energy={"mode": "mhe", "power": 0}, seed=3)
-    assert run_stage(moved.stage, moved, {"pictures": ImageSet(moved.data, run)}, run).folder == made.folder
+    assert run_stage(moved.stage, moved, {"pictures": ImageSet(moved.data, run)}, run).folder == artefact.folder
     assert "fresh" in capfd.readouterr().err
-    other = settings(folders, energy={"mode": "mhe", "power": 1}, seed=3)
-    assert run_stage(other.stage, other, {"pictures": ImageSet(other.data, run)}, run).folder != made.folder
+    changed = settings(folders, energy={"mode": "mhe", "power": 1}, seed=3)
+    assert run_stage(changed.stage, changed, {"pictures": ImageSet(changed.data, run)}, run).folder != artefact.folder
 
 
 def test_plane_features_are_saved_and_plotted(folders: Path, run: RunContext) -> None:
     given = settings(folders, network="mnist6", data={"scarce": 1, "keep": 0.5, "mirror": False, "pad": 0})
-    made = run_stage(given.stage, given, {"pictures": ImageSet(given.data, run)}, run)
-    kept = load_tensors(made.folder / "features.safetensors")
-    assert kept["features"].shape == (12, 2) and kept["classifiers"].shape == (3, 2)
-    logits = kept["features"] @ kept["classifiers"].T
-    right = (logits.argmax(1) == kept["labels"]).float().mean()
-    assert right.item() == pytest.approx(made.manifest["counts"]["accuracy"])
-    assert made.manifest["counts"]["train_images"] == 10
-    of_scarce = kept["labels"] == 1
-    expected = (logits.argmax(1) == kept["labels"])[of_scarce].float().mean().item()
-    assert made.manifest["counts"]["scarce_accuracy"] == pytest.approx(expected)
-    assert Image.open(made.folder / "plane.png").size[0] > 300
+    artefact = run_stage(given.stage, given, {"pictures": ImageSet(given.data, run)}, run)
+    saved = load_tensors(artefact.folder / "features.safetensors")
+    assert saved["features"].shape == (12, 2) and saved["classifiers"].shape == (3, 2)
+    logits = saved["features"] @ saved["classifiers"].T
+    accuracy = (logits.argmax(1) == saved["labels"]).float().mean()
+    assert accuracy.item() == pytest.approx(artefact.manifest["counts"]["accuracy"])
+    assert artefact.manifest["counts"]["train_images"] == 10
+    is_scarce = saved["labels"] == 1
+    expected = (logits.argmax(1) == saved["labels"])[is_scarce].float().mean().item()
+    assert artefact.manifest["counts"]["scarce_accuracy"] == pytest.approx(expected)
+    assert Image.open(artefact.folder / "plane.png").size[0] > 300
 
 
 def test_images_of_any_size(folders: Path, run: RunContext) -> None:
     given = settings(folders, network="torchvision:resnet18", width=0, max_iter=1, steps=[], test_every=1, offset=0,
                      data={"name": "files", "resize": 40, "crop": 32})  # fmt: skip
-    made = run_stage(given.stage, given, {"pictures": ImageSet(given.data, run)}, run)
-    assert json.loads((made.folder / "config.json").read_text())["size"] == 32
-    assert torch.isfinite(torch.tensor(made.manifest["counts"]["loss"]))
+    artefact = run_stage(given.stage, given, {"pictures": ImageSet(given.data, run)}, run)
+    assert json.loads((artefact.folder / "config.json").read_text())["size"] == 32
+    assert torch.isfinite(torch.tensor(artefact.manifest["counts"]["loss"]))
 
 
 def test_missing_dataset_is_refused(run: RunContext, tmp_path: Path) -> None:
-    given = settings(tmp_path / "nowhere", data={"name": "cifar100"})
+    given = settings(tmp_path / "missing", data={"name": "cifar100"})
     with pytest.raises(DatasetError, match=r"data.download=true"):
         run_stage(given.stage, given, {"pictures": ImageSet(given.data, run)}, run)

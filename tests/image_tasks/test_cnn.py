@@ -1,4 +1,4 @@
-"""The networks of images against their papers' tables and the released code's shapes and initialisation."""
+"""Image classifiers against the tables of the papers, and the shapes and initialisation of the released code."""
 
 import copy
 import itertools
@@ -47,23 +47,23 @@ def test_cnn9_has_the_shapes_of_the_released_code() -> None:
 )
 def test_layers_and_widths(name: str, options: dict[str, object], convolutions: int, filters: tuple[int, ...]) -> None:
     network = create_classifier(name, 10, **options)  # type: ignore[arg-type]
-    found = shapes(network)
-    assert len(found) == convolutions + 2
-    assert [shape[0] for shape in found[:convolutions]] == [f for f in filters for _ in range(convolutions // 3)]
+    weights = shapes(network)
+    assert len(weights) == convolutions + 2
+    assert [shape[0] for shape in weights[:convolutions]] == [f for f in filters for _ in range(convolutions // 3)]
     channels, size = options.get("channels", 3), options.get("size", 32)
-    image = torch.zeros(2, channels, size, size)  # type: ignore[call-overload]
-    assert network(image).shape == (2, 10)
-    assert network.features(image).shape == (2, 2 if name == "mnist6" else 256)  # type: ignore[operator]
+    batch = torch.zeros(2, channels, size, size)  # type: ignore[call-overload]
+    assert network(batch).shape == (2, 10)
+    assert network.features(batch).shape == (2, 2 if name == "mnist6" else 256)  # type: ignore[operator]
     assert all(p.ndim == 1 for n, p in network.named_parameters() if "bn" in n)
     assert not any(n.endswith("bias") for n, _ in network.named_parameters() if "bn" not in n)
 
 
 def test_sphere_resnet32() -> None:
     network = create_classifier("sphere-resnet32", 10, operator="linear")
-    spheres = [layer for layer in network.modules() if isinstance(layer, SphereConv2d)]
+    angular = [layer for layer in network.modules() if isinstance(layer, SphereConv2d)]
     ordinary = [layer for layer in network.modules() if type(layer) is nn.Conv2d]
-    # 1 + 3 x 5 x 2 convolutions on angles and the last layer: 32 (sphere_resnet_v1.py); two 1 x 1 shortcuts.
-    assert len(spheres) == 31 and {layer.operator for layer in spheres} == {"linear"}
+    # 1 + 3 x 5 x 2 convolutions on angles and the last layer: 32 (sphere_resnet_v1.py); two 1x1 shortcuts.
+    assert len(angular) == 31 and {layer.operator for layer in angular} == {"linear"}
     assert [layer.kernel_size for layer in ordinary] == [(1, 1)] * 2
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert network.root(torch.zeros(1, 3, 32, 32)).shape == (1, 96, 32, 32)  # type: ignore[operator]
@@ -120,8 +120,8 @@ def test_unknown_names_and_options_are_refused(name: str, options: dict[str, int
 @pytest.mark.parametrize(
     ("power", "distance", "tolerance", "hidden", "output"),
     [
-        # MHE's logs of full-space runs at iteration 100, which have a tenth of the released weights (hidden: the sum of
-        # ten layers, output). By then the layers of few dimensions have moved by a per cent.
+        # MHE's logs of full-space runs at iteration 100, with a tenth of the released weights (hidden: the sum of ten
+        # layers; output). By then the energies of layers with few dimensions have changed by one per cent.
         (2, "euclidean", 0.02, 0.5081, 0.5042),
         (1, "euclidean", 0.01, 0.7115, 0.7069),
         (0, "euclidean", 0.015, -0.6876, -0.6995),
@@ -142,7 +142,7 @@ def test_initial_energies_match_the_logs(
 
 
 def of_random(size: int, count: int = 0) -> float:
-    """E[z^-2] of two random directions is (d - 2) / (2 (d - 3)); `count`: half-space, whose N opposites have 1/4."""
+    """Return E[z^-2] of random directions, (d - 2) / (2 (d - 3)); with `count` half-space, where N pairs have 1/4."""
     full = (size - 2) / (2 * (size - 3))
     return (2 * (count - 1) * full + 0.25) / (2 * count - 1) if count else full
 

@@ -1,4 +1,4 @@
-"""Sets of labelled images against torchvision's readers, and the augmentation against NumPy image by image."""
+"""Image datasets against torchvision's readers."""
 
 import gzip
 import shutil
@@ -16,7 +16,7 @@ from sfplus.image_tasks.random_crop import centre_crop
 from sfplus.networks.normalize import normalize_images
 
 
-def write_tree(root: Path, classes: int = 3, count: int = 4, size: tuple[int, int] = (8, 8)) -> Path:
+def write_folders(root: Path, classes: int = 3, count: int = 4, size: tuple[int, int] = (8, 8)) -> Path:
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         for label in range(classes):
@@ -34,15 +34,15 @@ def pixels(count: int, channels: int = 3, side: int = 8) -> torch.Tensor:
 
 
 def test_folders_match_torchvision(tmp_path: Path) -> None:
-    write_tree(tmp_path / "set")
-    found = load_small_images("folder", tmp_path / "set", "train", cache=tmp_path / "cache")
+    write_folders(tmp_path / "set")
+    ours = load_small_images("folder", tmp_path / "set", "train", cache=tmp_path / "cache")
     theirs = datasets.ImageFolder(str(tmp_path / "set" / "train"))
-    assert list(found.names) == theirs.classes and found.labels.tolist() == theirs.targets
-    assert all(np.array_equal(found.images[i].numpy(), np.asarray(theirs[i][0])) for i in range(len(theirs)))
+    assert list(ours.names) == theirs.classes and ours.labels.tolist() == theirs.targets
+    assert all(np.array_equal(ours.images[i].numpy(), np.asarray(theirs[i][0])) for i in range(len(theirs)))
 
 
 def test_decoded_images_are_cached(tmp_path: Path) -> None:
-    write_tree(tmp_path / "set")
+    write_folders(tmp_path / "set")
     first = load_small_images("cifar10", tmp_path / "set", "test", cache=tmp_path / "cache")
     for path in (tmp_path / "set" / "test").rglob("*.png"):
         path.write_bytes(b"")
@@ -62,15 +62,15 @@ def test_idx_files_match_torchvision(suffix: str, tmp_path: Path) -> None:
             (raw / f"{name}-{what}-ubyte{suffix}").write_bytes(gzip.compress(data) if suffix else data)
             (raw / f"{name}-{what}-ubyte").write_bytes(data)  # torchvision reads these
     for split in ("train", "test"):
-        found = load_small_images("mnist", tmp_path, split)  # type: ignore[arg-type]
+        ours = load_small_images("mnist", tmp_path, split)  # type: ignore[arg-type]
         theirs = datasets.MNIST(str(tmp_path), train=split == "train")
-        assert torch.equal(found.images[..., 0], theirs.data) and torch.equal(found.labels, theirs.targets)
+        assert torch.equal(ours.images[..., 0], theirs.data) and torch.equal(ours.labels, theirs.targets)
 
 
 def test_mnist_has_the_published_class_counts(shared_data: Path) -> None:
-    found = load_small_images("mnist", shared_data / "mnist", "test")
-    # The counts of the digits in MNIST's test set, as its authors give them.
-    assert found.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    mnist = load_small_images("mnist", shared_data / "mnist", "test")
+    # The published counts of the digits in MNIST's test set.
+    assert mnist.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_mnist_has_the_published_class_counts(shared_data: Path) -> None:
     ],
 )
 def test_missing_files_are_named(name: str, break_it, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    root = write_tree(tmp_path / "set")
+    root = write_folders(tmp_path / "set")
     break_it(root)
     with pytest.raises(DatasetError, match=message):
         load_small_images(name, root, "train")  # type: ignore[arg-type]
@@ -104,18 +104,18 @@ def test_damaged_idx_file_is_refused(damage: bytes, tmp_path: Path) -> None:
 
 def test_input_is_channels_last() -> None:
     images = pixels(2)
-    ready = normalize_images(images)
-    assert ready.is_contiguous(memory_format=torch.channels_last) and ready.dtype == torch.float32
-    assert torch.equal(ready, (images.permute(0, 3, 1, 2).double() - 127.5).div(128).float())
+    inputs = normalize_images(images)
+    assert inputs.is_contiguous(memory_format=torch.channels_last) and inputs.dtype == torch.float32
+    assert torch.equal(inputs, (images.permute(0, 3, 1, 2).double() - 127.5).div(128).float())
 
 
 def test_files_are_resized_and_cropped_to_a_square(tmp_path: Path) -> None:
-    write_tree(tmp_path / "set", size=(24, 12))
+    write_folders(tmp_path / "set", size=(24, 12))
     files = list_image_files(tmp_path / "set", "train", size=6)
     batch = files.batch(np.array([3, 0]))
     assert batch.shape == (2, 6, 6, 3) and batch.dtype == torch.uint8 and len(files) == 12
-    whole = Image.open(files.paths[3]).resize((12, 6), Image.Resampling.BILINEAR)
-    assert np.array_equal(batch[0].numpy(), np.asarray(whole)[:, 3:9])
+    resized = Image.open(files.paths[3]).resize((12, 6), Image.Resampling.BILINEAR)
+    assert np.array_equal(batch[0].numpy(), np.asarray(resized)[:, 3:9])
     assert torch.equal(centre_crop(batch, 4), batch[:, 1:5, 1:5])
 
 
@@ -137,15 +137,15 @@ def test_unknown_scarce_class_is_refused(label: int) -> None:
 
 def test_accuracy_by_class() -> None:
     labels, predicted = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 1, 1, 1, 0])
-    right = accuracy_by_class(predicted, labels, 3)
-    assert right[:2] == pytest.approx([1 / 2, 2 / 3]) and right[2] != right[2]
+    accuracies = accuracy_by_class(predicted, labels, 3)
+    assert accuracies[:2] == pytest.approx([1 / 2, 2 / 3]) and accuracies[2] != accuracies[2]
 
 
 @pytest.mark.parametrize("keep", [15, 40, None])
 def test_damaged_gz_file_is_refused(keep: int | None, tmp_path: Path) -> None:
-    """Cut short, or with bytes that are no deflate stream."""
-    whole = gzip.compress(np.random.default_rng(0).bytes(500))
-    data = whole[:keep] if keep else whole[:10] + b"\xff" * 400
+    """The file is cut short, or its bytes are not a deflate stream."""
+    compressed = gzip.compress(np.random.default_rng(0).bytes(500))
+    data = compressed[:keep] if keep else compressed[:10] + b"\xff" * 400
     for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
         (tmp_path / f"{name}.gz").write_bytes(data)
     with pytest.raises(DatasetError, match=r"images-idx3-ubyte\.gz: cannot be read \(.*\); download the file again"):

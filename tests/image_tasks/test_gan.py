@@ -12,7 +12,7 @@ from sfplus.image_tasks.gan import Discriminator, Generator, log_energy
 
 
 def formula(filters: Tensor) -> Tensor:
-    """The original's formula line by line, on filters (d, N): MHE-GAN/sn-model/libs/ops.py without its factor."""
+    """Compute MHE-GAN/sn-model/libs/ops.py line by line on filters (d, N), without its factor."""
     doubled = torch.cat([filters, -filters], 0)
     unit = doubled / (doubled.square().sum(0, keepdim=True) + 1e-4).sqrt()
     distances = (2.0 - 2.0 * unit.T @ unit).triu(1)
@@ -94,7 +94,7 @@ def test_spectral_norm_divides_by_the_largest_singular_value() -> None:
 
 
 def test_spectral_norm_performs_one_step_per_training_pass() -> None:
-    """The original's arithmetic: v = normalised W^T u, u = normalised W v, sigma = u^T W v."""
+    """Compare with the original's arithmetic: v = normalised W^T u, u = normalised W v, sigma = u^T W v."""
     torch.manual_seed(0)
     discriminator = Discriminator(0.125, spectral_norm=True)
     filters = discriminator.neurons()["c1_1"].detach()
@@ -102,11 +102,11 @@ def test_spectral_norm_performs_one_step_per_training_pass() -> None:
     v = F.normalize(filters.T @ u, dim=0)
     u = F.normalize(filters @ v, dim=0)
     discriminator(torch.randn(3, 3, 32, 32))
-    found = discriminator.get_buffer("c1_1.parametrizations.weight.0._u").clone()
-    torch.testing.assert_close(found, u)
+    updated = discriminator.get_buffer("c1_1.parametrizations.weight.0._u").clone()
+    torch.testing.assert_close(updated, u)
     discriminator.eval()
     discriminator(torch.randn(3, 3, 32, 32))
-    assert torch.equal(discriminator.get_buffer("c1_1.parametrizations.weight.0._u"), found)
+    assert torch.equal(discriminator.get_buffer("c1_1.parametrizations.weight.0._u"), updated)
 
 
 def test_neurons_are_the_trained_weights() -> None:

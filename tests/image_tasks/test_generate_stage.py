@@ -1,4 +1,4 @@
-"""The stage `generate` on a small set of drawn images."""
+"""The stage `generate` on a small dataset."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def make(image_folder: Path, workspace: Path, classifier: Artefact | None = None
 
 
 def test_artefact_of_a_generator(image_folder: Path, tmp_path: Path) -> None:
-    made = make(image_folder, tmp_path)
-    names = {path.relative_to(made.folder).as_posix() for path in made.folder.rglob("*") if path.is_file()}
+    artefact = make(image_folder, tmp_path)
+    names = {path.relative_to(artefact.folder).as_posix() for path in artefact.folder.rglob("*") if path.is_file()}
     assert {"samples.png", "samples/000000.png", "samples/000002.png", "curves.png", "history.jsonl"} <= names
     assert {"model.safetensors", "config.json", "manifest.json"} <= names
-    assert not list(made.folder.glob("checkpoint-*"))
+    assert not list(artefact.folder.glob("checkpoint-*"))
     for name in ("samples.png", "samples/000000.png"):
-        assert Image.open(made.folder / name).size == (256, 256)
-    assert (made.folder / "samples.png").read_bytes() != (made.folder / "samples/000000.png").read_bytes()
-    with Image.open(made.folder / "curves.png") as image:
+        assert Image.open(artefact.folder / name).size == (256, 256)
+    assert (artefact.folder / "samples.png").read_bytes() != (artefact.folder / "samples/000000.png").read_bytes()
+    with Image.open(artefact.folder / "curves.png") as image:
         assert image.size[0] > 2 * image.size[1]
-    counts = made.manifest["counts"]
+    counts = artefact.manifest["counts"]
     assert counts["images"] == 8 and counts["steps"] == 3
-    rows = [json.loads(line) for line in (made.folder / "history.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (artefact.folder / "history.jsonl").read_text().splitlines()]
     assert counts["energy"] == rows[-1]["energy"] and "mhe_loss" not in counts and "surrogate_score" not in counts
 
 
@@ -60,25 +60,25 @@ def test_scores_need_a_classifier_or_inception(image_folder: Path, tmp_path: Pat
         "test_every": 1,
         "steps": [],
     }
-    learnt = ClassifySettings.model_validate({**options, "data": {"name": "folder", "root": image_folder}})
-    classifier = run_stage(learnt.stage, learnt, {"pictures": ImageSet(learnt.data, run)}, run)
-    made = make(image_folder, tmp_path, classifier, energy={})
-    counts = made.manifest["counts"]
+    settings = ClassifySettings.model_validate({**options, "data": {"name": "folder", "root": image_folder}})
+    classifier = run_stage(settings.stage, settings, {"pictures": ImageSet(settings.data, run)}, run)
+    artefact = make(image_folder, tmp_path, classifier, energy={})
+    counts = artefact.manifest["counts"]
     assert counts["surrogate_accuracy"] == pytest.approx(classifier.manifest["counts"]["accuracy"])
     assert 1 <= counts["surrogate_score"] <= 2 and 1 <= counts["surrogate_score_real"] <= 2
     assert counts["mhe_loss"] > 0 and "fid" not in counts and "inception_score" not in counts
-    again = make(image_folder, tmp_path, classifier, energy={})
-    assert again.folder == made.folder
+    rebuilt = make(image_folder, tmp_path, classifier, energy={})
+    assert rebuilt.folder == artefact.folder
 
 
 def test_other_scores_reuse_the_generator(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make(image_folder, tmp_path, energy={})
+    artefact = make(image_folder, tmp_path, energy={})
     with monkeypatch.context() as patch:
-        patch.setattr(generate_stage, "_train", lambda *_: pytest.fail("it is trained again"))
-        other = make(image_folder, tmp_path, energy={}, scores={"samples": 6, "splits": 3})
-    names = [{path.name: path.read_bytes() for path in one.folder.glob("*.*")} for one in (made, other)]
-    assert all(found.pop("manifest.json") for found in names) and names[0] == names[1]
-    assert other.folder != made.folder and other.manifest["counts"] == made.manifest["counts"]
+        patch.setattr(generate_stage, "_train", lambda *_: pytest.fail("the generator was trained again"))
+        rescored = make(image_folder, tmp_path, energy={}, scores={"samples": 6, "splits": 3})
+    files = [{path.name: path.read_bytes() for path in one.folder.glob("*.*")} for one in (artefact, rescored)]
+    assert all(contents.pop("manifest.json") for contents in files) and files[0] == files[1]
+    assert rescored.folder != artefact.folder and rescored.manifest["counts"] == artefact.manifest["counts"]
     make(image_folder, tmp_path, energy={}, seed=1)
 
 

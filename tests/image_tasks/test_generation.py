@@ -1,4 +1,4 @@
-"""The task of MHE-GAN: its steps, its rows, exact resume."""
+"""The training of MHE-GAN: its steps, its rows, exact resuming; generated images."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("n_dis", [1, 2])
 def test_gan_steps_match_a_plain_loop(images: SmallImages, n_dis: int) -> None:
-    """The original's updates, line by line, on noise of one sequence: generator first, then discriminator."""
+    """Compare with the original's updates on the same noise: generator first, then discriminator."""
     changes = {"energy": {"weight": 0.3}, "n_dis": n_dis, "base_lr": 1e-3}
     ours, plain = task_of(images, **changes), task_of(images, **changes)
     generator, discriminator = plain.generator, plain.discriminator
@@ -82,11 +82,11 @@ def test_gan_steps_match_a_plain_loop(images: SmallImages, n_dis: int) -> None:
         for part in range(n_dis):
             real = images.images[draw_indices((step - 1) * n_dis + part + 1, 20, 8, 0)]
             fake = generator(torch.randn(8, 128)).detach()
-            of_fake = discriminator(fake)
-            discriminator.eval()  # the estimate of the singular value does not move
-            of_real = discriminator((real.permute(0, 3, 1, 2).float() - 127.5) / 127.5)
+            fake_logits = discriminator(fake)
+            discriminator.eval()  # keeps the estimate of the singular value
+            real_logits = discriminator((real.permute(0, 3, 1, 2).float() - 127.5) / 127.5)
             discriminator.train()
-            d_loss = torch.log1p(torch.exp(of_fake)).mean() + torch.log1p(torch.exp(-of_real)).mean()
+            d_loss = torch.log1p(torch.exp(fake_logits)).mean() + torch.log1p(torch.exp(-real_logits)).mean()
             once = sum(log_energy(filters) for filters in discriminator.neurons().values())
             gradients = torch.autograd.grad(d_loss + 0.3 * once + 0.3 * once, list(discriminator.parameters()))
             _descend(adams[1], gradients)
@@ -95,7 +95,7 @@ def test_gan_steps_match_a_plain_loop(images: SmallImages, n_dis: int) -> None:
             torch.testing.assert_close(row[name], value, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(row["generator_gradient"], torch.stack([g.norm() for g in g_gradients]).norm())
     for name, tensor in plain.modules.state_dict().items():
-        if name not in {f"generator.dc{stage}.bias" for stage in (1, 2, 3)}:  # batch normalisation takes it out again
+        if name not in {f"generator.dc{stage}.bias" for stage in (1, 2, 3)}:  # batch normalisation removes its effect
             torch.testing.assert_close(ours.modules.state_dict()[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
 
 
@@ -107,7 +107,7 @@ def _descend(adam: torch.optim.Adam, gradients: tuple[Tensor, ...]) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_first_row_of_a_gan(images: SmallImages, tmp_path: Path, variant: str) -> None:
-    """At the start the discriminator knows nothing and filters are random directions."""
+    """Compare with the expected values of an untrained discriminator and of random filters."""
     _, summary = run(images, tmp_path, max_iter=1, width=0.25, **VARIANTS[variant])
     (row,) = rows_of(tmp_path)
     assert row["generator_loss"] == pytest.approx(math.log(2), abs=0.05)
@@ -120,8 +120,8 @@ def test_first_row_of_a_gan(images: SmallImages, tmp_path: Path, variant: str) -
         assert row["mhe_loss"] is None
     else:  # (N + 1)/(2N) ln(10^4) - (N - 1)/N ln(2)/2 for each N, and the last layer's constant
         sizes = [16, 32, 32, 64, 64, 128, 128]
-        found = sum((n + 1) / (2 * n) * math.log(1e4) - (n - 1) / n * math.log(2) / 2 for n in sizes) + math.log(1e4)
-        assert row["mhe_loss"] == pytest.approx(2 * weight * found, rel=2e-3)
+        energy = sum((n + 1) / (2 * n) * math.log(1e4) - (n - 1) / n * math.log(2) / 2 for n in sizes) + math.log(1e4)
+        assert row["mhe_loss"] == pytest.approx(2 * weight * energy, rel=2e-3)
     assert row["generator_gradient"] > 0 and row["discriminator_gradient"] > 0
     assert summary["generator_loss"] == row["generator_loss"]
 
@@ -137,7 +137,7 @@ def test_a_large_energy_weight_lowers_the_energy(images: SmallImages, tmp_path: 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_interrupted_gan_ends_with_the_same_bits(images: SmallImages, tmp_path: Path, variant: str) -> None:
-    """Stopped after step 3, one step past a checkpoint, and again after 5."""
+    """Stop after step 3, one step past a checkpoint, and again after step 5."""
     whole, summary = run(images, tmp_path / "whole", **VARIANTS[variant])
     for stop in (3, 5):
 
@@ -147,10 +147,10 @@ def test_interrupted_gan_ends_with_the_same_bits(images: SmallImages, tmp_path: 
 
         with pytest.raises(RuntimeError, match="stopped"):
             run(images, tmp_path / "parts", on_step, **VARIANTS[variant])
-    parts, again = run(images, tmp_path / "parts", **VARIANTS[variant])
+    parts, resumed = run(images, tmp_path / "parts", **VARIANTS[variant])
     assert whole.keys() == parts.keys() and all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
     assert (tmp_path / "whole/history.jsonl").read_bytes() == (tmp_path / "parts/history.jsonl").read_bytes()
-    assert {**summary, "seconds": 0} == {**again, "seconds": 0}
+    assert {**summary, "seconds": 0} == {**resumed, "seconds": 0}
 
 
 def test_non_finite_gan_loss_is_named(images: SmallImages, tmp_path: Path) -> None:
@@ -174,12 +174,12 @@ def test_generation_uses_moving_averages_and_changes_no_state(images: SmallImage
     noise = draw_noise(5, 16, 3)
     assert torch.equal(noise, draw_noise(5, 16, 3)) and not torch.equal(noise, draw_noise(5, 16, 4))
     before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
-    made = generate_images(generator, noise, CPU, batch_size=2)
+    generated = generate_images(generator, noise, CPU, batch_size=2)
     assert generator.training and all(torch.equal(before[k], v) for k, v in generator.state_dict().items())
-    assert made.dtype == torch.uint8 and made.shape == (5, 32, 32, 3)
+    assert generated.dtype == torch.uint8 and generated.shape == (5, 32, 32, 3)
     with torch.no_grad():
         expected = generator.eval()(noise)
-    assert float((normalize_for_gan(made) - expected).abs().max()) <= 0.51 / 127.5
+    assert float((normalize_for_gan(generated) - expected).abs().max()) <= 0.51 / 127.5
     assert torch.equal(
         normalize_for_gan(torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 2, 1)).flatten(), torch.tensor([-1.0, 1])
     )
@@ -195,7 +195,7 @@ def test_image_grid_is_filled_row_by_row() -> None:
 def test_generators_are_saved_and_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
     generator, noise = Generator(WIDTH, 16), draw_noise(3, 16, 0)
-    generator(torch.randn(4, 16))  # moves the running statistics
+    generator(torch.randn(4, 16))  # changes the moving averages
     save_generator(tmp_path, generator, WIDTH)
     loaded = load_generator(tmp_path)
     assert not loaded.training and torch.equal(

@@ -26,19 +26,19 @@ CPU = choose_device("cpu")
 
 
 def test_diversity_score_of_certain_and_of_equal_predictions() -> None:
-    sure = 100 * torch.eye(10).repeat(20, 1)
-    assert diversity_score(sure, 1)[0] == pytest.approx(10)
-    assert diversity_score(sure, 10) == pytest.approx((10, 0))
+    certain = 100 * torch.eye(10).repeat(20, 1)
+    assert diversity_score(certain, 1)[0] == pytest.approx(10)
+    assert diversity_score(certain, 10) == pytest.approx((10, 0))
     assert diversity_score(torch.randn(1, 10).repeat(50, 1)) == pytest.approx((1, 0), abs=1e-9)
-    assert diversity_score(sure[:200].sort(0, descending=True)[0], 2)[0] == pytest.approx(1)
+    assert diversity_score(certain[:200].sort(0, descending=True)[0], 2)[0] == pytest.approx(1)
     with pytest.raises(ValueError, match="3 images cannot be divided into 10 parts"):
-        diversity_score(sure[:3])
+        diversity_score(certain[:3])
 
 
 @pytest.mark.slow
 def test_diversity_score_matches_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
     metric = pytest.importorskip("torchmetrics.image.inception").InceptionScore(nn.Identity(), splits=5)
-    monkeypatch.setattr(torch, "randperm", torch.arange)  # it shuffles first
+    monkeypatch.setattr(torch, "randperm", torch.arange)  # the metric shuffles first
     logits = 3 * torch.randn(200, 12)
     metric.update(logits)
     mean, deviation = metric.compute()
@@ -49,14 +49,14 @@ def test_diversity_score_matches_torchmetrics(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def classifier(tmp_path: Path) -> Path:
-    """A folder like those of the stage classify; its classifier knows nothing yet."""
+    """Return a folder like those of the stage classify, with an untrained classifier."""
     torch.manual_seed(0)
     options = {"width": 2, "channels": 3, "size": 32, "bn_momentum": 0.1}
     network = create_classifier("cnn6", 4, **options)  # type: ignore[arg-type]
     for _ in range(60):
-        network(torch.randn(16, 3, 32, 32))  # moves the running statistics
-    about = {"classifier": "cnn6", "classes": list("abcd"), **options}
-    (tmp_path / "config.json").write_text(json.dumps(about))
+        network(torch.randn(16, 3, 32, 32))  # changes the moving averages
+    config = {"classifier": "cnn6", "classes": list("abcd"), **options}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes(to_bytes(network.state_dict()))
     return tmp_path
 
@@ -65,23 +65,23 @@ def test_surrogate_scores_match_their_definition(classifier: Path) -> None:
     images = torch.randint(0, 256, (230, 32, 32, 3), dtype=torch.uint8)
     network, _ = load_classifier(classifier)
     with torch.no_grad():
-        answers = network((images.permute(0, 3, 1, 2).float() - 127.5) / 128)
-    labels = answers.argmax(1)
+        logits = network((images.permute(0, 3, 1, 2).float() - 127.5) / 128)
+    labels = logits.argmax(1)
     labels[:23] = (labels[:23] + 1) % 4
-    found = surrogate_scores(images, SmallImages(images, labels, tuple("abcd")), classifier, CPU, splits=1)
-    assert found["surrogate_accuracy"] == pytest.approx(0.9)
-    p = answers.double().softmax(1)
+    scores = surrogate_scores(images, SmallImages(images, labels, tuple("abcd")), classifier, CPU, splits=1)
+    assert scores["surrogate_accuracy"] == pytest.approx(0.9)
+    p = logits.double().softmax(1)
     expected = math.exp(torch.special.entr(p.mean(0)).sum() - torch.special.entr(p).sum(1).mean())
-    assert found["surrogate_score"] == pytest.approx(expected, rel=1e-6)
-    assert found["surrogate_score_real"] == pytest.approx(expected, rel=1e-6)
-    assert found["surrogate_score_std"] == 0
+    assert scores["surrogate_score"] == pytest.approx(expected, rel=1e-6)
+    assert scores["surrogate_score_real"] == pytest.approx(expected, rel=1e-6)
+    assert scores["surrogate_score_std"] == 0
 
 
 def test_scores_of_a_dataset_sorted_by_class(classifier: Path) -> None:
     images = torch.cat([torch.full((50, 32, 32, 3), shade, dtype=torch.uint8) for shade in (0, 80, 160, 255)])
     real = SmallImages(images, torch.arange(4).repeat_interleave(50), tuple("abcd"))
-    found = surrogate_scores(images, real, classifier, CPU, splits=4)
-    assert found["surrogate_score"] == pytest.approx(1) and found["surrogate_score_real"] > 1.0001
+    scores = surrogate_scores(images, real, classifier, CPU, splits=4)
+    assert scores["surrogate_score"] == pytest.approx(1) and scores["surrogate_score_real"] > 1.0001
 
 
 def test_classifier_of_other_classes_is_refused(classifier: Path) -> None:
@@ -96,7 +96,7 @@ def test_classifier_of_other_classes_is_refused(classifier: Path) -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of random weights of Inception."""
+    """Return a file of random weights of Inception."""
     inception = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
@@ -113,18 +113,18 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_inception_scores(weights: Path) -> None:
-    """With any weights: the distance of a set from itself is 0, and scores are those of torchmetrics."""
+    """With any weights the distance of a dataset from itself is 0, and scores match torchmetrics."""
     torch.manual_seed(1)
     real = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
-    found = inception_scores(real, real, weights, CPU, splits=2)
-    assert list(found) == ["inception_score", "inception_score_std", "fid"]
-    assert found["fid"] == pytest.approx(0, abs=1e-2) and 1 < found["inception_score"] < 4
-    other = inception_scores(real // 4, real, weights, CPU, splits=2)
+    scores = inception_scores(real, real, weights, CPU, splits=2)
+    assert list(scores) == ["inception_score", "inception_score_std", "fid"]
+    assert scores["fid"] == pytest.approx(0, abs=1e-2) and 1 < scores["inception_score"] < 4
+    darker = inception_scores(real // 4, real, weights, CPU, splits=2)
     fid = pytest.importorskip("torchmetrics.image.fid").FrechetInceptionDistance
     metric = fid(feature_extractor_weights_path=str(weights), antialias=False)
     metric.update(real.permute(0, 3, 1, 2), real=True)
     metric.update((real // 4).permute(0, 3, 1, 2), real=False)
-    assert other["fid"] == pytest.approx(metric.compute().item(), rel=1e-3) and other["fid"] > 1
+    assert darker["fid"] == pytest.approx(metric.compute().item(), rel=1e-3) and darker["fid"] > 1
 
 
 class Evil:

@@ -106,9 +106,9 @@ def test_verification_and_identification_of_templates(meta: Path) -> None:
 def test_pairs_are_scored_in_blocks(monkeypatch: pytest.MonkeyPatch, meta: Path) -> None:
     protocol = read_template_protocol(meta)
     ids, unit = template_features(np.random.default_rng(0).normal(size=(7, 4)), protocol.template, protocol.media)
-    whole = verify_templates(protocol, ids, unit)
+    expected = verify_templates(protocol, ids, unit)
     monkeypatch.setattr("sfplus.verification.ijb._BLOCK", 2)
-    assert np.array_equal(verify_templates(protocol, ids, unit), whole)
+    assert np.array_equal(verify_templates(protocol, ids, unit), expected)
 
 
 @pytest.mark.parametrize(

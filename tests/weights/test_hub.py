@@ -127,8 +127,8 @@ def test_pickles_are_not_downloaded_from_the_hub(
     folder = find_model("hf:me/small")
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json", "mean.safetensors"}
     assert not [path for path in the_hub.server.requests if path.endswith((".bin", ".py"))]
-    asked = len(the_hub.server.requests)
-    assert find_model("hf:me/small") == folder and len(the_hub.server.requests) == asked
+    request_count = len(the_hub.server.requests)
+    assert find_model("hf:me/small") == folder and len(the_hub.server.requests) == request_count
     assert PretrainedModel.from_pretrained("me/small").config["people"] == 623
     first, second = sorted(drawn.glob("*/*.jpg"))[:2]
     answer = sfplus("compare", first, second, "--model", "hf:me/small")

@@ -57,7 +57,7 @@ def edit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_published_accuracies_and_their_means() -> None:
-    """From the READMEs of sphereface and sphereface-plus; the means were computed from them by this project."""
+    """Compare with the READMEs of sphereface and sphereface-plus; the means were computed from these."""
     means = {name: mean(entry.runs) for name, entry in zoo.zoo().items() if len(entry.runs) > 1}
     assert means == pytest.approx({
         "sphereface20": 99.228, "sphereface-plus-m1": 97.398, "sphereface-plus-m2": 98.982,

@@ -6,9 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from sfplus.alignment.templates import Template, find_template
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.errors import UsageError
+from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import PlanRequest, StageKey, Step, StepOutput, UserPhotos
 
 
@@ -17,11 +18,11 @@ class AlignSettings(StageKey, BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     stage: ClassVar[Stage] = Stage(
-        "align", 2, deferred("sfplus.stages.align:build"), deferred("sfplus.stages.align:share")
+        "align", 2, Deferred("sfplus.stages.align:build"), Deferred("sfplus.stages.align:share")
     )
 
     template: str = Field(
-        "sphereface-112x96",
+        DEFAULT_TEMPLATE,
         description="target positions of the landmarks (face_align_demo.m: 112x96); arcface-112x112, or any other size",
     )
     first_pixel: Literal["source", 0, 1] = Field(
@@ -73,13 +74,13 @@ def crop_steps(
 
     Args:
         photos: The photos.
-        request: The recipe with the keys `detect` and `align`.
+        request: The recipe, with the keys `detect` and `align`.
         name: The name of the set; the steps are `detect/NAME` and `align/NAME`.
         undetected: `drop` photos without a face, or use their `centre-crop`.
     """
-    recipe = request.recipe
-    settings = AlignStageSettings(**recipe.align.model_dump(), undetected=undetected)
+    detect = request.get(DetectSettings)
+    settings = AlignStageSettings(**request.get(AlignSettings).model_dump(), undetected=undetected)
     return [
-        Step(f"detect/{name}", recipe.detect.stage, recipe.detect, {"photos": photos}),
+        Step(f"detect/{name}", detect.stage, detect, {"photos": photos}),
         Step(f"align/{name}", settings.stage, settings, {"photos": photos, "faces": StepOutput(f"detect/{name}")}),
     ]

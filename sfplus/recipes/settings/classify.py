@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
 from sfplus.recipes.settings.images import ImageDataSettings
 from sfplus.recipes.steps import PlanRequest, StageKey, Step, UserImages
@@ -70,7 +70,7 @@ class ClassifySettings(StageKey, LoopSettings):
     """Settings of training an image classifier; defaults: CNN-9 on CIFAR-100 (MHE, architecture.py and train.py)."""
 
     stage: ClassVar[Stage] = Stage(
-        "classify", 1, deferred("sfplus.image_tasks.classify_stage:build"), trains=True, measures=True
+        "classify", 1, Deferred("sfplus.image_tasks.classify_stage:build"), trains=True, measures=True
     )
     for_images: ClassVar[bool] = True
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.recipes.steps import StageKey
 
 
@@ -15,7 +15,7 @@ class DetectSettings(StageKey, BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     stage: ClassVar[Stage] = Stage(
-        "detect", 3, deferred("sfplus.stages.detect:build"), deferred("sfplus.stages.detect:share")
+        "detect", 3, Deferred("sfplus.stages.detect:build"), Deferred("sfplus.stages.detect:share")
     )
 
     min_face: int = Field(20, ge=12, description="smallest face in pixels (face_detect_demo.m: minSize 20)")

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.recipes.steps import StageKey
 
 
@@ -14,7 +14,7 @@ class EmbedSettings(StageKey, BaseModel):
     """Settings of feature extraction; features are those of the SphereFace protocol: fc5 of crop and mirror image."""
 
     model_config = ConfigDict(extra="forbid")
-    stage: ClassVar[Stage] = Stage("embed", 2, deferred("sfplus.stages.embed:build"))
+    stage: ClassVar[Stage] = Stage("embed", 2, Deferred("sfplus.stages.embed:build"))
 
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="floating-point type: float32 is the reference, bfloat16 is faster where supported"

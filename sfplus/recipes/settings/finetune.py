@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from sfplus.artifacts.stage import Stage, deferred
-from sfplus.recipes.settings.train import EnergySettings, People, SolverSettings, training_inputs
+from sfplus.artifacts.stage import Deferred, Stage
+from sfplus.recipes.settings.train import EnergySettings, People, SolverSettings, TrainSettings, training_inputs
 from sfplus.recipes.steps import PlanRequest, StageKey, Step, StepOutput, UserModel
 
 
@@ -16,7 +16,7 @@ class FinetuneSettings(StageKey, SolverSettings):
     """Settings of SphereFace+: the loss of the head and the energy of the classifier, from a trained model."""
 
     stage: ClassVar[Stage] = Stage(
-        "finetune", 1, deferred("sfplus.stages.train:build_finetune"), trains=True, measures=True
+        "finetune", 1, Deferred("sfplus.stages.train:build_finetune"), trains=True, measures=True
     )
 
     energy: EnergySettings = Field(
@@ -34,7 +34,7 @@ class FinetuneSettings(StageKey, SolverSettings):
 
     def plan(self, request: PlanRequest) -> list[Step]:
         """Fine-tune the trained or the given model on the crops that train uses, or on crops of its own photos."""
-        train = request.recipe.train
+        train = request.find(TrainSettings)
         settings = self
         if train and not self.exclude:
             settings = self.model_copy(update={"exclude": train.exclude})

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
+from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings
 from sfplus.recipes.settings.images import ImageDataSettings
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserFile, UserImages
@@ -53,7 +54,7 @@ class GenerateSettings(StageKey, LoopSettings):
     """Settings of training a generator; defaults: MHE, MHE-GAN/sn-model/train.py."""
 
     stage: ClassVar[Stage] = Stage(
-        "generate", 1, deferred("sfplus.image_tasks.generate_stage:build"), trains=True, measures=True
+        "generate", 1, Deferred("sfplus.image_tasks.generate_stage:build"), trains=True, measures=True
     )
     for_images: ClassVar[bool] = True
 
@@ -85,7 +86,7 @@ class GenerateSettings(StageKey, LoopSettings):
     def plan(self, request: PlanRequest) -> list[Step]:
         """Train the generator and score its images; a classifier in the same recipe gives the surrogate score."""
         inputs: dict[str, InputReference] = {"pictures": UserImages(self.data)}
-        if request.recipe.classify:
+        if request.find(ClassifySettings):
             inputs["classifier"] = StepOutput("classify")
         if self.inception:
             inputs["inception"] = UserFile(self.inception)

@@ -12,7 +12,7 @@ import functools
 import operator
 import re
 from collections.abc import Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
@@ -26,8 +26,8 @@ _SIZES = {"self", "features", "classes"}  # arguments of a head that depend on t
 
 def _read_classes() -> dict[str, ast.ClassDef]:
     """Parse the modules of `hypersphere.heads` and return their classes by name."""
-    folder = files("sfplus") / "hypersphere" / "heads"
-    modules = [ast.parse(file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".py")]
+    folder = Path(__file__).parents[2] / "hypersphere" / "heads"
+    modules = [ast.parse(file.read_text("utf-8")) for file in folder.glob("*.py")]
     return {node.name: node for module in modules for node in module.body if isinstance(node, ast.ClassDef)}
 
 

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sfplus.artifacts.stage import Stage, deferred
-from sfplus.recipes.settings.verify import verified_models
+from sfplus.artifacts.stage import Deferred, Stage
+from sfplus.recipes.settings.sample import SampleSettings
+from sfplus.recipes.settings.verify import VerifySettings, verified_models
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput
 
 
@@ -39,23 +40,22 @@ class ReportSettings(StageKey, BaseModel):
     """Settings of the report."""
 
     model_config = ConfigDict(extra="forbid")
-    stage: ClassVar[Stage] = Stage("report", 2, deferred("sfplus.stages.report:build"))
+    stage: ClassVar[Stage] = Stage("report", 2, Deferred("sfplus.stages.report:build"))
 
     title: str = Field("Face verification", description="heading of the page")
     published: list[PublishedSettings] = Field([], description="published figures of the same model and data")
 
     def plan(self, request: PlanRequest) -> list[Step]:
         """Report the models that the recipe verifies."""
-        recipe = request.recipe
-        if recipe.verify is None:
+        verify = request.find(VerifySettings)
+        if verify is None:
             return []
-        crops, *_ = (step for step in recipe.verify.held_out_steps(request) if step.stage is recipe.align.stage)
         inputs: dict[str, InputReference] = {
-            "crops": StepOutput("align/verify"), "faces": StepOutput("detect/verify"), "photos": crops.inputs["photos"],
+            "crops": StepOutput("align/verify"), "faces": StepOutput("detect/verify"), "photos": verify.photo_folder,
         }  # fmt: skip
         for name, model in verified_models(request).items():
             inputs |= {f"verify/{name}": StepOutput(f"verify/{name}"), f"model/{name}": model}
-        about = {"recipe": request.text, "command": request.command, "drawn": recipe.sample is not None}
+        about = {"recipe": request.text, "command": request.command, "drawn": request.find(SampleSettings) is not None}
         settings = ReportStageSettings.model_validate(self.model_dump() | about)
         return [Step("report", self.stage, settings, inputs)]
 

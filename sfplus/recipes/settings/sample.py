@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.recipes.steps import PlanRequest, StageKey, Step
 
 
@@ -14,7 +14,7 @@ class SampleSettings(StageKey, BaseModel):
     """Settings of the drawn faces that stand in for photos."""
 
     model_config = ConfigDict(extra="forbid")
-    stage: ClassVar[Stage] = Stage("sample", 1, deferred("sfplus.stages.sample:build"))
+    stage: ClassVar[Stage] = Stage("sample", 1, Deferred("sfplus.stages.sample:build"))
 
     people: int = Field(60, ge=4, description="number of people to draw")
     photos: int = Field(10, ge=2, description="photos of each person")

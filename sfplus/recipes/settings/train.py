@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from sfplus.artifacts.layout import TRAIN_PHOTOS
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.datasets.formats.pack import is_pack
 from sfplus.datasets.identities import read_person_list
 from sfplus.errors import suggest
@@ -16,6 +16,7 @@ from sfplus.networks import is_network, network_names
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
 from sfplus.recipes.settings.heads import HeadSettings, validate_head
+from sfplus.recipes.settings.verify import VerifySettings
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserPack, UserPhotos
 
 
@@ -166,7 +167,7 @@ class SolverSettings(LoopSettings):
 class TrainSettings(StageKey, SolverSettings):
     """Settings of training a new network, and which network."""
 
-    stage: ClassVar[Stage] = Stage("train", 1, deferred("sfplus.stages.train:build_train"), trains=True, measures=True)
+    stage: ClassVar[Stage] = Stage("train", 1, Deferred("sfplus.stages.train:build_train"), trains=True, measures=True)
 
     network: NetworkName = Field(
         default="sphereface20", description="the network (SphereFace paper, table 2), or timm:NAME, torchvision:NAME"
@@ -213,7 +214,7 @@ def training_inputs(
     else:
         root = UserPhotos(photos) if photos else StepOutput("sample", TRAIN_PHOTOS)
         steps += crop_steps(root, request, "train")
-    if settings.evaluate_every and (verify := request.recipe.verify):
+    if settings.evaluate_every and (verify := request.find(VerifySettings)):
         steps += verify.held_out_steps(request)
         inputs |= {"held_out": StepOutput("align/verify"), "pairs": verify.pair_list}
     return steps, inputs

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfplus.artifacts.layout import PAIRS, VERIFY_PHOTOS
-from sfplus.artifacts.stage import Stage, deferred
+from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.recipes.settings.align import crop_steps
+from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.recipes.steps import (
     InputReference,
     PlanRequest,
@@ -27,7 +28,7 @@ class VerifySettings(StageKey, BaseModel):
     """Settings of the verification over the folds of a pair list."""
 
     model_config = ConfigDict(extra="forbid")
-    stage: ClassVar[Stage] = Stage("verify", 3, deferred("sfplus.stages.verify:build"), measures=True)
+    stage: ClassVar[Stage] = Stage("verify", 3, Deferred("sfplus.stages.verify:build"), measures=True)
 
     protocol: ProtocolName = Field(
         "sphereface", description="how scores and thresholds are computed; every number is reported with this name"
@@ -43,22 +44,27 @@ class VerifySettings(StageKey, BaseModel):
         None, exclude=True, description="the pair list (LFW's pairs.txt); not needed with a drawn sample"
     )
 
-    def held_out_steps(self, request: PlanRequest) -> list[Step]:
-        """Return the steps that detect and align the photos of the pairs."""
-        photos = UserPhotos(self.photos) if self.photos else StepOutput("sample", VERIFY_PHOTOS)
-        return crop_steps(photos, request, "verify", "centre-crop" if self.undetected == "centre-crop" else "drop")
+    @property
+    def photo_folder(self) -> StepOutput | UserPhotos:
+        """The photos: the user's, or those of the drawn sample."""
+        return UserPhotos(self.photos) if self.photos else StepOutput("sample", VERIFY_PHOTOS)
 
     @property
     def pair_list(self) -> InputReference:
         """The pair list: the user's, or that of the drawn sample."""
         return UserPairs(self.pairs) if self.pairs else StepOutput("sample", PAIRS)
 
+    def held_out_steps(self, request: PlanRequest) -> list[Step]:
+        """Return the steps that detect and align the photos of the pairs."""
+        undetected = "centre-crop" if self.undetected == "centre-crop" else "drop"
+        return crop_steps(self.photo_folder, request, "verify", undetected)
+
     def plan(self, request: PlanRequest) -> list[Step]:
         """Embed the crops of the pairs by each model of the recipe, and verify each."""
-        steps = self.held_out_steps(request)
+        steps, embed = self.held_out_steps(request), request.get(EmbedSettings)
         for name, model in verified_models(request).items():
             inputs = {"crops": StepOutput("align/verify"), "model": model}
-            steps.append(Step(f"embed/{name}", request.recipe.embed.stage, request.recipe.embed, inputs))
+            steps.append(Step(f"embed/{name}", embed.stage, embed, inputs))
             inputs = {"features": StepOutput(f"embed/{name}"), "pairs": self.pair_list}
             steps.append(Step(f"verify/{name}", self.stage, self, inputs))
         return steps
@@ -66,7 +72,6 @@ class VerifySettings(StageKey, BaseModel):
 
 def verified_models(request: PlanRequest) -> dict[str, InputReference]:
     """Return the models that a recipe verifies: the user's, or those that it trains and fine-tunes."""
-    recipe = request.recipe
-    if recipe.embed.model:
-        return {"model": UserModel(recipe.embed.model)}
-    return {name: StepOutput(name) for name in ("train", "finetune") if getattr(recipe, name)}
+    if model := request.get(EmbedSettings).model:
+        return {"model": UserModel(model)}
+    return {name: StepOutput(name) for name, key in request.keys.items() if key.stage.trains and not key.for_images}

@@ -2,10 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.datasets.pairs import (
-    pair_files,
-    read_pairs,
-)
+from sfplus.datasets.pairs import pair_files, read_pairs
 from sfplus.errors import PairsError
 
 

@@ -6,12 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfplus.datasets.pairs import Pairs, draw_pairs, read_pairs, write_pairs
+from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.errors import DatasetError
-
-
-def one(left: str, right: str) -> Pairs:
-    return Pairs((left, left), (right, "B/B_0001"), np.array([True, False]), np.array([0, 0], dtype=np.int64))
 
 
 def people(sizes: list[int]) -> list[str]:

@@ -3,12 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfplus.datasets.pairs import (
-    Pairs,
-    read_pairs,
-    read_plain,
-    write_plain,
-)
+from sfplus.datasets.pairs import Pairs, read_pairs, read_plain, write_plain
 from sfplus.errors import PairsError
 
 

@@ -3,9 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sfplus.datasets.pairs import (
-    Pairs,
-)
+from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
 
 

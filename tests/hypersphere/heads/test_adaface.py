@@ -10,7 +10,7 @@ from head_cases import batch, cosines_of
 from sfplus.hypersphere import HEADS
 
 
-def test_adaface_is_the_formula_of_the_paper() -> None:
+def test_logits_and_statistics_equal_the_formulas_of_the_paper() -> None:
     head = HEADS["adaface"](6, 5).double()
     mean, std = 20.0, 100.0
     torch.manual_seed(1)
@@ -28,8 +28,8 @@ def test_adaface_is_the_formula_of_the_paper() -> None:
             z = max(-1, min(1, 0.333 * (length[i] - mean) / (std + 1e-3)))
             theta = max(0, min(math.pi, math.acos(expected[i, y]) - 0.4 * z))
             expected[i, y] = math.cos(theta) - (0.4 + 0.4 * z)
-        np.testing.assert_allclose(logits, 64 * expected, atol=1e-6)  # the buffers were made in float32
+        np.testing.assert_allclose(logits, 64 * expected, atol=1e-6)  # the buffers start in float32
         assert float(head.batch_mean) == pytest.approx(mean) and float(head.batch_std) == pytest.approx(std)
     head(x[:1], labels[:1])
     head.eval()(x, labels)
-    assert float(head.batch_mean) == pytest.approx(mean), "one sample has no spread, evaluation moves nothing"
+    assert float(head.batch_mean) == pytest.approx(mean), "neither a single sample nor evaluation changes it"

@@ -17,8 +17,8 @@ def head_of(m: int, classes: int = 5, features: int = 3, **options: Any) -> ASof
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4])
-def test_logits_are_those_of_the_caffe_layer(m: int) -> None:
-    """A NumPy transcription of what margin_inner_product_layer.cpp computes forward."""
+def test_logits_equal_those_of_the_caffe_layer(m: int) -> None:
+    """The reference is a NumPy transcription of the forward pass of margin_inner_product_layer.cpp."""
     head = head_of(m, classes=6, features=4, base=100.0, gamma=0.3, power=0.7, lambda_min=2.0, iteration=10)
     x = torch.randn(8, 4, dtype=torch.float64)
     labels = torch.tensor([0, 5, 2, 2, 1, 4, 3, 0])
@@ -38,7 +38,7 @@ def test_logits_are_those_of_the_caffe_layer(m: int) -> None:
     assert head.current_lambda == pytest.approx(relax)
 
 
-def test_lambda_anneals_to_the_floor_of_the_prototxt() -> None:
+def test_lambda_anneals_to_the_minimum_of_the_prototxt() -> None:
     head = ASoftmax(2, 2)
     assert head.current_lambda == 1000
     for passes, expected in ((1, 1000 / 1.12), (1658, 1000 / (1 + 0.12 * 1658)), (1659, 5.0), (28000, 5.0)):
@@ -48,24 +48,24 @@ def test_lambda_anneals_to_the_floor_of_the_prototxt() -> None:
     assert head.current_lambda > 5
 
 
-def test_only_training_counts_and_normalises() -> None:
+def test_only_training_mode_counts_and_normalises() -> None:
     head = ASoftmax(3, 4).eval()
-    before = head.weight.detach().clone()
+    initial = head.weight.detach().clone()
     head(torch.randn(2, 3), torch.tensor([0, 1]))
     head.predict(torch.randn(2, 3))
-    assert int(head.iteration) == 0 and torch.equal(head.weight, before)
+    assert int(head.iteration) == 0 and torch.equal(head.weight, initial)
     head.train()(torch.randn(2, 3), torch.tensor([0, 1]))
     assert int(head.iteration) == 1
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(4))
 
 
-def test_counter_survives_saving() -> None:
+def test_counter_is_saved() -> None:
     head = ASoftmax(3, 4)
     for _ in range(3):
         head(torch.randn(2, 3), torch.tensor([0, 1]))
-    other = ASoftmax(3, 4)
-    other.load_state_dict(head.state_dict())
-    assert int(other.iteration) == 3 and other.current_lambda == head.current_lambda
+    loaded = ASoftmax(3, 4)
+    loaded.load_state_dict(head.state_dict())
+    assert int(loaded.iteration) == 3 and loaded.current_lambda == head.current_lambda
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5])
@@ -83,7 +83,7 @@ def test_gradient_is_exact(m: int) -> None:
 
 
 def test_gradient_in_training_is_that_of_the_normalised_weight() -> None:
-    """The in-place normalisation must not change what is differentiated."""
+    """The in-place normalisation must not change the gradient."""
     head = head_of(4)
     x, labels = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 0])
     F.cross_entropy(head(x, labels), labels).backward()
@@ -94,10 +94,10 @@ def test_gradient_in_training_is_that_of_the_normalised_weight() -> None:
     torch.testing.assert_close(trained, again.weight.grad)
     assert trained is not None
     radial = (trained * head.weight).sum(1)
-    assert radial.abs().max() < 1e-12, "a direction has no gradient along itself"
+    assert radial.abs().max() < 1e-12, "the gradient is orthogonal to the classifiers"
 
 
-def test_two_forwards_before_one_backward() -> None:
+def test_two_forwards_may_precede_one_backward() -> None:
     head = ASoftmax(3, 4)
     labels = torch.tensor([0, 1])
     losses = [F.cross_entropy(head(torch.randn(2, 3), labels), labels) for _ in range(2)]
@@ -105,19 +105,18 @@ def test_two_forwards_before_one_backward() -> None:
     assert head.weight.grad is not None
 
 
-def test_margin_makes_the_true_class_harder() -> None:
+def test_margin_lowers_the_logit_of_the_true_class() -> None:
     x, labels = torch.randn(20, 3, dtype=torch.float64), torch.arange(20) % 5
-    plain = head_of(1)(x, labels)[torch.arange(20), labels]
-    before = plain
+    previous = head_of(1)(x, labels)[torch.arange(20), labels]
     for m in (2, 3, 4):
         target = head_of(m, base=0.0, lambda_min=0.0)(x, labels)[torch.arange(20), labels]
-        assert (target <= before + 1e-12).all()
-        before = target
+        assert (target <= previous + 1e-12).all()
+        previous = target
 
 
 @pytest.mark.parametrize("gradient", ["exact", "caffe"])
 @pytest.mark.parametrize("m", [1, 2, 3, 4])
-def test_zero_features_and_aligned_features_stay_finite(m: int, gradient: Literal["exact", "caffe"]) -> None:
+def test_zero_and_aligned_features_give_finite_results(m: int, gradient: Literal["exact", "caffe"]) -> None:
     head = ASoftmax(2, 2, m=m, base=0.0, lambda_min=0.0, gradient=gradient)
     head.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [-3.0, 0.0], [0.0, 2.0], [1e-20, 0.0]], requires_grad=True)
@@ -142,7 +141,7 @@ def test_stays_in_float32_under_autocast() -> None:
         assert torch.equal(head(x, labels), expected) and torch.equal(head.predict(x), plain)
 
 
-def test_weights_start_as_in_caffe() -> None:
+def test_initial_weights_are_those_of_caffe() -> None:
     torch.manual_seed(0)
     weight = ASoftmax(512, 2000).weight
     bound = (3 / 512) ** 0.5
@@ -150,7 +149,7 @@ def test_weights_start_as_in_caffe() -> None:
 
 
 @pytest.mark.parametrize("m", [0, -1, 1.5])
-def test_refuses_other_margins(m: float) -> None:
+def test_wrong_margins_are_refused(m: float) -> None:
     for build in (ASoftmax, LSoftmax):
         with pytest.raises(ValueError, match="an integer of at least 1"):
             build(2, 2, m=m)  # type: ignore[arg-type]
@@ -159,7 +158,7 @@ def test_refuses_other_margins(m: float) -> None:
 
 
 def caffe_coefficients(cosine: np.ndarray, length: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """cw and cx of margin_inner_product_layer.cpp: d(||x|| psi) / dx = cw w + cx x for a classifier w of unit norm."""
+    """Return cw and cx of margin_inner_product_layer.cpp: d(||x|| psi) / dx = cw w + cx x for w of unit norm."""
     s0 = np.sign(cosine)
     if m == 2:
         return 4 * s0 * cosine, -(2 * s0 * cosine**2 + 1) / length
@@ -173,7 +172,7 @@ def caffe_coefficients(cosine: np.ndarray, length: np.ndarray, m: int) -> tuple[
 
 
 @pytest.mark.parametrize("m", [2, 3, 4])
-def test_coefficients_of_the_caffe_layer_are_the_numeric_gradient(m: int) -> None:
+def test_coefficients_of_the_caffe_layer_equal_the_numeric_gradient(m: int) -> None:
     rng = np.random.default_rng(m)
     x, w = rng.standard_normal((2, 50, 6))
     w /= np.linalg.norm(w, axis=1, keepdims=True)
@@ -190,8 +189,8 @@ def test_coefficients_of_the_caffe_layer_are_the_numeric_gradient(m: int) -> Non
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("m", [1, 2, 3, 4])
-def test_caffe_gradient_is_that_of_the_released_layer(m: int, training: bool) -> None:
-    """A NumPy transcription of the layer's backward pass, below the softmax loss."""
+def test_caffe_gradient_equals_that_of_the_released_layer(m: int, training: bool) -> None:
+    """The reference is a NumPy transcription of the layer's backward pass, below the softmax loss."""
     head = head_of(m, classes=6, features=4, base=3.0, gamma=0.0, lambda_min=0.5, gradient="caffe").train(training)
     x = (2 * torch.randn(40, 4, dtype=torch.float64)).requires_grad_()
     labels = torch.arange(40) % 6
@@ -199,20 +198,20 @@ def test_caffe_gradient_is_that_of_the_released_layer(m: int, training: bool) ->
     logits = head(x, labels)
     F.cross_entropy(logits, labels).backward()
 
-    own, samples = labels.numpy(), np.arange(40)
+    targets, samples = labels.numpy(), np.arange(40)
     features = x.detach().numpy()
     top = np.exp(logits.detach().numpy())
     top /= top.sum(1, keepdims=True)
-    top[samples, own] -= 1
+    top[samples, targets] -= 1
     top /= 40
     assert head.weight.grad is not None and x.grad is not None
     np.testing.assert_allclose(head.weight.grad.numpy(), top.T @ features, atol=1e-14)
     expected = top @ w
     if m > 1:
         length = np.linalg.norm(features, axis=1)
-        cw, cx = caffe_coefficients((features * w[own]).sum(1) / length, length, m)
-        margin = (cw[:, None] * w[own] + cx[:, None] * features) / np.sqrt(cw**2 + cx**2)[:, None]
-        expected += top[samples, own, None] * ((3 * w[own] + margin) / (1 + 3) - w[own])
+        cw, cx = caffe_coefficients((features * w[targets]).sum(1) / length, length, m)
+        margin = (cw[:, None] * w[targets] + cx[:, None] * features) / np.sqrt(cw**2 + cx**2)[:, None]
+        expected += top[samples, targets, None] * ((3 * w[targets] + margin) / (1 + 3) - w[targets])
     np.testing.assert_allclose(x.grad.numpy(), expected, atol=1e-14)
 
 
@@ -222,7 +221,7 @@ def test_both_gradients_have_the_same_logits(m: int) -> None:
     assert torch.equal(head_of(m)(x, labels), head_of(m, gradient="caffe")(x, labels))
 
 
-def test_second_derivative_by_the_weight_is_refused_in_training() -> None:
+def test_second_derivative_of_the_weight_is_refused_in_training() -> None:
     head, labels = ASoftmax(3, 4), torch.tensor([0, 1])
     (grad,) = torch.autograd.grad(head.loss(torch.randn(2, 3), labels), head.weight, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):

@@ -1,3 +1,5 @@
+"""Tests of all heads; those of one family have a file of their own."""
+
 from __future__ import annotations
 
 import math
@@ -13,12 +15,13 @@ from hypothesis import strategies as st
 from pytorch_metric_learning import losses
 from torch import Tensor, nn
 
-from sfplus.hypersphere import HEADS, AdaFace, NormFace, SphereFace2
+from sfplus.hypersphere import HEADS, AdaFace, NormFace, Softmax, SphereFace2
+from sfplus.hypersphere.heads import base
 from sfplus.hypersphere.heads.base import Head
 
 
 @each_head(ALL)
-def test_common_interface(name: str, options: dict[str, Any]) -> None:
+def test_heads_share_one_interface(name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     head = HEADS[name](8, 4, **options)
     x, labels = torch.randn(6, 8), torch.tensor([0, 3, 2, 1, 3, 3])
@@ -37,29 +40,29 @@ def test_common_interface(name: str, options: dict[str, Any]) -> None:
 
 
 @each_head(ALL)
-def test_state_goes_on_where_it_was(name: str, options: dict[str, Any]) -> None:
-    head, other = HEADS[name](8, 4, **options), HEADS[name](8, 4, **options)
+def test_state_dict_restores_counters_and_statistics(name: str, options: dict[str, Any]) -> None:
+    head, resumed = HEADS[name](8, 4, **options), HEADS[name](8, 4, **options)
     labels = torch.tensor([0, 1, 2])
     for _ in range(5):
         head(torch.randn(3, 8), labels)
-    other.load_state_dict(head.state_dict())
+    resumed.load_state_dict(head.state_dict())
     x = torch.randn(3, 8)
-    assert torch.equal(head(x, labels), other(x, labels)) and head.current_lambda == other.current_lambda
-    assert all(torch.equal(a, b) for a, b in zip(head.buffers(), other.buffers(), strict=True))
+    assert torch.equal(head(x, labels), resumed(x, labels)) and head.current_lambda == resumed.current_lambda
+    assert all(torch.equal(a, b) for a, b in zip(head.buffers(), resumed.buffers(), strict=True))
 
 
 @each_head(ALL)
-def test_autocast_changes_nothing(name: str, options: dict[str, Any]) -> None:
+def test_autocast_has_no_effect(name: str, options: dict[str, Any]) -> None:
     head, labels = HEADS[name](64, 10, **options).eval(), torch.arange(4)
     x = torch.randn(4, 64).bfloat16()
     expected = head(x.float(), labels), head.predict(x.float()), head.loss(x.float(), labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = head(x, labels), head.predict(x), head.loss(x, labels)
-    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(got, expected, strict=True))
+        results = head(x, labels), head.predict(x), head.loss(x, labels)
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(results, expected, strict=True))
 
 
 @each_head(ALL)
-def test_learns_twenty_points(name: str, options: dict[str, Any]) -> None:
+def test_training_separates_twenty_points(name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     head = HEADS[name](16, 5, **options)
     labels = torch.arange(20) % 5
@@ -74,8 +77,8 @@ def test_learns_twenty_points(name: str, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @each_head(ALL)
-def test_edges_are_finite(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
-    """Features of length 0 or nearly, on a classifier (theta = 0), opposite (pi), and at right angles."""
+def test_extreme_features_give_finite_results(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+    """The features have a length of about 0, or the angle 0, pi or pi/2 to their classifier."""
     head = HEADS[name](3, 3, **options).to(dtype)
     head.weight.data.copy_(torch.eye(3))
     points = [[0, 0, 0], [3, 0, 0], [-3, 0, 0], [0, 2, 0], [1e-20, 0, 0], [-1e5, 1, 0]]
@@ -93,7 +96,7 @@ def test_edges_are_finite(name: str, options: dict[str, Any], dtype: torch.dtype
 @each_head(EXACT)
 def test_gradient_is_exact(name: str, options: dict[str, Any]) -> None:
     head = create_head(name, classes=4, features=3, **options)
-    if isinstance(head, AdaFace):  # its z, which is not differentiated, at both ends
+    if isinstance(head, AdaFace):  # z, which is not differentiated, is clamped at both ends
         head.batch_mean.fill_(3.0)
         head.batch_std.fill_(1e-4)
     x, labels = batch(5, 3, 4)
@@ -118,7 +121,7 @@ class _Function:
 
 
 @each_head(DETACHED)
-def test_detached_gradient_is_that_of_plain_cosines_at_the_shifted_logits(name: str, options: dict[str, Any]) -> None:
+def test_detached_gradient_is_that_of_cosines_plus_a_constant(name: str, options: dict[str, Any]) -> None:
     head = create_head(name, **options)
     x, labels = batch()
     x.requires_grad_()
@@ -126,14 +129,14 @@ def test_detached_gradient_is_that_of_plain_cosines_at_the_shifted_logits(name: 
     exact = create_head(name, **options, gradient="exact")
     torch.testing.assert_close(logits, exact(x, labels))
     top = torch.randn_like(logits)
-    got = torch.autograd.grad(logits, (x, head.weight), top)
+    results = torch.autograd.grad(logits, (x, head.weight), top)
 
     cosine = F.cosine_similarity(x[:, None], head.weight[None], dim=2)
     length = x.norm(dim=1, keepdim=True) if options.get("normalisation", "hard") != "hard" else head.scale
     shift = (logits - length * cosine - getattr(head, "bias", 0.0)).detach() / torch.as_tensor(length).detach()
     expected = torch.autograd.grad(length * (cosine + shift), (x, head.weight), top)
-    torch.testing.assert_close(got, expected)
-    assert not torch.allclose(got[0], torch.autograd.grad(exact(x, labels), x, top)[0], rtol=0.01)
+    torch.testing.assert_close(results, expected)
+    assert not torch.allclose(results[0], torch.autograd.grad(exact(x, labels), x, top)[0], rtol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -151,10 +154,10 @@ def test_detached_gradient_is_that_of_plain_cosines_at_the_shifted_logits(name: 
     ],
     ids=name_case,
 )
-def test_same_as_pytorch_metric_learning(name: str, options: dict[str, Any], build: Any) -> None:
-    """Its weight is (d, C), its margins of angles are in degrees, and its losses have no lambda.
+def test_heads_equal_pytorch_metric_learning(name: str, options: dict[str, Any], build: Any) -> None:
+    """pytorch-metric-learning stores (d, C), has angular margins in degrees, and no lambda.
 
-    Some samples are nearly opposite to their classifier, where theta + m exceeds pi: there both lower the cosine.
+    Some samples are nearly opposite to their classifier, where theta + m exceeds pi and both lower the cosine.
     """
     if name in ("asoftmax", "lsoftmax"):
         options = options | {"base": 0.0, "lambda_min": 0.0}
@@ -163,12 +166,12 @@ def test_same_as_pytorch_metric_learning(name: str, options: dict[str, Any], bui
     x, labels = batch(30)
     x[:10] = 0.1 * x[:10] - 2 * head.weight.detach()[labels[:10]]
     ours_x, theirs_x = x.clone().requires_grad_(), x.clone().requires_grad_()
-    ours, other = head.loss(ours_x, labels), theirs(theirs_x, labels)
-    torch.testing.assert_close(ours, other, rtol=1e-10, atol=0)
-    got = torch.autograd.grad(ours, (ours_x, head.weight))
-    expected = torch.autograd.grad(other, (theirs_x, theirs.W))
-    torch.testing.assert_close(got[0], expected[0], rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(got[1], expected[1].T, rtol=1e-6, atol=1e-9)
+    loss, expected_loss = head.loss(ours_x, labels), theirs(theirs_x, labels)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-10, atol=0)
+    results = torch.autograd.grad(loss, (ours_x, head.weight))
+    expected = torch.autograd.grad(expected_loss, (theirs_x, theirs.W))
+    torch.testing.assert_close(results[0], expected[0], rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(results[1], expected[1].T, rtol=1e-6, atol=1e-9)
 
 
 WITHOUT_MARGIN: list[Case] = [
@@ -182,43 +185,44 @@ WITHOUT_MARGIN: list[Case] = [
 
 
 @each_head(WITHOUT_MARGIN)
-def test_predict_is_forward_without_margin(name: str, options: dict[str, Any]) -> None:
+def test_predict_equals_forward_without_margin(name: str, options: dict[str, Any]) -> None:
     head, (x, labels) = create_head(name, **options), batch()
     torch.testing.assert_close(head(x, labels), head.predict(x), atol=1e-10, rtol=0)
 
 
 @each_head([case for case in EXACT if case[0] not in ("softmax", "normface") and case[1].get("m") != 1])
-def test_margin_makes_every_sample_harder(name: str, options: dict[str, Any]) -> None:
+def test_margin_reduces_the_lead_of_the_true_class(name: str, options: dict[str, Any]) -> None:
     head, (x, labels) = create_head(name, **options), batch(40)
 
     def lead(logits: Tensor) -> Tensor:
-        own = torch.arange(40), labels
-        others = logits.index_put(own, torch.tensor(-math.inf, dtype=torch.float64)).amax(1)
-        return logits[own] - others
+        target = torch.arange(40), labels
+        largest_negative = logits.index_put(target, torch.tensor(-math.inf, dtype=torch.float64)).amax(1)
+        return logits[target] - largest_negative
 
     assert (lead(head(x, labels)) < lead(head.predict(x))).all()
 
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 2**31), st.floats(1e-3, 1e3))
-def test_invariances(seed: int, factor: float) -> None:
-    """Rotating features and classifiers changes nothing, nor does the length of classifiers where it is normalised."""
+def test_logits_are_invariant_to_rotation_order_and_norms(seed: int, factor: float) -> None:
+    """Rotations of features and classifiers have no effect, nor does the norm of classifiers if it is normalised."""
     for name, options in EXACT:
         head = create_head(name, **options)
         torch.manual_seed(seed)
         x, labels = batch()
         expected = head(x, labels)
-        turn = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64)).Q
+        rotation = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64)).Q
         order = torch.randperm(5)
         with torch.no_grad():
-            head.weight.copy_(head.weight[order] @ turn * (factor if name not in ("softmax", "lsoftmax") else 1))
-        got = head(x @ turn, order.argsort()[labels])
-        torch.testing.assert_close(got, expected[:, order], rtol=1e-6, atol=1e-6)
+            head.weight.copy_(head.weight[order] @ rotation * (factor if name not in ("softmax", "lsoftmax") else 1))
+        results = head(x @ rotation, order.argsort()[labels])
+        torch.testing.assert_close(results, expected[:, order], rtol=1e-6, atol=1e-6)
         if isinstance(head, NormFace | SphereFace2) and not isinstance(head, AdaFace):
-            torch.testing.assert_close(head(factor * (x @ turn), order.argsort()[labels]), got, rtol=1e-6, atol=1e-6)
+            scaled = head(factor * (x @ rotation), order.argsort()[labels])
+            torch.testing.assert_close(scaled, results, rtol=1e-6, atol=1e-6)
 
 
-def test_two_training_forwards_before_one_backward() -> None:
+def test_two_training_forwards_may_precede_one_backward() -> None:
     labels = torch.tensor([0, 1])
     for name, build in HEADS.items():
         head = build(3, 4)
@@ -243,3 +247,22 @@ def test_two_training_forwards_before_one_backward() -> None:
 def test_wrong_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HEADS[name](**{"features": 3, "classes": 4} | options)
+
+
+def test_options_of_a_base_class_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"lambda_min of ASoftmax must be >= 0, not -1"):
+        HEADS["asoftmax"](3, 4, lambda_min=-1)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=r"scale of CosFace must be > 0, not 0"):
+        HEADS["cosface"](3, 4, scale=0)  # type: ignore[call-arg]
+
+
+def test_a_subclass_with_a_name_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "REGISTRY", {})
+
+    class Named(Softmax):
+        name = "named"
+
+    class Unnamed(Named):
+        pass
+
+    assert {"named": Named} == base.REGISTRY and Unnamed.name == "named"

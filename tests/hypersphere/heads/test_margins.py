@@ -11,22 +11,22 @@ from sfplus.hypersphere.heads.margins import angle
 
 
 def psi(theta: np.ndarray, m: int) -> np.ndarray:
-    """SphereFace paper, equation 8."""
+    """Evaluate equation 8 of the SphereFace paper."""
     k = np.minimum(np.floor(m * theta / np.pi), m - 1)
     return (-1) ** k * np.cos(m * theta) - 2 * k
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 8])
-def test_margin_on_a_fine_grid(m: int) -> None:
+def test_margin_cosine_equals_psi_on_a_fine_grid(m: int) -> None:
     theta = np.linspace(0, np.pi, 100_001)
     values = margin_cosine(torch.from_numpy(np.cos(theta)), m).numpy()
     np.testing.assert_allclose(values, psi(theta, m), atol=2e-12)
-    assert (np.diff(values) <= 1e-12).all(), "psi must fall"
+    assert (np.diff(values) <= 1e-12).all(), "psi must not rise"
     assert values[0] == 1 and values[-1] == pytest.approx(1 - 2 * m)
 
 
 @pytest.mark.parametrize("m", [2, 3, 4, 5, 8])
-def test_margin_at_the_branch_points(m: int) -> None:
+def test_margin_cosine_is_exact_at_the_branch_points(m: int) -> None:
     theta = np.arange(m + 1) * np.pi / m
     cosine = torch.from_numpy(np.cos(theta)).requires_grad_()
     exact = margin_cosine(torch.cat([cosine, torch.zeros(1, dtype=torch.float64)]), m)
@@ -39,7 +39,7 @@ def test_margin_at_the_branch_points(m: int) -> None:
 
 
 @pytest.mark.parametrize("m", [2, 3, 4, 5])
-def test_margin_slope_against_finite_differences(m: int) -> None:
+def test_slope_of_margin_cosine_equals_finite_differences(m: int) -> None:
     cosine = torch.linspace(-0.999, 0.999, 501, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(margin_cosine(cosine, m).sum(), cosine)
     step = 1e-6

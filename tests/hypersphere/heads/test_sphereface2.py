@@ -13,7 +13,7 @@ from sfplus.hypersphere import SphereFace2
 
 
 @pytest.mark.parametrize("margin", ["C", "A", "M"])
-def test_sphereface2_bears_cosines_rounded_beyond_one(margin: Any) -> None:
+def test_cosines_rounded_beyond_1_give_finite_results(margin: Any) -> None:
     torch.manual_seed(0)
     head = SphereFace2(64, 200, margin=margin, t=2.5, gradient="exact")
     x = (-head.weight.detach()).requires_grad_()
@@ -24,7 +24,7 @@ def test_sphereface2_bears_cosines_rounded_beyond_one(margin: Any) -> None:
 
 
 @pytest.mark.parametrize(("margin", "m"), [("C", 0.4), ("A", 0.5), ("M", 1.7)])
-def test_sphereface2_is_the_formula_of_the_paper(margin: Any, m: float) -> None:
+def test_logits_and_loss_equal_the_formulas_of_the_paper(margin: Any, m: float) -> None:
     head = create_head("sphereface2", margin=margin)
     x, labels = batch(25)
     cosine, bias, total = cosines_of(head, x), float(head.bias.detach()), 0.0  # type: ignore[operator]
@@ -35,16 +35,16 @@ def test_sphereface2_is_the_formula_of_the_paper(margin: Any, m: float) -> None:
 
     for i, y in enumerate(labels.tolist()):
         for j in range(5):
-            own, z = j == y, cosine[i, j]
-            if margin == "A" and own:
+            is_target, z = j == y, cosine[i, j]
+            if margin == "A" and is_target:
                 z = math.cos(min(math.acos(z) + m, math.pi))
-            if margin == "M" and own:
+            if margin == "M" and is_target:
                 z = math.cos(min(math.acos(z) * m, math.pi))
             g = similarity(z)
             if margin == "C":
-                g += -m if own else m
+                g += -m if is_target else m
             expected[i, j] = 40 * g + bias
-            total += 0.7 * math.log1p(math.exp(-expected[i, j])) if own else 0.3 * math.log1p(math.exp(expected[i, j]))
+            total += (0.7 if is_target else 0.3) * math.log1p(math.exp(expected[i, j] * (-1 if is_target else 1)))
     np.testing.assert_allclose(head(x, labels).detach().numpy(), expected, atol=1e-11)
     assert float(head.loss(x, labels).detach()) == pytest.approx(10 / 40 * total / 25, rel=1e-10)
     np.testing.assert_allclose(head.predict(x).detach().numpy(), 40 * similarity(cosine) + bias, atol=1e-11)
@@ -52,10 +52,10 @@ def test_sphereface2_is_the_formula_of_the_paper(margin: Any, m: float) -> None:
 
 @pytest.mark.parametrize("margin", ["C", "A", "M"])
 @pytest.mark.parametrize("classes", [2, 3, 1000])
-def test_the_bias_of_sphereface2_starts_in_balance(margin: Any, classes: int) -> None:
+def test_initial_bias_has_gradient_zero_at_right_angles(margin: Any, classes: int) -> None:
     head = SphereFace2(classes + 1, classes, margin=margin, scale=64.0).double()
     head.weight.data.copy_(torch.eye(classes, classes + 1))
     head.loss(torch.eye(classes + 1, dtype=torch.float64)[-1:], torch.tensor([0])).backward()
     assert head.bias.grad is not None
-    share = 10 / 64 * 0.7  # of the true class, the largest its pull can be
-    assert abs(float(head.bias.grad)) < 1e-5 * share
+    largest = 10 / 64 * 0.7  # possible gradient of the true class
+    assert abs(float(head.bias.grad)) < 1e-5 * largest

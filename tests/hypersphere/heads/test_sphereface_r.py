@@ -13,7 +13,7 @@ from sfplus.hypersphere import SphereFaceR
 
 @pytest.mark.parametrize("normalisation", ["hard", "soft", "none"])
 @pytest.mark.parametrize(("version", "m"), [("v0", 1.5), ("v0", 4.0), ("v1", 1.7), ("v2", 1.4)])
-def test_sphereface_r_is_the_formula_of_the_paper(version: Any, m: float, normalisation: Any) -> None:
+def test_logits_and_loss_equal_the_formulas_of_the_paper(version: Any, m: float, normalisation: Any) -> None:
     head = create_head("sphereface-r", version=version, m=m, normalisation=normalisation, scale=20.0)
     x, labels = batch(25)
     length = x.norm(dim=1).numpy()
@@ -38,8 +38,8 @@ def test_sphereface_r_is_the_formula_of_the_paper(version: Any, m: float, normal
     assert float(head.loss(x, labels).detach()) == pytest.approx(loss, rel=1e-12)
 
 
-def test_the_margin_of_sphereface_r_rises_in_steps() -> None:
-    """OpenSphere: 1 + dm times the number of steps below the counter, here with dm = 0.1."""
+def test_margin_rises_in_steps() -> None:
+    """As in OpenSphere, m is 1 plus 0.1 times the number of steps below the counter."""
     head = SphereFaceR(6, 5, m=1.3, normalisation="none", steps=[2, 3, 6])
     margins = []
     for _ in range(8):

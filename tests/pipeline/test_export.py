@@ -1,4 +1,4 @@
-"""`sfplus export` saves a model with the verification that decides its threshold."""
+"""An exported model is saved with the verification that decides its threshold."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES, RESULT, SCORES
-from sfplus.cli.export import export_model
 from sfplus.io.tables import write_parquet
 from sfplus.networks import create
+from sfplus.pipeline.export import export_model
 from sfplus.verification.decision import DecisionRule
 from sfplus.weights.model_folder import save_model
 
