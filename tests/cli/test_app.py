@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shutil
@@ -18,13 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
+from sfplus.cli import app
 from sfplus.cli.app import FARS, Comparison, Examination
 from sfplus.errors import DependencyError
 from sfplus.networks import create
 from sfplus.verification.decision import DecisionRule
 from sfplus.weights.model_folder import save_model
-
-app = importlib.import_module("sfplus.cli.app")  # `sfplus.cli.app` is also the name of the command line
 
 
 @pytest.fixture(scope="module")
