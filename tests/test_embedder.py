@@ -154,7 +154,7 @@ def test_a_folder_of_crops_is_embedded_without_detection(
     Image.fromarray(np.zeros((250, 250, 3), np.uint8)).save(folder / "photo.png")
     answer = sfplus("embed", folder, tmp_path / "out", "--crops", "--model", model, "--device", "cpu")
     assert answer.code == 1 and "12 crops, 0 photos without a face, 2 failed" in answer.out
-    assert "float32" in answer.err and "is 250 x 250 pixels, not 96 x 112" in answer.err
+    assert "float32" in answer.err and "is 250x250 (height x width), not 112x96" in answer.err
     assert [row["photo"] for row in read_json_lines(tmp_path / "out/failures.jsonl")] == ["07 broken.jpg", "photo.png"]
     index = read_parquet(tmp_path / "out/index.parquet")
     assert index == {"photo": [f"é/{number:02}.png" for number in range(12)], "how": ["crop"] * 12}

@@ -31,16 +31,16 @@ def images(count: int, classes: int = 3, side: int = 8) -> SmallImages:
     return SmallImages(images, torch.arange(count) % classes, tuple(map(str, range(classes))))
 
 
-def settings(**given: Any) -> ClassifySettings:
+def make_settings(**options: Any) -> ClassifySettings:
     small = {"network": "cnn6", "width": 4, "max_iter": 6, "steps": [4], "batch_size": 8, "log_every": 1,
              "test_every": 3, "checkpoint_every": 2}  # fmt: skip
-    return ClassifySettings.model_validate(small | given)
+    return ClassifySettings.model_validate(small | options)
 
 
-def task(given: ClassifySettings, digest: str = "") -> ClassificationTask:
-    torch.manual_seed(given.seed)
-    network = create_classifier(given.network, 3, width=given.width, operator=given.operator, size=8)
-    return ClassificationTask(network, images(20), images(7), given, ProcessGroup(choose_device("cpu")), digest)
+def task(settings: ClassifySettings, digest: str = "") -> ClassificationTask:
+    torch.manual_seed(settings.seed)
+    network = create_classifier(settings.network, 3, width=settings.width, operator=settings.operator, size=8)
+    return ClassificationTask(network, images(20), images(7), settings, ProcessGroup(choose_device("cpu")), digest)
 
 
 @pytest.mark.parametrize(("smoothing", "offset"), list(itertools.product([0.0, 0.01, 0.3], [0.0, 1e-4, 0.1])))
@@ -122,21 +122,21 @@ def test_orthonormal_penalty_of_hidden_layers(orthogonal: bool) -> None:
     assert list(penalty.values) == ["0", "1"]  # not the last layer
 
 
-def by_hand(given: ClassifySettings, steps: int, angles: bool) -> dict[str, Tensor]:
+def by_hand(settings: ClassifySettings, steps: int, angles: bool) -> dict[str, Tensor]:
     """Train like TensorFlow, with weight decay and orthonormality as terms of the loss."""
-    torch.manual_seed(given.seed)
-    network = create_classifier(given.network, 3, width=given.width, operator=given.operator, size=8).train()
+    torch.manual_seed(settings.seed)
+    network = create_classifier(settings.network, 3, width=settings.width, operator=settings.operator, size=8).train()
     train_set = images(20)
     spheres = [name for name, m in network.named_modules() if type(m).__name__ == "SphereConv2d"]
     velocities = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     for step in range(1, steps + 1):
-        indices = draw_indices(step, 20, given.batch_size, given.seed)
-        crops = draw_crops(given.seed, step, given.batch_size, (8, 8))
+        indices = draw_indices(step, 20, settings.batch_size, settings.seed)
+        crops = draw_crops(settings.seed, step, settings.batch_size, (8, 8))
         x = normalize_images(random_crop(train_set.batch(indices), crops))
         loss = smoothed_entropy(network(x), train_set.labels[indices], 0.01, 1e-4)
         for name, parameter in network.named_parameters():
             if name.rpartition(".")[0] not in spheres:
-                loss = loss + given.weight_decay * parameter.square().sum() / 2
+                loss = loss + settings.weight_decay * parameter.square().sum() / 2
         for name in spheres:
             loss = loss + 2e-4 * orthonormal_penalty(network.get_parameter(f"{name}.weight"))
         network.zero_grad()
@@ -145,16 +145,16 @@ def by_hand(given: ClassifySettings, steps: int, angles: bool) -> dict[str, Tens
             for name, parameter in network.named_parameters():
                 assert parameter.grad is not None
                 velocities[name] = 0.9 * velocities[name] + parameter.grad
-                parameter -= given.base_lr * (0.1 if step > 4 else 1) * velocities[name]
+                parameter -= settings.base_lr * (0.1 if step > 4 else 1) * velocities[name]
     return network.state_dict()
 
 
 @pytest.mark.parametrize("operator", ["none", "cosine"])
 def test_training_matches_the_original(operator: str, tmp_path: Path) -> None:
-    given = settings(operator=operator, base_lr=0.02, weight_decay=0.05)
-    run = task(given)
-    train(run, given, tmp_path, run.processes)
-    expected = by_hand(given, 6, operator != "none")
+    settings = make_settings(operator=operator, base_lr=0.02, weight_decay=0.05)
+    run = task(settings)
+    train(run, settings, tmp_path, run.processes)
+    expected = by_hand(settings, 6, operator != "none")
     for name, value in run.network.state_dict().items():
         assert torch.allclose(value, expected[name], rtol=1e-4, atol=1e-5), name
 
@@ -167,19 +167,19 @@ def test_training_matches_the_original(operator: str, tmp_path: Path) -> None:
 )
 def test_interrupted_classification_ends_with_the_same_bits(energy: dict[str, Any], tmp_path: Path) -> None:
     optimizer = "adam" if energy["mode"] in ("none", "comhe-random") else "sgd"
-    given = settings(energy=energy, optimizer=optimizer, base_lr=0.01)
-    whole = task(given, "same")
-    train(whole, given, tmp_path / "whole", whole.processes)
-    interrupted = task(given, "same")
+    settings = make_settings(energy=energy, optimizer=optimizer, base_lr=0.01)
+    whole = task(settings, "same")
+    train(whole, settings, tmp_path / "whole", whole.processes)
+    interrupted = task(settings, "same")
 
     def stop(step: int, row: dict[str, Any]) -> None:
         if step == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(interrupted, given, tmp_path / "parts", interrupted.processes, stop)
-    resumed = task(given, "same")
-    train(resumed, given, tmp_path / "parts", resumed.processes)
+        train(interrupted, settings, tmp_path / "parts", interrupted.processes, stop)
+    resumed = task(settings, "same")
+    train(resumed, settings, tmp_path / "parts", resumed.processes)
     for name, value in whole.modules.state_dict().items():
         assert torch.equal(value, resumed.modules.state_dict()[name]), name
     rows = [read_rows(tmp_path / run / "history.jsonl") for run in ("whole", "parts")]
@@ -187,9 +187,9 @@ def test_interrupted_classification_ends_with_the_same_bits(energy: dict[str, An
 
 
 def test_history_has_energies_and_the_best_accuracy(tmp_path: Path) -> None:
-    given = settings(energy={"mode": "mhe", "power": 0}, max_iter=9)
-    run = task(given)
-    train(run, given, tmp_path, run.processes)
+    settings = make_settings(energy={"mode": "mhe", "power": 0}, max_iter=9)
+    run = task(settings)
+    train(run, settings, tmp_path, run.processes)
     rows = read_rows(tmp_path / "history.jsonl")
     assert [row["step"] for row in rows if "accuracy" in row] == [3, 6, 9]
     evaluations = [row for row in rows if "accuracy" in row]
@@ -203,9 +203,9 @@ def test_history_has_energies_and_the_best_accuracy(tmp_path: Path) -> None:
 
 
 def test_learning_rates_of_warmup_and_steps(tmp_path: Path) -> None:
-    given = settings(warmup=3, base_lr=0.3)
-    run = task(given)
-    train(run, given, tmp_path, run.processes)
+    settings = make_settings(warmup=3, base_lr=0.3)
+    run = task(settings)
+    train(run, settings, tmp_path, run.processes)
     rates = [row["rate"] for row in read_rows(tmp_path / "history.jsonl")]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.3, 0.03, 0.03])
 
@@ -213,15 +213,15 @@ def test_learning_rates_of_warmup_and_steps(tmp_path: Path) -> None:
 def test_bf16_stays_close_to_float32(tmp_path: Path) -> None:
     losses = []
     for precision in ("float32", "bf16"):
-        given = settings(precision=precision, max_iter=2)
-        run = task(given)
-        train(run, given, tmp_path / precision, run.processes)
+        settings = make_settings(precision=precision, max_iter=2)
+        run = task(settings)
+        train(run, settings, tmp_path / precision, run.processes)
         losses.append(read_rows(tmp_path / precision / "history.jsonl")[0]["loss"])
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"steps": [3, 2]}, "rising"),
         ({"test_every": 3, "log_every": 2}, "multiple"),
@@ -229,9 +229,9 @@ def test_bf16_stays_close_to_float32(tmp_path: Path) -> None:
         ({"energy": {"mode": "mha"}}, "mhe"),
     ],
 )
-def test_invalid_settings_are_refused(given: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        settings(**given)
+        make_settings(**options)
 
 
 def test_entropy_without_offset_is_cross_entropy() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from test_classification import images, settings
+from test_classification import images, make_settings
 from torch import nn
 
 from sfplus.device import choose_device
@@ -18,20 +18,20 @@ from sfplus.training.engine import train
 from sfplus.training.history import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = "import sys; from pathlib import Path; from test_distributed_images import run; run(Path(sys.argv[1]))"
+SCRIPT = "import sys; from pathlib import Path; from test_classification_processes import run; run(Path(sys.argv[1]))"
 
 
 def run(folder: Path) -> None:
     """Train three layers without batch normalisation in float64, whose sums hardly depend on their order."""
-    given = settings(energy={"mode": "mhe", "power": 2}, max_iter=5, base_lr=0.01)
+    settings = make_settings(energy={"mode": "mhe", "power": 2}, max_iter=5, base_lr=0.01)
     processes = ProcessGroup(choose_device("cpu"))
     torch.manual_seed(processes.rank)  # the weights of the first process are broadcast
     network = nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
     ).double()
-    network.register_forward_pre_hook(lambda _, given: given[0].double())
-    task = ClassificationTask(network, images(20), images(7), given, processes, "")
-    train(task, given, folder, processes)
+    network.register_forward_pre_hook(lambda _, inputs: inputs[0].double())
+    task = ClassificationTask(network, images(20), images(7), settings, processes, "")
+    train(task, settings, folder, processes)
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     safetensors.torch.save_file(state, folder / f"rank{processes.rank}.safetensors")
 

@@ -39,16 +39,16 @@ def run(tmp_path: Path) -> RunContext:
     return RunContext(tmp_path / "work", Console(), "cpu")
 
 
-def settings(root: Path, **given: Any) -> ClassifySettings:
-    data = {"name": "folder", "root": root} | given.pop("data", {})
-    return ClassifySettings.model_validate(SMALL | {"data": data} | given)
+def make_settings(root: Path, **options: Any) -> ClassifySettings:
+    data = {"name": "folder", "root": root} | options.pop("data", {})
+    return ClassifySettings.model_validate(SMALL | {"data": data} | options)
 
 
 def test_artefact_is_complete_and_built_once(
     folders: Path, run: RunContext, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    given = settings(folders, energy={"mode": "mhe", "power": 0}, seed=3)
-    artefact = run_stage(given.stage, given, {"pictures": ImageSet(given.data, run)}, run)
+    settings = make_settings(folders, energy={"mode": "mhe", "power": 0}, seed=3)
+    artefact = run_stage(settings.stage, settings, {"pictures": ImageSet(settings.data, run)}, run)
     result = json.loads((artefact.folder / "result.json").read_text())
     assert result["accuracy_by_class"].keys() == {"ant", "bee", "cow"}
     assert result["accuracy"] == pytest.approx(np.mean(list(result["accuracy_by_class"].values())))
@@ -64,16 +64,16 @@ def test_artefact_is_complete_and_built_once(
     network.load_state_dict(load_tensors(artefact.folder / "model.safetensors"))
 
     shutil.copytree(folders, tmp_path / "elsewhere")  # the same images in another folder are the same input
-    moved = settings(tmp_path / "elsewhere", energy={"mode": "mhe", "power": 0}, seed=3)
+    moved = make_settings(tmp_path / "elsewhere", energy={"mode": "mhe", "power": 0}, seed=3)
     assert run_stage(moved.stage, moved, {"pictures": ImageSet(moved.data, run)}, run).folder == artefact.folder
     assert "fresh" in capfd.readouterr().err
-    changed = settings(folders, energy={"mode": "mhe", "power": 1}, seed=3)
+    changed = make_settings(folders, energy={"mode": "mhe", "power": 1}, seed=3)
     assert run_stage(changed.stage, changed, {"pictures": ImageSet(changed.data, run)}, run).folder != artefact.folder
 
 
 def test_plane_features_are_saved_and_plotted(folders: Path, run: RunContext) -> None:
-    given = settings(folders, network="mnist6", data={"scarce": 1, "keep": 0.5, "mirror": False, "pad": 0})
-    artefact = run_stage(given.stage, given, {"pictures": ImageSet(given.data, run)}, run)
+    settings = make_settings(folders, network="mnist6", data={"scarce": 1, "keep": 0.5, "mirror": False, "pad": 0})
+    artefact = run_stage(settings.stage, settings, {"pictures": ImageSet(settings.data, run)}, run)
     saved = load_tensors(artefact.folder / "features.safetensors")
     assert saved["features"].shape == (12, 2) and saved["classifiers"].shape == (3, 2)
     logits = saved["features"] @ saved["classifiers"].T
@@ -87,14 +87,15 @@ def test_plane_features_are_saved_and_plotted(folders: Path, run: RunContext) ->
 
 
 def test_images_of_any_size(folders: Path, run: RunContext) -> None:
-    given = settings(folders, network="torchvision:resnet18", width=0, max_iter=1, steps=[], test_every=1, offset=0,
-                     data={"name": "files", "resize": 40, "crop": 32})  # fmt: skip
-    artefact = run_stage(given.stage, given, {"pictures": ImageSet(given.data, run)}, run)
+    data = {"name": "files", "resize": 40, "crop": 32}
+    options = {"network": "torchvision:resnet18", "width": 0, "max_iter": 1, "steps": [], "test_every": 1, "offset": 0}
+    settings = make_settings(folders, data=data, **options)
+    artefact = run_stage(settings.stage, settings, {"pictures": ImageSet(settings.data, run)}, run)
     assert json.loads((artefact.folder / "config.json").read_text())["size"] == 32
     assert torch.isfinite(torch.tensor(artefact.manifest["counts"]["loss"]))
 
 
 def test_missing_dataset_is_refused(run: RunContext, tmp_path: Path) -> None:
-    given = settings(tmp_path / "missing", data={"name": "cifar100"})
+    settings = make_settings(tmp_path / "missing", data={"name": "cifar100"})
     with pytest.raises(DatasetError, match=r"data.download=true"):
-        run_stage(given.stage, given, {"pictures": ImageSet(given.data, run)}, run)
+        run_stage(settings.stage, settings, {"pictures": ImageSet(settings.data, run)}, run)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +74,17 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(source: Path, folder: Path, runs: dict[str, dict[str, Any]], processes: int = 1) -> Run:
+def start(
+    source: Path,
+    folder: Path,
+    runs: dict[str, dict[str, Any]],
+    processes: int = 1,
+    variables: Mapping[str, str] | None = None,
+) -> Run:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment |= variables or {}
     command = [sys.executable, *launcher, str(source / "script.py"), str(source), str(folder), repr(runs)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
 
@@ -198,11 +207,20 @@ def test_sigterm_to_one_process_stops_both_after_the_same_step(source: Path, tmp
 
 
 def test_killed_process_ends_the_others(source: Path, tmp_path: Path) -> None:
-    process = start(source, tmp_path, {"long": {"max_iter": 100_000, "checkpoint_every": 5}}, processes=2)
-    wait_for(process, tmp_path / "long", "checkpoint-*", 2)
-    os.kill(int((tmp_path / "rank1.pid").read_text()), signal.SIGKILL)
-    _, messages = process.communicate(timeout=300)
-    assert process.returncode != 0
+    """Start the processes without a launcher, which could end the survivor before it notices."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    runs = {"long": {"max_iter": 100_000, "checkpoint_every": 5}}
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    survivor, killed = (
+        start(source, tmp_path, runs, variables={**group, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    )
+    wait_for(survivor, tmp_path / "long", "checkpoint-*", 2)
+    killed.kill()
+    killed.communicate()
+    _, messages = survivor.communicate(timeout=300)
+    assert survivor.returncode != 0
     assert b"another process of this training is gone or does not answer" in messages
     assert b"started again, the training continues from its newest checkpoint" in messages
     assert len(list((tmp_path / "long").glob("checkpoint-*"))) == 2
