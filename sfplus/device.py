@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 from dataclasses import dataclass
 
@@ -112,6 +113,13 @@ def choose_device(name: str | Device = "auto") -> Device:
         reason = f"'{name}' does not exist, this machine has {available}"
         raise DeviceError(reason, where="device", remedy="use device cpu or auto")
     return Device(torch.device("cuda", int(index or 0)))
+
+
+def local_device(name: str) -> str:
+    """Return the name of this process's device: processes that a launcher started together take a GPU each."""
+    if name in ("auto", "cuda") and int(os.environ.get("WORLD_SIZE", "1")) > 1 and (count := torch.cuda.device_count()):
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}"
+    return name
 
 
 def keep_freed_memory() -> None:

@@ -30,7 +30,7 @@ class RunContext:
     Attributes:
         workspace: The folder that holds `cache/` (artefacts, shared by all recipes) and `runs/` (a folder per recipe).
         console: The console that reports progress.
-        device_name: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device_name: `auto`, `cpu`, `cuda` or `cuda:N`; processes that were started together take a GPU each.
         line: The progress line of the current stage.
     """
 
@@ -46,9 +46,10 @@ class RunContext:
         Raises:
             DeviceError: If this machine does not have the device.
         """
-        from sfplus.device import choose_device  # imports torch, which `sfplus status` and a fresh run do not need
+        # imports torch, which `sfplus status` and a fresh run do not need
+        from sfplus.device import choose_device, local_device
 
-        device = choose_device(self.device_name)
+        device = choose_device(local_device(self.device_name))
         self.console.print_once(f"device: {device.describe()}")
         return device
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import sfplus
 from sfplus.cli.options import Device, ModelName
 from sfplus.images import encode_image
 from sfplus.io.files import check_folder, write_atomically
@@ -31,11 +32,9 @@ def compare_photos(first: Path, second: Path, model: str, far: float | None, sav
         UsageError: If the model has not been verified, or `save` is not a folder.
         PhotoError: If a photo cannot be read or has no face.
     """
-    from sfplus.embedder import Embedder
-
     if save:
         check_folder(save)
-    embedder = Embedder(model or DEFAULT_MODEL, device)
+    embedder = sfplus.Embedder(model or DEFAULT_MODEL, device)
     rule = DecisionRule.load(embedder.folder, embedder.config)
     rule.threshold(far)  # fail before the photos are read
     crops = embedder.crops([first, second])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import typer
 
+from sfplus import detection
 from sfplus.artifacts.context import RunContext
 from sfplus.cli.options import DATA, Workspace
 from sfplus.errors import SfplusError
@@ -51,9 +52,7 @@ def _checks(workspace: Path) -> Iterator[tuple[str, str, str]]:
 
 def _check_detector() -> tuple[str, str, str]:
     try:
-        from sfplus.detection import Detector  # here, so that a broken package is reported
-
-        Detector(device="cpu")
+        detection.Detector(device="cpu")  # imports its packages now, so that a broken one is reported
     except SfplusError as error:
         return "detector", error.reason, error.remedy
     except ImportError as error:

@@ -25,7 +25,7 @@ from sfplus.images import CACHE, PHOTO_SUFFIXES, VIDEO_SUFFIXES
 from sfplus.io.console import Console, print_failures
 from sfplus.io.files import paths_overlap, write_atomically
 from sfplus.io.tables import FAILURES, read_failures
-from sfplus.pipeline.distributed import local_device, process_count
+from sfplus.pipeline.distributed import process_count
 from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import check_inputs
 from sfplus.recipes.steps import Step
@@ -115,7 +115,7 @@ def run_on_folder(photos: Path, out: Path, device: str, steps: list[Step]) -> It
     with _publish_lock(out):
         user.acquire()
     try:
-        artefacts = run_steps(steps, RunContext(out / CACHE, console, local_device(device)))
+        artefacts = run_steps(steps, RunContext(out / CACHE, console, device))
         yield artefacts
     finally:
         user.release()

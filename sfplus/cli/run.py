@@ -18,7 +18,6 @@ from sfplus.errors import UsageError
 from sfplus.io.console import Console
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.tables import FAILURES, read_failures
-from sfplus.pipeline.distributed import local_device
 from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import plan, steps_until
 from sfplus.recipes.load import find_recipe, load_recipe, small_settings
@@ -62,7 +61,7 @@ def open_recipe(
     """Return the steps of a recipe, the context of the run, and the file that records what was run."""
     path = find_recipe(name)
     folder = run_folder(workspace, run_name or path.stem)
-    context = RunContext(workspace, Console(quiet=not is_first()), local_device(device))
+    context = RunContext(workspace, Console(quiet=not is_first()), device)
     steps = plan(load_recipe(path, overrides), recipe_text(path, overrides), command or run_command(name, overrides))
     return steps, context, folder / "run.json"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from sfplus.detection.choose import Choice, choose, choose_all
@@ -13,9 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["Choice", "Detector", "Faces", "choose", "choose_all"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Detector":  # imports torch, which takes seconds
-        from sfplus.detection.mtcnn import Detector
+_LAZY = {"Detector": "sfplus.detection.mtcnn"}
 
-        return Detector
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """Load the detector on first use: importing this package does not import torch."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import filelock
@@ -70,25 +71,31 @@ class ImageSet:
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
         """Load the training set, with only a part of the scarce class, and the test set."""
-        from sfplus.image_tasks.datasets import SmallImages, imbalance  # imports torch: start-up time
-
         train: ImageDataset = self._load("train")
         scarce = self.settings.scarce
         if scarce is not None:
-            if not isinstance(train, SmallImages):
+            if not isinstance(train, self._datasets.SmallImages):
                 raise DatasetError("only datasets in memory can be thinned out", where="data.scarce")
-            train = imbalance(train, scarce, self.settings.keep, seed=0)
+            train = self._datasets.imbalance(train, scarce, self.settings.keep, seed=0)
         return train, self._load("test")
 
-    def _load(self, split: Literal["train", "test"]) -> ImageDataset:
-        from sfplus.image_tasks.datasets import list_image_files, load_small_images  # imports torch: start-up time
+    @property
+    def _datasets(self) -> ModuleType:
+        from sfplus.image_tasks import datasets  # imports torch: start-up time of commands that only plan a run
 
-        settings = self.settings
+        return datasets
+
+    def _load(self, split: Literal["train", "test"]) -> ImageDataset:
+        datasets, settings = self._datasets, self.settings
         if settings.name == "files":
-            return list_image_files(settings.folder, split, settings.resize)
+            images: ImageDataset = datasets.list_image_files(settings.folder, split, settings.resize)
+            return images
         folders = any((settings.folder / name).is_dir() for name in _SPLITS)
         cache = self.context.workspace / "cache" / "pictures" / self.content[:20] if folders else None
-        return load_small_images(settings.name, settings.folder, split, download=settings.download, cache=cache)
+        loaded: ImageDataset = datasets.load_small_images(
+            settings.name, settings.folder, split, download=settings.download, cache=cache
+        )
+        return loaded
 
 
 _FILES = {

@@ -31,16 +31,6 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def local_device(device: str) -> str:
-    """Return the device of this process: processes that were started together take a GPU each."""
-    if device in ("auto", "cuda") and process_count() > 1:
-        import torch  # only several processes need it this early
-
-        if count := torch.cuda.device_count():
-            return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}"
-    return device
-
-
 def count_local_steps(stages: Sequence[Stage]) -> int:
     """Return the number of stages, from the start, that this process takes part in.
 
@@ -101,12 +91,9 @@ def _train_with_first(
 
 def _agree_to_start(context: RunContext, starts: bool) -> bool:
     """Return whether the first process starts to build; all processes wait for one another here."""
-    import torch  # with the engine of processes; a single process never comes here
+    from sfplus.training.distributed import ProcessGroup  # imports torch; a single process never comes here
 
-    from sfplus.training.distributed import ProcessGroup
-
-    processes = ProcessGroup(context.device)
-    return bool(processes.mean(torch.tensor(float(starts), device=processes.device.torch)) > 0)
+    return ProcessGroup(context.device).largest(int(starts)) > 0
 
 
 def _wait_for_artefact(folder: Path) -> Artefact:

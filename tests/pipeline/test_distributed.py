@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from sfplus.artifacts.stage import Stage
+from sfplus.device import local_device
 from sfplus.io.files import digest_json
-from sfplus.pipeline.distributed import count_local_steps, local_device
+from sfplus.pipeline.distributed import count_local_steps
 
 
 def stage(name: str, shared: bool = False, trains: bool = False) -> Stage:

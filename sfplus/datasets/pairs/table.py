@@ -99,8 +99,7 @@ class Pairs:
         Photos in the same folder, and photos that form a pair of the same person, show the same person. If a pair of
         different people is in the same folder, folders are not people and only the pairs count.
         """
-        from scipy.sparse import coo_array  # for start-up time: commands that only plan a run import this module
-        from scipy.sparse.csgraph import connected_components
+        from scipy import sparse  # start-up time: commands that only plan a run import this module
 
         photos = self.photos
         row = {photo: i for i, photo in enumerate(photos)}
@@ -113,8 +112,8 @@ class Pairs:
             first = np.unique(folder, return_index=True)[1]
             edges.append((np.arange(len(photos)), first[folder]))
         start, end = (np.concatenate(side) for side in zip(*edges, strict=True))
-        graph = coo_array((np.ones(len(start)), (start, end)), shape=(len(photos),) * 2)
-        count, person = connected_components(graph, directed=False)
+        graph = sparse.coo_array((np.ones(len(start)), (start, end)), shape=(len(photos),) * 2)
+        count, person = sparse.csgraph.connected_components(graph, directed=False)
         members: list[list[str]] = [[] for _ in range(count)]
         for name, number in zip(folders if by_folder else photos, person, strict=True):
             members[number].append(name)
