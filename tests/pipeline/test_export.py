@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import save_file
 
 from sfplus.artifacts.artefact import Artefact
@@ -18,13 +17,7 @@ from sfplus.pipeline.export import export_model
 from sfplus.verification.decision import DecisionRule
 from sfplus.weights.model_folder import save_model
 
-VERIFICATION = {"threshold": 0.25, "accuracy": 0.9, "pairs": "200 pairs of pairs.txt", "protocol": "sphereface"}
 CONFIG = {"network": "sphereface4", "feature_size": 2, "width": 0.125, "template": "sphereface-112x96"}
-
-
-def save_untrained(folder: Path, **config: object) -> None:
-    torch.manual_seed(0)
-    save_model(folder, create("sphereface4", feature_size=2, width=0.125), CONFIG | config)
 
 
 def test_an_exported_model_has_the_mean_threshold_of_all_folds_and_the_scores_of_the_pairs(tmp_path: Path) -> None:
@@ -41,7 +34,7 @@ def test_an_exported_model_has_the_mean_threshold_of_all_folds_and_the_scores_of
     (verified / RESULT).write_text(json.dumps(result))
     manifest = {"sources": {"pairs": "lists/pairs.txt"}, "inputs": {"pairs": "0" * 64}}
     artefacts = {"embed/m": Artefact(embedded, {}), "verify/m": Artefact(verified, manifest)}
-    save_untrained(tmp_path / "source")
+    save_model(tmp_path / "source", create("sphereface4", feature_size=2, width=0.125), CONFIG)
     export_model(artefacts, tmp_path / "source", tmp_path / "model", half=False)
     verification = json.loads((tmp_path / "model/config.json").read_text())["verification"]
     assert verification["threshold"] == pytest.approx(0.3) and verification["accuracy"] == 0.9

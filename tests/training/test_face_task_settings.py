@@ -190,7 +190,7 @@ def test_people_with_few_crops_give_a_warning(crops: CropDataset, tmp_path: Path
 
 
 def test_crops_of_another_size_are_refused(crops: CropDataset, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"\.png: is 96 x 112 pixels, not 112 x 112; align the photos"):
+    with pytest.raises(DatasetError, match=r"\.png: is 112x96 pixels, not 112x112; align the photos"):
         run(CropDataset(crops.paths, crops.labels.tolist(), 112, 112), tmp_path, SETTINGS)
 
 
