@@ -10,7 +10,7 @@ from sfplus.alignment.templates import DEFAULT_TEMPLATE, TEMPLATE_OF_SIZE, TEMPL
 
 if TYPE_CHECKING:
     from sfplus.alignment.batched_warp import warp_batch
-    from sfplus.alignment.warp import Border, Interpolation, align, centre_crop, narrow_crop, warp
+    from sfplus.alignment.warping import Border, Interpolation, align, centre_crop, narrow_crop, warp
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -30,7 +30,7 @@ __all__ = [
 
 
 _WARP = ("Border", "Interpolation", "align", "centre_crop", "narrow_crop", "warp")
-_LAZY = {"warp_batch": "sfplus.alignment.batched_warp"} | dict.fromkeys(_WARP, "sfplus.alignment.warp")
+_LAZY = {"warp_batch": "sfplus.alignment.batched_warp"} | dict.fromkeys(_WARP, "sfplus.alignment.warping")
 
 
 def __getattr__(name: str) -> Any:

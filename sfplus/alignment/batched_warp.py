@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
-from sfplus.alignment.warp import Border
+from sfplus.alignment.warping import Border
 from sfplus.errors import UsageError
 
 
