@@ -20,7 +20,7 @@ from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.steps import UserPhotos
 from sfplus.reports.contact_sheet import draw_contact_sheet
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

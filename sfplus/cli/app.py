@@ -37,7 +37,7 @@ from sfplus.reports.plots import decision_plot
 from sfplus.verification.decision import DecisionRule, similarity
 from sfplus.weights.model_folder import crop_template
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 40_000_000  # per photo
 FARS = {"threshold of the verification": None, "FAR 10 %": 0.1, "FAR 1 %": 0.01, "FAR 0.1 %": 0.001}

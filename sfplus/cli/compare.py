@@ -14,7 +14,7 @@ from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.verification.decision import DecisionRule, similarity
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 def compare_photos(first: Path, second: Path, model: str, far: float | None, save: Path | None, device: str) -> None:

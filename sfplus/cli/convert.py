@@ -9,7 +9,7 @@ import typer
 
 from sfplus.weights.find_model import find_model
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

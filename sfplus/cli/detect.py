@@ -16,7 +16,7 @@ from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.steps import UserPhotos
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from sfplus.cli.options import DATA, Workspace
 from sfplus.errors import SfplusError
 from sfplus.io.resources import shipped_models
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 _LOW_DISK = 2e9  # bytes
 
 

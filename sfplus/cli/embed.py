@@ -17,7 +17,7 @@ from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel, UserPhotos
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 Dtype = Literal["float32", "bfloat16"]
 
 

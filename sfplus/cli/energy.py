@@ -19,7 +19,7 @@ from sfplus.weights.caffe import Blob, read_caffemodel
 from sfplus.weights.find_model import find_model
 from sfplus.weights.model_folder import load_tensors, weights_file
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 _LEGEND = """energy: mean over pairs of neurons, {}; random: expected for random directions; least: a lower bound
 excess: 0 at the lower bound, 1 at random directions; above 1 the neurons are more crowded than random directions

@@ -13,7 +13,7 @@ from sfplus.io.files import check_new
 from sfplus.recipes.load import find_recipe, load_recipe
 from sfplus.weights.find_model import find_model
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

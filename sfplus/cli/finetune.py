@@ -7,7 +7,7 @@ import typer
 from sfplus.cli.options import DATA, Device, Overrides, RecipeName, Workspace
 from sfplus.cli.run import run_recipe
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

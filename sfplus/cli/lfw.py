@@ -9,7 +9,7 @@ import typer
 
 from sfplus.datasets.lfw import fetch_lfw
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

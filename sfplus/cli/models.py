@@ -11,7 +11,7 @@ from sfplus.io.resources import HUB
 from sfplus.weights import zoo
 from sfplus.weights.find_model import find_model
 
-app = typer.Typer(no_args_is_help=True, help="List, fetch and check models that others trained.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, fetch and check models that others trained.")
 
 ZooName = Annotated[str, typer.Argument(metavar="NAME", help="See: sfplus models list")]
 

@@ -20,7 +20,7 @@ from sfplus.io.files import check_file, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.reports.contact_sheet import compose_sheet
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 _PRINTED, _DRAWN = 30, 60  # pairs of people
 

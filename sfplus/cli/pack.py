@@ -16,7 +16,7 @@ from sfplus.datasets.identities import read_person_list
 from sfplus.io.console import Console, print_failures
 from sfplus.io.tables import FAILURES, read_json_lines
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 Exclude = Annotated[
     Path | None,
     typer.Option(

@@ -13,7 +13,7 @@ from sfplus.errors import RecipeError, UsageError
 from sfplus.pipeline.plan import plan
 from sfplus.recipes.load import about_faces, find_recipe, header, load_recipe, recipe_names
 
-app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, copy and check recipes.")
 
 
 @app.command("list")

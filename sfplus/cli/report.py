@@ -19,7 +19,7 @@ from sfplus.errors import ArtefactError, SfplusError, UsageError
 from sfplus.reports.html import HTML, JSON, Report, render, worst_crops
 from sfplus.verification.result import Result
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 _DIFFERENT_PAIRS = (
     "Not all of these models were verified on the same pairs. Only models verified on the same pairs are compared; "

@@ -25,7 +25,7 @@ from sfplus.recipes.recipe import image_keys
 from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel
 from sfplus.weights.find_model import find_model
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 _REPORT_FILES = ("report.html", "report.json", "report.md")
 
 

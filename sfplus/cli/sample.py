@@ -10,7 +10,7 @@ import typer
 from sfplus.datasets.portraits import write_portraits
 from sfplus.io.console import Console
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

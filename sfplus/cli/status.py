@@ -8,7 +8,7 @@ from sfplus.cli.options import DATA, Overrides, RecipeName, RunName, Small, Work
 from sfplus.cli.run import apply_small, open_recipe
 from sfplus.pipeline.status import step_statuses
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

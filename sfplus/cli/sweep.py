@@ -35,7 +35,7 @@ from sfplus.recipes.sweep_grid import Configuration, configurations, seed_overri
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
 from sfplus.reports.sweep_table import SweepTable, format_metric, to_json, to_markdown
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 TABLE, MARKDOWN, PLOT, CURVES, FEATURE_PLOT = "sweep.json", "sweep.md", "sweep.png", "curves.png", "plane.png"
 
 

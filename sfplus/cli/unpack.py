@@ -13,7 +13,7 @@ from sfplus.datasets.verification_bin import unpack_bin
 from sfplus.images import encode_image, list_photos, read_photo
 from sfplus.io.files import write_atomically
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 def unpack(path: Path, folder: Path, narrow: bool) -> int:

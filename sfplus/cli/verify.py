@@ -13,7 +13,7 @@ from sfplus.cli.run import run_recipe, this_command
 from sfplus.cli.verify_features import verify_features
 from sfplus.errors import UsageError
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -41,7 +41,7 @@ def read_record(record: Path) -> dict[str, Any]:
     """Read the identities of the steps that were run last, by name; empty if there is no readable record."""
     try:
         return dict(json.loads(record.read_text("utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}
 
 
