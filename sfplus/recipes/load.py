@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from sfplus.errors import RecipeError, UsageError
+from sfplus.errors import RecipeError, UsageError, suggest
 from sfplus.io.resources import shipped_folder
 from sfplus.recipes.recipe import Recipe, image_keys
-from sfplus.recipes.validation_errors import explain, nearest
+from sfplus.recipes.validation_errors import explain
 
 
 def recipe_names() -> list[str]:
@@ -34,8 +34,8 @@ def find_recipe(name: str) -> Path:
         raise RecipeError("there is no such recipe file", where=name, remedy="see: sfplus recipes list")
     path = shipped_folder("pipelines") / f"{name}.yaml"
     if not path.is_file():
-        near = nearest(name, recipe_names())
-        raise RecipeError(f"no recipe is called '{name}'", remedy=near or "see: sfplus recipes list")
+        suggestion = suggest(name, recipe_names())
+        raise RecipeError(f"no recipe is called '{name}'", remedy=suggestion or "see: sfplus recipes list")
     return path
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from sfplus.errors import RecipeError
+from sfplus.errors import RecipeError, suggest
 from sfplus.recipes.settings.heads import head_settings
 
 
@@ -40,7 +39,7 @@ def explain(
     where = matches[0] if matches else f"{path}:{_line(node, location)}"
     if first["type"] == "extra_forbidden":
         valid = _fields(recipe, location[:-1], data)
-        remedy = nearest(str(location[-1]), valid) or f"valid keys: {', '.join(valid)}"
+        remedy = suggest(str(location[-1]), valid) or f"valid keys: {', '.join(valid)}"
         head = key.rpartition(".")[0]
         if any(override.startswith(f"{head}.name=") for override in overrides):
             options = ", ".join(name for name in valid if name != "name")
@@ -88,9 +87,3 @@ def _fields(recipe: type[BaseModel], location: Sequence[Any], data: Any) -> list
             return []
         model = candidates[0] if len(candidates) == 1 else head_settings(data)
     return list(model.model_fields)
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """Suggest the most similar word as a question; empty if no word is similar."""
-    near = difflib.get_close_matches(word, list(words), 1, 0.5)
-    return f"did you mean '{near[0]}'?" if near else ""

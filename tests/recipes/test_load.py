@@ -50,7 +50,7 @@ def test_an_override_changes_only_one_use_of_a_yaml_anchor(write_recipe: Callabl
         ("train.head.gama=2", "did you mean 'gamma'"),
         ("train.head={name: arcface, scal: 2}", "did you mean 'scale'"),
         ("train.head={name: softmax, gamma: 2}", "valid keys: name"),
-        ("train.head.name=arkface", "use arcface"),
+        ("train.head.name=arkface", "did you mean 'arcface'"),
         ("train.network.x=2", "holds a value, not keys"),
         ("train.head.m=[", "the value is not YAML"),
         ("train.head.m=x", "valid integer"),

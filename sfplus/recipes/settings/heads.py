@@ -7,7 +7,6 @@ the descriptions under Args of the docstring. This module parses the source and 
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import operator
 import re
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
 
+from sfplus.errors import suggest
 from sfplus.recipes.settings.engine import StrictSettings
 
 DEFAULT_HEAD = "asoftmax"
@@ -119,8 +119,8 @@ def head_settings(value: Any) -> type[StrictSettings]:
         raise ValueError("a classifier is given by keys, such as {name: asoftmax, m: 4}")
     name = str(value.get("name", DEFAULT_HEAD))
     if name not in HEAD_SETTINGS:
-        near = difflib.get_close_matches(name, HEAD_SETTINGS, 1) or HEAD_SETTINGS
-        raise ValueError(f"no classifier is called '{name}'; use {' or '.join(near)}")
+        remedy = suggest(name, HEAD_SETTINGS) or f"use one of {', '.join(HEAD_SETTINGS)}"
+        raise ValueError(f"no classifier is called '{name}'; {remedy}")
     return HEAD_SETTINGS[name]
 
 

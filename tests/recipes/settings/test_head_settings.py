@@ -108,7 +108,7 @@ def test_values_on_an_inclusive_bound_are_accepted(name: str, option: str, value
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"name": "arcfase"}, "no classifier is called 'arcfase'; use arcface"),
+        ({"name": "arcfase"}, "no classifier is called 'arcfase'; did you mean 'arcface'"),
         ({"name": ["arcface"]}, "no classifier is called"),
         (4, "given by keys"),
     ],

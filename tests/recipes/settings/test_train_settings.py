@@ -51,7 +51,7 @@ def test_defaults_are_those_of_the_sphereface_solver() -> None:
         ({"base_Ir": 0.1}, "base_Ir"),
         ({"head": {"margin": 4}}, "margin"),
         ({"head": {"m": 0}}, "m"),
-        ({"head": {"name": "arcfase"}}, "use arcface"),
+        ({"head": {"name": "arcfase"}}, "did you mean 'arcface'"),
         ({"head": {"name": "arcface", "lambda_min": 5}}, "lambda_min"),
         ({"head": {"name": ["arcface"]}}, "no classifier is called"),
         ({"head": 4}, "given by keys"),
