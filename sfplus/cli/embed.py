@@ -32,8 +32,7 @@ def embed(
 ) -> None:
     """Turn a folder of photos into features: OUT gets features.safetensors and index.parquet.
 
-    The exit code is 1 if a photo could not be read, or with --crops is not of the size of a crop; failures.jsonl lists
-    it.
+    The exit code is 1 if a photo could not be read, or with --crops is not of the size of a crop: see failures.jsonl.
 
     Example: sfplus embed holiday features
     """
