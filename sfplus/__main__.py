@@ -1,4 +1,4 @@
-"""The console script: runs the command line; errors become one line and an exit code, never a traceback."""
+"""The console script: runs the command line and turns errors into one line and an exit code, without a traceback."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 from sfplus.cli.main import app
 from sfplus.errors import SfplusError
 
-_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # the base of all misuse, in whichever click typer brings
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # the base class of usage errors, in the click that typer contains
 _STOPPED = 130
 _DISK = {
-    errno.ENOSPC: "free some space; the same command goes on from here",
-    errno.EDQUOT: "free some space; the same command goes on from here",
+    errno.ENOSPC: "free some space; the same command resumes",
+    errno.EDQUOT: "free some space; the same command resumes",
     errno.EROFS: "choose another --workspace or OUT",
     errno.EACCES: "change its permissions, or choose another folder",
     errno.EPERM: "change its permissions, or choose another folder",
@@ -28,10 +28,10 @@ _DISK = {
 
 
 def main() -> None:
-    """Run the command; exit code 0 is success, 2 misuse, 1 failure, 130 Ctrl-C."""
+    """Run the command and exit: 0 for success, 2 for misuse, 1 for failure, 130 for Ctrl-C."""
     try:
         code = app(standalone_mode=False)
-        if code == _STOPPED:  # how typer hands on Ctrl-C
+        if code == _STOPPED:  # Ctrl-C, as typer reports it
             raise KeyboardInterrupt
         sys.exit(code)
     except _UsageError as error:
@@ -41,7 +41,7 @@ def main() -> None:
         print(f"sfplus: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("sfplus: stopped; the same command goes on from here", file=sys.stderr)
+        print("sfplus: stopped; the same command resumes", file=sys.stderr)
         sys.exit(_STOPPED)
     except ModuleNotFoundError as error:
         print(f"sfplus: the package '{error.name}' is missing; install sfplus again, see: README.md", file=sys.stderr)

@@ -20,7 +20,7 @@ def test_a_full_disk_is_reported_in_one_line(
     assert stop.value.code == 1
     assert (
         capsys.readouterr().err
-        == "sfplus: data/x: No space left on device; free some space; the same command goes on from here\n"
+        == "sfplus: data/x: No space left on device; free some space; the same command resumes\n"
     )
 
 
@@ -31,7 +31,7 @@ def test_ctrl_c_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(script, "app", lambda **_: stop())
     with pytest.raises(SystemExit) as exit_:
         script.main()
-    assert exit_.value.code == 130 and "the same command goes on from here" in capsys.readouterr().err
+    assert exit_.value.code == 130 and "the same command resumes" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_reported_in_one_line(

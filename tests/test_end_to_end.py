@@ -120,7 +120,7 @@ def test_a_run_that_is_stopped_by_ctrl_c_prints_one_line_and_resumes(
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and "the same command goes on from here" in err and "Traceback" not in err
+    assert process.returncode == 130 and "the same command resumes" in err and "Traceback" not in err
     resumed = subprocess.run(command(tiny, workspace), capture_output=True, text=True, check=True)
     assert "continues an interrupted run" in resumed.stderr
     assert contents(workspace) == uninterrupted
