@@ -11,7 +11,7 @@ import typer
 from sfplus.cli.main import app
 from sfplus.errors import SfplusError
 
-_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # the base class of usage errors, in the click that typer contains
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # base class of usage errors, in typer's own click
 _STOPPED = 130
 _DISK = {
     errno.ENOSPC: "free some space; the same command resumes",

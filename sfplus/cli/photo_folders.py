@@ -22,7 +22,7 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.errors import UsageError
 from sfplus.images import CACHE, PHOTO_SUFFIXES, VIDEO_SUFFIXES
-from sfplus.io.console import Console, print_failures
+from sfplus.io.console import Console, print_failures, quantity
 from sfplus.io.files import paths_overlap, write_atomically
 from sfplus.io.tables import FAILURES, read_failures
 from sfplus.pipeline.distributed import process_count
@@ -201,9 +201,11 @@ def print_summary(artefact: Artefact, out: Path) -> int:
     print_failures(failed + missed, out / FAILURES)
     counts = artefact.manifest["counts"]
     summary = (
-        f"{counts['crops']} crops" if "crops" in counts else f"{counts['faces']} faces in {counts['photos']} photos"
+        quantity(counts["crops"], "crop")
+        if "crops" in counts
+        else f"{quantity(counts['faces'], 'face')} in {quantity(counts['photos'], 'photo')}"
     )
-    print(f"{summary}, {len(missed)} photos without a face, {len(failed)} failed: {out}")
+    print(f"{summary}, {quantity(len(missed), 'photo')} without a face, {len(failed)} failed: {out}")
     return 1 if failed else 0
 
 

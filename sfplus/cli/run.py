@@ -15,7 +15,7 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.cli.options import DATA, Device, Overrides, RecipeName, RunName, Small, Workspace
 from sfplus.errors import UsageError
-from sfplus.io.console import Console
+from sfplus.io.console import Console, quantity
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.tables import FAILURES, read_failures
 from sfplus.pipeline.execute import run_steps
@@ -183,5 +183,5 @@ def _print_failures(artefacts: Mapping[str, Artefact], console: Console) -> None
     for step, artefact in artefacts.items():
         missed, failed = read_failures(artefact.folder) if step.startswith("align/") else ([], [])
         if missed or failed:
-            counts = f"{len(missed)} photos without a face, {len(failed)} failed"
+            counts = f"{quantity(len(missed), 'photo')} without a face, {len(failed)} failed"
             console.warn(f"{step}: {counts}: {artefact.folder / FAILURES}")

@@ -30,6 +30,11 @@ def print_failures(failures: Sequence[Mapping[str, Any]], file: Path) -> None:
         print(f"... and {len(failures) - _PRINTED_FAILURES} more, in {file}", file=sys.stderr)
 
 
+def quantity(number: int, noun: str) -> str:
+    """Return a number with its noun in the right form: `1 photo`, `2 photos`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class ProgressLine:
     """The progress of one running stage; its bar appears when `start` gives the amount of work.
 

@@ -19,6 +19,7 @@ from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.detection import Detector, choose, choose_all
 from sfplus.errors import PhotoError
 from sfplus.images import Pixels, is_transient, read_photo
+from sfplus.io.console import quantity
 from sfplus.io.prefetch import batch_by_size, prefetch_map
 from sfplus.io.tables import FAILURES, NO_FACE, write_json_lines, write_parquet
 from sfplus.recipes.settings.detect import DetectSettings
@@ -108,7 +109,7 @@ def _count(rows: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _note(counts: Mapping[str, int]) -> str:
-    text = f"{counts['faces']} faces, {counts['missed']} missed"
+    text = f"{quantity(counts['faces'], 'face')}, {counts['missed']} missed"
     return f"{text}, {counts['unreadable']} unreadable" if counts["unreadable"] else text
 
 

@@ -30,6 +30,7 @@ from sfplus.datasets.pairs import Pairs
 from sfplus.detection import Faces
 from sfplus.hypersphere import Uniformity
 from sfplus.images import Pixels, encode_image, read_photo
+from sfplus.io.console import quantity
 from sfplus.io.resources import shipped_folder
 from sfplus.io.tables import read_failures, read_json_lines, read_parquet
 from sfplus.recipes.recipe import Recipe
@@ -173,8 +174,8 @@ def _hashes(photos: PhotoFolder, verified: Artefact, models: Mapping[str, _Model
 def _describe_policy(undetected: Mapping[str, Any]) -> str:
     text = _POLICIES[undetected["policy"]]
     if undetected["policy"] == "centre-crop":
-        return f"{text} ({undetected['centre_crops']} photos of the pairs)"
-    return f"{text} ({undetected['pairs_left_out']} pairs)"
+        return f"{text} ({quantity(undetected['centre_crops'], 'photo')} of the pairs)"
+    return f"{text} ({quantity(undetected['pairs_left_out'], 'pair')})"
 
 
 def _worst_pairs(model: _Model, crops: Artefact) -> dict[str, list[PairCrop]]:

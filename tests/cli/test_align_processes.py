@@ -95,7 +95,7 @@ def test_two_processes_share_the_photos_and_write_the_files_of_one(
         for rank, log in enumerate(logs)
     ]
     (output, _), second = finish(processes[0]), finish(processes[1], 0)
-    assert "1 photos without a face, 1 failed" in output and second == ("", "")
+    assert "1 photo without a face, 1 failed" in output and second == ("", "")
     assert results(tmp_path / "out") == expected
     shares = [detected(log) for log in logs]
     assert sum(shares) == 156 and min(shares) > 0

@@ -71,7 +71,7 @@ def test_missing_photos_of_a_list_are_failures(drawn: Path, tmp_path: Path, sfpl
     photo = next(drawn.glob("*/*.jpg"))
     (tmp_path / "list").write_text(f"{photo}\n{photo.parent / 'gone.jpg'}\n")
     answer = sfplus("align", tmp_path / "list", tmp_path / "out")
-    assert answer.code == 1 and "1 crops" in answer.out and "cannot be read" in answer.err
+    assert answer.code == 1 and "1 crop, " in answer.out and "cannot be read" in answer.err
 
 
 def test_unusual_names_in_a_list_are_aligned(drawn: Path, tmp_path: Path, sfplus: Command) -> None:

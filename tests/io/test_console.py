@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sfplus.io import console
-from sfplus.io.console import Console, print_failures
+from sfplus.io.console import Console, print_failures, quantity
 
 
 def test_messages_go_to_standard_error_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,3 +61,7 @@ def test_only_the_first_failures_are_printed(capsys: pytest.CaptureFixture[str])
     print_failures(rows, Path("failures.jsonl"))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "'0.jpg': is empty; remove it" and lines[5:] == ["... and 2 more, in failures.jsonl"]
+
+
+def test_the_noun_agrees_with_the_number() -> None:
+    assert [quantity(number, "face") for number in (0, 1, 2)] == ["0 faces", "1 face", "2 faces"]

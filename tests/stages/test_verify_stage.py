@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import list_photos
+from sfplus.io.console import quantity
 from sfplus.io.tables import read_parquet
 from sfplus.networks import create
 from sfplus.weights.model_folder import save_model
@@ -44,14 +45,18 @@ def report(task: Path) -> dict:
 def test_photos_without_a_face_get_a_centre_crop_by_default(task: Path, sfplus: Callable) -> None:
     answer = verify(sfplus, task)
     assert answer.code == 0 and "12 pairs" in answer.out
-    assert "The centre of the photo is used instead (1 photos" in report(task)["undetected"]["policy"]
+    assert "The centre of the photo is used instead (1 photo" in report(task)["undetected"]["policy"]
     assert len(report(task)["undetected"]["names"]) == 1
 
 
 def test_pairs_with_photos_without_a_face_can_be_skipped(task: Path, sfplus: Callable) -> None:
     answer = verify(sfplus, task, "--undetected", "skip")
     kept = len(next(iter(report(task)["results"].values()))["scores"])
-    assert answer.code == 0 and 6 <= kept < 12 and f"({12 - kept} pairs)" in report(task)["undetected"]["policy"]
+    assert (
+        answer.code == 0
+        and 6 <= kept < 12
+        and f"({quantity(12 - kept, 'pair')})" in report(task)["undetected"]["policy"]
+    )
 
 
 def test_a_photo_without_a_face_can_be_an_error(task: Path, sfplus: Callable) -> None:
@@ -94,7 +99,7 @@ def test_a_damaged_artefact_is_an_error_with_a_remedy(task: Path, sfplus: Callab
 def test_the_number_of_unused_photos_is_printed(task: Path, sfplus: Callable) -> None:
     (task / "photos/person_000/broken.jpg").write_bytes(b"")
     answer = verify(sfplus, task)
-    assert answer.code == 0 and "1 photos without a face, 1 failed" in answer.err and "failures.jsonl" in answer.err
+    assert answer.code == 0 and "1 photo without a face, 1 failed" in answer.err and "failures.jsonl" in answer.err
 
 
 def test_a_missing_photo_of_the_pairs_is_an_error(task: Path, sfplus: Callable) -> None:
