@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sfplus.artifacts.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
 from sfplus.errors import ArtefactError
 from sfplus.io.files import digest_files, walk_files, write_json
 
 MANIFEST = "manifest.json"
 _CHECKPOINT = "checkpoint-"  # folders from which a stage resumes; deleted once the artefact is in place
 # Files with dates and durations are left out of an artefact's content digest.
-_TIMED = frozenset({MANIFEST, "tensorboard", "timings.jsonl", "report.html", "report.json", "report.md"})
+_TIMED = frozenset({MANIFEST, "tensorboard", "timings.jsonl", REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN})
 
 
 @dataclass(frozen=True)

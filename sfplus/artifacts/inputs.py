@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from sfplus.datasets.formats.pack import read_manifest
 from sfplus.errors import DatasetError, PhotoError, WeightsError
 from sfplus.images import list_photos
-from sfplus.io.files import digest_json, file_digest, write_atomically
+from sfplus.io.files import digest_json, file_digest, write_json
 from sfplus.weights import CONFIG, HEAD, MODEL
 
 _CLOCK_TICK_NS = 2_000_000_000  # a file changed this recently may change again with the same time stamp
@@ -75,7 +75,7 @@ class PhotoFolder:
         settled = {name: entry for name, entry in entries.items() if now - entry[1] > _CLOCK_TICK_NS}
         if settled != index:
             self._index.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._index, json.dumps(settled).encode())
+            write_json(self._index, settled)
         return digest_json([[name, entries[name][3]] for name in self.photos])
 
     def describe(self) -> str:

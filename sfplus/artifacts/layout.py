@@ -19,6 +19,8 @@ CROPS, CROP_TABLE = "crops", "crops.parquet"
 FEATURES, FEATURE_INDEX = "features.safetensors", "index.parquet"
 # verify and classify
 SCORES, RESULT = "scores.parquet", "result.json"
+# report
+REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN = "report.html", "report.json", "report.md"
 # classify and generate
 CURVES, FEATURE_PLOT, SAMPLES = "curves.png", "plane.png", "samples.png"
 

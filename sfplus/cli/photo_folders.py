@@ -23,7 +23,7 @@ from sfplus.artifacts.context import RunContext, is_first
 from sfplus.errors import UsageError
 from sfplus.images import CACHE, PHOTO_SUFFIXES, VIDEO_SUFFIXES
 from sfplus.io.console import Console, print_failures, quantity
-from sfplus.io.files import paths_overlap, write_atomically
+from sfplus.io.files import paths_overlap, write_atomically, write_json
 from sfplus.io.tables import FAILURES, read_failures
 from sfplus.pipeline.distributed import process_count
 from sfplus.pipeline.execute import run_steps
@@ -160,7 +160,7 @@ def publish(files: Mapping[str, Path], out: Path) -> None:
 def _publish_locked(files: Mapping[str, Path], out: Path) -> None:
     record = out / CACHE / "published.json"
     earlier = json.loads(record.read_text("utf-8")) if record.is_file() else []
-    write_atomically(record, json.dumps(sorted({*earlier, *files})).encode())
+    write_json(record, sorted({*earlier, *files}))
     root = out.resolve()
     for name in files:
         if not (folder := (out / name).parent).resolve().is_relative_to(root):
@@ -170,7 +170,7 @@ def _publish_locked(files: Mapping[str, Path], out: Path) -> None:
             _remove(name, out)
     for name, source in files.items():
         _copy_changed(source, out / name)
-    write_atomically(record, json.dumps(sorted(files)).encode())
+    write_json(record, sorted(files))
 
 
 def _remove(name: str, out: Path) -> None:

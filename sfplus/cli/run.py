@@ -13,6 +13,7 @@ import typer
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
+from sfplus.artifacts.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
 from sfplus.cli.options import DATA, Device, Overrides, RecipeName, RunName, Small, Workspace
 from sfplus.errors import UsageError
 from sfplus.io.console import Console, quantity
@@ -26,7 +27,6 @@ from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel
 from sfplus.weights.find_model import find_model
 
 app = typer.Typer(add_completion=False)
-_REPORT_FILES = ("report.html", "report.json", "report.md")
 
 
 @app.command()
@@ -159,9 +159,9 @@ def _headline(step: str, artefact: Artefact) -> str:
 def _publish_report(artefact: Artefact, folder: Path) -> Path:
     """Copy the report to the folder where people look for it, and return its HTML file."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in _REPORT_FILES:
+    for name in (REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN):
         write_atomically(folder / name, (artefact.folder / name).read_bytes())
-    return folder / _REPORT_FILES[0]
+    return folder / REPORT_HTML
 
 
 def _add_second_model(steps: Sequence[Step], model: str) -> list[Step]:

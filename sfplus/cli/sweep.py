@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from sfplus.artifacts.context import RunContext
+from sfplus.artifacts.layout import CURVES, FEATURE_PLOT
 from sfplus.cli.options import DATA, Device, RecipeName, RunName, Small, Workspace
 from sfplus.cli.run import apply_small, run_folder, this_command
 from sfplus.cli.sweep_results import (
@@ -36,7 +37,7 @@ from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
 from sfplus.reports.sweep_table import SweepTable, format_metric, to_json, to_markdown
 
 app = typer.Typer(add_completion=False)
-TABLE, MARKDOWN, PLOT, CURVES, FEATURE_PLOT = "sweep.json", "sweep.md", "sweep.png", "curves.png", "plane.png"
+TABLE, MARKDOWN, PLOT = "sweep.json", "sweep.md", "sweep.png"
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from sfplus.image_tasks.classification import ClassificationTask
 from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.datasets import accuracy_by_class
 from sfplus.image_tasks.image_set import ImageSet
-from sfplus.io.files import digest_json, write_atomically
+from sfplus.io.files import digest_json, write_atomically, write_json
 from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.reports.curves_plot import curves_plot
 from sfplus.reports.feature_plot import feature_plot
@@ -54,7 +53,7 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
         return {}
     write_atomically(job.folder / MODEL, to_bytes(network.state_dict()))
     config = {"classifier": settings.network, "classes": list(train_set.names)} | options
-    write_atomically(job.folder / CONFIG, json.dumps(config, indent=1).encode())
+    write_json(job.folder / CONFIG, config, indent=1)
     result = _write_result(job, task, predictions, features)
     counts = {"train_images": len(train_set.labels), "test_images": len(test_set.labels)} | summary
     counts |= {name: result[name] for name in ("accuracy", "best_accuracy")}
@@ -95,7 +94,7 @@ def _write_result(
         "loss": tests[-1]["loss"],
         "energies": {name[7:]: value for name, value in tests[-1].items() if name.startswith("energy.")},
     }
-    write_atomically(job.folder / RESULT, json.dumps(result, indent=1).encode())
+    write_json(job.folder / RESULT, result, indent=1)
     panels = {"training loss": {"loss": "loss"}, "on the test set": {"accuracy": "accuracy"}}
     if energies := [name for name in rows[-1] if name.startswith("energy.")]:
         panels["energy of each layer"] = {name: name.removeprefix("energy.") for name in energies}

@@ -9,7 +9,7 @@ from typing import Any
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
-from sfplus.io.files import write_atomically
+from sfplus.io.files import write_json
 from sfplus.pipeline.distributed import count_local_steps, run_stage_in_all_processes
 from sfplus.pipeline.plan import check_inputs, resolve_inputs
 from sfplus.recipes.steps import Step
@@ -49,4 +49,4 @@ def _write_record(record: Path, step: str, identity: dict[str, Any]) -> None:
     identities = read_record(record)
     if identities.get(step) != identity:
         record.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(record, json.dumps(identities | {step: identity}, indent=1).encode())
+        write_json(record, identities | {step: identity}, indent=1)

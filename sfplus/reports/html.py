@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from sfplus.artifacts.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import UsageError
 from sfplus.io.files import check_folder, write_atomically
@@ -22,7 +23,7 @@ from sfplus.verification.result import Result
 if TYPE_CHECKING:
     from sfplus.hypersphere import Uniformity
 
-HTML, JSON, MARKDOWN = "report.html", "report.json", "report.md"
+HTML, JSON, MARKDOWN = REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
 _NAMES, _ROWS = 40, 100  # undetected photos and failures listed on the page; report.json lists them all
 _HISTOGRAMS = 4  # plots, of the last models
 _WORST = 12  # false accepts, and as many false rejects

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES, RESULT, SCORES, pho
 from sfplus.artifacts.stage import Job
 from sfplus.datasets.pairs import read_pairs
 from sfplus.errors import PairsError
-from sfplus.io.files import write_atomically
+from sfplus.io.files import write_json
 from sfplus.io.tables import read_parquet, write_parquet
 from sfplus.recipes.settings.verify import VerifySettings
 from sfplus.verification.protocols import PROTOCOLS, protocol_summaries
@@ -52,7 +51,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
             "photos_left_out": missing, "pairs_left_out": int((~complete).sum()),
         }
     }  # fmt: skip
-    write_atomically(job.folder / RESULT, json.dumps(summary, indent=1).encode())
+    write_json(job.folder / RESULT, summary, indent=1)
     figure = f"{100 * result.mean:.2f} % +- {100 * result.standard_error:.2f}"
     job.context.progress.note = f"{settings.protocol} protocol, {len(result.accuracy)} folds: {figure}"
     return {"pairs": int(tested.sum()), "accuracy": result.mean, "standard_error": result.standard_error}

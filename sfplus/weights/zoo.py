@@ -6,7 +6,6 @@ published, so that a different file under the same name is refused from then on.
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from statistics import mean
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from sfplus.alignment.templates import DEFAULT_TEMPLATE
 from sfplus.errors import UsageError, WeightsError, suggest
 from sfplus.io.download import download, is_page
-from sfplus.io.files import file_digest, write_atomically
+from sfplus.io.files import file_digest, write_json
 from sfplus.io.resources import models_home, shipped_folder
 from sfplus.weights import MODEL
 
@@ -262,4 +261,4 @@ def _pin(name: str, file: str, sha256: str) -> None:
     pins = _load_pins()
     pins.setdefault(name, {})[file] = sha256
     models_home().mkdir(parents=True, exist_ok=True)
-    write_atomically(models_home() / PINS, json.dumps(pins, indent=1, sort_keys=True).encode())
+    write_json(models_home() / PINS, pins, indent=1, sort_keys=True)
