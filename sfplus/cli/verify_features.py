@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from sfplus.artifacts.context import RunContext
-from sfplus.datasets.pairs import Pairs, pair_files, read_pairs, without_suffix
+from sfplus.cli.run import run_folder
+from sfplus.datasets.pairs import Pairs, match_photos, pair_files, read_pairs
 from sfplus.errors import PairsError, UsageError
 from sfplus.io.files import check_folder, file_digest
 from sfplus.reports.html import HTML, Report, Undetected, render, worst_crops
-from sfplus.verification.features import read_features, rows_of
+from sfplus.verification.features import Features, check_features, read_features, unusable_features
 from sfplus.verification.protocols import PROTOCOLS, protocol_summaries
 
 
@@ -23,20 +24,25 @@ def verify_features(
     protocol: str,
     mirrored: bool,
     undetected: str,
+    folds: int,
     out: Path | None,
+    workspace: Path,
     command: str,
 ) -> None:
     """Verify a file of features, or two on the same pairs; print the results and write the report.
 
     Args:
-        features: `.npz`, `.safetensors` or `.parquet` (see `read_features`).
+        features: a file of features (see `read_features`).
         pairs: the list of pairs (see `read_pairs`).
         against: a second file of features, or empty.
         protocol: a name in PROTOCOLS.
         mirrored: whether each feature holds the features of photo and mirror image side by side, as `sfplus embed`
             writes them.
-        undetected: `skip` leaves out pairs with a photo that has no features; otherwise such pairs are an error.
-        out: the folder for the report.
+        undetected: `skip` leaves out pairs with a photo that has no features, or features without a direction;
+            otherwise such pairs are an error.
+        folds: the number of folds to split the pairs into; 0 for those of the list.
+        out: the folder for the report; None for the folder of the data set in `runs/`.
+        workspace: the folder that holds `runs/`.
         command: the command that reproduces the report.
 
     Raises:
@@ -44,8 +50,8 @@ def verify_features(
         PairsError: If photos of the pairs have no features, or the list is malformed.
         DatasetError: If a file of features cannot be used.
     """
-    if pairs is None or out is None:
-        raise UsageError("needs --pairs and --out", where="--features", remedy="see: sfplus verify --help")
+    if pairs is None:
+        raise UsageError("needs --pairs", where="--features", remedy="see: sfplus verify --help")
     if protocol not in PROTOCOLS:
         remedy = f"use {', '.join(PROTOCOLS)}"
         raise UsageError(f"no protocol is called '{protocol}'", where="--protocol", remedy=remedy)
@@ -54,23 +60,22 @@ def verify_features(
         raise UsageError("is not a file of features", where=f"--against {against}", remedy=remedy)
     if against and Path(against).resolve() == features.resolve():
         raise UsageError("is the same file as --features", where=f"--against {against}", remedy="name another one")
+    out = out or run_folder(workspace, pairs.stem)
     check_folder(out)
-    listed = read_pairs(pairs)
+    listed = read_pairs(pairs, folds)
+    listed.check_kinds(pairs)
     files = _names([Path(against), features] if against else [features])
-    tables = {name: read_features(file) for name, file in files.items()}
-    missing = {photo for names, _ in tables.values() for photo in _missing(listed, names)}
-    if missing and undetected != "skip":
-        reason = f"{len(missing)} of its photos have no features, the first is {min(missing)}"
-        raise PairsError(reason, where=pairs, remedy="add them, or leave their pairs out with --undetected skip")
+    tables = {name: _read(file, listed, pairs, undetected == "skip") for name, file in files.items()}
+    missing = {photo for photo in listed.photos if not all(photo in row_of for row_of, _ in tables.values())}
     kept = _without(listed, missing, pairs)
     sides = {
-        name: (values[rows_of(names, kept.left, files[name])], values[rows_of(names, kept.right, files[name])])
-        for name, (names, values) in tables.items()
+        name: (values[[row_of[photo] for photo in kept.left]], values[[row_of[photo] for photo in kept.right]])
+        for name, (row_of, values) in tables.items()
     }
     verify = PROTOCOLS[protocol]
     results = {name: verify(*side, kept.same, kept.fold, mirrored=mirrored) for name, side in sides.items()}
     tested, last = kept.tested, list(files)[-1]
-    left_out = f"{len(listed) - len(kept)} pairs that contain a photo without features are left out."
+    left_out = f"{len(listed) - len(kept)} pairs that contain a photo without usable features are left out."
     report = Report(
         title=f"Verification of {last}",
         results=results,
@@ -99,13 +104,22 @@ def _names(files: list[Path]) -> dict[str, Path]:
     return stems if len(stems) == len(files) else {str(file): file for file in files}
 
 
-def _missing(pairs: Pairs, names: list[str]) -> set[str]:
-    available = set(names)
-    return {photo for photo in pairs.photos if without_suffix(photo) not in available}
+def _read(file: Path, listed: Pairs, pairs: Path, may_miss: bool) -> tuple[dict[str, int], Features]:
+    """Return the row of each photo of the pairs that has features with a direction, and the features."""
+    names, features = read_features(file)
+    match = match_photos(listed.photos, names)
+    match.check(names, pairs, file, may_miss=may_miss)
+    row_of = {name: row for row, name in enumerate(names)}
+    rows = {photo: row_of[name] for photo, name in match.photo.items()}
+    used = list(rows.values())
+    if not may_miss:
+        check_features([names[row] for row in used], features[used], file)
+    bad = unusable_features(features)
+    return {photo: row for photo, row in rows.items() if not bad[row]}, features
 
 
 def _without(pairs: Pairs, missing: set[str], path: Path) -> Pairs:
     kept = np.array([not missing & {*pair} for pair in zip(pairs.left, pairs.right, strict=True)])
     if not kept.any():
-        raise PairsError("none of its pairs has features", where=path, remedy="check the names of the photos")
+        raise PairsError("none of its pairs has usable features", where=path, remedy="check the features and names")
     return pairs[kept]

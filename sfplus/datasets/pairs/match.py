@@ -58,7 +58,7 @@ class Match:
             raise PairsError(reason + (other if available else ""), where=str(where), remedy=remedy)
 
 
-def match_names(names: Iterable[str], photos: Sequence[str]) -> Match:
+def match_photos(names: Iterable[str], photos: Sequence[str]) -> Match:
     """Find the photo of each name; one rule holds for the whole list, so that no name is guessed on its own.
 
     The rules, in this order; the first that gives every name one photo is used, or else the one with most photos:

@@ -43,7 +43,7 @@ def read_plain(path: Path) -> Pairs:
     (label, fold, index), they may have another order. Labels are 1, 0, -1 (also 1.0), true, false, yes, no, same or
     different, in any case. Folds count from 0 or 1; without folds, the pairs of each kind are split, in their order,
     into 10 folds of equal size. Names are paths in the folder of photos, with or without extension; `\\`, `./` and
-    absolute paths are accepted (see `match_names`).
+    absolute paths are accepted (see `match_photos`).
 
     Raises:
         PairsError: If the file cannot be read, or a line is malformed (`where` is `file:line`).

@@ -10,7 +10,7 @@ from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
 from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.errors import UsageError
 from sfplus.recipes.settings.detect import DetectSettings
-from sfplus.recipes.steps import PlanRequest, StageKey, Step, StepOutput, UserPhotos
+from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput
 
 
 class AlignSettings(StageKey, BaseModel):
@@ -76,9 +76,7 @@ class AlignStageSettings(AlignSettings):
     undetected: Literal["drop", "centre-crop"] = Field("drop", description="what to do with photos without a face")
 
 
-def crop_steps(
-    photos: StepOutput | UserPhotos, request: PlanRequest, name: str, undetected: str = "drop"
-) -> list[Step]:
+def crop_steps(photos: InputReference, request: PlanRequest, name: str, undetected: str = "drop") -> list[Step]:
     """Return the steps that detect and align one set of photos.
 
     Args:

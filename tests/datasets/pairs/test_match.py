@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfplus.datasets.pairs import match_names
+from sfplus.datasets.pairs import match_photos
 from sfplus.errors import PairsError
 
 LFW = ["Ada/Ada_0001", "Ada/Ada_0002", "Max Planck/Max Planck_0010"]
@@ -40,18 +40,18 @@ LFW = ["Ada/Ada_0001", "Ada/Ada_0002", "Max Planck/Max Planck_0010"]
 def test_layouts(names: list[str], photos: list[str], extra: list[str]) -> None:
     if extra and photos[0] in ("1.jpg", "photos/Ada_0001.jpg"):
         return  # only where there is no other folder
-    match = match_names(names, [*extra, *photos])
+    match = match_photos(names, [*extra, *photos])
     assert match.photo == dict(zip(names, photos, strict=True)) and not match.ambiguous and not match.missing
     match.check(photos, "pairs.txt", "photos")
 
 
 def test_photos_that_differ_in_their_extension_need_it_only_where_a_name_leaves_it_out() -> None:
     photos = ["a/1.jpg", "a/1.png", "a/2.jpg", "a/3.JPG", "a/3.png", "a/4.jpg", "a/4.JPG"]
-    match = match_names(["a/1.png", "a/1.jpg", "a/2", "a/3.jpg", "a/4.JPG"], photos)
+    match = match_photos(["a/1.png", "a/1.jpg", "a/2", "a/3.jpg", "a/4.JPG"], photos)
     assert match.photo == {
         "a/1.png": "a/1.png", "a/1.jpg": "a/1.jpg", "a/2": "a/2.jpg", "a/3.jpg": "a/3.JPG", "a/4.JPG": "a/4.JPG"
     }  # fmt: skip
-    match = match_names(["a/1", "a/2"], photos)
+    match = match_photos(["a/1", "a/2"], photos)
     assert match.ambiguous == {"a/1": ("a/1.jpg", "a/1.png")} and match.photo == {"a/2": "a/2.jpg"}
     with pytest.raises(PairsError, match=r"1 of its 2 names could mean several photos: a/1 is a/1.jpg or a/1.png"):
         match.check(photos, "pairs.txt", "photos")
@@ -71,13 +71,13 @@ def test_photos_that_differ_in_their_extension_need_it_only_where_a_name_leaves_
     ],
 )
 def test_missing_photos_are_not_guessed(names: list[str], photos: list[str], missing: list[str]) -> None:
-    match = match_names(names, photos)
+    match = match_photos(names, photos)
     assert match.missing == missing and not match.ambiguous
 
 
 def test_names_that_fit_two_folders_are_ambiguous() -> None:
     photos = ["crops/Ada/1.jpg", "crops/Bob/1.jpg", "photos/Ada/1.jpg", "photos/Bob/1.jpg"]
-    match = match_names(["Ada/1", "Bob/1"], photos)
+    match = match_photos(["Ada/1", "Bob/1"], photos)
     with pytest.raises(
         PairsError, match=r"Ada/1 is crops/Ada/1.jpg or photos/Ada/1.jpg; .* give the folder that holds"
     ):
@@ -86,7 +86,7 @@ def test_names_that_fit_two_folders_are_ambiguous() -> None:
 
 def test_a_message_shows_three_names_of_each_side() -> None:
     photos = [f"x{i}.jpg" for i in range(5)]
-    match = match_names([f"n{i}" for i in range(5)], photos)
+    match = match_photos([f"n{i}" for i in range(5)], photos)
     with pytest.raises(PairsError) as caught:
         match.check(photos, Path("pairs.txt"), "data/lfw")
     assert caught.value.where == "pairs.txt" and caught.value.reason == (
@@ -95,7 +95,7 @@ def test_a_message_shows_three_names_of_each_side() -> None:
     assert "undetected" not in caught.value.remedy
     with pytest.raises(PairsError):
         match.check(photos, "pairs.txt", "data/lfw", may_miss=True)
-    match = match_names(["x0", "n1"], photos)
+    match = match_photos(["x0", "n1"], photos)
     with pytest.raises(PairsError, match=r"1 of its 2 names .*: n1 .it also holds x1.jpg, x2.jpg, x3.jpg .*undetected"):
         match.check(photos, "pairs.txt", "data/lfw")
     match.check(photos, "pairs.txt", "data/lfw", may_miss=True)
@@ -107,7 +107,7 @@ _name = st.lists(_part, min_size=1, max_size=3).map("/".join)
 
 @given(st.lists(_name, min_size=1), st.lists(_name.map(lambda name: f"{name}.jpg"), unique=True))
 def test_names_are_matched_one_to_one(names: list[str], photos: list[str]) -> None:
-    match = match_names(names, photos)
+    match = match_photos(names, photos)
     assert set(match.photo) | set(match.ambiguous) | set(match.missing) == set(names)
     assert len(set(match.photo.values())) == len(match.photo) and set(match.photo.values()) <= set(photos)
     if {f"{name}.jpg" for name in names} <= set(photos):
