@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +27,8 @@ from sfplus.weights.model_folder import (
     load_tensors,
 )
 from sfplus.weights.onnx import read_onnx
+from sfplus.weights.state_dicts import CHECKPOINT_SUFFIXES, read_state_dict
 
-_PICKLE_SUFFIXES = {".pt", ".pth"}
 _DIRECT_SUFFIXES = {".caffemodel", ".onnx"}
 
 
@@ -95,8 +93,8 @@ def read_model(path: Path, network: str = "", block: str = "") -> LoadedModel:
     """Read a model in any format, with its classifier.
 
     Args:
-        path: a folder in the layout of this project, or a .safetensors, .caffemodel or .onnx file, or a .pt or .pth
-            file of clcarwin or OpenSphere.
+        path: a folder in the layout of this project, or a .safetensors, .caffemodel or .onnx file, or a checkpoint of
+            clcarwin, OpenSphere or yakhyo (.pt, .pth, .pth.tar, .ckpt, .bin).
         network: name of the SphereFace network; default: inferred from names and shapes.
         block: `original` or `modern`; default: that of the format.
 
@@ -109,8 +107,8 @@ def read_model(path: Path, network: str = "", block: str = "") -> LoadedModel:
         if value not in ("", *choices):
             raise UsageError(f"'{value}' is unknown", where=key, remedy=f"use one of {', '.join(choices)}")
     suffix = "" if path.is_dir() else path.suffix.lower()
-    if suffix not in {"", ".safetensors", *_PICKLE_SUFFIXES, *_DIRECT_SUFFIXES}:
-        remedy = "give a folder, .safetensors, .caffemodel, .onnx, .pt or .pth"
+    if suffix not in {"", ".safetensors", *CHECKPOINT_SUFFIXES, *_DIRECT_SUFFIXES}:
+        remedy = "give a folder, .safetensors, .caffemodel, .onnx, .pt, .pth, .pth.tar, .ckpt or .bin"
         raise UsageError("has a format that cannot be read", where=path, remedy=remedy)
     if suffix == "" or (suffix == ".safetensors" and path.with_name(CONFIG).is_file()):
         return _read_folder(path, network, block)
@@ -123,37 +121,7 @@ def read_model(path: Path, network: str = "", block: str = "") -> LoadedModel:
         if config is None:
             return _infer_model(from_pytorch(tensors), path, network, block)
         return _check_config(_assemble(config, ImportedWeights(tensors), path), path, network, block)
-    tensors = read_pickle(path) if suffix in _PICKLE_SUFFIXES else load_tensors(path)
-    return _infer_model(from_pytorch(tensors), path, network, block)
-
-
-def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Read the state dict in a file of `torch.save`, always with `weights_only=True`.
-
-    A checkpoint that contains it under `model`, `backbone` or `state_dict` is unwrapped.
-
-    Raises:
-        WeightsError: If the file is damaged, would run code, or does not contain a state dict.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old protocols
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files raise a dozen different classes
-        first_line = str(error).strip().partition("\n")[0]
-        reason = f"contains no state dict that can be read without running code ({first_line})"
-        remedy = "save its state_dict() where you trust it"
-        raise WeightsError(reason, where=path, remedy=remedy) from None
-    for key in ("model", "backbone", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError("contains no state dict", where=path, remedy="save the network's state_dict()")
-    for name, tensor in content.items():
-        dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
-        if not dense or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
-            raise WeightsError(f"tensor {name} is not stored completely", where=path, remedy="get the file again")
-    return {str(name): tensor.detach() for name, tensor in content.items()}
+    return _infer_model(from_pytorch(read_state_dict(path)), path, network, block)
 
 
 def _read_folder(path: Path, network: str, block: str) -> LoadedModel:

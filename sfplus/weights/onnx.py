@@ -41,8 +41,8 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
         WeightsError: If the network cannot be exported, or the file computes different features.
         DependencyError: If onnx, onnxscript or onnxruntime is missing.
     """
-    onnx, onnxruntime = _import("onnx"), _import("onnxruntime")
-    _import("onnxscript")
+    onnx, onnxruntime = import_onnx("onnx"), import_onnx("onnxruntime")
+    import_onnx("onnxscript")
     generator = torch.Generator().manual_seed(0)
     crops = torch.rand(3, 3, *parse_size(config.get("input", DEFAULT_INPUT)), generator=generator) * 2 - 1
     try:
@@ -81,7 +81,7 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         WeightsError: If the file cannot be read, or its weights are in other files.
         DependencyError: If onnx is missing.
     """
-    onnx = _import("onnx")
+    onnx = import_onnx("onnx")
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("larger than the 2 GiB that the format allows")
@@ -105,7 +105,12 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     return tensors, config
 
 
-def _import(name: str) -> Any:
+def import_onnx(name: str) -> Any:
+    """Import a package of the extra `onnx`.
+
+    Raises:
+        DependencyError: If it is missing.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
