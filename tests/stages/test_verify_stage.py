@@ -101,8 +101,7 @@ def test_a_damaged_artefact_is_an_error_with_a_remedy(task: Path, sfplus: Callab
 
 
 def test_the_number_of_unused_photos_is_printed(task: Path, sfplus: Callable) -> None:
-    name = (task / "pairs.txt").read_text().splitlines()[2].split("\t")[0]
-    (task / "photos" / name / f"{name}_0001.jpg").write_bytes(b"")
+    (task / "photos" / f"{read_pairs(task / 'pairs.txt').right[-1]}.jpg").write_bytes(b"")
     answer = verify(sfplus, task, "--undetected", "skip")
     assert answer.code == 0 and "1 photo without a face, 1 failed" in answer.err and "failures.jsonl" in answer.err
 
@@ -112,7 +111,7 @@ def test_a_missing_photo_of_the_pairs_is_an_error(task: Path, sfplus: Callable) 
     shutil.rmtree(task / "photos" / name)
     answer = verify(sfplus, task)
     assert answer.code == 1 and f"names match no photo of {task / 'photos'}: {name}/{name}_000" in answer.err
-    assert "it also holds person_0" in answer.err and not (task / "data").exists(), "nothing was detected"
+    assert not (task / "data").exists(), "nothing was detected"
     answer = verify(sfplus, task, "--undetected", "skip")
     assert answer.code == 0 and "(sphereface protocol, " in answer.out, answer.err
 
