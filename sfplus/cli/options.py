@@ -21,6 +21,10 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example finetune.energy.power=0")
 ]
 Small = Annotated[bool, typer.Option("--small", help="Run the smallest meaningful size of the recipe.")]
+ReportFolder = Annotated[
+    Path | None, typer.Option("--out", help="The folder for report.html, .json and .md, if not in runs/.")
+]
+Title = Annotated[str, typer.Option("--title", help="Heading of the report; by default the data set.")]
 RunName = Annotated[
     str, typer.Option("--name", help="The folder in runs/ for the report, if not the name of the recipe.")
 ]

@@ -101,6 +101,10 @@ class StageKey:
         """
         return []
 
+    def model_steps(self, name: str) -> list[str]:
+        """Return the names of the steps that train a face network, of this key with this name, in order."""
+        return [name] if self.stage.trains and not self.for_images else []
+
 
 Key = TypeVar("Key", bound=StageKey)
 

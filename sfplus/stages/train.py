@@ -15,6 +15,7 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import is_first
 from sfplus.artifacts.inputs import InputFile, PackFolder, StageInput
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, photo_stem
+from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.artifacts.stage import Job
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.datasets.identities import assign_labels
@@ -96,9 +97,12 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
     about = {
         "template": training_set.template,
         "head": settings.head.model_dump(),
+        "energy": settings.energy.model_dump() if settings.energy else None,
         "people": len(people),
         "crops": len(crops),
     }
+    if "start" in job.inputs:
+        about["start"] = ModelFacts.read(job.inputs["start"]).name
     save_model(job.folder, network, shape | about, head=full_head)
     return {"people": len(people), "crops": len(crops)} | loaded | summary
 
