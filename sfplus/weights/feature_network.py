@@ -47,6 +47,11 @@ class FeatureNetwork(nn.Module):
             )  # fmt: skip
         return features.flatten(1).to(x.device)  # type: ignore[no-any-return]
 
+    def train(self, mode: bool = True) -> FeatureNetwork:
+        """Stay in evaluation mode, which exported programs cannot leave."""
+        self.training = False
+        return self
+
     def _select(self, result: Any) -> Any:
         choices: Mapping[str, Any] = {}
         if isinstance(result, Mapping):

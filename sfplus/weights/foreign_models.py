@@ -73,10 +73,14 @@ def read_foreign_folder(folder: Path, input: str = "") -> LoadedModel:
     return _finish(caffe, preprocessing, folder, config | {"network": CAFFE}, _caffe_files(caffe, text))
 
 
-def read_onnx_graph(path: Path, input: str = "") -> LoadedModel:
+def read_onnx_graph(path: Path, input: str = "", config: Mapping[str, Any] | None = None) -> LoadedModel:
     """Read an ONNX file of another project, which onnxruntime runs.
 
-    Without a description of its input, this is guessed from the shape and the first nodes, with a warning.
+    Args:
+        path: the file.
+        input: description of the input; default: that of the config, or a guess from shape and first nodes, with
+            a warning.
+        config: what `convert` stored in the file.
 
     Raises:
         WeightsError: If the file cannot be run, or does not turn crops into features.
@@ -84,13 +88,11 @@ def read_onnx_graph(path: Path, input: str = "") -> LoadedModel:
     """
     data = _read_bytes(path)
     network = OnnxNetwork(data, path)
-    guess = guess_preprocessing(network, data)
-    if guess and not input:
-        warnings.warn(
-            f"{path}: its input is guessed from the file: {guess}; if that is wrong, give --input", stacklevel=2
-        )
-    preprocessing = _preprocessing(guess, input, path)
-    return _finish(network, preprocessing, path, {"network": ONNX}, {ONNX_MODEL: data})
+    stated = read_preprocessing(dict(config)) if config else guess_preprocessing(network, data)
+    if stated and not (input or config):
+        warnings.warn(f"{path}: its input is assumed to be {stated}; if not, give --input", stacklevel=2)
+    preprocessing = _preprocessing(stated, input, path)
+    return _finish(network, preprocessing, path, {**(config or {}), "network": ONNX}, {ONNX_MODEL: data})
 
 
 def read_caffe_graph(prototxt: Path, weights: Path, input: str = "") -> LoadedModel:

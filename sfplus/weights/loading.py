@@ -19,6 +19,7 @@ from sfplus.weights import CONFIG, HEAD
 from sfplus.weights.caffe import read_caffemodel
 from sfplus.weights.caffe_networks import from_caffe
 from sfplus.weights.foreign_models import (
+    ONNX,
     LoadedModel,
     is_foreign_folder,
     read_caffe_graph,
@@ -151,6 +152,8 @@ def _read_caffe(path: Path, network: str, block: str, input: str) -> LoadedModel
 def _read_onnx(path: Path, network: str, block: str, input: str) -> LoadedModel:
     """Read an exported network of this project, a SphereFace network by its weights, or any other graph."""
     tensors, config = read_onnx(path)
+    if config is not None and config.get("network") == ONNX:
+        return read_onnx_graph(path, input, config)
     if config is not None:
         return _check_config(_assemble(config, ImportedWeights(tensors), path), path, network, block)
     weights = from_pytorch(tensors)
