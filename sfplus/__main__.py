@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from sfplus.cli.main import app
-from sfplus.errors import SfplusError
+from sfplus.errors import SfplusError, one_line
 
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # base class of usage errors, in typer's own click
 _STOPPED = 130
+_FOLDER = str(Path(__file__).parent)
 _DISK = {
     errno.ENOSPC: "free some space; the same command resumes",
     errno.EDQUOT: "free some space; the same command resumes",
@@ -29,6 +32,7 @@ _DISK = {
 
 def main() -> None:
     """Run the command and exit: 0 for success, 2 for misuse, 1 for failure, 130 for Ctrl-C."""
+    warnings.formatwarning = _format_warning
     try:
         code = app(standalone_mode=False)
         if code == _STOPPED:  # Ctrl-C, as typer reports it
@@ -51,6 +55,14 @@ def main() -> None:
             raise
         print(f"sfplus: {error.filename or 'disk'}: {error.strerror}; {_DISK[error.errno]}", file=sys.stderr)
         sys.exit(1)
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return a warning as one line; those of sfplus, which are for users, without the line of code."""
+    place = "sfplus: warning" if issubclass(category, UserWarning) and _FOLDER in filename else f"{filename}:{lineno}"
+    return f"{place}: {one_line(message)}\n"
 
 
 if __name__ == "__main__":

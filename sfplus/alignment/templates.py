@@ -104,6 +104,26 @@ TEMPLATES = {
 }
 
 
+# Eyes, tip of the nose and corners of the mouth of the mean face of dlib (image_transforms/interpolation.h).
+_DLIB = np.array([[0.225492, 0.215996], [0.755609, 0.215996], [0.490127, 0.515625], [0.254149, 0.780233],
+                  [0.726104, 0.780233]])  # fmt: skip
+# Mean landmarks in MTCNN's boxes, measured on 386 photos of LFW, as parts of width and height.
+_MTCNN_BOX = np.array([[0.2837, 0.3864], [0.7332, 0.3809], [0.5095, 0.5817], [0.3178, 0.7565], [0.7162, 0.7520]])
+
+UNTRAINED_TEMPLATES = {
+    template.name: template
+    for template in (
+        Template(
+            "dlib-150x150", 150, 150, (_DLIB + 0.25) / 1.5 * 150, "dlib, get_face_chip_details(size=150, padding=0.25)"
+        ),
+        Template(
+            "facenet-160x160", 160, 160, _MTCNN_BOX * 160 - 0.5,
+            "measured: what a crop of MTCNN's box without margin shows on average (facenet-pytorch crops the box)",
+        ),
+    )
+}  # fmt: skip
+"""Templates of public models, which no network of this project is trained on."""
+
 TEMPLATE_OF_SIZE = {template.size: template for template in TEMPLATES.values()}  # 112x96, 112x112
 
 
@@ -117,13 +137,14 @@ def find_template(template: str | Template) -> Template:
     """
     if isinstance(template, Template):
         return template
-    if template not in TEMPLATES:
-        families = {name.split("-")[0]: registered for name, registered in TEMPLATES.items()}
+    registered = TEMPLATES | UNTRAINED_TEMPLATES
+    if template not in registered:
+        families = {name.split("-")[0]: member for name, member in registered.items()}
         if (size := re.fullmatch(r"(\w+)-(\d{1,4})x(\d{1,4})", template)) and size[1] in families:
             return families[size[1]].resized(int(size[2]), int(size[3]))
         raise UsageError(
             f"no template is called '{template}'",
             where="template",
-            remedy=f"use {', '.join(TEMPLATES)}, or one of these with another size",
+            remedy=f"use {', '.join(registered)}, or one of these with another size",
         )
-    return TEMPLATES[template]
+    return registered[template]

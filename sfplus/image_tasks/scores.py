@@ -17,8 +17,8 @@ from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.networks.normalize import normalize_images
 from sfplus.weights import CONFIG, MODEL
-from sfplus.weights.loading import read_pickle
 from sfplus.weights.model_folder import assign_tensors, load_tensors
+from sfplus.weights.state_dicts import read_state_dict
 
 _FEATURES, _LOGITS = "2048", "logits_unbiased"
 _BATCH = 100
@@ -165,7 +165,7 @@ def load_inception(weights: Path) -> nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # of the extra `scores`
     except ImportError as error:
         raise _missing("torch-fidelity", error) from None
-    tensors = load_tensors(weights) if weights.suffix.lower() == ".safetensors" else read_pickle(weights)
+    tensors = read_state_dict(weights)
     checked = io.BytesIO()  # the class would unpickle the file itself, which could run code
     torch.save(tensors, checked)
     checked.seek(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sfplus.networks.registry import (
     DEFAULT_INPUT,
     create,
+    is_function,
     is_library_network,
     is_network,
     network_names,
@@ -15,6 +16,7 @@ from sfplus.networks.registry import (
 __all__ = [
     "DEFAULT_INPUT",
     "create",
+    "is_function",
     "is_library_network",
     "is_network",
     "network_names",

@@ -22,11 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfplus.errors import UsageError, suggest
+from sfplus.io.resources import HUB
 
 if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_INPUT = "112x96"
+
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 # Options that recipes and config.json always contain: networks that do not have them accept these values.
 _NEUTRAL = {"width": 1.0, "block": "original", "batch_norm": False}
@@ -129,3 +132,9 @@ def _builder(name: str) -> Callable[..., nn.Module]:
 def _defaults(build: Callable[..., nn.Module]) -> dict[str, Any]:
     parameters = inspect.signature(build).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
+def is_function(name: str) -> bool:
+    """Return whether a name has the form `package.module:function`, and is neither a file nor a library's network."""
+    reserved = name.startswith(HUB) or is_library_network(name)
+    return bool(_FUNCTION.fullmatch(name)) and not reserved and not Path(name).exists()

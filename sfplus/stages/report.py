@@ -14,7 +14,11 @@ import numpy as np
 from PIL import Image
 
 from sfplus.artifacts.artefact import Artefact
+<<<<<<< HEAD
 from sfplus.artifacts.inputs import PhotoFolder, StageInput
+=======
+from sfplus.artifacts.inputs import ModelInput, PhotoFolder, StageInput
+>>>>>>> main
 from sfplus.artifacts.layout import (
     CROP_TABLE,
     CROPS,
@@ -78,7 +82,11 @@ class _Model:
     @classmethod
     def load(cls, model: StageInput, verified: StageInput) -> _Model:
         """Load a model and the result of its verification."""
+<<<<<<< HEAD
         assert isinstance(verified, Artefact)
+=======
+        assert isinstance(model, Artefact | ModelInput) and isinstance(verified, Artefact)
+>>>>>>> main
         result, pairs = read_verification(verified.folder)
         folder = getattr(model, "folder", None)  # models that are not files have none
         table = read_parquet(verified.folder / SCORES)

@@ -2,3 +2,7 @@
 
 # The files of a model folder; the mean feature of the verification set is subtracted by `sfplus compare`.
 MODEL, CONFIG, HEAD, MEAN = "model.safetensors", "config.json", "head.safetensors", "mean.safetensors"
+# The same of a network that is not one of the registry: an ONNX graph instead of weights, or a Caffe file beside them.
+ONNX_MODEL, PROTOTXT = "model.onnx", "deploy.prototxt"
+WEIGHTS_FILES = (MODEL, ONNX_MODEL)
+FOLDER_FILES = (MODEL, CONFIG, HEAD, ONNX_MODEL, PROTOTXT)  # those that decide features

@@ -13,9 +13,12 @@ from torch import Tensor
 from sfplus.alignment.templates import TEMPLATE_OF_SIZE
 from sfplus.networks import DEFAULT_INPUT, parse_size
 from sfplus.networks.sphereface import CHANNELS, NETWORKS
+from sfplus.weights.state_dicts import strip_wrappers
 
 CONVOLUTION = re.compile(r"conv\d_\d+\.weight")
 _SFNET = re.compile(r"layer(\d)\.(\d+)\.(conv|bn)([12])\.(\w+)")
+_SPHERENET = re.compile(r"layer(\d)\.(?:0|([1-9]\d*)\.block\.([01]))\.([01])\.(\w+)")
+_ANCHORS = ("conv1_1.weight", "layer1.0.conv1.weight", "layer1.0.0.weight")  # the first layer in each layout
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,30 @@ def from_pytorch(tensors: Mapping[str, Tensor]) -> ImportedWeights:
     and each ReLU becomes a PReLU of slope 0 (which training would change), so that the network computes the same
     features from the input of this project. OpenSphere trained its networks without batch normalisation with the
     original block (`sfnet20_deprecated` in its configs) and those with it with the modern one.
+    yakhyo's SphereNet (face-recognition, models/sphereface.py) has the original block with PReLUs, and the same input
+    as OpenSphere's.
+
+    Prefixes that wrappers add are removed; tensors outside of the network's prefix are left out.
     """
-    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    tensors = _within_prefix(strip_wrappers(tensors))
     if "layer1.0.conv1.weight" in tensors:
         return _from_opensphere(tensors)
+    if "layer1.0.0.weight" in tensors and "layer1.0.1.weight" in tensors:
+        return _from_yakhyo(tensors)
     head = tensors.pop("fc6.weight", None)
     if head is None:
         return ImportedWeights(tensors)
     return ImportedWeights(tensors, head.T.contiguous() if head.dim() == 2 else head, "clcarwin")
+
+
+def _within_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors that share the prefix of the first layer, without it; all of them if there is none."""
+    for name in tensors:
+        for anchor in _ANCHORS:
+            if name.endswith(f".{anchor}"):
+                prefix = name.removesuffix(anchor)
+                return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    return tensors
 
 
 def _from_opensphere(tensors: Mapping[str, Tensor]) -> ImportedWeights:
@@ -64,11 +83,28 @@ def _from_opensphere(tensors: Mapping[str, Tensor]) -> ImportedWeights:
                 renamed[f"relu{layer}.weight"] = torch.zeros(tensor.shape[:1])
         else:
             renamed[re.sub(r"^features\.", "bn5.", re.sub(r"^fc\.", "fc5.", name))] = tensor
-    first = renamed["conv1_1.weight"]
-    if first.dim() == 4:
-        renamed["conv1_1.weight"] = (first.double().flip(1) * (128 / 127.5)).float()
     block = "modern" if "bn1_1.weight" in renamed else "original"
-    return ImportedWeights(renamed, layout="opensphere", block=block)
+    return ImportedWeights(_fold_input(renamed), layout="opensphere", block=block)
+
+
+def _from_yakhyo(tensors: Mapping[str, Tensor]) -> ImportedWeights:
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if match := _SPHERENET.fullmatch(name):
+            stage, block, index, kind, parameter = match.groups()
+            layer = f"{stage}_{2 * int(block) + int(index) if block else 1}"
+            renamed[f"{('conv', 'relu')[int(kind)]}{layer}.{parameter}"] = tensor
+        else:
+            renamed[re.sub(r"^fc\.", "fc5.", name)] = tensor
+    return ImportedWeights(_fold_input(renamed), layout="yakhyo")
+
+
+def _fold_input(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Make a network for RGB, (x - 127.5) / 127.5, one for BGR, (x - 127.5) / 128, by changing its first layer."""
+    first = tensors["conv1_1.weight"]
+    if first.dim() == 4:
+        tensors["conv1_1.weight"] = (first.double().flip(1) * (128 / 127.5)).float()
+    return tensors
 
 
 def infer_config(weights: ImportedWeights, network: str = "", block: str = "") -> dict[str, Any]:

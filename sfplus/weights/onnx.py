@@ -24,7 +24,9 @@ _CONFIG_KEY = "sfplus.config"
 _MAX_BYTES = (1 << 31) - 1  # of any protobuf message
 
 
-def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float]:
+def to_onnx(
+    network: nn.Module, config: Mapping[str, Any], input_shape: tuple[int, int, int] | None = None
+) -> tuple[bytes, float]:
     """Export a network to ONNX, and check that onnxruntime computes the same features for 1 and for 3 random crops.
 
     The input is called `crops`, (N, 3, height, width) float32 as `networks.normalize.normalize_crops` returns it; the
@@ -33,6 +35,7 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
     Args:
         network: on the CPU, in evaluation mode.
         config: stored in the file; `read_onnx` returns it.
+        input_shape: channels, height and width of the input; default: three, and the size of crops in the config.
 
     Returns:
         The bytes of the file, and the largest difference of a number, relative to the largest number.
@@ -41,10 +44,11 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
         WeightsError: If the network cannot be exported, or the file computes different features.
         DependencyError: If onnx, onnxscript or onnxruntime is missing.
     """
-    onnx, onnxruntime = _import("onnx"), _import("onnxruntime")
-    _import("onnxscript")
+    onnx, onnxruntime = import_onnx("onnx"), import_onnx("onnxruntime")
+    import_onnx("onnxscript")
     generator = torch.Generator().manual_seed(0)
-    crops = torch.rand(3, 3, *parse_size(config.get("input", DEFAULT_INPUT)), generator=generator) * 2 - 1
+    shape = input_shape or (3, *parse_size(config.get("input", DEFAULT_INPUT)))
+    crops = torch.rand(3, *shape, generator=generator) * 2 - 1
     try:
         with _quiet_exporter():
             program = torch.onnx.export(
@@ -74,6 +78,19 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
     return data, largest_error
 
 
+def describe_onnx(data: bytes, config: Mapping[str, Any]) -> bytes:
+    """Return an ONNX file with a config stored in it.
+
+    Raises:
+        DependencyError: If onnx is missing.
+    """
+    onnx = import_onnx("onnx")
+    model = onnx.load_model_from_string(data)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, properties | {_CONFIG_KEY: json.dumps(dict(config))})
+    return bytes(model.SerializeToString())
+
+
 def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Read the weights of an ONNX file by name, and the config that `to_onnx` stored in it, if there is one.
 
@@ -81,7 +98,7 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         WeightsError: If the file cannot be read, or its weights are in other files.
         DependencyError: If onnx is missing.
     """
-    onnx = _import("onnx")
+    onnx = import_onnx("onnx")
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("larger than the 2 GiB that the format allows")
@@ -105,7 +122,12 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     return tensors, config
 
 
-def _import(name: str) -> Any:
+def import_onnx(name: str) -> Any:
+    """Import a package of the extra `onnx`.
+
+    Raises:
+        DependencyError: If it is missing.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sfplus.errors import UsageError
 from sfplus.networks import create
 from sfplus.networks.embed import default_batch_size, embed_batches, embed_crops
 from sfplus.networks.normalize import normalize_crops
+from sfplus.networks.preprocessing import PRESETS
 
 CPU = choose_device("cpu")
 
@@ -34,7 +36,7 @@ def test_each_feature_is_followed_by_that_of_the_mirror_image(network: torch.nn.
             pair = np.stack([crop.numpy(), crop.numpy()[:, ::-1]])
             expected = network(normalize_crops(torch.from_numpy(pair))).numpy().ravel()
             np.testing.assert_allclose(features[index], expected, atol=1e-5 * np.linalg.norm(expected))
-    plain = embed_crops(network, crops, CPU, mirror=False)
+    plain = embed_crops(network, crops, CPU, preprocessing=replace(PRESETS["sphereface"], mirror=False))
     np.testing.assert_allclose(plain, features[:, :16], atol=1e-5 * np.abs(features).max())
 
 

@@ -76,7 +76,7 @@ def test_pickles_that_run_code_are_refused(bomb: str, tmp_path: Path, monkeypatc
         ({"conv1_1.weight": torch.eye(3).to_sparse()}, "conv1_1.weight is not stored completely"),
         ({"conv1_1.weight": torch.ones(3, device="meta")}, "conv1_1.weight is not stored completely"),
         (network().state_dict() | {"fc6.weight": torch.ones((), dtype=torch.complex64)}, "the classifier is"),
-        ({"layer1.0.conv1.weight": torch.ones(())}, "conv1_1.weight is"),
+        ({"layer1.0.conv1.weight": torch.ones(()), "fc.bias": torch.ones(1)}, "conv1_1.weight is"),
         ({"layer1.0.conv1.weight": torch.ones(64, 3, 3, 3)}, "conv2_1.weight is missing"),
         (network().state_dict() | {"fc6.weight": torch.ones(25, 9)}, r"the classifier is \(9, 25\) torch.float32"),
         (network().state_dict() | {"fc6.weight": torch.full((24, 9), torch.inf)}, "the classifier"),
