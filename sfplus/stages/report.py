@@ -14,11 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sfplus.artifacts.artefact import Artefact
-<<<<<<< HEAD
-from sfplus.artifacts.inputs import PhotoFolder, StageInput
-=======
 from sfplus.artifacts.inputs import ModelInput, PhotoFolder, StageInput
->>>>>>> main
 from sfplus.artifacts.layout import (
     CROP_TABLE,
     CROPS,
@@ -65,7 +61,7 @@ class _Model:
 
     Attributes:
         facts: Head, energy and start of the model.
-        folder: The folder of the model; None if it has none.
+        folder: The folder or file of the model; of a function, its name.
         verified: The artefact of the verify stage.
         table: The scores of the pairs.
         result: The result of the verification.
@@ -73,7 +69,7 @@ class _Model:
     """
 
     facts: ModelFacts
-    folder: Path | None
+    folder: Path
     verified: Artefact
     table: dict[str, list[Any]]
     result: Result
@@ -82,15 +78,10 @@ class _Model:
     @classmethod
     def load(cls, model: StageInput, verified: StageInput) -> _Model:
         """Load a model and the result of its verification."""
-<<<<<<< HEAD
-        assert isinstance(verified, Artefact)
-=======
         assert isinstance(model, Artefact | ModelInput) and isinstance(verified, Artefact)
->>>>>>> main
         result, pairs = read_verification(verified.folder)
-        folder = getattr(model, "folder", None)  # models that are not files have none
         table = read_parquet(verified.folder / SCORES)
-        return cls(ModelFacts.read(model), folder, verified, table, result, pairs)
+        return cls(ModelFacts.read(model), model.folder, verified, table, result, pairs)
 
 
 def build(job: Job[ReportStageSettings]) -> dict[str, Any]:
@@ -149,7 +140,7 @@ def _published_rows(settings: ReportStageSettings, models: Mapping[str, _Model])
     for title, model in models.items() if settings.dataset == LFW else ():
         folder = model.folder
         published: Any = model.facts.config.get("published")
-        if folder and folder.resolve().parent == shipped_folder("pretrained").resolve() and folder.name in zoo():
+        if folder.resolve().parent == shipped_folder("pretrained").resolve() and folder.name in zoo():
             published = zoo()[folder.name].model_dump()
         with contextlib.suppress(KeyError, TypeError, ValueError):  # a config.json of anybody's may hold anything
             runs = published["runs"]
@@ -161,7 +152,7 @@ def _published_rows(settings: ReportStageSettings, models: Mapping[str, _Model])
 
 def _classifier_uniformity(models: Mapping[str, _Model]) -> dict[str, Uniformity]:
     """Measure the distribution of the classifiers on the sphere, of the models that have one."""
-    measured = {title: classifier_uniformity(model.folder) for title, model in models.items() if model.folder}
+    measured = {title: classifier_uniformity(model.folder) for title, model in models.items()}
     return {title: uniformity for title, uniformity in measured.items() if uniformity}
 
 
@@ -217,7 +208,7 @@ def _thumbnail(photo: Pixels) -> Pixels:
 
 
 def _histories(models: Mapping[str, _Model]) -> dict[str, list[dict[str, Any]]]:
-    files = {title: model.folder / HISTORY for title, model in models.items() if model.folder}
+    files = {title: model.folder / HISTORY for title, model in models.items()}
     return {title: read_json_lines(file) for title, file in files.items() if file.is_file()}
 
 
