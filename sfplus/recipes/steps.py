@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from sfplus.artifacts.stage import Stage
 from sfplus.recipes.settings.images import ImageDataSettings
+from sfplus.weights.find_model import ModelSource
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,8 @@ class UserImages:
 
 
 @dataclass(frozen=True)
-class UserModel:
-    """A reference to a trained model: a folder, or the name of a model that sfplus ships or has fetched."""
-
-    name: str
+class UserModel(ModelSource):
+    """A reference to a trained model of the user's, or of the zoo."""
 
 
 InputReference = StepOutput | UserPhotos | UserPack | UserPairs | UserFile | UserImages | UserModel

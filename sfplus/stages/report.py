@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.inputs import ModelFolder, PhotoFolder, StageInput
+from sfplus.artifacts.inputs import ModelInput, PhotoFolder, StageInput
 from sfplus.artifacts.layout import (
     CROP_TABLE,
     CROPS,
@@ -79,7 +79,7 @@ class _Model:
     @classmethod
     def load(cls, model: StageInput, verified: StageInput) -> _Model:
         """Load a model and the result of its verification."""
-        assert isinstance(model, Artefact | ModelFolder) and isinstance(verified, Artefact)
+        assert isinstance(model, Artefact | ModelInput) and isinstance(verified, Artefact)
         result, pairs = read_verification(verified.folder)
         return cls(model.folder, model.content, verified, read_parquet(verified.folder / SCORES), result, pairs)
 

@@ -24,7 +24,9 @@ _CONFIG_KEY = "sfplus.config"
 _MAX_BYTES = (1 << 31) - 1  # of any protobuf message
 
 
-def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float]:
+def to_onnx(
+    network: nn.Module, config: Mapping[str, Any], input_shape: tuple[int, int, int] | None = None
+) -> tuple[bytes, float]:
     """Export a network to ONNX, and check that onnxruntime computes the same features for 1 and for 3 random crops.
 
     The input is called `crops`, (N, 3, height, width) float32 as `networks.normalize.normalize_crops` returns it; the
@@ -33,6 +35,7 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
     Args:
         network: on the CPU, in evaluation mode.
         config: stored in the file; `read_onnx` returns it.
+        input_shape: channels, height and width of the input; default: three, and the size of crops in the config.
 
     Returns:
         The bytes of the file, and the largest difference of a number, relative to the largest number.
@@ -44,7 +47,8 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
     onnx, onnxruntime = import_onnx("onnx"), import_onnx("onnxruntime")
     import_onnx("onnxscript")
     generator = torch.Generator().manual_seed(0)
-    crops = torch.rand(3, 3, *parse_size(config.get("input", DEFAULT_INPUT)), generator=generator) * 2 - 1
+    shape = input_shape or (3, *parse_size(config.get("input", DEFAULT_INPUT)))
+    crops = torch.rand(3, *shape, generator=generator) * 2 - 1
     try:
         with _quiet_exporter():
             program = torch.onnx.export(
@@ -72,6 +76,19 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
         reason = "the features of ONNX and torch differ"
         raise WeightsError(f"{reason} by {largest_error:.1e} of the largest number")
     return data, largest_error
+
+
+def describe_onnx(data: bytes, config: Mapping[str, Any]) -> bytes:
+    """Return an ONNX file with a config stored in it.
+
+    Raises:
+        DependencyError: If onnx is missing.
+    """
+    onnx = import_onnx("onnx")
+    model = onnx.load_model_from_string(data)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, properties | {_CONFIG_KEY: json.dumps(dict(config))})
+    return bytes(model.SerializeToString())
 
 
 def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:

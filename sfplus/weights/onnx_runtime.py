@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import re
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.errors import WeightsError
+from sfplus.errors import WeightsError, one_line
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
 from sfplus.weights.onnx import import_onnx
 
-_LOG = logging.getLogger(__name__)
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _HEAD_NODES = 8  # the first nodes of a graph, in which insightface looks for the normalisation
 
@@ -82,17 +82,15 @@ class OnnxNetwork(nn.Module):
             if "CUDAExecutionProvider" in runtime.get_available_providers():
                 providers.insert(0, "CUDAExecutionProvider")
             else:
-                _LOG.warning(
-                    "%s: onnxruntime has no GPU support here, so it runs on the CPU; pip install onnxruntime-gpu",
-                    self._where,
-                )
+                reason = "onnxruntime has no GPU support here, so it runs on the CPU"
+                warnings.warn(f"{self._where}: {reason}; install onnxruntime-gpu", stacklevel=2)
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return runtime.InferenceSession(self._data, options, providers=providers)
         except Exception as error:  # onnxruntime has no common exception
-            reason = f"cannot be run by onnxruntime ({_first_line(error)})"
+            reason = f"cannot be run by onnxruntime ({_explain(error)})"
             raise WeightsError(reason, where=self._where, remedy="export it again, as a single file") from None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -133,5 +131,8 @@ def _pad(array: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([array, np.repeat(array[-1:], size - len(array), 0)]) if len(array) < size else array
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
+def _explain(error: Exception) -> str:
+    """Return the message of onnxruntime without its codes and its source files."""
+    text = str(error).strip().partition("\n")[0]
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/\S*onnxruntime_src/\S+( \S+ )?", "", text)
+    return one_line(text)[:160]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import logging
 import re
 import sys
 import warnings
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 
 from sfplus.errors import UsageError, WeightsError
 
-_LOG = logging.getLogger(__name__)
 # What a shape of torch.export, which its loader evaluates, may consist of.
 _SYMBOL = re.compile(r"Symbol\('[a-z]+\d+'(, \w+=(True|False))*\)")
 _SHAPE_NAME = re.compile(
@@ -183,7 +181,7 @@ def _is_arithmetic(expression: str) -> bool:
 
 
 def _announce(path: Path, kind: str) -> None:
-    _LOG.warning("%s: is a program (%s) and runs as one; use only files that you trust", path, kind)
+    warnings.warn(f"{path}: is a program ({kind}) and runs as one; use only files that you trust", stacklevel=3)
 
 
 def _failed(name: str, what: str, error: Exception) -> WeightsError:

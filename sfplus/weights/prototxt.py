@@ -41,13 +41,20 @@ def read_prototxt(path: Path) -> Any:
         data = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"cannot be read: {error.strerror}", where=path, remedy="check the path") from error
+    return parse_prototxt(data, path)
+
+
+def parse_prototxt(data: bytes, where: Path) -> Any:
+    """Parse the contents of a `.prototxt`, which `where` names in messages; see `read_prototxt`."""
     try:
+        if len(data) > _MAX_BYTES:
+            raise ValueError(f"larger than {_MAX_BYTES >> 20} MiB")
         if _nesting_depth(data) > _MAX_DEPTH:
             raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
         return text_format.Parse(data.decode("utf-8"), NetParameter(), allow_unknown_field=True)
     except (text_format.ParseError, ValueError) as error:
         reason = f"is not a readable description of a network ({_shorten(error)})"
-        raise WeightsError(reason, where=path, remedy="get the file again") from None
+        raise WeightsError(reason, where=where, remedy="get the file again") from None
 
 
 def write_prototxt(path: Path, net: Any) -> None:

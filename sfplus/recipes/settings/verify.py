@@ -17,7 +17,6 @@ from sfplus.recipes.steps import (
     StageKey,
     Step,
     StepOutput,
-    UserModel,
     UserPairs,
     UserPhotos,
 )
@@ -72,6 +71,6 @@ class VerifySettings(StageKey, BaseModel):
 
 def verified_models(request: PlanRequest) -> dict[str, InputReference]:
     """Return the models that a recipe verifies: the user's, or those that it trains and fine-tunes."""
-    if model := request.get(EmbedSettings).model:
-        return {"model": UserModel(model)}
+    if model := request.get(EmbedSettings).user_model:
+        return {"model": model}
     return {name: StepOutput(name) for name, key in request.keys.items() if key.stage.trains and not key.for_images}
