@@ -113,18 +113,17 @@ class Comparison:
         left, right = (photo.features if photo else None for photo in (first, second))
         if left is None or right is None:
             return ""
-        score = float(similarity(left, right, self._rule.mean if self._rule else 0))
+        rule = self._rule
+        score = float(similarity(left, right, rule.mean if rule else 0))
         try:
-            explanation = (
-                self._rule.explain(score, FARS.get(far)) if self._rule else explain_similarity(score, self.name)
-            )
+            explanation = rule.explain(score, FARS.get(far)) if rule else explain_similarity(score, self.name)
         except SfplusError as error:
             return _error(error.reason, error.remedy).html
         headline, *details = explanation.split("\n")
         text = Markup("<h2>{}</h2>").format(headline) + Markup("").join(_paragraph(line) for line in details)
-        if not self._rule or not len(self._rule.same):
+        if not rule or not len(rule.same):
             return text
-        plot = decision_plot(self._rule.same, self._rule.different, score)
+        plot = decision_plot(rule.same, rule.different, score)
         return text + Markup('<div style="max-width:36rem">{}</div>').format(Markup(plot))
 
 

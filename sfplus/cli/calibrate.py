@@ -25,9 +25,7 @@ def calibrate(
     pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="The pair list, such as LFW's pairs.txt.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="A new folder for a copy of the model; by default MODEL is changed, if it is a folder."
-        ),
+        typer.Option("--out", help="A new folder for a copy of the model; by default the folder MODEL."),
     ] = None,
     network: ModelNetwork = "",
     input: ModelInputText = "",

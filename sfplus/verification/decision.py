@@ -33,7 +33,7 @@ def similarity(first: NDArray[np.float32], second: NDArray[np.float32], mean: ND
     Returns:
         float64 of shape (...), in [-1, 1].
     """
-    a, b = np.float64(first) - mean, np.float64(second) - mean
+    a, b = (np.asarray(side, np.float64) - mean for side in (first, second))
     return (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
 
 

@@ -67,8 +67,10 @@ class Entry(BaseModel):
             raise ValueError("input is for layouts onnx and state dict")
         if not self.network and self.layout != "onnx":
             raise ValueError("network is missing")
-        if self.input:
+        try:
             parse_preprocessing(self.input)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
         if self.url and self.url.rpartition("/")[2] not in list(self.files)[-1:]:
             raise ValueError("url does not end with the last of files")
         return self
