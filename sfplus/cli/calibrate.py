@@ -45,8 +45,10 @@ def calibrate(
 
     source = ModelSource(model, network, input)
     target = _target(source, out)
+    fit = "image" if source.template.startswith("sphereface") else "template"  # as the sources of the templates do
     values = {
-        "embed.model": model, "embed.network": network, "embed.input": input, "align.template": source.template,
+        "align.template": source.template, "align.fit": fit,
+        "embed.model": model, "embed.network": network, "embed.input": input,
         "verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected,
     }  # fmt: skip
     overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value]
