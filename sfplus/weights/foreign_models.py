@@ -19,6 +19,7 @@ from sfplus.weights import CONFIG, MODEL, ONNX_MODEL, PROTOTXT
 from sfplus.weights.caffe_graph import CaffeNetwork, caffe_network_from_text, read_caffe_network
 from sfplus.weights.feature_network import FeatureNetwork, measure_features
 from sfplus.weights.model_folder import assign_tensors, load_tensors, read_config, to_bytes
+from sfplus.weights.onnx import load_onnx
 from sfplus.weights.onnx_runtime import OnnxNetwork, guess_preprocessing
 from sfplus.weights.programs import call_function, load_exported_program, load_function, load_torchscript
 from sfplus.weights.state_dicts import fit_names, read_state_dict
@@ -86,7 +87,7 @@ def read_onnx_graph(path: Path, input: str = "", config: Mapping[str, Any] | Non
         WeightsError: If the file cannot be run, or does not turn crops into features.
         UsageError: If the input cannot be guessed.
     """
-    data = _read_bytes(path)
+    data = load_onnx(path)
     network = OnnxNetwork(data, path)
     stated = read_preprocessing(dict(config)) if config else guess_preprocessing(network, data)
     if stated and not (input or config):

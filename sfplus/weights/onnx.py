@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.errors import DependencyError, WeightsError
+from sfplus.errors import DependencyError, WeightsError, one_line
 from sfplus.networks import DEFAULT_INPUT, parse_size
 
 TOLERANCE = 1e-4
@@ -91,23 +91,53 @@ def describe_onnx(data: bytes, config: Mapping[str, Any]) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def load_onnx(path: Path) -> bytes:
+    """Return the bytes of an ONNX file, including weights that are in files beside it.
+
+    Raises:
+        WeightsError: If the file cannot be read, or its weights are in other folders.
+        DependencyError: If onnx is missing.
+    """
+    onnx = import_onnx("onnx")
+    try:
+        data = path.read_bytes()
+        model = onnx.load_model_from_string(data)
+        external = {
+            entry.value
+            for tensor in model.graph.initializer
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+        if not external:
+            return data
+        if any(Path(name).name != name for name in external):
+            reason = "has its weights in other folders, which are not read"
+            raise WeightsError(reason, where=path, remedy="export it as a single file")
+        if sum((path.parent / name).stat().st_size for name in external) + len(data) > _MAX_BYTES:
+            raise ValueError("larger than 2 GiB")
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+        return bytes(model.SerializeToString())
+    except WeightsError:
+        raise
+    except Exception as error:  # protobuf and onnx have no common exception
+        reason = f"is not a readable ONNX file ({one_line(error)[:160]})"
+        raise WeightsError(reason, where=path, remedy="get the file again, with its .data file beside it") from None
+
+
 def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Read the weights of an ONNX file by name, and the config that `to_onnx` stored in it, if there is one.
 
     Raises:
-        WeightsError: If the file cannot be read, or its weights are in other files.
+        WeightsError: If the file cannot be read.
         DependencyError: If onnx is missing.
     """
     onnx = import_onnx("onnx")
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("larger than the 2 GiB that the format allows")
-        model = onnx.load_model_from_string(path.read_bytes())
+        model = onnx.load_model_from_string(load_onnx(path))
         tensors = {}
         for tensor in model.graph.initializer:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-                reason = "has its weights in other files, which are not read"
-                raise WeightsError(reason, where=path, remedy="export it as a single file")
             tensors[tensor.name] = torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
         properties = model.metadata_props
         config = next((json.loads(entry.value) for entry in properties if entry.key == _CONFIG_KEY), None)

@@ -50,10 +50,11 @@ def read_report(folder: Path) -> dict:
 def embedded(task: Path, drawn: Path) -> dict[str, Path]:
     """The features of the photos by either model, as `.npz`."""
     from sfplus.cli.embed import embed_folder
+    from sfplus.recipes.steps import UserModel
 
     files = {}
     for name in ("one", "two"):
-        embed_folder(drawn, task / f"{name}-out", str(task / "models" / name), "cpu")
+        embed_folder(drawn, task / f"{name}-out", UserModel(str(task / "models" / name)), "cpu")
         features = load_file(task / f"{name}-out" / "features.safetensors")["features"]
         photos = read_parquet(task / f"{name}-out" / "index.parquet")["photo"]
         files[name] = task / f"{name}.npz"

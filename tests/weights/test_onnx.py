@@ -116,7 +116,7 @@ WEIGHT = helper.make_tensor("conv1_1.weight", TensorProto.FLOAT, [8, 3, 3, 3], [
     [
         (b"", "cannot be run by onnxruntime"),
         (b"hello", "not a readable ONNX file"),
-        (model(external("conv1_1.weight")), "has its weights in other files"),
+        (model(external("conv1_1.weight")), "has its weights in other folders"),
         (model(WEIGHT, config="{"), "not a readable ONNX file"),
         (model(WEIGHT, config="[]"), "its config is not a JSON object"),
         (model(WEIGHT, config="{}"), "network: Field required"),

@@ -110,6 +110,26 @@ def test_unsuitable_graphs_are_refused_in_one_line(data: bytes, message: str, tm
     assert "\n" not in str(caught.value) and "onnxruntime_src" not in str(caught.value)
 
 
+def test_weights_in_a_file_beside_the_graph_are_read(tmp_path: Path) -> None:
+    source = tmp_path / "x.onnx"
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 64, 7, 7), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    ).eval()
+    batch = ({0: torch.export.Dim("N")},)
+    options = {"dynamo": True, "verbose": False, "dynamic_shapes": batch, "input_names": ["x"]}
+    torch.onnx.export(network, (torch.zeros(2, 3, 112, 112),), source, external_data=True, **options)  # type: ignore[arg-type]
+    assert (tmp_path / "x.onnx.data").stat().st_size > 10_000
+    features = Embedder(source, "cpu", input="sface").features(CROPS)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(CROPS).permute(0, 3, 1, 2).float())
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-3)
+    convert(source, tmp_path / "model", input="sface")
+    np.testing.assert_array_equal(Embedder(tmp_path / "model", "cpu").features(CROPS), features)
+    (tmp_path / "x.onnx.data").unlink()
+    with pytest.raises(WeightsError, match=r"with its \.data file beside it"):
+        read_model(source, input="sface")
+
+
 def test_a_graph_without_an_image_input_is_refused(tmp_path: Path) -> None:
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in ("a", "b", "c")]
     graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "g", info[:2], info[2:])
