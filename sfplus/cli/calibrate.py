@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sfplus.cli.options import DATA, Device, ModelInputText, ModelNetwork, Workspace
+from sfplus.cli.options import DATA, Device, ModelInputText, ModelNetwork, Undetected, Workspace
 from sfplus.cli.run import run_recipe
 from sfplus.errors import UsageError
 from sfplus.io.files import check_new
@@ -29,9 +29,7 @@ def calibrate(
     ] = None,
     network: ModelNetwork = "",
     input: ModelInputText = "",
-    undetected: Annotated[
-        str, typer.Option(help="Photos without a detected face: centre-crop, skip or fail.")
-    ] = "centre-crop",
+    undetected: Undetected = "centre-crop",
     device: Device = "auto",
     workspace: Workspace = DATA,
 ) -> None:

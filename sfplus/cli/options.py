@@ -40,6 +40,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example finetune.energy.power=0")
 ]
 Small = Annotated[bool, typer.Option("--small", help="Run the smallest meaningful size of the recipe.")]
+Undetected = Annotated[str, typer.Option(help="Photos without a detected face: centre-crop, skip or fail.")]
 ReportFolder = Annotated[
     Path | None, typer.Option("--out", help="The folder for report.html, .json and .md, if not in runs/.")
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sfplus.cli.options import DATA, Device, ModelName, ReportFolder, Title, Workspace
+from sfplus.cli.options import DATA, Device, ModelName, ReportFolder, Title, Undetected, Workspace
 from sfplus.cli.report_folder import run_name_of
 from sfplus.cli.run import run_recipe, this_command, title_override
 from sfplus.cli.verify_features import verify_features
@@ -40,9 +40,7 @@ def verify(
     ] = False,
     out: ReportFolder = None,
     title: Title = "",
-    undetected: Annotated[
-        str, typer.Option(help="Photos without a detected face: centre-crop, skip or fail.")
-    ] = "centre-crop",
+    undetected: Undetected = "centre-crop",
     device: Device = "auto",
     workspace: Workspace = DATA,
 ) -> None:

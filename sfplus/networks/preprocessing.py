@@ -65,13 +65,13 @@ class Preprocessing:
         return {key: value for key, value in values.items() if key != "template"}
 
 
-def _preset(template: str, channels: Channels, mean: float, scale: float, layout: Layout = "nchw") -> Preprocessing:
-    return Preprocessing(template, channels, (mean,), (scale,), layout, mirror=False)
+def _preset(template: str, channels: Channels, mean: float, scale: float) -> Preprocessing:
+    return Preprocessing(template, channels, (mean,), (scale,), mirror=False)
 
 
 PRESETS = {
     "sphereface": Preprocessing(),
-    "opensphere": replace(Preprocessing(), channels="rgb", scale=(127.5,), template="arcface-112x112"),
+    "opensphere": Preprocessing("arcface-112x112", "rgb", scale=(127.5,)),
     "insightface": _preset("arcface-112x112", "rgb", 127.5, 127.5),
     "adaface": _preset("arcface-112x112", "bgr", 127.5, 127.5),
     "sface": _preset("arcface-112x112", "rgb", 0, 1),

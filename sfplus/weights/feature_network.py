@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.alignment.templates import find_template
-from sfplus.errors import SfplusError, WeightsError
+from sfplus.errors import SfplusError, WeightsError, first_line
 from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
 
@@ -93,8 +93,7 @@ def measure_features(network: nn.Module, preprocessing: Preprocessing, where: st
     except SfplusError:
         raise
     except Exception as error:  # the code of anybody's network
-        first_line = str(error).strip().partition("\n")[0][:200]
-        reason = f"does not accept {preprocessing} ({type(error).__name__}: {first_line})"
+        reason = f"does not accept {preprocessing} ({type(error).__name__}: {first_line(error)})"
         raise WeightsError(reason, where=where, remedy=f"describe its input: --input {', '.join(PRESETS)}") from None
     if features.shape[1] > MAX_FEATURE or not bool(features.isfinite().all()):
         problem = f"features of {features.shape[1]} numbers" if features.shape[1] > MAX_FEATURE else "NaN or infinity"

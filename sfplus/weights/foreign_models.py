@@ -5,21 +5,21 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sfplus.alignment.templates import find_template
+from sfplus.alignment.templates import find_template, template_of_size
 from sfplus.errors import UsageError, WeightsError
 from sfplus.networks.preprocessing import PRESETS, Preprocessing, parse_preprocessing, read_preprocessing
 from sfplus.weights import CONFIG, MODEL, ONNX_MODEL, PROTOTXT
 from sfplus.weights.caffe_graph import CaffeNetwork, caffe_network_from_text, read_caffe_network
 from sfplus.weights.feature_network import FeatureNetwork, measure_features
 from sfplus.weights.model_folder import assign_tensors, load_tensors, read_config, to_bytes
-from sfplus.weights.onnx import load_onnx
+from sfplus.weights.onnx import OnnxFile
 from sfplus.weights.onnx_runtime import OnnxNetwork, guess_preprocessing
 from sfplus.weights.programs import call_function, load_exported_program, load_function, load_torchscript
 from sfplus.weights.state_dicts import fit_names, read_state_dict
@@ -74,26 +74,24 @@ def read_foreign_folder(folder: Path, input: str = "") -> LoadedModel:
     return _finish(caffe, preprocessing, folder, config | {"network": CAFFE}, _caffe_files(caffe, text))
 
 
-def read_onnx_graph(path: Path, input: str = "", config: Mapping[str, Any] | None = None) -> LoadedModel:
-    """Read an ONNX file of another project, which onnxruntime runs.
+def read_onnx_graph(file: OnnxFile, input: str = "") -> LoadedModel:
+    """Return the model of an ONNX file of another project, which onnxruntime runs.
 
     Args:
-        path: the file.
-        input: description of the input; default: that of the config, or a guess from shape and first nodes, with
+        file: the file.
+        input: description of the input; default: that of the file's config, or a guess from shape and first nodes, with
             a warning.
-        config: what `convert` stored in the file.
 
     Raises:
         WeightsError: If the file cannot be run, or does not turn crops into features.
         UsageError: If the input cannot be guessed.
     """
-    data = load_onnx(path)
-    network = OnnxNetwork(data, path)
-    stated = read_preprocessing(dict(config)) if config else guess_preprocessing(network, data)
+    network, config = OnnxNetwork(file.data, file.path), file.config or {}
+    stated = read_preprocessing(config) if config else guess_preprocessing(network, file.first_operators)
     if stated and not (input or config):
-        warnings.warn(f"{path}: its input is assumed to be {stated}; if not, give --input", stacklevel=2)
-    preprocessing = _preprocessing(stated, input, path)
-    return _finish(network, preprocessing, path, {**(config or {}), "network": ONNX}, {ONNX_MODEL: data})
+        warnings.warn(f"{file.path}: its input is assumed to be {stated}; if not, give --input", stacklevel=2)
+    preprocessing = _preprocessing(stated, input, file.path)
+    return _finish(network, preprocessing, file.path, {**config, "network": ONNX}, {ONNX_MODEL: file.data})
 
 
 def read_caffe_graph(prototxt: Path, weights: Path, input: str = "") -> LoadedModel:
@@ -107,9 +105,7 @@ def read_caffe_graph(prototxt: Path, weights: Path, input: str = "") -> LoadedMo
     output = parse_preprocessing(input).output if input else ""
     network = read_caffe_network(prototxt, weights, output)
     if (shape := network.input_shape) and shape[0] == 3:
-        templates = {(112, 96): "sphereface-112x96", (112, 112): "arcface-112x112"}
-        template = templates.get((shape[1], shape[2]), f"arcface-{shape[1]}x{shape[2]}")
-        guess = parse_preprocessing(f"template={template},mirror=false", PRESETS["sphereface"])
+        guess = replace(PRESETS["sphereface"], template=template_of_size(shape[1], shape[2]), mirror=False)
         if not input:
             warnings.warn(f"{prototxt}: its input is assumed to be {guess}; if not, give --input", stacklevel=2)
     preprocessing = _preprocessing(guess, input, prototxt)
@@ -173,7 +169,7 @@ def _preprocessing(base: Preprocessing | None, input: str, where: Path | None = 
         )  # fmt: skip
     result = parse_preprocessing(input, base)
     if base and not result.output and base.output:
-        result = parse_preprocessing(f"output={base.output}", result)
+        result = replace(result, output=base.output)
     find_template(result.template)
     return result
 

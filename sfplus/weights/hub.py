@@ -22,7 +22,6 @@ from sfplus.io.files import write_atomically
 from sfplus.io.resources import HUB
 from sfplus.networks.preprocessing import read_preprocessing
 from sfplus.weights import CONFIG, FOLDER_FILES, MEAN, WEIGHTS_FILES
-from sfplus.weights.feature_network import FeatureNetwork
 from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import load_tensors, save_model, to_bytes
 
@@ -92,9 +91,6 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         return cls(network, config, mean)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        if isinstance(self.network, FeatureNetwork):
-            remedy = "upload the folder of sfplus convert"
-            raise WeightsError("is not a network of sfplus", where=str(self.config["network"]), remedy=remedy)
         save_model(save_directory, self.network, self.config)
         if self.mean is not None:
             write_atomically(save_directory / MEAN, to_bytes({"mean": self.mean}))

@@ -151,15 +151,16 @@ def _read_caffe(path: Path, network: str, block: str, input: str) -> LoadedModel
 
 def _read_onnx(path: Path, network: str, block: str, input: str) -> LoadedModel:
     """Read an exported network of this project, a SphereFace network by its weights, or any other graph."""
-    tensors, config = read_onnx(path)
-    if config is not None and config.get("network") == ONNX:
-        return read_onnx_graph(path, input, config)
-    if config is not None:
-        return _check_config(_assemble(config, ImportedWeights(tensors), path), path, network, block)
-    weights = from_pytorch(tensors)
+    file = read_onnx(path)
+    if file.config is not None and file.config.get("network") == ONNX:
+        return read_onnx_graph(file, input)
+    if file.config is not None:
+        weights = ImportedWeights(file.tensors())
+        return _check_config(_assemble(file.config, weights, path), path, network, block)
+    weights = from_pytorch(file.tensors())
     if network or any(map(CONVOLUTION.fullmatch, weights.tensors)):
         return _infer_model(weights, path, network, block)
-    return read_onnx_graph(path, input)
+    return read_onnx_graph(file, input)
 
 
 def _describe_input(model: LoadedModel, input: str) -> LoadedModel:

@@ -20,6 +20,7 @@ from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.networks import DEFAULT_INPUT, create, is_library_network, network_options
 from sfplus.weights import CONFIG, HEAD, MODEL
+from sfplus.weights.feature_network import FeatureNetwork
 
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 
@@ -55,10 +56,14 @@ def save_model(
         dtype: storage type of floating-point tensors, for example float16, which halves the file; default: unchanged.
 
     Raises:
-        WeightsError: If config lacks a key or is not JSON.
+        WeightsError: If config lacks a key or is not JSON, or the network is not one of sfplus: `convert` writes its
+            folder.
         UsageError: If the folder is a file or below a file.
     """
     check_folder(folder)
+    if isinstance(network, FeatureNetwork):
+        remedy = "use the folder that sfplus convert writes"
+        raise WeightsError("is not a network of sfplus", where=str(config.get("network")), remedy=remedy)
     text = _encode_config(folder / CONFIG, config | getattr(network, "options", {}))
     folder.mkdir(parents=True, exist_ok=True)
     if head is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import warnings
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.errors import WeightsError, one_line
+from sfplus.alignment.templates import template_of_size
+from sfplus.errors import WeightsError, first_line
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
 from sfplus.weights.onnx import import_onnx
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
-_HEAD_NODES = 8  # the first nodes of a graph, in which insightface looks for the normalisation
+_GUESSES = [PRESETS[name] for name in ("sphereface", "insightface", "facenet", "dlib")]  # by the template
 
 
 class OnnxNetwork(nn.Module):
@@ -100,31 +102,28 @@ class OnnxNetwork(nn.Module):
         self.__dict__ = state | {"_lock": threading.Lock()}
 
 
-def guess_preprocessing(network: OnnxNetwork, data: bytes) -> Preprocessing | None:
+def guess_preprocessing(network: OnnxNetwork, operators: Set[str]) -> Preprocessing | None:
     """Guess the input of an ONNX file from its shape and its first nodes; None if the shape does not tell.
 
     The first nodes decide as in insightface (arcface_onnx.py): a graph that begins with a subtraction and a
     multiplication normalises the image itself.
+
+    Args:
+        network: the network.
+        operators: those of its first nodes.
     """
     shape = network.input_shape
     layout, size = ("nhwc", shape[1:3]) if shape[3] == 3 else ("nchw", shape[2:])
     height, width = size
     if (shape[3] if layout == "nhwc" else shape[1]) != 3 or height is None or width is None:
         return None
-    operators = _first_operators(data)
     inside = "Sub" in operators and bool({"Mul", "Div"} & operators)
-    presets = {(112, 96): "sphereface", (112, 112): "insightface", (160, 160): "facenet", (150, 150): "dlib"}
-    guess = PRESETS[presets.get((height, width), "insightface")]
-    template = guess.template if (height, width) in presets else f"arcface-{height}x{width}"
+    template = template_of_size(height, width)
+    guess = next((preset for preset in _GUESSES if preset.template == template), PRESETS["insightface"])
     numbers = {"mean": (0.0,), "scale": (1.0,)} if inside else {"mean": guess.mean, "scale": guess.scale}
     output = network.outputs[0] if len(network.outputs) > 1 else ""
     channels = "rgb" if inside else guess.channels
     return Preprocessing(template, channels, layout=layout, mirror=guess.mirror, output=output, **numbers)  # type: ignore[arg-type]
-
-
-def _first_operators(data: bytes) -> set[str]:
-    onnx = import_onnx("onnx")
-    return {node.op_type for node in onnx.load_model_from_string(data).graph.node[:_HEAD_NODES]}
 
 
 def _pad(array: np.ndarray, size: int) -> np.ndarray:
@@ -133,6 +132,4 @@ def _pad(array: np.ndarray, size: int) -> np.ndarray:
 
 def _explain(error: Exception) -> str:
     """Return the message of onnxruntime without its codes and its source files."""
-    text = str(error).strip().partition("\n")[0]
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/\S*onnxruntime_src/\S+( \S+ )?", "", text)
-    return one_line(text)[:160]
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/\S*onnxruntime_src/\S+( \S+ )?", "", first_line(error))
