@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
 
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES, RESULT, SCORES
+from sfplus.artifacts.layout import FEATURE_INDEX, RESULT, SCORES, read_features
 from sfplus.errors import UsageError
 from sfplus.io.files import atomic_folder
 from sfplus.io.tables import read_parquet
@@ -70,7 +69,7 @@ def measure_decision(artefacts: dict[str, Artefact]) -> DecisionRule:
         )
     table, index = read_parquet(verified.folder / SCORES), read_parquet(features / FEATURE_INDEX)
     row_of = {photo: row for row, photo in enumerate(index["photo"])}
-    values = load_file(features / FEATURES)["features"]
+    values, _ = read_features(features)
     left, right = (values[[row_of[photo] for photo in table[side]]] for side in ("left", "right"))
     rule = DecisionRule.from_pairs(left, right, np.array(table["same"]))
     return replace(rule, verification=_describe_verification(result, verified.manifest, len(table["same"])))
