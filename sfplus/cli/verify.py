@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from sfplus.cli.options import DATA, Device, ModelName, Workspace
-from sfplus.cli.run import run_recipe, this_command
+from sfplus.cli.options import DATA, Device, ModelName, ReportFolder, Title, Undetected, Workspace
+from sfplus.cli.report_folder import run_name_of
+from sfplus.cli.run import run_recipe, this_command, title_override
 from sfplus.cli.verify_features import verify_features
 from sfplus.datasets.verification_bin import BIN_SUFFIX
 from sfplus.errors import UsageError
@@ -54,12 +55,9 @@ def verify(
             "sfplus embed writes them; the sphereface protocol compares both halves at once, the others their sum.",
         ),
     ] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The folder for report.html, .json and .md, if not in runs/.")
-    ] = None,
-    undetected: Annotated[
-        str, typer.Option(help="Photos without a detected face: centre-crop, skip or fail. skip: also missing photos.")
-    ] = "centre-crop",
+    out: ReportFolder = None,
+    title: Title = "",
+    undetected: Undetected = "centre-crop",
     device: Device = "auto",
     workspace: Workspace = DATA,
 ) -> None:
@@ -87,12 +85,24 @@ def verify(
             raise UsageError("does not go with --features", where=photos, remedy="give the pair list only")
         pairs = pairs_option or photos
         verify_features(
-            features, pairs, against, protocol, mirrored, undetected, folds or 0, out, workspace, this_command()
+            features, pairs, against, protocol, mirrored, undetected, folds, out, title, workspace, this_command()
         )
     elif photos:
         pairs = pairs_option or pairs
         verify_photos(
-            photos, pairs, model, against, protocol, undetected, folds, crops, device, workspace, out, this_command()
+            photos,
+            pairs,
+            model,
+            against,
+            protocol,
+            undetected,
+            folds,
+            crops,
+            device,
+            workspace,
+            out,
+            title,
+            this_command(),
         )
     else:
         raise typer.BadParameter("give a folder of photos, or --features and --pairs", param_hint="PHOTOS")
@@ -110,6 +120,7 @@ def verify_photos(
     device: str,
     workspace: Path,
     out: Path | None,
+    title: str,
     command: str,
 ) -> None:
     """Run the recipe `lfw` on other photos and pairs.
@@ -125,7 +136,8 @@ def verify_photos(
         crops: Whether the photos are aligned crops.
         device: The device to run on.
         workspace: The folder of cache and runs.
-        out: The folder of the report; None for the folder in `runs/`.
+        out: The folder of the report; None for the folder in `runs/` of the data set.
+        title: The heading of the report; empty for the data set.
         command: The command that the report shows.
 
     Raises:
@@ -139,9 +151,10 @@ def verify_photos(
         "verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected, "embed.model": model,
         "verify.protocol": protocol,
     }  # fmt: skip
-    overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value]
+    overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value] + title_override(title)
     overrides += [f"verify.folds={folds}"] * bool(folds) + ["verify.crops=true"] * crops
-    run_recipe("lfw", overrides, "", device, workspace, against=against, out=out, command=command)
+    name = run_name_of(workspace, pairs, photos)
+    run_recipe("lfw", overrides, "", device, workspace, name, against, out, command)
 
 
 def find_pairs(photos: Path, pairs: Path | None) -> tuple[Path, Path]:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from sfplus.artifacts.context import RunContext
-from sfplus.cli.run import run_folder
-from sfplus.datasets.pairs import Pairs, match_photos, pair_files, read_pairs
+from sfplus.cli.report_folder import check_report_folder, pairs_content, run_name_of
+from sfplus.cli.run import print_verdicts
+from sfplus.datasets.pairs import Pairs, match_photos, read_pairs
+from sfplus.datasets.pairs.dataset_name import dataset_name
 from sfplus.errors import PairsError, UsageError
 from sfplus.io.files import check_folder, file_digest
 from sfplus.reports.html import HTML, Report, Undetected, render, worst_crops
@@ -24,8 +26,9 @@ def verify_features(
     protocol: str,
     mirrored: bool,
     undetected: str,
-    folds: int,
+    folds: int | None,
     out: Path | None,
+    title: str,
     workspace: Path,
     command: str,
 ) -> None:
@@ -40,9 +43,10 @@ def verify_features(
             writes them.
         undetected: `skip` leaves out pairs with a photo that has no features, or features without a direction;
             otherwise such pairs are an error.
-        folds: the number of folds to split the pairs into; 0 for those of the list.
-        out: the folder for the report; None for the folder of the data set in `runs/`.
-        workspace: the folder that holds `runs/`.
+        folds: the number of folds to split the pairs into; None for those of the list.
+        out: the folder for the report; None for the folder in `runs/` of the data set.
+        title: the heading of the report; empty for the data set.
+        workspace: the folder of runs.
         command: the command that reproduces the report.
 
     Raises:
@@ -60,10 +64,13 @@ def verify_features(
         raise UsageError("is not a file of features", where=f"--against {against}", remedy=remedy)
     if against and Path(against).resolve() == features.resolve():
         raise UsageError("is the same file as --features", where=f"--against {against}", remedy="name another one")
-    out = out or run_folder(workspace, pairs.stem)
-    check_folder(out)
-    listed = read_pairs(pairs, folds)
+    if out:
+        check_folder(out)
+    listed = read_pairs(pairs, folds or 0)
     listed.check_kinds(pairs)
+    out = out or workspace / "runs" / run_name_of(workspace, pairs)
+    check_report_folder(out, pairs)
+    dataset = dataset_name(pairs)
     files = _names([Path(against), features] if against else [features])
     tables = {name: _read(file, listed, pairs, undetected == "skip") for name, file in files.items()}
     missing = {photo for photo in listed.photos if not all(photo in row_of for row_of, _ in tables.values())}
@@ -77,7 +84,8 @@ def verify_features(
     tested, last = kept.tested, list(files)[-1]
     left_out = f"{len(listed) - len(kept)} pairs that contain a photo without usable features are left out."
     report = Report(
-        title=f"Verification of {last}",
+        title=title or f"Verification on {dataset}",
+        dataset=dataset,
         results=results,
         pairs=dict.fromkeys(results, tested),
         protocols={
@@ -85,7 +93,7 @@ def verify_features(
         },
         worst=worst_crops(results[last], tested.left, tested.right),
         undetected=Undetected(left_out, sorted(missing), len(listed.photos)) if missing else None,
-        hashes={f"pairs: {file.name}": file_digest(file) for file in pair_files(pairs)}
+        hashes={f"pairs: {pairs.name}": pairs_content(pairs)}
         | {f"features: {name}": file_digest(file) for name, file in files.items()},
         versions=RunContext.versions(),
         command=command,
@@ -95,6 +103,7 @@ def verify_features(
     for name, result in results.items():
         figure = f"{100 * result.mean:.2f} % +- {100 * result.standard_error:.2f}"
         print(f"{name}: {figure} ({protocol} protocol, {len(tested)} pairs)")
+    print_verdicts(out)
     print(f"report: {out / HTML}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext
-from sfplus.artifacts.inputs import InputFile, ModelFolder, PackFolder, StageInput
+from sfplus.artifacts.inputs import InputFile, ModelInput, PackFolder, StageInput
 from sfplus.artifacts.pair_inputs import BinCrops, PairList
 from sfplus.errors import UsageError
 from sfplus.image_tasks.image_set import ImageSet
@@ -24,7 +24,6 @@ from sfplus.recipes.steps import (
     UserPairs,
     UserPhotos,
 )
-from sfplus.weights.find_model import find_model
 
 
 def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
@@ -69,7 +68,7 @@ def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
     pair_lists: set[UserPairs] = set()
     for reference in [reference for step in steps for reference in step.inputs.values()]:
         if isinstance(reference, UserModel):
-            find_model(reference.name)
+            _ = reference.content  # raises if the model cannot be used
         elif isinstance(reference, UserImages):
             _check_images(reference)
         elif not isinstance(reference, StepOutput):
@@ -120,8 +119,8 @@ def _resolve(reference: InputReference, artefacts: Mapping[str, Artefact], conte
             return InputFile(path)
         case UserImages(settings):
             return ImageSet(settings, context)
-        case UserModel(name):
-            return ModelFolder(find_model(name))
+        case UserModel():
+            return ModelInput(reference)
         case StepOutput(step, part):
             artefact = artefacts[step]
             if not part:

@@ -6,13 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import InputFile
-from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES, RESULT, SCORES
+from sfplus.artifacts.layout import FEATURE_INDEX, RESULT, SCORES, read_features
 from sfplus.artifacts.pair_inputs import locate_pairs
 from sfplus.artifacts.stage import Job
+from sfplus.datasets.pairs import pair_files
 from sfplus.errors import PairsError
 from sfplus.io.files import write_json
 from sfplus.io.tables import read_parquet, write_parquet
@@ -24,7 +23,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     """Score the pairs, choose the thresholds and write the result of each protocol."""
     settings, pair_list = job.settings, job.input("pairs", InputFile)
     folder = job.input("features", Artefact).folder
-    features = load_file(folder / FEATURES)["features"]
+    features, mirrored = read_features(folder)
     index = read_parquet(folder / FEATURE_INDEX)
     pairs, (left, right) = locate_pairs(pair_list, index["photo"])
     complete = (left >= 0) & (right >= 0)
@@ -33,7 +32,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     _apply_policy(settings.undetected, missing, pair_list.path)
     sides = features[left[complete]], features[right[complete]]
     same, fold = pairs.same[complete], pairs.fold[complete]
-    result = PROTOCOLS[settings.protocol](*sides, same, fold, mirrored=True)
+    result = PROTOCOLS[settings.protocol](*sides, same, fold, mirrored=mirrored)
     tested = complete & (pairs.fold >= 0)
     write_parquet(job.folder / SCORES, {
         "left": [index["photo"][row] for row in left[tested]],
@@ -43,7 +42,8 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     how = Counter(index["how"][row] for row in {*left[complete].tolist(), *right[complete].tolist()})
     in_table = ("scores", "same", "fold")
     summary = {key: value for key, value in result.to_dict().items() if key not in in_table} | {
-        "protocols": protocol_summaries(*sides, same, fold, mirrored=True),
+        "protocols": protocol_summaries(*sides, same, fold, mirrored=mirrored),
+        "pairs_sha256": InputFile(pair_list.path, pair_files(pair_list.path)).content,
         "undetected": {
             "policy": settings.undetected, "centre_crops": how["centre-crop"],
             "photos_left_out": missing, "pairs_left_out": int((~complete).sum()),

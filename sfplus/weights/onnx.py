@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.errors import DependencyError, WeightsError
+from sfplus.errors import DependencyError, WeightsError, first_line
 from sfplus.networks import DEFAULT_INPUT, parse_size
 
 TOLERANCE = 1e-4
 """Largest accepted difference of onnxruntime from torch, relative to the largest number of the features."""
 _CONFIG_KEY = "sfplus.config"
+_FIRST_NODES = 8  # of a graph, in which insightface looks for the normalisation
 _MAX_BYTES = (1 << 31) - 1  # of any protobuf message
 
 
-def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float]:
+def to_onnx(
+    network: nn.Module, config: Mapping[str, Any], input_shape: tuple[int, int, int] | None = None
+) -> tuple[bytes, float]:
     """Export a network to ONNX, and check that onnxruntime computes the same features for 1 and for 3 random crops.
 
     The input is called `crops`, (N, 3, height, width) float32 as `networks.normalize.normalize_crops` returns it; the
@@ -33,6 +37,7 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
     Args:
         network: on the CPU, in evaluation mode.
         config: stored in the file; `read_onnx` returns it.
+        input_shape: channels, height and width of the input; default: three, and the size of crops in the config.
 
     Returns:
         The bytes of the file, and the largest difference of a number, relative to the largest number.
@@ -44,7 +49,8 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
     onnx, onnxruntime = import_onnx("onnx"), import_onnx("onnxruntime")
     import_onnx("onnxscript")
     generator = torch.Generator().manual_seed(0)
-    crops = torch.rand(3, 3, *parse_size(config.get("input", DEFAULT_INPUT)), generator=generator) * 2 - 1
+    shape = input_shape or (3, *parse_size(config.get("input", DEFAULT_INPUT)))
+    crops = torch.rand(3, *shape, generator=generator) * 2 - 1
     try:
         with _quiet_exporter():
             program = torch.onnx.export(
@@ -74,35 +80,96 @@ def to_onnx(network: nn.Module, config: Mapping[str, Any]) -> tuple[bytes, float
     return data, largest_error
 
 
-def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Read the weights of an ONNX file by name, and the config that `to_onnx` stored in it, if there is one.
+def describe_onnx(data: bytes, config: Mapping[str, Any]) -> bytes:
+    """Return an ONNX file with a config stored in it.
 
     Raises:
-        WeightsError: If the file cannot be read, or its weights are in other files.
+        DependencyError: If onnx is missing.
+    """
+    onnx = import_onnx("onnx")
+    model = onnx.load_model_from_string(data)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, properties | {_CONFIG_KEY: json.dumps(dict(config))})
+    return bytes(model.SerializeToString())
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxFile:
+    """An ONNX file in memory.
+
+    Attributes:
+        path: the file.
+        data: its bytes, with the weights that are in files beside it.
+        model: the same as a ModelProto.
+        config: what `to_onnx` or `describe_onnx` stored in it; None if there is nothing.
+    """
+
+    path: Path
+    data: bytes
+    model: Any
+    config: dict[str, Any] | None
+
+    @property
+    def first_operators(self) -> set[str]:
+        """The operators of the first nodes."""
+        return {node.op_type for node in self.model.graph.node[:_FIRST_NODES]}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the weights by name.
+
+        Raises:
+            WeightsError: If one is damaged.
+        """
+        to_array = import_onnx("onnx").numpy_helper.to_array
+        try:
+            return {
+                weight.name: torch.from_numpy(np.array(to_array(weight))) for weight in self.model.graph.initializer
+            }
+        except Exception as error:  # numpy and onnx have no common exception
+            raise _unreadable(self.path, error) from None
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read an ONNX file, with weights that are in files beside it.
+
+    Raises:
+        WeightsError: If the file cannot be read, or its weights are in other folders.
         DependencyError: If onnx is missing.
     """
     onnx = import_onnx("onnx")
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("larger than the 2 GiB that the format allows")
-        model = onnx.load_model_from_string(path.read_bytes())
-        tensors = {}
-        for tensor in model.graph.initializer:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-                reason = "has its weights in other files, which are not read"
-                raise WeightsError(reason, where=path, remedy="export it as a single file")
-            tensors[tensor.name] = torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
-        properties = model.metadata_props
-        config = next((json.loads(entry.value) for entry in properties if entry.key == _CONFIG_KEY), None)
+        data = path.read_bytes()
+        model = onnx.load_model_from_string(data)
+        if _has_external_weights(model, path):
+            onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+            data = bytes(model.SerializeToString())
+        config = next((json.loads(entry.value) for entry in model.metadata_props if entry.key == _CONFIG_KEY), None)
         if config is not None and not isinstance(config, dict):
             raise ValueError("its config is not a JSON object")
     except WeightsError:
         raise
-    except Exception as error:  # protobuf, numpy and onnx have no common exception
-        first_line = str(error).partition("\n")[0]
-        reason = f"is not a readable ONNX file ({first_line})"
-        raise WeightsError(reason, where=path, remedy="get the file again") from None
-    return tensors, config
+    except Exception as error:  # protobuf and onnx have no common exception
+        raise _unreadable(path, error) from None
+    return OnnxFile(path, data, model, config)
+
+
+def _has_external_weights(model: Any, path: Path) -> bool:
+    """Return whether weights are in files beside the graph, after checking that they are not elsewhere or too large."""
+    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
+    names = {entry.value for entry in entries if entry.key == "location"}
+    if any(Path(name).name != name for name in names):
+        reason = "has its weights in other folders, which are not read"
+        raise WeightsError(reason, where=path, remedy="export it as a single file")
+    if sum(file.stat().st_size for file in (path, *(path.parent / name for name in names))) > _MAX_BYTES:
+        raise ValueError("larger than the 2 GiB that the format allows")
+    return bool(names)
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    reason = f"is not a readable ONNX file ({first_line(error)})"
+    return WeightsError(reason, where=path, remedy="get the file again, with its .data file beside it")
 
 
 def import_onnx(name: str) -> Any:
