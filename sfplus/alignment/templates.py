@@ -125,11 +125,13 @@ UNTRAINED_TEMPLATES = {
     template.name: template
     for template in (
         Template(
-            "dlib-150x150", 150, 150, (_DLIB + 0.25) / 1.5 * 150, "dlib, get_face_chip_details(size=150, padding=0.25)"
+            "dlib-150x150", 150, 150, (_DLIB + 0.25) / 1.5 * 150,
+            "dlib, get_face_chip_details(size=150, padding=0.25)", fit="template",
         ),
         Template(
             "facenet-160x160", 160, 160, _MTCNN_BOX * 160 - 0.5,
             "measured: what a crop of MTCNN's box without margin shows on average (facenet-pytorch crops the box)",
+            fit="template",
         ),
     )
 }  # fmt: skip

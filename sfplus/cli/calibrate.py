@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sfplus.cli.options import DATA, Device, ModelInputText, ModelNetwork, Undetected, Workspace
+from sfplus.cli.options import DATA, Device, ModelInputText, ModelNetwork, PhotosAreCrops, Undetected, Workspace
 from sfplus.cli.run import run_recipe
+from sfplus.cli.verify import find_pairs, lfw_overrides
 from sfplus.errors import UsageError
 from sfplus.io.files import check_new
 from sfplus.io.resources import models_home, shipped_folder
@@ -21,14 +21,23 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def calibrate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model of any kind, as --model takes it.")],
-    photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="The folder of the photos that the pairs name.")],
-    pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="The pair list, such as LFW's pairs.txt.")],
+    photos: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PHOTOS", help="The folder of the photos that the pairs name, or a .bin file of insightface."
+        ),
+    ],
+    pairs: Annotated[
+        Path | None,
+        typer.Argument(metavar="PAIRS", help="The pair list, of any form; by default pairs.txt in or beside PHOTOS."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="A new folder for a copy of the model; by default the folder MODEL."),
     ] = None,
     network: ModelNetwork = "",
     input: ModelInputText = "",
+    crops: PhotosAreCrops = False,
     undetected: Undetected = "centre-crop",
     device: Device = "auto",
     workspace: Workspace = DATA,
@@ -43,13 +52,8 @@ def calibrate(
 
     source = ModelSource(model, network, input)
     target = _target(source, out)
-    fit = "image" if source.template.startswith("sphereface") else "template"  # as the sources of the templates do
-    values = {
-        "align.template": source.template, "align.fit": fit,
-        "embed.model": model, "embed.network": network, "embed.input": input,
-        "verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected,
-    }  # fmt: skip
-    overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value]
+    photos, pairs = find_pairs(photos, pairs)
+    overrides = lfw_overrides(source, photos, pairs, undetected, crops=crops)
     artefacts = run_recipe("lfw", overrides, "verify", device, workspace, "calibrate")
     rule = measure_decision(artefacts)
     if out:

@@ -33,6 +33,9 @@ ModelInputText = Annotated[
         "mobilefacenet, imagenet, facenet, dlib), or template=arcface-112x112,channels=rgb,mean=127.5,scale=127.5.",
     ),
 ]
+PhotosAreCrops = Annotated[
+    bool, typer.Option("--crops", help="PHOTOS holds crops that are aligned already; nothing is detected.")
+]
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see: sfplus recipes list) or a YAML file.")
 ]

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from sfplus.alignment.templates import find_template
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
@@ -28,7 +29,6 @@ from sfplus.pipeline.plan import plan, resolve_inputs, steps_until
 from sfplus.recipes.load import find_recipe, load_recipe, small_settings
 from sfplus.recipes.recipe import image_keys
 from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel, UserPairs
-from sfplus.weights.find_model import find_model
 
 app = typer.Typer(add_completion=False)
 
@@ -205,13 +205,21 @@ def _publish_report(artefact: Artefact, folder: Path) -> Path:
 
 
 def _add_second_model(steps: Sequence[Step], model: str) -> list[Step]:
-    """Verify a second model on the same crops and pairs, before the first one."""
+    """Verify a second model on the same photos and pairs, before the first one; its crops follow its own template."""
     *first, embed, verify, report = steps
     reference, second = embed.inputs["model"], UserModel(model)
-    if isinstance(reference, UserModel) and find_model(reference.name).resolve() == find_model(model).resolve():
+    if isinstance(reference, UserModel) and not reference.input and reference.path.resolve() == second.path.resolve():
         raise UsageError("is the same model", where=f"--against {model}", remedy="give a different one")
-    added = [
-        replace(embed, name="embed/against", inputs={**embed.inputs, "model": second}),
+    crops, added = embed.inputs["crops"], []
+    if isinstance(crops, StepOutput):
+        align = next(step for step in first if step.name == crops.step)
+        template = find_template(second.template)
+        if template.name != getattr(align.settings, "template", ""):
+            settings = align.settings.model_copy(update={"template": template.name, "fit": template.fit})
+            added.append(replace(align, name="align/against", settings=settings))
+            crops = StepOutput("align/against")
+    added += [
+        replace(embed, name="embed/against", inputs={**embed.inputs, "model": second, "crops": crops}),
         replace(verify, name="verify/against", inputs={**verify.inputs, "features": StepOutput("embed/against")}),
     ]
     inputs: dict[str, InputReference] = {"verify/against": StepOutput("verify/against"), "model/against": second}

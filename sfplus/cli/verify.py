@@ -8,13 +8,26 @@ from typing import Annotated
 
 import typer
 
-from sfplus.cli.options import DATA, Device, ModelName, ReportFolder, Title, Undetected, Workspace
+from sfplus.cli.options import (
+    DATA,
+    Device,
+    ModelInputText,
+    ModelName,
+    ModelNetwork,
+    PhotosAreCrops,
+    ReportFolder,
+    Title,
+    Undetected,
+    Workspace,
+)
 from sfplus.cli.report_folder import run_name_of
 from sfplus.cli.run import run_recipe, this_command, title_override
 from sfplus.cli.verify_features import verify_features
 from sfplus.datasets.verification_bin import BIN_SUFFIX
 from sfplus.errors import UsageError
+from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.verification.features import FEATURE_SUFFIXES
+from sfplus.weights.find_model import ModelSource
 
 app = typer.Typer(add_completion=False)
 
@@ -30,6 +43,8 @@ def verify(
         typer.Argument(help="The pair list, of any form; by default pairs.txt in or beside PHOTOS."),
     ] = None,
     model: ModelName = "",
+    network: ModelNetwork = "",
+    input: ModelInputText = "",
     features: Annotated[
         Path | None,
         typer.Option("--features", help="Features instead of photos: .npz, .npy, .safetensors, .parquet or .csv."),
@@ -44,9 +59,7 @@ def verify(
     folds: Annotated[
         int | None, typer.Option("--folds", min=2, help="Split the pairs into this many folds, not those of the list.")
     ] = None,
-    crops: Annotated[
-        bool, typer.Option("--crops", help="PHOTOS holds crops that are aligned already; nothing is detected.")
-    ] = False,
+    crops: PhotosAreCrops = False,
     mirrored: Annotated[
         bool,
         typer.Option(
@@ -78,83 +91,54 @@ def verify(
     F.npz holds the arrays names (of photos, as in the pairs) and features (N, d); F.npy needs F.txt with a name in each
     line. Pairs with a photo that has no features are an error, or left out with --undetected skip.
     """
+    pairs = pairs_option or pairs
     if features:
-        if model:
-            raise UsageError("does not go with --features", where="--model", remedy="give one of them")
-        if photos and (pairs or pairs_option):
+        for option, value in (("--model", model), ("--network", network), ("--input", input)):
+            if value:
+                raise UsageError("does not go with --features", where=option, remedy="give one of them")
+        if photos and pairs:
             raise UsageError("does not go with --features", where=photos, remedy="give the pair list only")
-        pairs = pairs_option or photos
         verify_features(
-            features, pairs, against, protocol, mirrored, undetected, folds, out, title, workspace, this_command()
-        )
-    elif photos:
-        pairs = pairs_option or pairs
-        verify_photos(
-            photos,
-            pairs,
-            model,
-            against,
-            protocol,
-            undetected,
-            folds,
-            crops,
-            device,
-            workspace,
-            out,
-            title,
+            features, pairs or photos, against, protocol, mirrored, undetected, folds, out, title, workspace,
             this_command(),
-        )
+        )  # fmt: skip
+    elif photos:
+        photos, pairs = find_pairs(photos, pairs)
+        if Path(against).suffix in set(FEATURE_SUFFIXES) - {".safetensors"}:  # which may be a model too
+            remedy = "give a model, or both as features: sfplus embed makes them"
+            raise UsageError("is a file of features, beside photos", where=f"--against {against}", remedy=remedy)
+        source = ModelSource(model or DEFAULT_MODEL, network, input)
+        overrides = lfw_overrides(source, photos, pairs, undetected, folds, crops)
+        overrides += [f"verify.protocol={json.dumps(protocol)}", *title_override(title)]
+        name = run_name_of(workspace, pairs, photos)
+        run_recipe("lfw", overrides, "", device, workspace, name, against, out, this_command())
     else:
         raise typer.BadParameter("give a folder of photos, or --features and --pairs", param_hint="PHOTOS")
 
 
-def verify_photos(
-    photos: Path,
-    pairs: Path | None,
-    model: str,
-    against: str,
-    protocol: str,
-    undetected: str,
-    folds: int | None,
-    crops: bool,
-    device: str,
-    workspace: Path,
-    out: Path | None,
-    title: str,
-    command: str,
-) -> None:
-    """Run the recipe `lfw` on other photos and pairs.
+def lfw_overrides(
+    model: ModelSource, photos: Path, pairs: Path, undetected: str, folds: int | None = None, crops: bool = False
+) -> list[str]:
+    """Return the overrides of recipe `lfw` that verify a model on other photos and pairs.
 
     Args:
+        model: The model; the photos are aligned to its template.
         photos: The folder of photos, or a `.bin` file.
-        pairs: The pair list; None for the pairs.txt in or beside the photos, or the pairs of the `.bin` file.
-        model: The model to verify; empty for that of the recipe.
-        against: A second model, or empty.
-        protocol: The name of a protocol.
+        pairs: The pair list.
         undetected: What to do with photos without a detected face.
         folds: The number of folds; None for those of the list.
         crops: Whether the photos are aligned crops.
-        device: The device to run on.
-        workspace: The folder of cache and runs.
-        out: The folder of the report; None for the folder in `runs/` of the data set.
-        title: The heading of the report; empty for the data set.
-        command: The command that the report shows.
 
     Raises:
-        UsageError: If there is no pair list, or `against` is not a model.
+        UsageError: If there is no such model, or its input must be named.
+        WeightsError: If it cannot be read.
     """
-    photos, pairs = find_pairs(photos, pairs)
-    if Path(against).suffix in FEATURE_SUFFIXES:
-        remedy = "give a model, or both as features: sfplus embed makes them"
-        raise UsageError("is a file of features, beside photos", where=f"--against {against}", remedy=remedy)
     values = {
-        "verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected, "embed.model": model,
-        "verify.protocol": protocol,
+        "align.template": model.template, "embed.model": model.name, "embed.network": model.network,
+        "embed.input": model.input, "verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected,
     }  # fmt: skip
-    overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value] + title_override(title)
-    overrides += [f"verify.folds={folds}"] * bool(folds) + ["verify.crops=true"] * crops
-    name = run_name_of(workspace, pairs, photos)
-    run_recipe("lfw", overrides, "", device, workspace, name, against, out, command)
+    overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value]
+    return [*overrides, *[f"verify.folds={folds}"] * bool(folds), *["verify.crops=true"] * crops]
 
 
 def find_pairs(photos: Path, pairs: Path | None) -> tuple[Path, Path]:
