@@ -18,8 +18,7 @@ from sfplus.images import Pixels, read_photo
 from sfplus.io.prefetch import batch_by_size, prefetch_map
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.networks.embed import Dtype, default_batch_size, embed_batches
-from sfplus.weights.find_model import find_model
-from sfplus.weights.loading import load_model
+from sfplus.weights.find_model import ModelSource
 from sfplus.weights.model_folder import crop_template
 
 Photo = NDArray[np.uint8] | Path | str
@@ -34,13 +33,16 @@ class Embedder:
     """Detects and aligns the face of each photo and computes its feature.
 
     Args:
-        model: a folder or file that `load_model` reads (also `.caffemodel`, `.onnx`), the name of a shipped or
-            downloaded model, or `hf:owner/name`.
+        model: a folder or file that `read_model` accepts (also `.onnx`, `.caffemodel`, TorchScript), the name of a
+            shipped or downloaded model, `hf:owner/name`, or `package.module:function`, which returns the network.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, or a `Device`.
         dtype: of the network's arithmetic: `float32`, the reference, or `bfloat16` (see `embed_crops`).
+        network: of a file of weights, its network (see `ModelSource`).
+        input: the input of a model that does not describe it, for example `insightface` (see `parse_preprocessing`).
 
     Attributes:
-        folder: the folder or file of the model.
+        folder: the folder or file of the model; of a function, its name.
+        preprocessing: the input of the network.
         config: the contents of the model's `config.json`.
 
     Raises:
@@ -53,15 +55,27 @@ class Embedder:
     """
 
     def __init__(
-        self, model: str | Path = DEFAULT_MODEL, device: str | Device = "auto", dtype: Dtype = "float32"
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        device: str | Device = "auto",
+        dtype: Dtype = "float32",
+        *,
+        network: str = "",
+        input: str = "",
     ) -> None:
-        self.folder = Path(model) if Path(model).is_file() else find_model(str(model))
-        network, self.config = load_model(self.folder)
-        self._template = find_template(crop_template(self.config, self.folder))
+        source = ModelSource(str(model), network, input)
         self._device = choose_device(device)
-        self._network = self._device.move(network)
+        self.folder, loaded = source.path, source.loaded
+        self.config, self.preprocessing = loaded.config, loaded.preprocessing
+        self._template = find_template(crop_template(self.config, self.folder))
+        self._network = self._device.move(loaded.network)
         self._detector = Detector(device=self._device)
         self._dtype = dtype
+
+    @property
+    def width(self) -> int:
+        """The length of a feature: the network's, or twice that if the feature of the mirror image follows."""
+        return (1 + self.preprocessing.mirror) * int(self.config["feature_size"])
 
     def __call__(self, photos: Iterable[Photo]) -> Feature:
         """Return the features of the face nearest to the centre of each photo.
@@ -70,7 +84,7 @@ class Embedder:
             photos: paths, or uint8 RGB arrays (H, W, 3).
 
         Returns:
-            float32 (N, 2 * feature_size): the feature of the crop followed by that of its mirror image.
+            float32 (N, `width`).
 
         Raises:
             PhotoError: If a photo cannot be read or shows no face.
@@ -87,10 +101,10 @@ class Embedder:
             photos: paths, or uint8 RGB arrays (H, W, 3).
 
         Yields:
-            float32 (2 * feature_size,) or `PhotoError`, in the order of the photos.
+            float32 (`width`,) or `PhotoError`, in the order of the photos.
         """
         results = self._crops(photos)
-        while batch := list(islice(results, default_batch_size(self._device))):
+        while batch := list(islice(results, default_batch_size(self._device, self.preprocessing.mirror))):
             features = iter(self.features(crop for crop in batch if not isinstance(crop, PhotoError)))
             for crop in batch:
                 yield crop if isinstance(crop, PhotoError) else next(features)
@@ -117,19 +131,19 @@ class Embedder:
                 are in memory at a time.
 
         Returns:
-            float32 (N, 2 * feature_size): the feature of the crop followed by that of its mirror image.
+            float32 (N, `width`).
 
         Raises:
             UsageError: If a crop has another shape or dtype.
         """
-        batches = embed_batches(self._network, self._batches(crops), self._device, dtype=self._dtype)
-        empty = np.empty((0, 2 * int(self.config["feature_size"])), np.float32)
+        batches = embed_batches(self._network, self._batches(crops), self._device, self.preprocessing, self._dtype)
+        empty = np.empty((0, self.width), np.float32)
         return np.concatenate([empty, *batches])
 
     def _batches(self, crops: Iterable[Crop]) -> Iterator[torch.Tensor]:
         shape = (self._template.height, self._template.width, 3)
         crops = iter(crops)
-        while batch := list(islice(crops, default_batch_size(self._device))):
+        while batch := list(islice(crops, default_batch_size(self._device, self.preprocessing.mirror))):
             for crop in batch:
                 if crop.shape != shape or crop.dtype != np.uint8:
                     raise UsageError(

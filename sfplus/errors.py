@@ -12,6 +12,11 @@ def one_line(text: object) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of the message of an error of another library, at most 200 characters, for a reason."""
+    return one_line(str(error).strip().partition("\n")[0])[:200]
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for the choice most similar to an unknown name, or "" if none is similar.
 

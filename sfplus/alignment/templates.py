@@ -127,6 +127,12 @@ UNTRAINED_TEMPLATES = {
 TEMPLATE_OF_SIZE = {template.size: template for template in TEMPLATES.values()}  # 112x96, 112x112
 
 
+def template_of_size(height: int, width: int) -> str:
+    """Return the name of the template of crops of this size in pixels; of unusual sizes, that of ArcFace resized."""
+    registered = {(t.height, t.width): t.name for t in (*TEMPLATES.values(), *UNTRAINED_TEMPLATES.values())}
+    return registered.get((height, width), f"arcface-{height}x{width}")
+
+
 def find_template(template: str | Template) -> Template:
     """Return the template with a name; a `Template` is returned unchanged.
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sfplus.datasets.formats.pack import read_manifest
-from sfplus.errors import DatasetError, PhotoError, WeightsError
+from sfplus.errors import DatasetError, PhotoError
 from sfplus.images import list_photos
 from sfplus.io.files import digest_json, file_digest, write_json
-from sfplus.weights import CONFIG, HEAD, MODEL
+from sfplus.weights.find_model import ModelSource
 
 _CLOCK_TICK_NS = 2_000_000_000  # a file changed this recently may change again with the same time stamp
 
@@ -138,29 +138,32 @@ class InputFile:
         return str(self.path)
 
 
-class ModelFolder:
-    """A folder with a model: weights, config and, if it was saved for further training, the classifier.
+class ModelInput:
+    """A model of the user's: a folder, a file or a function.
 
     Args:
-        folder: The folder.
+        source: The model as the user named it.
+
+    Attributes:
+        source: As passed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, source: ModelSource) -> None:
+        self.source = source
 
-    @cached_property
+    @property
+    def folder(self) -> Path:
+        """The folder or file; of a function, its name."""
+        return self.source.path
+
+    @property
     def content(self) -> str:
-        """SHA-256 over the files of the model.
+        """SHA-256 over everything that decides the features.
 
         Raises:
-            WeightsError: If there is no model in this folder.
+            WeightsError: If there is no model.
         """
-        files = [self.folder / name for name in (MODEL, CONFIG, HEAD)]
-        if not files[0].is_file():
-            raise WeightsError(
-                "there is no model in this folder", where=self.folder, remedy=f"it needs {files[0].name}"
-            )
-        return digest_json([[file.name, file_digest(file)] for file in files if file.is_file()])
+        return self.source.content
 
     def describe(self) -> str:
         """Return the path."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
 from sfplus.datasets.pairs import Pairs
 from sfplus.io.tables import read_parquet
 from sfplus.verification.result import Result
@@ -17,6 +21,7 @@ FACES, PHOTOS = "faces.parquet", "photos.parquet"
 CROPS, CROP_TABLE = "crops", "crops.parquet"
 # embed; the stage classify writes features in 2-D under the same name
 FEATURES, FEATURE_INDEX = "features.safetensors", "index.parquet"
+NOT_MIRRORED = {"mirrored": "false"}  # metadata of features without those of mirror images
 # verify and classify
 SCORES, RESULT = "scores.parquet", "result.json"
 # report
@@ -28,6 +33,19 @@ CURVES, FEATURE_PLOT, SAMPLES = "curves.png", "plane.png", "samples.png"
 def photo_stem(photo: str) -> str:
     """Return the path of a photo without its extension, which is how pair lists name photos."""
     return PurePosixPath(photo).with_suffix("").as_posix()
+
+
+def read_features(folder: Path) -> tuple[NDArray[np.float32], bool]:
+    """Read the features of an `embed` artefact, and whether each is followed by that of the mirror image.
+
+    Args:
+        folder: The folder of the artefact.
+
+    Returns:
+        float32 (N, D), and True if the second half of each row is the feature of the mirror image.
+    """
+    with safe_open(folder / FEATURES, "numpy") as file:
+        return file.get_tensor("features"), file.metadata() != NOT_MIRRORED
 
 
 def read_verification(folder: Path) -> tuple[Result, Pairs]:

@@ -6,14 +6,18 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from sfplus.artifacts.artefact import MANIFEST, Artefact
 from sfplus.artifacts.context import RunContext
-from sfplus.artifacts.inputs import ModelFolder, StageInput
+from sfplus.artifacts.inputs import ModelInput, StageInput
 from sfplus.artifacts.settings import deciding_settings
+from sfplus.weights.find_model import ModelSource
+
+if TYPE_CHECKING:
+    from sfplus.weights.foreign_models import LoadedModel
 
 Settings = TypeVar("Settings")
 Input = TypeVar("Input")
@@ -53,9 +57,16 @@ class Job(Generic[Settings]):
     def input_folder(self, name: str) -> Path:
         """Return the folder of an input that is an artefact or a model of the user's."""
         value = self.inputs[name]
-        if not isinstance(value, Artefact | ModelFolder):
+        if not isinstance(value, Artefact | ModelInput):
             raise TypeError(f"input '{name}' is {type(value).__name__}, which has no folder")
         return value.folder
+
+    def load_model(self, name: str) -> LoadedModel:
+        """Load the model of an input that is an artefact or a model of the user's."""
+        value = self.inputs[name]
+        return (
+            value.source.loaded if isinstance(value, ModelInput) else ModelSource(str(self.input_folder(name))).loaded
+        )
 
     @property
     def parts(self) -> Path:

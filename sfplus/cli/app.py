@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sfplus.alignment import align
-from sfplus.cli.options import Device, ModelName
+from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork
 from sfplus.detection import Detector, choose
 from sfplus.device import choose_device
 from sfplus.embedder import Embedder
@@ -34,7 +34,7 @@ from sfplus.images import encode_image, read_photo
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.reports.jinja_filters import data_uri
 from sfplus.reports.plots import decision_plot
-from sfplus.verification.decision import DecisionRule, similarity
+from sfplus.verification.decision import DecisionRule, explain_similarity, similarity
 from sfplus.weights.model_folder import crop_template
 
 app = typer.Typer(add_completion=False)
@@ -63,14 +63,21 @@ class Comparison:
     """The computations behind the page, which can be used without it.
 
     Args:
-        model: a model folder or the name of a model that has been verified (`sfplus export`); empty for the default.
+        model: a model, as `Embedder` takes it; empty for the default. Without a threshold, only similarities are shown.
         device: the device to run on.
+        network: network of a file of weights (see `Embedder`).
+        input: input of a model that does not describe it (see `Embedder`); no threshold applies to another input.
+
+    Attributes:
+        name: name of the model.
+        decides: whether the model has a threshold.
     """
 
-    def __init__(self, model: str, device: str) -> None:
-        self._embedder = Embedder(model or DEFAULT_MODEL, device)
+    def __init__(self, model: str, device: str, *, network: str = "", input: str = "") -> None:
+        self._embedder = Embedder(model or DEFAULT_MODEL, device, network=network, input=input)
         self.name = self._embedder.folder.name
-        self._rule = DecisionRule.load(self._embedder.folder, self._embedder.config)
+        self._rule = None if input else DecisionRule.load(self._embedder.folder, self._embedder.config)
+        self.decides = self._rule is not None
         self._template = crop_template(self._embedder.config, self._embedder.folder)
         self._detector = Detector(device=choose_device(device))
 
@@ -106,15 +113,17 @@ class Comparison:
         left, right = (photo.features if photo else None for photo in (first, second))
         if left is None or right is None:
             return ""
-        score = float(similarity(left, right, self._rule.mean))
+        rule = self._rule
+        score = float(similarity(left, right, rule.mean if rule else 0))
         try:
-            headline, *details = self._rule.explain(score, FARS.get(far)).split("\n")
+            explanation = rule.explain(score, FARS.get(far)) if rule else explain_similarity(score, self.name)
         except SfplusError as error:
             return _error(error.reason, error.remedy).html
+        headline, *details = explanation.split("\n")
         text = Markup("<h2>{}</h2>").format(headline) + Markup("").join(_paragraph(line) for line in details)
-        if not len(self._rule.same):
+        if not rule or not len(rule.same):
             return text
-        plot = decision_plot(self._rule.same, self._rule.different, score)
+        plot = decision_plot(rule.same, rule.different, score)
         return text + Markup('<div style="max-width:36rem">{}</div>').format(Markup(plot))
 
 
@@ -138,7 +147,7 @@ def build(comparison: Comparison) -> Any:
                     photos.append(gradio.File(label=label, file_types=kinds, type="filepath", height=120))
                     views.append(gradio.HTML())
                     states.append(gradio.State(time_to_live=_FORGET))
-        far = gradio.Radio(list(FARS), value=next(iter(FARS)), label="Decide at")
+        far = gradio.Radio(list(FARS), value=next(iter(FARS)), label="Decide at", visible=comparison.decides)
         verdict = gradio.HTML()
 
         def examine(path: str | None) -> tuple[Examination, str]:
@@ -152,7 +161,7 @@ def build(comparison: Comparison) -> Any:
     return page
 
 
-def serve(model: str, host: str, port: int, device: str) -> None:
+def serve(model: str, host: str, port: int, device: str, *, network: str = "", input: str = "") -> None:
     """Serve the page until Ctrl-C.
 
     Args:
@@ -160,13 +169,15 @@ def serve(model: str, host: str, port: int, device: str) -> None:
         host: the address to listen on.
         port: the port to listen on.
         device: the device to run on.
+        network: as in `Comparison`.
+        input: as in `Comparison`.
 
     Raises:
         DependencyError: If gradio is not installed.
-        UsageError: If the model has not been verified, or the port is in use.
+        UsageError: If there is no such model, or the port is in use.
     """
     _gradio()
-    comparison = Comparison(model, device)
+    comparison = Comparison(model, device, network=network, input=input)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, to delete the folder
     with tempfile.TemporaryDirectory(prefix="sfplus-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads are deleted with it
@@ -244,10 +255,12 @@ def app_command(
     model: ModelName = "",
     host: Annotated[str, typer.Option("--host", help="127.0.0.1: this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 7860,
+    network: ModelNetwork = "",
+    input: ModelInputText = "",
     device: Device = "auto",
 ) -> None:
     """Open a local page that compares two photos; needs the extra 'app'. Nothing is stored or sent anywhere.
 
     Example: sfplus app --model sphereface10-small
     """
-    serve(model, host, port, device)
+    serve(model, host, port, device, network=network, input=input)

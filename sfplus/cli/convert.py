@@ -1,4 +1,4 @@
-"""Convert a model between Caffe, sfplus and ONNX; PyTorch files of clcarwin and OpenSphere are read too."""
+"""Convert a model of any supported kind to a folder, ONNX or Caffe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sfplus.cli.options import ModelInputText
+from sfplus.networks import is_function
 from sfplus.weights.find_model import find_model
 
 app = typer.Typer(add_completion=False)
@@ -15,19 +17,34 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="A model's name or folder, .caffemodel, .onnx, .safetensors, .pth")
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="A model's name or folder, .caffemodel, .onnx, .safetensors, .pth, .pt2, or package.module:function",
+        ),
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, .caffemodel (and .prototxt) or .onnx")],
-    network: Annotated[str, typer.Option(help="Such as sphereface20; by default layer names and shapes decide.")] = "",
+    network: Annotated[
+        str,
+        typer.Option(
+            help="Of a file of weights: package.module:function, a .prototxt, or a name such as sphereface20; by "
+            "default layer names and shapes decide."
+        ),
+    ] = "",
     block: Annotated[str, typer.Option(help="original or modern residual units; by default the file decides.")] = "",
+    input: ModelInputText = "",
 ) -> None:
-    """Convert a model between Caffe, sfplus and ONNX; PyTorch files of clcarwin and OpenSphere are read too.
+    """Convert a model of any supported kind to a folder, ONNX or Caffe.
 
-    Nothing is overwritten. A .pt or .pth file is read as data only, never as code.
+    Nothing is overwritten. Files of weights are read as data only; TorchScript and .pt2 files are programs, and run.
+    A folder keeps the description of the input, so that --model needs no --input.
 
     Example: sfplus convert sphereface_model.caffemodel sphereface20
+
+    Example: sfplus convert w600k_r50.onnx my/arcface --input insightface
     """
     from sfplus.weights.convert import convert as convert_model  # imports torch, which the help need not wait for
 
-    path = source if source.exists() or source.suffix else find_model(str(source))
-    print("\n".join(convert_model(path, target, network, block)))
+    name = str(source)
+    path = source if source.exists() or source.suffix or is_function(name) else find_model(name)
+    print("\n".join(convert_model(path, target, network, block, input=input)))

@@ -18,9 +18,13 @@ ZooName = Annotated[str, typer.Argument(metavar="NAME", help="See: sfplus models
 
 @app.command("list")
 def list_models() -> None:
-    """List the models: their state on this machine, the published accuracy on LFW, a description."""
+    """List the models: their state on this machine, the published accuracy on LFW, a description.
+
+    A star marks those that this project has verified; sfplus models info NAME shows the figure.
+    """
     for name, entry in zoo.zoo().items():
-        print(f"{name:<22} {zoo.status(name):<12} {entry.lfw:5.2f} %  {entry.what}")
+        mark = "*" if entry.verified else " "
+        print(f"{name:<22} {zoo.status(name):<12} {entry.lfw:5.2f} % {mark} {entry.what}")
 
 
 @app.command()

@@ -12,7 +12,26 @@ DATA = Path("data")
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; a missing device is an error.")]
 Workspace = Annotated[Path, typer.Option("--workspace", help="The folder for artefacts (cache/) and reports (runs/).")]
 ModelName = Annotated[
-    str, typer.Option("--model", help="A folder with a model, a name from `sfplus models list`, or hf:owner/name.")
+    str,
+    typer.Option(
+        "--model",
+        help="A folder, an .onnx, .caffemodel, TorchScript or .pt2 file, package.module:function, a name from "
+        "`sfplus models list`, or hf:owner/name.",
+    ),
+]
+ModelNetwork = Annotated[
+    str,
+    typer.Option(
+        "--network", help="The network of a file of weights: package.module:function, or the .prototxt of Caffe."
+    ),
+]
+ModelInputText = Annotated[
+    str,
+    typer.Option(
+        "--input",
+        help="The input of a model that does not describe it: a preset (sphereface, insightface, adaface, sface, "
+        "mobilefacenet, imagenet, facenet, dlib), or template=arcface-112x112,channels=rgb,mean=127.5,scale=127.5.",
+    ),
 ]
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see: sfplus recipes list) or a YAML file.")
@@ -21,6 +40,11 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example finetune.energy.power=0")
 ]
 Small = Annotated[bool, typer.Option("--small", help="Run the smallest meaningful size of the recipe.")]
+Undetected = Annotated[str, typer.Option(help="Photos without a detected face: centre-crop, skip or fail.")]
+ReportFolder = Annotated[
+    Path | None, typer.Option("--out", help="The folder for report.html, .json and .md, if not in runs/.")
+]
+Title = Annotated[str, typer.Option("--title", help="Heading of the report; by default the data set.")]
 RunName = Annotated[
     str, typer.Option("--name", help="The folder in runs/ for the report, if not the name of the recipe.")
 ]

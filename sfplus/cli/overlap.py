@@ -11,7 +11,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from sfplus.cli.options import Device, ModelName
+from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork
 from sfplus.cli.person_features import People, PersonFeatures, first_images, holds_features
 from sfplus.datasets.overlap import Threshold, choose_threshold, is_numeric_name, match_features, match_names
 from sfplus.errors import UsageError
@@ -19,6 +19,7 @@ from sfplus.images import Pixels, encode_image
 from sfplus.io.files import check_file, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.reports.contact_sheet import compose_sheet
+from sfplus.weights.find_model import ModelSource
 
 app = typer.Typer(add_completion=False)
 
@@ -52,6 +53,8 @@ def overlap(
     crops: bool = False,
     images_per_person: int = 8,
     false_alarms: float = 0.01,
+    network: str = "",
+    input: str = "",
     device: str = "auto",
 ) -> list[Match]:
     """Print the pairs of people who may be the same, and write the list of people to exclude and the contact sheet.
@@ -59,12 +62,14 @@ def overlap(
     Args:
         train: a collection (see `open_collection`), or a file of features named `person/photo` (see `read_features`).
         test: the same for the test set.
-        model: name or folder of the model that computes features of images.
+        model: the model that computes features of images, as `Embedder` takes it; it needs no threshold.
         out: the list, for `exclude` in recipes and `sfplus pack --exclude`; None: no list.
         sheet: an image with one photo of each of the two people, side by side; None: no sheet.
         crops: the images are aligned crops; those of packs are in any case.
         images_per_person: number of images of each person to use, the first ones.
         false_alarms: expected number of people of the training set that match a person of the test set wrongly.
+        network: network of a file of weights (see `Embedder`).
+        input: input of a model that does not describe it (see `Embedder`).
         device: name of the device, see `choose_device`.
 
     Returns:
@@ -81,7 +86,7 @@ def overlap(
         check_file(path)
     if sheet and (holds_features(train) or holds_features(test)):
         raise UsageError("features have no faces to draw", where="--sheet", remedy="give the photos")
-    person_features = PersonFeatures(model, device, crops, images_per_person)
+    person_features = PersonFeatures(ModelSource(model, network, input), device, crops, images_per_person)
     if holds_features(test):  # so that their length is checked before images are embedded
         right, left = person_features.compute("test", test), person_features.compute("train", train)
     else:
@@ -187,6 +192,8 @@ def overlap_command(
         float,
         typer.Option("--false-alarms", min=0, help="Expected number of wrong matches for one person of TEST."),
     ] = 0.01,
+    network: ModelNetwork = "",
+    input: ModelInputText = "",
     device: Device = "auto",
 ) -> None:
     """Find people of a test set in a training set, by their names and by their faces.
@@ -198,5 +205,5 @@ def overlap_command(
     """
     overlap(
         train, test, model or DEFAULT_MODEL, out, sheet,
-        crops=crops, images_per_person=pictures, false_alarms=false_alarms, device=device,
+        crops=crops, images_per_person=pictures, false_alarms=false_alarms, network=network, input=input, device=device,
     )  # fmt: skip

@@ -21,6 +21,7 @@ from sfplus.images import Pixels
 from sfplus.io.console import Console, ProgressLine
 from sfplus.io.prefetch import prefetch_map
 from sfplus.verification.features import Features, read_features
+from sfplus.weights.find_model import ModelSource
 from sfplus.weights.model_folder import crop_template
 
 _BATCH_SIZE = 128
@@ -49,13 +50,13 @@ class PersonFeatures:
     """Computes mean features of people; the model is loaded once, and only if there are images.
 
     Args:
-        model: name or folder of the model.
+        model: the model, with its network and input if it does not describe them.
         device: device of the model.
         crops: the images are aligned crops; those of packs are in any case.
         images_per_person: number of images of each person to use, the first ones.
     """
 
-    def __init__(self, model: str, device: str, crops: bool, images_per_person: int) -> None:
+    def __init__(self, model: ModelSource, device: str, crops: bool, images_per_person: int) -> None:
         self._model, self._device = model, device
         self._crops, self._images_per_person = crops, images_per_person
         self._console = Console()
@@ -83,8 +84,10 @@ class PersonFeatures:
         collection = open_collection(path)
         for warning in collection.warnings:
             self._console.warn(f"{path}: {warning}")
-        self._embedder = self._embedder or Embedder(self._model, self._device)
-        self._check_width(path, 2 * int(self._embedder.config["feature_size"]))
+        if self._embedder is None:
+            model = self._model
+            self._embedder = Embedder(model.name, self._device, network=model.network, input=model.input)
+        self._check_width(path, self._embedder.width)
         images: Counter[str] = Counter()
         failures = []
         with self._console.progress(label, resumed=False) as progress:

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from sfplus.artifacts.context import RunContext
-from sfplus.cli.options import DATA, Workspace
-from sfplus.cli.run import this_command
+from sfplus.artifacts.model_facts import ModelFacts
+from sfplus.cli.options import DATA, Title, Workspace
+from sfplus.cli.run import print_verdicts, this_command
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import ArtefactError, SfplusError, UsageError
 from sfplus.reports.html import HTML, JSON, Report, render, worst_crops
@@ -33,7 +34,7 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
     Args:
         runs: names of folders in `workspace/runs`, folders, or report.json files; the last one is the headline.
         out: the folder for report.html, report.json and report.md.
-        title: heading of the page.
+        title: heading of the page; empty for the data set of the runs.
         workspace: the workspace in which run names are looked up.
         command: the command that reproduces this report.
 
@@ -50,11 +51,15 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
     labels = _labels(reports)
     verified = {label: _parse_result(reports[file]["results"][name], file) for (file, name), label in labels.items()}
     results = {label: result for label, (result, _) in verified.items()}
+    names = {str(data.get("dataset") or "") for data in reports.values()}
+    dataset = names.pop() if len(names) == 1 else ""
     pairs = {label: listed for label, (_, listed) in verified.items() if listed}
     last = list(results)[-1]
     comparable = len(pairs) == len(results) and len({(p.left, p.right) for p in pairs.values()}) == 1
     report = Report(
-        title=title,
+        title=title or (f"Verification on {dataset}" if dataset else "Several runs, side by side"),
+        dataset=dataset,
+        models={label: ModelFacts.from_json(facts) for label, facts in _by_label("models", reports, labels).items()},
         results=results,
         pairs=pairs,
         notice="" if comparable else _DIFFERENT_PAIRS,
@@ -71,6 +76,7 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )  # fmt: skip
     render(report, out)
+    print_verdicts(out)
     print(f"report: {out / HTML}")
 
 
@@ -94,7 +100,7 @@ def _find_report(run: str, workspace: Path) -> Path:
 def _read_report(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_bytes())
-        kinds = {"results": dict, "histories": dict, "protocols": dict, "hashes": dict, "published": list}
+        kinds = dict.fromkeys(("results", "models", "histories", "protocols", "hashes"), dict) | {"published": list}
         if not all(isinstance(data.get(key, kind()), kind) for key, kind in kinds.items()):
             reason = "is not a report"
         elif data["results"]:
@@ -127,19 +133,30 @@ def _published(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _labels(reports: dict[Path, dict[str, Any]]) -> dict[tuple[Path, str], str]:
-    """Return a unique label for each model of each run: its name, with the run's name or path where models share it."""
-    models = [(file, name) for file, data in reports.items() for name in data["results"]]
+    """Return a unique label for each model of each run: its name, with the run's name or path where models share it.
+
+    A model that several runs verified with the same result, such as the start of two fine-tunings, is listed once.
+    """
+    runs = [(file, name) for file, data in reports.items() for name in data["results"]]
+    distinct = {_identity(reports[file], file, name): (file, name) for file, name in runs}
+    models = [model for model in runs if model in distinct.values()]
     uses = Counter(name for _, name in models)
     labels = {(file, name): name if uses[name] == 1 else f"{file.parent.name}: {name}" for file, name in models}
     duplicates = Counter(labels.values())
     return {key: text if duplicates[text] == 1 else f"{key[0].parent}: {key[1]}" for key, text in labels.items()}
 
 
+def _identity(data: dict[str, Any], file: Path, name: str) -> str:
+    """Return what two runs have in common if they verified one model on the same pairs: its digest and its result."""
+    content = ModelFacts.from_json(data.get("models", {}).get(name)).content
+    return json.dumps([name, content, data["results"][name]] if content else [str(file), name])
+
+
 @app.command()
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names in data/runs, folders or report.json.")],
     out: Annotated[Path, typer.Option("--out", help="The folder for report.html, .json and .md.")] = Path("report"),
-    title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "Several runs, side by side",
+    title: Title = "",
     workspace: Workspace = DATA,
 ) -> None:
     """Compare the results of several runs in one page, and say which differences are not significant.

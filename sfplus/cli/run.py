@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,16 +16,18 @@ import typer
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
-from sfplus.cli.options import DATA, Device, Overrides, RecipeName, RunName, Small, Workspace
-from sfplus.errors import UsageError
+from sfplus.artifacts.model_facts import ModelFacts, name_models
+from sfplus.cli.options import DATA, Device, Overrides, RecipeName, ReportFolder, RunName, Small, Title, Workspace
+from sfplus.cli.report_folder import check_report_folder, read_report
+from sfplus.errors import UsageError, one_line
 from sfplus.io.console import Console, quantity
-from sfplus.io.files import check_folder, write_atomically
+from sfplus.io.files import write_atomically
 from sfplus.io.tables import FAILURES, read_failures
 from sfplus.pipeline.execute import run_steps
-from sfplus.pipeline.plan import plan, steps_until
+from sfplus.pipeline.plan import plan, resolve_inputs, steps_until
 from sfplus.recipes.load import find_recipe, load_recipe, small_settings
 from sfplus.recipes.recipe import image_keys
-from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel
+from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel, UserPairs
 from sfplus.weights.find_model import find_model
 
 app = typer.Typer(add_completion=False)
@@ -37,6 +41,8 @@ def run(
     device: Device = "auto",
     workspace: Workspace = DATA,
     name: RunName = "",
+    out: ReportFolder = None,
+    title: Title = "",
     small: Small = False,
 ) -> None:
     """Run a recipe, or the stale part of it, and print the result.
@@ -44,7 +50,12 @@ def run(
     Example: sfplus run demo --until train
     """
     settings, small_name = apply_small(recipe, overrides, small)
-    run_recipe(recipe, settings, until, device, workspace, name or small_name)
+    run_recipe(recipe, [*settings, *title_override(title)], until, device, workspace, name or small_name, out=out)
+
+
+def title_override(title: str) -> list[str]:
+    """Return the override that sets the heading of the report; none for an empty title."""
+    return [f"report.title={json.dumps(title)}"] if title else []
 
 
 def apply_small(recipe: str, overrides: Sequence[str] | None, small: bool) -> tuple[list[str], str]:
@@ -77,8 +88,13 @@ def this_command() -> str:
 
 
 def recipe_text(path: Path, overrides: Sequence[str]) -> str:
-    """Return the YAML of a recipe with the overrides as comments."""
-    return path.read_text("utf-8") + "".join(f"# changed on the command line: {o}\n" for o in overrides)
+    """Return the YAML of a recipe with the overrides as comments, for its report.
+
+    The comment at the top and the key `report` are left out: they may be about other photos than those of this run.
+    """
+    text = re.sub(r"\A(#.*\n)+\n*", "", path.read_text("utf-8"))
+    text = re.sub(r"^report:.*\n([ \t].*\n|\n)*", "", text, flags=re.MULTILINE)
+    return text.rstrip() + "\n" + "".join(f"# changed on the command line: {o}\n" for o in overrides)
 
 
 def run_folder(workspace: Path, name: str) -> Path:
@@ -122,21 +138,22 @@ def run_recipe(
     """
     steps, context, record = open_recipe(name, overrides, device, workspace, run_name, command)
     folder = out or record.parent
-    check_folder(folder)
     if against:
         steps = _add_second_model(steps, against)
     if until:
         steps = steps_until(steps, until)
+    check_report_folder(folder, _pair_list(steps))
     artefacts = run_steps(steps, context, record)
     if not is_first():
         return artefacts
     _print_failures(artefacts, context.console)
-    for step, artefact in artefacts.items():
-        if step.startswith("verify/"):
-            print(_headline(step, artefact))
+    for model, step in _model_names(steps, artefacts, context).items():
+        print(_headline(model, artefacts[step]))
     last = steps[-1].name
     if "report" in artefacts:
-        print(f"report: {_publish_report(artefacts['report'], folder)}")
+        page = _publish_report(artefacts["report"], folder)
+        print_verdicts(folder)
+        print(f"report: {page}")
     elif last in image_keys():
         from sfplus.cli.sweep_results import publish_figures  # matplotlib is slow to import
 
@@ -149,11 +166,34 @@ def run_recipe(
     return artefacts
 
 
-def _headline(step: str, artefact: Artefact) -> str:
-    """Describe the result of a verify step in one line."""
+def print_verdicts(folder: Path) -> None:
+    """Print the conclusions of the report in a folder: which differences are significant, and what they show."""
+    for verdict in read_report(folder).get("verdicts", []):
+        print(one_line(verdict))
+
+
+def _pair_list(steps: Sequence[Step]) -> Path | None:
+    """Return the pair list of the user's that steps report on."""
+    reported = {name for step in steps if step.name == "report" for name in step.inputs}
+    lists = (step.inputs["pairs"] for step in steps if step.name in reported and "pairs" in step.inputs)
+    return next((pairs.path for pairs in lists if isinstance(pairs, UserPairs)), None)
+
+
+def _model_names(steps: Sequence[Step], artefacts: Mapping[str, Artefact], context: RunContext) -> dict[str, str]:
+    """Return the verify step of each model by the name that the report gives the model."""
+    models = {}
+    for step in steps:
+        kind, _, key = step.name.partition("/")
+        if kind == "embed" and f"verify/{key}" in artefacts:
+            models[key] = ModelFacts.read(resolve_inputs(step, artefacts, context)["model"])
+    return {name: f"verify/{key}" for key, name in name_models(models).items()}
+
+
+def _headline(model: str, artefact: Artefact) -> str:
+    """Describe the result of the verification of a model in one line."""
     counts, settings = artefact.manifest["counts"], artefact.manifest["settings"]
     accuracy = f"{100 * counts['accuracy']:.2f} % +- {100 * counts['standard_error']:.2f}"
-    return f"{step}: {accuracy} ({settings['protocol']} protocol, {counts['pairs']} pairs)"
+    return f"{model}: {accuracy} ({settings['protocol']} protocol, {counts['pairs']} pairs)"
 
 
 def _publish_report(artefact: Artefact, folder: Path) -> Path:

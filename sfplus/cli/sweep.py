@@ -13,8 +13,8 @@ import typer
 
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.layout import CURVES, FEATURE_PLOT
-from sfplus.cli.options import DATA, Device, RecipeName, RunName, Small, Workspace
-from sfplus.cli.run import apply_small, run_folder, this_command
+from sfplus.cli.options import DATA, Device, RecipeName, RunName, Small, Title, Workspace
+from sfplus.cli.run import apply_small, run_folder, this_command, title_override
 from sfplus.cli.sweep_results import (
     Cell,
     StepResult,
@@ -71,6 +71,7 @@ def sweep(
     workspace: Workspace = DATA,
     name: RunName = "",
     out: Annotated[Path | None, typer.Option("--out", help="The folder for the results, if not in runs/.")] = None,
+    title: Title = "",
     small: Small = False,
 ) -> None:
     """Run variants of a recipe with several seeds, and tabulate mean, spread and the difference from the control.
@@ -82,6 +83,7 @@ def sweep(
     """
     size, small_name = apply_small(recipe, None, small)
     name = name or (f"{small_name}-sweep" if small_name else "")
+    size += title_override(title)
     succeeded = run_sweep(
         recipe, settings or [], variants or [], seeds, seed_of, until, device, workspace, name, out, size
     )
@@ -155,8 +157,8 @@ def run_sweep(
     console = _RunConsole()
     context = RunContext(workspace, console, device)
     table = SweepTable(
-        title=recipe.report.title, cells=len(cells), command=this_command(), recipe=path.read_text("utf-8"),
-        published=published_rows(recipe.report),
+        title=recipe.report.title or f"Sweep of {path.stem}", cells=len(cells),
+        command=this_command(), recipe=path.read_text("utf-8"), published=published_rows(recipe.report),
         versions=context.versions(), device=context.device_description,
     )  # fmt: skip
     results: dict[int, dict[str, StepResult]] = {}
@@ -206,13 +208,15 @@ def plan_cells(
         UsageError: If a setting is wrong, or there is nothing to repeat.
     """
     cells = []
+    # the control of a sweep is its first configuration
+    alone = ["finetune.control=false"] if load_recipe(path, grid[0].overrides).finetune else []
     for seed in range(seeds):
         for configuration in grid:
             overrides = seed_overrides(load_recipe(path, configuration.overrides), seed, seed_of)
             if seeds > 1 and not overrides:
                 reason = "nothing in this recipe draws random numbers"
                 raise UsageError(reason, where=f"--seeds {seeds}", remedy="--seeds 1")
-            steps = plan(load_recipe(path, (*configuration.overrides, *overrides)))
+            steps = plan(load_recipe(path, (*alone, *configuration.overrides, *overrides)))
             measuring = [step.stage.name for step in steps if step.stage.measures]
             last = until or (measuring[-1] if measuring else steps[-1].stage.name)
             cells.append(Cell(configuration, seed, steps_until(steps, last)))

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.layout import CURVES, FEATURE_PLOT, FEATURES, RESULT, SAMPLES, read_verification
+from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
 from sfplus.io.files import write_atomically, write_or_remove
@@ -72,6 +73,7 @@ class StepResult:
         history: The history of the training.
         result: The result of the verification, if it is a verify step.
         pairs: The pairs of the result.
+        model: The face network by its head, margin and energy; empty if there is none, or it is the user's.
     """
 
     artefact: Artefact
@@ -79,6 +81,7 @@ class StepResult:
     history: list[dict[str, Any]] = field(default_factory=list)
     result: Result | None = None
     pairs: Pairs | None = None
+    model: str = ""
 
 
 def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
@@ -92,9 +95,10 @@ def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
         if model is None:  # the model is the user's
             return StepResult(artefact, metrics, [], result, pairs)
         metrics |= {"training_loss": _counted_metrics(model).get("loss", math.nan)} | _classifier_metrics(model.folder)
-        return StepResult(artefact, metrics, _history(model), result, pairs)
+        return StepResult(artefact, metrics, _history(model), result, pairs, ModelFacts.read(model).name)
     if stage in ("train", "finetune"):
         metrics = {f"training_{key}": value for key, value in metrics.items()} | _classifier_metrics(artefact.folder)
+        return StepResult(artefact, metrics, _history(artefact), model=ModelFacts.read(artefact).name)
     return StepResult(artefact, metrics, _history(artefact))
 
 
@@ -188,7 +192,8 @@ def publish_figures(
     result, about = measure(step, {step: artefact}), artefact.manifest
     row = SweepRow(name, {}, [about["settings"]["seed"]], {key: [value] for key, value in result.metrics.items()})
     provenance = {"versions": about["versions"], "device": about["device"], "recipe": recipe, "command": command}
-    table = SweepTable(report.title, main_metric(result), [row], 1, published=published_rows(report), **provenance)
+    title, published = report.title or name, published_rows(report)
+    table = SweepTable(title, main_metric(result), [row], 1, published=published, **provenance)
     folder.mkdir(parents=True, exist_ok=True)
     for file_name in (RESULT, CURVES, FEATURE_PLOT, SAMPLES):
         file = artefact.folder / file_name
@@ -210,7 +215,8 @@ def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, StepResult],
                 interval = accuracy_interval(results[0].result, results[0].pairs)
             else:
                 interval = _interval(np.mean([_correct(run) for run in results], axis=0), results[0].pairs)
-    return SweepRow(label, choices, list(runs), values, artefacts, histories, interval)
+    model = results[0].model if results else ""
+    return SweepRow(label, choices, list(runs), values, artefacts, histories, interval, model=model)
 
 
 def _control(choices: Mapping[str, Mapping[str, str]], label: str) -> str:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from sfplus.cli.options import DATA, Device, ModelName, Workspace
-from sfplus.cli.run import run_recipe, this_command
+from sfplus.cli.options import DATA, Device, ModelName, ReportFolder, Title, Undetected, Workspace
+from sfplus.cli.report_folder import run_name_of
+from sfplus.cli.run import run_recipe, this_command, title_override
 from sfplus.cli.verify_features import verify_features
 from sfplus.errors import UsageError
 
@@ -37,10 +38,9 @@ def verify(
         bool,
         typer.Option("--mirrored", help="Features of photo and mirror image are concatenated, as by sfplus embed."),
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="The folder for report.html, .json and .md.")] = None,
-    undetected: Annotated[
-        str, typer.Option(help="Photos without a detected face: centre-crop, skip or fail.")
-    ] = "centre-crop",
+    out: ReportFolder = None,
+    title: Title = "",
+    undetected: Undetected = "centre-crop",
     device: Device = "auto",
     workspace: Workspace = DATA,
 ) -> None:
@@ -55,9 +55,13 @@ def verify(
     """
     pairs = pairs_option or pairs
     if features:
-        verify_features(features, pairs or photos, against, protocol, mirrored, undetected, out, this_command())
+        verify_features(
+            features, pairs or photos, against, protocol, mirrored, undetected, out, title, workspace, this_command()
+        )
     elif photos:
-        verify_photos(photos, pairs, model, against, protocol, undetected, device, workspace, out, this_command())
+        verify_photos(
+            photos, pairs, model, against, protocol, undetected, device, workspace, out, title, this_command()
+        )
     else:
         raise typer.BadParameter("give a folder of photos, or --features and --pairs", param_hint="PHOTOS")
 
@@ -72,6 +76,7 @@ def verify_photos(
     device: str,
     workspace: Path,
     out: Path | None,
+    title: str,
     command: str,
 ) -> None:
     """Run the recipe `lfw` on other photos and pairs.
@@ -85,7 +90,8 @@ def verify_photos(
         undetected: What to do with photos without a detected face.
         device: The device to run on.
         workspace: The folder of cache and runs.
-        out: The folder of the report; None for the folder in `runs/`.
+        out: The folder of the report; None for the folder in `runs/` of the data set.
+        title: The heading of the report; empty for the data set.
         command: The command that the report shows.
 
     Raises:
@@ -103,5 +109,6 @@ def verify_photos(
         "verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected, "embed.model": model,
         "verify.protocol": protocol,
     }  # fmt: skip
-    overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value]
-    run_recipe("lfw", overrides, "", device, workspace, against=against, out=out, command=command)
+    overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value] + title_override(title)
+    name = run_name_of(workspace, pairs, photos)
+    run_recipe("lfw", overrides, "", device, workspace, name, against, out, command)

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from sfplus.artifacts.context import RunContext
-from sfplus.datasets.pairs import Pairs, pair_files, read_pairs, without_suffix
+from sfplus.cli.report_folder import check_report_folder, pairs_content, run_name_of
+from sfplus.cli.run import print_verdicts
+from sfplus.datasets.pairs import Pairs, read_pairs, without_suffix
+from sfplus.datasets.pairs.dataset_name import dataset_name
 from sfplus.errors import PairsError, UsageError
 from sfplus.io.files import check_folder, file_digest
 from sfplus.reports.html import HTML, Report, Undetected, render, worst_crops
@@ -24,6 +27,8 @@ def verify_features(
     mirrored: bool,
     undetected: str,
     out: Path | None,
+    title: str,
+    workspace: Path,
     command: str,
 ) -> None:
     """Verify a file of features, or two on the same pairs; print the results and write the report.
@@ -36,7 +41,9 @@ def verify_features(
         mirrored: whether each feature holds the features of photo and mirror image side by side, as `sfplus embed`
             writes them.
         undetected: `skip` leaves out pairs with a photo that has no features; otherwise such pairs are an error.
-        out: the folder for the report.
+        out: the folder for the report; None for the folder in `runs/` of the data set.
+        title: the heading of the report; empty for the data set.
+        workspace: the folder of runs.
         command: the command that reproduces the report.
 
     Raises:
@@ -44,8 +51,8 @@ def verify_features(
         PairsError: If photos of the pairs have no features, or the list is malformed.
         DatasetError: If a file of features cannot be used.
     """
-    if pairs is None or out is None:
-        raise UsageError("needs --pairs and --out", where="--features", remedy="see: sfplus verify --help")
+    if pairs is None:
+        raise UsageError("needs --pairs", where="--features", remedy="see: sfplus verify --help")
     if protocol not in PROTOCOLS:
         remedy = f"use {', '.join(PROTOCOLS)}"
         raise UsageError(f"no protocol is called '{protocol}'", where="--protocol", remedy=remedy)
@@ -54,8 +61,12 @@ def verify_features(
         raise UsageError("is not a file of features", where=f"--against {against}", remedy=remedy)
     if against and Path(against).resolve() == features.resolve():
         raise UsageError("is the same file as --features", where=f"--against {against}", remedy="name another one")
-    check_folder(out)
+    if out:
+        check_folder(out)
     listed = read_pairs(pairs)
+    out = out or workspace / "runs" / run_name_of(workspace, pairs)
+    check_report_folder(out, pairs)
+    dataset = dataset_name(pairs)
     files = _names([Path(against), features] if against else [features])
     tables = {name: read_features(file) for name, file in files.items()}
     missing = {photo for names, _ in tables.values() for photo in _missing(listed, names)}
@@ -72,7 +83,8 @@ def verify_features(
     tested, last = kept.tested, list(files)[-1]
     left_out = f"{len(listed) - len(kept)} pairs that contain a photo without features are left out."
     report = Report(
-        title=f"Verification of {last}",
+        title=title or f"Verification on {dataset}",
+        dataset=dataset,
         results=results,
         pairs=dict.fromkeys(results, tested),
         protocols={
@@ -80,7 +92,7 @@ def verify_features(
         },
         worst=worst_crops(results[last], tested.left, tested.right),
         undetected=Undetected(left_out, sorted(missing), len(listed.photos)) if missing else None,
-        hashes={f"pairs: {file.name}": file_digest(file) for file in pair_files(pairs)}
+        hashes={f"pairs: {pairs.name}": pairs_content(pairs)}
         | {f"features: {name}": file_digest(file) for name, file in files.items()},
         versions=RunContext.versions(),
         command=command,
@@ -90,6 +102,7 @@ def verify_features(
     for name, result in results.items():
         figure = f"{100 * result.mean:.2f} % +- {100 * result.standard_error:.2f}"
         print(f"{name}: {figure} ({protocol} protocol, {len(tested)} pairs)")
+    print_verdicts(out)
     print(f"report: {out / HTML}")
 
 

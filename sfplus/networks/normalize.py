@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sfplus.networks.preprocessing import Preprocessing
+from sfplus.networks.preprocessing import PRESETS, Preprocessing
 
 
 def normalize_images(
@@ -33,7 +33,7 @@ def normalize_images(
     return x.sub_(_per_channel(mean, x)).mul_(1 / _per_channel(scale, x))
 
 
-def normalize_crops(crops: Tensor, preprocessing: Preprocessing | None = None) -> Tensor:
+def normalize_crops(crops: Tensor, preprocessing: Preprocessing = PRESETS["sphereface"]) -> Tensor:
     """Convert crops to the input of a face network.
 
     Args:
@@ -44,8 +44,6 @@ def normalize_crops(crops: Tensor, preprocessing: Preprocessing | None = None) -
     Returns:
         float32 (N, 3, H, W) on the same device, in channels_last memory format.
     """
-    if preprocessing is None:
-        return normalize_images(crops, bgr=True)
     bgr = preprocessing.channels == "bgr"
     return normalize_images(crops, bgr=bgr, mean=preprocessing.mean, scale=preprocessing.scale)
 

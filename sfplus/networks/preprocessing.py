@@ -54,23 +54,24 @@ class Preprocessing:
 
     def __str__(self) -> str:
         mirror = ", with mirror image" if self.mirror else ""
-        return (
-            f"{self.template} crops, {self.channels.upper()}, (x - {_format(self.mean)}) / {_format(self.scale)}, "
-            f"{self.layout.upper()}{mirror}"
-        )
+        values = f"(x - {_format(self.mean)}) / {_format(self.scale)}"
+        if (self.mean, self.scale) == ((0.0,), (1.0,)):
+            values = "0 to 255"
+        return f"{self.template} crops, {self.channels.upper()}, {values}, {self.layout.upper()}{mirror}"
 
     def to_config(self) -> dict[str, Any]:
         """Return the values for `config.json`, without the template, which has a key of its own there."""
-        return {key: value for key, value in asdict(self).items() if key != "template"}
+        values = asdict(self) | {"mean": list(self.mean), "scale": list(self.scale)}
+        return {key: value for key, value in values.items() if key != "template"}
 
 
-def _preset(template: str, channels: Channels, mean: float, scale: float, layout: Layout = "nchw") -> Preprocessing:
-    return Preprocessing(template, channels, (mean,), (scale,), layout, mirror=False)
+def _preset(template: str, channels: Channels, mean: float, scale: float) -> Preprocessing:
+    return Preprocessing(template, channels, (mean,), (scale,), mirror=False)
 
 
 PRESETS = {
     "sphereface": Preprocessing(),
-    "opensphere": replace(Preprocessing(), channels="rgb", scale=(127.5,), template="arcface-112x112"),
+    "opensphere": Preprocessing("arcface-112x112", "rgb", scale=(127.5,)),
     "insightface": _preset("arcface-112x112", "rgb", 127.5, 127.5),
     "adaface": _preset("arcface-112x112", "bgr", 127.5, 127.5),
     "sface": _preset("arcface-112x112", "rgb", 0, 1),

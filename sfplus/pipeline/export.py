@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
 
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES, RESULT, SCORES
+from sfplus.artifacts.layout import FEATURE_INDEX, RESULT, SCORES, read_features
 from sfplus.errors import UsageError
 from sfplus.io.files import atomic_folder
 from sfplus.io.tables import read_parquet
 from sfplus.verification.decision import DecisionRule
+from sfplus.weights import CONFIG, FOLDER_FILES
+from sfplus.weights.convert import write_folder
+from sfplus.weights.find_model import ModelSource
 from sfplus.weights.loading import load_model
-from sfplus.weights.model_folder import save_model
+from sfplus.weights.model_folder import read_config, save_model, write_config
 
 
 def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Path, half: bool) -> None:
@@ -30,29 +34,88 @@ def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Pa
         half: Whether to store float16.
 
     Raises:
-        UsageError: If the folder exists, or the protocol was not `sphereface`: the thresholds of the other protocols do
-            not apply to the scores of `sfplus compare`.
+        UsageError: If the folder exists, or `measure_decision` refuses the verification.
     """
-    name = next(step for step in reversed(artefacts) if step.startswith("verify/")).removeprefix("verify/")
+    name = _verified_model(artefacts)
     model = artefacts[name].folder if name in artefacts else source
     assert model is not None, "a verified model is an artefact or the user's"
     network, config = load_model(model)
+    rule = measure_decision(artefacts)
+    with atomic_folder(folder) as partial:
+        save_model(
+            partial, network, config | {"verification": rule.verification}, dtype=torch.float16 if half else None
+        )
+        rule.save(partial)
+    print(f"model: {folder}")
+
+
+def measure_decision(artefacts: dict[str, Artefact]) -> DecisionRule:
+    """Return the mean feature, the scores and the threshold of the last model that was verified.
+
+    Args:
+        artefacts: The artefacts of a run up to `verify`.
+
+    Raises:
+        UsageError: If the protocol was not `sphereface`: the thresholds of the other protocols do not apply to the
+            scores of `sfplus compare`.
+    """
+    name = _verified_model(artefacts)
     features, verified = artefacts[f"embed/{name}"].folder, artefacts[f"verify/{name}"]
     result = json.loads((verified.folder / RESULT).read_text("utf-8"))
     if result["protocol"] != "sphereface":
-        remedy = "export with verify.protocol=sphereface"
+        remedy = "use verify.protocol=sphereface"
         raise UsageError(
             "its thresholds apply to different scores", where=f"protocol {result['protocol']}", remedy=remedy
         )
     table, index = read_parquet(verified.folder / SCORES), read_parquet(features / FEATURE_INDEX)
     row_of = {photo: row for row, photo in enumerate(index["photo"])}
-    values = load_file(features / FEATURES)["features"]
+    values, _ = read_features(features)
     left, right = (values[[row_of[photo] for photo in table[side]]] for side in ("left", "right"))
-    config |= {"verification": _describe_verification(result, verified.manifest, len(table["same"]))}
+    rule = DecisionRule.from_pairs(left, right, np.array(table["same"]))
+    return replace(rule, verification=_describe_verification(result, verified.manifest, len(table["same"])))
+
+
+def copy_model(source: ModelSource, folder: Path) -> None:
+    """Copy a model into a new folder: its own folder as it is, without a threshold, or any other model converted.
+
+    Raises:
+        UsageError: If the folder exists.
+        WeightsError: If the model cannot be kept in a folder.
+    """
+    if source.input or source.network or not source.path.is_dir():
+        write_folder(source.loaded, folder)
+        return
     with atomic_folder(folder) as partial:
-        save_model(partial, network, config, dtype=torch.float16 if half else None)
-        DecisionRule.from_pairs(left, right, np.array(table["same"])).save(partial)
-    print(f"model: {folder}")
+        for name in FOLDER_FILES:
+            if (source.path / name).is_file():
+                shutil.copyfile(source.path / name, partial / name)
+        config = read_config(partial / CONFIG)
+        config.pop("verification", None)
+        write_config(partial / CONFIG, config)
+
+
+def add_decision(folder: Path, rule: DecisionRule) -> None:
+    """Write a threshold, with the mean feature and the scores, into a model folder; its other facts are kept.
+
+    Whenever this is interrupted, the model has its old threshold, none, or the new one with its mean feature.
+
+    Args:
+        folder: A folder with a model.
+        rule: The threshold with its mean feature.
+
+    Raises:
+        WeightsError: If the folder's config cannot be read.
+    """
+    config = read_config(folder / CONFIG)
+    current = config.pop("verification", None)
+    if current is not None and current != rule.verification:
+        write_config(folder / CONFIG, config)
+    rule.save(folder)
+    write_config(folder / CONFIG, config | {"verification": rule.verification})
+
+
+def _verified_model(artefacts: dict[str, Artefact]) -> str:
+    return next(step for step in reversed(artefacts) if step.startswith("verify/")).removeprefix("verify/")
 
 
 def _describe_verification(result: dict[str, Any], manifest: dict[str, Any], pairs: int) -> dict[str, Any]:

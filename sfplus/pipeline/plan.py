@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext
-from sfplus.artifacts.inputs import InputFile, ModelFolder, PackFolder, StageInput
+from sfplus.artifacts.inputs import InputFile, ModelInput, PackFolder, StageInput
 from sfplus.datasets.pairs import pair_files, read_pairs
 from sfplus.errors import UsageError
 from sfplus.image_tasks.image_set import ImageSet
@@ -23,7 +23,6 @@ from sfplus.recipes.steps import (
     UserPairs,
     UserPhotos,
 )
-from sfplus.weights.find_model import find_model
 
 
 def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
@@ -67,7 +66,7 @@ def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
     """
     for reference in [reference for step in steps for reference in step.inputs.values()]:
         if isinstance(reference, UserModel):
-            find_model(reference.name)
+            _ = reference.content  # raises if the model cannot be used
         elif isinstance(reference, UserImages):
             _check_images(reference)
         elif not isinstance(reference, StepOutput):
@@ -113,8 +112,8 @@ def _resolve(reference: InputReference, artefacts: Mapping[str, Artefact], conte
             return InputFile(path)
         case UserImages(settings):
             return ImageSet(settings, context)
-        case UserModel(name):
-            return ModelFolder(find_model(name))
+        case UserModel():
+            return ModelInput(reference)
         case StepOutput(step, part):
             artefact = artefacts[step]
             if not part:

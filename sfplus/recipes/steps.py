@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from sfplus.artifacts.stage import Stage
 from sfplus.recipes.settings.images import ImageDataSettings
+from sfplus.weights.find_model import ModelSource
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,8 @@ class UserImages:
 
 
 @dataclass(frozen=True)
-class UserModel:
-    """A reference to a trained model: a folder, or the name of a model that sfplus ships or has fetched."""
-
-    name: str
+class UserModel(ModelSource):
+    """A reference to a trained model of the user's, or of the zoo."""
 
 
 InputReference = StepOutput | UserPhotos | UserPack | UserPairs | UserFile | UserImages | UserModel
@@ -100,6 +99,10 @@ class StageKey:
         A step that an earlier key has added already is left out by the planner.
         """
         return []
+
+    def model_steps(self, name: str) -> list[str]:
+        """Return the names of the steps that train a face network, of this key with this name, in order."""
+        return [name] if self.stage.trains and not self.for_images else []
 
 
 Key = TypeVar("Key", bound=StageKey)

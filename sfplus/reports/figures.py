@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from sfplus.errors import one_line
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 INK, RULE = "#6b7076", "#c9c9c6"
 DASHES: Any = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (9, 2)), (0, (3, 3)))
+_CHARACTERS, _LINE = 11.5, 0.19  # of a legend: characters per inch, and the height of a line in inches
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sfplus",
@@ -69,13 +71,40 @@ def new_figure(name: str, width: float = 5.0, height: float = 3.2) -> tuple[Figu
 
 def plot_line(axes: Axes, k: int, x: NDArray[np.float64], y: NDArray[np.float64], **style: Any) -> None:
     """Draw the k-th line, with its own colour and dashes."""
-    axes.plot(x, y, color=SERIES[k % len(SERIES)], linestyle=DASHES[k % len(DASHES)], label=str(k), **style)
+    axes.plot(x, y, color=colour(k), linestyle=dashes(k), label=str(k), **style)
 
 
-def add_legend(axes: Axes, names: list[str], location: Any) -> None:
-    """Add a legend with the names of the lines, in the order in which they were drawn."""
-    for text, name in zip(axes.legend(loc=location).get_texts(), names, strict=True):
-        text.set_text(one_line(name))  # not through `label`: matplotlib ignores labels with a leading underscore
+def colour(k: int) -> str:
+    """Return the colour of the k-th line."""
+    return SERIES[k % len(SERIES)]
+
+
+def dashes(k: int) -> Any:
+    """Return the dashes of the k-th line: lines that share a colour differ in their dashes."""
+    return DASHES[(k + k // len(SERIES)) % len(DASHES)]
+
+
+def add_legend(axes: Axes, names: list[str], location: Any = None) -> None:
+    """Add a legend with the names of the lines, in the order in which they were drawn.
+
+    Args:
+        axes: the axes with the lines.
+        names: the names.
+        location: as in matplotlib; None for a legend below the axes, for which the figure grows.
+    """
+    if location is None:
+        figure = axes.get_figure()
+        assert isinstance(figure, Figure)
+        width, height = figure.get_size_inches()
+        names = [textwrap.fill(one_line(name), round(_CHARACTERS * width), break_long_words=True) for name in names]
+        lines = sum(name.count("\n") + 1 for name in names)
+        figure.set_size_inches(width, height + _LINE * lines + 0.1)
+        legend = figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", borderpad=0)
+    else:
+        legend = axes.legend(loc=location)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        # not through `label`: matplotlib ignores labels with a leading underscore
+        text.set_text(name if location is None else one_line(name))
 
 
 def is_finite(value: object) -> bool:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from sfplus.artifacts.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
+from sfplus.artifacts.model_facts import ModelFacts, start_of
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import UsageError
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.reports import metrics, plots
+from sfplus.reports.figures import is_finite
 from sfplus.reports.jinja_filters import markdown_templates, page_templates
 from sfplus.reports.metrics import to_json_value
 from sfplus.verification.curves import FARS, tested_pairs
@@ -73,6 +75,8 @@ class Report:
 
     Attributes:
         title: heading of the page.
+        dataset: the data set that the pairs belong to.
+        models: facts of the models by name; they decide which comparison shows the effect of MHE.
         notice: a notice at the top of the page, e.g. that the faces are drawn.
         results: result by name of the model; the last one is the headline.
         pairs: the pairs of each result, by the same names; needed for intervals over people and comparisons.
@@ -98,6 +102,8 @@ class Report:
     """
 
     title: str
+    dataset: str = ""
+    models: Mapping[str, ModelFacts] = field(default_factory=dict)
     notice: str = ""
     results: Mapping[str, Result] = field(default_factory=dict)
     pairs: Mapping[str, Pairs] = field(default_factory=dict)
@@ -138,11 +144,12 @@ def render(report: Report, folder: Path) -> None:
         UsageError: If the folder is a file or inside one.
     """
     check_folder(folder)
-    figures = metrics.compute_metrics(report.results, report.pairs)
+    figures = metrics.compute_metrics(report.results, report.pairs, report.models)
     context = figures | {
         "report": report,
         "classifiers": metrics.classifier_table(report.spreads),
         "descriptions": metrics.protocol_descriptions(report.protocols),
+        "continued": bool(_first_steps(report)),
         "fars": FARS,
         "max_names": _NAMES,
         "max_rows": _ROWS,
@@ -182,7 +189,8 @@ def worst_crops(
 
 def _json(report: Report, figures: Mapping[str, Any]) -> bytes:
     """Return the report as JSON with one key per line; the rates and pairs of a model are part of its result."""
-    data = to_json_value(replace(report, spreads={}))
+    data = to_json_value(replace(report, spreads={}, models={}))
+    data["models"] = {name: to_json_value(facts.to_json()) for name, facts in report.models.items()}
     data["spreads"] = {name: metrics.classifier_summary(uniformity) for name, uniformity in report.spreads.items()}
     pairs = data.pop("pairs")
     for name, result in data["results"].items():
@@ -191,23 +199,36 @@ def _json(report: Report, figures: Mapping[str, Any]) -> bytes:
             people = {"intervals": figures["intervals"].get(name, {}), "hardest_people": figures["people"][name]}
             result |= to_json_value(people) | {key: pairs[name][key] for key in ("left", "right")}
     data["comparisons"] = [
-        to_json_value(row) | {"real": row.significant, "verdict": row.verdict} for row in figures["comparisons"]
+        to_json_value(row) | {"real": row.significant, "verdict": row.verdict, "effect": effect}
+        for row, effect in zip(figures["comparisons"], figures["effects"], strict=True)
     ]
+    data["verdicts"] = figures["verdicts"]
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in data.items())
     return f"{{\n{lines}\n}}\n".encode()
 
 
+def _first_steps(report: Report) -> dict[str, int]:
+    """Return the step at which each training starts that continues another one: the last step of that one."""
+    steps = {
+        name: max((row["step"] for row in rows if is_finite(row.get("step"))), default=0)
+        for name, rows in report.histories.items()
+    }
+    starts = {name: start_of(name, report.models) for name in steps}
+    return {name: steps[start] for name, start in starts.items() if start in steps and start != name}
+
+
 def _plots(report: Report) -> dict[str, Any]:
     """Return the plots as SVG that the template does not escape: by name, or by name and then model or metric."""
-    svg: dict[str, Any] = {"history": plots.history_plot(report.histories), "histogram": {}}
+    order = list(dict.fromkeys([*report.results, *report.histories, *report.spreads]))  # one colour for each model
+    starts = _first_steps(report)
+    svg: dict[str, Any] = {"history": plots.history_plot(report.histories, order=order, starts=starts), "histogram": {}}
     if report.results:
         svg |= {"folds": plots.fold_plot(report.results), "roc": plots.roc_plot(report.results)}
         svg["det"] = plots.det_plot(report.results)
-        last = list(report.results.items())[-_HISTOGRAMS:]
-        for k, (name, result) in enumerate(reversed(last)):
-            svg["histogram"][name] = plots.histogram_plot(result, f"histogram-{k}")
+        for k, (name, result) in list(enumerate(report.results.items()))[-_HISTOGRAMS:]:
+            svg["histogram"][name] = plots.histogram_plot(result, f"histogram-{k}", k)
     if report.spreads:
-        svg["angles"] = plots.angle_plot(report.spreads)
+        svg["angles"] = plots.angle_plot(report.spreads, order)
     return {
         name: {key: Markup(text) for key, text in plot.items()} if isinstance(plot, dict) else Markup(plot)
         for name, plot in svg.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sfplus.artifacts.model_facts import ModelFacts, control_of, start_of
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
 from sfplus.verification.bootstrap import Interval
@@ -23,27 +24,37 @@ from sfplus.verification.significance import Comparison, compare
 if TYPE_CHECKING:
     from sfplus.hypersphere import Uniformity
 
+MHE, TOGETHER = "MHE", "fine-tuning and MHE together"
+"""The effect that a comparison with the control shows, and that of one with the model before fine-tuning."""
+_NO_CONTROL = "No control of {name} was verified, so the effect of MHE is not known: finetune.control=true adds it."
 _PEOPLE = 12  # hardest people listed
 _MAX_DRAWS = 20_000_000  # pairs drawn for one interval
 
 
-def compute_metrics(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> dict[str, Any]:
+def compute_metrics(
+    results: Mapping[str, Result], pairs: Mapping[str, Pairs], models: Mapping[str, ModelFacts] | None = None
+) -> dict[str, Any]:
     """Compute all figures of a report.
 
     Args:
         results: result by name of the model.
         pairs: pairs by name of the model, for those models whose pairs are available.
+        models: facts by name of the model, for those models whose facts are known.
 
     Returns:
-        `rates`, `intervals` and `people` by name of the model, `comparisons` as a list, and `folds`, the largest number
-        of folds.
+        `rates`, `intervals` and `people` by name of the model, `comparisons` and their `effects` as lists, `verdicts`
+        in words, and `folds`, the largest number of folds.
     """
+    models = models or {}
+    comparisons = compare_models(results, pairs, models)
     interval_sets = {name: confidence_intervals(results[name], listed) for name, listed in pairs.items()}
     return {
         "rates": {name: error_rates(result) for name, result in results.items()},
         "intervals": {name: intervals for name, intervals in interval_sets.items() if intervals},
         "people": {name: hardest_people(results[name], listed) for name, listed in pairs.items()},
-        "comparisons": compare_models(results, pairs),
+        "comparisons": comparisons,
+        "effects": [effect_of(row, models) for row in comparisons],
+        "verdicts": verdicts(comparisons, models, last=list(results)[-1] if results else ""),
         "folds": max((len(result.accuracy) for result in results.values()), default=0),
     }
 
@@ -80,13 +91,21 @@ def _replicates(pairs: Pairs) -> int:
     return max(100, min(1000, _MAX_DRAWS // len(pairs)))
 
 
-def compare_models(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) -> list[Comparison]:
-    """Compare each result with every earlier one that has the same pairs and protocol.
+def compare_models(
+    results: Mapping[str, Result], pairs: Mapping[str, Pairs], models: Mapping[str, ModelFacts] | None = None
+) -> list[Comparison]:
+    """Compare each result with every other one that has the same pairs and protocol.
 
-    Each p-value is adjusted for the number of comparisons (Holm 1979). Pairs of too few people are not compared.
+    A model is compared with its control, with the model that it was fine-tuned from, else with those before it. Each
+    p-value is adjusted for the number of comparisons (Holm 1979). Pairs of too few people are not compared.
+
+    Returns:
+        The comparisons, those with a control first.
     """
-    comparisons = []
-    for names in combinations(pairs, 2):
+    models, comparisons = models or {}, []
+    for names in combinations([name for name in results if name in pairs], 2):
+        if names[1] in (control_of(names[0], models), start_of(names[0], models)):
+            names = names[::-1]
         (a, b), (left, right) = (results[name] for name in names), (pairs[name] for name in names)
         if a.protocol == b.protocol and _are_equal(left, right):
             with contextlib.suppress(PairsError):
@@ -95,7 +114,28 @@ def compare_models(results: Mapping[str, Result], pairs: Mapping[str, Pairs]) ->
     for rank, row in enumerate(sorted(comparisons, key=lambda row: row.p)):
         lower_bound = max(lower_bound, min(1.0, row.p * (len(comparisons) - rank)))
         adjusted[row.first, row.second] = lower_bound
+    comparisons.sort(key=lambda row: effect_of(row, models) != MHE)
     return [replace(row, p=adjusted[row.first, row.second]) for row in comparisons]
+
+
+def effect_of(row: Comparison, models: Mapping[str, ModelFacts]) -> str:
+    """Return the cause of the difference between two models; empty where they differ in more than their training."""
+    if control_of(row.second, models) == row.first:
+        return MHE
+    if start_of(row.second, models) != row.first:
+        return ""
+    return TOGETHER if models[row.second].energy else "fine-tuning without MHE"
+
+
+def verdicts(comparisons: Sequence[Comparison], models: Mapping[str, ModelFacts], last: str) -> list[str]:
+    """Return the conclusions in words: on the effect of MHE, and on the last model."""
+    lines = []
+    for row in comparisons:
+        effect = effect_of(row, models)
+        if effect == MHE or last in (row.first, row.second):
+            lines.append(f"Effect of {effect}: {row.verdict}" if effect else row.verdict)
+    tuned = dict.fromkeys(row.second for row in comparisons if effect_of(row, models) == TOGETHER)
+    return lines + [_NO_CONTROL.format(name=name) for name in tuned if not control_of(name, models)]
 
 
 def _are_equal(first: Pairs, second: Pairs) -> bool:

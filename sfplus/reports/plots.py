@@ -15,11 +15,12 @@ from scipy.special import ndtri
 
 from sfplus.errors import one_line
 from sfplus.reports.figures import (
-    DASHES,
     INK,
     SERIES,
     STYLE,
     add_legend,
+    colour,
+    dashes,
     format_percent,
     is_finite,
     new_figure,
@@ -60,7 +61,7 @@ def roc_plot(results: Mapping[str, Result]) -> str:
         axes.set_ylim(math.floor(min(lowest, 0.95) * 20) / 20 - 0.002, 1.004)
         axes.set_xlabel("false accept rate")
         axes.set_ylabel("true accept rate")
-        add_legend(axes, list(results), "lower right")
+        add_legend(axes, list(results))
         return to_svg(figure)
 
 
@@ -92,16 +93,17 @@ def det_plot(results: Mapping[str, Result]) -> str:
             axis.set_ticks(ndtri(ticks), [format_percent(rate) for rate in ticks])
         axes.set_xlabel("false accept rate")
         axes.set_ylabel("false reject rate")
-        add_legend(axes, list(results), "best")
+        add_legend(axes, list(results))
         return to_svg(figure)
 
 
-def histogram_plot(result: Result, name: str = "histogram") -> str:
+def histogram_plot(result: Result, name: str = "histogram", k: int = 0) -> str:
     """Plot the score histograms of both kinds of pairs and the mean threshold of the folds.
 
     Args:
         result: the result of a model.
         name: id of the figure.
+        k: number of the model, which decides the colour of its pairs of the same person.
 
     Returns:
         SVG text.
@@ -110,10 +112,10 @@ def histogram_plot(result: Result, name: str = "histogram") -> str:
         figure, axes = new_figure(name)
         edges = np.linspace(float(result.scores.min()), float(result.scores.max()) + 1e-9, 61)
         kinds = {"different people": ~result.same, "same person": result.same}
-        for (label, members), k in zip(kinds.items(), (1, 0), strict=True):
+        for (label, members), shade in zip(kinds.items(), (INK, colour(k)), strict=True):
             counts, _ = np.histogram(result.scores[members], edges)
-            axes.stairs(counts, edges, fill=True, color=SERIES[k], alpha=0.35, label=label)
-            axes.stairs(counts, edges, color=SERIES[k], linewidth=1.2)
+            axes.stairs(counts, edges, fill=True, color=shade, alpha=0.35, label=label)
+            axes.stairs(counts, edges, color=shade, linewidth=1.2)
         threshold = float(result.threshold.mean())
         axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
         left, right = axes.get_xlim()
@@ -136,18 +138,21 @@ def fold_plot(results: Mapping[str, Result]) -> str:
         SVG text.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure("folds", height=0.9 + 0.42 * len(results))
-        for k, result in enumerate(results.values()):
-            colour = SERIES[k % len(SERIES)]
+        figure, axes = new_figure("folds", height=0.7 + 0.62 * len(results))
+        for k, (name, result) in enumerate(results.items()):
+            shade = colour(k)
             accuracy = np.sort(result.accuracy)
             repeats = np.arange(len(accuracy)) - np.searchsorted(accuracy, accuracy)  # stack folds of equal accuracy
-            axes.plot(accuracy, k + 0.07 * repeats, "o", color=colour, alpha=0.45, markersize=6, markeredgewidth=0)
-            axes.errorbar(result.mean, k, xerr=result.standard_error, fmt="|", color=colour, markersize=15,
-                          markeredgewidth=2.2, capsize=3)  # fmt: skip
-        axes.set_yticks(range(len(results)), [one_line(name) for name in results])
-        axes.set_ylim(len(results) - 0.5, -0.5)
+            stack = 0.07 * min(1, 6 / max(1, repeats.max()))  # within the row of the model
+            axes.plot(accuracy, k + stack * repeats, "o", color=shade, alpha=0.45, markersize=6, markeredgewidth=0,
+                      clip_on=False)  # fmt: skip
+            axes.errorbar(result.mean, k, xerr=result.standard_error, fmt="|", color=shade, markersize=13,
+                          markeredgewidth=2.2, capsize=3, clip_on=False)  # fmt: skip
+            axes.annotate(shorten(one_line(name), 66), (0, k - 0.27), xycoords=("axes fraction", "data"), va="bottom",
+                          color=shade)  # fmt: skip
+        axes.set_yticks([])
+        axes.set_ylim(len(results) - 0.45, -0.65)
         axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(format_percent))
@@ -182,11 +187,12 @@ def decision_plot(same: NDArray[np.floating], different: NDArray[np.floating], s
         return to_svg(figure)
 
 
-def angle_plot(classifiers: Mapping[str, Uniformity]) -> str:
+def angle_plot(classifiers: Mapping[str, Uniformity], order: Sequence[str] = ()) -> str:
     """Plot the histogram over classes of the angle to the nearest other class, for each classifier.
 
     Args:
         classifiers: statistics of the classifiers by name of the model.
+        order: the names of all models, which decide the colours; by default those of the classifiers.
 
     Returns:
         SVG text.
@@ -197,25 +203,31 @@ def angle_plot(classifiers: Mapping[str, Uniformity]) -> str:
         low, high = min(float(a.min()) for a in angles), max(float(a.max()) for a in angles)
         bins = min(max(8, round(2 * max(map(len, angles)) ** 0.5)), 60)
         edges = np.linspace(low, max(high, low + 1), bins + 1)
-        for k, values in enumerate(angles):
+        for name, values in zip(classifiers, angles, strict=True):
+            k = list(order or classifiers).index(name)
             counts, _ = np.histogram(values, edges)
-            axes.stairs(counts, edges, fill=True, color=SERIES[k % len(SERIES)], alpha=0.2)
-            axes.stairs(counts, edges, color=SERIES[k % len(SERIES)], linestyle=DASHES[k % len(DASHES)], label=str(k))
+            axes.stairs(counts, edges, fill=True, color=colour(k), alpha=0.2)
+            axes.stairs(counts, edges, color=colour(k), linestyle=dashes(k), label=str(k))
         axes.set_xlabel("angle to the nearest other class, degrees")
         axes.set_ylabel("classes")
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-        add_legend(axes, list(classifiers), "best")
+        add_legend(axes, list(classifiers))
         return to_svg(figure)
 
 
 def history_plot(
-    histories: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Sequence[str] = ("loss", "accuracy", "energy")
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    metrics: Sequence[str] = ("loss", "accuracy", "energy"),
+    order: Sequence[str] = (),
+    starts: Mapping[str, int] | None = None,
 ) -> dict[str, str]:
     """Plot training curves against the step, one plot for each metric that occurs in some history.
 
     Args:
         histories: rows by name of the run, with `step` and metrics; values that are not finite numbers are skipped.
         metrics: the keys to plot. Long histories are drawn as the means of 300 equal parts.
+        order: the names of all models, which decide the colours; by default those of the histories.
+        starts: the step at which the curve of a run starts: the last step of the model that it was fine-tuned from.
 
     Returns:
         SVG text by metric.
@@ -225,7 +237,8 @@ def history_plot(
         curves = {name: _curve(rows, metric) for name, rows in histories.items()}
         curves = {name: curve for name, curve in curves.items() if len(curve[0])}
         if curves:
-            plots[metric] = _metric_plot(metric, curves, list(histories))
+            moved = {name: (steps + (starts or {}).get(name, 0), values) for name, (steps, values) in curves.items()}
+            plots[metric] = _metric_plot(metric, moved, list(order or histories))
     return plots
 
 
@@ -241,7 +254,7 @@ def _metric_plot(metric: str, curves: Mapping[str, tuple[_Floats, _Floats]], nam
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
         axes.yaxis.set_major_locator(MaxNLocator(6))
-        add_legend(axes, list(curves), "best")
+        add_legend(axes, list(curves))
         return to_svg(figure)
 
 
@@ -252,6 +265,11 @@ def _curve(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[_Floats, _Fl
     parts = np.array_split(table.reshape(-1, 2), min(len(table), _POINTS) or 1)
     means = np.array([part.mean(axis=0) for part in parts if len(part)]).reshape(-1, 2)
     return means[:, 0], means[:, 1]
+
+
+def shorten(text: str, width: int) -> str:
+    """Return a text cut to a number of characters."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _log_rates(axes: Axes, smallest: float) -> None:

@@ -80,6 +80,7 @@ class SweepRow:
         histories: rows of the training history of each run.
         interval: of the mean accuracy, over the people in the pairs.
         difference: from its control.
+        model: the face network by its head, margin and energy; empty if there is none.
     """
 
     label: str
@@ -90,6 +91,7 @@ class SweepRow:
     histories: list[list[dict[str, Any]]] = field(default_factory=list)
     interval: Interval | None = None
     difference: ControlDifference | None = None
+    model: str = ""
 
 
 @dataclass
@@ -175,7 +177,7 @@ def to_json(table: SweepTable) -> bytes:
             statistics = ("mean", "standard_error", "p_seeds", "verdict")
             difference = to_json_value(row.difference) | {name: getattr(row.difference, name) for name in statistics}
         rows.append({
-            "label": row.label, "choices": row.choices, "seeds": row.seeds, "metrics": metrics,
+            "label": row.label, "model": row.model, "choices": row.choices, "seeds": row.seeds, "metrics": metrics,
             "artefacts": row.artefacts, "interval": row.interval, "against": difference,
         })  # fmt: skip
     names = ("title", "metric", "protocol", "cells", "failures", "published", "command", "recipe", "versions", "device")

@@ -1,4 +1,4 @@
-"""Stage `embed`: crops to features; the feature of the crop and that of its mirror image are concatenated."""
+"""Stage `embed`: crops to features, of the crop and, where the model asks for it, of its mirror image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from sfplus.alignment.templates import Template, find_template
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import PhotoFolder, StageInput, check_name
-from sfplus.artifacts.layout import CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES
+from sfplus.artifacts.layout import CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES, NOT_MIRRORED
 from sfplus.artifacts.stage import Job
 from sfplus.errors import DatasetError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient, read_photo
@@ -21,27 +21,27 @@ from sfplus.io.prefetch import prefetch_map
 from sfplus.io.tables import FAILURES, read_parquet, write_json_lines, write_parquet
 from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.recipes.settings.embed import EmbedSettings
-from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import crop_template
 
 
 def build(job: Job[EmbedSettings]) -> dict[str, Any]:
     """Compute the features of all crops and write them with their index."""
     settings = job.settings
-    folder = job.input_folder("model")
-    network, config = load_model(folder)
-    reader = _CropReader(job.inputs["crops"], find_template(crop_template(config, folder)))
+    model = job.load_model("model")
+    preprocessing = model.preprocessing
+    reader = _CropReader(job.inputs["crops"], find_template(crop_template(model.config, job.input_folder("model"))))
     progress, device = job.context.progress, job.context.device
     progress.start(len(reader.paths), "crops")
     parts = []
-    for features in embed_batches(network, reader.batches(default_batch_size(device)), device, dtype=settings.dtype):
+    batches = reader.batches(default_batch_size(device, preprocessing.mirror))
+    for features in embed_batches(model.network, batches, device, preprocessing, settings.dtype):
         parts.append(features)
         progress.advance(len(features), settings.dtype)
     if not parts:
         first = reader.failures[0]
         raise DatasetError(f"no crop can be used ({first['reason']})", where=first["photo"], remedy=first["remedy"])
     features = np.concatenate(parts)
-    save_file({"features": features}, job.folder / FEATURES)
+    save_file({"features": features}, job.folder / FEATURES, None if preprocessing.mirror else NOT_MIRRORED)
     write_parquet(job.folder / FEATURE_INDEX, reader.index)
     write_json_lines(job.folder / FAILURES, reader.failures)
     return {"crops": len(features), "feature": features.shape[1], "failures": len(reader.failures)}

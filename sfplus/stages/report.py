@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.inputs import ModelFolder, PhotoFolder, StageInput
+from sfplus.artifacts.inputs import ModelInput, PhotoFolder, StageInput
 from sfplus.artifacts.layout import (
     CROP_TABLE,
     CROPS,
@@ -25,8 +24,10 @@ from sfplus.artifacts.layout import (
     SCORES,
     read_verification,
 )
+from sfplus.artifacts.model_facts import ModelFacts, name_models
 from sfplus.artifacts.stage import Job
 from sfplus.datasets.pairs import Pairs
+from sfplus.datasets.pairs.dataset_name import LFW
 from sfplus.detection import Faces
 from sfplus.hypersphere import Uniformity
 from sfplus.images import Pixels, encode_image, read_photo
@@ -34,16 +35,14 @@ from sfplus.io.console import quantity
 from sfplus.io.resources import shipped_folder
 from sfplus.io.tables import read_failures, read_json_lines, read_parquet
 from sfplus.recipes.recipe import Recipe
-from sfplus.recipes.settings.report import PublishedSettings, ReportSettings, ReportStageSettings
+from sfplus.recipes.settings.report import PublishedSettings, ReportStageSettings
 from sfplus.reports.html import PairCrop, Report, Undetected, render, worst_crops
 from sfplus.training.history import HISTORY
 from sfplus.verification.result import Result
-from sfplus.weights import CONFIG
 from sfplus.weights.classifier import classifier_uniformity
 from sfplus.weights.zoo import zoo
 
 _GALLERY, _SIDE = 4, 640  # photos that are shown with their faces, and their longer side in pixels
-_NAMES = {"train": "SphereFace", "finetune": "SphereFace+"}
 _DRAWN = (
     "These are drawn faces of people who do not exist. The numbers show that the chain works; "
     "they say nothing about photos of real people. The astronaut is a real photograph: it was detected and aligned, "
@@ -61,16 +60,16 @@ class _Model:
     """A verified model.
 
     Attributes:
-        folder: The folder of the model.
-        content: The digest of the model.
+        facts: Head, energy and start of the model.
+        folder: The folder or file of the model; of a function, its name.
         verified: The artefact of the verify stage.
         table: The scores of the pairs.
         result: The result of the verification.
         pairs: The pairs that were decided.
     """
 
+    facts: ModelFacts
     folder: Path
-    content: str
     verified: Artefact
     table: dict[str, list[Any]]
     result: Result
@@ -79,14 +78,10 @@ class _Model:
     @classmethod
     def load(cls, model: StageInput, verified: StageInput) -> _Model:
         """Load a model and the result of its verification."""
-        assert isinstance(model, Artefact | ModelFolder) and isinstance(verified, Artefact)
+        assert isinstance(model, Artefact | ModelInput) and isinstance(verified, Artefact)
         result, pairs = read_verification(verified.folder)
-        return cls(model.folder, model.content, verified, read_parquet(verified.folder / SCORES), result, pairs)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The content of its config.json."""
-        return dict(json.loads((self.folder / CONFIG).read_text("utf-8")))
+        table = read_parquet(verified.folder / SCORES)
+        return cls(ModelFacts.read(model), model.folder, verified, table, result, pairs)
 
 
 def build(job: Job[ReportStageSettings]) -> dict[str, Any]:
@@ -97,7 +92,9 @@ def build(job: Job[ReportStageSettings]) -> dict[str, Any]:
     last = list(models.values())[-1]
     missed, failed = read_failures(crops.folder)
     report = Report(
-        title=settings.title,
+        title=settings.title or f"Verification on {settings.dataset}",
+        dataset=settings.dataset,
+        models={title: model.facts for title, model in models.items()},
         notice=_DRAWN if settings.drawn else "",
         results={title: model.result for title, model in models.items()},
         pairs={title: model.pairs for title, model in models.items()},
@@ -126,35 +123,30 @@ def build(job: Job[ReportStageSettings]) -> dict[str, Any]:
 
 
 def _load_models(inputs: Mapping[str, StageInput]) -> dict[str, _Model]:
-    """Load the verified models by title; two models with one title are distinguished by their folders."""
-    names = [name.removeprefix("verify/") for name in inputs if name.startswith("verify/")]
-    models = {name: _Model.load(inputs[f"model/{name}"], inputs[f"verify/{name}"]) for name in names}
-    titles = {
-        name: _NAMES.get(name) or str(model.config.get("name") or model.folder.name) for name, model in models.items()
-    }
-    counts = Counter(titles.values())
-    return {
-        titles[name] if counts[titles[name]] == 1 else f"{titles[name]} ({model.folder})": model
-        for name, model in models.items()
-    }
+    """Load the verified models by their names (see `name_models`)."""
+    keys = [name.removeprefix("verify/") for name in inputs if name.startswith("verify/")]
+    models = {key: _Model.load(inputs[f"model/{key}"], inputs[f"verify/{key}"]) for key in keys}
+    names = name_models({key: model.facts for key, model in models.items()})
+    return {names[key]: model for key, model in models.items()}
 
 
 def _read_result(verified: Artefact) -> dict[str, Any]:
     return dict(json.loads((verified.folder / RESULT).read_text("utf-8")))
 
 
-def _published_rows(settings: ReportSettings, models: Mapping[str, _Model]) -> list[dict[str, Any]]:
-    """Return the published figures of the recipe, then those on LFW from the zoo or from a model's own config.json."""
-    rows = [*settings.published]
-    for title, model in models.items():
-        published: Any = model.config.get("published")
-        if model.folder.resolve().parent == shipped_folder("pretrained").resolve() and model.folder.name in zoo():
-            published = zoo()[model.folder.name].model_dump()
+def _published_rows(settings: ReportStageSettings, models: Mapping[str, _Model]) -> list[dict[str, Any]]:
+    """Return the published figures on these pairs: of the recipe, and on LFW of the zoo or a model's config.json."""
+    rows = [row for row in settings.published if row.dataset in (None, settings.dataset)]
+    for title, model in models.items() if settings.dataset == LFW else ():
+        folder = model.folder
+        published: Any = model.facts.config.get("published")
+        if folder.resolve().parent == shipped_folder("pretrained").resolve() and folder.name in zoo():
+            published = zoo()[folder.name].model_dump()
         with contextlib.suppress(KeyError, TypeError, ValueError):  # a config.json of anybody's may hold anything
             runs = published["runs"]
             mean = f", the mean of {len(runs)} runs is {np.mean(runs):.2f}" * (len(runs) > 1)
             source = f"{published['source']} ({published['protocol']} protocol{mean})"
-            rows.append(PublishedSettings(name=f"{title} on LFW", accuracy=published["lfw"], source=source))
+            rows.append(PublishedSettings(name=title, accuracy=published["lfw"], source=source))
     return [{"name": row.name, "accuracy": row.accuracy / 100, "source": row.source} for row in rows if row.accuracy]
 
 
@@ -168,7 +160,7 @@ def _hashes(photos: PhotoFolder, verified: Artefact, models: Mapping[str, _Model
     """Return the SHA-256 of the content of photos, pairs and models."""
     hashes = {f"photos: {photos.root.name}": photos.content}
     hashes[f"pairs: {Path(verified.manifest['sources']['pairs']).name}"] = verified.manifest["inputs"]["pairs"]
-    return hashes | {f"model: {title}": model.content for title, model in models.items()}
+    return hashes | {f"model: {title}": model.facts.content for title, model in models.items()}
 
 
 def _describe_policy(undetected: Mapping[str, Any]) -> str:
@@ -222,14 +214,13 @@ def _histories(models: Mapping[str, _Model]) -> dict[str, list[dict[str, Any]]]:
 
 def _stage_rows(inputs: Mapping[str, StageInput]) -> list[dict[str, Any]]:
     """Return a row for each artefact that the report was made from, in the order of the recipe's keys."""
-    rows = []
-    for name, artefact in inputs.items():
-        if isinstance(artefact, Artefact):
-            manifest = artefact.manifest
-            label = {"crops": "align", "faces": "detect"}.get(name, name.removeprefix("model/"))
-            rows.append({
-                "stage": label, "state": "done", "seconds": manifest["seconds"], "device": manifest["device"],
-                "counts": manifest["counts"], "fingerprint": manifest["fingerprint"],
-            })  # fmt: skip
     order = list(Recipe.model_fields)
-    return sorted(rows, key=lambda row: order.index(row["stage"]) if row["stage"] in order else len(order))
+    artefacts = [(name, value.manifest) for name, value in inputs.items() if isinstance(value, Artefact)]
+    return [
+        {
+            "stage": {"crops": "align", "faces": "detect"}.get(name, name.removeprefix("model/")), "state": "done",
+            "seconds": manifest["seconds"], "device": manifest["device"], "counts": manifest["counts"],
+            "fingerprint": manifest["fingerprint"],
+        }
+        for name, manifest in sorted(artefacts, key=lambda named: order.index(named[1]["stage"]))
+    ]  # fmt: skip

@@ -15,6 +15,7 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import is_first
 from sfplus.artifacts.inputs import InputFile, PackFolder, StageInput
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, photo_stem
+from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.artifacts.stage import Job
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.datasets.identities import assign_labels
@@ -31,7 +32,7 @@ from sfplus.training.face_task import HeldOut, fit
 from sfplus.training.head_ops import create_head, gather_head, load_classifier
 from sfplus.verification.protocols import PROTOCOLS
 from sfplus.weights import HEAD
-from sfplus.weights.loading import load_model
+from sfplus.weights.feature_network import FeatureNetwork
 from sfplus.weights.model_folder import load_tensors, save_model
 
 Settings = TypeVar("Settings", bound=SolverSettings)
@@ -51,8 +52,11 @@ def build_train(job: Job[TrainSettings]) -> dict[str, Any]:
 def build_finetune(job: Job[FinetuneSettings]) -> dict[str, Any]:
     """Train a given network further, with the energy of the classifier."""
     torch.manual_seed(job.settings.seed)
-    start = job.input_folder("start")
-    network, config = load_model(start)
+    start, model = job.input_folder("start"), job.load_model("start")
+    network, config = model.network, model.config
+    if isinstance(network, FeatureNetwork) or "preprocessing" in config:
+        reason = "is not a network of sfplus with SphereFace's input, which training uses"
+        raise DatasetError(reason, where=start, remedy="start from a model that sfplus trained or converted")
     training_set = _load_training_set(job.inputs["crops"], job.settings.exclude)
     if training_set.size != config.get("input", DEFAULT_INPUT):
         reason = f"the model to start from takes {config.get('input', DEFAULT_INPUT)} crops, not {training_set.size}"
@@ -96,9 +100,12 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
     about = {
         "template": training_set.template,
         "head": settings.head.model_dump(),
+        "energy": settings.energy.model_dump() if settings.energy else None,
         "people": len(people),
         "crops": len(crops),
     }
+    if "start" in job.inputs:
+        about["start"] = ModelFacts.read(job.inputs["start"]).name
     save_model(job.folder, network, shape | about, head=full_head)
     return {"people": len(people), "crops": len(crops)} | loaded | summary
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import InputFile
-from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES, RESULT, SCORES, photo_stem
+from sfplus.artifacts.layout import FEATURE_INDEX, RESULT, SCORES, photo_stem, read_features
 from sfplus.artifacts.stage import Job
 from sfplus.datasets.pairs import read_pairs
 from sfplus.errors import PairsError
@@ -26,7 +25,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     settings, pair_file = job.settings, job.input("pairs", InputFile).path
     pairs = read_pairs(pair_file)
     folder = job.input("features", Artefact).folder
-    features = load_file(folder / FEATURES)["features"]
+    features, mirrored = read_features(folder)
     index = read_parquet(folder / FEATURE_INDEX)
     row_of = {photo_stem(photo): row for row, photo in enumerate(index["photo"])}
     left, right = (np.array([row_of.get(name, -1) for name in names]) for names in (pairs.left, pairs.right))
@@ -35,7 +34,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     _apply_policy(settings.undetected, missing, pair_file)
     sides = features[left[complete]], features[right[complete]]
     same, fold = pairs.same[complete], pairs.fold[complete]
-    result = PROTOCOLS[settings.protocol](*sides, same, fold, mirrored=True)
+    result = PROTOCOLS[settings.protocol](*sides, same, fold, mirrored=mirrored)
     tested = complete & (pairs.fold >= 0)
     write_parquet(job.folder / SCORES, {
         "left": [index["photo"][row] for row in left[tested]],
@@ -45,7 +44,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     how = Counter(index["how"][row] for row in {*left[complete].tolist(), *right[complete].tolist()})
     in_table = ("scores", "same", "fold")
     summary = {key: value for key, value in result.to_dict().items() if key not in in_table} | {
-        "protocols": protocol_summaries(*sides, same, fold, mirrored=True),
+        "protocols": protocol_summaries(*sides, same, fold, mirrored=mirrored),
         "undetected": {
             "policy": settings.undetected, "centre_crops": how["centre-crop"],
             "photos_left_out": missing, "pairs_left_out": int((~complete).sum()),

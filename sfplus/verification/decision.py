@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,23 +16,24 @@ from safetensors.numpy import save as save_tensors
 
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import write_atomically
-from sfplus.weights import MEAN
+from sfplus.weights import CONFIG, MEAN
 
-_REMEDY = "create it with: sfplus export"
+FARS = (0.1, 0.01, 0.001, 0.0001)
+_REMEDY = "measure it again: sfplus calibrate MODEL PHOTOS PAIRS"
 
 
-def similarity(first: NDArray[np.float32], second: NDArray[np.float32], mean: NDArray[np.float32]) -> Any:
+def similarity(first: NDArray[np.float32], second: NDArray[np.float32], mean: NDArray[np.float32] | float = 0) -> Any:
     """Return the cosine similarity of features after subtracting the mean feature of the verification set.
 
     Args:
         first: (..., D) float32.
         second: (..., D) float32.
-        mean: (D,) float32.
+        mean: (D,) float32; 0 to subtract nothing.
 
     Returns:
         float64 of shape (...), in [-1, 1].
     """
-    a, b = np.float64(first) - mean, np.float64(second) - mean
+    a, b = (np.asarray(side, np.float64) - mean for side in (first, second))
     return (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
 
 
@@ -52,26 +55,38 @@ class DecisionRule:
     verification: dict[str, Any]
 
     @classmethod
-    def load(cls, folder: Path, config: dict[str, Any]) -> DecisionRule:
-        """Load the decision rule of a model.
+    def load(cls, folder: Path, config: Mapping[str, Any]) -> DecisionRule | None:
+        """Load the decision rule of a model; None if the model has no threshold.
 
         Args:
-            folder: the model folder, with `mean.safetensors`.
+            folder: the model folder, with `mean.safetensors`; a model that is a file or a function has no threshold.
             config: its `config.json`.
 
         Raises:
-            UsageError: If the model has not been verified.
-            WeightsError: If the file is damaged.
+            WeightsError: If the threshold or the file is damaged, or has numbers that are not finite.
         """
         verification = config.get("verification")
-        if not verification or not (folder / MEAN).is_file():
-            raise UsageError("this model has no threshold", where=folder, remedy=_REMEDY)
+        if not verification or not folder.is_dir():
+            return None
+        _check_verification(verification, folder / CONFIG)
         try:
             tensors = load_file(folder / MEAN)
-            empty = np.zeros(0, np.float32)
-            return cls(tensors["mean"], tensors.get("same", empty), tensors.get("different", empty), verification)
+            mean = tensors["mean"]
+        except FileNotFoundError:
+            raise WeightsError("there is no such file", where=folder / MEAN, remedy=_REMEDY) from None
         except (OSError, SafetensorError, KeyError) as error:
             raise WeightsError(f"is damaged ({error})", where=folder / MEAN, remedy=_REMEDY) from None
+        empty = np.zeros(0, np.float32)
+        rule = cls(mean, tensors.get("same", empty), tensors.get("different", empty), verification)
+        for name, values in (("mean", mean), ("same", rule.same), ("different", rule.different)):
+            if values.ndim != 1 or values.dtype != np.float32 or not np.isfinite(values).all():
+                reason = f"its '{name}' is not a row of finite float32 numbers"
+                raise WeightsError(reason, where=folder / MEAN, remedy=_REMEDY)
+        size = config.get("feature_size", len(mean))
+        if len(mean) not in (size, 2 * size):
+            reason = f"its mean has {len(mean)} numbers, features have {size} or {2 * size}"
+            raise WeightsError(reason, where=folder / MEAN, remedy=_REMEDY)
+        return rule
 
     @classmethod
     def from_pairs(cls, left: NDArray[Any], right: NDArray[Any], same: NDArray[np.bool_]) -> DecisionRule:
@@ -119,6 +134,19 @@ class DecisionRule:
         """Return FAR and TAR on the verification pairs of the decision `similarity > threshold`."""
         return _above(self.different, threshold) / len(self.different), _above(self.same, threshold) / len(self.same)
 
+    def describe(self) -> str:
+        """Return the accuracy, the threshold, and those of the usual FARs that the pairs can resolve, as lines."""
+        lines = [
+            f"accuracy {100 * self.verification['accuracy']:.2f} % on {self.verification['pairs']} "
+            f"({self.verification['protocol']} protocol)",
+            f"threshold {self.threshold():.3f} (similarity of the same person)",
+        ]
+        for far in FARS:
+            if int(far * len(self.different) + 1e-9):
+                threshold = self.threshold(far)
+                lines.append(f"FAR {far:<7g} threshold {threshold:6.3f}  TAR {_percent(self.rates(threshold)[1])}")
+        return "\n".join(lines)
+
     def explain(self, score: float, far: float | None = None) -> str:
         """Return the decision on a similarity and the error rates behind it, as two or three lines of text.
 
@@ -156,6 +184,28 @@ class DecisionRule:
             f"{accepted} of {count:,} pairs of different people are accepted (95 % interval {_percent(interval.low)} "
             f"to {_percent(interval.high)}), and {_percent(self.rates(threshold)[1])} of the pairs of the same person"
         )
+
+
+def explain_similarity(score: float, model: str) -> str:
+    """Return the similarity of two faces by a model that has no threshold, and how to get one.
+
+    Args:
+        score: the cosine of the features.
+        model: the model, as the user named it.
+    """
+    return (
+        f"similarity {score:.3f}: the cosine of the features, from -1 to 1\n"
+        f"{model} has no threshold to decide at; measure one on pairs: sfplus calibrate {model} PHOTOS PAIRS"
+    )
+
+
+def _check_verification(verification: Any, where: Path) -> None:
+    """Check the numbers and texts that decisions need."""
+    for key in ("threshold", "accuracy", "pairs", "protocol"):
+        value = verification.get(key) if isinstance(verification, dict) else None
+        expected = (int, float) if key in ("threshold", "accuracy") else str
+        if not isinstance(value, expected) or (not isinstance(value, str) and not math.isfinite(value)):
+            raise WeightsError(f"its verification.{key} is {value!r:.40}", where=where, remedy=_REMEDY)
 
 
 def _above(scores: NDArray[np.float32], threshold: float, side: Literal["left", "right"] = "right") -> int:

@@ -101,16 +101,17 @@ def sphereface(
         threshold[k] = _grid_threshold(fold_scores[owner != k], labels[owner != k])
         accuracy[k] = _accuracy(fold_scores[test], labels[test], threshold[k : k + 1])[0]
         scores[test] = fold_scores[test]
-    return Result("sphereface", accuracy, threshold, scores[tested], labels[tested], owner[tested])
+    kept = scores[tested], labels[tested], owner[tested]
+    return Result("sphereface", accuracy, threshold, *kept, mirrored=mirrored)
 
 
 @register
 def insightface(
     left: ArrayLike, right: ArrayLike, same: ArrayLike, fold: ArrayLike, *, mirrored: bool = False
 ) -> Result:
-    """Add the mirror image's feature; for each fold, use the first best of 400 distance thresholds on the others.
+    """For each fold, use the first best of 400 distance thresholds on the others.
 
-    `verification.py` of insightface (and AdaFace, CVLface, face.evoLVe): normalise the sum to unit length; of the
+    `verification.py` of insightface (and AdaFace, CVLface, face.evoLVe): normalise to unit length; of the
     squared distances 0, 0.01 ... 3.99 use the first that decides most of the other folds' pairs correctly (same < t,
     different >= t). Scores and thresholds are returned as cosines: a squared distance t is the cosine 1 - t / 2.
     See `VerificationProtocol`.
@@ -124,14 +125,14 @@ def insightface(
     accepted = counts.cumsum(2)[..., :-1]
     correct = accepted[1] + counts[0].sum(1)[:, None] - accepted[0]  # (folds, thresholds)
     best = (correct.sum(0) - correct).argmax(1)
-    return _result("insightface", thresholds[best], scores, pairs, "different")
+    return _result("insightface", thresholds[best], scores, pairs, "different", mirrored)
 
 
 @register
 def opensphere(
     left: ArrayLike, right: ArrayLike, same: ArrayLike, fold: ArrayLike, *, mirrored: bool = False
 ) -> Result:
-    """Add the mirror image's feature; use the threshold that is best on all pairs at once, without folds.
+    """Use the threshold that is best on all pairs at once, without folds.
 
     `get_results` in OpenSphere's `dataset/utils.py`: the threshold is chosen on the pairs that it decides (same >= t,
     different < t; the highest of several), so the accuracy is optimistic. The result has a single fold.
@@ -139,12 +140,13 @@ def opensphere(
     """
     scores, pairs = cosines(left, right, same, fold, mirrored, with_folds=False)
     threshold = np.array([_exact_threshold(scores[pairs.tested], pairs.same[pairs.tested])])
-    return _result("opensphere", threshold, scores, pairs._replace(fold=np.zeros(len(scores), np.int64)), "same")
+    one_fold = pairs._replace(fold=np.zeros(len(scores), np.int64))
+    return _result("opensphere", threshold, scores, one_fold, "same", mirrored)
 
 
 @register
 def exact(left: ArrayLike, right: ArrayLike, same: ArrayLike, fold: ArrayLike, *, mirrored: bool = False) -> Result:
-    """Add the mirror image's feature; for each fold, use the exact best threshold on the others, without a grid.
+    """For each fold, use the exact best threshold on the others, without a grid.
 
     Scores are cosines. Of the points halfway between neighbouring scores of the other folds, and those beyond both
     ends, use the one that decides most of their pairs correctly (same >= t, different < t), the highest of several:
@@ -153,7 +155,7 @@ def exact(left: ArrayLike, right: ArrayLike, same: ArrayLike, fold: ArrayLike, *
     scores, pairs = cosines(left, right, same, fold, mirrored)
     folds = int(pairs.fold[pairs.tested].max()) + 1
     threshold = [_exact_threshold(scores[pairs.fold != k], pairs.same[pairs.fold != k]) for k in range(folds)]
-    return _result("exact", np.array(threshold), scores, pairs, "same")
+    return _result("exact", np.array(threshold), scores, pairs, "same", mirrored)
 
 
 if TYPE_CHECKING:
@@ -186,14 +188,18 @@ def protocol_summaries(
 
 
 def _result(
-    name: str, threshold: Floats, scores: Floats, pairs: PairFeatures, ties: Literal["different", "same"]
+    name: str,
+    threshold: Floats,
+    scores: Floats,
+    pairs: PairFeatures,
+    ties: Literal["different", "same"],
+    mirrored: bool,
 ) -> Result:
     """Return the result for one score per pair and one threshold per fold."""
     tested = pairs.tested
     count = np.bincount(pairs.fold[tested])
-    undecided = Result(
-        name, np.empty(0), threshold[: len(count)], scores[tested], pairs.same[tested], pairs.fold[tested], ties
-    )
+    kept = scores[tested], pairs.same[tested], pairs.fold[tested]
+    undecided = Result(name, np.empty(0), threshold[: len(count)], *kept, ties, mirrored)
     return replace(undecided, accuracy=np.bincount(undecided.fold, undecided.correct) / count)
 
 

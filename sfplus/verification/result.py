@@ -23,6 +23,7 @@ class Result:
         same: (P,) bool, True for pairs of the same person.
         fold: (P,) int64, 0-based fold of each pair.
         ties: the decision on a score equal to the threshold: `different`, `same`, or `wrong` for either kind of pair.
+        mirrored: whether the features of mirror images were used; None if that is not known.
     """
 
     protocol: str
@@ -32,6 +33,7 @@ class Result:
     same: NDArray[np.bool_]
     fold: NDArray[np.int64]
     ties: Literal["wrong", "different", "same"] = "wrong"
+    mirrored: bool | None = None
 
     @property
     def mean(self) -> float:
@@ -73,6 +75,7 @@ class Result:
             "same": self.same.tolist(),
             "fold": self.fold.tolist(),
             "ties": self.ties,
+            "mirrored": self.mirrored,
         }
 
     @classmethod
@@ -80,4 +83,4 @@ class Result:
         """Restore a result from the data of `to_dict`."""
         kinds = {"accuracy": np.float64, "threshold": np.float64, "scores": np.float64, "same": bool, "fold": np.int64}
         arrays = {key: np.array(data[key], dtype=kind) for key, kind in kinds.items()}
-        return cls(data["protocol"], **arrays, ties=data.get("ties", "wrong"))
+        return cls(data["protocol"], **arrays, ties=data.get("ties", "wrong"), mirrored=data.get("mirrored"))

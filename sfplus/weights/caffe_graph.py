@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from torch import Tensor, nn
 
 from sfplus.alignment.templates import TEMPLATE_OF_SIZE
-from sfplus.errors import WeightsError
+from sfplus.errors import WeightsError, first_line
 from sfplus.networks import parse_size
 from sfplus.weights.caffe import Blob, read_caffemodel
 from sfplus.weights.caffe_layers import LAYERS, MAX_NUMBERS, BatchNorm, InnerProduct, LayerError, Shape
@@ -185,11 +185,10 @@ def _create_modules(graph: Graph, shape: Shape, batch: int, where: Path) -> tupl
             if count and layer.name in names:
                 raise LayerError("has the name of another layer with weights")
         except (LayerError, RuntimeError, ValueError, OverflowError) as error:
-            first_line = str(error).partition("\n")[0]
             reads = ", ".join(layer.bottom[:4])
             remedy = f"name an output before it; it reads {reads}" if layer.type not in LAYERS else ""
             raise WeightsError(
-                f"layer '{layer.name}' ({layer.type}) {first_line}", where=where, remedy=remedy
+                f"layer '{layer.name}' ({layer.type}) {first_line(error)}", where=where, remedy=remedy
             ) from None
         names.update([layer.name] if count else [])
         shapes.update(zip(step.outputs, results, strict=True))

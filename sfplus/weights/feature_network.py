@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.alignment.templates import find_template
-from sfplus.errors import SfplusError, WeightsError
+from sfplus.errors import SfplusError, WeightsError, first_line
 from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
 
@@ -39,13 +39,18 @@ class FeatureNetwork(nn.Module):
         features = self._select(result)
         if isinstance(features, np.ndarray):
             features = torch.from_numpy(features)
-        if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != len(x):
+        if not torch.compiler.is_compiling() and not _is_batch(features, len(x)):
             shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise WeightsError(
                 f"turns {len(x)} crops into {shape}, not into one feature for each",
                 where=self._where, remedy="name the output that holds the features: --input output=NAME",
             )  # fmt: skip
-        return features.flatten(1).to(x.device)
+        return features.flatten(1).to(x.device)  # type: ignore[no-any-return]
+
+    def train(self, mode: bool = True) -> FeatureNetwork:
+        """Stay in evaluation mode, which exported programs cannot leave."""
+        self.training = False
+        return self
 
     def _select(self, result: Any) -> Any:
         choices: Mapping[str, Any] = {}
@@ -59,6 +64,10 @@ class FeatureNetwork(nn.Module):
             reason = f"has the outputs {', '.join(choices)}"
             raise WeightsError(reason, where=self._where, remedy="choose one: --input output=NAME")
         return choices[self._output]
+
+
+def _is_batch(features: Any, size: int) -> bool:
+    return isinstance(features, Tensor) and features.ndim >= 2 and len(features) == size
 
 
 def measure_features(network: nn.Module, preprocessing: Preprocessing, where: str | Path) -> Tensor:
@@ -84,8 +93,7 @@ def measure_features(network: nn.Module, preprocessing: Preprocessing, where: st
     except SfplusError:
         raise
     except Exception as error:  # the code of anybody's network
-        first_line = str(error).strip().partition("\n")[0][:200]
-        reason = f"does not accept {preprocessing} ({type(error).__name__}: {first_line})"
+        reason = f"does not accept {preprocessing} ({type(error).__name__}: {first_line(error)})"
         raise WeightsError(reason, where=where, remedy=f"describe its input: --input {', '.join(PRESETS)}") from None
     if features.shape[1] > MAX_FEATURE or not bool(features.isfinite().all()):
         problem = f"features of {features.shape[1]} numbers" if features.shape[1] > MAX_FEATURE else "NaN or infinity"

@@ -1,17 +1,118 @@
-"""Resolution of the names that `--model` accepts."""
+"""Models as users name them: folders, files, functions, names of the zoo, repositories of the Hub."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sfplus.errors import UsageError, suggest
+from sfplus.errors import UsageError, WeightsError, suggest
+from sfplus.io.files import digest_json, file_digest
 from sfplus.io.resources import HUB, models_home, shipped_folder
-from sfplus.weights import MODEL
+from sfplus.networks import is_function
+from sfplus.weights import CONFIG, FOLDER_FILES, WEIGHTS_FILES
 from sfplus.weights.zoo import zoo
+
+if TYPE_CHECKING:
+    from sfplus.weights.foreign_models import LoadedModel
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model as a user names it, with what the model itself does not say.
+
+    Attributes:
+        name: a folder or file, the name of a shipped or fetched model, `hf:owner/name[@revision]`, or
+            `package.module:function`, a function that returns the network.
+        network: of a file with weights only: the name of a SphereFace network, a `.prototxt`, or
+            `package.module:function`.
+        input: the input of the network (see `parse_preprocessing`); empty for what the model says.
+    """
+
+    name: str
+    network: str = ""
+    input: str = ""
+
+    @cached_property
+    def path(self) -> Path:
+        """The folder or file; of a function, its name.
+
+        Raises:
+            UsageError: If there is no such model.
+            WeightsError: If the Hugging Face Hub does not have it, or not as a model of sfplus.
+        """
+        return Path(self.name) if is_function(self.name) else find_model(self.name)
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The model in memory.
+
+        Raises:
+            UsageError: If the model does not exist, or its network or input must be named.
+            WeightsError: If it cannot be read, or does not work with this input.
+        """
+        from sfplus.weights.loading import read_model  # start-up time: imports torch
+
+        return read_model(self.path, self.network, input=self.input)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The contents of `config.json`, which are read without loading the weights where there is such a file."""
+        if self.path.is_dir() and not (self.network or self.input):
+            try:
+                config = json.loads((self.path / CONFIG).read_bytes())
+            except (OSError, ValueError):
+                config = None
+            if isinstance(config, dict):
+                return config
+        return self.loaded.config
+
+    @property
+    def template(self) -> str:
+        """The name of the template of its crops.
+
+        Raises:
+            WeightsError: If the model does not say it.
+        """
+        from sfplus.weights.model_folder import crop_template  # start-up time: imports torch
+
+        return crop_template(dict(self.config), self.path)
+
+    @cached_property
+    def content(self) -> str:
+        """A digest of everything that decides its features.
+
+        Of a function, whose code may be anywhere, it covers the features of two crops.
+
+        Raises:
+            WeightsError: If there is no model in the folder.
+        """
+        if self.path.is_dir():
+            files = [self.path / name for name in FOLDER_FILES if (self.path / name).is_file()]
+            if not any(file.name in WEIGHTS_FILES for file in files):
+                reason = "there is no model in this folder"
+                raise WeightsError(reason, where=self.path, remedy=f"it needs {WEIGHTS_FILES[0]}")
+        else:
+            files = [file for file in (self.path, *self._described_by()) if file.is_file()]
+        digests = [[file.name if self.path.is_dir() else file.suffix, file_digest(file)] for file in files]
+        if is_function(self.name) or is_function(self.network):
+            from sfplus.weights.foreign_models import measured_digest  # start-up time: imports torch
+
+            digests.append(["features", measured_digest(self.loaded)])
+        return digest_json([*digests, self.network, self.input] if self.network or self.input else digests)
+
+    def _described_by(self) -> list[Path]:
+        """Return the files that may describe the network of a Caffe file."""
+        if self.path.suffix.lower() != ".caffemodel":
+            return [self.path.with_name(CONFIG)] if self.path.suffix == ".safetensors" else []
+        return [Path(self.network) if self.network.endswith(".prototxt") else self.path.with_suffix(".prototxt")]
 
 
 def find_model(name: str) -> Path:
-    """Return the folder of a model.
+    """Return the folder or file of a model.
 
     Args:
         name: a path, the name of a shipped or fetched model, or `hf:owner/name[@revision]`.
@@ -25,13 +126,11 @@ def find_model(name: str) -> Path:
 
         return hub_folder(name)
     path = Path(name)
-    if path.is_dir():
+    if path.is_dir() or path.is_file():
         return path
-    if path.is_file():
-        raise UsageError("is a file", where=name, remedy=f"convert it: sfplus convert {path.name} FOLDER")
     if len(path.parts) == 1:
         for folder in (shipped_folder("pretrained") / name, models_home() / name):
-            if (folder / MODEL).is_file():
+            if any((folder / file).is_file() for file in WEIGHTS_FILES):
                 return folder
     raise UsageError(f"there is no model '{name}'", where="model", remedy=_remedy(name))
 
@@ -39,4 +138,5 @@ def find_model(name: str) -> Path:
 def _remedy(name: str) -> str:
     if name in zoo():
         return f"get it first: sfplus models fetch {name}"
-    return suggest(name, zoo()) or "give a folder, hf:owner/name, or a name of: sfplus models list"
+    alternatives = "give a folder, a file, package.module:function, hf:owner/name, or a name of: sfplus models list"
+    return suggest(name, zoo()) or alternatives

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import write_atomically
 from sfplus.io.resources import HUB
-from sfplus.weights import CONFIG, MEAN, MODEL
+from sfplus.networks.preprocessing import read_preprocessing
+from sfplus.weights import CONFIG, FOLDER_FILES, MEAN, WEIGHTS_FILES
 from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import load_tensors, save_model, to_bytes
 
-_FILES = (MODEL, CONFIG, MEAN)
+_FILES = (*FOLDER_FILES, MEAN)
 _LOGIN = "if it is private or gated: hf auth login"
 
 
@@ -109,11 +110,13 @@ class PretrainedModel(nn.Module, ModelHubMixin):
                 metric_name=f"accuracy, {verification['protocol']} protocol",
             )  # fmt: skip
             data |= {"model_name": config["network"], "eval_results": [result]}
+        preprocessing = read_preprocessing(config)
         count = sum(parameter.numel() for parameter in self.network.parameters())
+        mirror = ", followed by those of the mirror image" if preprocessing.mirror else ""
         rows = {
             "network": f"{config['network']}, width {config['width']}, {count:,} parameters",
-            "feature": f"{config['feature_size']} numbers, followed by those of the mirror image",
-            "input": f"crops of the template {config.get('template', 'not stated')}, BGR, (x - 127.5) / 128",
+            "feature": f"{config['feature_size']} numbers{mirror}",
+            "input": f"crops of the template {preprocessing}",
             "training data": _training_data(config),
             "accuracy": _accuracy(config),
             "licence": licence,
@@ -195,8 +198,8 @@ def _download_snapshot(repository: str, revision: str | None, **options: Any) ->
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as failure:
         reason = f"cannot be downloaded ({type(failure).__name__})"
         raise error(reason, "check the network and try again") from failure
-    for file in (MODEL, CONFIG):
-        if not (folder / file).is_file():
-            remedy = "it must contain model.safetensors and config.json; pickles are not read"
-            raise error(f"contains no {file}", remedy)
+    for alternatives in (WEIGHTS_FILES, (CONFIG,)):
+        if not any((folder / file).is_file() for file in alternatives):
+            remedy = "it must contain model.safetensors or model.onnx, and config.json; pickles are not read"
+            raise error(f"contains no {alternatives[0]}", remedy)
     return folder

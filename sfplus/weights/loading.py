@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sfplus.alignment.templates import TEMPLATE_OF_SIZE
+from sfplus.alignment.templates import TEMPLATE_OF_SIZE, find_template
 from sfplus.errors import UsageError, WeightsError
-from sfplus.networks import DEFAULT_INPUT
+from sfplus.networks import DEFAULT_INPUT, is_function
+from sfplus.networks.preprocessing import parse_preprocessing, read_preprocessing
 from sfplus.networks.sphereface import BLOCKS, NETWORKS
 from sfplus.weights import CONFIG, HEAD
 from sfplus.weights.caffe import read_caffemodel
 from sfplus.weights.caffe_networks import from_caffe
+from sfplus.weights.foreign_models import (
+    ONNX,
+    LoadedModel,
+    is_foreign_folder,
+    read_caffe_graph,
+    read_foreign_folder,
+    read_function,
+    read_onnx_graph,
+    read_program,
+    read_weights_of_function,
+)
 from sfplus.weights.layouts import CONVOLUTION, ImportedWeights, from_pytorch, infer_config
 from sfplus.weights.model_folder import (
     assign_tensors,
@@ -27,24 +39,10 @@ from sfplus.weights.model_folder import (
     load_tensors,
 )
 from sfplus.weights.onnx import read_onnx
+from sfplus.weights.programs import is_torchscript
 from sfplus.weights.state_dicts import CHECKPOINT_SUFFIXES, read_state_dict
 
-_DIRECT_SUFFIXES = {".caffemodel", ".onnx"}
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model in memory.
-
-    Attributes:
-        network: float32 on the CPU, in evaluation mode.
-        config: the contents of its `config.json`.
-        head: the classifier (classes, features), if the file has one.
-    """
-
-    network: nn.Module
-    config: dict[str, Any]
-    head: Tensor | None
+_SUFFIXES = {"", ".safetensors", ".onnx", ".caffemodel", ".pt2", ".pkl", *CHECKPOINT_SUFFIXES}
 
 
 def create_network(name: str, weights: str | os.PathLike[str], **options: Any) -> nn.Module:
@@ -72,56 +70,116 @@ def create_network(name: str, weights: str | os.PathLike[str], **options: Any) -
 
 
 def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Load a model that `save_model` wrote, or a SphereFace network from a `.caffemodel` or `.onnx` file.
+    """Load a model that `read_model` accepts without further description.
 
     Args:
-        path: a folder, its .safetensors file with `config.json` next to it, or a file of the other formats.
+        path: a folder, its .safetensors file with `config.json` next to it, or a file of another format.
 
     Returns:
         The network, float32 on the CPU in evaluation mode, and its config.
 
     Raises:
         WeightsError: If the model is incomplete, damaged or unsafe; the message names the first tensor that differs.
+        UsageError: If the network or its input must be named.
     """
-    if path.suffix.lower() in _DIRECT_SUFFIXES and not path.is_dir():
-        model = read_model(path)
-        return model.network, model.config
-    return load_folder(path)
+    model = read_model(path)
+    return model.network, model.config
 
 
-def read_model(path: Path, network: str = "", block: str = "") -> LoadedModel:
+def read_model(path: Path, network: str = "", block: str = "", *, input: str = "") -> LoadedModel:
     """Read a model in any format, with its classifier.
 
     Args:
-        path: a folder in the layout of this project, or a .safetensors, .caffemodel or .onnx file, or a checkpoint of
-            clcarwin, OpenSphere or yakhyo (.pt, .pth, .pth.tar, .ckpt, .bin).
-        network: name of the SphereFace network; default: inferred from names and shapes.
-        block: `original` or `modern`; default: that of the format.
+        path: a folder of `save_model` or `convert`; a .caffemodel, .onnx, .safetensors, .pt, .pth or .ckpt file, also
+            TorchScript, or .pt2 of `torch.export`; or, as a path, `package.module:function`.
+        network: what a file of weights does not say: the name of a SphereFace network (default: inferred from names
+            and shapes), the `.prototxt` of a .caffemodel (default: the one beside it), or `package.module:function`,
+            which returns the network.
+        block: `original` or `modern`, of a SphereFace network; default: that of the format.
+        input: description of the input (see `parse_preprocessing`); default: what the model says, or a guess, with a
+            warning.
 
     Raises:
         WeightsError: If the file cannot be read or is not such a model; the message names the first tensor that
             differs.
-        UsageError: If the file format, the network or the block is unknown, or contradicts the model's own config.
+        UsageError: If the file format, the network or the block is unknown, or contradicts the model's own config; or
+            if the input must be described.
     """
-    for key, value, choices in (("network", network, tuple(NETWORKS)), ("block", block, BLOCKS)):
-        if value not in ("", *choices):
-            raise UsageError(f"'{value}' is unknown", where=key, remedy=f"use one of {', '.join(choices)}")
+    if is_function(str(path)):
+        return read_function(str(path), input)
+    if network and not (is_function(network) or network.endswith(".prototxt")):
+        _check_choice("network", network, tuple(NETWORKS))
+    _check_choice("block", block, ("", *BLOCKS))
+    if not path.exists():
+        raise WeightsError("there is no such file or folder", where=path, remedy="check the path")
+    model = _read(path, network, block, input)
+    return model if model.files else _describe_input(model, input)
+
+
+def _read(path: Path, network: str, block: str, input: str) -> LoadedModel:
     suffix = "" if path.is_dir() else path.suffix.lower()
-    if suffix not in {"", ".safetensors", *CHECKPOINT_SUFFIXES, *_DIRECT_SUFFIXES}:
-        remedy = "give a folder, .safetensors, .caffemodel, .onnx, .pt, .pth, .pth.tar, .ckpt or .bin"
+    if suffix not in _SUFFIXES:
+        remedy = "give a folder, .safetensors, .caffemodel, .onnx, .pt, .pth, .pth.tar, .ckpt, .bin or .pt2"
         raise UsageError("has a format that cannot be read", where=path, remedy=remedy)
+    if is_function(network) and suffix in {".safetensors", ".pkl", *CHECKPOINT_SUFFIXES}:
+        return read_weights_of_function(path, network, input)
+    if suffix == "" and is_foreign_folder(path):
+        return read_foreign_folder(path, input)
     if suffix == "" or (suffix == ".safetensors" and path.with_name(CONFIG).is_file()):
         return _read_folder(path, network, block)
-    if not path.is_file():
-        raise WeightsError("there is no such file", where=path, remedy="check the path")
     if suffix == ".caffemodel":
-        return _infer_model(from_caffe(read_caffemodel(path)), path, network, block)
+        return _read_caffe(path, network, block, input)
     if suffix == ".onnx":
-        tensors, config = read_onnx(path)
-        if config is None:
-            return _infer_model(from_pytorch(tensors), path, network, block)
-        return _check_config(_assemble(config, ImportedWeights(tensors), path), path, network, block)
+        return _read_onnx(path, network, block, input)
+    if suffix == ".pt2" or (suffix in CHECKPOINT_SUFFIXES and is_torchscript(path)):
+        return read_program(path, input)
     return _infer_model(from_pytorch(read_state_dict(path)), path, network, block)
+
+
+def _read_caffe(path: Path, network: str, block: str, input: str) -> LoadedModel:
+    """Read a SphereFace network, or any network if its prototxt is named or beside it."""
+    if network.endswith(".prototxt"):
+        return read_caffe_graph(Path(network), path, input)
+    prototxt = path.with_suffix(".prototxt")
+    try:
+        return _infer_model(from_caffe(read_caffemodel(path)), path, network, block)
+    except WeightsError:
+        if network or not prototxt.is_file():
+            raise
+        return read_caffe_graph(prototxt, path, input)
+
+
+def _read_onnx(path: Path, network: str, block: str, input: str) -> LoadedModel:
+    """Read an exported network of this project, a SphereFace network by its weights, or any other graph."""
+    file = read_onnx(path)
+    if file.config is not None and file.config.get("network") == ONNX:
+        return read_onnx_graph(file, input)
+    if file.config is not None:
+        weights = ImportedWeights(file.tensors())
+        return _check_config(_assemble(file.config, weights, path), path, network, block)
+    weights = from_pytorch(file.tensors())
+    if network or any(map(CONVOLUTION.fullmatch, weights.tensors)):
+        return _infer_model(weights, path, network, block)
+    return read_onnx_graph(file, input)
+
+
+def _describe_input(model: LoadedModel, input: str) -> LoadedModel:
+    """Set the input of a network of the registry, if it is described."""
+    preprocessing = read_preprocessing(model.config)
+    if not input:
+        return model
+    preprocessing = parse_preprocessing(input, preprocessing)
+    find_template(preprocessing.template)
+    described = {"template": preprocessing.template, "preprocessing": preprocessing.to_config()}
+    return replace(model, config=model.config | described)
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        remedy = f"use one of {', '.join(filter(None, choices))}"
+        if key == "network":
+            remedy += "; a .prototxt; or package.module:function"
+        raise UsageError(f"'{value}' is unknown", where=key, remedy=remedy)
 
 
 def _read_folder(path: Path, network: str, block: str) -> LoadedModel:

@@ -20,6 +20,7 @@ from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.networks import DEFAULT_INPUT, create, is_library_network, network_options
 from sfplus.weights import CONFIG, HEAD, MODEL
+from sfplus.weights.feature_network import FeatureNetwork
 
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 
@@ -30,7 +31,7 @@ class _Config(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
     network: str
     feature_size: int = Field(ge=1, le=65536)
-    width: float = Field(gt=0, le=16)
+    width: float = Field(1.0, gt=0, le=16)
     input: str = DEFAULT_INPUT
     block: str = "original"
     batch_norm: bool = False
@@ -55,30 +56,54 @@ def save_model(
         dtype: storage type of floating-point tensors, for example float16, which halves the file; default: unchanged.
 
     Raises:
-        WeightsError: If config lacks a key or is not JSON.
+        WeightsError: If config lacks a key or is not JSON, or the network is not one of sfplus: `convert` writes its
+            folder.
         UsageError: If the folder is a file or below a file.
     """
     check_folder(folder)
-    try:
-        config = config | getattr(network, "options", {})
-        _Config.model_validate(config)
-        text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
-    except (ValidationError, TypeError, ValueError) as error:
-        raise WeightsError(f"does not describe a model: {_reason(error)}", where=folder / CONFIG) from None
+    if isinstance(network, FeatureNetwork):
+        remedy = "use the folder that sfplus convert writes"
+        raise WeightsError("is not a network of sfplus", where=str(config.get("network")), remedy=remedy)
+    text = _encode_config(folder / CONFIG, config | getattr(network, "options", {}))
     folder.mkdir(parents=True, exist_ok=True)
     if head is not None:
         write_atomically(folder / HEAD, to_bytes(head.state_dict(), dtype))
     write_atomically(folder / MODEL, to_bytes(network.state_dict(), dtype))
-    write_atomically(folder / CONFIG, text.encode())
+    write_atomically(folder / CONFIG, text)
+
+
+def write_config(file: Path, config: Mapping[str, Any]) -> None:
+    """Write a `config.json` atomically.
+
+    Raises:
+        WeightsError: If the config lacks a key or is not JSON.
+    """
+    write_atomically(file, _encode_config(file, config))
 
 
 def load_folder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Load a model that `save_model` wrote, from its folder or .safetensors file; see `loading.load_model`."""
     file = weights_file(path)
-    config = _read_config(file.with_name(CONFIG))
+    config = read_config(file.with_name(CONFIG))
     network = create_from_config(config, file.with_name(CONFIG))
     assign_tensors(network, load_tensors(file), config["network"], file)
     return network, config
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Read the `config.json` of a model.
+
+    Raises:
+        WeightsError: If there is none, or it does not describe a model.
+    """
+    try:
+        config = json.loads(file.read_bytes())
+        _Config.model_validate(config)
+    except FileNotFoundError:
+        raise WeightsError("there is no such file", where=file, remedy="keep it next to the weights") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"does not describe a model: {_reason(error)}", where=file) from None
+    return dict(config)
 
 
 def create_from_config(config: Mapping[str, Any], where: Path) -> nn.Module:
@@ -249,15 +274,13 @@ def copy_by_name(source: Mapping[str, Tensor], module: nn.Module) -> CopyReport:
     )
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+def _encode_config(file: Path, config: Mapping[str, Any]) -> bytes:
     try:
-        config = json.loads(file.read_bytes())
         _Config.model_validate(config)
-    except FileNotFoundError:
-        raise WeightsError("there is no such file", where=file, remedy="keep it next to the weights") from None
-    except (OSError, ValueError, RecursionError) as error:
+        text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
+    except (ValidationError, TypeError, ValueError) as error:
         raise WeightsError(f"does not describe a model: {_reason(error)}", where=file) from None
-    return dict(config)
+    return text.encode()
 
 
 def _reason(error: BaseException) -> str:

@@ -6,8 +6,9 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.errors import DependencyError, WeightsError
+from sfplus.errors import DependencyError, WeightsError, first_line
 from sfplus.networks import DEFAULT_INPUT, parse_size
 
 TOLERANCE = 1e-4
 """Largest accepted difference of onnxruntime from torch, relative to the largest number of the features."""
 _CONFIG_KEY = "sfplus.config"
+_FIRST_NODES = 8  # of a graph, in which insightface looks for the normalisation
 _MAX_BYTES = (1 << 31) - 1  # of any protobuf message
 
 
@@ -30,13 +32,13 @@ def to_onnx(
     """Export a network to ONNX, and check that onnxruntime computes the same features for 1 and for 3 random crops.
 
     The input is called `crops`, (N, 3, height, width) float32 as `networks.normalize.normalize_crops` returns it, for
-    any N; the output is called `features`. Shapes that are constant are numbers in the file, without which OpenCV does
-    not read it, and the weights keep their names, so that `read_onnx` returns them unchanged.
+    any N; the output is called `features`. Shapes that do not depend on N are numbers in the file, as OpenCV requires.
+    Weights keep their names, and `OnnxFile.tensors` returns them unchanged.
 
     Args:
-        network: any module of one input and one output, on the CPU, in evaluation mode.
+        network: on the CPU, in evaluation mode.
         config: stored in the file; `read_onnx` returns it.
-        input_shape: channels, height and width of the input; default: 3 and the `input` of the config.
+        input_shape: channels, height and width of the input; default: three, and the size of crops in the config.
 
     Returns:
         The bytes of the file, and the largest difference of a number, relative to the largest number.
@@ -47,34 +49,29 @@ def to_onnx(
     """
     onnx, onnxruntime = import_onnx("onnx"), import_onnx("onnxruntime")
     import_onnx("onnxscript")
+    generator = torch.Generator().manual_seed(0)
     shape = input_shape or (3, *parse_size(config.get("input", DEFAULT_INPUT)))
-    crops = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    crops = torch.rand(3, *shape, generator=generator) * 2 - 1
     try:
         with _quiet_exporter():
             program = torch.onnx.export(
                 network, (crops,), dynamo=True, verbose=False, optimize=False, external_data=False,
                 input_names=["crops"], output_names=["features"], dynamic_shapes=({0: torch.export.Dim("N")},),
             )  # fmt: skip
-            _fold_constants(program.model, set(network.state_dict()))  # type: ignore[union-attr]
+            _fold_constants(program.model, network.state_dict().keys())  # type: ignore[union-attr]
     except Exception as error:  # the exporter has no common exception
-        name = config.get("network", type(network).__name__)
-        first_line = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"{name} cannot be exported to ONNX ({first_line})") from error
+        raise WeightsError(f"{config['network']} cannot be exported to ONNX ({first_line(error)})") from error
     model = program.model_proto  # type: ignore[union-attr]
     for message in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         message.ClearField("metadata_props")  # paths of the source files on this machine
     onnx.helper.set_model_props(model, {_CONFIG_KEY: json.dumps(dict(config))})
     data: bytes = model.SerializeToString()
-    try:
-        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-        results = [session.run(["features"], {"crops": batch.numpy()})[0] for batch in (crops[:1], crops)]
-    except Exception as error:  # onnxruntime's exceptions have no common class
-        first_line = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"onnxruntime cannot compute the exported network ({first_line})") from error
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     largest_error = 0.0
-    for batch, actual in zip((crops[:1], crops), results, strict=True):
+    for batch in (crops[:1], crops):
         with torch.inference_mode():
             expected = network(batch).numpy()
+        actual = session.run(["features"], {"crops": batch.numpy()})[0]
         if actual.shape != expected.shape:
             raise WeightsError(f"ONNX computes features of shape {actual.shape}, torch {expected.shape}")
         difference = np.abs(actual - expected).max() / np.abs(expected).max().clip(1e-30)
@@ -85,11 +82,12 @@ def to_onnx(
     return data, largest_error
 
 
-def _fold_constants(model: Any, weights: set[str]) -> None:
-    """Compute what depends on constants alone, except for weights.
+def _fold_constants(model: Any, weights: Set[str]) -> None:
+    """Compute what depends on constants alone, so that the initializers of the graph are the weights, unchanged.
 
-    `optimize=True` of the exporter would also merge weights, such as those of batch normalisation, into others.
+    The exporter's own `optimize=True` also removes weights that are zero.
     """
+    ir, rewriter = import_onnx("onnx_ir"), import_onnx("onnxscript.rewriter")
     optimizer, rules = import_onnx("onnxscript.optimizer"), import_onnx("onnxscript.rewriter.rules.common")
 
     def has_no_weight(node: Any) -> bool:
@@ -99,12 +97,17 @@ def _fold_constants(model: Any, weights: set[str]) -> None:
     for _ in range(2):  # what is folded in the first pass makes more constant
         optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=has_no_weight)
     _fold_slopes(model.graph)
-    chosen = [rules.materialize_reshape_shape_rule, rules.reshape_reshape_rule, rules.remove_optional_bias_from_conv_rule]
-    import_onnx("onnxscript.rewriter").rewrite(model, chosen)  # removes unused nodes too
+    rewriter.rewrite(model, [rules.materialize_reshape_shape_rule, rules.reshape_reshape_rule])  # and unused nodes
+    for name, value in list(model.graph.initializers.items()):
+        if name not in weights:
+            constant = ir.node("Constant", [], {"value": value.const_value})
+            model.graph.insert_before(model.graph[0], constant)
+            value.replace_all_uses_with(constant.outputs[0])
+            del model.graph.initializers[name]
 
 
 def _fold_slopes(graph: Any) -> None:
-    """Store the slopes of each PReLU in the shape (C, 1, 1) that ONNX needs; `read_onnx` flattens them again."""
+    """Store the slopes of each PReLU in the shape (C, 1, 1) that ONNX needs; `OnnxFile.tensors` flattens them again."""
     ir = import_onnx("onnx_ir")
     for node in graph:
         reshape = node.inputs[1].producer() if node.op_type == "PRelu" else None
@@ -116,38 +119,98 @@ def _fold_slopes(graph: Any) -> None:
             node.replace_input_with(1, slopes)
 
 
-def read_onnx(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Read the weights of an ONNX file by name, and the config that `to_onnx` stored in it, if there is one.
+def describe_onnx(data: bytes, config: Mapping[str, Any]) -> bytes:
+    """Return an ONNX file with a config stored in it.
 
     Raises:
-        WeightsError: If the file cannot be read, or its weights are in other files.
+        DependencyError: If onnx is missing.
+    """
+    onnx = import_onnx("onnx")
+    model = onnx.load_model_from_string(data)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, properties | {_CONFIG_KEY: json.dumps(dict(config))})
+    return bytes(model.SerializeToString())
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxFile:
+    """An ONNX file in memory.
+
+    Attributes:
+        path: the file.
+        data: its bytes, with the weights that are in files beside it.
+        model: the same as a ModelProto.
+        config: what `to_onnx` or `describe_onnx` stored in it; None if there is nothing.
+    """
+
+    path: Path
+    data: bytes
+    model: Any
+    config: dict[str, Any] | None
+
+    @property
+    def first_operators(self) -> set[str]:
+        """The operators of the first nodes."""
+        return {node.op_type for node in self.model.graph.node[:_FIRST_NODES]}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the weights by name, the slopes of a PReLU as torch has them: (C,).
+
+        Raises:
+            WeightsError: If one is damaged.
+        """
+        to_array = import_onnx("onnx").numpy_helper.to_array
+        slopes = {node.input[1] for node in self.model.graph.node if node.op_type == "PRelu"}
+        try:
+            arrays = {weight.name: np.array(to_array(weight)) for weight in self.model.graph.initializer}
+            return {
+                name: torch.from_numpy(array.reshape(-1) if name in slopes else array) for name, array in arrays.items()
+            }
+        except Exception as error:  # numpy and onnx have no common exception
+            raise _unreadable(self.path, error) from None
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read an ONNX file, with weights that are in files beside it.
+
+    Raises:
+        WeightsError: If the file cannot be read, or its weights are in other folders.
         DependencyError: If onnx is missing.
     """
     onnx = import_onnx("onnx")
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("larger than the 2 GiB that the format allows")
-        model = onnx.load_model_from_string(path.read_bytes())
-        tensors = {}
-        for tensor in model.graph.initializer:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-                reason = "has its weights in other files, which are not read"
-                raise WeightsError(reason, where=path, remedy="export it as a single file")
-            tensors[tensor.name] = torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
-        for node in model.graph.node:
-            if node.op_type == "PRelu" and node.input[1] in tensors:
-                tensors[node.input[1]] = tensors[node.input[1]].flatten()
-        properties = model.metadata_props
-        config = next((json.loads(entry.value) for entry in properties if entry.key == _CONFIG_KEY), None)
+        data = path.read_bytes()
+        model = onnx.load_model_from_string(data)
+        if _has_external_weights(model, path):
+            onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+            data = bytes(model.SerializeToString())
+        config = next((json.loads(entry.value) for entry in model.metadata_props if entry.key == _CONFIG_KEY), None)
         if config is not None and not isinstance(config, dict):
             raise ValueError("its config is not a JSON object")
     except WeightsError:
         raise
-    except Exception as error:  # protobuf, numpy and onnx have no common exception
-        first_line = str(error).partition("\n")[0]
-        reason = f"is not a readable ONNX file ({first_line})"
-        raise WeightsError(reason, where=path, remedy="get the file again") from None
-    return tensors, config
+    except Exception as error:  # protobuf and onnx have no common exception
+        raise _unreadable(path, error) from None
+    return OnnxFile(path, data, model, config)
+
+
+def _has_external_weights(model: Any, path: Path) -> bool:
+    """Return whether weights are in files beside the graph, after checking that they are not elsewhere or too large."""
+    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
+    names = {entry.value for entry in entries if entry.key == "location"}
+    if any(Path(name).name != name for name in names):
+        reason = "has its weights in other folders, which are not read"
+        raise WeightsError(reason, where=path, remedy="export it as a single file")
+    if sum(file.stat().st_size for file in (path, *(path.parent / name for name in names))) > _MAX_BYTES:
+        raise ValueError("larger than the 2 GiB that the format allows")
+    return bool(names)
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    reason = f"is not a readable ONNX file ({first_line(error)})"
+    return WeightsError(reason, where=path, remedy="get the file again, with its .data file beside it")
 
 
 def import_onnx(name: str) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import re
 import threading
+import warnings
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.errors import WeightsError
+from sfplus.alignment.templates import template_of_size
+from sfplus.errors import WeightsError, first_line
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
 from sfplus.weights.onnx import import_onnx
 
-_LOG = logging.getLogger(__name__)
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
-_HEAD_NODES = 8  # the first nodes of a graph, in which insightface looks for the normalisation
+_GUESSES = [PRESETS[name] for name in ("sphereface", "insightface", "facenet", "dlib")]  # by the template
 
 
 class OnnxNetwork(nn.Module):
@@ -82,17 +84,15 @@ class OnnxNetwork(nn.Module):
             if "CUDAExecutionProvider" in runtime.get_available_providers():
                 providers.insert(0, "CUDAExecutionProvider")
             else:
-                _LOG.warning(
-                    "%s: onnxruntime has no GPU support here, so it runs on the CPU; pip install onnxruntime-gpu",
-                    self._where,
-                )
+                reason = "onnxruntime has no GPU support here, so it runs on the CPU"
+                warnings.warn(f"{self._where}: {reason}; install onnxruntime-gpu", stacklevel=2)
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return runtime.InferenceSession(self._data, options, providers=providers)
         except Exception as error:  # onnxruntime has no common exception
-            reason = f"cannot be run by onnxruntime ({_first_line(error)})"
+            reason = f"cannot be run by onnxruntime ({_explain(error)})"
             raise WeightsError(reason, where=self._where, remedy="export it again, as a single file") from None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,36 +102,34 @@ class OnnxNetwork(nn.Module):
         self.__dict__ = state | {"_lock": threading.Lock()}
 
 
-def guess_preprocessing(network: OnnxNetwork, data: bytes) -> Preprocessing | None:
+def guess_preprocessing(network: OnnxNetwork, operators: Set[str]) -> Preprocessing | None:
     """Guess the input of an ONNX file from its shape and its first nodes; None if the shape does not tell.
 
     The first nodes decide as in insightface (arcface_onnx.py): a graph that begins with a subtraction and a
     multiplication normalises the image itself.
+
+    Args:
+        network: the network.
+        operators: those of its first nodes.
     """
     shape = network.input_shape
     layout, size = ("nhwc", shape[1:3]) if shape[3] == 3 else ("nchw", shape[2:])
     height, width = size
     if (shape[3] if layout == "nhwc" else shape[1]) != 3 or height is None or width is None:
         return None
-    operators = _first_operators(data)
     inside = "Sub" in operators and bool({"Mul", "Div"} & operators)
-    presets = {(112, 96): "sphereface", (112, 112): "insightface", (160, 160): "facenet", (150, 150): "dlib"}
-    guess = PRESETS[presets.get((height, width), "insightface")]
-    template = guess.template if (height, width) in presets else f"arcface-{height}x{width}"
+    template = template_of_size(height, width)
+    guess = next((preset for preset in _GUESSES if preset.template == template), PRESETS["insightface"])
     numbers = {"mean": (0.0,), "scale": (1.0,)} if inside else {"mean": guess.mean, "scale": guess.scale}
     output = network.outputs[0] if len(network.outputs) > 1 else ""
     channels = "rgb" if inside else guess.channels
     return Preprocessing(template, channels, layout=layout, mirror=guess.mirror, output=output, **numbers)  # type: ignore[arg-type]
 
 
-def _first_operators(data: bytes) -> set[str]:
-    onnx = import_onnx("onnx")
-    return {node.op_type for node in onnx.load_model_from_string(data).graph.node[:_HEAD_NODES]}
-
-
 def _pad(array: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([array, np.repeat(array[-1:], size - len(array), 0)]) if len(array) < size else array
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
+def _explain(error: Exception) -> str:
+    """Return the message of onnxruntime without its codes and its source files."""
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/\S*onnxruntime_src/\S+( \S+ )?", "", first_line(error))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import logging
 import re
 import sys
 import warnings
@@ -21,9 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfplus.errors import UsageError, WeightsError
+from sfplus.errors import UsageError, WeightsError, first_line
 
-_LOG = logging.getLogger(__name__)
 # What a shape of torch.export, which its loader evaluates, may consist of.
 _SYMBOL = re.compile(r"Symbol\('[a-z]+\d+'(, \w+=(True|False))*\)")
 _SHAPE_NAME = re.compile(
@@ -183,15 +181,15 @@ def _is_arithmetic(expression: str) -> bool:
 
 
 def _announce(path: Path, kind: str) -> None:
-    _LOG.warning("%s: is a program (%s) and runs as one; use only files that you trust", path, kind)
+    warnings.warn(f"{path}: is a program ({kind}) and runs as one; use only files that you trust", stacklevel=3)
 
 
 def _failed(name: str, what: str, error: Exception) -> WeightsError:
-    first_line = str(error).strip().partition("\n")[0][:200]
-    return WeightsError(f"{what} ({type(error).__name__}: {first_line})", where=name, remedy="mend this function")
+    return WeightsError(
+        f"{what} ({type(error).__name__}: {first_line(error)})", where=name, remedy="mend this function"
+    )
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> WeightsError:
-    first_line = str(error).strip().partition("\n")[0][:160]
     remedy = f"export it again with torch {torch.__version__.partition('+')[0]}"
-    return WeightsError(f"is not a readable {kind} file ({first_line})", where=path, remedy=remedy)
+    return WeightsError(f"is not a readable {kind} file ({first_line(error)})", where=path, remedy=remedy)

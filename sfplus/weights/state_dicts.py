@@ -83,6 +83,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: If the file is damaged, would run code, or contains no state dict or several different ones.
     """
+    if not path.is_file():
+        raise WeightsError("there is no such file", where=path, remedy="check the path")
     content = load_tensors(path) if path.suffix.lower() == ".safetensors" else _load(path)
     candidates = dict(_find_state_dicts(content))
     if not candidates:

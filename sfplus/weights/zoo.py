@@ -19,7 +19,8 @@ from sfplus.errors import UsageError, WeightsError, suggest
 from sfplus.io.download import download, is_page
 from sfplus.io.files import file_digest, write_json
 from sfplus.io.resources import models_home, shipped_folder
-from sfplus.weights import MODEL
+from sfplus.networks.preprocessing import parse_preprocessing
+from sfplus.weights import MODEL, WEIGHTS_FILES
 
 ZOO, PINS = "zoo.yaml", "pins.json"
 UNKNOWN = "unknown until first fetched"
@@ -37,25 +38,39 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     what: str = Field(description="the model in one line")
-    network: str = Field(description="name of the network in networks.create")
-    layout: Literal["sfplus", "caffe", "clcarwin"] = Field(description="the project whose names and format it has")
+    network: str = Field("", description="name of the network in networks.create, or package.module:function")
+    layout: Literal["sfplus", "caffe", "clcarwin", "yakhyo", "onnx", "state dict"] = Field(
+        description="the project whose names and format it has; or any ONNX graph, or any state dict of `network`"
+    )
     files: dict[_FileName, _Sha256] = Field(
         description="SHA-256 by file name, the weights first; empty if the weights are not released"
     )
     url: str = Field("", pattern="^(https://.+)?$", description="address of a direct download, of the last of `files`")
     pages: tuple[Annotated[str, Field(pattern="^https?://")], ...] = Field((), description="pages with a download")
-    template: str = Field(DEFAULT_TEMPLATE, description="template of the crops")
+    template: str = Field(DEFAULT_TEMPLATE, description="template of the crops of a SphereFace network")
+    input: str = Field("", description="input of any other network, as in parse_preprocessing")
     licence: str
     data: str = Field(description="training data")
-    protocol: Literal["sphereface", "clcarwin"] = Field("sphereface", description="protocol of the accuracies")
+    protocol: Literal["sphereface", "clcarwin", "insightface", "authors'"] = Field(
+        "sphereface", description="protocol of the accuracies"
+    )
     lfw: float = Field(gt=50, le=100, description="published accuracy on LFW, percent")
     runs: tuple[float, ...] = Field(min_length=1, description="accuracies of all published runs, percent")
+    verified: str = Field("", description="what this project measured with the file")
     source: str = Field(description="source of these facts")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Entry:
         if self.lfw not in self.runs:
             raise ValueError("lfw is not one of runs")
+        if bool(self.input) != (self.layout in ("onnx", "state dict")):
+            raise ValueError("input is for layouts onnx and state dict")
+        if not self.network and self.layout != "onnx":
+            raise ValueError("network is missing")
+        try:
+            parse_preprocessing(self.input)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
         if self.url and self.url.rpartition("/")[2] not in list(self.files)[-1:]:
             raise ValueError("url does not end with the last of files")
         return self
@@ -65,6 +80,11 @@ class Entry(BaseModel):
         """The published accuracy with its protocol."""
         runs = f", mean of {len(self.runs)} runs {mean(self.runs):.2f} %" if len(self.runs) > 1 else ""
         return f"{self.lfw:.2f} %{runs} ({self.protocol} protocol)"
+
+    @property
+    def crops(self) -> str:
+        """The crops that it takes, and for a network of another project their conversion to its input."""
+        return str(parse_preprocessing(self.input)) if self.input else self.template
 
 
 def load_zoo(path: Path | None = None) -> dict[str, Entry]:
@@ -110,7 +130,7 @@ def status(name: str) -> str:
     entry = find_entry(name)
     if (shipped_folder("pretrained") / name / MODEL).is_file():
         return "shipped"
-    if (models_home() / name / MODEL).is_file():
+    if any((models_home() / name / file).is_file() for file in WEIGHTS_FILES):
         return "fetched"
     return "not released" if not entry.files else "download" if entry.url else "by hand"
 
@@ -126,10 +146,11 @@ def describe(name: str) -> str:
     entry = find_entry(name)
     rows = {
         "what": entry.what, "status": status(name), "network": entry.network, "layout": entry.layout,
-        "crops": entry.template, "LFW": entry.accuracy, "runs": ", ".join(f"{run:.2f}" for run in entry.runs),
-        "data": entry.data, "licence": entry.licence, "source": entry.source,
+        "crops": entry.crops, "LFW": entry.accuracy, "runs": ", ".join(f"{run:.2f}" for run in entry.runs),
+        "verified": entry.verified or "not by this project", "data": entry.data, "licence": entry.licence,
+        "source": entry.source,
     }  # fmt: skip
-    lines = [f"{key:<9} {value}" for key, value in rows.items()]
+    lines = [f"{key:<9} {value}" for key, value in rows.items() if value]
     lines += [f"{'address':<9} {address}" for address in (entry.url, *entry.pages) if address]
     return "\n".join([*lines, *(f"{'file':<9} {file}, SHA-256 {sha256}" for file, sha256 in checksums(name).items())])
 
@@ -163,7 +184,7 @@ def verify(path: Path, name: str = "") -> str:
     if (expected := checksums(name)[file]) != UNKNOWN:
         reason = f"its SHA-256 is {actual}, that of {name} is {expected}"
         raise WeightsError(reason, where=path, remedy="do not use it; get the file again")
-    _check_intact(path, zoo()[name].network)
+    _check_intact(path, zoo()[name])
     _pin(name, file, actual)
     return f"{path}: an intact file, accepted as {name}; SHA-256 {actual} is pinned in {models_home() / PINS}"
 
@@ -222,12 +243,12 @@ def _match_file(path: Path, name: str) -> str:
     raise UsageError(f"is not a {suffixes} file", where=path, remedy=_fetch_command(name))
 
 
-def _check_intact(path: Path, network: str) -> None:
+def _check_intact(path: Path, entry: Entry) -> None:
     """Check that a file, before it is pinned, is a model of this network or an archive."""
     from sfplus.weights.loading import read_model  # start-up time: `sfplus models list` does not need torch
 
     if path.suffix.lower() != ".7z":
-        read_model(path, network)
+        read_model(path, entry.network, input=entry.input)
         return
     with path.open("rb") as file:
         if file.read(len(_7Z_MAGIC)) != _7Z_MAGIC:
@@ -237,9 +258,9 @@ def _check_intact(path: Path, network: str) -> None:
 def _install(name: str, entry: Entry, path: Path) -> None:
     from sfplus.weights.convert import read_with_digest, write_folder  # start-up time: imports torch
 
-    model = read_with_digest(path, entry.network)
+    model = read_with_digest(path, entry.network, input=entry.input)
     model.config.update({
-        "template": entry.template, "licence": entry.licence, "data": entry.data,
+        "licence": entry.licence, "data": entry.data,
         "published": {"lfw": entry.lfw, "runs": entry.runs, "protocol": entry.protocol, "source": entry.source},
     })  # fmt: skip
     write_folder(model, models_home() / name)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from sfplus.artifacts import inputs
-from sfplus.artifacts.inputs import InputFile, ModelFolder, PhotoFolder
+from sfplus.artifacts.inputs import InputFile, ModelInput, PhotoFolder
 from sfplus.datasets.pairs import pair_files
 from sfplus.errors import DatasetError, WeightsError
 from sfplus.images import encode_image
+from sfplus.weights.find_model import ModelSource
 
 
 @pytest.fixture
@@ -120,8 +121,8 @@ def test_the_content_of_two_files_depends_on_both(tmp_path: Path) -> None:
 
 def test_the_content_of_a_model_folder_depends_on_all_its_files(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no model in this folder"):
-        _ = ModelFolder(tmp_path).content
+        _ = ModelInput(ModelSource(str(tmp_path))).content
     (tmp_path / "model.safetensors").write_bytes(b"1")
-    before = ModelFolder(tmp_path).content
+    before = ModelInput(ModelSource(str(tmp_path))).content
     (tmp_path / "config.json").write_bytes(b"{}")
-    assert ModelFolder(tmp_path).content != before
+    assert ModelInput(ModelSource(str(tmp_path))).content != before

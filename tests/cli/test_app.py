@@ -97,6 +97,14 @@ def test_two_photos_are_compared_at_the_threshold_and_at_a_far(
     assert comparison.decide(photo, None, names[0]) == comparison.decide(photo, Examination(""), names[0]) == ""
 
 
+def test_a_model_without_a_threshold_gives_the_similarity(untrained_model: Path, drawn: Path, tmp_path: Path) -> None:
+    comparison = Comparison(str(untrained_model), "cpu")
+    photo = comparison.examine(str(upload(min(drawn.glob("*/*.jpg")), tmp_path)))
+    html = comparison.decide(photo, photo, next(iter(FARS)))
+    assert not comparison.decides and "<h2>similarity 1.000: the cosine of the features" in html
+    assert "has no threshold to decide at" in html and "sfplus calibrate" in html and "<svg" not in html
+
+
 def test_the_extra_is_named_if_gradio_is_missing(
     model: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save_file
+from sklearn.metrics.pairwise import cosine_similarity
 
+from sfplus import Embedder
 from sfplus.networks import create
 from sfplus.verification.decision import DecisionRule
 from sfplus.weights.model_folder import save_model
@@ -45,7 +47,7 @@ def test_two_photos_are_compared_at_a_far(model: Path, drawn: Path, sfplus: Call
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"verification": None}))
     answer = sfplus("compare", first, second, "--model", model)
-    assert answer.code == 2 and "create it with: sfplus export" in answer.err
+    assert answer.code == 0 and "has no threshold to decide at" in answer.out
 
 
 def test_the_default_model_decides_at_a_far(drawn: Path, sfplus: Callable) -> None:
@@ -60,12 +62,32 @@ def test_crops_cannot_be_saved_below_a_file(sfplus: Callable, tmp_path: Path) ->
     assert answer.code == 2 and "file: is not a folder; choose another one" in answer.err
 
 
-def test_a_model_without_a_threshold_is_refused_with_a_remedy(
+def test_a_model_without_a_threshold_gives_the_similarity_and_a_remedy(
     drawn: Path, untrained_model: Path, sfplus: Callable
 ) -> None:
     first, second = sorted(drawn.glob("*/*.jpg"))[:2]
     answer = sfplus("compare", first, second, "--model", untrained_model)
-    assert answer.code == 2 and "create it with: sfplus export" in answer.err
+    left, right = Embedder(untrained_model, "cpu")([first, second])
+    assert answer.code == 0 and answer.err == ""
+    assert f"similarity {cosine_similarity([left], [right])[0, 0]:.3f}: the cosine" in answer.out
+    assert f"sfplus calibrate {untrained_model} PHOTOS PAIRS" in answer.out
+    answer = sfplus("compare", first, second, "--model", untrained_model, "--far", "0.01")
+    assert answer.code == 2 and "--far 0.01: this model has no error rates; measure them: sfplus cal" in answer.err
+
+
+def test_a_threshold_does_not_apply_to_another_input(model: Path, drawn: Path, sfplus: Callable) -> None:
+    first, second = sorted(drawn.glob("*/*.jpg"))[:2]
+    answer = sfplus("compare", first, second, "--model", model, "--input", "channels=rgb")
+    assert answer.code == 0 and "has no threshold to decide at" in answer.out
+
+
+def test_a_damaged_threshold_is_one_error(model: Path, drawn: Path, sfplus: Callable) -> None:
+    config = json.loads((model / "config.json").read_text())
+    config["verification"]["threshold"] = float("nan")
+    (model / "config.json").write_text(json.dumps(config))
+    first, second = sorted(drawn.glob("*/*.jpg"))[:2]
+    answer = sfplus("compare", first, second, "--model", model)
+    assert answer.code == 1 and "its verification.threshold is nan; measure it again: sfplus calibrate" in answer.err
 
 
 def test_two_photos_are_compared_and_one_without_a_face_is_an_error(

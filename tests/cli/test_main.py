@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 COMMANDS = [
-    "run", "train", "finetune", "sweep", "status", "detect", "align", "embed", "verify", "report", "compare", "app",
-    "sample", "export", "lfw", "doctor", "recipes", "models",
+    "run", "train", "finetune", "sweep", "status", "detect", "align", "embed", "verify", "report", "calibrate",
+    "compare", "app", "sample", "export", "lfw", "doctor", "recipes", "models",
 ]  # fmt: skip
 
 

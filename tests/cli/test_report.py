@@ -37,8 +37,9 @@ def write_run(folder: Path, noise: float, seed: int, pairs: Pairs = PAIRS, name:
 def report(sfplus: Callable, tmp_path: Path, *runs: object) -> tuple[dict, str]:
     answer = sfplus("report", *runs, "--workspace", tmp_path / "data", "--out", tmp_path / "out")
     assert answer.code == 0, answer.err
-    assert answer.out == f"report: {tmp_path / 'out' / 'report.html'}\n"
-    return json.loads((tmp_path / "out/report.json").read_bytes()), (tmp_path / "out/report.html").read_text()
+    data = json.loads((tmp_path / "out/report.json").read_bytes())
+    assert answer.out == "".join(f"{line}\n" for line in [*data["verdicts"], f"report: {tmp_path / 'out/report.html'}"])
+    return data, (tmp_path / "out/report.html").read_text()
 
 
 def test_runs_of_the_same_pairs_are_compared(tmp_path: Path, sfplus: Callable) -> None:

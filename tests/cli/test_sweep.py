@@ -56,7 +56,10 @@ def test_a_sweep_shares_stages_continues_after_a_failed_run_and_repeats_nothing(
         assert 0.3 < row["metrics"]["class_energy"]["mean"] < 0.7 and 50 < row["metrics"]["min_angle"]["mean"] < 120
     assert rows["mhe"]["metrics"]["class_energy"]["mean"] < rows["control"]["metrics"]["class_energy"]["mean"]
     assert all(row["metrics"]["class_energy"]["spread"] is None for row in [rows["before fine-tuning"]])
-    assert "| mhe | 2 |" in answer.out and "| wild | 0 |" in answer.out and answer.out.endswith("sweep.md\n")
+    plus, tuned = "SphereFace+ (m = 2, MHE s = 1, weight 1)", "SphereFace, fine-tuned without MHE (control)"
+    models = {"before fine-tuning": "SphereFace (A-Softmax, m = 2)", "control": tuned, "mhe": plus}
+    assert {name: row["model"] for name, row in rows.items()} == models
+    assert f"| mhe | {plus} | 2 |" in answer.out and "| wild | 0 |" in answer.out and answer.out.endswith("sweep.md\n")
 
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert set(before) == {"sweep.json", "sweep.md", "sweep.png", "curves.png"}

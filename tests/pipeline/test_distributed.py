@@ -49,7 +49,10 @@ def test_two_processes_train_like_one_and_only_the_first_reports(tiny: Path, tmp
     both, single = tmp_path / "both", tmp_path / "single"
     answer = run_in_two_processes(tiny, both)
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.count("verify/finetune: ") == 1 and (both / "runs/tiny/report.html").is_file()
+    assert (
+        answer.stdout.count("SphereFace+ (m = 2, MHE s = 1, weight 1): ") == 1
+        and (both / "runs/tiny/report.html").is_file()
+    )
     assert answer.stderr.count("done") == 12 and "another run" not in answer.stderr  # only the first process prints
     assert not list((both / "cache").glob("*/*.partial")) and not list((both / "cache").glob("*/*.parts"))
     command = [sys.executable, "-m", "sfplus", "run", tiny, "--workspace", single, "--device", "cpu"]

@@ -17,8 +17,8 @@ def names(steps: list[Step]) -> list[str]:
 def test_the_steps_of_the_demo_come_after_those_that_they_need() -> None:
     steps = plan(load_recipe(Path("pipelines/demo.yaml")))
     assert names(steps) == [
-        "sample", "detect/train", "align/train", "train", "finetune", "detect/verify", "align/verify",
-        "embed/train", "verify/train", "embed/finetune", "verify/finetune", "report",
+        "sample", "detect/train", "align/train", "train", "control", "finetune", "detect/verify", "align/verify",
+        "embed/train", "verify/train", "embed/control", "verify/control", "embed/finetune", "verify/finetune", "report",
     ]  # fmt: skip
     earlier: set[str] = set()
     for step in steps:
@@ -28,7 +28,8 @@ def test_the_steps_of_the_demo_come_after_those_that_they_need() -> None:
 
 def test_steps_until_a_stage_are_those_that_it_needs() -> None:
     steps = plan(load_recipe(Path("pipelines/demo.yaml")))
-    assert names(steps_until(steps, "finetune")) == ["sample", "detect/train", "align/train", "train", "finetune"]
+    until = names(steps_until(steps, "finetune"))
+    assert until == ["sample", "detect/train", "align/train", "train", "control", "finetune"]
     with pytest.raises(UsageError, match="no stage 'fly'"):
         steps_until(steps, "fly")
 
@@ -37,6 +38,21 @@ def test_fine_tuning_of_an_existing_model_needs_no_training(tmp_path: Path) -> N
     (tmp_path / "r.yaml").write_text("finetune: {photos: p, model: m}\nverify: {photos: a, pairs: b}\n")
     steps = plan(load_recipe(tmp_path / "r.yaml"))
     assert names(steps)[:3] == ["detect/train", "align/train", "finetune"] and "verify/finetune" in names(steps)
+
+
+def test_the_control_differs_from_fine_tuning_in_the_energy_alone() -> None:
+    path = Path("pipelines/demo.yaml")
+    steps = {step.name: step for step in plan(load_recipe(path))}
+    control, tuned = steps["control"], steps["finetune"]
+    assert control.inputs == tuned.inputs and control.stage is tuned.stage
+    with_energy, without = (step.stage.identity(step.settings, {})["settings"] for step in (tuned, control))
+    assert without["energy"].pop("weight") == 0 and with_energy["energy"].pop("weight") == 1 and with_energy == without
+    for override in ("finetune.control=false", "finetune.energy.weight=0"):
+        assert "control" not in names(plan(load_recipe(path, [override])))
+    alone = {step.name: step for step in plan(load_recipe(path, ["finetune.control=false"]))}["finetune"]
+    assert alone.stage.identity(alone.settings, {}) == tuned.stage.identity(tuned.settings, {})
+    zero = {step.name: step for step in plan(load_recipe(path, ["finetune.energy.weight=0"]))}["finetune"]
+    assert zero.stage.identity(zero.settings, {}) == control.stage.identity(control.settings, {})
 
 
 def test_fine_tuning_excludes_the_people_that_training_excludes() -> None:

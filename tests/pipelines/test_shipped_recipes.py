@@ -2,11 +2,13 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sfplus.artifacts.model_facts import ModelFacts, control_of, start_of
 from sfplus.datasets.pairs import draw_pairs, write_pairs
 from sfplus.datasets.portraits import write_portraits
 from sfplus.images import list_photos
@@ -84,13 +86,23 @@ def test_training_recipes_start_at_the_loss_of_their_formula(
     answer = sfplus("run", name, *SMALL, *SMALL_TRAIN, *inputs, "--workspace", tmp_path)
     assert answer.code == 0, answer.err
     report = json.loads((tmp_path / "runs" / name / "report.json").read_text())
-    first = report["histories"]["SphereFace"][0]
+    m = load_recipe(find_recipe(name)).train.head.m
+    weight = load_recipe(find_recipe(name)).finetune.energy.weight
+    start, control = f"SphereFace (A-Softmax, m = {m})", "SphereFace, fine-tuned without MHE (control)"
+    plus = f"SphereFace+ (m = {m}, MHE s = 2, weight {weight:g})"
+    assert list(report["results"]) == list(report["histories"]) == [start, control, plus]
+    models = {key: ModelFacts.from_json(facts) for key, facts in report["models"].items()}
+    assert control_of(plus, models) == control and start_of(plus, models) == start_of(control, models) == start
+    assert f"{plus}: " in answer.out and f"{control}: " in answer.out
+    first = report["histories"][start][0]
     # The features of a new network are short, so the classifier starts at chance: ln 4 for four people. They are a
     # little longer with batch normalisation, which the small recipes use.
     assert first["step"] == 1 and first["loss"] == pytest.approx(math.log(4), abs=0.7 if "small" in name else 0.3)
-    tuned = report["histories"]["SphereFace+"][0]
+    tuned = report["histories"][plus][0]
     assert 0.3 < tuned["energy"] < 5  # f_2 of four nearly orthogonal directions is near 1/2
-    assert len(report["published"]) == (2 if name.startswith("sphereface-plus-m") else 0)
+    assert report["published"] == [] and report["title"] == "Verification on lfw (not LFW's pairs)"
+    page = (tmp_path / "runs" / name / "report.html").read_text()
+    assert not re.search(r"published:|6,000|on LFW", page), "these pairs are not LFW's"
 
 
 def test_the_lfw_recipe_verifies_a_model(faces: Path, tmp_path: Path, sfplus: Callable) -> None:  # type: ignore[type-arg]
@@ -106,7 +118,7 @@ def test_the_lfw_recipe_verifies_a_model(faces: Path, tmp_path: Path, sfplus: Ca
         "verify", faces / "lfw", faces / "pairs.txt", "--model", tmp_path / "model", "--workspace", tmp_path
     )
     assert answer.code == 0, answer.err
-    assert "verify/model: " in answer.out and (tmp_path / "runs/lfw/report.html").is_file()
+    assert "model: " in answer.out and (tmp_path / "runs/lfw-not-lfws-pairs/report.html").is_file()
     again = sfplus("run", "lfw", f"embed.model={tmp_path / 'model'}", f"verify.photos={faces / 'lfw'}",
                    f"verify.pairs={faces / 'pairs.txt'}", "--until", "verify", "--workspace", tmp_path)  # fmt: skip
     assert again.err.count("fresh") == 4

@@ -142,7 +142,7 @@ def test_same_report_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
 def test_json_contains_the_same_content(folder: Path) -> None:
     report = full()
     data = json.loads((folder / "report.json").read_bytes())
-    assert list(data)[:4] == ["title", "notice", "results", "protocols"]
+    assert list(data)[:6] == ["title", "dataset", "models", "notice", "results", "protocols"]
     assert Result.from_dict(data["results"]["SphereFace+"]).to_dict() == report.results["SphereFace+"].to_dict()
     assert data["results"]["SphereFace+"]["tar_at_far"]["0.0001"] is None
     assert 0.5 < data["results"]["SphereFace+"]["auc"] < 1

@@ -44,7 +44,7 @@ def test_held_out_pairs_sharded_classes_and_the_initial_model_are_used(
     words = ["run", tiny, "train.evaluate_every=2", "finetune.classes=sharded", "finetune.sample_rate=0.5"]
     answer = sfplus(*words, "--workspace", tmp_path, "--device", "cpu")
     assert answer.code == 0, answer.err
-    verified = json.loads((tmp_path / "runs/tiny/report.json").read_text())["results"]["SphereFace"]
+    verified = json.loads((tmp_path / "runs/tiny/report.json").read_text())["results"]["SphereFace (A-Softmax, m = 2)"]
     held_out = [row["held_out/accuracy"] for row in rows(tmp_path, "train")]
     assert len(held_out) == 3 and all(0 <= value <= 1 for value in held_out)
     assert held_out[-1] == sum(verified["accuracy"]) / len(verified["accuracy"])

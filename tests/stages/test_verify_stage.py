@@ -39,7 +39,8 @@ def verify(sfplus: Callable, task: Path, *options: str):
 
 
 def report(task: Path) -> dict:
-    return json.loads((task / "data/runs/lfw/report.json").read_text())
+    (file,) = (task / "data/runs").glob("*/report.json")
+    return json.loads(file.read_text())
 
 
 def test_photos_without_a_face_get_a_centre_crop_by_default(task: Path, sfplus: Callable) -> None:
@@ -168,3 +169,19 @@ def test_view_1_is_verified_on_its_test_pairs(task: Path, sfplus: Callable) -> N
     assert answer.code == 0 and "sphereface protocol, 6 pairs" in answer.out, answer.err
     result = next(iter(report(task)["results"].values()))
     assert len(result["scores"]) == 6 and len(result["accuracy"]) == 1
+
+
+def test_features_without_mirror_images_are_compared_whole(task: Path, sfplus: Callable) -> None:
+    config = task / "model" / "config.json"
+    described = json.loads(config.read_text()) | {"preprocessing": {"mirror": False}}
+    config.write_text(json.dumps(described))
+    assert verify(sfplus, task, "--protocol", "exact").code == 0
+    (features,) = (task / "data/cache/embed").glob("*/features.safetensors")
+    values, index = load_file(features)["features"].astype(np.float64), read_parquet(features.parent / "index.parquet")
+    assert values.shape[1] == 16
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    row_of = {photo: row for row, photo in enumerate(index["photo"])}
+    (scores,) = (task / "data/cache/verify").glob("*/scores.parquet")
+    table = read_parquet(scores)
+    left, right = ([row_of[photo] for photo in table[side]] for side in ("left", "right"))
+    np.testing.assert_allclose(table["score"], (values[left] * values[right]).sum(1), atol=1e-6)

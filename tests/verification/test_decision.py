@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from safetensors.numpy import save_file
 from scipy.stats import beta
 from sklearn.metrics import roc_curve
 from sklearn.metrics.pairwise import cosine_similarity
 
 from sfplus.errors import UsageError, WeightsError
-from sfplus.verification.decision import DecisionRule, similarity
+from sfplus.verification.decision import DecisionRule, explain_similarity, similarity
 from sfplus.weights import MEAN
 
 VERIFICATION = {"threshold": 0.25, "accuracy": 0.9, "pairs": "200 pairs of pairs.txt", "protocol": "sphereface"}
@@ -103,10 +105,78 @@ def test_a_rule_is_saved_and_loaded(tmp_path: Path) -> None:
     np.testing.assert_allclose(computed.same, np.sort(similarity(left[same], right[same], mean)), atol=1e-6)
     computed.save(tmp_path)
     loaded = DecisionRule.load(tmp_path, {"verification": VERIFICATION})
+    assert loaded is not None
     for name in ("mean", "same", "different"):
         assert np.array_equal(getattr(computed, name), getattr(loaded, name))
-    (tmp_path / MEAN).write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match="is damaged"):
-        DecisionRule.load(tmp_path, {"verification": VERIFICATION})
-    with pytest.raises(UsageError, match="has no threshold"):
-        DecisionRule.load(tmp_path, {})
+
+
+def test_files_functions_and_unverified_models_have_no_threshold(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").touch()
+    random_rule().save(tmp_path)
+    assert DecisionRule.load(tmp_path, {}) is None and DecisionRule.load(tmp_path, {"verification": None}) is None
+    for model in (tmp_path / "model.onnx", Path("package.module:function")):
+        assert DecisionRule.load(model, {"verification": VERIFICATION}) is None
+    text = explain_similarity(0.12345, "model.onnx")
+    assert text.startswith("similarity 0.123") and "sfplus calibrate model.onnx PHOTOS PAIRS" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threshold": float("nan")}, "its verification.threshold is nan"),
+        ({"threshold": float("inf")}, "its verification.threshold is inf"),
+        ({"threshold": "0.3"}, "its verification.threshold is '0.3'"),
+        ({"threshold": None}, "its verification.threshold is None"),
+        ({"accuracy": float("-inf")}, "its verification.accuracy is -inf"),
+        ({"pairs": 6000}, "its verification.pairs is 6000"),
+        ({"protocol": None}, "its verification.protocol is None"),
+        ("0.3", "its verification.threshold is None"),
+    ],
+)
+def test_a_threshold_that_is_damaged_is_one_error(change: Any, message: str, tmp_path: Path) -> None:
+    random_rule().save(tmp_path)
+    verification = VERIFICATION | change if isinstance(change, dict) else change
+    with pytest.raises(WeightsError, match=message) as caught:
+        DecisionRule.load(tmp_path, {"verification": verification})
+    assert "config.json" in str(caught.value) and "sfplus calibrate" in caught.value.remedy
+
+
+ROW, ONE = np.zeros(4, np.float32), np.ones(1, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (None, "there is no such file"),
+        (b"nothing", "is damaged"),
+        ({"same": ONE}, "is damaged"),
+        ({"mean": np.full(4, np.nan, np.float32)}, "its 'mean' is not a row of finite float32 numbers"),
+        ({"mean": np.full(4, np.inf, np.float32)}, "its 'mean' is not a row of finite"),
+        ({"mean": np.zeros((2, 2), np.float32)}, "its 'mean' is not a row of finite"),
+        ({"mean": np.zeros(4, np.int64)}, "its 'mean' is not a row of finite"),
+        ({"mean": ROW, "same": ONE * np.nan, "different": ONE}, "its 'same' is not a row of finite"),
+        ({"mean": ROW, "same": ONE, "different": -ONE * np.inf}, "its 'different' is not a row of finite"),
+        ({"mean": np.zeros(5, np.float32)}, "its mean has 5 numbers, features have 2 or 4"),
+    ],
+)
+def test_a_mean_that_is_damaged_is_one_error(tensors: Any, message: str, tmp_path: Path) -> None:
+    if isinstance(tensors, bytes):
+        (tmp_path / MEAN).write_bytes(tensors)
+    elif tensors:
+        save_file(tensors, tmp_path / MEAN)
+    with pytest.raises(WeightsError, match=message) as caught:
+        DecisionRule.load(tmp_path, {"verification": VERIFICATION, "feature_size": 2})
+    assert MEAN in str(caught.value) and "sfplus calibrate" in caught.value.remedy
+
+
+def test_the_description_has_the_rates_that_the_pairs_resolve() -> None:
+    rule = random_rule()
+    lines = rule.describe().splitlines()
+    assert lines[0] == "accuracy 90.00 % on 200 pairs of pairs.txt (sphereface protocol)"
+    assert lines[1].startswith("threshold 0.250") and [line[:10].strip() for line in lines[2:]] == [
+        "FAR 0.1",
+        "FAR 0.01",
+    ]
+    fars, tars, _ = roc_curve(np.repeat([1, 0], 200), np.concatenate([rule.same, rule.different]),
+                              drop_intermediate=False)  # fmt: skip
+    assert f"TAR {100 * tars[np.searchsorted(fars, 0.1 + 1e-9) - 1]:.3g} %" in lines[2]

@@ -48,7 +48,7 @@ OPENCV = {
     "convolution, groups": conv("num_output: 6 kernel_size: 3 group: 2"),
     "convolution, dilation": conv("num_output: 6 kernel_size: 3 dilation: 2 pad: 2"),
     "convolution, no bias": conv("num_output: 1 kernel_size: 1 bias_term: false"),
-    "convolution, height and width": conv("num_output: 3 kernel_h: 1 kernel_w: 3 pad_w: 1 stride_h: 2 stride_w: 1"),
+    "convolution, height and width": conv("num_output: 3 kernel_h: 1 kernel_w: 3 pad_h: 0 pad_w: 1 stride_h: 2 stride_w: 1"),  # noqa: E501
     "convolution, two numbers": conv("num_output: 3 kernel_size: 3 kernel_size: 1 pad: 1 pad: 0 stride: 1 stride: 2"),
     "convolution, as large as the input": conv("num_output: 3 kernel_h: 9 kernel_w: 8"),
     "depthwise": conv("num_output: 4 kernel_size: 3 pad: 1 group: 4", "DepthwiseConvolution"),
@@ -87,7 +87,7 @@ OPENCV = {
     "concat, axis": TWO + layer("Concat", "concat_param { axis: -1 }", "data b"),
     "concat, old": TWO + layer("Concat", "concat_param { concat_dim: 1 }", "data b b"),
     "slice": layer("Slice", "slice_param { slice_point: 1 }", top="out o2"),
-    "slice, equal parts": layer("Slice", "slice_param { axis: 2 }", top="a b c") + layer("Concat", "", "c b a"),
+    "slice, equal parts": layer("Slice", "slice_param { axis: 2 }", top="a b c") + layer("Concat", "", "c b a", name="c"),  # noqa: E501
     "split": layer("Split", top="s1 s2") + layer("Concat", "", "s1 s2", name="c"),
     "batch norm": layer("BatchNorm"),
     "batch norm, eps": layer("BatchNorm", "batch_norm_param { use_global_stats: true eps: 0.01 }"),

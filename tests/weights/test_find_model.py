@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.errors import UsageError
 from sfplus.io.resources import models_home, shipped_folder
 from sfplus.weights.find_model import find_model
 
@@ -29,7 +28,7 @@ def test_folders_shipped_and_fetched_models_are_found(home: Path, tmp_path: Path
     [
         ("sphereface10-smal", "there is no model 'sphereface10-smal'; did you mean 'sphereface10-small'?"),
         ("sphereface-plus-m4", "get it first: sfplus models fetch sphereface-plus-m4"),
-        ("../downloads", "give a folder, hf:owner/name"),
+        ("../downloads", "give a folder, a file, package.module:function, hf:owner/name"),
     ],
 )
 def test_unknown_names_get_a_remedy(name: str, message: str, sfplus: Callable, tmp_path: Path) -> None:
@@ -37,10 +36,9 @@ def test_unknown_names_get_a_remedy(name: str, message: str, sfplus: Callable, t
     assert answer.code == 2 and message in answer.err
 
 
-def test_a_file_must_be_converted(tmp_path: Path) -> None:
+def test_a_file_is_a_model(tmp_path: Path) -> None:
     (tmp_path / "net.caffemodel").touch()
-    with pytest.raises(UsageError, match=r"is a file; convert it: sfplus convert net.caffemodel FOLDER"):
-        find_model(str(tmp_path / "net.caffemodel"))
+    assert find_model(str(tmp_path / "net.caffemodel")) == tmp_path / "net.caffemodel"
 
 
 def test_fetched_models_are_kept_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean
@@ -89,7 +90,11 @@ def test_shipped_models_agree_with_their_entries() -> None:
         ({"url": "http://example.org/sphereface_model.caffemodel"}, "sphereface20.url: String should match"),
         ({"url": "https://example.org/other"}, "url does not end with the last of files"),
         ({"licence": None}, "sphereface20.licence"),
-        ({"layout": "pickle"}, "Input should be 'sfplus', 'caffe' or 'clcarwin'"),
+        ({"layout": "pickle"}, "Input should be 'sfplus', 'caffe', 'clcarwin', 'yakhyo', 'onnx' or 'state dict'"),
+        ({"input": "insightface"}, "input is for layouts onnx and state dict"),
+        ({"layout": "onnx"}, "input is for layouts onnx and state dict"),
+        ({"layout": "onnx", "input": "insihtface"}, "did you mean 'insightface'"),
+        ({"network": ""}, "network is missing"),
     ],
 )
 def test_an_invalid_zoo_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -100,9 +105,18 @@ def test_an_invalid_zoo_is_refused(tmp_path: Path, change: dict[str, object], me
         zoo.load_zoo(tmp_path / "zoo.yaml")
 
 
+def test_addresses_are_of_releases_or_of_a_commit() -> None:
+    """The file behind an address does not change, and is checked where its SHA-256 is known."""
+    for name, entry in zoo.zoo().items():
+        if entry.url:
+            assert re.search(r"/releases/download/|/[0-9a-f]{40}/", entry.url), name
+            assert entry.layout != "onnx" or zoo.UNKNOWN not in entry.files.values(), name
+
+
 def test_list_and_info_print_the_entries(sfplus: Callable) -> None:
     lines = sfplus("models", "list").out.splitlines()
-    assert len(lines) == len(zoo.zoo()) and lines[0].startswith("sphereface10-small     shipped      92.67 %")
+    assert len(lines) == len(zoo.zoo()) and lines[0].startswith("sphereface10-small     shipped      92.70 % *")
+    assert [line.split()[0] for line in lines[1:3]] == ["sphereface20-yakhyo", "sphereface36-yakhyo"]
     info = sfplus("models", "info", "sphereface-plus-m4").out
     assert "99.35 %, mean of 10 runs 99.27 % (sphereface protocol)" in info and "drive.google.com" in info
     assert "SHA-256 unknown until first fetched" in info and "MIT" in info
@@ -169,6 +183,68 @@ def test_a_different_network_than_in_the_entry_is_refused(weights: Path, sfplus:
     edit(NEW, network="sphereface36")
     answer = sfplus("models", "fetch", NEW, "--from", weights)
     assert answer.code == 1 and "conv" in answer.err and "is missing" in answer.err
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Path:
+    """An ONNX graph of another project: RGB over 127.5, 112x112, without a mirror image."""
+    onnx = pytest.importorskip("onnx")
+    generator = np.random.default_rng(0)
+    weights = [onnx.numpy_helper.from_array(generator.normal(size=(3, 5)).astype(np.float32), "w")]
+    nodes = [
+        onnx.helper.make_node("GlobalMaxPool", ["data"], ["pooled"]),
+        onnx.helper.make_node("Flatten", ["pooled"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["flat", "w"], ["fc1"]),
+    ]
+    kind = onnx.TensorProto.FLOAT
+    data = onnx.helper.make_tensor_value_info("data", kind, ["N", 3, 112, 112])
+    features = onnx.helper.make_tensor_value_info("fc1", kind, ["N", 5])
+    graph = onnx.helper.make_graph(nodes, "g", [data], [features], weights)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
+              tmp_path / "face_recognition_sface_2021dec.onnx")  # fmt: skip
+    return tmp_path / "face_recognition_sface_2021dec.onnx"
+
+
+def test_an_onnx_model_is_fetched_with_its_input(onnx_file: Path, edit: Callable, sfplus: Callable, home: Path) -> None:
+    sha256 = hashlib.sha256(onnx_file.read_bytes()).hexdigest()
+    with serve() as server:
+        url = server.put(f"/{onnx_file.name}", onnx_file.read_bytes())
+        edit("sface", url=url, files={onnx_file.name: sha256}, input="insightface")
+        answer = sfplus("models", "fetch", "sface")
+    assert answer.code == 0 and "use it with --model sface" in answer.out, answer.err
+    config = json.loads((home / "sface" / "config.json").read_text())
+    assert config["template"] == "arcface-112x112" and config["preprocessing"]["channels"] == "rgb"
+    assert config["licence"] == "Apache-2.0" and config["published"]["lfw"] == 99.4
+    assert config["provenance"]["sha256"] == sha256 and zoo.status("sface") == "fetched"
+    crops = np.random.default_rng(1).integers(0, 256, (4, 112, 112, 3), dtype=np.uint8)
+    embedder = Embedder("sface", "cpu")
+    expected = Embedder(onnx_file, "cpu", input="insightface").features(crops)
+    assert expected.shape == (4, 5)
+    np.testing.assert_array_equal(embedder.features(crops), expected)
+
+
+@pytest.mark.slow  # exports the network to ONNX
+def test_a_state_dict_is_fetched_with_the_network_of_a_function(
+    tmp_path: Path, edit: Callable, sfplus: Callable, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zoo_network.py").write_text(
+        "from torch import nn\n\ndef create():\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 5))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    state = {"2.weight": torch.randn(5, 12), "2.bias": torch.randn(5)}
+    file = tmp_path / "20180402-114759-vggface2.pt"
+    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    edit("facenet-vggface2", files={file.name: sha256}, network="zoo_network:create")
+    answer = sfplus("models", "fetch", "facenet-vggface2", "--from", file)
+    assert answer.code == 0, answer.err
+    crops = np.random.default_rng(1).integers(0, 256, (4, 160, 160, 3), dtype=np.uint8)
+    x = (torch.from_numpy(crops).permute(0, 3, 1, 2).float() - 127.5) / 128
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1) @ state["2.weight"].T + state["2.bias"]
+    actual = Embedder("facenet-vggface2", "cpu").features(crops)
+    np.testing.assert_allclose(actual, expected.numpy(), atol=1e-5)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfplus.artifacts.stage import Deferred, Stage
-from sfplus.recipes.steps import StageKey
+from sfplus.recipes.steps import StageKey, UserModel
 
 
 class EmbedSettings(StageKey, BaseModel):
@@ -20,5 +20,23 @@ class EmbedSettings(StageKey, BaseModel):
         "float32", description="floating-point type: float32 is the reference, bfloat16 is faster where supported"
     )
     model: str | None = Field(
-        None, exclude=True, description="the model to verify; not needed where the recipe trains one"
+        None,
+        exclude=True,
+        description="the model to verify: a folder, file, function, name of the zoo or hf:owner/name; not needed where "
+        "the recipe trains one",
     )
+    network: str = Field(
+        "",
+        exclude=True,
+        description="network of a file of weights: package.module:function, a .prototxt, or a SphereFace network",
+    )
+    input: str = Field(
+        "",
+        exclude=True,
+        description="input of a model that does not describe it: a preset such as insightface, or key=value,...",
+    )
+
+    @property
+    def user_model(self) -> UserModel | None:
+        """The model to verify, if it is not trained by the recipe."""
+        return UserModel(self.model, self.network, self.input) if self.model else None

@@ -11,6 +11,9 @@ from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.recipes.settings.train import EnergySettings, People, SolverSettings, TrainSettings, training_inputs
 from sfplus.recipes.steps import PlanRequest, StageKey, Step, StepOutput, UserModel
 
+CONTROL = "control"
+"""The step that fine-tunes without energy."""
+
 
 class FinetuneSettings(StageKey, SolverSettings):
     """Settings of SphereFace+: the loss of the head and the energy of the classifier, from a trained model."""
@@ -21,6 +24,12 @@ class FinetuneSettings(StageKey, SolverSettings):
 
     energy: EnergySettings = Field(
         default=EnergySettings(), description="minimum hyperspherical energy of the classifier (MHE paper, section 5.2)"
+    )
+    control: bool = Field(
+        default=False,
+        exclude=True,
+        description="also fine-tune without energy, all else equal: the difference to this control is the effect of "
+        "MHE, that to the model before fine-tuning is not",
     )
     exclude: People = Field(default=(), description="people to leave out; empty: those that train leaves out")
     model: str | None = Field(
@@ -40,4 +49,17 @@ class FinetuneSettings(StageKey, SolverSettings):
             settings = self.model_copy(update={"exclude": train.exclude})
         before, inputs = training_inputs(train.photos if train else self.photos, self, request)
         inputs["start"] = UserModel(self.model) if self.model else StepOutput("train")
-        return [*before, Step("finetune", self.stage, settings, inputs)]
+        steps = [*before, Step("finetune", self.stage, settings, inputs)]
+        if self._has_control:
+            energy = settings.energy.model_copy(update={"weight": 0.0})
+            control = settings.model_copy(update={"energy": energy})
+            steps.insert(-1, Step(CONTROL, self.stage, control, inputs))
+        return steps
+
+    def model_steps(self, name: str) -> list[str]:
+        """Return the steps of the control, if there is one, and of the fine-tuning itself."""
+        return [CONTROL, name] if self._has_control else [name]
+
+    @property
+    def _has_control(self) -> bool:
+        return self.control and self.energy.weight > 0

@@ -7,9 +7,11 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sfplus.artifacts.stage import Deferred, Stage
-from sfplus.recipes.settings.sample import SampleSettings
+from sfplus.datasets.pairs.dataset_name import dataset_name
 from sfplus.recipes.settings.verify import VerifySettings, verified_models
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput
+
+DRAWN = "drawn faces"
 
 
 class PublishedSettings(BaseModel):
@@ -21,6 +23,9 @@ class PublishedSettings(BaseModel):
     accuracy: float | None = Field(None, gt=1, le=100, description="accuracy in per cent")
     inception_score: float | None = Field(None, ge=1, description="Inception score of a generator")
     source: str = Field(description="where it is published")
+    dataset: str | None = Field(
+        None, description="the data set of the pairs: the figure is shown only for its pairs (LFW: those of pairs.txt)"
+    )
 
     @model_validator(mode="after")
     def _check_one_metric(self) -> PublishedSettings:
@@ -40,9 +45,9 @@ class ReportSettings(StageKey, BaseModel):
     """Settings of the report."""
 
     model_config = ConfigDict(extra="forbid")
-    stage: ClassVar[Stage] = Stage("report", 2, Deferred("sfplus.stages.report:build"))
+    stage: ClassVar[Stage] = Stage("report", 3, Deferred("sfplus.stages.report:build"))
 
-    title: str = Field("Face verification", description="heading of the page")
+    title: str = Field("", description="heading of the page; empty: the data set")
     published: list[PublishedSettings] = Field([], description="published figures of the same model and data")
 
     def plan(self, request: PlanRequest) -> list[Step]:
@@ -55,7 +60,9 @@ class ReportSettings(StageKey, BaseModel):
         }  # fmt: skip
         for name, model in verified_models(request).items():
             inputs |= {f"verify/{name}": StepOutput(f"verify/{name}"), f"model/{name}": model}
-        about = {"recipe": request.text, "command": request.command, "drawn": request.find(SampleSettings) is not None}
+        drawn = not (verify.pairs or verify.photos)
+        dataset = dataset_name(verify.pairs, verify.photos) if verify.pairs else DRAWN
+        about = {"recipe": request.text, "command": request.command, "drawn": drawn, "dataset": dataset}
         settings = ReportStageSettings.model_validate(self.model_dump() | about)
         return [Step("report", self.stage, settings, inputs)]
 
@@ -66,3 +73,4 @@ class ReportStageSettings(ReportSettings):
     recipe: str = Field("", description="the YAML of the recipe")
     command: str = Field("", description="the command that runs it")
     drawn: bool = Field(False, description="whether the faces are drawn")
+    dataset: str = Field("", description="the data set that the pairs belong to")

@@ -17,7 +17,6 @@ from sfplus.recipes.steps import (
     StageKey,
     Step,
     StepOutput,
-    UserModel,
     UserPairs,
     UserPhotos,
 )
@@ -28,7 +27,7 @@ class VerifySettings(StageKey, BaseModel):
     """Settings of the verification over the folds of a pair list."""
 
     model_config = ConfigDict(extra="forbid")
-    stage: ClassVar[Stage] = Stage("verify", 3, Deferred("sfplus.stages.verify:build"), measures=True)
+    stage: ClassVar[Stage] = Stage("verify", 4, Deferred("sfplus.stages.verify:build"), measures=True)
 
     protocol: ProtocolName = Field(
         "sphereface", description="how scores and thresholds are computed; every number is reported with this name"
@@ -72,6 +71,6 @@ class VerifySettings(StageKey, BaseModel):
 
 def verified_models(request: PlanRequest) -> dict[str, InputReference]:
     """Return the models that a recipe verifies: the user's, or those that it trains and fine-tunes."""
-    if model := request.get(EmbedSettings).model:
-        return {"model": UserModel(model)}
-    return {name: StepOutput(name) for name, key in request.keys.items() if key.stage.trains and not key.for_images}
+    if model := request.get(EmbedSettings).user_model:
+        return {"model": model}
+    return {step: StepOutput(step) for name, key in request.keys.items() for step in key.model_steps(name)}

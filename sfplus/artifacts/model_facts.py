@@ -1,0 +1,196 @@
+"""What a model is, by its settings and manifest or its config.json: head, margin, energy, control."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.inputs import StageInput
+from sfplus.errors import SfplusError, one_line
+from sfplus.io.files import digest_json
+from sfplus.weights import CONFIG
+
+_HEADS = {
+    "asoftmax": "SphereFace", "lsoftmax": "L-Softmax", "softmax": "Softmax", "normface": "NormFace",
+    "sphereface-r": "SphereFace-R", "sphereface2": "SphereFace2", "cosface": "CosFace", "arcface": "ArcFace",
+    "adaface": "AdaFace",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known about a model; what is not known is empty.
+
+    Attributes:
+        label: the name that its user or its config.json gives it; empty for a model that the recipe trains.
+        head: name and settings of the classifier that it was trained with.
+        energy: `mode`, `power` and `weight` of the hyperspherical energy; empty where there was none.
+        finetuned: whether it was trained from another model; None if that is not known, and then nothing is claimed
+            about its energy either.
+        content: digest of the model.
+        start: digest of the model that it was trained from.
+        training: digest of all that decided its training apart from the energy: equal for a model and its control.
+        config: the content of its config.json.
+    """
+
+    label: str = ""
+    head: Mapping[str, Any] = field(default_factory=dict)
+    energy: Mapping[str, Any] = field(default_factory=dict)
+    finetuned: bool | None = None
+    content: str = ""
+    start: str = ""
+    training: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, model: StageInput) -> ModelFacts:
+        """Read the facts of a trained artefact, or of a model of the user's, whose config.json may lack them."""
+        if isinstance(model, Artefact):
+            return _of_artefact(model)
+        folder = getattr(model, "folder", None)
+        if not isinstance(folder, Path):
+            return cls(label=model.describe(), content=model.content)
+        try:
+            artefact = Artefact.open(folder)
+        except SfplusError:
+            artefact = None
+        if artefact and artefact.manifest["stage"] in ("train", "finetune"):
+            return _of_artefact(artefact)
+        config = _read_config(folder)
+        label = config.get("name")
+        return cls(
+            label=label if isinstance(label, str) and label.strip() else folder.resolve().name,
+            head=_mapping(config.get("head")),
+            energy=_energy(config.get("energy")),
+            finetuned="start" in config if "energy" in config else None,
+            content=model.content,
+            config=config,
+        )
+
+    @classmethod
+    def from_json(cls, data: object) -> ModelFacts:
+        """Restore the facts in a report.json, which anybody may have written."""
+        data = _mapping(data)
+        text = {key: str(data.get(key) or "") for key in ("label", "content", "start", "training")}
+        finetuned = data["finetuned"] if isinstance(data.get("finetuned"), bool) else None
+        head, energy = _mapping(data.get("head")), _energy(data.get("energy"))
+        return cls(text["label"], head, energy, finetuned, text["content"], text["start"], text["training"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as JSON data, without the config."""
+        names = ("label", "head", "energy", "finetuned", "content", "start", "training")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def name(self) -> str:
+        """The model in the terms of the field, such as `SphereFace+ (m = 4, MHE s = 2, weight 1)`."""
+        what = self._what
+        if not self.label:
+            return what or "model"
+        return f"{self.label}: {what}" if what else self.label
+
+    @property
+    def _what(self) -> str:
+        """The head with its margin, the energy, and whether the model was fine-tuned; empty if the head is unknown."""
+        kind = str(self.head.get("name") or "")
+        if not kind:
+            return ""
+        family, margin = _HEADS.get(kind, kind), _numbers(self.head, {"m": "m", "scale": "s"})
+        if self.finetuned is None:
+            return f"trained with {'A-Softmax' if kind == 'asoftmax' else family}{_brackets(margin)}"
+        mhe = _describe_energy(self.energy)
+        if kind == "asoftmax" and mhe:
+            return f"SphereFace+{_brackets(margin, f'MHE {mhe}')}"
+        if self.finetuned:
+            return f"{family}, fine-tuned with MHE ({mhe})" if mhe else f"{family}, fine-tuned without MHE (control)"
+        if mhe:
+            return f"{family} with MHE{_brackets(margin, f'MHE {mhe}')}"
+        return f"{family}{_brackets('A-Softmax' if kind == 'asoftmax' else '', margin)}"
+
+
+def name_models(models: Mapping[str, ModelFacts]) -> dict[str, str]:
+    """Return the name of each model by its key; models that would have the same name are numbered."""
+    names = {key: one_line(facts.name) for key, facts in models.items()}
+    counts, seen = Counter(names.values()), Counter[str]()
+    for key, name in names.items():
+        seen[name] += 1
+        if counts[name] > 1:
+            names[key] = f"{name} [{seen[name]}]"
+    return names
+
+
+def control_of(name: str, models: Mapping[str, ModelFacts]) -> str | None:
+    """Return the model that was trained exactly as this one, but without energy; None if there is none."""
+    facts = models.get(name, ModelFacts())
+    if not (facts.energy and facts.training):
+        return None
+    twins = (other for other, about in models.items() if about.training == facts.training and not about.energy)
+    return next(twins, None)
+
+
+def start_of(name: str, models: Mapping[str, ModelFacts]) -> str | None:
+    """Return the model that this one was fine-tuned from; None if there is none among these models."""
+    start = models.get(name, ModelFacts()).start
+    return next((other for other, about in models.items() if start and about.content == start), None)
+
+
+def _of_artefact(artefact: Artefact) -> ModelFacts:
+    """Return the facts of a model that sfplus trained, from its manifest."""
+    manifest = artefact.manifest
+    settings, inputs = manifest["settings"], manifest["inputs"]
+    others = {key: value for key, value in settings.items() if key != "energy"}
+    return ModelFacts(
+        head=_mapping(settings.get("head")),
+        energy=_energy(settings.get("energy")),
+        finetuned="start" in inputs,
+        content=artefact.content,
+        start=str(inputs.get("start", "")),
+        training=digest_json([manifest["stage"], manifest["version"], others, inputs]),
+        config=_read_config(artefact.folder),
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of a model's config.json; empty if it has none, or none that is a mapping."""
+    try:
+        return _mapping(json.loads((folder / CONFIG).read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _energy(value: object) -> dict[str, Any]:
+    """Return the settings of an energy that has an effect, else nothing."""
+    energy = _mapping(value)
+    return energy if _is_number(energy.get("weight")) and energy["weight"] > 0 else {}
+
+
+def _describe_energy(energy: Mapping[str, Any]) -> str:
+    mode = str(energy.get("mode", "paper"))
+    numbers = {"power": "s", "weight": "weight"} if mode != "caffe" else {"weight": "weight"}
+    text = ", ".join(f"{name} = {energy[key]:g}" if name == "s" else f"{name} {energy[key]:g}"
+                     for key, name in numbers.items() if _is_number(energy.get(key)))  # fmt: skip
+    return f"{text}, mode {mode}" if text and mode != "paper" else text
+
+
+def _numbers(settings: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Return those settings that are numbers, such as `m = 0.5, s = 64`."""
+    return ", ".join(f"{name} = {settings[key]:g}" for key, name in names.items() if _is_number(settings.get(key)))
+
+
+def _brackets(*parts: str) -> str:
+    text = ", ".join(part for part in parts if part)
+    return f" ({text})" if text else ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

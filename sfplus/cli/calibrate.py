@@ -1,0 +1,80 @@
+"""Measure the threshold of a model on pairs, for compare and app."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfplus.cli.options import DATA, Device, ModelInputText, ModelNetwork, Undetected, Workspace
+from sfplus.cli.run import run_recipe
+from sfplus.errors import UsageError
+from sfplus.io.files import check_new
+from sfplus.io.resources import models_home, shipped_folder
+from sfplus.weights.find_model import ModelSource
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model of any kind, as --model takes it.")],
+    photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="The folder of the photos that the pairs name.")],
+    pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="The pair list, such as LFW's pairs.txt.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="A new folder for a copy of the model; by default the folder MODEL."),
+    ] = None,
+    network: ModelNetwork = "",
+    input: ModelInputText = "",
+    undetected: Undetected = "centre-crop",
+    device: Device = "auto",
+    workspace: Workspace = DATA,
+) -> None:
+    """Measure the threshold of a model on pairs, for compare and app.
+
+    The mean feature, the threshold and the scores of the pairs are kept in the folder of the model.
+
+    Example: sfplus calibrate w600k_r50.onnx data/lfw data/lfw/pairs.txt --input insightface --out my/arcface
+    """
+    from sfplus.pipeline.export import add_decision, copy_model, measure_decision  # start-up time: imports torch
+
+    source = ModelSource(model, network, input)
+    target = _target(source, out)
+    fit = "image" if source.template.startswith("sphereface") else "template"  # as the sources of the templates do
+    values = {
+        "align.template": source.template, "align.fit": fit,
+        "embed.model": model, "embed.network": network, "embed.input": input,
+        "verify.photos": photos, "verify.pairs": pairs, "verify.undetected": undetected,
+    }  # fmt: skip
+    overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value]
+    artefacts = run_recipe("lfw", overrides, "verify", device, workspace, "calibrate")
+    rule = measure_decision(artefacts)
+    if out:
+        copy_model(source, target)
+    add_decision(target, rule)
+    print(rule.describe())
+    print(f"model: {target}")
+
+
+def _target(source: ModelSource, out: Path | None) -> Path:
+    """Return the folder for the threshold, after checking that it may be written.
+
+    Raises:
+        UsageError: If `out` exists, or is needed: a folder of sfplus, a file or a function is not changed, and a
+            folder is not changed to be used with another input.
+    """
+    if out:
+        check_new(out)
+        return out
+    folder, remedy = source.path, "give a new folder: --out FOLDER"
+    if not folder.is_dir():
+        raise UsageError("is not a folder, in which a threshold can be kept", where=source.name, remedy=remedy)
+    homes = [shipped_folder("pretrained").resolve(), models_home().resolve()]
+    if source.name.startswith("hf:") or folder.resolve().parent in homes:
+        raise UsageError("is not a folder of yours, and is not changed", where=source.name, remedy=remedy)
+    if source.network or source.input:
+        raise UsageError("would be used with another input than its own", where=source.name, remedy=remedy)
+    return folder
