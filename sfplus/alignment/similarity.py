@@ -13,13 +13,13 @@ import numpy.typing as npt
 from sfplus.alignment.templates import Template, find_template
 from sfplus.errors import PhotoError, UsageError
 
-Fit = Literal["image", "template"]
+Fit = Literal["source", "image", "template"]
 Floats = npt.NDArray[np.float64]
 
 _MIN_SPREAD = 1e-6  # of the landmarks in pixels, and of the correlation, below which no fit exists
 
 
-def fit_similarity(landmarks: npt.ArrayLike, template: str | Template, fit: Fit = "image") -> Floats:
+def fit_similarity(landmarks: npt.ArrayLike, template: str | Template, fit: Fit = "source") -> Floats:
     """Fit the photo-to-crop transformation of each face.
 
     Args:
@@ -27,8 +27,9 @@ def fit_similarity(landmarks: npt.ArrayLike, template: str | Template, fit: Fit 
         template: a name in `TEMPLATES`, or a template.
         fit: the space in which squared distances are minimised. `image`: the photo, as MATLAB's cp2tform does for
             SphereFace (template to photo, then inverted); `template`: the crop, as Umeyama (IEEE PAMI 13-4, 1991),
-            scikit-image and the ArcFace pipelines do. Both agree on the rotation and on the mean of the landmarks; the
-            first magnifies more, by 1 / r^2, where r <= 1 is the correlation of the landmarks with the template.
+            scikit-image and the ArcFace pipelines do; `source`: as the template's source does (`Template.fit`). Both
+            agree on the rotation and on the mean of the landmarks; the first magnifies more, by 1 / r^2, where r <= 1
+            is the correlation of the landmarks with the template.
 
     Returns:
         float64 (N, 2, 3): matrices from photo to crop, for column vectors (x, y, 1).
@@ -37,14 +38,15 @@ def fit_similarity(landmarks: npt.ArrayLike, template: str | Template, fit: Fit 
         UsageError: If the shape is wrong, or the template or fit unknown.
         PhotoError: If landmarks are not finite, coincide, or only fit as a mirror image.
     """
-    target = find_template(template).points
+    target = find_template(template)
     points = np.asarray(landmarks, np.float64)
     if points.ndim != 3 or points.shape[1:] != (5, 2):
         raise UsageError(f"expected shape (N, 5, 2), got {points.shape}", where="landmarks")
     if fit not in get_args(Fit):
         raise UsageError(f"no fit is called '{fit}'", where="fit", remedy=f"use {' or '.join(get_args(Fit))}")
     _refuse(~np.isfinite(points).all((1, 2)), "are not finite")
-    source, goal = points[..., 0] + 1j * points[..., 1], target[:, 0] + 1j * target[:, 1]
+    fit = target.fit if fit == "source" else fit
+    source, goal = points[..., 0] + 1j * points[..., 1], target.points[:, 0] + 1j * target.points[:, 1]
     source_mean, goal_mean = source.mean(1), goal.mean()
     source, goal = source - source_mean[:, None], goal - goal_mean
     variance = (abs(source) ** 2).sum(1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from sfplus.errors import UsageError
 
 DEFAULT_TEMPLATE = "sphereface-112x96"
+TemplateFit = Literal["image", "template"]
 
 # SphereFace, preprocess/code/face_align_demo.m: left eye, right eye, nose, left and right mouth corner; 1-based pixels.
 _SPHEREFACE = np.array(
@@ -33,6 +35,7 @@ class Template:
         source: the origin of the numbers.
         first_pixel: the number that the source gives to the first pixel, 0 or 1; `points` are the source's numbers
             minus this.
+        fit: the least squares that the source uses, see `fit_similarity`.
 
     Raises:
         UsageError: If the points are not finite or not of shape (5, 2).
@@ -44,6 +47,7 @@ class Template:
     points: npt.NDArray[np.float64]
     source: str
     first_pixel: int = 0
+    fit: TemplateFit = "image"
 
     def __post_init__(self) -> None:
         points = np.array(self.points, np.float64)
@@ -69,6 +73,10 @@ class Template:
     def resized(self, height: int, width: int) -> Template:
         """Return a template of another size, with the face in the middle and as large as fits.
 
+        The points are scaled about the centre of the crop, so that `arcface-128x128` and `arcface-224x224` show what
+        `arcface-112x112` shows. The crops of insightface differ: its 224x224 multiplies the points by 2, half a pixel
+        less in x and y, and its 128x128 adds 8 to x, so that the face is smaller and higher.
+
         Raises:
             UsageError: If the size is smaller than 1x1.
         """
@@ -92,6 +100,7 @@ TEMPLATES = {
             _SPHEREFACE - 1,
             "SphereFace, preprocess/code/face_align_demo.m, whose imtransform counts pixels from 1: minus 1 here",
             1,
+            "image",
         ),
         Template(
             "arcface-112x112",
@@ -99,6 +108,8 @@ TEMPLATES = {
             112,
             _SPHEREFACE + np.array([8, 0]),
             "insightface, the same numbers plus 8 in x, fed there to OpenCV, which counts pixels from 0: no shift here",
+            0,
+            "template",
         ),
     )
 }

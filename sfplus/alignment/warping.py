@@ -117,7 +117,7 @@ def align(
     photo: Pixels,
     landmarks: npt.ArrayLike,
     template: str | Template = DEFAULT_TEMPLATE,
-    fit: Fit = "image",
+    fit: Fit = "source",
     interpolation: Interpolation = "bilinear",
     border: Border = "black",
 ) -> Pixels:
@@ -131,7 +131,7 @@ def align(
         photo: uint8 RGB (H, W, 3).
         landmarks: (5, 2), x y in 0-based pixel centres, one row of `Faces.landmarks`.
         template: a name in `TEMPLATES`, or a template.
-        fit: `image` or `template`, see `fit_similarity`.
+        fit: `source`, `image` or `template`, see `fit_similarity`.
         interpolation: `bilinear`, `area` or `antialiased`, see `warp`.
         border: `black` or `replicate`, see `warp`.
 

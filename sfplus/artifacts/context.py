@@ -72,10 +72,10 @@ class RunContext:
         """Return the folder of the artefact with this fingerprint, which need not exist yet."""
         return self.workspace / "cache" / stage / fingerprint[:20]
 
-    def photo_folder(self, root: Path) -> PhotoFolder:
-        """Return a folder of photos whose digests are remembered in this workspace."""
+    def photo_folder(self, root: Path, names: list[str] | None = None) -> PhotoFolder:
+        """Return a folder of photos, or some photos in it, whose digests are remembered in this workspace."""
         key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:20]
-        return PhotoFolder(root, self.workspace / "cache" / "index" / f"{key}.json")
+        return PhotoFolder(root, self.workspace / "cache" / "index" / f"{key}.json", names)
 
     @staticmethod
     def versions() -> dict[str, str]:

@@ -36,11 +36,12 @@ class PhotoFolder:
     Args:
         root: The folder.
         index: A file that remembers digests by size and modification time, so that unchanged photos are not read again.
+        names: The photos that count, sorted; by default all in the folder.
     """
 
-    def __init__(self, root: Path, index: Path) -> None:
+    def __init__(self, root: Path, index: Path, names: list[str] | None = None) -> None:
         self.root = root
-        self._index = index
+        self._index, self._names = index, names
 
     @cached_property
     def photos(self) -> list[str]:
@@ -49,7 +50,7 @@ class PhotoFolder:
         Raises:
             DatasetError: If the folder does not exist or holds no photo.
         """
-        photos = list_photos(self.root)
+        photos = list_photos(self.root) if self._names is None else self._names
         if not photos:
             raise DatasetError("there is no photo in this folder", where=self.root, remedy="check the path")
         return photos
@@ -73,6 +74,8 @@ class PhotoFolder:
             for name, digest in zip(changed, digests, strict=True):
                 entries[name][3] = digest
         settled = {name: entry for name, entry in entries.items() if now - entry[1] > _CLOCK_TICK_NS}
+        if self._names is not None:
+            settled = index | settled  # photos that do not count here are remembered for other uses of the folder
         if settled != index:
             self._index.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._index, settled)

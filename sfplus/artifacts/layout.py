@@ -55,7 +55,7 @@ def read_verification(folder: Path) -> tuple[Result, Pairs]:
         folder: The folder of the artefact.
 
     Returns:
-        The result, and the pairs with photos named without their extension.
+        The result, and the pairs; photos are named without their extension, unless some differ in nothing else.
 
     Raises:
         ArtefactError: If the table of scores is missing or damaged.
@@ -63,5 +63,9 @@ def read_verification(folder: Path) -> tuple[Result, Pairs]:
     table = read_parquet(folder / SCORES)
     arrays = {"scores": table["score"], "same": table["same"], "fold": table["fold"]}
     result = Result.from_dict(json.loads((folder / RESULT).read_text("utf-8")) | arrays)
-    left, right = (tuple(photo_stem(photo) for photo in table[side]) for side in ("left", "right"))
+    photos = {*table["left"], *table["right"]}
+    names = {photo: photo_stem(photo) for photo in photos}
+    if len(set(names.values())) < len(photos):
+        names = {photo: photo for photo in photos}
+    left, right = (tuple(names[photo] for photo in table[side]) for side in ("left", "right"))
     return result, Pairs(left, right, result.same, result.fold)

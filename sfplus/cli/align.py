@@ -28,14 +28,19 @@ def align(
     photos: PhotoFolderOrList,
     out: OutFolder,
     template: Annotated[
-        str, typer.Option(help="sphereface-112x96, arcface-112x112, or either in another size (height x width).")
+        str,
+        typer.Option(
+            help="sphereface-112x96, arcface-112x112 (the crop of insightface), or either in another size (height x "
+            "width), scaled about its centre; insightface's 128x128 and 224x224 differ."
+        ),
     ] = DEFAULT_TEMPLATE,
     first_pixel: Annotated[
         Literal["source", "0", "1"], typer.Option(help="Index of the template's first pixel.")
     ] = "source",
     fit: Annotated[
-        Literal["image", "template"], typer.Option(help="Least squares in the photo (the original) or in the crop.")
-    ] = "image",
+        Literal["source", "image", "template"],
+        typer.Option(help="Least squares in the photo (image), in the crop (template), or as the template's source."),
+    ] = "source",
     interpolation: Annotated[
         Literal["bilinear", "area", "antialiased"], typer.Option(help="How larger faces are scaled down.")
     ] = "bilinear",

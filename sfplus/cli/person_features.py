@@ -20,12 +20,11 @@ from sfplus.errors import DatasetError, PhotoError
 from sfplus.images import Pixels
 from sfplus.io.console import Console, ProgressLine
 from sfplus.io.prefetch import prefetch_map
-from sfplus.verification.features import Features, read_features
+from sfplus.verification.features import FEATURE_SUFFIXES, Features, check_features, read_features
 from sfplus.weights.find_model import ModelSource
 from sfplus.weights.model_folder import crop_template
 
 _BATCH_SIZE = 128
-_FEATURE_SUFFIXES = (".npz", ".safetensors", ".parquet")
 
 Decoded = tuple[Record, Pixels | PhotoError]
 Embedded = tuple[str, Features | PhotoError]
@@ -77,6 +76,7 @@ class PersonFeatures:
         means = PersonMeans()
         if holds_features(path):
             names, features = read_features(path)
+            check_features(names, features, path)
             self._check_width(path, features.shape[1])
             for name, feature in zip(names, features, strict=True):
                 means.add(person_from_path(name), feature.astype(np.float32))
@@ -128,7 +128,7 @@ class PersonFeatures:
 
 def holds_features(path: Path) -> bool:
     """Return True if a path is a file of features, and not a Parquet file of images."""
-    return path.is_file() and path.suffix in _FEATURE_SUFFIXES and not (path.suffix == ".parquet" and has_images(path))
+    return path.is_file() and path.suffix in FEATURE_SUFFIXES and not (path.suffix == ".parquet" and has_images(path))
 
 
 def first_images(people: People, names: set[str]) -> dict[str, Pixels]:

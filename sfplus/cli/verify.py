@@ -12,20 +12,27 @@ from sfplus.cli.options import DATA, Device, ModelName, ReportFolder, Title, Und
 from sfplus.cli.report_folder import run_name_of
 from sfplus.cli.run import run_recipe, this_command, title_override
 from sfplus.cli.verify_features import verify_features
+from sfplus.datasets.verification_bin import BIN_SUFFIX
 from sfplus.errors import UsageError
+from sfplus.verification.features import FEATURE_SUFFIXES
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def verify(
-    photos: Annotated[Path | None, typer.Argument(help="The folder of the photos that the pairs name.")] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Argument(help="The folder of the photos that the pairs name, or a .bin file of insightface."),
+    ] = None,
     pairs: Annotated[
-        Path | None, typer.Argument(help="The pair list, such as LFW's pairs.txt; by default that in or beside PHOTOS.")
+        Path | None,
+        typer.Argument(help="The pair list, of any form; by default pairs.txt in or beside PHOTOS."),
     ] = None,
     model: ModelName = "",
     features: Annotated[
-        Path | None, typer.Option("--features", help="Features instead of photos: .npz, .safetensors or .parquet.")
+        Path | None,
+        typer.Option("--features", help="Features instead of photos: .npz, .npy, .safetensors, .parquet or .csv."),
     ] = None,
     pairs_option: Annotated[Path | None, typer.Option("--pairs", help="The pair list, if PHOTOS is not given.")] = None,
     against: Annotated[
@@ -34,9 +41,19 @@ def verify(
     protocol: Annotated[
         str, typer.Option("--protocol", help="The meaning of accuracy: sphereface, insightface, opensphere or exact.")
     ] = "sphereface",
+    folds: Annotated[
+        int | None, typer.Option("--folds", min=2, help="Split the pairs into this many folds, not those of the list.")
+    ] = None,
+    crops: Annotated[
+        bool, typer.Option("--crops", help="PHOTOS holds crops that are aligned already; nothing is detected.")
+    ] = False,
     mirrored: Annotated[
         bool,
-        typer.Option("--mirrored", help="Features of photo and mirror image are concatenated, as by sfplus embed."),
+        typer.Option(
+            "--mirrored",
+            help="With --features: the first half of each feature is of the photo, the second of its mirror image, as "
+            "sfplus embed writes them; the sphereface protocol compares both halves at once, the others their sum.",
+        ),
     ] = False,
     out: ReportFolder = None,
     title: Title = "",
@@ -48,19 +65,44 @@ def verify(
 
     Example: sfplus verify data/lfw --model pretrained/sphereface10-small --against my/model
 
-    Example: sfplus verify --features F.npz --pairs pairs.txt --against G.npz --out report
+    Example: sfplus verify photos pairs.csv --folds 5
 
-    F.npz holds the arrays names (of photos as in the pairs, extension optional) and features (N, d). Pairs with a photo
-    that has no features are an error, or left out with --undetected skip.
+    Example: sfplus verify agedb_30.bin --model my/model
+
+    Example: sfplus verify --features F.npz --pairs pairs.txt --against G.npz
+
+    PAIRS: lines 'path path label' or 'label path path', also with a fold, separated by commas, semicolons, tabs or
+    spaces, or one of LFW's forms. Only the photos that they name are worked on. The names may leave out the extension
+    and leading folders, and Name/Name_0001, Name/1 and Name_0001 are the same photo.
+
+    F.npz holds the arrays names (of photos, as in the pairs) and features (N, d); F.npy needs F.txt with a name in each
+    line. Pairs with a photo that has no features are an error, or left out with --undetected skip.
     """
-    pairs = pairs_option or pairs
     if features:
+        if model:
+            raise UsageError("does not go with --features", where="--model", remedy="give one of them")
+        if photos and (pairs or pairs_option):
+            raise UsageError("does not go with --features", where=photos, remedy="give the pair list only")
+        pairs = pairs_option or photos
         verify_features(
-            features, pairs or photos, against, protocol, mirrored, undetected, out, title, workspace, this_command()
+            features, pairs, against, protocol, mirrored, undetected, folds, out, title, workspace, this_command()
         )
     elif photos:
+        pairs = pairs_option or pairs
         verify_photos(
-            photos, pairs, model, against, protocol, undetected, device, workspace, out, title, this_command()
+            photos,
+            pairs,
+            model,
+            against,
+            protocol,
+            undetected,
+            folds,
+            crops,
+            device,
+            workspace,
+            out,
+            title,
+            this_command(),
         )
     else:
         raise typer.BadParameter("give a folder of photos, or --features and --pairs", param_hint="PHOTOS")
@@ -73,6 +115,8 @@ def verify_photos(
     against: str,
     protocol: str,
     undetected: str,
+    folds: int | None,
+    crops: bool,
     device: str,
     workspace: Path,
     out: Path | None,
@@ -82,12 +126,14 @@ def verify_photos(
     """Run the recipe `lfw` on other photos and pairs.
 
     Args:
-        photos: The folder of photos.
-        pairs: The pair list; None for the pairs.txt in or beside the photos.
+        photos: The folder of photos, or a `.bin` file.
+        pairs: The pair list; None for the pairs.txt in or beside the photos, or the pairs of the `.bin` file.
         model: The model to verify; empty for that of the recipe.
         against: A second model, or empty.
         protocol: The name of a protocol.
         undetected: What to do with photos without a detected face.
+        folds: The number of folds; None for those of the list.
+        crops: Whether the photos are aligned crops.
         device: The device to run on.
         workspace: The folder of cache and runs.
         out: The folder of the report; None for the folder in `runs/` of the data set.
@@ -97,12 +143,8 @@ def verify_photos(
     Raises:
         UsageError: If there is no pair list, or `against` is not a model.
     """
-    pairs = pairs or next((f for f in (photos / "pairs.txt", photos.parent / "pairs.txt") if f.is_file()), None)
-    if pairs is None:
-        raise UsageError(
-            "there is no pairs.txt in it or beside it", where=photos, remedy="give its path, or: sfplus lfw"
-        )
-    if Path(against).suffix in (".npz", ".safetensors", ".parquet"):
+    photos, pairs = find_pairs(photos, pairs)
+    if Path(against).suffix in FEATURE_SUFFIXES:
         remedy = "give a model, or both as features: sfplus embed makes them"
         raise UsageError("is a file of features, beside photos", where=f"--against {against}", remedy=remedy)
     values = {
@@ -110,5 +152,25 @@ def verify_photos(
         "verify.protocol": protocol,
     }  # fmt: skip
     overrides = [f"{key}={json.dumps(str(value))}" for key, value in values.items() if value] + title_override(title)
+    overrides += [f"verify.folds={folds}"] * bool(folds) + ["verify.crops=true"] * crops
     name = run_name_of(workspace, pairs, photos)
     run_recipe("lfw", overrides, "", device, workspace, name, against, out, command)
+
+
+def find_pairs(photos: Path, pairs: Path | None) -> tuple[Path, Path]:
+    """Return the folder of photos, or the `.bin` file, and its pair list.
+
+    Raises:
+        UsageError: If there is no pair list, or the photos are in no folder.
+    """
+    if photos.suffix.lower() == BIN_SUFFIX:
+        return photos, pairs or photos
+    if photos.is_file():
+        raise UsageError("is not a folder", where=photos, remedy="give the folder of photos first, then the pair list")
+    pairs = pairs or next((f for f in (photos / "pairs.txt", photos.parent / "pairs.txt") if f.is_file()), None)
+    if pairs is None:
+        raise UsageError(
+            "there is no pairs.txt in it or beside it", where=photos, remedy="give its path, or: sfplus lfw"
+        )
+    is_set = pairs.parent == photos and (photos / "photos").is_dir()  # a folder that holds photos/ and pairs.txt
+    return (photos / "photos" if is_set else photos), pairs

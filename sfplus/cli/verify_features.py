@@ -10,12 +10,12 @@ import numpy as np
 from sfplus.artifacts.context import RunContext
 from sfplus.cli.report_folder import check_report_folder, pairs_content, run_name_of
 from sfplus.cli.run import print_verdicts
-from sfplus.datasets.pairs import Pairs, read_pairs, without_suffix
+from sfplus.datasets.pairs import Pairs, match_photos, read_pairs
 from sfplus.datasets.pairs.dataset_name import dataset_name
 from sfplus.errors import PairsError, UsageError
 from sfplus.io.files import check_folder, file_digest
 from sfplus.reports.html import HTML, Report, Undetected, render, worst_crops
-from sfplus.verification.features import read_features, rows_of
+from sfplus.verification.features import Features, check_features, read_features, unusable_features
 from sfplus.verification.protocols import PROTOCOLS, protocol_summaries
 
 
@@ -26,6 +26,7 @@ def verify_features(
     protocol: str,
     mirrored: bool,
     undetected: str,
+    folds: int | None,
     out: Path | None,
     title: str,
     workspace: Path,
@@ -34,13 +35,15 @@ def verify_features(
     """Verify a file of features, or two on the same pairs; print the results and write the report.
 
     Args:
-        features: `.npz`, `.safetensors` or `.parquet` (see `read_features`).
+        features: a file of features (see `read_features`).
         pairs: the list of pairs (see `read_pairs`).
         against: a second file of features, or empty.
         protocol: a name in PROTOCOLS.
         mirrored: whether each feature holds the features of photo and mirror image side by side, as `sfplus embed`
             writes them.
-        undetected: `skip` leaves out pairs with a photo that has no features; otherwise such pairs are an error.
+        undetected: `skip` leaves out pairs with a photo that has no features, or features without a direction;
+            otherwise such pairs are an error.
+        folds: the number of folds to split the pairs into; None for those of the list.
         out: the folder for the report; None for the folder in `runs/` of the data set.
         title: the heading of the report; empty for the data set.
         workspace: the folder of runs.
@@ -63,25 +66,23 @@ def verify_features(
         raise UsageError("is the same file as --features", where=f"--against {against}", remedy="name another one")
     if out:
         check_folder(out)
-    listed = read_pairs(pairs)
+    listed = read_pairs(pairs, folds or 0)
+    listed.check_kinds(pairs)
     out = out or workspace / "runs" / run_name_of(workspace, pairs)
     check_report_folder(out, pairs)
     dataset = dataset_name(pairs)
     files = _names([Path(against), features] if against else [features])
-    tables = {name: read_features(file) for name, file in files.items()}
-    missing = {photo for names, _ in tables.values() for photo in _missing(listed, names)}
-    if missing and undetected != "skip":
-        reason = f"{len(missing)} of its photos have no features, the first is {min(missing)}"
-        raise PairsError(reason, where=pairs, remedy="add them, or leave their pairs out with --undetected skip")
+    tables = {name: _read(file, listed, pairs, undetected == "skip") for name, file in files.items()}
+    missing = {photo for photo in listed.photos if not all(photo in row_of for row_of, _ in tables.values())}
     kept = _without(listed, missing, pairs)
     sides = {
-        name: (values[rows_of(names, kept.left, files[name])], values[rows_of(names, kept.right, files[name])])
-        for name, (names, values) in tables.items()
+        name: (values[[row_of[photo] for photo in kept.left]], values[[row_of[photo] for photo in kept.right]])
+        for name, (row_of, values) in tables.items()
     }
     verify = PROTOCOLS[protocol]
     results = {name: verify(*side, kept.same, kept.fold, mirrored=mirrored) for name, side in sides.items()}
     tested, last = kept.tested, list(files)[-1]
-    left_out = f"{len(listed) - len(kept)} pairs that contain a photo without features are left out."
+    left_out = f"{len(listed) - len(kept)} pairs that contain a photo without usable features are left out."
     report = Report(
         title=title or f"Verification on {dataset}",
         dataset=dataset,
@@ -112,13 +113,22 @@ def _names(files: list[Path]) -> dict[str, Path]:
     return stems if len(stems) == len(files) else {str(file): file for file in files}
 
 
-def _missing(pairs: Pairs, names: list[str]) -> set[str]:
-    available = set(names)
-    return {photo for photo in pairs.photos if without_suffix(photo) not in available}
+def _read(file: Path, listed: Pairs, pairs: Path, may_miss: bool) -> tuple[dict[str, int], Features]:
+    """Return the row of each photo of the pairs that has features with a direction, and the features."""
+    names, features = read_features(file)
+    match = match_photos(listed.photos, names)
+    match.check(names, pairs, file, may_miss=may_miss)
+    row_of = {name: row for row, name in enumerate(names)}
+    rows = {photo: row_of[name] for photo, name in match.photo.items()}
+    used = list(rows.values())
+    if not may_miss:
+        check_features([names[row] for row in used], features[used], file)
+    bad = unusable_features(features)
+    return {photo: row for photo, row in rows.items() if not bad[row]}, features
 
 
 def _without(pairs: Pairs, missing: set[str], path: Path) -> Pairs:
     kept = np.array([not missing & {*pair} for pair in zip(pairs.left, pairs.right, strict=True)])
     if not kept.any():
-        raise PairsError("none of its pairs has features", where=path, remedy="check the names of the photos")
+        raise PairsError("none of its pairs has usable features", where=path, remedy="check the features and names")
     return pairs[kept]

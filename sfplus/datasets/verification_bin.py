@@ -19,6 +19,7 @@ from sfplus.datasets.records import MAX_IMAGE_BYTES
 from sfplus.errors import PairsError
 from sfplus.io.files import write_atomically
 
+BIN_SUFFIX = ".bin"
 _MAX_BYTES, _MAX_PAIRS, _MAX_INSTRUCTIONS = 2 << 30, 1_000_000, 10_000_000
 _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"BM": ".bmp"}
 _REMEDY = "get the file again; it must contain (list of encoded photos, list of labels), as insightface writes them"

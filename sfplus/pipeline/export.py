@@ -124,5 +124,5 @@ def _describe_verification(result: dict[str, Any], manifest: dict[str, Any], pai
         "protocol": result["protocol"], "accuracy": result["mean"], "standard_error": result["standard_error"],
         "threshold": float(np.mean(result["threshold"])), "undetected": result["undetected"],
         "pairs": f"{pairs} pairs of {Path(manifest['sources']['pairs']).name}",
-        "pairs_sha256": manifest["inputs"]["pairs"],
+        "pairs_sha256": result["pairs_sha256"],
     }  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import InputFile, ModelInput, PackFolder, StageInput
-from sfplus.datasets.pairs import pair_files, read_pairs
+from sfplus.artifacts.pair_inputs import BinCrops, PairList
 from sfplus.errors import UsageError
 from sfplus.image_tasks.image_set import ImageSet
 from sfplus.recipes.recipe import Recipe
@@ -16,6 +16,7 @@ from sfplus.recipes.steps import (
     InputReference,
     Step,
     StepOutput,
+    UserBin,
     UserFile,
     UserImages,
     UserModel,
@@ -62,8 +63,9 @@ def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
 
     Raises:
         UsageError: If a path or model does not exist, or a folder of photos contains the cache.
-        PairsError: If a pair list is malformed.
+        PairsError: If a pair list is malformed, or names photos that its folder does not hold.
     """
+    pair_lists: set[UserPairs] = set()
     for reference in [reference for step in steps for reference in step.inputs.values()]:
         if isinstance(reference, UserModel):
             _ = reference.content  # raises if the model cannot be used
@@ -74,9 +76,12 @@ def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
             if not path.exists():
                 raise UsageError("does not exist", where=path, remedy="check the path")
             if isinstance(reference, UserPairs):
-                read_pairs(path)
+                pair_lists.add(reference)
             elif path.resolve() in (workspace / "cache").resolve().parents:
                 raise UsageError("contains the cache", where=path, remedy="give the folder of photos inside it")
+    for pairs in pair_lists:
+        pair_list = _pair_list(pairs)
+        _ = pair_list.listed, pair_list.match
 
 
 def _check_images(reference: UserImages) -> None:
@@ -102,12 +107,14 @@ def resolve_inputs(step: Step, artefacts: Mapping[str, Artefact], context: RunCo
 
 def _resolve(reference: InputReference, artefacts: Mapping[str, Artefact], context: RunContext) -> StageInput:
     match reference:
-        case UserPhotos(root):
-            return context.photo_folder(root)
+        case UserPhotos(root, pairs):
+            return context.photo_folder(root, _pair_list(pairs).photos if pairs else None)
+        case UserBin(path):
+            return BinCrops(path, context.workspace / "cache" / "unpacked")
         case UserPack(root):
             return PackFolder(root)
-        case UserPairs(path):
-            return InputFile(path, pair_files(path))
+        case UserPairs():
+            return _pair_list(reference)
         case UserFile(path):
             return InputFile(path)
         case UserImages(settings):
@@ -120,3 +127,7 @@ def _resolve(reference: InputReference, artefacts: Mapping[str, Artefact], conte
                 return artefact
             path = artefact.folder / part
             return context.photo_folder(path) if path.is_dir() else InputFile(path)
+
+
+def _pair_list(reference: UserPairs) -> PairList:
+    return PairList(reference.path, reference.photos, reference.folds, reference.may_miss)

@@ -85,6 +85,8 @@ class Recipe(BaseModel):
             raise ValueError("embed.model is missing: give the model to verify, or add a train stage")
         if any(key.evaluate_every for key in trainings) and not self.verify:
             raise ValueError("evaluate_every needs held-out pairs: add a verify stage, whose pairs are used")
+        if any(key.evaluate_every for key in trainings) and self.verify and self.verify.has_crops:
+            raise ValueError("evaluate_every needs held-out photos that are aligned as in training, not crops")
         return self
 
 

@@ -23,13 +23,6 @@ class StepOutput:
 
 
 @dataclass(frozen=True)
-class UserPhotos:
-    """A reference to a folder of photos of the user's."""
-
-    root: Path
-
-
-@dataclass(frozen=True)
 class UserPack:
     """A reference to a pack of crops of the user's, made by `sfplus pack`."""
 
@@ -38,7 +31,32 @@ class UserPack:
 
 @dataclass(frozen=True)
 class UserPairs:
-    """A reference to a pair list of the user's: a file, two files that belong together, or a folder."""
+    """A reference to a pair list of the user's: a file, two files that belong together, or a folder.
+
+    Attributes:
+        path: The list.
+        photos: The user's folder of photos that its names are matched with, if there is one.
+        folds: The number of folds to split the pairs into; 0 for those of the list.
+        may_miss: Whether names without a photo are accepted.
+    """
+
+    path: Path
+    photos: Path | None = None
+    folds: int = 0
+    may_miss: bool = False
+
+
+@dataclass(frozen=True)
+class UserPhotos:
+    """A reference to a folder of photos of the user's, or to those photos in it that a pair list names."""
+
+    root: Path
+    pairs: UserPairs | None = None
+
+
+@dataclass(frozen=True)
+class UserBin:
+    """A reference to the crops of a verification set of insightface, a `.bin` file."""
 
     path: Path
 
@@ -62,7 +80,7 @@ class UserModel(ModelSource):
     """A reference to a trained model of the user's, or of the zoo."""
 
 
-InputReference = StepOutput | UserPhotos | UserPack | UserPairs | UserFile | UserImages | UserModel
+InputReference = StepOutput | UserPhotos | UserBin | UserPack | UserPairs | UserFile | UserImages | UserModel
 
 
 @dataclass(frozen=True)

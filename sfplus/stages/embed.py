@@ -10,10 +10,12 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from sfplus.alignment.templates import Template, find_template
+from sfplus.alignment import narrow_crop
+from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import PhotoFolder, StageInput, check_name
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES, NOT_MIRRORED
+from sfplus.artifacts.pair_inputs import BinCrops
 from sfplus.artifacts.stage import Job
 from sfplus.errors import DatasetError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient, read_photo
@@ -65,6 +67,7 @@ class _CropReader:
         self.index: dict[str, list[str]] = {"photo": [], "how": []}
         self.failures: list[dict[str, str]] = []
         self._may_fail = isinstance(source, PhotoFolder)
+        self._narrow = isinstance(source, BinCrops) and _must_be_narrowed(source, template)
         if isinstance(source, PhotoFolder):
             self._names = source.photos
             self._how = ["crop"] * len(self._names)
@@ -103,6 +106,8 @@ class _CropReader:
         try:
             check_name(self._names[row], path)
             crop = read_photo(path)
+            if self._narrow:
+                crop = narrow_crop(crop, str(path))
             if crop.shape[:2] != self._size:
                 sizes = f"is {crop.shape[0]}x{crop.shape[1]} (height x width), not {self._size[0]}x{self._size[1]}"
                 raise PhotoError(sizes, where=path, remedy="embed it as a photo, without --crops")
@@ -111,3 +116,18 @@ class _CropReader:
                 raise  # a fault of the disk or of the cache, not of the crop: the stage stops
             return error
         return crop
+
+
+def _must_be_narrowed(source: BinCrops, template: Template) -> bool:
+    """Return whether the crops of a `.bin` file are cut to 112x96, the part that the narrower template shows.
+
+    Raises:
+        UsageError: If the model was trained on crops of a third template.
+    """
+    if template.name in (source.template, DEFAULT_TEMPLATE):
+        return template.name == DEFAULT_TEMPLATE
+    raise UsageError(
+        f"its crops follow {source.template}, the model was trained on {template.name}",
+        where=source.path,
+        remedy=f"verify this model on photos; crops can be used for {source.template} and, cut, for {DEFAULT_TEMPLATE}",
+    )

@@ -25,6 +25,7 @@ from sfplus.artifacts.layout import (
     read_verification,
 )
 from sfplus.artifacts.model_facts import ModelFacts, name_models
+from sfplus.artifacts.pair_inputs import BinCrops
 from sfplus.artifacts.stage import Job
 from sfplus.datasets.pairs import Pairs
 from sfplus.datasets.pairs.dataset_name import LFW
@@ -87,10 +88,11 @@ class _Model:
 def build(job: Job[ReportStageSettings]) -> dict[str, Any]:
     """Write the report of all verified models."""
     settings, photos = job.settings, job.input("photos", PhotoFolder)
-    crops, faces = job.input("crops", Artefact), job.input("faces", Artefact)
+    crops, faces = job.inputs.get("crops"), job.inputs.get("faces")  # none if the photos are crops already
+    assert isinstance(crops, Artefact | None) and isinstance(faces, Artefact | None)
     models = _load_models(job.inputs)
     last = list(models.values())[-1]
-    missed, failed = read_failures(crops.folder)
+    missed, failed = read_failures(crops.folder) if crops else ([], [])
     report = Report(
         title=settings.title or f"Verification on {settings.dataset}",
         dataset=settings.dataset,
@@ -100,14 +102,16 @@ def build(job: Job[ReportStageSettings]) -> dict[str, Any]:
         pairs={title: model.pairs for title, model in models.items()},
         protocols={title: _read_result(model.verified)["protocols"] for title, model in models.items()},
         published=_published_rows(settings, models),
-        worst=_worst_pairs(last, crops),
+        worst=_worst_pairs(last, crops or photos),
         undetected=Undetected(
             _describe_policy(_read_result(last.verified)["undetected"]),
             [row["photo"] for row in missed],
             faces.manifest["counts"]["photos"],
-        ),
+        )
+        if faces
+        else None,
         failures=failed,
-        gallery=_gallery(photos.root, faces, settings.drawn),
+        gallery=_gallery(photos.root, faces, settings.drawn) if faces else [],
         histories=_histories(models),
         spreads=_classifier_uniformity(models),
         stages=_stage_rows(job.inputs),
@@ -158,8 +162,9 @@ def _classifier_uniformity(models: Mapping[str, _Model]) -> dict[str, Uniformity
 
 def _hashes(photos: PhotoFolder, verified: Artefact, models: Mapping[str, _Model]) -> dict[str, str]:
     """Return the SHA-256 of the content of photos, pairs and models."""
-    hashes = {f"photos: {photos.root.name}": photos.content}
-    hashes[f"pairs: {Path(verified.manifest['sources']['pairs']).name}"] = verified.manifest["inputs"]["pairs"]
+    name = photos.path.name if isinstance(photos, BinCrops) else photos.root.name
+    hashes = {f"photos: {name}": photos.content}
+    hashes[f"pairs: {Path(verified.manifest['sources']['pairs']).name}"] = _read_result(verified)["pairs_sha256"]
     return hashes | {f"model: {title}": model.facts.content for title, model in models.items()}
 
 
@@ -170,11 +175,21 @@ def _describe_policy(undetected: Mapping[str, Any]) -> str:
     return f"{text} ({quantity(undetected['pairs_left_out'], 'pair')})"
 
 
-def _worst_pairs(model: _Model, crops: Artefact) -> dict[str, list[PairCrop]]:
-    table = read_parquet(crops.folder / CROP_TABLE)
-    crop_of = dict(zip(table["photo"], table["crop"], strict=True))
+def _worst_pairs(model: _Model, crops: Artefact | PhotoFolder) -> dict[str, list[PairCrop]]:
+    if isinstance(crops, PhotoFolder):
+        path_of = {name: crops.root / name for name in crops.photos}
+    else:
+        table = read_parquet(crops.folder / CROP_TABLE)
+        path_of = {
+            photo: crops.folder / CROPS / crop for photo, crop in zip(table["photo"], table["crop"], strict=True)
+        }
     left, right = model.table["left"], model.table["right"]
-    return worst_crops(model.result, left, right, lambda name: (crops.folder / CROPS / crop_of[name]).read_bytes())
+    return worst_crops(model.result, left, right, lambda name: _read_for_browser(path_of[name]))
+
+
+def _read_for_browser(crop: Path) -> bytes:
+    is_shown = crop.suffix.lower() in (".jpg", ".jpeg", ".png")
+    return crop.read_bytes() if is_shown else encode_image(read_photo(crop), ".png")
 
 
 def _gallery(root: Path, detected: Artefact, drawn: bool) -> list[tuple[str, bytes]]:

@@ -14,12 +14,12 @@ from sfplus.alignment.templates import TEMPLATE_OF_SIZE, TEMPLATES
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import is_first
 from sfplus.artifacts.inputs import InputFile, PackFolder, StageInput
-from sfplus.artifacts.layout import CROP_TABLE, CROPS, photo_stem
+from sfplus.artifacts.layout import CROP_TABLE, CROPS
 from sfplus.artifacts.model_facts import ModelFacts
+from sfplus.artifacts.pair_inputs import locate_pairs
 from sfplus.artifacts.stage import Job
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.datasets.identities import assign_labels
-from sfplus.datasets.pairs import read_pairs
 from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import Head, ShardedHead
@@ -141,14 +141,12 @@ def _load_head(start: Path | None, head: Head | ShardedHead) -> dict[str, Any]:
 
 def _held_out(job: Job[Settings], training_set: _TrainingSet) -> HeldOut:
     """Return a function that measures the accuracy of the sphereface protocol on the held-out pairs that have crops."""
-    crops, pair_file = job.input("held_out", Artefact), job.input("pairs", InputFile).path
-    pairs = read_pairs(pair_file)
+    crops, pair_file = job.input("held_out", Artefact), job.input("pairs", InputFile)
     if crops.manifest["settings"]["template"] != training_set.template:
         reason = f"the held-out crops follow {crops.manifest['settings']['template']}, not {training_set.template}"
-        raise DatasetError(reason, where=pair_file, remedy="align both to the same template")
+        raise DatasetError(reason, where=pair_file.path, remedy="align both to the same template")
     table = read_parquet(crops.folder / CROP_TABLE)
-    row_of = {photo_stem(photo): row for row, photo in enumerate(table["photo"])}
-    sides = np.array([[row_of.get(name, -1) for name in names] for names in (pairs.left, pairs.right)])
+    pairs, sides = locate_pairs(pair_file, table["photo"])
     complete = (sides >= 0).all(0)
     rows, (left, right) = np.unique(sides[:, complete], return_inverse=True)
     paths = [crops.folder / CROPS / table["crop"][row] for row in rows]

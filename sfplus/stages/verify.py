@@ -6,13 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import InputFile
-from sfplus.artifacts.layout import FEATURE_INDEX, RESULT, SCORES, photo_stem, read_features
+from sfplus.artifacts.layout import FEATURE_INDEX, RESULT, SCORES, read_features
+from sfplus.artifacts.pair_inputs import locate_pairs
 from sfplus.artifacts.stage import Job
-from sfplus.datasets.pairs import read_pairs
+from sfplus.datasets.pairs import pair_files
 from sfplus.errors import PairsError
 from sfplus.io.files import write_json
 from sfplus.io.tables import read_parquet, write_parquet
@@ -22,16 +21,15 @@ from sfplus.verification.protocols import PROTOCOLS, protocol_summaries
 
 def build(job: Job[VerifySettings]) -> dict[str, Any]:
     """Score the pairs, choose the thresholds and write the result of each protocol."""
-    settings, pair_file = job.settings, job.input("pairs", InputFile).path
-    pairs = read_pairs(pair_file)
+    settings, pair_list = job.settings, job.input("pairs", InputFile)
     folder = job.input("features", Artefact).folder
     features, mirrored = read_features(folder)
     index = read_parquet(folder / FEATURE_INDEX)
-    row_of = {photo_stem(photo): row for row, photo in enumerate(index["photo"])}
-    left, right = (np.array([row_of.get(name, -1) for name in names]) for names in (pairs.left, pairs.right))
+    pairs, (left, right) = locate_pairs(pair_list, index["photo"])
     complete = (left >= 0) & (right >= 0)
-    missing = sorted({name for name in (*pairs.left, *pairs.right) if name not in row_of})
-    _apply_policy(settings.undetected, missing, pair_file)
+    both = zip((*pairs.left, *pairs.right), (*left, *right), strict=True)
+    missing = sorted({name for name, row in both if row < 0})
+    _apply_policy(settings.undetected, missing, pair_list.path)
     sides = features[left[complete]], features[right[complete]]
     same, fold = pairs.same[complete], pairs.fold[complete]
     result = PROTOCOLS[settings.protocol](*sides, same, fold, mirrored=mirrored)
@@ -45,6 +43,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     in_table = ("scores", "same", "fold")
     summary = {key: value for key, value in result.to_dict().items() if key not in in_table} | {
         "protocols": protocol_summaries(*sides, same, fold, mirrored=mirrored),
+        "pairs_sha256": InputFile(pair_list.path, pair_files(pair_list.path)).content,
         "undetected": {
             "policy": settings.undetected, "centre_crops": how["centre-crop"],
             "photos_left_out": missing, "pairs_left_out": int((~complete).sum()),
@@ -59,6 +58,6 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
 def _apply_policy(policy: str, missing: list[str], pair_file: Path) -> None:
     if not missing or policy == "skip":
         return
-    reason = f"{len(missing)} of its photos have no crop, the first is {missing[0]}"
-    remedy = "see failures.jsonl of the detect stage, get the photos, or set verify.undetected=skip"
+    reason = f"{len(missing)} of its photos cannot be used, the first is {missing[0]}"
+    remedy = "see failures.jsonl in the folder of the cache, or leave their pairs out: --undetected skip"
     raise PairsError(reason, where=pair_file, remedy=remedy)

@@ -154,3 +154,27 @@ def test_invalid_arguments_are_refused() -> None:
         fit_similarity(landmarks, "sphereface-112x96", "umeyama")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no template"):
         fit_similarity(landmarks, "112x96")
+
+
+def insightface_points() -> np.ndarray:
+    return np.array(
+        [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+    )
+
+
+def test_each_template_has_the_fit_of_its_source_by_default() -> None:
+    """insightface fits by scikit-image to its own points; the corners of the crop agree to 1e-6 pixels."""
+    landmarks = random_landmarks(50)
+    expected = np.stack([skimage_fit(points, insightface_points()) for points in landmarks])
+    corners = np.array([[0, 0, 1], [111, 0, 1], [0, 111, 1], [111, 111, 1.0]]).T
+    for template in ("arcface-112x112", TEMPLATES["arcface-112x112"], "arcface-112x112".replace("112", "224")):
+        scale = 2 if str(template).endswith("224x224") else 1
+        matrices = fit_similarity(landmarks, template)
+        points = (matrices @ np.linalg.inv(np.array([[*row, [0, 0, 1]] for row in expected.tolist()]))) @ corners
+        offset = (scale - 1) / 2  # other sizes are scaled about the centre of the crop, insightface's about its corner
+        np.testing.assert_allclose(points, np.broadcast_to(corners[:2] * scale + offset, points.shape), atol=1e-6)
+    np.testing.assert_array_equal(
+        fit_similarity(landmarks, "sphereface-112x96"), fit_similarity(landmarks, "sphereface-112x96", "image")
+    )
+    other = fit_similarity(landmarks, "arcface-112x112", "image")
+    assert abs(other - fit_similarity(landmarks, "arcface-112x112")).max() > 0.5

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 from skimage import data
+from skimage.transform import SimilarityTransform
 
 from sfplus.alignment import TEMPLATES, Template, align, centre_crop, fit_similarity, narrow_crop, warp
 from sfplus.errors import PhotoError, UsageError
@@ -75,8 +77,8 @@ def test_shifts_by_whole_pixels_are_exact() -> None:
 
 
 def test_the_arcface_crop_contains_the_sphereface_crop() -> None:
-    """Their points differ by 8 pixels in x, and by 1 because MATLAB counts from 1."""
-    arcface, sphereface = align(PHOTO, LANDMARKS, "arcface-112x112"), align(PHOTO, LANDMARKS)
+    """With one fit, they differ by 8 pixels in x, and by 1 because MATLAB counts from 1."""
+    arcface, sphereface = align(PHOTO, LANDMARKS, "arcface-112x112", "image"), align(PHOTO, LANDMARKS)
     difference = abs(arcface[1:, 9:105].astype(int) - sphereface[:-1])
     assert difference.mean() < 0.6
 
@@ -224,3 +226,15 @@ def test_a_narrow_crop_is_the_middle_of_a_wide_one() -> None:
     assert np.array_equal(narrow_crop(crop), crop[:, 8:104])
     with pytest.raises(PhotoError, match=r"a\.png: is 112x96, not 112x112"):
         narrow_crop(crop[:, 8:104], "a.png")
+
+
+def test_the_arcface_crop_is_that_of_insightface() -> None:
+    """insightface: scikit-image's similarity to its five points, then cv2.warpAffine with black outside."""
+    destination = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        landmarks = LANDMARKS + rng.normal(size=(5, 2)) * 6
+        transform = SimilarityTransform.from_estimate(landmarks, np.array(destination))
+        expected = cv2.warpAffine(PHOTO, transform.params[:2], (112, 112), borderValue=0.0)
+        np.testing.assert_array_equal(align(PHOTO, landmarks, "arcface-112x112"), expected)
+        assert (align(PHOTO, landmarks, "arcface-112x112", "image") != expected).mean() > 0.1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +16,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from sfplus.datasets.pairs import draw_pairs, write_pairs
-from sfplus.images import list_photos
+from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
+from sfplus.images import encode_image, list_photos
 from sfplus.io.tables import read_parquet
 from sfplus.networks import create
 from sfplus.weights.model_folder import save_model
@@ -140,13 +142,13 @@ def test_pairs_without_features_are_an_error_or_skipped(
         np.savez(tmp_path / "few.npz", names=file["names"][1:], features=file["features"][1:])
     words = ("--features", tmp_path / "few.npz", "--pairs", task / "pairs.txt", "--out", tmp_path / "out")
     answer = sfplus("verify", *words)
-    assert answer.code == 1 and "1 of its photos have no features, the first is person_000" in answer.err
+    assert answer.code == 1 and f"1 of its 12 names match no photo of {tmp_path / 'few.npz'}: person_000" in answer.err
     answer = sfplus("verify", *words, "--undetected", "skip")
     assert answer.code == 0, answer.err
     data = read_report(tmp_path / "out")
     kept = len(data["results"]["few"]["scores"])
     policy = data["undetected"]["policy"]
-    assert kept < 12 and policy.startswith(f"{12 - kept} pairs that contain a photo without features")
+    assert kept < 12 and policy.startswith(f"{12 - kept} pairs that contain a photo without usable features")
     assert len(data["undetected"]["names"]) == 1
 
 
@@ -155,7 +157,12 @@ def test_pairs_without_features_are_an_error_or_skipped(
     [
         ([], 2, "give a folder of photos, or --features and --pairs"),
         (["--features", "F.npz"], 2, "--features: needs --pairs"),
-        (["--features", "F.npz", "--pairs", "pairs.txt"], 1, "F.npz"),
+        (["--features", "F.npz", "--pairs", "pairs.txt"], 1, "F.npz: cannot be read"),
+        (["--features", "F.npz", "pairs.txt", "--model", "x"], 2, "--model: does not go with --features"),
+        (["photos", "pairs.txt", "--features", "F.npz"], 2, "photos: does not go with --features"),
+        (["pairs.txt", "photos"], 2, "pairs.txt: is not a folder; give the folder of photos first"),
+        (["photos", "--folds", "1"], 2, "--folds"),
+        (["photos", "--folds", "9"], 1, "6 pairs of the same person and 6 of different people cannot be split into 9"),
         (["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x"], 1, "F.npz"),
         (["--features", "F.npz", "--pairs", "nope.txt", "--out", "x"], 1, "nope.txt"),
         (["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x", "--protocol", "y"], 2, "is called 'y'; use sph"),
@@ -192,3 +199,127 @@ def test_invalid_arguments_are_reported_in_one_line_and_write_nothing(
     answer = sfplus("verify", *words)
     assert answer.code == code and message in answer.err.replace("\n", " "), answer
     assert "Traceback" not in answer.err and sorted(Path().rglob("*")) == before
+
+
+def test_only_the_photos_of_the_pairs_are_worked_on_and_another_list_reuses_nothing_wrong(
+    task: Path, drawn: Path, tmp_path: Path, sfplus: Callable
+) -> None:
+    """A list of four of the twelve photos; a change of a photo that it does not name changes nothing."""
+    shutil.copytree(drawn, tmp_path / "set/photos")
+    photos = [name.removesuffix(".jpg") for name in list_photos(tmp_path / "set/photos") if name.startswith("person")]
+    a, b, c, d = photos[0], photos[1], photos[3], photos[4]
+    (tmp_path / "set/pairs.txt").write_text(f"{a},{b},yes\n{c},{d},yes\n{a},{c},no\n{b},{d},no\n")
+    words = ("verify", tmp_path / "set", "--model", task / "models/one", "--workspace", tmp_path / "data")
+    answer = sfplus(*words)
+    assert answer.code == 0 and "4 pairs" in answer.out and " 4 photos" in answer.err, answer.err
+    (tmp_path / f"set/photos/{photos[8]}.jpg").write_bytes(b"changed")
+    answer = sfplus(*words)
+    assert answer.code == 0 and answer.err.count("fresh") == 5, answer.err
+    (tmp_path / f"set/photos/{d}.jpg").write_bytes((tmp_path / f"set/photos/{c}.jpg").read_bytes())
+    assert "fresh" not in sfplus(*words).err
+
+
+@pytest.mark.parametrize("layout", ["numbers", "flat", "nested", "suffix", "bare", "windows", "absolute"])
+def test_layouts_of_photos_give_the_same_scores(
+    layout: str, task: Path, drawn: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable
+) -> None:
+    """Each layout of names in the list is matched with Name/Name_0001.jpg, in photos and in features."""
+    pairs = read_pairs(task / "pairs.txt")
+    rename = {
+        "numbers": lambda n: f"{n.split('/')[0]}/{int(n[-4:])}.jpg", "flat": lambda n: n.split("/")[1],
+        "nested": lambda n: f"my/photos/{n}.png", "suffix": lambda n: f"{n}.JPG", "bare": lambda n: f"./{n}",
+        "windows": lambda n: ".\\" + n.replace("/", "\\") + ".jpg", "absolute": lambda n: f"{drawn}/{n}.jpg",
+    }[layout]  # fmt: skip
+    rows = zip(pairs.left, pairs.right, pairs.same, pairs.fold, strict=True)
+    lines = [f"{rename(a)};{rename(b)};{'same' if same else 'different'};{fold + 1}" for a, b, same, fold in rows]
+    (tmp_path / "list.csv").write_bytes("\r\n".join(["# mine", "left;right;same;fold", *lines]).encode("utf-16"))
+    scores = []
+    for where in (task / "pairs.txt", tmp_path / "list.csv"):
+        answer = sfplus("verify", "--features", embedded["one"], "--pairs", where, "--out", tmp_path / where.stem)
+        assert answer.code == 0, answer.err
+        scores.append(read_report(tmp_path / where.stem)["results"]["one"]["scores"])
+    assert scores[0] == scores[1]
+    words = (drawn, tmp_path / "list.csv", "--model", task / "models/one", "--out", tmp_path / "photos")
+    answer = verify(sfplus, task, *words, workspace="layouts")
+    assert answer.code == 0, answer.err
+    np.testing.assert_allclose(read_report(tmp_path / "photos")["results"]["one"]["scores"], scores[0], atol=1e-6)
+
+
+def test_crops_are_verified_without_detection(task: Path, drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
+    assert sfplus("align", drawn, tmp_path / "crops").code == 0
+    words = ("--model", task / "models/one", "--protocol", "exact", "--out")
+    answer = verify(sfplus, task, tmp_path / "crops", task / "pairs.txt", "--crops", *words, tmp_path / "a")
+    assert answer.code == 0 and "detect" not in answer.err and "12 pairs" in answer.out, answer.err
+    assert verify(sfplus, task, drawn, task / "pairs.txt", *words, tmp_path / "b").code == 0
+    crops, photos = (read_report(tmp_path / name) for name in "ab")
+    assert crops["results"]["one"]["left"] == photos["results"]["one"]["left"]
+    np.testing.assert_allclose(crops["results"]["one"]["scores"], photos["results"]["one"]["scores"], atol=1e-6)
+    assert crops["undetected"] is None and "<img src=" in (tmp_path / "a/report.html").read_text()
+
+
+def test_a_bin_file_is_verified_in_one_step(task: Path, tmp_path: Path, sfplus: Callable) -> None:
+    """Its 112x112 crops are cut to 112x96 for such a model; the scores are those of the three commands."""
+    rng = np.random.default_rng(0)
+    images = [encode_image(rng.integers(0, 256, (112, 112, 3)).astype(np.uint8), ".png") for _ in range(24)]
+    (tmp_path / "set.bin").write_bytes(pickle.dumps((images, [True, False] * 6)))
+    model = task / "models/one"
+    answer = verify(sfplus, task, tmp_path / "set.bin", "--model", model, "--folds", "3", "--out", tmp_path / "a")
+    assert answer.code == 0 and "12 pairs" in answer.out and "detect" not in answer.err, answer.err
+    report = read_report(tmp_path / "a")
+    assert "photos: set.bin" in report["hashes"] and len(report["results"]["one"]["accuracy"]) == 3
+    assert sfplus("unpack", tmp_path / "set.bin", tmp_path / "crops", "--narrow").code == 0
+    assert sfplus("embed", tmp_path / "crops", tmp_path / "f", "--crops", "--model", model).code == 0
+    answer = sfplus("verify", "--features", tmp_path / "f/features.safetensors", "--pairs", tmp_path / "set.bin",
+                    "--mirrored", "--folds", "3", "--out", tmp_path / "b")  # fmt: skip
+    assert answer.code == 0, answer.err
+    result = read_report(tmp_path / "b")["results"]["features"]
+    np.testing.assert_allclose(report["results"]["one"]["scores"], result["scores"], atol=1e-6)
+    answer = verify(sfplus, task, tmp_path / "set.bin", "--model", model, "--folds", "3", "--out", tmp_path / "a")
+    assert answer.code == 0 and answer.err.count("fresh") == 3, answer.err
+
+
+def test_a_bin_file_for_a_model_of_a_third_template_is_refused(task: Path, tmp_path: Path, sfplus: Callable) -> None:
+    image = encode_image(np.zeros((112, 112, 3), np.uint8), ".png")
+    other = encode_image(np.ones((112, 112, 3), np.uint8), ".png")
+    (tmp_path / "set.bin").write_bytes(pickle.dumps(([image, other] * 8, [True, False] * 4)))
+    shutil.copytree(task / "models/one", tmp_path / "model")
+    config = (tmp_path / "model/config.json").read_text()
+    (tmp_path / "model/config.json").write_text(config.replace("sphereface-112x96", "arcface-128x128"))
+    answer = verify(sfplus, task, tmp_path / "set.bin", "--model", tmp_path / "model")
+    assert (
+        answer.code == 2
+        and "set.bin: its crops follow arcface-112x112, the model was trained on arcface-128" in answer.err
+    )
+
+
+def test_features_without_a_direction_are_an_error_or_skipped(
+    task: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable
+) -> None:
+    with np.load(embedded["one"]) as file:
+        names, features = file["names"], file["features"].copy()
+    features[[1, 4]] = [[0.0], [np.nan]]
+    np.savez(tmp_path / "bad.npz", names=names, features=features)
+    words = ("verify", "--features", tmp_path / "bad.npz", "--pairs", task / "pairs.txt", "--out", tmp_path / "out")
+    answer = sfplus(*words)
+    assert answer.code == 1 and "photos are zero or hold NaN or infinity: person_00" in answer.err
+    assert answer.err.count("\n") == 1
+    answer = sfplus(*words, "--undetected", "skip")
+    assert answer.code == 0 and "pairs)" in answer.out, answer.err
+
+
+def test_features_are_reported_in_the_folder_of_their_data_set(
+    task: Path, embedded: dict[str, Path], sfplus: Callable
+) -> None:
+    answer = verify(sfplus, task, "--features", embedded["one"], task / "pairs.txt", "--folds", "3", workspace="w")
+    assert answer.code == 0 and len(list((task / "w/runs").glob("*/report.html"))) == 1, answer.err
+
+
+@pytest.mark.parametrize("label", ["1", "0"])
+def test_pairs_of_one_kind_are_refused_before_anything_is_read(
+    label: str, task: Path, drawn: Path, tmp_path: Path, sfplus: Callable
+) -> None:
+    (tmp_path / "pairs.txt").write_text(f"a b {label}\nc d {label}\n")
+    for words in ((drawn, tmp_path / "pairs.txt"), ("--features", "nope.npz", "--pairs", tmp_path / "pairs.txt")):
+        answer = verify(sfplus, tmp_path, *words)
+        assert answer.code == 1 and "pairs.txt: holds only pairs of" in answer.err, answer.err
+        assert not (tmp_path / "data").exists()

@@ -30,9 +30,9 @@ def test_an_exported_model_has_the_mean_threshold_of_all_folds_and_the_scores_of
     write_parquet(embedded / FEATURE_INDEX, {"photo": photos})
     write_parquet(verified / SCORES, {"left": photos[:2], "right": photos[2:], "same": [True, False]})
     result = {"protocol": "sphereface", "mean": 0.9, "standard_error": 0.01, "threshold": [0.1, 0.2, 0.6],
-              "undetected": {"policy": "skip"}}  # fmt: skip
+              "pairs_sha256": "0" * 64, "undetected": {"policy": "skip"}}  # fmt: skip
     (verified / RESULT).write_text(json.dumps(result))
-    manifest = {"sources": {"pairs": "lists/pairs.txt"}, "inputs": {"pairs": "0" * 64}}
+    manifest = {"sources": {"pairs": "lists/pairs.txt"}}
     artefacts = {"embed/m": Artefact(embedded, {}), "verify/m": Artefact(verified, manifest)}
     save_model(tmp_path / "source", create("sphereface4", feature_size=2, width=0.125), CONFIG)
     export_model(artefacts, tmp_path / "source", tmp_path / "model", half=False)

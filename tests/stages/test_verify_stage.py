@@ -62,7 +62,11 @@ def test_pairs_with_photos_without_a_face_can_be_skipped(task: Path, sfplus: Cal
 
 def test_a_photo_without_a_face_can_be_an_error(task: Path, sfplus: Callable) -> None:
     answer = verify(sfplus, task, "--undetected", "fail")
-    assert answer.code == 1 and "1 of its photos have no crop" in answer.err and "verify.undetected=skip" in answer.err
+    assert (
+        answer.code == 1
+        and "1 of its photos cannot be used, the first is" in answer.err
+        and "--undetected skip" in answer.err
+    )
 
 
 def test_paths_are_not_parsed_as_yaml_and_pairs_txt_is_the_default_list(
@@ -98,16 +102,19 @@ def test_a_damaged_artefact_is_an_error_with_a_remedy(task: Path, sfplus: Callab
 
 
 def test_the_number_of_unused_photos_is_printed(task: Path, sfplus: Callable) -> None:
-    (task / "photos/person_000/broken.jpg").write_bytes(b"")
-    answer = verify(sfplus, task)
+    (task / "photos" / f"{read_pairs(task / 'pairs.txt').right[-1]}.jpg").write_bytes(b"")
+    answer = verify(sfplus, task, "--undetected", "skip")
     assert answer.code == 0 and "1 photo without a face, 1 failed" in answer.err and "failures.jsonl" in answer.err
 
 
 def test_a_missing_photo_of_the_pairs_is_an_error(task: Path, sfplus: Callable) -> None:
-    name = (task / "pairs.txt").read_text().splitlines()[2].split("\t")[0]
-    shutil.rmtree(task / "photos" / name)
+    name = read_pairs(task / "pairs.txt").right[-1]
+    (task / "photos" / f"{name}.jpg").unlink()
     answer = verify(sfplus, task)
-    assert answer.code == 1 and "of its photos have no crop, the first is" in answer.err
+    assert answer.code == 1 and f"names match no photo of {task / 'photos'}: {name}" in answer.err
+    assert not (task / "data").exists(), "nothing was detected"
+    answer = verify(sfplus, task, "--undetected", "skip")
+    assert answer.code == 0 and "(sphereface protocol, " in answer.out, answer.err
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
-from sfplus.errors import DatasetError, PairsError
-from sfplus.verification.features import read_features, rows_of
+from sfplus.errors import DatasetError
+from sfplus.verification.features import check_features, read_features, unusable_features
 
 NAMES = ["Ada/Ada_0001.jpg", "Ada/Ada_0002", "./Bob/Bob_0001.PNG", "St. Ives/x.y"]
-PLAIN = ["Ada/Ada_0001", "Ada/Ada_0002", "Bob/Bob_0001", "St. Ives/x.y"]
+PLAIN = ["Ada/Ada_0001.jpg", "Ada/Ada_0002", "Bob/Bob_0001.PNG", "St. Ives/x.y"]
 FEATURES = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
 
 
@@ -60,15 +62,6 @@ def test_parquet(kind: pa.DataType, tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", names=NAMES, features=pa.array(FEATURES.tolist(), kind))
     names, features = read_features(path)
     assert names == PLAIN and np.array_equal(features, FEATURES)
-
-
-def test_rows_of_photos(tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    assert rows_of(PLAIN, ["Bob/Bob_0001.jpg", "Ada/Ada_0001", "Bob/Bob_0001"], path).tolist() == [2, 0, 2]
-    photos = ["Ada/Ada_0001", *(f"Z/{i}" for i in range(9)), "Z/0"]
-    with pytest.raises(PairsError, match=r"no features of 9 photos of the pairs: Z/0, Z/1, Z/2 \.\.\.; ") as caught:
-        rows_of(PLAIN, photos, path)
-    assert caught.value.where == str(path)
 
 
 class Payload:
@@ -118,10 +111,9 @@ BAD[[1, 3], 0] = np.nan, np.inf
         (NAMES, FEATURES[0], r"features are float32 \(6,\)"),
         (NAMES, FEATURES.astype(int), "not floating-point"),
         (np.zeros((0,), str), np.zeros((0, 3)), "not floating-point"),
-        (NAMES, BAD, "features of 2 photos hold NaN or infinity: Ada/Ada_0002, St. Ives/x.y;"),
         ([1, 2, 3, 4], FEATURES, "not strings"),
         ([NAMES], FEATURES, "not strings"),
-        ([*NAMES[:3], "Ada/Ada_0001.png"], FEATURES, "1 names occur more than once: Ada/Ada_0001;"),
+        ([*NAMES[:3], "./Ada\\Ada_0001.jpg"], FEATURES, r"1 names occur more than once: Ada/Ada_0001\.jpg;"),
     ],
 )
 def test_wrong_arrays_are_refused(tmp_path: Path, names: object, features: object, words: str) -> None:
@@ -133,10 +125,13 @@ def test_wrong_arrays_are_refused(tmp_path: Path, names: object, features: objec
 
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
     cases: dict[str, tuple[bytes | None, str]] = {
-        "a.npy": (b"", "is not a file of features"), "a.npz": (None, "cannot be read"),
+        "a.pkl": (b"", "is not a file of features; give .npz, .npy, .* pickles"), "a.npz": (None, "cannot be read"),
         "b.npz": (b"x", "is not an .npz"),
         "c.npz": (b"", "is not an .npz"), "a.safetensors": (b"xxxxxxxxxxxx", "not a readable .safetensors"),
-        "b.safetensors": (None, "cannot be read"), "a.parquet": (b"PAR1xxxxPAR1", "not a readable Parquet"),
+        "b.safetensors": (None, "cannot be read"),
+        "a.npy": (b"x", "is not a readable .npy"), "b.npy": (None, "cannot be read"),
+        "a.csv": (b"\x00\x01", "is not a text file"), "b.csv": (b"a,1\nb\n", "is not a readable table"),
+        "a.parquet": (b"PAR1xxxxPAR1", "not a readable Parquet"),
     }  # fmt: skip
     for name, (data, words) in cases.items():
         if data is not None:
@@ -145,7 +140,7 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
             read_features(tmp_path / name)
         assert caught.value.where == str(tmp_path / name) and caught.value.remedy
     np.savez(tmp_path / "d.npz", features=FEATURES)
-    with pytest.raises(DatasetError, match="does not hold `names` and `features`"):
+    with pytest.raises(DatasetError, match=r"does not hold `names` and `features`, but features float32 \(4, 6\)"):
         read_features(tmp_path / "d.npz")
     np.save(tmp_path / "e.npy", FEATURES)
     (tmp_path / "e.npy").rename(tmp_path / "e.npz")
@@ -155,7 +150,7 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
 
 def test_wrong_tensors_and_columns_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    save_file({"values": FEATURES}, path)
+    save_file({"values": FEATURES, "others": FEATURES}, path)
     with pytest.raises(DatasetError, match="has no tensor `features`"):
         read_features(path)
     for text, words in (("[1, 2]", "not a list of strings"), ("{", "is not JSON"), ('"x"', "not a list of strings")):
@@ -174,3 +169,129 @@ def test_wrong_tensors_and_columns_are_refused(tmp_path: Path) -> None:
     for table, words in columns:
         with pytest.raises(DatasetError, match=words):
             read_features(parquet(tmp_path / "a.parquet", **table))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize(
+    ("names", "features"),
+    [("names", "features"), ("paths", "embeddings"), ("file_names", "emb"), ("Photo", "Embedding"), ("which", "what"),
+     ("image_path", "feats")],
+)  # fmt: skip
+def test_common_names_of_arrays_and_columns(tmp_path: Path, names: str, features: str, kind: type) -> None:
+    values = FEATURES.astype(kind)
+    np.savez(tmp_path / "a.npz", **{names: np.array(NAMES), features: values, "label": np.arange(4)})
+    save_file({features: values}, tmp_path / "a.safetensors", {"names": json.dumps(NAMES)})
+    parquet(tmp_path / "a.parquet", **{"label": [1] * 4, names: NAMES, features: list(values)})
+    for file in ("a.npz", "a.safetensors", "a.parquet"):
+        read, array = read_features(tmp_path / file)
+        assert read == PLAIN and np.array_equal(array, values) and array.dtype == np.float32, file
+
+
+def test_a_feature_for_each_name(tmp_path: Path) -> None:
+    each = dict(zip(PLAIN, FEATURES, strict=True))
+    np.savez(tmp_path / "a.npz", **each)
+    save_file(each, tmp_path / "a.safetensors")
+    for file in ("a.npz", "a.safetensors"):
+        names, features = read_features(tmp_path / file)
+        assert {name: row.tolist() for name, row in zip(names, features, strict=True)} == {
+            name: row.tolist() for name, row in each.items()
+        }
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    tensor = torch.from_numpy(FEATURES).bfloat16()
+    save_torch({"features": tensor}, tmp_path / "a.safetensors", {"names": json.dumps(NAMES)})
+    names, features = read_features(tmp_path / "a.safetensors")
+    assert names == PLAIN and np.array_equal(features, tensor.float().numpy()) and features.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "file", ["a.txt", "names.txt", "a.json", "names.json", "a.names.npy", "names.npy", "index.parquet"]
+)
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_names_beside_the_features(tmp_path: Path, file: str, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".npy":
+        np.save(path, FEATURES)
+    else:
+        save_file({"features": FEATURES}, path)
+    with pytest.raises(
+        DatasetError, match=r"does not name the photos of its features; add the names beside it: a\.txt"
+    ):
+        read_features(path)
+    if file.endswith("txt"):
+        (tmp_path / file).write_text("\r\n".join(NAMES))
+    elif file.endswith("json"):
+        (tmp_path / file).write_text(json.dumps(NAMES))
+    elif file.endswith("npy"):
+        np.save(tmp_path / file, np.array(NAMES))
+    else:
+        parquet(tmp_path / file, photo=NAMES)
+    names, features = read_features(path)
+    assert names == PLAIN and np.array_equal(features, FEATURES)
+
+
+def test_npy_with_fields(tmp_path: Path) -> None:
+    table = np.zeros(4, [("name", "U40"), ("feature", "f4", 6)])
+    table["name"], table["feature"] = NAMES, FEATURES
+    np.save(tmp_path / "a.npy", table)
+    names, features = read_features(tmp_path / "a.npy")
+    assert names == PLAIN and np.array_equal(features, FEATURES)
+
+
+def test_pickled_objects_in_npy_are_not_executed(tmp_path: Path) -> None:
+    payload = Payload(tmp_path / "created")
+    np.save(tmp_path / "a.npy", np.array([payload], object), allow_pickle=True)
+    with pytest.raises(DatasetError, match="save a matrix of numbers, and the names as text"):
+        read_features(tmp_path / "a.npy")
+    np.savez(tmp_path / "a.npz", names=np.array(NAMES, object), features=FEATURES)
+    with pytest.raises(DatasetError, match=r"save the names as np.array\(names, dtype=str\)"):
+        read_features(tmp_path / "a.npz")
+    assert not payload.path.exists()
+
+
+def csv_text(separator: str, header: list[str], rows: list[list[object]]) -> str:
+    return "".join(separator.join(map(str, row)) + "\n" for row in ([header] if header else []) + rows)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("header", [[], ["name", *"abcdef"], ["", "name", *"abcdef"], ["photo", *"abcdef", "label"]])
+def test_csv(tmp_path: Path, separator: str, header: list[str]) -> None:
+    rows: list[list[object]] = [[name, *row] for name, row in zip(NAMES, FEATURES.tolist(), strict=True)]
+    if header[:1] == [""]:
+        rows = [[i, *row] for i, row in enumerate(rows)]
+    elif header[-1:] == ["label"]:
+        rows = [[*row, i] for i, row in enumerate(rows)]
+    (tmp_path / "a.csv").write_bytes(csv_text(separator, header, rows).encode("utf-8-sig"))
+    names, features = read_features(tmp_path / "a.csv")
+    assert names == PLAIN and np.array_equal(features, FEATURES.astype(np.float64))
+
+
+def test_csv_with_numbers_as_names_or_lists_as_text(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[f"0000{i}", *row] for i, row in enumerate(FEATURES.tolist())]
+    for header in ([], ["id", *"abcdef"]):
+        (tmp_path / "a.csv").write_text(csv_text(",", header, rows))
+        names, features = read_features(tmp_path / "a.csv")
+        assert names == ["00000", "00001", "00002", "00003"] and np.array_equal(features, FEATURES.astype(np.float64))
+    for text in (lambda row: f'"{row.tolist()}"', lambda row: f'"{" ".join(map(str, row.tolist()))}"'):
+        lists: list[list[object]] = [[name, text(row)] for name, row in zip(NAMES, FEATURES, strict=True)]
+        (tmp_path / "a.csv").write_text(csv_text(",", ["name", "embedding"], lists))
+        names, features = read_features(tmp_path / "a.csv")
+        assert names == PLAIN and np.array_equal(features, FEATURES.astype(np.float64))
+
+
+def test_parquet_with_a_column_for_each_number(tmp_path: Path) -> None:
+    columns = {f"f{i}": FEATURES[:, i] for i in range(6)}
+    names, features = read_features(parquet(tmp_path / "a.parquet", label=[1, 2, 3, 4], photo=NAMES, **columns))
+    assert names == PLAIN and np.array_equal(features, FEATURES.astype(np.float64))
+
+
+def test_features_without_a_direction_are_named() -> None:
+    features = np.concatenate([BAD, np.zeros((1, 6), np.float32)])
+    assert unusable_features(features).tolist() == [False, True, False, True, True]
+    words = r"features of 3 photos are zero or hold NaN or infinity: Ada/Ada_0002, St\. Ives/x\.y, z;"
+    with pytest.raises(DatasetError, match=words):
+        check_features([*PLAIN, "z"], features, Path("a.npz"))
+    with pytest.raises(DatasetError, match="features of 1 photo are"):
+        check_features(["z"], features[-1:], Path("a.npz"))
+    check_features(PLAIN, FEATURES, Path("a.npz"))

@@ -47,8 +47,8 @@ def read_cfp(folder: Path) -> Pairs:
     same: list[bool] = []
     fold: list[int] = []
     for index, path in enumerate(fold_files):
-        for line in read_lines(path, ","):
-            numbers = [int(field) if field.isdecimal() and len(field) < 10 else -1 for field in line.fields]
+        for line in read_lines(path):
+            numbers = [int(field) if field.isdecimal() and len(field) < 10 else -1 for field in line.fields(",")]
             if len(numbers) != 2 or any(number not in names for number, names in zip(numbers, photos, strict=False)):
                 reason = f"{line.text[:80]!r} is not a pair of photos of the lists"
                 raise PairsError(reason, where=line.where, remedy="get CFP's Protocol folder again")
@@ -62,8 +62,8 @@ def read_cfp(folder: Path) -> Pairs:
 def _read_photo_list(path: Path) -> dict[int, str]:
     """Return photo names by number from lines `1 ../Data/Images/001/frontal/01.jpg`."""
     names = {}
-    for line in read_lines(path, ""):
-        number, name = line.fields if len(line.fields) == 2 else ("", "")
+    for line in read_lines(path):
+        number, name = (*line.text.split(maxsplit=1), "")[:2]
         name = name.removeprefix("../").removeprefix("Data/").removeprefix("Images/")
         if not (number.isdecimal() and len(number) < 10) or any(FORBIDDEN.search(part) for part in name.split("/")):
             reason = f"{line.text[:80]!r} is not 'number ../Data/Images/person/frontal/number.jpg'"

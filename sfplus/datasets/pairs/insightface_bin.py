@@ -8,7 +8,7 @@ import numpy as np
 
 from sfplus.datasets.pairs.pair_formats import PairFormat
 from sfplus.datasets.pairs.table import Pairs
-from sfplus.datasets.verification_bin import image_name, read_bin
+from sfplus.datasets.verification_bin import BIN_SUFFIX, image_name, read_bin
 
 _FOLDS = 10
 
@@ -28,4 +28,4 @@ def read_bin_pairs(path: Path) -> Pairs:
     return Pairs(left, right, images.same, fold)
 
 
-FORMATS = (PairFormat(lambda path: path.suffix.lower() == ".bin", read_bin_pairs, priority=1),)
+FORMATS = (PairFormat(lambda path: path.suffix.lower() == BIN_SUFFIX, read_bin_pairs, priority=1),)

@@ -6,7 +6,8 @@ The layouts are described in sections 3c and 3d of LFW's README.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +15,43 @@ from numpy.typing import NDArray
 
 from sfplus.datasets.pairs.draw import draw_within_folds
 from sfplus.datasets.pairs.pair_formats import PairFormat
-from sfplus.datasets.pairs.table import FORBIDDEN, Pairs
-from sfplus.datasets.pairs.text import Line, read_lines
+from sfplus.datasets.pairs.table import FORBIDDEN, Pairs, split_into_folds
+from sfplus.datasets.pairs.text import ACCEPTED, SEPARATORS, Line, read_lines
 from sfplus.errors import PairsError
 from sfplus.io.files import write_atomically
 
-_HEADER = "the first line must contain the number of folds and the pairs of each kind in a fold, such as '10<TAB>300'"
-_HEADER_VIEW_1 = "the first line must contain the number of pairs of each kind, such as '1100'"
+_REMEDY = "see the layout in LFW's pairs.txt, or get the file again"
 _SAME, _DIFFERENT = "'name n1 n2'", "'name1 n1 name2 n2'"
 _PHOTO = re.compile(r"(?P<name>[^/\t\r\n]+)/(?P=name)_(?P<number>\d{4,9})", re.ASCII)
 _TEST, _TRAIN = "DevTest", "DevTrain"
 
 
-def read_view_2(path: Path) -> Pairs:
-    """Read `pairs.txt` of view 2.
+def read_lfw(path: Path) -> Pairs:
+    """Read a list in LFW's form: lines `name n1 n2` (same person) and `name1 n1 name2 n2` (different people).
 
-    The header contains the number of folds and a number n. Each fold has n lines `name n1 n2` (same person) and then n
-    lines `name1 n1 name2 n2` (different people). Photo n of a person is `name/name_%04d`.
+    Photo n of a person is `name/name_%04d`. The header of `pairs.txt` (view 2) contains the number of folds and a
+    number n; each fold has n lines of the same person and then n of different people. The header of view 1 is a single
+    number n, and its pairs are split into 10 folds. Without header, or with words instead (Kaggle's `pairs.csv`), the
+    folds are those of view 2 if the lines of both kinds alternate in its way, or else 10. Fields are separated by tabs,
+    commas, semicolons or spaces.
 
     Raises:
         PairsError: If the file cannot be read, or a line is malformed (`where` is `file:line`).
     """
-    return _read(path, 2)
+    lines = read_lines(path)
+    if not lines:
+        raise PairsError("is empty", where=path, remedy=ACCEPTED)
+    separator = _separator(lines)
+    header = lines[0].fields(separator)
+    if 0 < len(header) < 3 and all(map(_is_number, header)):
+        pairs = _read(path, lines, len(header))
+        return pairs if len(header) == 2 else replace(pairs, fold=split_into_folds(pairs.same))
+    rows = lines if _is_row(lines[0], separator) else lines[1:]
+    if not rows or not _is_row(rows[0], separator):
+        raise lines[0].error("is not a pair")
+    same = np.array([len(line.fields(separator)) == 3 for line in rows], bool)
+    left, right = zip(*(_parse(line, bool(s), separator) for line, s in zip(rows, same, strict=True)), strict=True)
+    return Pairs(left, right, same, _alternating_folds(same))
 
 
 def read_view_1(test: Path, train: Path) -> Pairs:
@@ -47,7 +63,7 @@ def read_view_1(test: Path, train: Path) -> Pairs:
     Raises:
         PairsError: If a file cannot be read, or a line is malformed (`where` is `file:line`).
     """
-    tested, trained = _read(test, 1), _read(train, 1)
+    tested, trained = (_read(path, read_lines(path), 1) for path in (test, train))
     fold = np.repeat(np.array([0, -2]), [len(tested), len(trained)])
     return Pairs(
         tested.left + trained.left, tested.right + trained.right, np.concatenate([tested.same, trained.same]), fold
@@ -84,22 +100,24 @@ def read_lfw_people(path: Path) -> PeopleList:
     def read_count(row: int) -> int:
         if row >= len(lines):
             raise PairsError("ends too early", where=path, remedy="get the file again")
-        if len(lines[row].fields) != 1 or not _is_number(lines[row].fields[0]):
+        if not _is_number(lines[row].text.strip()):
             raise PairsError("does not start a fold with a number of people", where=lines[row].where, remedy=remedy)
-        return int(lines[row].fields[0])
+        return int(lines[row].text)
 
     names: list[str] = []
     photos: list[int] = []
     sizes: list[int] = []
-    has_folds = len(lines) > 1 and len(lines[1].fields) == 1
+    separator = _separator(lines)
+    has_folds = len(lines) > 1 and len(lines[1].fields(separator)) == 1
     row = int(has_folds)
     for _ in range(read_count(0) if has_folds else 1):
         sizes.append(read_count(row))
         for line in lines[row + 1 : row + 1 + sizes[-1]]:
-            if len(line.fields) != 2 or not _is_number(line.fields[1]) or FORBIDDEN.search(line.fields[0]):
-                raise PairsError(f"{line.text[:80]!r} is not 'name<TAB>photos'", where=line.where, remedy=remedy)
-            names.append(line.fields[0])
-            photos.append(int(line.fields[1]))
+            if not _is_person(line, separator) or FORBIDDEN.search(line.fields(separator)[0]):
+                raise line.error("is not 'name<TAB>photos'", remedy)
+            name, count = line.fields(separator)
+            names.append(name)
+            photos.append(int(count))
         row += 1 + sizes[-1]
     if row != len(lines):
         reason = f"has {len(lines)} lines, its headers announce {row}"
@@ -161,19 +179,66 @@ def write_pairs(path: Path, pairs: Pairs) -> None:
     write_atomically(path, "".join(f"{line}\n" for line in lines).encode("utf-8"))
 
 
-def _read(path: Path, view: int) -> Pairs:
-    lines = read_lines(path)
-    numbers = lines[0].fields if lines else []
+def _read(path: Path, lines: list[Line], view: int) -> Pairs:
+    """Read the lines of a list whose header has one number (view 1) or two (view 2)."""
+    separator = _separator(lines)
+    numbers = lines[0].fields(separator) if lines else []
     if len(numbers) != view or not all(_is_number(field) and int(field) > 0 for field in numbers):
-        remedy = _HEADER if view == 2 else _HEADER_VIEW_1
-        raise PairsError(f"has no header of LFW's view {view}", where=f"{path}:1", remedy=remedy)
+        view_1, view_2 = "the number of pairs of each kind, '1100'", "the numbers of folds and of pairs, '10<TAB>300'"
+        reason = f"the header must be {view_2 if view == 2 else view_1}"
+        raise PairsError(reason, where=f"{path}:1", remedy=_REMEDY)
     folds, size = int(numbers[0]) if view == 2 else 1, int(numbers[-1])
+    if len(lines) > 1 and all(_is_person(line, separator) or _is_number(line.text.strip()) for line in lines[1:]):
+        raise PairsError("is a list of people, not of pairs", where=path, remedy="give LFW's pairs.txt")
     if len(lines) - 1 != 2 * folds * size:
         reason = f"has {len(lines) - 1} pairs, its header announces {folds} folds x 2 x {size} = {2 * folds * size}"
         raise PairsError(reason, where=path, remedy="get the file again or correct its header")
     same, fold = _layout(folds, size)
-    left, right = zip(*(_parse(line, bool(same[i])) for i, line in enumerate(lines[1:])), strict=True)
+    names = (_parse(line, bool(is_same), separator) for line, is_same in zip(lines[1:], same, strict=True))
+    left, right = zip(*names, strict=True)
     return Pairs(left, right, same, fold)
+
+
+def _separator(lines: Sequence[Line]) -> str:
+    """Return the separator with which the first lines are pairs of LFW, or else a tab or spaces."""
+    for separator in SEPARATORS:
+        if any(_is_row(line, separator) for line in lines[:2]):
+            return separator
+    return "\t" if any("\t" in line.text for line in lines[:2]) else " "
+
+
+def _is_row(line: Line, separator: str) -> bool:
+    """Return True if a line has the fields of a pair: `name n1 n2` or `name1 n1 name2 n2`."""
+    fields = line.fields(separator)
+    return len(fields) in (3, 4) and _is_number(fields[1]) and _is_number(fields[-1])
+
+
+def _is_person(line: Line, separator: str) -> bool:
+    fields = line.fields(separator)
+    return len(fields) == 2 and _is_number(fields[1])
+
+
+def _is_lfw(path: Path) -> bool:
+    """Return True if a list has LFW's header, or lines of both kinds and nothing else."""
+    lines = read_lines(path)
+    if not lines:
+        return False
+    header = lines[0].text.split()
+    if len(header) < 3 and all(map(_is_number, header)):
+        return True
+    separator = _separator(lines)
+    rows = lines if _is_row(lines[0], separator) else lines[1:]
+    return all(_is_row(line, separator) for line in rows) and len({len(line.fields(separator)) for line in rows}) == 2
+
+
+def _alternating_folds(same: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the folds of view 2 if runs of both kinds, all of one length, alternate; else those of a plain list."""
+    change = np.flatnonzero(np.diff(same)) + 1
+    size = int(change[0]) if len(change) else 0
+    folds = len(same) // (2 * size) if size else 0
+    if folds > 1 and np.array_equal(same, np.tile(np.repeat([True, False], size), folds)):
+        return _layout(folds, size)[1]
+    return split_into_folds(same)
 
 
 def _layout(folds: int, size: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
@@ -185,20 +250,18 @@ def _is_number(field: str) -> bool:
     return field.isascii() and field.isdigit() and len(field) < 10
 
 
-def _parse(line: Line, same: bool) -> tuple[str, str]:
+def _parse(line: Line, same: bool, separator: str) -> tuple[str, str]:
     """Return the names of the two photos of a line."""
-    fields, where = line.fields, line.where
+    fields = line.fields(separator)
     if len(fields) != (3 if same else 4) or not all(map(_is_number, fields[1:2] + fields[-1:])):
-        expected = f"a pair of the same person, {_SAME}" if same else f"a pair of different people, {_DIFFERENT}"
-        remedy = "see the layout in LFW's pairs.txt"
-        raise PairsError(f"{line.text[:80]!r} is not {expected}", where=where, remedy=remedy)
+        raise line.error(
+            f"is not a pair of {f'the same person, {_SAME}' if same else f'different people, {_DIFFERENT}'}"
+        )
     names = (fields[0], fields[0]) if same else (fields[0], fields[2])
-    for name in names:
-        if FORBIDDEN.search(name):
-            reason = f"the name {name[:80]!r} may point outside the folder of photos"
-            raise PairsError(reason, where=where, remedy="use a plain name")
+    if any(FORBIDDEN.search(name) for name in names):
+        raise line.error("holds a name that may point outside the folder of photos", "use a plain name")
     if not same and names[0] == names[1]:
-        raise PairsError(f"a pair of different people names {names[0]!r} twice", where=where, remedy="correct the line")
+        raise line.error(f"is a pair of different people that names {names[0]!r} twice", "correct the line")
     return _join_photo(names[0], fields[1]), _join_photo(names[1], fields[-1])
 
 
@@ -220,5 +283,6 @@ def _view_1_files(path: Path) -> list[Path]:
 
 FORMATS = (
     PairFormat(lambda path: _TEST in path.name, lambda path: read_view_1(*_view_1_files(path)), _view_1_files, 2),
-    PairFormat(lambda path: True, read_view_2, priority=9),  # the last: a malformed list is reported as one of view 2
+    PairFormat(_is_lfw, read_lfw, priority=3),
+    PairFormat(lambda path: True, read_lfw, priority=9),  # the last: it says what is accepted
 )

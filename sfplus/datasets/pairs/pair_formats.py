@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from sfplus.datasets.pairs.table import Pairs
+from sfplus.datasets.pairs.table import Pairs, split_into_folds
+from sfplus.errors import PairsError
 
 
 def _single_file(path: Path) -> list[Path]:
@@ -36,19 +37,32 @@ class PairFormat:
     priority: int = 0
 
 
-def read_pairs(path: Path) -> Pairs:
-    """Read a list of pairs; its format is recognised from the path and its first line.
+def read_pairs(path: Path, folds: int = 0) -> Pairs:
+    """Read a list of pairs; its format is recognised from its content, and in a few cases from its name.
 
-    - `pairs.txt` of LFW's view 2 (`read_view_2`);
+    - LFW's forms: `pairs.txt` of view 2 with or without header, view 1 (`read_lfw`);
     - `pairsDevTest.txt` of LFW's view 1, with `pairsDevTrain.txt` in the same folder (`read_view_1`);
-    - lines `path path label` with an optional fold, separated by tabs, commas or spaces (`read_plain`);
+    - lines `path path label` with an optional fold (`read_plain`);
     - a folder `Protocol/Split/FP` or `FF` of CFP (`read_cfp`);
     - a `.bin` file of insightface (`read_bin_pairs`).
 
+    Args:
+        path: the list.
+        folds: the number of folds to split the pairs into, instead of the folds of the list; 0 to keep these.
+
     Raises:
-        PairsError: If the list is missing or malformed; `where` is `file:line` if a line is malformed.
+        PairsError: If the list is missing or malformed (`where` is `file:line` if a line is), or has too few pairs for
+            these folds.
     """
-    return next(pair_format.read(path) for pair_format in _pair_formats() if pair_format.matches(path))
+    pairs = next(pair_format.read(path) for pair_format in _pair_formats() if pair_format.matches(path))
+    if not folds:
+        return pairs
+    if len(pairs.tested) < len(pairs):
+        raise PairsError("holds pairs that only choose thresholds", where=path, remedy="leave out the number of folds")
+    try:
+        return replace(pairs, fold=split_into_folds(pairs.same, folds))
+    except PairsError as error:
+        raise PairsError(error.reason, where=path, remedy=error.remedy) from None
 
 
 def pair_files(path: Path) -> list[Path]:

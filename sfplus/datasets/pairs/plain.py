@@ -1,82 +1,90 @@
-"""Plain lists of pairs: lines `path path label`, or `path path label fold`."""
+"""Plain lists of pairs: lines `path path label` or `label path path`, with an optional fold and header."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfplus.datasets.pairs.pair_formats import PairFormat
-from sfplus.datasets.pairs.table import FORBIDDEN, Pairs
-from sfplus.datasets.pairs.text import read_lines
+from sfplus.datasets.pairs.table import Pairs, split_into_folds
+from sfplus.datasets.pairs.text import ACCEPTED, SEPARATORS, Line, read_lines
 from sfplus.errors import PairsError
 from sfplus.images import PHOTO_SUFFIXES
 from sfplus.io.files import write_atomically
 
-_LABELS = {
-    "1": True, "true": True, "same": True, "0": False, "-1": False, "false": False, "different": False, "diff": False,
-}  # fmt: skip
-_SEPARATORS = "\t,"
-_DEFAULT_FOLDS = 10
-_LAYOUT = "lines must be 'path path label' with a label 1 or 0, or 'path path label fold' with a fold 0, 1, 2 ..."
+_SAME = frozenset({"true", "yes", "y", "same", "match", "genuine", "positive"})
+_DIFFERENT = frozenset({"false", "no", "n", "different", "diff", "mismatch", "impostor", "imposter", "negative"})
+# Words of headers, in lower case without "_" and "is": they decide where position alone does not.
+_LABEL_WORDS = frozenset({"label", "labels", "same", "sameperson", "match", "target", "y", "issame", "gt", "class"})
+_FOLD_WORDS = frozenset({"fold", "folds", "split", "set"})
+_INDEX_WORDS = frozenset({"", "index", "id", "no", "number", "pair", "pairid"})
+
+
+class _Columns(NamedTuple):
+    """The layout of a plain list: its separator and the columns of the fields."""
+
+    separator: str
+    width: int
+    names: tuple[int, int]
+    label: int
+    fold: int | None
+    has_header: bool = False
 
 
 def read_plain(path: Path) -> Pairs:
     """Read a plain list of pairs.
 
-    Fields are separated by tabs, commas or white space; the label may also come first (OpenSphere). Labels are 1, 0,
-    -1, true, false, same or different. If there are no folds, the pairs of each kind are split, in their order, into 10
-    folds of equal size. Photos are named with or without extension.
+    Fields are separated by tabs, commas, semicolons or spaces and may be quoted; the label is in the third column or in
+    the first (OpenSphere), the fold, if there is one, in the fourth. A header is skipped; where it names the columns
+    (label, fold, index), they may have another order. Labels are 1, 0, -1 (also 1.0), true, false, yes, no, same or
+    different, in any case. Folds count from 0 or 1; without folds, the pairs of each kind are split, in their order,
+    into 10 folds of equal size. Names are paths in the folder of photos, with or without extension; `\\`, `./` and
+    absolute paths are accepted (see `match_photos`).
 
     Raises:
         PairsError: If the file cannot be read, or a line is malformed (`where` is `file:line`).
     """
-    lines = read_lines(path, _SEPARATORS)
+    lines = read_lines(path)
     if not lines:
-        raise PairsError("is empty", where=path, remedy=_LAYOUT)
-    first = lines[0].fields
-    width = len(first)
-    label_column = 2 if width in (3, 4) and _label(first[2]) is not None else 0
-    left: list[str] = []
-    right: list[str] = []
+        raise PairsError("is empty", where=path, remedy=ACCEPTED)
+    columns = find_columns(lines)
+    if columns is None:
+        raise lines[0].error("is not a pair")
+    sides: tuple[list[str], list[str]] = [], []
     same: list[bool] = []
     fold: list[int] = []
-    for line in lines:
-        fields = [field.strip() for field in line.fields]
-        label = _label(fields[label_column]) if len(fields) == width and width in (3, 4) else None
+    for line in lines[columns.has_header :]:
+        fields = line.fields(columns.separator)
+        if len(fields) != columns.width and " #" in line.text:  # a comment behind the pair
+            fields = Line(line.text[: line.text.index(" #")], "").fields(columns.separator)
+        label = _label(fields[columns.label]) if len(fields) == columns.width else None
         if label is None:
-            raise PairsError(f"{line.text[:80]!r} is not a pair", where=line.where, remedy=_LAYOUT)
-        names = [field for i, field in enumerate(fields[:3]) if i != label_column]
-        for name in names:
-            if name.startswith("/") or any(FORBIDDEN.search(part) for part in name.split("/")):
-                reason = f"the name {name[:80]!r} may point outside the folder of photos"
-                raise PairsError(reason, where=line.where, remedy="use paths relative to the folder of photos")
-        if width == 4:
-            if not fields[3].removeprefix("-").isdecimal() or len(fields[3]) > 6:
-                raise PairsError(f"{fields[3][:80]!r} is not a fold", where=line.where, remedy=_LAYOUT)
-            fold.append(int(fields[3]))
-        left.append(without_suffix(names[0]))
-        right.append(without_suffix(names[1]))
+            raise line.error("is not a pair")
+        for side, column in zip(sides, columns.names, strict=True):
+            side.append(_relative_name(fields[column], line))
         same.append(label)
-    labels = np.array(same)
-    folds = np.array(fold, dtype=np.int64) if width == 4 else _split_into_folds(labels)
+        if columns.fold is not None:
+            fold.append(_fold(fields[columns.fold], line))
+    labels = np.array(same, bool)
     try:
-        return Pairs(tuple(left), tuple(right), labels, folds)
+        folds = _from_zero(np.array(fold, np.int64)) if fold else split_into_folds(labels)
+        return Pairs(tuple(sides[0]), tuple(sides[1]), labels, folds)
     except PairsError as error:
-        raise PairsError(error.reason, where=path, remedy=error.remedy or _LAYOUT) from error
+        raise PairsError(error.reason, where=path, remedy=error.remedy or ACCEPTED) from error
 
 
 def write_plain(path: Path, pairs: Pairs) -> None:
     """Write pairs as a plain list with folds; reading it returns the same pairs.
 
     Raises:
-        PairsError: If a name contains a tab or a line break, starts or ends with white space, or ends with the suffix
-            of a photo.
+        PairsError: If a name contains a tab, a quote or a line break, or starts or ends with white space.
     """
     for name in pairs.photos:
-        if name != name.strip() or any(c in name for c in "\t\r\n") or without_suffix(name) != name:
+        if name != name.strip() or any(c in name for c in '\t\r\n"') or name.startswith("#"):
             raise PairsError("cannot be written to a plain list of pairs", where=name, remedy="rename the photo")
     rows = zip(pairs.left, pairs.right, pairs.same.astype(int).tolist(), pairs.fold.tolist(), strict=True)
     write_atomically(path, "".join(f"{a}\t{b}\t{label}\t{fold}\n" for a, b, label, fold in rows).encode())
@@ -88,29 +96,92 @@ def without_suffix(name: str) -> str:
     return path.with_suffix("").as_posix() if path.suffix.lower() in PHOTO_SUFFIXES else name
 
 
+def find_columns(lines: Sequence[Line]) -> _Columns | None:
+    """Return the columns of a plain list, from its first line and the one after it, or None if it is not one."""
+    for separator in SEPARATORS:
+        rows = [line.fields(separator) for line in lines[:2]]
+        first = _columns_by_position(separator, rows[0])
+        if len(rows) < 2 or len(rows[0]) != len(rows[1]):
+            if first:
+                return first  # if the second line is malformed, it will be named
+            continue
+        second = _columns_by_header(separator, *rows) or _columns_by_position(separator, rows[1])
+        if first and second and not _is_header(rows[0][first.label], rows[1][first.label]):
+            return first
+        if second:
+            return second._replace(has_header=True)
+        if first:
+            return first
+    return None
+
+
+def _is_header(label: str, next_label: str) -> bool:
+    """Return True if `label` is a word of a header, such as "same", above labels that are numbers."""
+    return label.lower() in _SAME | _DIFFERENT and next_label.lower() not in _SAME | _DIFFERENT
+
+
+def _columns_by_position(separator: str, row: Sequence[str]) -> _Columns | None:
+    if len(row) in (3, 4):
+        fold = 3 if len(row) == 4 else None
+        if fold is None or _is_integer(row[fold]):
+            if _label(row[2]) is not None:
+                return _Columns(separator, len(row), (0, 1), 2, fold)
+            if _label(row[0]) is not None:
+                return _Columns(separator, len(row), (1, 2), 0, fold)
+    return None
+
+
+def _columns_by_header(separator: str, header: Sequence[str], row: Sequence[str]) -> _Columns | None:
+    """Return the columns that a header names: label, fold and index; the two that are left name the photos."""
+    words = [word.lower().replace("_", "").replace(" ", "") for word in header]
+    words = ["" if word.startswith("unnamed") else word for word in words]
+    label = next((i for i, word in enumerate(words) if word in _LABEL_WORDS), None)
+    fold = next((i for i, word in enumerate(words) if word in _FOLD_WORDS), None)
+    names = [i for i, word in enumerate(words) if i not in (label, fold) and word not in _INDEX_WORDS]
+    if label is None or len(names) != 2 or _label(row[label]) is None:
+        return None
+    return _Columns(separator, len(row), (names[0], names[1]), label, fold)
+
+
 def _is_plain(path: Path) -> bool:
-    """Return True if the first line of a list is a line of a plain list."""
-    lines = read_lines(path, _SEPARATORS)
-    return bool(lines) and _has_label(lines[0].fields)
-
-
-def _has_label(fields: Sequence[str]) -> bool:
-    return len(fields) in (3, 4) and (
-        _label(fields[2]) is not None or (len(fields) == 3 and _label(fields[0]) is not None)
-    )
+    lines = read_lines(path)
+    return bool(lines) and find_columns(lines) is not None
 
 
 def _label(field: str) -> bool | None:
-    return _LABELS.get(field.strip().lower())
+    word = field.strip().lower()
+    if word in _SAME or word in _DIFFERENT:
+        return word in _SAME
+    try:
+        return {1.0: True, 0.0: False, -1.0: False}.get(float(word)) if len(word) < 6 and word.isascii() else None
+    except ValueError:
+        return None
 
 
-def _split_into_folds(same: NDArray[np.bool_]) -> NDArray[np.int64]:
-    sizes = int(same.sum()), int((~same).sum())
-    folds = max(1, min(_DEFAULT_FOLDS, *sizes))
-    fold = np.empty(len(same), np.int64)
-    for kind, size in ((same, sizes[0]), (~same, sizes[1])):
-        fold[kind] = np.arange(size) * folds // max(size, 1)
-    return fold
+def _relative_name(field: str, line: Line) -> str:
+    """Return a path with `/`, without `./`, drive and leading `/`."""
+    parts = [part for part in field.replace("\\", "/").split("/") if part not in ("", ".")]
+    if len(parts) > 1 and len(parts[0]) == 2 and parts[0][0].isalpha() and parts[0][1] == ":":
+        parts = parts[1:]
+    if not parts or ".." in parts:
+        raise line.error("holds a path that may point outside the folder of photos", "use paths without ..")
+    return "/".join(parts)
 
 
-FORMATS = (PairFormat(_is_plain, read_plain, priority=3),)
+def _is_integer(field: str) -> bool:
+    number = field.removesuffix(".0").removeprefix("-")
+    return number.isascii() and number.isdecimal() and len(number) < 7
+
+
+def _fold(field: str, line: Line) -> int:
+    if not _is_integer(field):
+        raise line.error(f"has the fold {field[:40]!r}, which is not a whole number", "number the folds 0, 1, 2 ...")
+    return int(field.removesuffix(".0"))
+
+
+def _from_zero(fold: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return folds that count from 0, where the list counts from 1."""
+    return fold - 1 if fold.min() == 1 else fold
+
+
+FORMATS = (PairFormat(_is_plain, read_plain, priority=4),)

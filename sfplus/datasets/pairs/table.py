@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,7 @@ from sfplus.errors import PairsError
 
 FORBIDDEN = re.compile(r"[/\\\x00]|^\.{1,2}$|^[A-Za-z]:|^$")
 """Parts of a path that may point outside the folder of photos."""
+_DEFAULT_FOLDS = 10
 
 
 class People(NamedTuple):
@@ -37,7 +40,7 @@ class Pairs:
     """Pairs of photos to verify.
 
     Attributes:
-        left: (P,) photo names without extension, relative to the folder of photos: "Name/Name_0001".
+        left: (P,) names of photos as in the list, relative to the folder of photos; the extension is optional.
         right: (P,) names of the second photos.
         same: (P,) bool, True if both photos show the same person.
         fold: (P,) int64, 0-based fold; the folds are numbered without a gap. A pair of fold -1 - k belongs to fold k,
@@ -92,6 +95,23 @@ class Pairs:
         left, right = (tuple(compress(side, keep.tolist())) for side in (self.left, self.right))
         return Pairs(left, right, self.same[keep], self.fold[keep])
 
+    def renamed(self, names: Mapping[str, str]) -> Pairs:
+        """Return the pairs with other names of the photos; photos that `names` does not hold keep theirs."""
+        left, right = (tuple(names.get(name, name) for name in side) for side in (self.left, self.right))
+        return replace(self, left=left, right=right)
+
+    def check_kinds(self, where: Path) -> None:
+        """Check that there are pairs of the same person and of different people, which verification needs.
+
+        Raises:
+            PairsError: If the tested pairs are of one kind.
+        """
+        same = self.tested.same
+        if same.all() or not same.any():
+            present, absent = ("the same person", "different people")[:: 1 if same.all() else -1]
+            reason = f"holds only pairs of {present}, and accuracy needs pairs of {absent} too"
+            raise PairsError(reason, where=where, remedy="add such pairs, or check the labels (1: same, 0: different)")
+
     @cached_property
     def people(self) -> People:
         """The people in the pairs.
@@ -119,3 +139,27 @@ class Pairs:
             members[number].append(name)
         names = tuple((posixpath.commonpath(paths) if by_folder else "") or paths[0] for paths in members)
         return People(names, person[left].astype(np.int64), person[right].astype(np.int64))
+
+
+def split_into_folds(same: NDArray[np.bool_], count: int = 0) -> NDArray[np.int64]:
+    """Split pairs of each kind, in their order, into folds of equal size.
+
+    Args:
+        same: (P,) bool.
+        count: the number of folds; 0 for 10, or fewer if there are fewer pairs of a kind.
+
+    Returns:
+        (P,) int64, the 0-based fold of each pair.
+
+    Raises:
+        PairsError: If a kind has fewer pairs than folds.
+    """
+    sizes = int(same.sum()), int((~same).sum())
+    if count > min(sizes):
+        reason = f"{sizes[0]} pairs of the same person and {sizes[1]} of different people cannot be split into {count}"
+        raise PairsError(f"{reason} folds", remedy="ask for fewer folds")
+    folds = count or max(1, min(_DEFAULT_FOLDS, *sizes))
+    fold = np.empty(len(same), np.int64)
+    for kind, size in ((same, sizes[0]), (~same, sizes[1])):
+        fold[kind] = np.arange(size) * folds // max(size, 1)
+    return fold

@@ -1,13 +1,31 @@
-"""Lines of lists of pairs, with their fields and line numbers."""
+"""Lines of lists of pairs in any common encoding, with their fields and line numbers."""
 
 from __future__ import annotations
 
+import codecs
+import csv
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from sfplus.errors import PairsError
 
+SEPARATORS = "\t,; "
+ACCEPTED = (
+    "accepted are lines 'path path label' or 'label path path', also with a fold at the end, separated by tabs, "
+    "commas, semicolons or spaces (labels 1 or 0, true or false, yes or no, same or different), and LFW's "
+    "'name n1 n2' and 'name1 n1 name2 n2'"
+)
 _MAX_BYTES = 1 << 30  # the largest list in use, 15.7 million pairs of IJB-C, has 220 MB
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 class Line(NamedTuple):
@@ -15,39 +33,71 @@ class Line(NamedTuple):
 
     Attributes:
         text: the whole line.
-        fields: its fields.
         where: `file:line` for messages.
     """
 
     text: str
-    fields: list[str]
     where: str
 
+    def fields(self, separator: str) -> list[str]:
+        """Return the fields without the white space around them; a field may be quoted. Empty last fields are dropped.
 
-def read_lines(path: Path, separators: str = "\t") -> list[Line]:
-    """Read the lines of a list without the blank lines at its end.
+        Args:
+            separator: one of `SEPARATORS`; a space stands for any number of them.
+        """
+        text = self.text.strip(" ").replace("\t", " ") if separator == " " else self.text
+        try:
+            fields = [field.strip() for field in next(csv.reader([text], delimiter=separator, skipinitialspace=True))]
+        except (csv.Error, StopIteration):
+            return []
+        while fields and not fields[-1]:
+            fields.pop()
+        return fields
 
-    The list is UTF-8 with or without a byte order mark; lines end with LF or CRLF. Fields are separated by the first of
-    `separators` that occurs in a line, or else by white space.
+    def error(self, reason: str, remedy: str = ACCEPTED) -> PairsError:
+        """Return an error that shows the line and where it is."""
+        return PairsError(f"{self.text.strip()[:80]!r} {reason}", where=self.where, remedy=remedy)
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Read the lines of a list, without blank lines and comments (lines that start with `#`).
+
+    The list may be UTF-8, UTF-16 or UTF-32 with or without a byte order mark (UTF-32 needs it), or else Windows-1252,
+    which Latin-1 is read as; lines end with LF, CRLF or CR.
 
     Raises:
-        PairsError: If the file is missing, too large or not UTF-8.
+        PairsError: If the file is missing, too large or not text.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise PairsError(f"is larger than {_MAX_BYTES >> 20} MiB", where=path, remedy="give a list of pairs")
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decode(path.read_bytes())
     except OSError as error:
         remedy = "give a list of pairs, such as LFW's pairs.txt"
         raise PairsError(f"cannot be read ({error.strerror})", where=path, remedy=remedy) from error
-    except UnicodeDecodeError as error:
-        raise PairsError("is not UTF-8 text", where=path, remedy="save the list as UTF-8") from error
-    lines = text.replace("\r\n", "\n").split("\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return [Line(line, _split_fields(line, separators), f"{path}:{n}") for n, line in enumerate(lines, 1)]
+    if text is None:
+        raise PairsError("is not a text file", where=path, remedy="give a list of pairs, such as LFW's pairs.txt")
+    lines = enumerate(_LINE_END.split(text), 1)
+    return [Line(line, f"{path}:{number}") for number, line in lines if line.strip() and line.lstrip()[0] != "#"]
 
 
-def _split_fields(line: str, separators: str) -> list[str]:
-    separator = next((mark for mark in separators if mark in line), None)
-    return line.split(separator)
+def decode(data: bytes) -> str | None:
+    """Decode the text of a list, or return None if it is not text in one of the encodings of `read_lines`."""
+    marked = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "")
+    zeros = data[:400].count(0)
+    for encoding in (marked, "utf-8") if marked or not zeros else ("utf-16-le", "utf-16-be"):
+        try:
+            text = data.decode(encoding) if encoding else ""
+        except UnicodeDecodeError:
+            continue
+        if encoding and not _CONTROL.search(text) and (not encoding.startswith("utf-16-") or _is_likely(text)):
+            return text
+    if marked or zeros:
+        return None
+    text = data.decode("cp1252", "replace").replace("\ufffd", "?")
+    return None if _CONTROL.search(text) else text
+
+
+def _is_likely(text: str) -> bool:
+    """Return True if most characters are ASCII, which they are not when UTF-16 is read in the wrong byte order."""
+    return sum(character.isascii() for character in text[:400]) > len(text[:400]) / 2

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
 from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.errors import UsageError
 from sfplus.recipes.settings.detect import DetectSettings
-from sfplus.recipes.steps import PlanRequest, StageKey, Step, StepOutput, UserPhotos
+from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput
 
 
 class AlignSettings(StageKey, BaseModel):
@@ -28,8 +28,10 @@ class AlignSettings(StageKey, BaseModel):
     first_pixel: Literal["source", 0, 1] = Field(
         "source", description="index of the template's first pixel (MATLAB: 1; OpenCV ports of SphereFace: 0)"
     )
-    fit: Literal["image", "template"] = Field(
-        "image", description="least squares in the photo (face_align_demo.m: cp2tform) or in the crop (Umeyama)"
+    fit: Literal["source", "image", "template"] = Field(
+        "source",
+        description="least squares in the photo (image; face_align_demo.m: cp2tform), in the crop (template; Umeyama), "
+        "or as the source of the template does",
     )
     interpolation: Literal["bilinear", "area", "antialiased"] = Field(
         "bilinear", description="how larger faces are scaled down (face_align_demo.m: imtransform, bilinear)"
@@ -50,6 +52,13 @@ class AlignSettings(StageKey, BaseModel):
         except UsageError as error:
             raise ValueError(str(error)) from error
 
+    @model_validator(mode="after")
+    def _resolve_fit(self) -> AlignSettings:
+        """Store the fit of the template's source by its own name, so that both ways to ask for it share the cache."""
+        if self.fit == "source":
+            self.fit = find_template(self.template).fit
+        return self
+
     @property
     def suffix(self) -> str:
         """The file extension of the crops."""
@@ -67,9 +76,7 @@ class AlignStageSettings(AlignSettings):
     undetected: Literal["drop", "centre-crop"] = Field("drop", description="what to do with photos without a face")
 
 
-def crop_steps(
-    photos: StepOutput | UserPhotos, request: PlanRequest, name: str, undetected: str = "drop"
-) -> list[Step]:
+def crop_steps(photos: InputReference, request: PlanRequest, name: str, undetected: str = "drop") -> list[Step]:
     """Return the steps that detect and align one set of photos.
 
     Args:

@@ -55,9 +55,9 @@ class ReportSettings(StageKey, BaseModel):
         verify = request.find(VerifySettings)
         if verify is None:
             return []
-        inputs: dict[str, InputReference] = {
-            "crops": StepOutput("align/verify"), "faces": StepOutput("detect/verify"), "photos": verify.photo_folder,
-        }  # fmt: skip
+        inputs: dict[str, InputReference] = {"photos": verify.photo_folder}
+        if not verify.has_crops:
+            inputs |= {"crops": StepOutput("align/verify"), "faces": StepOutput("detect/verify")}
         for name, model in verified_models(request).items():
             inputs |= {f"verify/{name}": StepOutput(f"verify/{name}"), f"model/{name}": model}
         drawn = not (verify.pairs or verify.photos)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sfplus.artifacts.layout import PAIRS, VERIFY_PHOTOS
 from sfplus.artifacts.stage import Deferred, Stage
+from sfplus.datasets.verification_bin import BIN_SUFFIX
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.recipes.steps import (
@@ -17,6 +18,7 @@ from sfplus.recipes.steps import (
     StageKey,
     Step,
     StepOutput,
+    UserBin,
     UserPairs,
     UserPhotos,
 )
@@ -27,7 +29,7 @@ class VerifySettings(StageKey, BaseModel):
     """Settings of the verification over the folds of a pair list."""
 
     model_config = ConfigDict(extra="forbid")
-    stage: ClassVar[Stage] = Stage("verify", 4, Deferred("sfplus.stages.verify:build"), measures=True)
+    stage: ClassVar[Stage] = Stage("verify", 5, Deferred("sfplus.stages.verify:build"), measures=True)
 
     protocol: ProtocolName = Field(
         "sphereface", description="how scores and thresholds are computed; every number is reported with this name"
@@ -37,24 +39,55 @@ class VerifySettings(StageKey, BaseModel):
         description="what to do with photos without a detected face: use their centre crop, skip their pairs, or fail",
     )
     photos: Path | None = Field(
-        None, exclude=True, description="the photos that the pairs name; not needed with a drawn sample"
+        None,
+        exclude=True,
+        description="the folder of the photos that the pairs name, or a .bin file of insightface (agedb_30.bin); not "
+        "needed with a drawn sample",
     )
     pairs: Path | None = Field(
         None, exclude=True, description="the pair list (LFW's pairs.txt); not needed with a drawn sample"
     )
+    crops: bool = Field(
+        False, exclude=True, description="whether the photos are crops that are aligned already; nothing is detected"
+    )
+    folds: int | None = Field(
+        None, ge=2, exclude=True, description="number of folds to split the pairs into, instead of those of the list"
+    )
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> VerifySettings:
+        if self.crops and not self.photos:
+            raise ValueError("crops needs photos: the folder of the crops")
+        if self.folds and not self.pairs:
+            raise ValueError("folds needs pairs; drawn pairs have sample.folds")
+        return self
 
     @property
-    def photo_folder(self) -> StepOutput | UserPhotos:
-        """The photos: the user's, or those of the drawn sample."""
-        return UserPhotos(self.photos) if self.photos else StepOutput("sample", VERIFY_PHOTOS)
+    def has_crops(self) -> bool:
+        """Whether the photos are aligned crops."""
+        return self.crops or isinstance(self.photo_folder, UserBin)
 
     @property
-    def pair_list(self) -> InputReference:
+    def photo_folder(self) -> StepOutput | UserPhotos | UserBin:
+        """The photos: those of the user's that the pairs name, or those of the drawn sample."""
+        if self.photos is None:
+            return StepOutput("sample", VERIFY_PHOTOS)
+        if self.photos.suffix.lower() == BIN_SUFFIX:
+            return UserBin(self.photos)
+        return UserPhotos(self.photos, self.pair_list if isinstance(self.pair_list, UserPairs) else None)
+
+    @property
+    def pair_list(self) -> StepOutput | UserPairs:
         """The pair list: the user's, or that of the drawn sample."""
-        return UserPairs(self.pairs) if self.pairs else StepOutput("sample", PAIRS)
+        if self.pairs is None:
+            return StepOutput("sample", PAIRS)
+        photos = self.photos if self.photos and self.photos.suffix.lower() != BIN_SUFFIX else None
+        return UserPairs(self.pairs, photos, self.folds or 0, self.undetected == "skip")
 
     def held_out_steps(self, request: PlanRequest) -> list[Step]:
-        """Return the steps that detect and align the photos of the pairs."""
+        """Return the steps that detect and align the photos of the pairs; none for aligned crops."""
+        if self.has_crops:
+            return []
         undetected = "centre-crop" if self.undetected == "centre-crop" else "drop"
         return crop_steps(self.photo_folder, request, "verify", undetected)
 
@@ -62,7 +95,8 @@ class VerifySettings(StageKey, BaseModel):
         """Embed the crops of the pairs by each model of the recipe, and verify each."""
         steps, embed = self.held_out_steps(request), request.get(EmbedSettings)
         for name, model in verified_models(request).items():
-            inputs = {"crops": StepOutput("align/verify"), "model": model}
+            crops = self.photo_folder if self.has_crops else StepOutput("align/verify")
+            inputs: dict[str, InputReference] = {"crops": crops, "model": model}
             steps.append(Step(f"embed/{name}", embed.stage, embed, inputs))
             inputs = {"features": StepOutput(f"embed/{name}"), "pairs": self.pair_list}
             steps.append(Step(f"verify/{name}", self.stage, self, inputs))

@@ -41,21 +41,68 @@ def test_reads_view_2(tmp_path: Path) -> None:
         SMALL.replace("\n", "\r\n").encode(),
         SMALL.rstrip("\n").encode(),
         f"{SMALL}\n \n".encode(),
-        SMALL.replace("\t", "  ").replace("Max Planck", "Max").encode(),
+        SMALL.replace("Eve\t3", "\n# the second fold\nEve\t3").encode(),
+        SMALL.replace("\n", "\r").encode("utf-16"),
+        SMALL.encode("utf-16-be"),
+        SMALL.replace("\t", ",").encode(),
+        SMALL.replace("\t", ";").encode(),
+        SMALL.replace("\t", "  ").replace("Max Planck", '"Max Planck"').encode(),
+        SMALL.removeprefix("2\t1\n").encode(),
+        b"name,imagenum1,imagenum2,\n"
+        + SMALL.removeprefix("2\t1\n").replace("\t", ",").replace("2\n", "2,\n").encode(),
     ],
-    ids=["BOM", "CRLF", "no last newline", "blank lines at the end", "spaces"],
+    ids=[
+        "BOM",
+        "CRLF",
+        "no last newline",
+        "blank lines at the end",
+        "comment",
+        "UTF-16, CR",
+        "UTF-16 without mark",
+        "commas",
+        "semicolons",
+        "spaces and quotes",
+        "no header",
+        "Kaggle",
+    ],
 )
 def test_encodings_and_line_ends_are_tolerated(tmp_path: Path, text: bytes) -> None:
-    assert read_pairs(small(tmp_path, text)).left == read_pairs(small(tmp_path)).left
+    expected, pairs = read_pairs(small(tmp_path)), read_pairs(small(tmp_path, text))
+    assert (pairs.left, pairs.right) == (expected.left, expected.right)
+    assert np.array_equal(pairs.same, expected.same) and np.array_equal(pairs.fold, expected.fold)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"])
+def test_accents_survive_any_encoding(tmp_path: Path, encoding: str) -> None:
+    text = SMALL.replace("Ada", "Zoë").replace("Bob", "José")
+    assert read_pairs(small(tmp_path, text.encode(encoding))).right[1] == "José/José_0012"
+
+
+def test_pairs_without_header_keep_the_folds_of_view_2(tmp_path: Path) -> None:
+    """Runs of three pairs of each kind alternate: folds of six pairs; any other order gives ten folds, or fewer."""
+    same, different = "Ada\t1\t2\n" * 3, "Ada\t1\tBob\t2\n" * 3
+    assert read_pairs(small(tmp_path, (same + different) * 4)).fold.tolist() == [k for k in range(4) for _ in range(6)]
+    other = read_pairs(small(tmp_path, same * 2 + different * 2))
+    assert other.folds == 6 and (np.bincount(other.fold[other.same]) == 1).all()
+
+
+def test_a_single_list_of_view_1_is_split_into_folds(tmp_path: Path) -> None:
+    text = "12\n" + "Ada\t1\t2\n" * 12 + "Ada\t1\tBob\t2\n" * 12
+    pairs = read_pairs(small(tmp_path, text))
+    assert (len(pairs), pairs.folds, int(pairs.same.sum())) == (24, 10, 12)
+
+
+def test_a_list_of_people_is_not_a_list_of_pairs(tmp_path: Path) -> None:
+    for text in (PEOPLE, "2\nAda\t4\nBob\t3\n"):
+        with pytest.raises(PairsError, match=r"is a list of people, not of pairs; give LFW's pairs.txt"):
+            read_pairs(small(tmp_path, text))
 
 
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("2\t1\n", "1\n", 1, "number of folds"),
-        ("2\t1\n", "", 1, "number of folds"),
-        ("2\t1\n", "two\t1\n", 1, "number of folds"),
-        ("2\t1\n", "0\t1\n", 1, "number of folds"),
+        ("2\t1\n", "0\t1\n", 1, "numbers of folds and of pairs"),
+        ("2\t1\n", "0\n", 1, "number of pairs of each kind"),
         ("Ada\t1\t2\n", "Ada\t1\n", 2, "'name n1 n2'"),
         ("Ada\t1\t2\n", "Ada\t1\tx\n", 2, "'name n1 n2'"),
         ("Ada\t1\t2\n", "Ada\t1\t²\n", 2, "'name n1 n2'"),
@@ -84,7 +131,9 @@ def test_wrong_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
     cases = {
         "missing.txt": None,
         "cut.txt": SMALL.encode()[:30],
-        "latin.txt": SMALL.replace("Ada", "Zoë").encode("latin-1"),
+        "binary.txt": b"\x89PNG\r\n\x1a\n\x00\x00",
+        "wrong order.txt": b"\xff\xfe" + SMALL.encode("utf-16-be"),
+        "half.txt": SMALL.encode("utf-16")[:-1],
         "empty.txt": b"",
     }
     for name, data in cases.items():
@@ -99,6 +148,10 @@ def test_wrong_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
 def test_header_must_match_the_number_of_lines(tmp_path: Path) -> None:
     with pytest.raises(PairsError, match="has 4 pairs, its header announces 3 folds x 2 x 1 = 6"):
         read_pairs(small(tmp_path, SMALL.replace("2\t1", "3\t1", 1)))
+    with pytest.raises(PairsError, match="has 4 pairs, its header announces 1 folds x 2 x 1 = 2"):
+        read_pairs(small(tmp_path, SMALL.replace("2\t1", "1", 1)))
+    with pytest.raises(PairsError, match=r":1: 'two.*' is not a pair.*; accepted are lines 'path path label'"):
+        read_pairs(small(tmp_path, "two\tfolds\tof pairs\nof people\n"))
 
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:

@@ -13,30 +13,84 @@ def file(folder: Path, name: str, text: str) -> Path:
 
 
 PLAIN = [("a/1.jpg", "a/2.PNG", "1"), ("a/1", "b/1.jpg", "0"), ("c d/1.jpg", "c d/2", "true"), ("x.y/1", "b/1", "-1")]
+LEFT, RIGHT, SAME = ("a/1.jpg", "a/1", "c d/1.jpg", "x.y/1"), ("a/2.PNG", "b/1.jpg", "c d/2", "b/1"), [True, False] * 2
 
 
-@pytest.mark.parametrize("separator", ["\t", ",", " , ", ", "])
+@pytest.mark.parametrize("separator", ["\t", ",", ";", " , ", ", ", "; "])
 @pytest.mark.parametrize("label_first", [False, True])
-def test_separators_and_the_order_of_fields_are_recognised(tmp_path: Path, separator: str, label_first: bool) -> None:
+@pytest.mark.parametrize("header", [(), ("one", "two", "three"), ("image1", "image2", "same")])
+def test_separators_headers_and_the_order_of_fields_are_recognised(
+    tmp_path: Path, separator: str, label_first: bool, header: tuple[str, ...]
+) -> None:
     rows = [(c, a, b) if label_first else (a, b, c) for a, b, c in PLAIN]
-    pairs = read_pairs(
-        file(tmp_path, "pairs.csv", "\ufeff" + "\r\n".join(separator.join(row) for row in rows) + "\r\n\r\n")
-    )
-    assert pairs.left == ("a/1", "a/1", "c d/1", "x.y/1") and pairs.right == ("a/2", "b/1", "c d/2", "b/1")
-    assert pairs.same.tolist() == [True, False, True, False]
+    rows = [header, *rows] if header else rows
+    text = "\ufeff" + "\r\n".join(separator.join(row) for row in rows) + "\r\n\r\n"
+    pairs = read_pairs(file(tmp_path, "pairs.csv", text))
+    assert (pairs.left, pairs.right, pairs.same.tolist()) == (LEFT, RIGHT, SAME)
     assert pairs.fold.tolist() == [0, 0, 1, 1]
+
+
+def test_names_are_quoted_between_spaces(tmp_path: Path) -> None:
+    text = 'a/1.jpg a/2.PNG 1\na/1   b/1.jpg 0  # a comment\n"c d/1.jpg" "c d/2" true\n"x.y/1"\tb/1 -1\n'
+    pairs = read_pairs(file(tmp_path, "pairs.txt", text))
+    assert (pairs.left, pairs.right, pairs.same.tolist()) == (LEFT, RIGHT, SAME)
+
+
+LABELS = [("1", "0"), ("1.0", "0.0"), ("1", "-1"), ("+1", "-1"), ("yes", "no"), ("Yes", "NO"), ("y", "n"),
+          ("true", "false"), ("True", "False"), ("SAME", "Different"), ("same", "diff"), ("match", "mismatch"),
+          ("genuine", "impostor"), ("positive", "negative")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("same", "different"), LABELS)
+@pytest.mark.parametrize("form", ["{a} {b} {label}", "{label},{a},{b}", "{a};{b};{label};0"])
+def test_labels(tmp_path: Path, same: str, different: str, form: str) -> None:
+    lines = [form.format(a="a", b="b", label=same), form.format(a="c", b="d", label=different)]
+    assert read_pairs(file(tmp_path, "x.txt", "\n".join(lines))).same.tolist() == [True, False]
+
+
+def test_a_header_names_the_columns(tmp_path: Path) -> None:
+    """pandas writes an index; a fold may come first."""
+    for text in (
+        ",left,right,label\n0,a,b,1\n1,c,d,0\n",
+        "index,fold,path_a,path_b,is_same\n0,0,a,b,1\n1,0,c,d,0\n",
+        "fold;label;left;right\n0;1;a;b\n0;0;c;d\n",
+    ):
+        pairs = read_pairs(file(tmp_path, "x.csv", text))
+        assert (pairs.left, pairs.right, pairs.same.tolist()) == (("a", "c"), ("b", "d"), [True, False]), text
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("./a/1.jpg", "a/1.jpg"), ("././a/1", "a/1"), ("a\\1.jpg", "a/1.jpg"), (".\\a\\1.jpg", "a/1.jpg"),
+        ("/data/lfw/a/1.jpg", "data/lfw/a/1.jpg"), ("C:\\lfw\\a\\1.jpg", "lfw/a/1.jpg"), ("a//1.jpg", "a/1.jpg"),
+    ],
+)  # fmt: skip
+def test_paths_are_relative_and_have_slashes(tmp_path: Path, name: str, read: str) -> None:
+    assert read_pairs(file(tmp_path, "x.txt", f"{name},b,1\nb,c,0\n")).left[0] == read
 
 
 def test_lists_with_folds_are_read_and_written(tmp_path: Path) -> None:
     text = "a b 1 0\nb c 0 0\na c 1 1\nc d 0 1\ne f 1 -1\n"
     pairs = read_pairs(file(tmp_path, "pairs.txt", text))
     assert pairs.fold.tolist() == [0, 0, 1, 1, -1] and pairs.left == ("a", "b", "a", "c", "e")
+    pairs = Pairs((*pairs.left[:4], "x y.jpg"), pairs.right, pairs.same, pairs.fold)
     write_plain(tmp_path / "again.txt", pairs)
     again = read_pairs(tmp_path / "again.txt")
     assert (again.left, again.right) == (pairs.left, pairs.right)
     assert np.array_equal(again.fold, pairs.fold) and np.array_equal(again.same, pairs.same)
     with pytest.raises(PairsError, match="cannot be written to a plain list"):
-        write_plain(tmp_path / "x", Pairs(("a.jpg",), ("b",), np.array([True]), np.array([0])))
+        write_plain(tmp_path / "x", Pairs(("a\tb",), ("b",), np.array([True]), np.array([0])))
+    assert read_pairs(file(tmp_path, "one.txt", "a b 1 1\nb c 0 1\na c 1 2.0\nc d 0 2\n")).fold.tolist() == [0, 0, 1, 1]
+
+
+def test_folds_can_be_replaced(tmp_path: Path) -> None:
+    path = file(tmp_path, "x.txt", "a b 1 0\nc d 0 0\n" * 6)
+    assert read_pairs(path).folds == 1 and read_pairs(path, 3).fold.tolist() == [k for k in (0, 1, 2) for _ in range(4)]
+    with pytest.raises(PairsError, match="6 pairs of the same person and 6 of different people cannot be split into 7"):
+        read_pairs(path, 7)
+    with pytest.raises(PairsError, match="holds pairs that only choose thresholds"):
+        read_pairs(file(tmp_path, "x.txt", "a b 1 0\nc d 0 0\na c 1 -1\n"), 2)
 
 
 @pytest.mark.parametrize("counts", [(10, 10), (25, 13), (3, 40), (1, 1), (4, 0)])
@@ -55,10 +109,10 @@ def test_lists_without_folds_are_split_in_order_and_by_kind(tmp_path: Path, coun
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ("a b", "not a pair"), ("a b 2", "not a pair"), ("a b 1 0", "not a pair"), ("", "not a pair"),
-        ("a b c 1", "not a pair"),
-        ("../a b 1", "outside the folder"), ("/a b 1", "outside the folder"), ("a a\\b 1", "outside the folder"),
-        ("a ./b 1", "outside the folder"),
+        ("a b", "not a pair"), ("a b 2", "not a pair"), ("a b 1 0", "not a pair"), ("a b c 1", "not a pair"),
+        ('"a b 1', "not a pair"), ("a b maybe", "'a b maybe' is not a pair"),
+        ("../a b 1", "outside the folder"), ("a b/../c 1", "outside the folder"), ("a ..\\b 1", "outside the folder"),
+        ("a . 1", "outside the folder"), ("/ b 1", "outside the folder"),
     ],
 )  # fmt: skip
 def test_malformed_lines_are_named(tmp_path: Path, bad: str, words: str) -> None:
@@ -66,12 +120,13 @@ def test_malformed_lines_are_named(tmp_path: Path, bad: str, words: str) -> None
     with pytest.raises(PairsError, match=words) as caught:
         read_pairs(path)
     assert caught.value.where == f"{path}:3" and caught.value.remedy
+    assert words != "not a pair" or "accepted are lines 'path path label'" in caught.value.remedy
 
 
 @pytest.mark.parametrize("fold", ["x", "1.5", "--1", "1234567", "²"])
 def test_malformed_folds_are_named(tmp_path: Path, fold: str) -> None:
     path = file(tmp_path, "x.txt", f"a b 1 0\nc d 0 {fold}\n")
-    with pytest.raises(PairsError, match="is not a fold") as caught:
+    with pytest.raises(PairsError, match="is not a whole number") as caught:
         read_pairs(path)
     assert caught.value.where == f"{path}:2"
 

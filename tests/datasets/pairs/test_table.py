@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,16 @@ def test_pairs_are_selected_by_a_mask() -> None:
     pairs = pairs_of([("A/1", "A/2", True), ("A/1", "B/1", False)])
     assert pairs[np.array([False, True])].right == ("B/1",)
     assert pairs.tested is pairs
+
+
+def test_pairs_of_one_kind_are_refused_in_plain_words() -> None:
+    for same, words in ((True, "only pairs of the same person, .* pairs of different people too"),
+                        (False, "only pairs of different people, .* pairs of the same person too")):  # fmt: skip
+        pairs = pairs_of([("A/1", "A/2", same), ("A/1", "A/3", same)])
+        with pytest.raises(PairsError, match=words):
+            pairs.check_kinds(Path("pairs.txt"))
+    pairs_of([("A/1", "A/2", True), ("A/1", "A/3", False)]).check_kinds(Path("pairs.txt"))
+
+
+def test_photos_are_renamed() -> None:
+    assert pairs_of([("A/1", "A/2", True)]).renamed({"A/1": "x/A/1.jpg"}).left == ("x/A/1.jpg",)
