@@ -6,7 +6,7 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,9 @@ def to_onnx(
 ) -> tuple[bytes, float]:
     """Export a network to ONNX, and check that onnxruntime computes the same features for 1 and for 3 random crops.
 
-    The input is called `crops`, (N, 3, height, width) float32 as `networks.normalize.normalize_crops` returns it; the
-    output is called `features`.
+    The input is called `crops`, (N, 3, height, width) float32 as `networks.normalize.normalize_crops` returns it, for
+    any N; the output is called `features`. Shapes that do not depend on N are numbers in the file, as OpenCV requires.
+    Weights keep their names, and `OnnxFile.tensors` returns them unchanged.
 
     Args:
         network: on the CPU, in evaluation mode.
@@ -57,8 +58,9 @@ def to_onnx(
                 network, (crops,), dynamo=True, verbose=False, optimize=False, external_data=False,
                 input_names=["crops"], output_names=["features"], dynamic_shapes=({0: torch.export.Dim("N")},),
             )  # fmt: skip
+            _fold_constants(program.model, network.state_dict().keys())  # type: ignore[union-attr]
     except Exception as error:  # the exporter has no common exception
-        raise WeightsError(f"{config['network']} cannot be exported to ONNX ({error})") from error
+        raise WeightsError(f"{config['network']} cannot be exported to ONNX ({first_line(error)})") from error
     model = program.model_proto  # type: ignore[union-attr]
     for message in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         message.ClearField("metadata_props")  # paths of the source files on this machine
@@ -78,6 +80,43 @@ def to_onnx(
         reason = "the features of ONNX and torch differ"
         raise WeightsError(f"{reason} by {largest_error:.1e} of the largest number")
     return data, largest_error
+
+
+def _fold_constants(model: Any, weights: Set[str]) -> None:
+    """Compute what depends on constants alone, so that the initializers of the graph are the weights, unchanged.
+
+    The exporter's own `optimize=True` also removes weights that are zero.
+    """
+    ir, rewriter = import_onnx("onnx_ir"), import_onnx("onnxscript.rewriter")
+    optimizer, rules = import_onnx("onnxscript.optimizer"), import_onnx("onnxscript.rewriter.rules.common")
+
+    def has_no_weight(node: Any) -> bool:
+        return all(value is None or value.name not in weights for value in node.inputs)
+
+    optimizer.inline(model)
+    for _ in range(2):  # what is folded in the first pass makes more constant
+        optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=has_no_weight)
+    _fold_slopes(model.graph)
+    rewriter.rewrite(model, [rules.materialize_reshape_shape_rule, rules.reshape_reshape_rule])  # and unused nodes
+    for name, value in list(model.graph.initializers.items()):
+        if name not in weights:
+            constant = ir.node("Constant", [], {"value": value.const_value})
+            model.graph.insert_before(model.graph[0], constant)
+            value.replace_all_uses_with(constant.outputs[0])
+            del model.graph.initializers[name]
+
+
+def _fold_slopes(graph: Any) -> None:
+    """Store the slopes of each PReLU in the shape (C, 1, 1) that ONNX needs; `OnnxFile.tensors` flattens them again."""
+    ir = import_onnx("onnx_ir")
+    for node in graph:
+        reshape = node.inputs[1].producer() if node.op_type == "PRelu" else None
+        slopes = reshape.inputs[0] if reshape is not None and reshape.op_type == "Reshape" else None
+        if slopes is not None and slopes.is_initializer() and len(slopes.uses()) == 1:
+            ones = (1,) * (len(node.inputs[0].shape) - 2)
+            slopes.const_value = ir.tensor(slopes.const_value.numpy().reshape(-1, *ones), name=slopes.name)
+            slopes.shape = slopes.const_value.shape
+            node.replace_input_with(1, slopes)
 
 
 def describe_onnx(data: bytes, config: Mapping[str, Any]) -> bytes:
@@ -115,15 +154,17 @@ class OnnxFile:
         return {node.op_type for node in self.model.graph.node[:_FIRST_NODES]}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the weights by name.
+        """Return the weights by name, the slopes of a PReLU as torch has them: (C,).
 
         Raises:
             WeightsError: If one is damaged.
         """
         to_array = import_onnx("onnx").numpy_helper.to_array
+        slopes = {node.input[1] for node in self.model.graph.node if node.op_type == "PRelu"}
         try:
+            arrays = {weight.name: np.array(to_array(weight)) for weight in self.model.graph.initializer}
             return {
-                weight.name: torch.from_numpy(np.array(to_array(weight))) for weight in self.model.graph.initializer
+                name: torch.from_numpy(array.reshape(-1) if name in slopes else array) for name, array in arrays.items()
             }
         except Exception as error:  # numpy and onnx have no common exception
             raise _unreadable(self.path, error) from None

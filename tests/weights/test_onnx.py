@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -12,8 +15,9 @@ from models import OPTIONS, crops, network
 from onnx import TensorProto, helper
 
 from sfplus.errors import DependencyError, WeightsError
-from sfplus.networks import create
+from sfplus.networks import create, network_names
 from sfplus.networks.normalize import normalize_crops
+from sfplus.weights.caffe_graph import read_caffe_network
 from sfplus.weights.loading import create_network, load_model
 from sfplus.weights.onnx import read_onnx, to_onnx
 
@@ -24,6 +28,25 @@ CONFIG = {
     "template": "sphereface-112x96",
     "note": "größe",
 }
+FAST = ("sphereface4", "sphereface20")
+
+
+def operators(data: bytes) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load_model_from_string(data).graph.node)
+
+
+@torch.inference_mode()
+def check_opencv(data: bytes, net: torch.nn.Module, *size: int) -> None:
+    """Compare the features that OpenCV's importer computes for one and for three crops."""
+    if not hasattr(cv2.dnn, "readNetFromONNX"):
+        pytest.skip("this OpenCV does not read ONNX")
+    graph = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+    for count in (1, 3):
+        x = torch.rand(count, *size, generator=torch.Generator().manual_seed(count)) * 2 - 1
+        graph.setInput(x.numpy())
+        actual, expected = graph.forward(), net(x).numpy()
+        assert actual.shape == expected.shape
+        assert np.abs(actual - expected).max() < 1e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
@@ -49,8 +72,55 @@ def test_onnxruntime_agrees_and_reading_back_is_exact(options: dict[str, Any], t
         assert actual.shape == expected.shape
         assert float((actual - expected).abs().max()) < 1e-4 * float(expected.abs().max())
     assert 0 <= error < 1e-4
+    check_opencv(data, net, 3, *net.crop_size)
     loaded, loaded_config = load_model(path)
     assert loaded_config == config
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in network_names()]
+)
+def test_opencv_reads_every_network(name: str) -> None:
+    """The graph consists of the layers, the sums and the flattening; nothing computes a shape."""
+    net = network(name, 0.05, 6)
+    data, _ = to_onnx(net, {"network": name})
+    layers = sum(isinstance(module, torch.nn.Conv2d) for module in net.modules())
+    expected = Counter(Conv=layers, PRelu=layers, Add=sum(net.units), Constant=1, Reshape=1, Gemm=1)
+    assert operators(data) == +expected
+    check_opencv(data, net, 3, 112, 96)
+
+
+@pytest.mark.slow
+def test_opencv_reads_networks_of_caffe_files(shared_data: Path) -> None:
+    for name, output in (("det1", "prob1"), ("det2", "prob1"), ("det3", "prob1"), ("det4", "fc5_1")):
+        files = [shared_data / "caffe" / f"{name}.{suffix}" for suffix in ("prototxt", "caffemodel")]
+        net = read_caffe_network(*files, output)
+        assert net.input_shape is not None
+        data, _ = to_onnx(net, {"network": name}, net.input_shape)
+        assert not operators(data).keys() & {"Shape", "Gather", "Expand", "Cast", "Range"}
+        check_opencv(data, net, *net.input_shape)
+
+
+def test_fresh_weights_keep_their_names(tmp_path: Path) -> None:
+    """Also zero biases, which a graph does not need."""
+    net = create("sphereface4", width=0.05, feature_size=6).eval()
+    (tmp_path / "x.onnx").write_bytes(to_onnx(net, {"network": "sphereface4"})[0])
+    tensors = read_onnx(tmp_path / "x.onnx").tensors()
+    expected = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
+
+
+def test_files_of_earlier_versions_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In them, shapes are computed from N, and a PReLU has its slopes from a Reshape."""
+    monkeypatch.setattr("sfplus.weights.onnx._fold_constants", lambda *_: None)
+    net = network("sphereface4", 0.05, 6)
+    data, _ = to_onnx(net, {"network": "sphereface4", "width": 0.05, "feature_size": 6})
+    assert operators(data)["Concat"]
+    (tmp_path / "x.onnx").write_bytes(data)
+    loaded, _ = load_model(tmp_path / "x.onnx")
     for name, tensor in net.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
 
