@@ -17,8 +17,13 @@ NETWORKS = {
     "sphereface20": (1, 2, 4, 1),
     "sphereface36": (2, 4, 8, 2),
     "sphereface64": (3, 8, 16, 3),
+    "sphereface64-caffe": (3, 7, 16, 3),
 }
-"""Residual units of the four stages (SphereFace paper, table 2; sphereface_model.prototxt for 20 and 64)."""
+"""Residual units of the four stages (SphereFace paper, table 2; OpenSphere, sfnet.py).
+
+The released prototxt of 20 layers has the units of the paper; that of 64 layers (train/model_lib/Sphereface-64) has one
+unit less in the second stage, 62 convolutions in all: `sphereface64-caffe`.
+"""
 
 
 def build(

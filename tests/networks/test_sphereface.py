@@ -15,8 +15,12 @@ PARAMETERS = {
     "sphereface20": 22_670_656,
     "sphereface36": 32_778_816,
     "sphereface64": 48_200_512,
+    "sphereface64-caffe": 47_905_088,
 }
-CONVOLUTIONS = {"sphereface4": 4, "sphereface10": 10, "sphereface20": 20, "sphereface36": 36, "sphereface64": 64}
+CONVOLUTIONS = {
+    "sphereface4": 4, "sphereface10": 10, "sphereface20": 20, "sphereface36": 36, "sphereface64": 64,
+    "sphereface64-caffe": 62,
+}  # fmt: skip
 # Bottom and tops of the residual sums of sphereface_model.prototxt (20 layers).
 SUMS_20 = {
     "1_1": ["1_3"],

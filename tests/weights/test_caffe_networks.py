@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from caffe_oracle import write_weights
 from models import OPTIONS, crops, network
 
 from sfplus.errors import WeightsError
 from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.sphereface import SphereFaceNet
 from sfplus.weights.caffe import CaffeModel, write_caffemodel
+from sfplus.weights.caffe_graph import read_caffe_network
 from sfplus.weights.caffe_networks import from_caffe, to_caffe
 from sfplus.weights.caffe_schema import NetParameter
 from sfplus.weights.loading import create_network, load_model, read_model
@@ -71,7 +73,7 @@ def test_full_size_networks_in_caffe_files(name: str, tmp_path: Path) -> None:
     assert_same(net, create_network(name, path))
 
 
-@pytest.mark.parametrize("name", ["sphereface4", "sphereface10", "sphereface36", "sphereface64"])
+@pytest.mark.parametrize("name", ["sphereface4", "sphereface10", "sphereface36", "sphereface64", "sphereface64-caffe"])
 @pytest.mark.parametrize("width", [0.005, 0.02, 0.11, 0.3])
 def test_the_network_is_inferred_from_its_layers(name: str, width: float, tmp_path: Path) -> None:
     net = network(name, width, 3)
@@ -97,6 +99,36 @@ def test_layers_are_those_of_the_released_prototxt(tmp_path: Path) -> None:
         "res3_9": ["res3_7", "conv3_9"], "res4_3": ["conv4_1", "conv4_3"],
     }  # fmt: skip
     assert list(deploy.input) == ["data"] and list(deploy.input_dim) == [1, 3, 112, 96]
+
+
+def released_64_layers() -> str:
+    """Return sphereface_deploy.prototxt of Sphereface-64, at a 64th of its channels."""
+    text, top = 'input: "data" input_dim: 1 input_dim: 3 input_dim: 112 input_dim: 96\n', "data"
+    for stage, last in ((1, 7), (2, 15), (3, 33), (4, 7)):
+        for layer in range(1, last + 1):
+            name, bottom = f"{stage}_{layer}", top if layer < 3 or layer % 2 == 0 else f"conv{stage}_{layer - 1}"
+            options = f"num_output: {2 ** (stage - 1)} kernel_size: 3 stride: {2 if layer == 1 else 1} pad: 1"
+            text += f"""layer {{ name: "conv{name}" type: "Convolution" bottom: "{bottom}" top: "conv{name}"
+              convolution_param {{ {options} }} }}
+            layer {{ name: "relu{name}" type: "PReLU" bottom: "conv{name}" top: "conv{name}" }}\n"""
+            if layer == 1:
+                top = f"conv{name}"
+            elif layer % 2:
+                text += f"""layer {{ name: "res{name}" type: "Eltwise" bottom: "{top}" bottom: "conv{name}"
+                  top: "res{name}" eltwise_param {{ operation: SUM }} }}\n"""
+                top = f"res{name}"
+    options = "inner_product_param { num_output: 5 }"
+    return f'{text}layer {{ name: "fc5" type: "InnerProduct" bottom: "{top}" top: "fc5" {options} }}'
+
+
+def test_a_released_network_of_64_layers_is_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    (tmp_path / "x.prototxt").write_text(released_64_layers())
+    write_weights(read_caffe_network(tmp_path / "x.prototxt"), tmp_path / "x.caffemodel")
+    model = read_model(tmp_path / "x.caffemodel")
+    assert model.config["network"] == "sphereface64-caffe" and model.config["width"] == 1 / 64
+    assert isinstance(model.network, SphereFaceNet) and model.network.units == (3, 7, 16, 3)
+    assert_opencv_agrees(model.network, tmp_path / "x.caffemodel")
 
 
 def test_the_classifier_is_stored_with_the_weights(tmp_path: Path) -> None:
