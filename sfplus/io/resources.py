@@ -17,7 +17,7 @@ def shipped_folder(name: str) -> Path:
 
 
 def user_folder() -> Path:
-    """Return the folder of downloaded models and known detections: `$SFPLUS_HOME`, else `sfplus` in the user's cache."""
+    """Return the folder of downloaded models and known faces: `$SFPLUS_HOME`, else `sfplus` in the user's cache."""
     if home := os.environ.get("SFPLUS_HOME"):
         return Path(home)
     import pooch  # start-up time: only needed without SFPLUS_HOME
