@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 from sfplus.datasets.formats.pack import read_manifest
 from sfplus.errors import DatasetError, PhotoError
-from sfplus.images import list_photos
+from sfplus.images import list_photos, needs_missing_package
 from sfplus.io.files import digest_json, file_digest, write_json
 from sfplus.weights.find_model import ModelSource
 
@@ -56,8 +57,8 @@ class PhotoFolder:
         return photos
 
     @cached_property
-    def content(self) -> str:
-        """SHA-256 over names and bytes; a photo that cannot be read counts by its name."""
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each photo by its name; of a photo that cannot be read, the reason."""
         index = _read_index(self._index)
         now = time.time_ns()
         entries: dict[str, list[Any]] = {}
@@ -79,7 +80,14 @@ class PhotoFolder:
         if settled != index:
             self._index.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._index, settled)
-        return digest_json([[name, entries[name][3]] for name in self.photos])
+        return {name: entries[name][3] for name in self.photos}
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 over names and bytes; a photo that cannot be read counts by its name."""
+        # a photo counts as changed once the package is installed that decodes it
+        unreadable = set(needs_missing_package(self.photos))
+        return digest_json([[*item, *(["no decoder"] * (item[0] in unreadable))] for item in self.digests.items()])
 
     def describe(self) -> str:
         """Return the folder and the number of photos."""
@@ -187,14 +195,16 @@ def check_name(name: str, path: Path) -> None:
 
 def _stamp(path: Path) -> list[int]:
     try:
-        stat = path.stat()
+        status = path.stat()
     except OSError:
         return [-1, 0, 0]
-    return [stat.st_size, max(stat.st_mtime_ns, stat.st_ctime_ns), stat.st_ino]
+    return [status.st_size, max(status.st_mtime_ns, status.st_ctime_ns), status.st_ino]
 
 
 def _digest_or_reason(path: Path) -> str:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for ever
+            return "unreadable: not a regular file"
         return file_digest(path)
     except OSError as error:
         return f"unreadable: {error.strerror}"

@@ -1,8 +1,13 @@
 """Inputs of stages: the digest of the content of photo folders, files and models."""
 
+import contextlib
 import hashlib
 import os
+import signal
+import socket
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +16,8 @@ import pytest
 from sfplus.artifacts import inputs
 from sfplus.artifacts.inputs import InputFile, ModelInput, PhotoFolder
 from sfplus.datasets.pairs import pair_files
-from sfplus.errors import DatasetError, WeightsError
-from sfplus.images import encode_image
+from sfplus.errors import DatasetError, PhotoError, WeightsError
+from sfplus.images import encode_image, read_photo
 from sfplus.weights.find_model import ModelSource
 
 
@@ -50,6 +55,41 @@ def test_unchanged_photos_are_not_read_again(photos: Path, tmp_path: Path, monke
     before = content(photos, tmp_path)
     monkeypatch.setattr(inputs, "file_digest", lambda path: pytest.fail(f"{path} was read again"))
     assert content(photos, tmp_path) == before
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as server:  # a path has at most 107 bytes
+        server.bind(path.name)
+
+
+def make_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")  # endless
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_socket, make_device])
+def test_only_regular_files_are_opened(photos: Path, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    before = content(photos, tmp_path)
+    make(photos / "a/special.jpg")
+    signal.alarm(20)  # a pipe that is opened waits for ever
+    assert content(photos, tmp_path) != before
+    with pytest.raises(PhotoError, match="is not a regular file"):
+        read_photo(photos / "a/special.jpg")
+    signal.alarm(0)
+
+
+@pytest.mark.parametrize(("name", "changes"), [("a.heic", True), ("A.HIF", True), ("a.jpg", False)])
+def test_a_photo_changes_when_the_package_that_decodes_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, changes: bool
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / name).write_bytes(b"anything")
+    installed = content(tmp_path / "photos", tmp_path)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert (content(tmp_path / "photos", tmp_path) != installed) == changes
 
 
 def flip_last_bit(photo: Path) -> None:

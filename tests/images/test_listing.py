@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from skimage import data
 
-from sfplus.errors import DatasetError, PhotoError, UsageError
-from sfplus.images import encode_image, list_photos, read_photo
+from sfplus.errors import DatasetError, PhotoError
+from sfplus.images import encode_image, list_left_out, list_photos, read_photo
 
 ROOT = not hasattr(os, "geteuid") or os.geteuid() == 0
 HARD_NAMES = [
@@ -99,28 +97,63 @@ def test_listing_is_fast(tmp_path: Path) -> None:
     assert time.process_time() - start < 0.5  # 500,000 in less than a minute
 
 
-def test_png_is_lossless_and_jpeg_has_the_requested_quality() -> None:
-    image = data.astronaut()[:128, :128]
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_image(image, ".PNG")))), image)
-    sizes = [len(encode_image(image, ".jpeg", quality)) for quality in (30, 75, 95)]
-    assert sizes == sorted(set(sizes))
-    assert len(encode_image(image)) == sizes[1]
-    with Image.open(io.BytesIO(encode_image(image))) as decoded:
-        assert decoded.format == "JPEG"
-    assert encode_image(image) == encode_image(image.copy())
+SYSTEM_FILES = {
+    "@eaDir/1.jpg/SYNOPHOTO_THUMB_XL.jpg": "@eaDir",
+    "a/@eaDir/SYNO.jpg": "@eaDir",
+    ".thumbnails/normal/x.png": ".thumbnails",
+    "__MACOSX/album/._1.jpg": "__MACOSX",
+    "__MACOSX/album/1.jpg": "__MACOSX",
+    ".Trash/old.jpg": ".Trash",
+    ".Trash-1000/files/old.jpg": ".Trash-1000",
+    "$RECYCLE.BIN/S-1/old.JPG": "$RECYCLE.BIN",
+    "#recycle/old.jpg": "#recycle",
+    "@Recycle/old.jpg": "@Recycle",
+    ".@__thumb/s800.jpg": ".@__thumb",
+    "a/._1.jpg": "._*",
+    "a/._2.jpg": "._*",
+    ".hidden.jpg": ".hidden.jpg",
+    ".private/deep/.1.jpg": ".private",
+}
+NO_PHOTOS = [
+    "Thumbs.db",
+    ".DS_Store",
+    "notes.txt",
+    "index.parquet",
+    "labels.json",
+    "noext",
+    "a/@eaDir/x.txt",
+    "._a.txt",
+]
 
 
-@pytest.mark.parametrize(
-    ("image", "suffix", "quality"),
-    [
-        (colours().astype(np.float32), ".jpg", 75),
-        (colours()[:, :, 0], ".jpg", 75),
-        (colours()[:0], ".jpg", 75),
-        (colours(), ".gif", 75),
-        (colours(), "jpg", 75),
-        (colours(), ".jpg", 0),
-    ],
-)
-def test_invalid_arguments_of_encode_image_are_refused(image: np.ndarray, suffix: str, quality: int) -> None:
-    with pytest.raises(UsageError):
-        encode_image(image, suffix, quality)
+def test_thumbnails_deleted_and_hidden_photos_are_skipped_and_counted(tmp_path: Path) -> None:
+    for name in [*SYSTEM_FILES, *NO_PHOTOS, "a/1.jpg", "@eadirs/2.jpg", ".sfplus/cache/3.jpg"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_photos(tmp_path) == ["@eadirs/2.jpg", "a/1.jpg"]
+    left_out = list_left_out(tmp_path)
+    assert +left_out.hidden == Counter(SYSTEM_FILES.values()) and not left_out.videos and not left_out.unread
+
+
+def test_a_hidden_root_is_listed(tmp_path: Path) -> None:
+    for name in (".photos", "@eaDir"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+        assert list_photos(tmp_path / name) == ["1.jpg"]
+
+
+def test_videos_and_photos_of_other_formats_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/link").symlink_to(tmp_path / "linked")
+    for name in ("in/a.MOV", "linked/b.mp4", "in/a.NEF", "linked/b.psd", "in/a.jpg", "in/@eaDir.mov"):
+        (tmp_path / name).touch()
+    left_out = list_left_out(tmp_path / "in")
+    assert sorted(left_out.videos) == ["@eaDir.mov", "a.MOV", "link/b.mp4"]
+    assert sorted(left_out.unread) == ["a.NEF", "link/b.psd"] and not +left_out.hidden
+
+
+@pytest.mark.skipif(ROOT, reason="root can read everything")
+def test_a_hidden_folder_without_permission_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir(mode=0)
+    assert list_photos(tmp_path) == [] and not list_left_out(tmp_path).hidden

@@ -1,50 +1,23 @@
-"""Image files: list the photos of a folder, decode a photo safely, encode an image."""
+"""Decode photos safely."""
 
 from __future__ import annotations
 
 import errno
 import io
-import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, UnidentifiedImageError
 
-from sfplus.errors import DatasetError, PhotoError, SfplusError, UsageError
+from sfplus.errors import PhotoError, SfplusError
+from sfplus.images.formats import UNREAD_SUFFIXES, VIDEO_SUFFIXES, find_formats
 
 Pixels = npt.NDArray[np.uint8]
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-CACHE, CONTACT_SHEET = ".sfplus", "contact-sheet.png"  # in an output folder
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"})
-# Only these decoders may run: Pillow also has formats that start other programs (EPS). Importing them registers them.
-_FORMATS = [
-    decoder.format
-    for decoder in (
-        JpegImagePlugin.JpegImageFile,
-        PngImagePlugin.PngImageFile,
-        BmpImagePlugin.BmpImageFile,
-        WebPImagePlugin.WebPImageFile,
-        TiffImagePlugin.TiffImageFile,
-        GifImagePlugin.GifImageFile,
-        PpmImagePlugin.PpmImageFile,
-    )
-]
-_ENCODERS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _DAMAGED_REMEDY = "get the file again or remove it"
 # EXIF orientation -> the operation that undoes it (EXIF 2.3, tag 0x0112).
 _UPRIGHT = {
@@ -57,59 +30,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _TRANSIENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
-
-
-def list_photos(root: Path) -> list[str]:
-    """List all photos below a folder, at any depth.
-
-    Links are followed, also out of the folder, except for a link back to a folder that contains it. A broken link with
-    the suffix of a photo is listed, so that reading it records a failure. Names with a leading dot are skipped, and so
-    is the contact sheet of `sfplus align --report` next to the crops.
-
-    Args:
-        root: the folder.
-
-    Returns:
-        POSIX-style paths relative to `root`, sorted; undecodable bytes are kept as surrogate escapes.
-
-    Raises:
-        DatasetError: If `root` or a folder below it is missing, is not a folder or cannot be listed.
-    """
-    is_output = (root / CACHE).is_dir()
-    return sorted(name for name in _walk(root) if not (is_output and name == CONTACT_SHEET))
-
-
-def _walk(root: Path) -> Iterator[str]:
-    suffixes = tuple(PHOTO_SUFFIXES)
-    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    while pending:
-        prefix, ancestors = pending.pop()
-        folder = os.path.join(os.fspath(root), prefix)  # noqa: PTH118 (pathlib is slow for 500,000 files)
-        try:
-            status = os.stat(folder)  # noqa: PTH116
-            identity = (status.st_dev, status.st_ino)
-            if identity in ancestors:
-                continue
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name[0] == ".":
-                        continue
-                    if _is_folder(entry):
-                        pending.append((f"{prefix}{name}/", ancestors | {identity}))
-                    elif name.lower().endswith(suffixes):
-                        yield prefix + name
-        except OSError as error:
-            raise DatasetError(
-                f"cannot be listed: {error.strerror}", where=folder, remedy="give a folder of photos that can be read"
-            ) from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
@@ -127,11 +47,14 @@ def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
         uint8 RGB (H, W, 3), contiguous.
 
     Raises:
-        PhotoError: If the file is missing, unreadable, empty, truncated, too large, a video or not a photo.
+        PhotoError: If the file is missing, unreadable, empty, truncated, too large, a video, not a photo or HEIC
+            without the package that decodes it.
     """
     path = Path(path)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise PhotoError("is a video", where=path, remedy="extract its frames as photos first")
+    if path.suffix.lower() in UNREAD_SUFFIXES:  # Pillow would read the thumbnail of a raw file
+        raise PhotoError("has a format that sfplus does not read", where=path, remedy="convert it to JPEG or PNG")
     return _explain_errors(lambda: _decode(_open_regular(path), path, max_pixels), path, max_pixels)
 
 
@@ -218,7 +141,7 @@ def _too_large(path: Path, amount: str) -> PhotoError:
 
 
 def _decode(file: BinaryIO, path: Path, max_pixels: int) -> Pixels:
-    with file, Image.open(file, formats=_FORMATS) as image:
+    with file, Image.open(file, formats=find_formats(file, path)) as image:
         return _convert(image, path, max_pixels)
 
 
@@ -257,29 +180,3 @@ def _from_16_bit(samples: npt.NDArray[np.generic], path: Path) -> Pixels:
         raise PhotoError("has 32-bit samples", where=path, remedy="convert it to 8 or 16 bits")
     grey = ((values + 128) // 257).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def encode_image(rgb: Pixels, suffix: str = ".jpg", quality: int = 75) -> bytes:
-    """Encode an image as JPEG or PNG.
-
-    Args:
-        rgb: uint8 (H, W, 3).
-        suffix: `.jpg`, `.jpeg` or `.png`.
-        quality: of JPEG, 1 to 95; 75 is MATLAB's default, with which the SphereFace crops were written.
-
-    Returns:
-        The bytes of the file; equal for the same image and library versions.
-
-    Raises:
-        UsageError: If the array is not an image, the suffix is unknown or the quality is out of range.
-    """
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
-        raise UsageError(f"expected uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}", where="image")
-    encoder = _ENCODERS.get(suffix.lower())
-    if encoder is None:
-        raise UsageError(f"cannot write '{suffix}'", where="suffix", remedy=f"use one of {', '.join(_ENCODERS)}")
-    if not 1 <= quality <= 95:
-        raise UsageError(f"expected 1 to 95, got {quality}", where="quality")
-    buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, encoder, **({"quality": quality} if encoder == "JPEG" else {}))
-    return buffer.getvalue()

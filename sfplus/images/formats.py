@@ -1,0 +1,99 @@
+"""The formats of photos: file extensions, and the decoder for the first bytes of a file."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from sfplus.errors import PhotoError
+
+HEIC_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+PHOTO_SUFFIXES = HEIC_SUFFIXES | {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif",
+    ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm",
+}  # fmt: skip
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts", ".ogv",
+})  # fmt: skip
+UNREAD_SUFFIXES = frozenset({
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw", ".orf",
+    ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",  # raw files of cameras
+    ".exr", ".jxl", ".jxr", ".livp", ".psb", ".psd", ".tga", ".wdp", ".xcf",
+})  # fmt: skip
+"""Extensions of photos in formats that sfplus does not read."""
+
+# Only these decoders may run: Pillow also has formats that start other programs (EPS). Importing them registers them.
+_FORMATS = [
+    decoder.format
+    for decoder in (
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        BmpImagePlugin.BmpImageFile,
+        WebPImagePlugin.WebPImageFile,
+        TiffImagePlugin.TiffImageFile,
+        GifImagePlugin.GifImageFile,
+        PpmImagePlugin.PpmImageFile,
+        Jpeg2KImagePlugin.Jpeg2KImageFile,
+    )
+]
+_AVIF = AvifImagePlugin.AvifImageFile.format
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"miaf"}
+
+
+def heic_is_readable() -> bool:
+    """Return whether the package is installed that decodes HEIC, the format of iPhones."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def needs_missing_package(names: Iterable[str]) -> list[str]:
+    """Return the photos that cannot be read because the package that decodes their format is not installed."""
+    suffixes = tuple(HEIC_SUFFIXES)
+    heic = [name for name in names if name.lower().endswith(suffixes)]
+    return [] if not heic or heic_is_readable() else heic
+
+
+def find_formats(file: BinaryIO, path: Path) -> list[str]:
+    """Return the names of the Pillow formats that a file may have, from its first bytes, and rewind it.
+
+    Args:
+        file: An open file at its beginning.
+        path: The name of the photo in messages.
+
+    Raises:
+        PhotoError: If it is HEIC and the package that decodes HEIC is missing.
+    """
+    start = file.read(64)
+    file.seek(0)
+    if start[4:8] != b"ftyp":
+        return _FORMATS
+    # ISO/IEC 23008-12: the size of the box, `ftyp`, the major brand, its version, the compatible brands
+    box = start[: int.from_bytes(start[:4], "big")]
+    brands = {box[8:12], *(box[i : i + 4] for i in range(16, len(box), 4))}
+    if brands & _AVIF_BRANDS or not brands & _HEIF_BRANDS:
+        return [_AVIF]
+    return [_register_heif(path)]
+
+
+def _register_heif(path: Path) -> str:
+    try:
+        import pillow_heif  # an optional extra
+    except ImportError as error:
+        reason = "is a HEIC photo, which needs the package pillow-heif"
+        raise PhotoError(reason, where=path, remedy="pip install 'sfplus[heic]'") from error
+    pillow_heif.register_heif_opener()
+    return "HEIF"
