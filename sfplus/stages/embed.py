@@ -17,7 +17,7 @@ from sfplus.artifacts.inputs import PhotoFolder, StageInput, check_name
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES, NOT_MIRRORED
 from sfplus.artifacts.pair_inputs import BinCrops
 from sfplus.artifacts.stage import Job
-from sfplus.errors import DatasetError, PhotoError, UsageError
+from sfplus.errors import NoUsablePhotoError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient, read_photo
 from sfplus.io.prefetch import prefetch_map
 from sfplus.io.tables import FAILURES, read_parquet, write_json_lines, write_parquet
@@ -41,7 +41,8 @@ def build(job: Job[EmbedSettings]) -> dict[str, Any]:
         progress.advance(len(features), settings.dtype)
     if not parts:
         first = reader.failures[0]
-        raise DatasetError(f"no crop can be used ({first['reason']})", where=first["photo"], remedy=first["remedy"])
+        reason = f"no crop can be used ({first['reason']})"
+        raise NoUsablePhotoError(reason, where=first["photo"], remedy=first["remedy"], failures=reader.failures)
     features = np.concatenate(parts)
     save_file({"features": features}, job.folder / FEATURES, None if preprocessing.mirror else NOT_MIRRORED)
     write_parquet(job.folder / FEATURE_INDEX, reader.index)

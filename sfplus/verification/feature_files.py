@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize, safe_open
 
-from sfplus.datasets.pairs.text import decode
 from sfplus.errors import DatasetError
+from sfplus.io.encodings import decode
 
 Features = NDArray[np.floating[Any]]
 Table = tuple[list[str], Features]
