@@ -89,15 +89,14 @@ class ModelFacts:
 
     @property
     def name(self) -> str:
-        """The model in the terms of the field, such as `SphereFace+ (m = 4, MHE s = 2, weight 1)`."""
-        what = self._what
-        if not self.label:
-            return what or "model"
-        return f"{self.label}: {what}" if what else self.label
+        """The name that its user gives it, else its description."""
+        return self.label or self.description or "model"
 
     @property
-    def _what(self) -> str:
-        """The head with its margin, the energy, and whether the model was fine-tuned; empty if the head is unknown."""
+    def description(self) -> str:
+        """The model in the terms of the field, such as `SphereFace+ (m = 4, MHE s = 2, weight 1)`: head, margin, energy
+        and whether it was fine-tuned; empty if the head is unknown.
+        """
         kind = str(self.head.get("name") or "")
         if not kind:
             return ""
@@ -115,8 +114,12 @@ class ModelFacts:
 
 
 def name_models(models: Mapping[str, ModelFacts]) -> dict[str, str]:
-    """Return the name of each model by its key; models that would have the same name are numbered."""
+    """Return the name of each model by its key; models of one name get their description too, then a number."""
     names = {key: one_line(facts.name) for key, facts in models.items()}
+    counts = Counter(names.values())
+    for key, facts in models.items():
+        if counts[names[key]] > 1 and facts.label and facts.description:
+            names[key] = one_line(f"{facts.label}: {facts.description}")
     counts, seen = Counter(names.values()), Counter[str]()
     for key, name in names.items():
         seen[name] += 1

@@ -1,36 +1,27 @@
-"""Verification sets of insightface (`lfw.bin`, `agedb_30.bin`, ...): pickles of encoded photos and labels, read safely.
-
-A pickle is a program. This reader only executes the instructions that build lists, tuples, byte strings, booleans and
-integers, and rejects all others, so that no code in the file is run (reference: CPython's `pickletools`).
-"""
+"""Verification sets of insightface (`lfw.bin`, `agedb_30.bin`, ...): pickles of encoded photos and of labels."""
 
 from __future__ import annotations
 
 import hashlib
-import pickletools
-import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sfplus.datasets.pickled_data import PickledArray, read_pickled_data
 from sfplus.datasets.records import MAX_IMAGE_BYTES
 from sfplus.errors import PairsError
 from sfplus.io.files import write_atomically
 
 BIN_SUFFIX = ".bin"
-_MAX_BYTES, _MAX_PAIRS, _MAX_INSTRUCTIONS = 2 << 30, 1_000_000, 10_000_000
+_MAX_BYTES, _MAX_PAIRS = 2 << 30, 1_000_000
 _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"BM": ".bmp"}
-_REMEDY = "get the file again; it must contain (list of encoded photos, list of labels), as insightface writes them"
-_OPCODE_NAMES = {ord(info.code): info.name for info in pickletools.opcodes}
-
-# Opcodes with the layout of their operand: the length of a byte string, the value of an integer, the key of the memo.
-_STRINGS = {ord("U"): "<B", ord("T"): "<i", ord("C"): "<B", ord("B"): "<I", 0x8E: "<Q"}
-_INTEGERS = {ord("K"): "<B", ord("M"): "<H", ord("J"): "<i"}
-_TUPLES = {ord(")"): 0, 0x85: 1, 0x86: 2, 0x87: 3}
-_CONSTANTS = {0x88: True, 0x89: False}
-_PUT, _GET = {ord("q"): "<B", ord("r"): "<I"}, {ord("h"): "<B", ord("j"): "<I"}
+_REMEDY = (
+    "it must be a pickle of (encoded photos, labels) as insightface writes it: photos as bytes or 1-D uint8 arrays in "
+    "JPEG or PNG, two for each label; labels true or false"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,39 +44,104 @@ class VerificationBin:
 def read_bin(path: Path) -> VerificationBin:
     """Read a `.bin` file of insightface without running any code in it.
 
+    The two parts may be lists, tuples or NumPy arrays; a photo may be a byte string or an array of uint8, and a label
+    a boolean, 0 or 1 of any type. All protocols of `pickle` are read.
+
     Raises:
         PairsError: If the file cannot be read, is damaged, is larger than 2 GiB, has more than 1,000,000 pairs, or
-            contains anything but a list of encoded photos and a list of labels.
+            contains anything but encoded photos and labels.
     """
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise PairsError(f"is larger than {_MAX_BYTES >> 30} GiB", where=path, remedy=_REMEDY)
-        value = _PickleReader(path.read_bytes(), path).run()
-    except OSError as error:
-        raise PairsError(f"cannot be read ({error.strerror})", where=path, remedy="check the path") from error
-    if not (isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(part, list) for part in value)):
-        raise PairsError("does not contain two lists", where=path, remedy=_REMEDY)
-    photos, labels = value
+    photos, labels = _read_parts(path)
     if not labels or len(labels) > _MAX_PAIRS or len(photos) != 2 * len(labels):
         reason = f"contains {len(photos):,} photos and {len(labels):,} labels: there must be two photos per label"
         raise PairsError(reason, where=path, remedy=_REMEDY)
-    for name, values, kind in (("photo", photos, bytes), ("label", labels, int)):
-        invalid = next((i for i, value in enumerate(values) if not isinstance(value, kind)), None)
-        if invalid is not None:
-            reason = f"{name} {invalid} (counted from 0) is not a {'byte string' if kind is bytes else 'boolean'}"
-            raise PairsError(reason, where=path, remedy=_REMEDY)
+    invalid = next((i for i, label in enumerate(labels) if not isinstance(label, int | float)), None)
+    if invalid is not None:
+        reason = f"label {invalid} (counted from 0) is {_describe(labels[invalid])}, not a boolean"
+        raise PairsError(reason, where=path, remedy=_REMEDY)
     if not set(labels) <= {0, 1}:
         raise PairsError("contains labels other than true and false", where=path, remedy=_REMEDY)
     index_of: dict[bytes, int] = {}
     images: list[bytes] = []
     indices = np.empty(len(photos), np.int64)
-    for i, photo in enumerate(photos):
-        if not 0 < len(photo) <= MAX_IMAGE_BYTES:
-            raise PairsError(f"photo {i} (counted from 0) has {len(photo):,} bytes", where=path, remedy=_REMEDY)
+    for i, value in enumerate(photos):
+        try:
+            photo = _encoded_photo(value)
+        except ValueError as error:
+            raise PairsError(f"photo {i} (counted from 0) {error}", where=path, remedy=_REMEDY) from None
         indices[i] = index_of.setdefault(hashlib.sha256(photo).digest(), len(images))
         if indices[i] == len(images):
             images.append(photo)
     return VerificationBin(images, indices[::2], indices[1::2], np.array(labels, bool))
+
+
+def _read_parts(path: Path) -> tuple[list[Any], list[Any]]:
+    """Return the photos and the labels of a file as they were pickled."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise PairsError(f"is larger than {_MAX_BYTES >> 30} GiB", where=path, remedy="split the file")
+        value = read_pickled_data(path.read_bytes())
+    except OSError as error:
+        raise PairsError(f"cannot be read ({error.strerror})", where=path, remedy="check the path") from error
+    except ValueError as error:
+        raise PairsError(str(error), where=path, remedy=_REMEDY) from error
+    parts = [_elements(part) for part in (_elements(value) or [])]
+    if len(parts) != 2 or parts[0] is None or parts[1] is None:
+        raise PairsError("does not contain two lists", where=path, remedy=_REMEDY)
+    return parts[0], parts[1]
+
+
+def _elements(value: object) -> list[Any] | None:
+    """Return the elements of a list, a tuple or an array, or None if it has none, or more than a set may have."""
+    if isinstance(value, PickledArray):
+        value = value.values
+    if isinstance(value, np.ndarray):
+        if value.ndim == 0 or len(value) > 2 * _MAX_PAIRS:
+            return None
+        flat = value.reshape(-1) if value.size == len(value) else value
+        return flat.tolist() if flat.ndim == 1 else list(flat)
+    return list(value) if isinstance(value, list | tuple) else None
+
+
+def _encoded_photo(value: object) -> bytes:
+    """Return an encoded photo as bytes.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if isinstance(value, PickledArray):
+        value = value.values
+    if (
+        isinstance(value, np.ndarray)
+        and value.dtype in (np.uint8, np.int8)
+        and value.size == max(value.shape, default=0)
+    ):
+        size = value.size
+    elif isinstance(value, bytes | bytearray):
+        size = len(value)
+    else:
+        raise ValueError(f"is {_describe(value)}, not an encoded photo")
+    if not 0 < size <= MAX_IMAGE_BYTES:
+        raise ValueError(f"has {size:,} bytes")
+    return bytes(value)
+
+
+def _describe(value: object) -> str:
+    """Return a few words for what a pickle holds in place of a photo or a label."""
+    if isinstance(value, PickledArray):
+        value = value.values
+    if isinstance(value, np.ndarray):
+        pixels = " of pixels" if value.ndim == 3 else ""
+        return f"an array {value.dtype} {value.shape}{pixels}"
+    words = {
+        str: "text",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        bytes: "a byte string",
+        type(None): "None",
+    }
+    return words.get(type(value), f"a {type(value).__name__}")
 
 
 def image_name(index: int) -> str:
@@ -111,108 +167,3 @@ def unpack_bin(path: Path, folder: Path) -> int:
     for i, (image, suffix) in enumerate(zip(images, suffixes, strict=True)):
         write_atomically(folder / f"{image_name(i)}{suffix}", image)
     return len(images)
-
-
-class _PickleReader:
-    """An interpreter of the harmless pickle instructions.
-
-    Its memory is bounded by the size of the file and the number of instructions.
-    """
-
-    def __init__(self, data: bytes, path: Path) -> None:
-        self.data, self.path, self.position = data, path, 0
-        self.stack: list[object] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, object] = {}
-
-    def run(self) -> object:
-        """Execute instructions up to STOP and return the object on the stack."""
-        for _ in range(_MAX_INSTRUCTIONS):
-            (code,) = self._take("<B")
-            if code == ord("."):
-                if len(self.stack) != 1 or self.marks or self.position != len(self.data):
-                    raise self._error("does not end with a single object")
-                return self.stack[0]
-            self._execute(code)
-        raise self._error(f"has more than {_MAX_INSTRUCTIONS:,} instructions")
-
-    def _execute(self, code: int) -> None:
-        if code in _STRINGS:
-            self.stack.append(self._bytes(self._take(_STRINGS[code])[0]))
-        elif code in _INTEGERS:
-            self.stack.append(self._take(_INTEGERS[code])[0])
-        elif code in _CONSTANTS:
-            self.stack.append(_CONSTANTS[code])
-        elif code == ord("I"):
-            self.stack.append(self._take_boolean())
-        elif code == ord("]"):
-            self.stack.append([])
-        elif code in _TUPLES:
-            self.stack.append(tuple(self._pop(_TUPLES[code])))
-        elif code == ord("("):
-            self.marks.append(len(self.stack))
-        elif code in (ord("t"), ord("l")):
-            items = self._pop_to_mark()
-            self.stack.append(tuple(items) if code == ord("t") else items)
-        elif code in (ord("a"), ord("e")):
-            items = self._pop(1) if code == ord("a") else self._pop_to_mark()
-            if not self.stack or not isinstance(self.stack[-1], list) or len(self.stack) <= (self.marks or [0])[-1]:
-                raise self._error("appends to an object that is not a list")
-            self.stack[-1].extend(items)
-        elif code in _PUT or code == 0x94:  # MEMOIZE
-            if not self.stack:
-                raise self._error("stores an object that does not exist")
-            self.memo[len(self.memo) if code == 0x94 else self._take(_PUT[code])[0]] = self.stack[-1]
-        elif code in _GET:
-            index = self._take(_GET[code])[0]
-            if index not in self.memo:
-                raise self._error("loads an object that was never stored")
-            self.stack.append(self.memo[index])
-        elif code == 0x80:  # PROTO
-            self._take("<B")
-        elif code == 0x95:  # FRAME
-            self._take("<Q")
-        else:
-            raise self._forbidden(code)
-
-    def _take(self, layout: str) -> tuple[int, ...]:
-        return struct.unpack(layout, self._bytes(struct.calcsize(layout)))
-
-    def _bytes(self, size: int) -> bytes:
-        if not 0 <= size <= len(self.data) - self.position:
-            raise self._error("is cut short")
-        self.position += size
-        return self.data[self.position - size : self.position]
-
-    def _take_boolean(self) -> bool:
-        """Read `01` or `00`, the booleans of protocols 0 and 1."""
-        text = self._bytes(min(3, len(self.data) - self.position))
-        if text not in (b"01\n", b"00\n"):
-            raise self._error("contains a number instead of a boolean")
-        return text == b"01\n"
-
-    def _pop(self, count: int) -> list[object]:
-        floor = self.marks[-1] if self.marks else 0
-        if len(self.stack) - count < floor:
-            raise self._error("takes more objects than the stack has")
-        items = self.stack[len(self.stack) - count :]
-        del self.stack[len(self.stack) - count :]
-        return items
-
-    def _pop_to_mark(self) -> list[object]:
-        if not self.marks:
-            raise self._error("closes a mark that was never opened")
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def _error(self, reason: str) -> PairsError:
-        return PairsError(f"{reason} (near byte {self.position:,})", where=self.path, remedy=_REMEDY)
-
-    def _forbidden(self, code: int) -> PairsError:
-        name = _OPCODE_NAMES.get(code, f"0x{code:02x}")
-        instruction = f"{name} at byte {self.position - 1:,}"
-        reason = f"contains the pickle instruction {instruction}; it may run code, and nothing was run"
-        remedy = "only lists, tuples, byte strings, integers and booleans are read: " + _REMEDY
-        return PairsError(reason, where=self.path, remedy=remedy)

@@ -3,9 +3,11 @@
 import io
 import os
 import pickle
+import re
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -50,6 +52,49 @@ def test_reads_pickles_of_python_2(data: bytes, tmp_path: Path) -> None:
     assert verification_set.images == [b"ab", b"c" * 300] and verification_set.same.tolist() == [True]
 
 
+def arrays(photos: list[bytes]) -> list[np.ndarray]:
+    return [np.frombuffer(photo, np.uint8) for photo in photos]
+
+
+USERS = {  # what users write, by the kind of photos and of labels
+    "1-D uint8 arrays": (arrays(PHOTOS), LABELS),
+    "arrays in memory that is written to": ([array.copy() for array in arrays(PHOTOS)], LABELS),
+    "arrays with gaps": ([np.repeat(array, 2)[::2] for array in arrays(PHOTOS)], LABELS),
+    "columns, as of cv2.imencode": ([array.reshape(-1, 1) for array in arrays(PHOTOS)], LABELS),
+    "bytearrays": ([bytearray(photo) for photo in PHOTOS], LABELS),
+    "tuples": (tuple(PHOTOS), tuple(LABELS)),
+    "an array of bytes": (np.array(PHOTOS), LABELS),
+    "an array of objects": (np.array(PHOTOS, object), np.array(LABELS, object)),
+    "an array of arrays": (np.array([*arrays(PHOTOS), None], object)[:-1], LABELS),
+    "numpy booleans": (PHOTOS, [np.bool_(label) for label in LABELS]),
+    "numpy integers": (PHOTOS, [np.int64(label) for label in LABELS]),
+    "an array of booleans": (PHOTOS, np.array(LABELS)),
+    "a column of booleans": (PHOTOS, np.array(LABELS)[:, None]),
+    "an array of integers": (PHOTOS, np.array(LABELS, ">i4")),
+    "an array of floats": (PHOTOS, np.array(LABELS, np.float32)),
+    "integers": (PHOTOS, [1, 0, 1]),
+    "floats": (PHOTOS, [1.0, 0.0, 1.0]),
+    "long integers": (PHOTOS, [np.array(label, object).item() for label in (1, 0, 1)]),
+    "one photo in many pairs": ([PHOTOS[i] for i in (0, 1, 0, 2, 0, 3)], LABELS),
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", USERS)
+@pytest.mark.parametrize("numpy_1", [False, True])
+def test_reads_what_users_write(kind: str, protocol: int, numpy_1: bool, tmp_path: Path) -> None:
+    photos, labels = USERS[kind]
+    data = pickle.dumps((photos, labels), protocol)
+    if numpy_1:  # its name of the module is one letter shorter
+        data = data.replace(b"numpy._core.", b"numpy.core.").replace(b"\x8c\x16numpy.core", b"\x8c\x15numpy.core")
+        data = data.replace(b"\x8c\x13numpy.core", b"\x8c\x12numpy.core")
+    (tmp_path / "own.bin").write_bytes(data)
+    found = read_bin(tmp_path / "own.bin")
+    expected = pickle.loads(pickle.dumps((photos, labels)))[0]
+    sides = [found.images[i] for pair in zip(found.left.tolist(), found.right.tolist(), strict=True) for i in pair]
+    assert sides == [bytes(photo) for photo in expected] and found.same.tolist() == LABELS
+
+
 def test_unpacked_photos_have_the_names_of_the_pairs(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(pickle.dumps(([*PHOTOS[:5], photo(200, "PNG")], LABELS)))
@@ -91,58 +136,95 @@ def test_malicious_pickles_run_no_code(protocol: int, place: str, tmp_path: Path
     assert payload.path.exists(), "the payload works, so the test can fail"
 
 
-CALLS = {
-    "GLOBAL": b"cos\nsystem\n(S'touch owned'\ntR.",
+CALLS = {  # the instruction or the name that is refused, and a pickle with it
+    "GLOBAL (os.system)": b"cos\nsystem\n(S'touch owned'\ntR.",
     "INST": b"(S'touch owned'\nios\nsystem\n.",
-    "STACK_GLOBAL": b"\x8c\x02os\x8c\x06system\x93.",
-    "OBJ": b"(cos\nsystem\nS'touch owned'\no.",
+    "STACK_GLOBAL (os.system)": b"\x8c\x02os\x8c\x06system\x93.",
+    "GLOBAL (posix.system)": b"(cposix\nsystem\nS'touch owned'\no.",
+    "GLOBAL (builtins.eval)": b"cbuiltins\neval\n(Vopen('owned', 'w')\ntR.",
+    "GLOBAL (builtins.getattr)": b"cbuiltins\ngetattr\n(cnumpy\nndarray\nVtofile\ntR.",
+    "GLOBAL (numpy.load)": b"cnumpy\nload\n(Vowned\ntR.",
+    "GLOBAL (numpy.core.multiarray.fromfile)": b"cnumpy.core.multiarray\nfromfile\n(Vowned\ntR.",
+    "GLOBAL (_codecs.lookup)": b"c_codecs\nlookup\n(Vowned\ntR.",
+    "OBJ": b"(cnumpy\nndarray\nI1\no.",
     "REDUCE": b"]]R.",
+    "REDUCE ": b"cnumpy\nndarray\n(I999999999\ntR.",
     "BUILD": b"]]b.",
+    "BUILD ": b"c_codecs\nencode\n}b.".replace(b"}", b")"),
     "NEWOBJ": b"])\x81.",
     "NEWOBJ_EX": b"])]\x92.",
     "EXT1": b"\x82\x01.",
     "PERSID": b"Pid\n.",
     "BINPERSID": b"]Q.",
     "EMPTY_DICT": b"}.",
-    "LONG4": b"\x8b\xff\xff\xff\x7f.",
-    "STRING": b"S'ab'\n.",
-    "BYTEARRAY8": b"\x96" + struct.pack("<Q", 2) + b"ab.",
+    "NEXT_BUFFER": b"\x97.",
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_forbidden_instructions_are_named(name: str, tmp_path: Path) -> None:
+def test_forbidden_instructions_are_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "x.bin"
     path.write_bytes(CALLS[name])
-    refused = {"INST": "STRING", "STACK_GLOBAL": "SHORT_BINUNICODE", "OBJ": "GLOBAL"}.get(name, name)  # the first
-    with pytest.raises(PairsError, match=f"contains the pickle instruction {refused} at byte"):
+    with pytest.raises(PairsError, match=rf"contains the pickle instruction {re.escape(name.strip())} at byte"):
         read_bin(path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
+ARRAY = (  # an array of two bytes, as protocol 0 writes it, with any shape
+    "(cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntc_codecs\nencode\n(Vb\nVlatin1\ntRtR(I1\n{}0\n"
+    "cnumpy\ndtype\n(Vu1\nI00\nI01\ntR(I3\nV|\nNNNI-1\nI-1\nI0\ntbI00\nc_codecs\nencode\n(Vab\nVlatin1\ntRtb]t."
+)
+ARRAY_WITHOUT_CONTENT = b"(cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntC\x01btR]t."
+TEXT_USED_AGAIN = (
+    b"]X" + struct.pack("<I", 10**4) + b"a" * 10**4 + b"q\x00a" + b"c_codecs\nencode\nh\x00\x85Ra" * 3 + b"."
+)
 BROKEN = {
-    "": "cut short",
-    "short bytes": (b"C\x05ab.", "cut short"),
-    "huge bytes": (b"\x8e" + b"\xff" * 8 + b".", "cut short"),
-    "negative length": (b"T\xff\xff\xff\xffab.", "cut short"),
-    "no stop": (b"]", "cut short"),
+    "": "is damaged near byte 0",
+    "short bytes": (b"C\x05ab.", "is damaged"),
+    "huge bytes": (b"\x8e" + b"\xff" * 8 + b".", "is damaged"),
+    "negative length": (b"T\xff\xff\xff\xffab.", "is damaged"),
+    "no stop": (b"]", "is damaged"),
     "trailing": (pickle.dumps((PHOTOS, LABELS)) + b"]", "does not end with a single object"),
     "two values": (b"]].", "does not end"),
     "open mark": (b"(].", "does not end"),
-    "append to nothing": (b"\x88a.", "appends to an object that is not a list"),
-    "append below the mark": (b"](\x88a.", "appends to an object that is not a list"),
+    "append to nothing": (b"\x88a.", "takes more objects than there are"),
+    "append below the mark": (b"](\x88a.", "takes more objects than there are"),
     "appends without mark": (b"]e.", "closes a mark that was never opened"),
-    "tuple of nothing": (b"\x86.", "takes more objects than the stack has"),
-    "tuple below the mark": (b"]](\x86.", "takes more objects than the stack has"),
-    "memo of nothing": (b"q\x00.", "stores an object that does not exist"),
+    "tuple of nothing": (b"\x86.", "takes more objects than there are"),
+    "tuple below the mark": (b"]](\x86.", "takes more objects than there are"),
+    "memo of nothing": (b"q\x00.", "takes more objects than there are"),
     "unknown memo": (b"h\x07.", "never stored"),
-    "number": (b"I42\n.", "a number instead of a boolean"),
+    "number": (b"I42\n.", "does not contain two lists"),
     "recursive": (b"]q\x00h\x00a.", "does not contain two lists"),
     "no lists": (pickle.dumps((b"a", b"b"), 4), "does not contain two lists"),
     "one photo short": (pickle.dumps((PHOTOS[1:], LABELS)), "5 photos and 3 labels"),
     "nothing": (pickle.dumps(([], [])), "0 photos and 0 labels"),
-    "labels for photos": (pickle.dumps(([True] * 6, LABELS)), "photo 0 .* is not a byte string"),
-    "photos for labels": (pickle.dumps((PHOTOS, PHOTOS[:3])), "label 0 .* is not a boolean"),
+    "labels for photos": (pickle.dumps(([True] * 6, LABELS)), "photo 0 .* is a boolean, not an encoded photo"),
+    "photos for labels": (pickle.dumps((PHOTOS, PHOTOS[:3])), "label 0 .* is a byte string, not a boolean"),
     "seven": (pickle.dumps((PHOTOS, [7, 0, 1])), "labels other than true and false"),
+    "append to a tuple": (b"))a.", "appends to an object that is not a list"),
+    "huge integer": (b"\x8b\xff\xff\xff\x7f.", "is damaged"),
+    "huge shape": (ARRAY.format(f"(I{2**70}\nI0\ntp").encode(), "is damaged"),
+    "negative shape": (ARRAY.format("(I-2\ntp").encode(), "an array of -?\\d+ elements has data for 2"),
+    "wrong shape": (ARRAY.format("(I3\ntp").encode(), "an array of 3 elements has data for 2"),
+    "bytes of a number": (b"cbuiltins\nbytes\n(I999999999999\ntR.", "bytes are not made of text or bytes"),
+    "text used again": (TEXT_USED_AGAIN, "builds more bytes than it holds"),
+    "array of text": (pickle.dumps((np.array(["a"] * 6), LABELS)), "elements of type U1"),
+    "array of records": (pickle.dumps((np.zeros(6, [("a", "u1")]), LABELS)), "elements of type V1"),
+    "array without content": (ARRAY_WITHOUT_CONTENT, "does not contain two lists"),
+    "pixels": (
+        pickle.dumps(([np.zeros((8, 8, 3), np.uint8)] * 6, LABELS)),
+        r"photo 0 .* is an array uint8 \(8, 8, 3\) of pixels",
+    ),
+    "all pixels": (
+        pickle.dumps((np.zeros((6, 8, 8, 3), np.uint8), LABELS)),
+        "photo 0 .* of pixels, not an encoded photo",
+    ),
+    "text labels": (pickle.dumps((PHOTOS, ["yes", "no", "yes"])), "label 0 .* is text, not a boolean"),
+    "not a number": (pickle.dumps((PHOTOS, [float("nan"), 0.0, 1.0])), "labels other than true and false"),
+    "paths": (pickle.dumps((["a.jpg"] * 6, LABELS)), "photo 0 .* is text, not an encoded photo"),
+    "a scalar": (pickle.dumps((np.array(3), LABELS)), "does not contain two lists"),
     "empty photo": (pickle.dumps(([b"", *PHOTOS[1:]], LABELS)), "photo 0 .* has 0 bytes"),
 }
 
@@ -163,7 +245,7 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_instructions_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfplus.datasets.verification_bin._MAX_INSTRUCTIONS", 1000)
+    monkeypatch.setattr("sfplus.datasets.pickled_data._MAX_INSTRUCTIONS", 1000)
     (tmp_path / "x.bin").write_bytes(b"]" * 2000 + b".")
     with pytest.raises(PairsError, match="more than 1,000 instructions"):
         read_bin(tmp_path / "x.bin")

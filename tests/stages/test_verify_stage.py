@@ -135,11 +135,18 @@ def test_malformed_pairs_are_reported_before_a_stage_starts(
     assert not (task / "data").exists()
 
 
-def test_a_model_that_was_trained_on_crops_of_another_template_is_refused(task: Path, sfplus: Callable) -> None:
+def test_a_model_that_does_not_fit_the_crops_of_its_template_is_refused(task: Path, sfplus: Callable) -> None:
     config = (task / "model/config.json").read_text()
     (task / "model/config.json").write_text(config.replace("sphereface-112x96", "arcface-112x112"))
     answer = verify(sfplus, task)
-    assert answer.code == 2 and "the model was trained on arcface-112x112" in answer.err
+    assert answer.code == 1 and "takes crops of 112x96, its template is arcface-112x112; name the" in answer.err
+
+
+def test_a_recipe_that_aligns_to_another_template_than_the_model_is_refused(task: Path, sfplus: Callable) -> None:
+    settings = {"verify.photos": "photos", "verify.pairs": "pairs.txt", "embed.model": "model"}
+    words = [f"{key}={task / name}" for key, name in settings.items()]
+    answer = sfplus("run", "lfw", *words, "align.template=arcface-112x112", "--workspace", task / "data")
+    assert answer.code == 2 and "the crops follow arcface-112x112, the model was trained on sphereface" in answer.err
 
 
 @pytest.mark.parametrize("protocol", ["insightface", "opensphere", "exact"])

@@ -1,0 +1,259 @@
+"""Data in pickles, read without running code: numbers, text, byte strings, lists, tuples and NumPy arrays.
+
+A pickle is a program. The standard library splits it into instructions (`pickletools.genops`, which runs none); this
+module follows those that build data, and refuses all others. A few functions that Python and NumPy name in pickles of
+such data, for example `_codecs.encode`, are carried out by the functions of this file; no name is ever imported.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickletools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MAX_INSTRUCTIONS = 10_000_000
+_PUSH = frozenset({
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE",
+    "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+})  # fmt: skip
+_PYTHON_2_STRINGS = frozenset({"STRING", "BINSTRING", "SHORT_BINSTRING"})
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|S[1-9]\d{0,8}|O8?", re.ASCII)
+
+
+@dataclass
+class PickledArray:
+    """A NumPy array in a pickle.
+
+    Attributes:
+        values: the array, or the list of its elements if these are objects; None as long as it has no content.
+    """
+
+    values: NDArray[Any] | list[object] | None = None
+
+    def fill(self, shape: object, dtype: object, data: object, order: object) -> None:
+        """Set the content from the parts that NumPy writes.
+
+        Raises:
+            ValueError: If they do not fit together.
+        """
+        if not (isinstance(shape, tuple) and isinstance(dtype, _DType) and order in ("C", "F")):
+            raise ValueError("an array has no shape or type")
+        size = math.prod(n if isinstance(n, int) and n >= 0 else -1 for n in shape)
+        if isinstance(data, list) and dtype.code[0] == "O" and size == len(data):
+            self.values = data
+        elif isinstance(data, bytes | bytearray) and dtype.code[0] != "O":
+            values = np.frombuffer(data, dtype.order + dtype.code) if data else np.zeros(0)
+            if values.size != size:
+                raise ValueError(f"an array of {size} elements has data for {values.size}")
+            self.values = values.reshape(shape, order="F" if order == "F" else "C")
+        else:
+            raise ValueError("an array has no data")
+
+
+@dataclass
+class _DType:
+    """The type of the elements of an array, for example code `u1` and order `|`."""
+
+    code: str
+    order: str = "|"
+
+
+class _Function(NamedTuple):
+    """A function or a class that a pickle names, `module name`."""
+
+    name: str
+
+
+@dataclass
+class _State:
+    """The objects that a pickle has built so far.
+
+    Attributes:
+        stack: the objects that are in no other object yet.
+        marks: the lengths of the stack at each open MARK.
+        memo: objects that were stored to be used again.
+        budget: number of bytes that may still be converted from text, so that a small file cannot fill the memory.
+    """
+
+    budget: int
+    stack: list[Any] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+
+    def pop(self, count: int) -> list[Any]:
+        """Remove the last objects, none of them from below the last mark."""
+        start = len(self.stack) - count
+        if start < (self.marks or [0])[-1]:
+            raise ValueError("it takes more objects than there are")
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def pop_to_mark(self) -> list[Any]:
+        """Remove the objects behind the last mark, and the mark."""
+        if not self.marks:
+            raise ValueError("it closes a mark that was never opened")
+        items = self.pop(len(self.stack) - self.marks[-1])
+        self.marks.pop()
+        return items
+
+
+def read_pickled_data(data: bytes) -> object:
+    """Return the object of a pickle of any protocol without running any code in it.
+
+    Args:
+        data: the pickle.
+
+    Returns:
+        The object, of None, bool, int, float, str, bytes, bytearray, list, tuple and `PickledArray`; byte strings of
+        Python 2 are bytes.
+
+    Raises:
+        ValueError: If it holds other objects, is damaged, or has more than 10,000,000 instructions.
+    """
+    file, state = io.BytesIO(data), _State(budget=len(data))
+    position = 0
+    try:
+        for count, (opcode, operand, at) in enumerate(pickletools.genops(file)):
+            if count >= _MAX_INSTRUCTIONS:
+                raise ValueError(f"it has more than {_MAX_INSTRUCTIONS:,} instructions")
+            position = at or 0
+            _follow(state, opcode.name, operand)
+    except _RefusedError as refused:
+        reason = f"contains the pickle instruction {refused} at byte {position:,}"
+        raise ValueError(f"{reason}; it may run code, and nothing was run") from None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"is damaged near byte {position:,} ({error})") from error
+    if len(state.stack) != 1 or state.marks or file.tell() != len(data):
+        raise ValueError("does not end with a single object")
+    return state.stack[0]
+
+
+def _follow(state: _State, name: str, operand: Any) -> None:
+    """Carry out one instruction."""
+    stack = state.stack
+    if name in _PUSH:
+        stack.append(operand)
+    elif name in _PYTHON_2_STRINGS:
+        stack.append(operand.encode("latin-1"))
+    elif name in _CONSTANTS:
+        stack.append(_CONSTANTS[name])
+    elif name in ("EMPTY_LIST", "MARK"):
+        stack.append([]) if name == "EMPTY_LIST" else state.marks.append(len(stack))
+    elif name in _TUPLES:
+        stack.append(tuple(state.pop(_TUPLES[name])))
+    elif name in ("TUPLE", "LIST"):
+        items = state.pop_to_mark()
+        stack.append(tuple(items) if name == "TUPLE" else items)
+    elif name in ("APPEND", "APPENDS"):
+        items = state.pop(1) if name == "APPEND" else state.pop_to_mark()
+        (target,) = state.pop(1)
+        if not isinstance(target, list):
+            raise ValueError("it appends to an object that is not a list")
+        target.extend(items)
+        stack.append(target)
+    elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+        state.memo[len(state.memo) if name == "MEMOIZE" else operand] = stack[-1] if stack else state.pop(1)
+    elif name in ("GET", "BINGET", "LONG_BINGET"):
+        if operand not in state.memo:
+            raise ValueError("it loads an object that was never stored")
+        stack.append(state.memo[operand])
+    elif name in ("GLOBAL", "STACK_GLOBAL"):
+        stack.append(_function(operand if name == "GLOBAL" else " ".join(map(str, state.pop(2))), name))
+    elif name == "REDUCE":
+        function, arguments = state.pop(2)
+        stack.append(_call(state, function, arguments))
+    elif name == "BUILD":
+        target, content = state.pop(2)
+        stack.append(_build(target, content))
+    elif name not in ("PROTO", "FRAME", "STOP"):
+        raise _RefusedError(name)
+
+
+class _RefusedError(Exception):
+    """An instruction that does not build data."""
+
+
+def _function(name: str, instruction: str) -> _Function:
+    if name not in _FUNCTIONS:
+        raise _RefusedError(f"{instruction} ({name[:80].replace(' ', '.')})")
+    return _Function(name)
+
+
+def _call(state: _State, function: object, arguments: object) -> object:
+    """Carry out a function that a pickle names with the code of this file."""
+    if not (isinstance(function, _Function) and isinstance(arguments, tuple)):
+        raise _RefusedError("REDUCE")
+    result = _FUNCTIONS[function.name](*arguments)
+    if isinstance(result, bytes) and not any(result is value for value in arguments):
+        state.budget -= len(result)
+        if state.budget < 0:
+            raise ValueError("it builds more bytes than it holds")
+    return result
+
+
+def _build(target: object, content: object) -> object:
+    """Give an array or a type its content, as NumPy's `__setstate__` does."""
+    if isinstance(target, PickledArray) and isinstance(content, tuple) and len(content) == 5:
+        _, shape, dtype, is_fortran, data = content
+        target.fill(shape, dtype, data, "F" if is_fortran else "C")
+    elif isinstance(target, _DType) and isinstance(content, tuple) and len(content) > 1:
+        target.order = _text(content[1])
+    else:
+        raise _RefusedError("BUILD")
+    return target
+
+
+def _text(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _bytes(*arguments: object) -> bytes | bytearray:
+    """Carry out `bytes(b"...")`, `bytes()` and `_codecs.encode(text, "latin1")`."""
+    value = arguments[0] if arguments else b""
+    if isinstance(value, str):
+        return value.encode("latin-1")
+    if not isinstance(value, bytes | bytearray):
+        raise ValueError("bytes are not made of text or bytes")
+    return value
+
+
+def _dtype(code: object, *_: object) -> _DType:
+    if not _DTYPE.fullmatch(_text(code)):
+        raise ValueError(f"an array has elements of type {_text(code)[:40]}")
+    return _DType(_text(code))
+
+
+def _array_of_buffer(data: object, dtype: object, shape: object, order: object) -> PickledArray:
+    array = PickledArray()
+    array.fill(shape, dtype, data, order)
+    return array
+
+
+def _scalar(dtype: object, data: object) -> object:
+    array = _array_of_buffer(data, dtype, (1,), "C")
+    return array.values.tolist()[0] if isinstance(array.values, np.ndarray) else None
+
+
+def _class(*_: object) -> object:
+    raise _RefusedError("REDUCE")  # a class that is only an argument is called
+
+
+_FUNCTIONS: dict[str, Callable[..., object]] = {
+    "_codecs encode": _bytes,
+    **{f"{module} {name}": _bytes for module in ("builtins", "__builtin__") for name in ("bytes", "bytearray")},
+    "numpy dtype": _dtype,
+    "numpy ndarray": _class,
+    **{f"numpy.{core}.multiarray _reconstruct": lambda *_: PickledArray() for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric _frombuffer": _array_of_buffer for core in ("core", "_core")},
+}
