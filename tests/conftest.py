@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes share the machine
 os.environ.setdefault("COLUMNS", "200")  # keeps help and messages on one line
+os.environ["SFPLUS_HOME"] = tempfile.mkdtemp(prefix="sfplus-home-")  # tests neither use nor change the user's
 
 import numpy as np
 import pytest
@@ -16,6 +19,14 @@ from PIL import Image
 
 from sfplus.__main__ import main
 from sfplus.datasets.portraits import write_portraits
+
+_homes = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a home of its own, so that none finds what another one detected."""
+    monkeypatch.setenv("SFPLUS_HOME", f"{os.environ['SFPLUS_HOME']}/{next(_homes)}")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 
 from sfplus import __version__
 from sfplus.artifacts.inputs import PhotoFolder
+from sfplus.artifacts.result_index import ResultIndex
 from sfplus.io.console import Console, ProgressLine
+from sfplus.io.files import digest_json
+from sfplus.io.resources import user_folder
 
 if TYPE_CHECKING:
     from sfplus.device import Device
@@ -76,6 +79,17 @@ class RunContext:
         """Return a folder of photos, or some photos in it, whose digests are remembered in this workspace."""
         key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:20]
         return PhotoFolder(root, self.workspace / "cache" / "index" / f"{key}.json", names)
+
+    def result_index(self, stage: str, deciding: object, *, shared: bool = False) -> ResultIndex:
+        """Return the results of a stage by the content of each photo or crop.
+
+        Args:
+            stage: The name of the stage.
+            deciding: Everything else that decides a result, ready for JSON.
+            shared: Whether results are kept for all workspaces of the user, not for this one only.
+        """
+        folder = user_folder() if shared else self.workspace / "cache" / "index"
+        return ResultIndex(folder / f"{stage}-{digest_json(deciding)[:20]}.sqlite")
 
     @staticmethod
     def versions() -> dict[str, str]:

@@ -57,8 +57,8 @@ class PhotoFolder:
         return photos
 
     @cached_property
-    def content(self) -> str:
-        """SHA-256 over names and bytes; a photo that cannot be read counts by its name."""
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each photo by its name; of a photo that cannot be read, the reason."""
         index = _read_index(self._index)
         now = time.time_ns()
         entries: dict[str, list[Any]] = {}
@@ -80,9 +80,14 @@ class PhotoFolder:
         if settled != index:
             self._index.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._index, settled)
+        return {name: entries[name][3] for name in self.photos}
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 over names and bytes; a photo that cannot be read counts by its name."""
         # a photo counts as changed once the package is installed that decodes it
         unreadable = set(needs_missing_package(self.photos))
-        return digest_json([[name, entries[name][3], *(["no decoder"] * (name in unreadable))] for name in self.photos])
+        return digest_json([[*item, *(["no decoder"] * (item[0] in unreadable))] for item in self.digests.items()])
 
     def describe(self) -> str:
         """Return the folder and the number of photos."""

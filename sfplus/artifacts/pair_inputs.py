@@ -103,6 +103,11 @@ class BinCrops(PhotoFolder):
             raise PairsError(f"cannot be read ({error.strerror})", where=self.path, remedy="check the path") from error
 
     @cached_property
+    def digests(self) -> dict[str, str]:
+        """The digest of the file with the name of each crop."""
+        return {name: f"{self.content} {name}" for name in self.photos}
+
+    @cached_property
     def photos(self) -> list[str]:
         """The crops; the first use unpacks them.
 

@@ -12,7 +12,7 @@ from sfplus.cli.run import run_recipe
 from sfplus.cli.verify import find_pairs, lfw_overrides
 from sfplus.errors import UsageError
 from sfplus.io.files import check_new
-from sfplus.io.resources import models_home, shipped_folder
+from sfplus.io.resources import shipped_folder, user_folder
 from sfplus.weights.find_model import ModelSource
 
 app = typer.Typer(add_completion=False)
@@ -76,7 +76,7 @@ def _target(source: ModelSource, out: Path | None) -> Path:
     folder, remedy = source.path, "give a new folder: --out FOLDER"
     if not folder.is_dir():
         raise UsageError("is not a folder, in which a threshold can be kept", where=source.name, remedy=remedy)
-    homes = [shipped_folder("pretrained").resolve(), models_home().resolve()]
+    homes = [shipped_folder("pretrained").resolve(), user_folder().resolve()]
     if source.name.startswith("hf:") or folder.resolve().parent in homes:
         raise UsageError("is not a folder of yours, and is not changed", where=source.name, remedy=remedy)
     if source.network or source.input:

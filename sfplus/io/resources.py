@@ -16,8 +16,8 @@ def shipped_folder(name: str) -> Path:
     return installed if installed.is_dir() else package.parent / name
 
 
-def models_home() -> Path:
-    """Return the folder of downloaded models: `$SFPLUS_HOME`, else `sfplus` in the user's cache folder."""
+def user_folder() -> Path:
+    """Return the folder of downloaded models and known faces: `$SFPLUS_HOME`, else `sfplus` in the user's cache."""
     if home := os.environ.get("SFPLUS_HOME"):
         return Path(home)
     import pooch  # start-up time: only needed without SFPLUS_HOME

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import DatasetError, PhotoError, SfplusError
 from sfplus.images import Pixels, encode_image, is_transient, read_photo
-from sfplus.io.files import remove_leftovers, write_atomically
+from sfplus.io.files import digest_json, remove_leftovers, write_atomically
 from sfplus.io.tables import FAILURES, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.recipes.settings.align import AlignStageSettings
 
@@ -45,6 +46,7 @@ def build(job: AlignJob) -> dict[str, Any]:
         raise DatasetError("no photo gave a crop", where=root, remedy="look at failures.jsonl of the detect stage")
     write_parquet(job.folder / CROP_TABLE, {key: [row[key] for row in rows] for key in ("photo", "crop", "how")})
     write_json_lines(job.folder / FAILURES, sorted(failures, key=lambda row: row["photo"]))
+    _EarlierCrops(job).put(rows, job.folder.stem)
     counts = Counter(row["how"] for row in rows)
     return {"crops": len(rows), "centre_crops": counts["centre-crop"], "failures": len(failures)}
 
@@ -54,14 +56,51 @@ def share(job: AlignJob) -> SharedWork:
     root, settings = job.input("photos", PhotoFolder).root, job.settings
     rows = _plan_crops(job.input("faces", Artefact).folder, settings)
     photos = [list(group) for _, group in groupby(rows, itemgetter("photo"))]
+    earlier = _EarlierCrops(job)
     threads = max(2, torch.get_num_threads())
     with SharedWork(job, photos, _PART, "photos") as work, ThreadPoolExecutor(threads) as pool:
         for items in work.rounds():
             for part, group in groupby(items, itemgetter(0)):
                 fitted = _fit([rows for _, rows in group], settings)
+                earlier.add_to([row for rows in fitted for row in rows])
                 failures = pool.map(lambda rows: _cut_photo(root, job.parts / CROPS, rows, settings), fitted)
                 work.finish(part, [row for rows in failures for row in rows])
     return work
+
+
+class _EarlierCrops:
+    """The crops of earlier artefacts with these settings, by the content of the photo and the landmarks."""
+
+    def __init__(self, job: AlignJob) -> None:
+        stage, self._root = job.settings.stage, job.folder.parent
+        deciding = [stage.version, job.settings.model_dump(mode="json", exclude={"undetected"})]
+        self._index = job.context.result_index(stage.name, deciding)
+        self._digests = job.input("photos", PhotoFolder).digests
+
+    def add_to(self, rows: Sequence[Row]) -> None:
+        """Add to each row the file of the same crop, None if there is none; it may have been deleted since."""
+        keys = [self._key(row) for row in rows]
+        known = self._index.get(keys)
+        for row, key in zip(rows, keys, strict=True):
+            row["earlier"] = self._root / known[key] if key in known else None
+
+    def put(self, rows: Sequence[Row], folder: str) -> None:
+        """Remember the crops of an artefact."""
+        self._index.put((self._key(row), f"{folder}/{CROPS}/{row['crop']}") for row in rows)
+
+    def _key(self, row: Row) -> str:
+        return digest_json([self._digests[row["photo"]], row["landmarks"]])
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name, or copy it where the disk has no links; False if it does not exist any more."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        write_atomically(target, source.read_bytes())
+    return True
 
 
 def _move_crops(job: AlignJob) -> None:
@@ -152,6 +191,9 @@ def _cut_photo(root: Path, crops: Path, rows: list[Row], settings: AlignStageSet
         path = crops / row["crop"]
         if path.is_file():  # written before an interruption; crops are written atomically
             continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if row["earlier"] and _link(row["earlier"], path):
+            continue
         try:
             photo = read_photo(root / row["photo"]) if photo is None else photo
             crop = _cut(photo, row, settings)
@@ -162,7 +204,6 @@ def _cut_photo(root: Path, crops: Path, rows: list[Row], settings: AlignStageSet
             if photo is None:
                 break
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, encode_image(crop, settings.suffix, settings.jpeg_quality))
     return failures
 

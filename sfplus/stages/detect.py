@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -14,9 +15,10 @@ import numpy as np
 
 from sfplus.artifacts.inputs import PhotoFolder, check_name
 from sfplus.artifacts.layout import FACES, PHOTOS
+from sfplus.artifacts.result_index import ResultIndex
 from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
-from sfplus.detection import Detector, choose, choose_all
+from sfplus.detection import Detector, Faces, choose, choose_all
 from sfplus.errors import PhotoError
 from sfplus.images import Pixels, is_transient, read_photo
 from sfplus.io.console import quantity
@@ -26,12 +28,15 @@ from sfplus.recipes.settings.detect import DetectSettings
 
 BATCH = 32  # photos in a part
 _PIXELS = 1 << 21  # of photos that are detected together
-NamedPhoto = tuple[str, Pixels | PhotoError]
+Detected = dict[str, Any]  # height, width and faces of a photo
+NamedPhoto = tuple[str, Pixels | Detected | PhotoError]
 
 
 def build(job: Job[DetectSettings]) -> dict[str, Any]:
     """Detect the faces of all photos and write them as tables."""
     rows = share(job).rows()
+    digests = job.input("photos", PhotoFolder).digests
+    _index(job).put((digests[row["photo"]], json.dumps(_keep(row))) for row in rows if "reason" not in row)
     _write(job.folder, rows)
     counts = _count(rows)
     job.context.progress.note = _note(counts)
@@ -44,9 +49,10 @@ def share(job: Job[DetectSettings]) -> SharedWork:
     folder = job.input("photos", PhotoFolder)
     counts: Counter[str] = Counter()
     with SharedWork(job, folder.photos, BATCH, "photos") as work:
+        add_known = partial(_add_known, _index(job), folder.digests)
         detector = Detector(**settings.model_dump(exclude={"choose"}), device=job.context.device)
         for items in work.rounds():
-            decoded = prefetch_map(partial(_read_item, folder.root), items)
+            decoded = prefetch_map(partial(_read_item, folder.root), add_known(items))
             for part, photos in groupby(decoded, itemgetter(0)):
                 rows = list(_detect_batch((photo for _, photo in photos), detector, settings))
                 counts.update(_count(rows))
@@ -54,8 +60,31 @@ def share(job: Job[DetectSettings]) -> SharedWork:
     return work
 
 
-def _read_item(root: Path, item: tuple[int, str]) -> tuple[int, NamedPhoto]:
-    part, name = item
+def _index(job: Job[DetectSettings]) -> ResultIndex:
+    """Return the detections of all photos that were ever detected with these settings, whatever face was chosen."""
+    stage = job.settings.stage
+    deciding = [stage.version, job.settings.model_dump(mode="json", exclude={"choose"})]
+    return job.context.result_index(stage.name, deciding, shared=True)
+
+
+def _keep(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("height", "width", "faces")}
+
+
+def _add_known(
+    index: ResultIndex, digests: Mapping[str, str], items: Iterator[tuple[int, str]]
+) -> Iterator[tuple[int, str, str | None]]:
+    """Add to each photo what the index knows about its content, part by part."""
+    for part, group in groupby(items, itemgetter(0)):
+        names = [name for _, name in group]
+        known = index.get([digests[name] for name in names])
+        yield from ((part, name, known.get(digests[name])) for name in names)
+
+
+def _read_item(root: Path, item: tuple[int, str, str | None]) -> tuple[int, NamedPhoto]:
+    part, name, known = item
+    if known is not None:
+        return part, (name, json.loads(known))
     try:
         check_name(name, root / name)
         return part, (name, read_photo(root / name))
@@ -74,29 +103,41 @@ def _detect_batch(
 
 
 def _count_pixels(photo: NamedPhoto) -> int:
-    return 0 if isinstance(photo[1], PhotoError) else photo[1].size // 3
+    return photo[1].size // 3 if isinstance(photo[1], np.ndarray) else 0
 
 
 def _detect(group: list[NamedPhoto], detector: Detector, settings: DetectSettings) -> Iterator[dict[str, Any]]:
-    detections = iter(detector.detect([photo for _, photo in group if not isinstance(photo, PhotoError)]))
+    new = [photo for _, photo in group if isinstance(photo, np.ndarray)]
+    detections = iter(detector.detect(new) if new else ())
     for name, photo in group:
         if isinstance(photo, PhotoError):
             yield {"photo": name, "reason": photo.reason, "remedy": photo.remedy}
             continue
-        faces, (height, width) = next(detections), photo.shape[:2]
-        if settings.choose == "all":
-            chosen = choose_all(faces)
-        else:
-            choice = choose(faces, height, width, settings.choose)
-            chosen = [choice] if choice else []
-        yield {
-            "photo": name, "height": height, "width": width,
-            "chosen": {str(choice.index): choice.reason for choice in chosen},
-            "faces": [
-                {"box": box.tolist(), "score": float(score), "landmarks": points.ravel().tolist()}
-                for box, score, points in zip(faces.boxes, faces.scores, faces.landmarks, strict=True)
-            ],
-        }  # fmt: skip
+        detected = photo if isinstance(photo, dict) else _describe(next(detections), *photo.shape[:2])
+        yield {"photo": name, **detected, "chosen": _choose(detected, settings)}
+
+
+def _describe(faces: Faces, height: int, width: int) -> Detected:
+    return {
+        "height": height, "width": width,
+        "faces": [
+            {"box": box.tolist(), "score": float(score), "landmarks": points.ravel().tolist()}
+            for box, score, points in zip(faces.boxes, faces.scores, faces.landmarks, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def _choose(detected: Detected, settings: DetectSettings) -> dict[str, str]:
+    """Return the reason for each chosen face, by its index as text."""
+    faces = Faces(
+        np.array([face["box"] for face in detected["faces"]], np.float32).reshape(-1, 4),
+        np.array([face["score"] for face in detected["faces"]], np.float32),
+        np.array([face["landmarks"] for face in detected["faces"]], np.float32).reshape(-1, 5, 2),
+    )
+    if settings.choose == "all":
+        return {str(choice.index): choice.reason for choice in choose_all(faces)}
+    choice = choose(faces, detected["height"], detected["width"], settings.choose)
+    return {str(choice.index): choice.reason} if choice else {}
 
 
 def _count(rows: list[dict[str, Any]]) -> dict[str, int]:

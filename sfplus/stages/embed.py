@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from sfplus.alignment import narrow_crop
@@ -16,13 +16,16 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import PhotoFolder, StageInput, check_name
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES, NOT_MIRRORED
 from sfplus.artifacts.pair_inputs import BinCrops
+from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
 from sfplus.errors import DatasetError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient, read_photo
+from sfplus.io.files import file_digest
 from sfplus.io.prefetch import prefetch_map
 from sfplus.io.tables import FAILURES, read_parquet, write_json_lines, write_parquet
 from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.recipes.settings.embed import EmbedSettings
+from sfplus.verification.features import Features
 from sfplus.weights.model_folder import crop_template
 
 
@@ -33,20 +36,51 @@ def build(job: Job[EmbedSettings]) -> dict[str, Any]:
     preprocessing = model.preprocessing
     reader = _CropReader(job.inputs["crops"], find_template(crop_template(model.config, job.input_folder("model"))))
     progress, device = job.context.progress, job.context.device
-    progress.start(len(reader.paths), "crops")
+    earlier = _EarlierFeatures(job, reader)
+    known = earlier.find()
+    progress.start(len(reader.paths), "crops", done=len(known))
     parts = []
-    batches = reader.batches(default_batch_size(device, preprocessing.mirror))
+    batches = reader.batches(default_batch_size(device, preprocessing.mirror), skip=known)
     for features in embed_batches(model.network, batches, device, preprocessing, settings.dtype):
         parts.append(features)
         progress.advance(len(features), settings.dtype)
-    if not parts:
+    of_row = known | dict(zip(reader.rows, (feature for part in parts for feature in part), strict=True))
+    if not of_row:
         first = reader.failures[0]
         raise DatasetError(f"no crop can be used ({first['reason']})", where=first["photo"], remedy=first["remedy"])
-    features = np.concatenate(parts)
+    rows = sorted(of_row)
+    features = np.stack([of_row[row] for row in rows])
     save_file({"features": features}, job.folder / FEATURES, None if preprocessing.mirror else NOT_MIRRORED)
-    write_parquet(job.folder / FEATURE_INDEX, reader.index)
+    write_parquet(job.folder / FEATURE_INDEX, reader.index(rows))
     write_json_lines(job.folder / FAILURES, reader.failures)
+    earlier.put(rows)
     return {"crops": len(features), "feature": features.shape[1], "failures": len(reader.failures)}
+
+
+class _EarlierFeatures:
+    """The features of earlier artefacts of this model, by the content of the crop."""
+
+    def __init__(self, job: Job[EmbedSettings], reader: _CropReader) -> None:
+        stage, self._folder = job.settings.stage, job.folder
+        deciding = [stage.version, deciding_settings(job.settings), job.inputs["model"].content, reader.narrowed]
+        self._index = job.context.result_index(stage.name, deciding)
+        self._keys = reader.digests()
+
+    def find(self) -> dict[int, Features]:
+        """Return the features that are known, by the row of their crop."""
+        known, loaded, features = self._index.get(self._keys), dict[str, Features](), dict[int, Features]()
+        for row, key in enumerate(self._keys):
+            folder, _, index = known.get(key, "").partition("/")
+            path = self._folder.parent / folder / FEATURES
+            if folder and folder not in loaded and path.is_file():
+                loaded[folder] = load_file(path)["features"]
+            if folder in loaded:
+                features[row] = loaded[folder][int(index)]
+        return features
+
+    def put(self, rows: Sequence[int]) -> None:
+        """Remember the features of an artefact, whose crops are in these rows."""
+        self._index.put((self._keys[row], f"{self._folder.stem}/{index}") for index, row in enumerate(rows))
 
 
 class _CropReader:
@@ -58,16 +92,18 @@ class _CropReader:
 
     Attributes:
         paths: The files of all crops.
-        index: The columns `photo` and `how` of the crops that `batches` has yielded.
+        narrowed: Whether crops of 112x112 are cut to 112x96.
+        rows: The rows of the crops that `batches` has yielded.
         failures: The reason and remedy of each crop that cannot be used.
     """
 
     def __init__(self, source: StageInput, template: Template) -> None:
         self._size = (template.height, template.width)
-        self.index: dict[str, list[str]] = {"photo": [], "how": []}
+        self._source = source
+        self.rows: list[int] = []
         self.failures: list[dict[str, str]] = []
         self._may_fail = isinstance(source, PhotoFolder)
-        self._narrow = isinstance(source, BinCrops) and _must_be_narrowed(source, template)
+        self.narrowed = isinstance(source, BinCrops) and _must_be_narrowed(source, template)
         if isinstance(source, PhotoFolder):
             self._names = source.photos
             self._how = ["crop"] * len(self._names)
@@ -84,16 +120,31 @@ class _CropReader:
         self._names, self._how = table["photo"], table["how"]
         self.paths = [source.folder / CROPS / name for name in table["crop"]]
 
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """Yield the crops in order as uint8 RGB (N, H, W, 3) with N <= size; threads decode a few batches ahead."""
+    def digests(self) -> list[str]:
+        """Return the SHA-256 of each crop."""
+        if isinstance(self._source, PhotoFolder):
+            return list(self._source.digests.values())
+        return [file_digest(path) for path in self.paths]
+
+    def index(self, rows: Sequence[int]) -> dict[str, list[str]]:
+        """Return the columns `photo` and `how` of some rows."""
+        return {"photo": [self._names[row] for row in rows], "how": [self._how[row] for row in rows]}
+
+    def batches(self, size: int, skip: Container[int] = ()) -> Iterator[Tensor]:
+        """Yield the crops in order as uint8 RGB (N, H, W, 3) with N <= size; threads decode a few batches ahead.
+
+        Args:
+            size: The largest number of crops in a batch.
+            skip: The rows of crops to leave out.
+        """
         crops = []
-        for row, crop in enumerate(prefetch_map(self._read, range(len(self.paths)), 2 * size, threads=4)):
+        rows = [row for row in range(len(self.paths)) if row not in skip]
+        for row, crop in zip(rows, prefetch_map(self._read, rows, 2 * size, threads=4), strict=True):
             if isinstance(crop, PhotoError):
                 failure = {"stage": "embed", "reason": crop.reason, "remedy": crop.remedy}
                 self.failures.append({"photo": self._names[row], **failure})
                 continue
-            self.index["photo"].append(self._names[row])
-            self.index["how"].append(self._how[row])
+            self.rows.append(row)
             crops.append(crop)
             if len(crops) == size:
                 yield torch.from_numpy(np.stack(crops))
@@ -106,7 +157,7 @@ class _CropReader:
         try:
             check_name(self._names[row], path)
             crop = read_photo(path)
-            if self._narrow:
+            if self.narrowed:
                 crop = narrow_crop(crop, str(path))
             if crop.shape[:2] != self._size:
                 sizes = f"is {crop.shape[0]}x{crop.shape[1]} (height x width), not {self._size[0]}x{self._size[1]}"

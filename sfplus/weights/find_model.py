@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfplus.errors import UsageError, WeightsError, suggest
 from sfplus.io.files import digest_json, file_digest
-from sfplus.io.resources import HUB, models_home, shipped_folder
+from sfplus.io.resources import HUB, shipped_folder, user_folder
 from sfplus.networks import is_function
 from sfplus.weights import CONFIG, FOLDER_FILES, WEIGHTS_FILES
 from sfplus.weights.zoo import zoo
@@ -129,7 +129,7 @@ def find_model(name: str) -> Path:
     if path.is_dir() or path.is_file():
         return path
     if len(path.parts) == 1:
-        for folder in (shipped_folder("pretrained") / name, models_home() / name):
+        for folder in (shipped_folder("pretrained") / name, user_folder() / name):
             if any((folder / file).is_file() for file in WEIGHTS_FILES):
                 return folder
     raise UsageError(f"there is no model '{name}'", where="model", remedy=_remedy(name))

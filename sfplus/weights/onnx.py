@@ -93,11 +93,9 @@ def _fold_constants(model: Any, weights: Set[str]) -> None:
     def has_no_weight(node: Any) -> bool:
         return all(value is None or value.name not in weights for value in node.inputs)
 
-    optimizer.inline(model)
-    for _ in range(2):  # what is folded in the first pass makes more constant
-        optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=has_no_weight)
+    optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=has_no_weight)
     _fold_slopes(model.graph)
-    rewriter.rewrite(model, [rules.materialize_reshape_shape_rule, rules.reshape_reshape_rule])  # and unused nodes
+    rewriter.rewrite(model, [rules.materialize_reshape_shape_rule])  # removes unused nodes too
     for name, value in list(model.graph.initializers.items()):
         if name not in weights:
             constant = ir.node("Constant", [], {"value": value.const_value})

@@ -1,6 +1,6 @@
 """The zoo: published models, their addresses, and their conversion to folders that `--model` accepts.
 
-Fetched models are kept in `models_home()`. `pins.json` in this folder contains the SHA-256 of files for which none is
+Fetched models are kept in `user_folder()`. `pins.json` in this folder contains the SHA-256 of files for which none is
 published, so that a different file under the same name is refused from then on.
 """
 
@@ -18,7 +18,7 @@ from sfplus.alignment.templates import DEFAULT_TEMPLATE
 from sfplus.errors import UsageError, WeightsError, suggest
 from sfplus.io.download import download, is_page
 from sfplus.io.files import file_digest, write_json
-from sfplus.io.resources import models_home, shipped_folder
+from sfplus.io.resources import shipped_folder, user_folder
 from sfplus.networks.preprocessing import parse_preprocessing
 from sfplus.weights import MODEL, WEIGHTS_FILES
 
@@ -130,7 +130,7 @@ def status(name: str) -> str:
     entry = find_entry(name)
     if (shipped_folder("pretrained") / name / MODEL).is_file():
         return "shipped"
-    if any((models_home() / name / file).is_file() for file in WEIGHTS_FILES):
+    if any((user_folder() / name / file).is_file() for file in WEIGHTS_FILES):
         return "fetched"
     return "not released" if not entry.files else "download" if entry.url else "by hand"
 
@@ -186,7 +186,7 @@ def verify(path: Path, name: str = "") -> str:
         raise WeightsError(reason, where=path, remedy="do not use it; get the file again")
     _check_intact(path, zoo()[name])
     _pin(name, file, actual)
-    return f"{path}: an intact file, accepted as {name}; SHA-256 {actual} is pinned in {models_home() / PINS}"
+    return f"{path}: an intact file, accepted as {name}; SHA-256 {actual} is pinned in {user_folder() / PINS}"
 
 
 def fetch(name: str, path: Path | None = None) -> tuple[str, bool]:
@@ -206,7 +206,7 @@ def fetch(name: str, path: Path | None = None) -> tuple[str, bool]:
     if current == "not released":
         raise UsageError("its weights are not released", where=name, remedy=f"see: sfplus models info {name}")
     if path is None and entry.url:
-        path = models_home() / "downloads" / list(entry.files)[-1]
+        path = user_folder() / "downloads" / list(entry.files)[-1]
         sha256 = checksums(name)[path.name]
         remedy = f"without a network: {_fetch_command(name)}"
         download(entry.url, path, "" if sha256 == UNKNOWN else sha256, WeightsError, remedy)
@@ -263,11 +263,11 @@ def _install(name: str, entry: Entry, path: Path) -> None:
         "licence": entry.licence, "data": entry.data,
         "published": {"lfw": entry.lfw, "runs": entry.runs, "protocol": entry.protocol, "source": entry.source},
     })  # fmt: skip
-    write_folder(model, models_home() / name)
+    write_folder(model, user_folder() / name)
 
 
 def _load_pins() -> dict[str, dict[str, str]]:
-    path = models_home() / PINS
+    path = user_folder() / PINS
     adapter = TypeAdapter(dict[str, dict[str, str]])
     try:
         return adapter.validate_json(path.read_bytes())
@@ -281,5 +281,5 @@ def _load_pins() -> dict[str, dict[str, str]]:
 def _pin(name: str, file: str, sha256: str) -> None:
     pins = _load_pins()
     pins.setdefault(name, {})[file] = sha256
-    models_home().mkdir(parents=True, exist_ok=True)
-    write_json(models_home() / PINS, pins, indent=1, sort_keys=True)
+    user_folder().mkdir(parents=True, exist_ok=True)
+    write_json(user_folder() / PINS, pins, indent=1, sort_keys=True)

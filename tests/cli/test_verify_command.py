@@ -282,9 +282,9 @@ def test_a_bin_file_for_a_model_of_a_third_template_is_refused(task: Path, tmp_p
     image = encode_image(np.zeros((112, 112, 3), np.uint8), ".png")
     other = encode_image(np.ones((112, 112, 3), np.uint8), ".png")
     (tmp_path / "set.bin").write_bytes(pickle.dumps(([image, other] * 8, [True, False] * 4)))
-    shutil.copytree(task / "models/one", tmp_path / "model")
-    config = (tmp_path / "model/config.json").read_text()
-    (tmp_path / "model/config.json").write_text(config.replace("sphereface-112x96", "arcface-128x128"))
+    shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125, "input": "128x128"}
+    network = create("sphereface4", feature_size=16, width=0.125, input="128x128")
+    save_model(tmp_path / "model", network, {**shape, "template": "arcface-128x128"})
     answer = verify(sfplus, task, tmp_path / "set.bin", "--model", tmp_path / "model")
     assert (
         answer.code == 2

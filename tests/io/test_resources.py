@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.io.resources import DEFAULT_MODEL, models_home, shipped_folder, shipped_models
+from sfplus.io.resources import DEFAULT_MODEL, shipped_folder, shipped_models, user_folder
 
 
 def test_recipes_and_the_default_model_are_shipped() -> None:
@@ -12,6 +12,6 @@ def test_recipes_and_the_default_model_are_shipped() -> None:
 
 def test_the_environment_chooses_the_folder_of_downloaded_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFPLUS_HOME", "/models")
-    assert models_home() == Path("/models")
+    assert user_folder() == Path("/models")
     monkeypatch.delenv("SFPLUS_HOME")
-    assert models_home().name == "sfplus"
+    assert user_folder().name == "sfplus"

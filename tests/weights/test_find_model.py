@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.io.resources import models_home, shipped_folder
+from sfplus.io.resources import shipped_folder, user_folder
 from sfplus.weights.find_model import find_model
 
 
@@ -44,4 +44,4 @@ def test_a_file_is_a_model(tmp_path: Path) -> None:
 def test_fetched_models_are_kept_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SFPLUS_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert models_home() == tmp_path / "sfplus"
+    assert user_folder() == tmp_path / "sfplus"

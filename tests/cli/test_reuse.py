@@ -1,0 +1,120 @@
+"""A rerun works on new photos only, and gives what a run from nothing gives."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from sfplus.detection import Detector
+from sfplus.io.tables import read_parquet
+
+
+@pytest.fixture
+def photos(drawn: Path, tmp_path: Path) -> Path:
+    shutil.copytree(drawn, tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+    """Counts the photos that are detected, the crops that are cut and the crops that are embedded."""
+    import sfplus.stages.align
+    import sfplus.stages.embed
+
+    counts = dict.fromkeys(("detected", "cut", "embedded"), 0)
+    detect, cut, embed = Detector.detect, sfplus.stages.align._cut, sfplus.stages.embed.embed_batches
+
+    def count_detected(self, photos, *rest, **options):
+        counts["detected"] += len(photos)
+        return detect(self, photos, *rest, **options)
+
+    def count_cut(*arguments):
+        counts["cut"] += 1
+        return cut(*arguments)
+
+    def count_embedded(*arguments):
+        for features in embed(*arguments):
+            counts["embedded"] += len(features)
+            yield features
+
+    monkeypatch.setattr(Detector, "detect", count_detected)
+    monkeypatch.setattr(sfplus.stages.align, "_cut", count_cut)
+    monkeypatch.setattr(sfplus.stages.embed, "embed_batches", count_embedded)
+    return counts
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.glob("person*/*.jpg")}
+
+
+def test_only_new_photos_are_detected_cut_and_embedded(
+    photos: Path,
+    untrained_model: Path,
+    work: dict[str, int],
+    tmp_path: Path,
+    sfplus: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ("embed", photos, tmp_path / "out", "--model", untrained_model)
+    assert sfplus(*words).code == 0
+    assert work == {"detected": 12, "cut": 12, "embedded": 12}
+    first = next(photos.rglob("*.jpg"))
+    shutil.copy(first, photos / "moved.jpg")  # known content under another name
+    first.unlink()
+    Image.open(photos / "moved.jpg").rotate(3).save(photos / "new.jpg")
+    assert sfplus(*words).code == 0
+    assert work == {"detected": 13, "cut": 13, "embedded": 13}
+    again = load_file(tmp_path / "out/features.safetensors")["features"]
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setenv("SFPLUS_HOME", str(tmp_path / "empty"))
+    assert sfplus(*words).code == 0
+    assert work == {"detected": 26, "cut": 26, "embedded": 26}
+    np.testing.assert_allclose(again, load_file(tmp_path / "out/features.safetensors")["features"], atol=1e-6)
+
+
+def test_crops_and_tables_are_those_of_a_run_from_nothing(
+    photos: Path, work: dict[str, int], tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = sorted(photos.rglob("*.jpg"))[5]
+    aside = kept.read_bytes()
+    kept.unlink()
+    assert sfplus("align", photos, tmp_path / "out").code == 0
+    kept.write_bytes(aside)
+    assert sfplus("align", photos, tmp_path / "out").code == 0
+    assert work["detected"] == work["cut"] == 12
+    monkeypatch.setenv("SFPLUS_HOME", str(tmp_path / "empty"))
+    assert sfplus("align", photos, tmp_path / "fresh").code == 0 and work["detected"] == 24
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+    tables = (read_parquet(tmp_path / name / "faces.parquet") for name in ("out", "fresh"))
+    first, second = ({key: np.array(column).tolist() for key, column in table.items()} for table in tables)
+    assert first == second
+
+
+def test_detections_are_shared_by_commands_recipes_and_choices(
+    photos: Path, work: dict[str, int], tmp_path: Path, sfplus: Callable
+) -> None:
+    assert sfplus("align", photos, tmp_path / "one").code == 0
+    assert sfplus("align", photos, tmp_path / "all", "--choose", "all").code == 0
+    assert sfplus("detect", photos, tmp_path / "faces").code == 0
+    assert work["detected"] == 12
+    assert sfplus("detect", photos, tmp_path / "large", "--min-face", "40").code == 0
+    assert work["detected"] == 24
+    assert sfplus("align", photos, tmp_path / "png", "--format", "png").code == 0
+    assert work["detected"] == 24 and len(list((tmp_path / "png").glob("person*/*.png"))) == 12
+
+
+def test_crops_that_were_deleted_are_cut_again(
+    photos: Path, untrained_model: Path, work: dict[str, int], tmp_path: Path, sfplus: Callable
+) -> None:
+    words = ("embed", photos, tmp_path / "out", "--model", untrained_model)
+    assert sfplus(*words).code == 0
+    for stage in ("align", "embed"):
+        shutil.rmtree(tmp_path / "out/.sfplus/cache" / stage)
+    assert sfplus(*words).code == 0
+    assert work == {"detected": 12, "cut": 24, "embedded": 24}
