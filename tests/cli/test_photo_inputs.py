@@ -79,7 +79,7 @@ def test_listed_photos_with_the_same_crop_are_refused(tmp_path: Path, sfplus: Co
     [
         (b"", "names no photo"),
         (b"\n \r\n# comment\n", "names no photo"),
-        (b"What is this?\nA text.\n", "names no photo, its first line is 'What is this?'"),
+        (b"What is this?\nA text\nthat mentions\na.jpg.\nb.jpg\n", "names no photo, its first line is 'What is this?'"),
         (b"\x89PNG\r\n\x1a\n\0\0\xff\xfe" * 9, "names no photo"),
         (b"film.mov\nnotes.txt\n", "names no photo: 1 video is left out, the first is"),
         (b"/tmp\n", "names no photo: 1 folder is left out"),
