@@ -9,10 +9,11 @@ from typing import Any, Literal, NoReturn, get_args
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
-from sfplus.errors import PhotoError, UsageError
+from sfplus.errors import PhotoError, UsageError, first_line
 from sfplus.images import Pixels, convert_image, decode_photo, read_photo
 
 Channels = Literal["rgb", "bgr"]
@@ -64,7 +65,7 @@ def split_photos(photos: Photo | Iterable[Photo]) -> tuple[Iterable[Photo], bool
     if isinstance(source, str | bytes | os.PathLike | Image.Image | Mapping) or hasattr(source, "read"):
         return [source], True
     if not isinstance(source, torch.Tensor) and hasattr(source, "__array__"):
-        source = np.asarray(source)
+        source = _to_numpy(source, "photos")
     if isinstance(source, np.ndarray) and source.ndim == 1 and source.dtype.kind in "OU":  # of paths or photos
         return source.tolist(), False
     if isinstance(source, np.ndarray | torch.Tensor):
@@ -86,7 +87,7 @@ def name_photo(photo: Photo, index: int, single: bool = False, kind: str = "phot
     """Return the name of a photo in messages: its path or, without one, `photo 3`, counted from 0."""
     path = photo if isinstance(photo, str | os.PathLike) else getattr(photo, "filename", "")
     if path and isinstance(path, str | os.PathLike):
-        return os.fspath(path)
+        return os.fsdecode(path)
     return kind if single else f"{kind} {index}"
 
 
@@ -107,7 +108,7 @@ def to_pixels(photo: Photo, channels: Channels = "rgb", where: str = "photo") ->
         PhotoError: If a file cannot be read, or the argument is not a photo.
     """
     if isinstance(photo, str | os.PathLike):
-        return read_photo(Path(photo))
+        return read_photo(Path(os.fsdecode(photo)))
     if isinstance(photo, bytes):
         return decode_photo(photo, Path(where))
     if isinstance(photo, Image.Image):
@@ -129,7 +130,7 @@ def _channels_last(photo: Any, where: str, batch: bool = False) -> Pixels:
     """Return a view of an array or a tensor on the host: (H, W), (H, W, C) or, of a batch, (N, H, W, C)."""
     is_tensor = isinstance(photo, torch.Tensor)
     if not is_tensor and hasattr(photo, "__array__"):
-        photo = np.asarray(photo)
+        photo = _to_numpy(photo, where)
     if not isinstance(photo, np.ndarray | torch.Tensor):
         _refuse_kind(photo, where)
     shape = tuple(photo.shape)
@@ -138,7 +139,7 @@ def _channels_last(photo: Any, where: str, batch: bool = False) -> Pixels:
     if len(shape) not in ((4,) if batch else (2, 3)) or 0 in shape[-3:]:
         remedy = "pass a batch as the only argument, not in a list" if len(shape) == 4 else ""
         raise PhotoError(f"{_EXPECTED}, got uint8 {shape}", where=where, remedy=remedy)
-    array: Pixels = photo if isinstance(photo, np.ndarray) else photo.detach().cpu().numpy()
+    array = _to_numpy(photo, where)
     if len(shape) == 2:
         return array
     first, last = shape[-3] in _COUNTS, shape[-1] in _COUNTS
@@ -152,6 +153,15 @@ def _channels_last(photo: Any, where: str, batch: bool = False) -> Pixels:
     remedy = "pass several grey photos as a list" if shape[-1] > 8 else ""
     remedy = "in arrays, channels come last: photo.transpose(1, 2, 0)" if first else remedy
     raise PhotoError(f"{_EXPECTED}, got uint8 {shape}", where=where, remedy=remedy)
+
+
+def _to_numpy(photo: Any, where: str) -> npt.NDArray[Any]:
+    """Convert an array of any library."""
+    try:
+        return np.asarray(photo.detach().cpu() if isinstance(photo, torch.Tensor) else photo)
+    except Exception as error:  # libraries raise different classes, for example for a sparse tensor
+        reason = f"cannot be converted to a NumPy array ({first_line(error)})"
+        raise PhotoError(reason, where=where, remedy="pass a dense array on the host") from error
 
 
 def _conversion(dtype: str) -> str:

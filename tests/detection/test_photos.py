@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,79 +10,13 @@ import numpy as np
 import pytest
 import torch
 from face_photos import FACE, same_bits
+from photo_kinds import BGR, BGR_KINDS, CHW, GREY, GREY_KINDS, GREY_RGB, HALF, KINDS, DeviceArray
 from PIL import Image
-from torchvision.tv_tensors import Image as ImageTensor
 
 from sfplus.detection import Detector
 from sfplus.detection.photos import split_photos, to_pixels
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import encode_image, read_photo
-
-GREY = np.array(Image.fromarray(FACE).convert("L"))
-GREY_RGB = GREY[:, :, None].repeat(3, 2)
-BGR = np.ascontiguousarray(FACE[:, :, ::-1])
-CLEAR = np.dstack([FACE, np.full(FACE.shape[:2], 255, np.uint8)])  # opaque
-HALF = np.dstack([FACE, np.full(FACE.shape[:2], 128, np.uint8)])
-CHW = torch.from_numpy(FACE).permute(2, 0, 1)
-
-
-class ArrayLike:
-    """An array of another library."""
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return FACE
-
-
-def read_only(array: np.ndarray) -> np.ndarray:
-    array = array.copy()
-    array.setflags(write=False)
-    return array
-
-
-# Each photo is that of FACE, or of its grey version.
-KINDS: dict[str, Callable[[Path], Any]] = {
-    "path": lambda folder: folder / "face.png",
-    "text": lambda folder: str(folder / "face.png"),
-    "numpy text": lambda folder: np.array([str(folder / "face.png")])[0],
-    "bytes": lambda folder: (folder / "face.png").read_bytes(),
-    "array": lambda _: FACE,
-    "other memory order": lambda _: np.asfortranarray(FACE),
-    "flipped twice": lambda _: np.ascontiguousarray(FACE[:, ::-1])[:, ::-1],
-    "read-only": lambda _: read_only(FACE),
-    "opaque RGBA": lambda _: CLEAR,
-    "array of another library": lambda _: ArrayLike(),
-    "Pillow RGB": lambda _: Image.fromarray(FACE),
-    "Pillow file": lambda folder: Image.open(folder / "face.png"),
-    "Pillow RGBA": lambda _: Image.fromarray(CLEAR),
-    "Pillow with EXIF rotation": lambda folder: Image.open(folder / "rotated.png"),
-    "tensor HWC": lambda _: torch.from_numpy(FACE),
-    "tensor CHW": lambda _: CHW,
-    "contiguous tensor CHW": lambda _: CHW.contiguous(),
-    "tensor CHW with transparency": lambda _: torch.from_numpy(CLEAR).permute(2, 0, 1),
-    "torchvision tensor": lambda _: ImageTensor(CHW),
-}
-GREY_KINDS: dict[str, Callable[[Path], Any]] = {
-    "path": lambda folder: folder / "grey.png",
-    "16-bit path": lambda folder: folder / "grey16.png",
-    "array": lambda _: GREY,
-    "array with a channel": lambda _: GREY[:, :, None],
-    "tensor": lambda _: torch.from_numpy(GREY),
-    "tensor with a channel first": lambda _: torch.from_numpy(GREY)[None],
-    "tensor with a channel last": lambda _: torch.from_numpy(GREY)[:, :, None],
-    "Pillow L": lambda _: Image.fromarray(GREY),
-    "Pillow LA": lambda _: Image.fromarray(GREY).convert("LA"),
-    "Pillow P": lambda _: Image.fromarray(GREY).convert("P"),
-    "Pillow I;16": lambda _: Image.fromarray(GREY.astype(np.uint16) * 257),
-    "Pillow I": lambda _: Image.fromarray(GREY.astype(np.int32) * 257),
-}
-BGR_KINDS: dict[str, Callable[[Path], Any]] = {
-    "array": lambda _: BGR,
-    "view": lambda _: FACE[:, :, ::-1],
-    "opaque BGRA": lambda _: CLEAR[:, :, [2, 1, 0, 3]],
-    "tensor CHW": lambda _: CHW.flip(0),
-    "path, whose order is known": lambda folder: folder / "face.png",
-    "Pillow, whose order is known": lambda _: Image.fromarray(FACE),
-}
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +177,13 @@ WRONG: list[tuple[Any, str]] = [
     (torch.zeros(2, 9, 9, 9, dtype=torch.uint8), f"photos: {_SHAPES}uint8 (2, 9, 9, 9)"),
     (torch.zeros(3, 200, 3, dtype=torch.uint8), "uint8 (3, 200, 3) may have its channels first or last; pass an array"),
     (torch.zeros(2, 3, 9, 4, dtype=torch.uint8), "uint8 (2, 3, 9, 4) may have its channels first or last"),
+    (
+        DeviceArray(),
+        "photos: cannot be converted to a NumPy array (Implicit conversion to a NumPy array is not allowed.)",
+    ),
+    ([FACE, DeviceArray()], "photo 1: cannot be converted to a NumPy array (Implicit"),
+    (torch.zeros(9, 9, 3, dtype=torch.uint8).to_sparse(), "cannot be converted to a NumPy array"),
+    (torch.zeros(9, 9, 3, dtype=torch.uint8, device="meta"), "cannot be converted to a NumPy array"),
     ([FACE, PAIR], f"1: {_SHAPES}uint8 (2, 200, 180, 3); pass a batch as the only argument, not in a list"),
     ("gone.jpg", "gone.jpg: cannot be read: No such file or directory; check the path"),
     (["gone.jpg"], "gone.jpg: cannot be read"),
