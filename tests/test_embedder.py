@@ -82,8 +82,9 @@ def test_the_face_nearest_to_the_centre_is_used(model: Path, monkeypatch: pytest
     shape = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
     landmarks = boxes[:, None, :2] + shape * (boxes[:, None, 2:] - boxes[:, None, :2])
     embedder = Embedder(model, "cpu")
-    monkeypatch.setattr(embedder._detector, "detect", lambda _: [Faces(boxes, np.array([0.99, 0.9, 0.95]), landmarks)])
-    faces = embedder._detector.detect([photo])[0]
+    detector = embedder._aligner._detector
+    monkeypatch.setattr(detector, "detect", lambda _: [Faces(boxes, np.array([0.99, 0.9, 0.95]), landmarks)])
+    (faces,) = detector.detect([photo])
     assert faces.boxes[[0, 1]].tolist() == boxes[[0, 2]].tolist()  # sorted by score
     np.testing.assert_array_equal(embedder.crops([photo])[0], align(photo, landmarks[1]))
 
@@ -127,12 +128,12 @@ def test_features_of_many_crops_need_little_memory(embedder: Embedder, crops: li
     assert_same_features(features[12:24], features[:12])
 
 
-@pytest.mark.parametrize(
-    "crop", [np.zeros((96, 112, 3), np.uint8), np.zeros((112, 96), np.uint8), np.zeros((112, 96, 3), np.float32)]
-)
-def test_arrays_that_are_not_crops_are_refused(embedder: Embedder, crop: np.ndarray) -> None:
-    with pytest.raises(UsageError, match=r"expected uint8 \(112, 96, 3\), got"):
-        embedder.features([crop])
+@pytest.mark.parametrize("crop", [np.zeros((96, 112, 3), np.uint8), np.zeros((96, 112), np.uint8)])
+def test_crops_of_another_size_are_refused(embedder: Embedder, crops: list[np.ndarray], crop: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"crop 1: expected uint8 \(112, 96, 3\), got uint8 \(96, 112, 3\); make"):
+        embedder.features([crops[0], crop])
+    with pytest.raises(PhotoError, match=r"crop: expected uint8 .*, got float32 \(112, 96, 3\)"):
+        embedder.features(np.zeros((112, 96, 3), np.float32))
 
 
 def test_bfloat16_features_are_close_to_float32(model: Path, embedder: Embedder, crops: list[np.ndarray]) -> None:

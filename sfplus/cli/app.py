@@ -24,18 +24,15 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from sfplus.alignment import align
 from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork
-from sfplus.detection import Detector, choose
-from sfplus.device import choose_device
+from sfplus.detection import choose
 from sfplus.embedder import Embedder
 from sfplus.errors import DependencyError, SfplusError, UsageError
 from sfplus.images import encode_image, read_photo
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.reports.jinja_filters import data_uri
 from sfplus.reports.plots import decision_plot
-from sfplus.verification.decision import DecisionRule, explain_similarity, similarity
-from sfplus.weights.model_folder import crop_template
+from sfplus.verification.decision import explain_similarity
 
 app = typer.Typer(add_completion=False)
 
@@ -76,13 +73,11 @@ class Comparison:
     def __init__(self, model: str, device: str, *, network: str = "", input: str = "") -> None:
         self._embedder = Embedder(model or DEFAULT_MODEL, device, network=network, input=input)
         self.name = self._embedder.folder.name
-        self._rule = None if input else DecisionRule.load(self._embedder.folder, self._embedder.config)
+        self._rule = self._embedder.decision_rule
         self.decides = self._rule is not None
-        self._template = crop_template(self._embedder.config, self._embedder.folder)
-        self._detector = Detector(device=choose_device(device))
 
     def examine(self, path: str | None) -> Examination:
-        """Detect the faces in an uploaded photo, compute the features of the centre-most one, and delete the upload."""
+        """Detect the faces in an uploaded photo, compute their features, and delete the upload."""
         if not path:
             return Examination("")
         try:
@@ -91,16 +86,14 @@ class Comparison:
             return _error(error.reason, error.remedy)
         finally:
             shutil.rmtree(Path(path).parent, ignore_errors=True)
-        (faces,) = self._detector.detect([photo])
+        (faces,) = self._embedder.faces([photo])
         choice = choose(faces, photo.shape[0], photo.shape[1], "centre")
         image = _image(_shrunk(faces.draw(photo)), "the photo with its faces and landmarks")
         if choice is None:
             return Examination(f"{_paragraph('No face found: choose a photo with a larger, clearer face.')}{image}")
-        crop = align(photo, faces.landmarks[choice.index], self._template)
         count = "1 face" if len(faces) == 1 else f"{len(faces)} faces; the one nearest the centre is compared"
-        features = self._embedder.features([crop])[0]
-        html = f"{image}{_paragraph(count)}{_image(crop, 'the aligned crop', 'width:96px')}"
-        return Examination(html, features)
+        crop = _image(faces.crops[choice.index], "the aligned crop", "width:96px")
+        return Examination(f"{image}{_paragraph(count)}{crop}", faces.features[choice.index])
 
     def decide(self, first: Examination | None, second: Examination | None, far: str) -> str:
         """Return the similarity of two photos and the decision as HTML; empty until both photos have a face.
@@ -114,7 +107,7 @@ class Comparison:
         if left is None or right is None:
             return ""
         rule = self._rule
-        score = float(similarity(left, right, rule.mean if rule else 0))
+        score = self._embedder.similarity(left, right)
         try:
             explanation = rule.explain(score, FARS.get(far)) if rule else explain_similarity(score, self.name)
         except SfplusError as error:

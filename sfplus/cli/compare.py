@@ -13,7 +13,7 @@ from sfplus.errors import UsageError
 from sfplus.images import encode_image
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
-from sfplus.verification.decision import DecisionRule, explain_similarity, similarity
+from sfplus.verification.decision import explain_similarity
 
 app = typer.Typer(add_completion=False)
 
@@ -48,7 +48,7 @@ def compare_photos(
     if save:
         check_folder(save)
     embedder = sfplus.Embedder(model or DEFAULT_MODEL, device, network=network, input=input)
-    rule = None if input else DecisionRule.load(embedder.folder, embedder.config)
+    rule = embedder.decision_rule
     if rule:
         rule.threshold(far)  # fail before the photos are read
     elif far is not None:
@@ -56,10 +56,8 @@ def compare_photos(
         raise UsageError("this model has no error rates", where=f"--far {far:g}", remedy=remedy)
     crops = embedder.crops([first, second])
     left, right = embedder.features(crops)
-    if rule:
-        print(rule.explain(float(similarity(left, right, rule.mean)), far))
-    else:
-        print(explain_similarity(float(similarity(left, right)), model))
+    score = embedder.similarity(left, right)
+    print(rule.explain(score, far) if rule else explain_similarity(score, model))
     if save:
         save.mkdir(parents=True, exist_ok=True)
         for letter, path, crop in zip("AB", (first, second), crops, strict=True):

@@ -176,7 +176,7 @@ def _embed_crops(embedder: Embedder, decoded: Iterator[Decoded]) -> Iterator[Emb
 
 
 def _embed_photos(embedder: Embedder, decoded: Iterator[Decoded]) -> Iterator[Embedded]:
-    pending: deque[str] = deque()
+    pending: deque[Record] = deque()
     failures: list[Embedded] = []
 
     def photos() -> Iterator[Pixels]:
@@ -184,9 +184,12 @@ def _embed_photos(embedder: Embedder, decoded: Iterator[Decoded]) -> Iterator[Em
             if isinstance(photo, PhotoError):
                 failures.append((record.person, photo))
                 continue
-            pending.append(record.person)
+            pending.append(record)
             yield photo
 
     for result in embedder.stream(photos()):
-        yield pending.popleft(), result
+        record = pending.popleft()
+        if isinstance(result, PhotoError):
+            result = PhotoError(result.reason, where=record.name, remedy=result.remedy)
+        yield record.person, result
     yield from failures

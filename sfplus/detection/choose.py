@@ -26,6 +26,16 @@ class Choice:
     reason: str
 
 
+def check_rule(rule: str, *more: str) -> None:
+    """Check the name of a rule, which may also be one of `more`.
+
+    Raises:
+        UsageError: If the rule is unknown.
+    """
+    if rule not in (names := (*more, *get_args(Rule))):
+        raise UsageError(f"no rule is called '{rule}'", where="choose", remedy=f"use {', '.join(names)}")
+
+
 def choose_all(faces: Faces) -> list[Choice]:
     """Return all faces of a photo, highest score first."""
     return [
@@ -51,8 +61,7 @@ def choose(faces: Faces, height: int, width: int, rule: Rule = "centre") -> Choi
     Raises:
         UsageError: If the rule is unknown.
     """
-    if rule not in get_args(Rule):
-        raise UsageError(f"no rule is called '{rule}'", where="choose", remedy=f"use {', '.join(get_args(Rule))}")
+    check_rule(rule)
     if len(faces) < 2:
         return Choice(0, "only face") if len(faces) else None
     boxes = faces.boxes.astype(np.float64)

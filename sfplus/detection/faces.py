@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from sfplus.errors import UsageError
+
+if TYPE_CHECKING:
+    from sfplus.detection.photos import Channels, Photo
 
 Floats = npt.NDArray[np.float32]
 Index = int | slice | npt.NDArray[np.bool_] | npt.NDArray[np.integer] | list[int] | list[bool]
@@ -50,20 +54,20 @@ class Faces:
             array.setflags(write=False)
             object.__setattr__(self, name, array)
 
-    @classmethod
-    def empty(cls) -> Faces:
+    @staticmethod
+    def empty() -> Faces:
         """Return an object without faces."""
-        return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))
+        return Faces(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, index: Index) -> Faces:
-        """Return the selected faces, sorted by score; a single number gives `Faces` of length 1."""
+    def __getitem__(self, index: Index) -> Self:
+        """Return the selected faces, sorted by score; a single number gives an object of length 1."""
         rows: slice | npt.NDArray[np.generic] = index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))
         if not isinstance(rows, slice) and not rows.size and rows.dtype != np.bool_:
             rows = slice(0)
-        return Faces(self.boxes[rows], self.scores[rows], self.landmarks[rows])
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def __repr__(self) -> str:
         first = ", ".join(
@@ -71,18 +75,24 @@ class Faces:
             for score, (x1, y1, x2, y2) in zip(self.scores[:3], self.boxes[:3], strict=True)
         )
         more = f" and {len(self) - 3} more" if len(self) > 3 else ""
-        return f"Faces({len(self)}{': ' if first else ''}{first}{more})"
+        return f"{type(self).__name__}({len(self)}{': ' if first else ''}{first}{more})"
 
-    def draw(self, photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def draw(self, photo: Photo, *, channels: Channels = "rgb") -> npt.NDArray[np.uint8]:
         """Draw boxes and landmarks on a copy of a photo.
 
         Args:
-            photo: uint8 RGB (H, W, 3), not modified.
+            photo: in any form that `Detector.detect` accepts, not modified.
+            channels: order of the channels of an array or a tensor, `rgb` or `bgr`.
 
         Returns:
             uint8 RGB (H, W, 3).
+
+        Raises:
+            PhotoError: If the photo cannot be read.
         """
-        image = Image.fromarray(photo)
+        from sfplus.detection.photos import to_pixels  # start-up time: imports torch
+
+        image = Image.fromarray(to_pixels(photo, channels))
         pen = ImageDraw.Draw(image)
         width = max(1, round(min(image.size) / 250))
         for box, points in zip(self.boxes.tolist(), self.landmarks.tolist(), strict=True):

@@ -25,7 +25,9 @@ class MatlabIntegralImages(IntegralImages):
 
     def draw_canvas(self, photo_ids: Tensor, canvas: Canvas) -> Tensor:
         """Draw a canvas for each of B photos of its size: float32 (B, 4, h, w), channels_last; channel 4 is unused."""
-        pixels = torch.zeros(len(photo_ids), canvas.height, canvas.width, 4, device=photo_ids.device)
+        pixels = torch.zeros(
+            len(photo_ids), canvas.height, canvas.width, 4, dtype=torch.float32, device=photo_ids.device
+        )
         size = self._sizes[photo_ids[:1]]
         for piece in canvas.pieces:
             height, width = canvas.sides[piece.level]

@@ -8,49 +8,33 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from sfplus.detection.boxes import shift_boxes, to_squares
+from sfplus.detection.canvas_batches import CanvasBatch, canvas_batches
 from sfplus.detection.faces import Faces
 from sfplus.detection.imresample import MatlabIntegralImages
 from sfplus.detection.mtcnn_networks import MtcnnNetworks
+from sfplus.detection.photos import Array, Channels, File, Photo, chunk_photos, read_photos
 from sfplus.detection.pyramid import CELL, STRIDE, Canvas, IntegralImages, Pyramid
 from sfplus.detection.suppression import suppress, suppress_nested
 from sfplus.device import Device, choose_device
-from sfplus.errors import PhotoError, UsageError
-from sfplus.images import read_photo
+from sfplus.errors import UsageError
+from sfplus.images import Pixels
 from sfplus.io.prefetch import batch_by_size
 from sfplus.io.threads import WorkerThreads, worker_threads
 
-Photo = npt.NDArray[np.uint8]
 Parity = Literal["none", "facenet-pytorch", "matlab"]
 RunNetwork = Callable[..., tuple[Tensor, Tensor, list[Tensor]]]  # `_run_network`, partly applied
 Tensors = tuple[Tensor, ...]
 
 _MIRRORED = [1, 0, 2, 4, 3]  # order of the landmarks in a mirrored face
-
-
-class CanvasBatch(NamedTuple):
-    """One canvas of several photos of one size.
-
-    Attributes:
-        size: height and width of the photos, pixels.
-        canvas: index of the canvas in their plan.
-        photos: indices of the photos.
-        batch_size: fixed size of the batch, which is filled up by repetition.
-    """
-
-    size: tuple[int, int]
-    canvas: int
-    photos: list[int]
-    batch_size: int
 
 
 class Detector:
@@ -109,6 +93,14 @@ class Detector:
         self.thresholds = tuple(thresholds)
         self.mirror_landmarks = mirror_landmarks and parity != "facenet-pytorch"
         self.device = choose_device(device)
+        # A pickle has `device` as it was asked for, so that `auto` is chosen anew where the pickle is loaded.
+        self._settings = {
+            "min_face": min_face,
+            "factor": factor,
+            "device": device,
+            "parity": parity,
+            "precision": precision,
+        }
         self._first_pixel = 0 if parity == "facenet-pytorch" else 1
         self._matlab, self._squeeze = parity == "matlab", parity == "facenet-pytorch"
         self._pyramid = Pyramid(min_face, factor, self.device, self._matlab)
@@ -120,43 +112,45 @@ class Detector:
         # On a GPU, many canvases are searched before one synchronisation, whatever the number of photos.
         self._search_pixels = 1 << 23 if self.device.is_cuda else 0
 
-    def detect(self, photos: Sequence[Photo | Path]) -> list[Faces]:
-        """Detect the faces of photos of any sizes.
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the arguments of the constructor: whoever loads a pickle gets the weights from facenet-pytorch."""
+        return self._settings | {"thresholds": self.thresholds, "mirror_landmarks": self.mirror_landmarks}
+
+    def __setstate__(self, settings: dict[str, Any]) -> None:
+        self.__init__(**settings)  # type: ignore[misc]
+
+    @overload
+    def detect(self, photos: File, *, channels: Channels = ...) -> Faces: ...  # type: ignore[overload-overlap]
+    @overload
+    def detect(self, photos: Array, *, channels: Channels = ...) -> Any: ...  # of one photo or of a batch
+    @overload
+    def detect(self, photos: Iterable[Photo], *, channels: Channels = ...) -> list[Faces]: ...
+
+    def detect(self, photos: Photo | Iterable[Photo], *, channels: Channels = "rgb") -> Faces | list[Faces]:
+        """Detect the faces of one photo, or of several of any sizes.
 
         Args:
-            photos: uint8 RGB (H, W, 3) arrays, or paths, which are read a few at a time.
+            photos: a photo (a path, the bytes of a file, a Pillow image, a uint8 array or tensor, see `to_pixels`); or
+                an iterable, or a batch (N, H, W, C) or (N, C, H, W), of photos, which are read a few at a time.
+            channels: order of the channels of arrays and tensors, `rgb` or, as OpenCV has it, `bgr`.
 
         Returns:
-            One `Faces` per photo, in the order of the photos.
+            One `Faces` for one photo; otherwise a list with one for each photo, in their order.
 
         Raises:
-            PhotoError: If a path cannot be read, or an array is not a photo.
+            PhotoError: If a file cannot be read, or an argument is not a photo; it names the first one.
+            UsageError: If the order of channels is unknown.
         """
+        pixels, single = read_photos(photos, channels)
         faces: list[Faces] = []
-        flags = torch.backends.cudnn.flags(True, deterministic=True, allow_tf32=False)
         count = 1 if self.device.is_cuda else torch.get_num_threads()  # a GPU works in parallel by itself
-        with torch.inference_mode(), flags, worker_threads(count) as workers:
-            for chunk in self._chunks(photos):
-                faces += workers.run(self._detect, chunk, workers)
-        return faces
+        with worker_threads(count) as workers:
+            for chunk in chunk_photos(pixels, self._chunk_pixels):  # generators of the caller run outside these modes
+                with torch.inference_mode(), torch.backends.cudnn.flags(True, deterministic=True, allow_tf32=False):
+                    faces += workers.run(self._detect, chunk, workers)
+        return faces[0] if single else faces
 
-    def _chunks(self, photos: Sequence[Photo | Path]) -> Iterator[list[Photo]]:
-        chunk: list[Photo] = []
-        pixels = 0
-        for index, source in enumerate(photos):
-            photo = source if isinstance(source, np.ndarray) else read_photo(Path(source))
-            if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
-                reason = f"expected uint8 RGB of shape (H, W, 3), got {photo.dtype} {photo.shape}"
-                raise PhotoError(reason, where=f"photo {index}", remedy="read it with sfplus.images.read_photo")
-            if chunk and pixels + photo.size // 3 > self._chunk_pixels:
-                yield chunk
-                chunk, pixels = [], 0
-            chunk.append(photo)
-            pixels += photo.size // 3
-        if chunk:
-            yield chunk
-
-    def _detect(self, photos: list[Photo], workers: WorkerThreads) -> list[Faces]:
+    def _detect(self, photos: list[Pixels], workers: WorkerThreads) -> list[Faces]:
         integrals = (MatlabIntegralImages if self._matlab else IntegralImages)(photos, self.device, self._squeeze)
         run = functools.partial(self._run_network, integrals, workers)
         photo_ids, boxes = self._refine(run, *self._propose(integrals, photos, workers))
@@ -165,13 +159,13 @@ class Detector:
         ends = np.searchsorted(photo_ids.cpu().numpy(), np.arange(len(photos) + 1))
         return [Faces(*(array[a:b] for array in arrays)) for a, b in itertools.pairwise(ends)]
 
-    def _propose(self, integrals: IntegralImages, photos: list[Photo], workers: WorkerThreads) -> tuple[Tensor, Tensor]:
+    def _propose(self, integrals: IntegralImages, photos: list[Pixels], workers: WorkerThreads) -> Tensors:
         """Run the first network on all positions and sizes: photo ids (N,) and square boxes (N, 4)."""
-        batches = self._canvas_batches(photos)
+        batches = canvas_batches(photos, self._pyramid, self._batch_sizes[0])
         groups: Iterable[list[CanvasBatch]] = ([batch] for batch in batches)
         if self._search_pixels:
-            groups = batch_by_size(batches, self._pixels, self._search_pixels, 1 << 10)
-        empty = torch.empty(0, device=self.device.torch)
+            groups = batch_by_size(batches, attrgetter("pixels"), self._search_pixels, 1 << 10)
+        empty = torch.empty(0, dtype=torch.float32, device=self.device.torch)
         cells: list[Tensors] = [(*[empty.long()] * 3, empty.view(0, 4), empty, empty.view(0, 4))]
         cells += itertools.chain.from_iterable(workers.map(functools.partial(self._search, integrals), groups))
         candidates = [torch.cat(column) for column in zip(*cells, strict=True)]
@@ -179,21 +173,6 @@ class Detector:
         kept = workers.map(lambda first: self._select(candidates, first, first + step), range(0, len(photos), step))
         photo_ids, boxes = (torch.cat(column) for column in zip(*kept, strict=True))
         return photo_ids, boxes
-
-    def _canvas_batches(self, photos: list[Photo]) -> list[CanvasBatch]:
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for index, photo in enumerate(photos):
-            by_size.setdefault(photo.shape[:2], []).append(index)
-        batches: list[CanvasBatch] = []
-        for size, ids in by_size.items():
-            for index, (height, width, _) in enumerate(self._pyramid.plan(*size).canvases):
-                count = max(1, self._batch_sizes[0] // (height * width))
-                batches += [CanvasBatch(size, index, ids[i : i + count], count) for i in range(0, len(ids), count)]
-        return batches
-
-    def _pixels(self, batch: CanvasBatch) -> int:
-        height, width, _ = self._pyramid.plan(*batch.size).canvases[batch.canvas]
-        return batch.batch_size * height * width
 
     def _select(self, candidates: list[Tensor], first: int, last: int) -> tuple[Tensor, Tensor]:
         """Suppress and shift the candidates of the photos from `first` to `last`: photo ids and square boxes."""
@@ -292,7 +271,7 @@ class Detector:
             rows.clamp_(max=max(0, len(photo_ids) - 1))
             if len(photo_ids):
                 return network(integrals.crop_and_resize(photo_ids[rows], regions[rows], side, mirrored))
-            return network(torch.zeros(batch_size, 4, side, side, device=photo_ids.device))
+            return network(torch.zeros(batch_size, 4, side, side, dtype=torch.float32, device=photo_ids.device))
 
         outputs = workers.map(outputs_from, range(0, max(1, len(photo_ids)), batch_size))
         return photo_ids, boxes, [torch.cat(column)[: len(photo_ids)] for column in zip(*outputs, strict=True)]

@@ -212,7 +212,7 @@ class IntegralImages:
         self._starts = device.put(torch.from_numpy(starts[:-1]))
         self._sizes = device.put(torch.from_numpy(sizes))
         self._squeeze = squeeze
-        self._offset = torch.tensor(-127.5 / 128, device=device.torch)
+        self._offset = torch.tensor(-127.5 / 128, dtype=torch.float32, device=device.torch)
 
     def draw_canvas(self, photo_ids: torch.Tensor, canvas: Canvas) -> torch.Tensor:
         """Draw a canvas for each of B photos of its size: float32 (B, 4, h, w), channels_last; channel 4 is unused."""

@@ -1,6 +1,6 @@
 """Image files: list the photos of a folder, decode a photo safely, encode an image."""
 
-from sfplus.images.decoding import Pixels, decode_photo, is_transient, read_photo
+from sfplus.images.decoding import Pixels, convert_image, decode_photo, is_transient, read_photo
 from sfplus.images.encoding import encode_image
 from sfplus.images.formats import PHOTO_SUFFIXES, VIDEO_SUFFIXES, heic_is_readable, needs_missing_package
 from sfplus.images.listing import CACHE, CONTACT_SHEET, LeftOut, list_left_out, list_photos
@@ -12,6 +12,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "LeftOut",
     "Pixels",
+    "convert_image",
     "decode_photo",
     "encode_image",
     "heic_is_readable",

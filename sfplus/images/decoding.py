@@ -55,7 +55,7 @@ def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
         raise PhotoError("is a video", where=path, remedy="extract its frames as photos first")
     if path.suffix.lower() in UNREAD_SUFFIXES:  # Pillow would read the thumbnail of a raw file
         raise PhotoError("has a format that sfplus does not read", where=path, remedy="convert it to JPEG or PNG")
-    return _decode_opened(lambda: _open_regular(path), path, max_pixels)
+    return _explain_errors(lambda: _decode(_open_regular(path), path, max_pixels), path, max_pixels)
 
 
 def decode_photo(data: bytes, where: Path, max_pixels: int = 100_000_000) -> Pixels:
@@ -74,13 +74,29 @@ def decode_photo(data: bytes, where: Path, max_pixels: int = 100_000_000) -> Pix
     """
     if not data:
         raise PhotoError("is empty (0 bytes)", where=where, remedy=_DAMAGED_REMEDY)
-    return _decode_opened(lambda: io.BytesIO(data), where, max_pixels)
+    return _explain_errors(lambda: _decode(io.BytesIO(data), where, max_pixels), where, max_pixels)
 
 
-def _decode_opened(open_: Callable[[], BinaryIO], path: Path, max_pixels: int) -> Pixels:
+def convert_image(image: Image.Image, where: Path, max_pixels: int = 100_000_000) -> Pixels:
+    """Convert a Pillow image of any mode, with the rules of `read_photo`, also for its EXIF rotation.
+
+    Args:
+        image: not modified.
+        where: the name of the photo in messages.
+        max_pixels: images with more pixels are refused.
+
+    Returns:
+        uint8 RGB (H, W, 3), contiguous.
+
+    Raises:
+        PhotoError: If its file is truncated, or its size or mode is not that of a photo.
+    """
+    return _explain_errors(lambda: _convert(image, where, max_pixels), where, max_pixels)
+
+
+def _explain_errors(decode: Callable[[], Pixels], path: Path, max_pixels: int) -> Pixels:
     try:
-        with open_() as file:
-            return _decode(file, path, max_pixels)
+        return decode()
     except SfplusError:
         raise
     except UnidentifiedImageError as error:
@@ -125,25 +141,29 @@ def _too_large(path: Path, amount: str) -> PhotoError:
 
 
 def _decode(file: BinaryIO, path: Path, max_pixels: int) -> Pixels:
-    with Image.open(file, formats=find_formats(file, path)) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise _too_large(path, f"{height}x{width}, the limit is {max_pixels:,}")
-        if width < 1 or height < 1:
-            raise PhotoError(f"has no pixels ({height}x{width})", where=path, remedy=_DAMAGED_REMEDY)
-        image.load()
-        upright = _upright(image)
-        if upright.mode == "RGB" and "transparency" not in upright.info:
-            return np.array(upright)
-        if upright.mode.startswith("I"):
-            return _from_16_bit(np.asarray(upright), path)
-        if upright.mode == "F":
-            raise PhotoError("has floating-point samples", where=path, remedy="convert it to 8 or 16 bits")
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            white = Image.new("RGBA", upright.size, (255, 255, 255, 255))
-            upright = Image.alpha_composite(white, upright)
-        return np.array(upright.convert("RGB"))
+    with file, Image.open(file, formats=find_formats(file, path)) as image:
+        return _convert(image, path, max_pixels)
+
+
+def _convert(image: Image.Image, path: Path, max_pixels: int) -> Pixels:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise _too_large(path, f"{height}x{width}, the limit is {max_pixels:,}")
+    if width < 1 or height < 1:
+        raise PhotoError(f"has no pixels ({height}x{width})", where=path, remedy=_DAMAGED_REMEDY)
+    image.load()
+    upright = _upright(image)
+    if upright.mode == "RGB" and "transparency" not in upright.info:
+        return np.array(upright)
+    if upright.mode.startswith("I"):
+        return _from_16_bit(np.asarray(upright), path)
+    if upright.mode == "F":
+        raise PhotoError("has floating-point samples", where=path, remedy="convert it to 8 or 16 bits")
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        white = Image.new("RGBA", upright.size, (255, 255, 255, 255))
+        upright = Image.alpha_composite(white, upright)
+    return np.array(upright.convert("RGB"))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -100,7 +100,7 @@ def test_people_of_photos_are_matched_and_drawn(tmp_path: Path, sfplus: Callable
     sheet, out = tmp_path / "sheet.png", tmp_path / "out.txt"
     answer = sfplus("overlap", tmp_path / "train", tmp_path / "test", "--out", out, "--sheet", sheet)
     assert answer.code == 0
-    assert "1 image cannot be used; the first: no face found" in answer.err
+    assert f"the first: {folders[0].name}/black.png: no face found; choose" in answer.err
     assert {folders[0].name, folders[3].name} <= set(read_person_list(out))
     assert f"# {folders[0].name}: face and name, cosine 1.000" in out.read_text()
     assert Image.open(sheet).size[0] > 800

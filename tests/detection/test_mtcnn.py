@@ -193,12 +193,6 @@ def test_paths_are_read_and_their_exceptions_reach_the_caller(detector: Detector
         detector.detect([tmp_path / "a.png", tmp_path / "b.jpg"])
 
 
-@pytest.mark.parametrize("photo", [FACE[:, :, 0], FACE.astype(np.float32), FACE[:0], np.zeros((9, 9, 4), np.uint8)])
-def test_arrays_that_are_not_photos_are_refused(detector: Detector, photo: np.ndarray) -> None:
-    with pytest.raises(PhotoError, match=r"photo 1: expected uint8 RGB"):
-        detector.detect([FACE, photo])
-
-
 @pytest.mark.parametrize(
     ("settings", "error"),
     [

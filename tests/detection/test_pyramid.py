@@ -7,7 +7,8 @@ from facenet_pytorch.models.mtcnn import PNet
 from torch.nn.functional import interpolate
 
 from sfplus.detection import pyramid
-from sfplus.detection.mtcnn import CanvasBatch, Detector
+from sfplus.detection.canvas_batches import CanvasBatch
+from sfplus.detection.mtcnn import Detector
 from sfplus.detection.pyramid import Canvas, IntegralImages, Pyramid, plan_pyramid
 from sfplus.device import choose_device
 
@@ -78,7 +79,7 @@ def test_all_cells_of_all_levels_have_the_scores_of_facenet_pytorch(
             for row, column in np.ndindex(rows, columns):
                 expected[level, row, column] = [*shift[0, :, row, column].tolist(), score[0, 1, row, column].item()]
         for index, (canvas, _) in enumerate(canvases(photo)):
-            batch = CanvasBatch((height, width), index, [0], 1)
+            batch = CanvasBatch((height, width), index, [0], 1, canvas.height * canvas.width)
             ((_, ranks, levels, _, scores, shifts),) = detector._search(IntegralImages([photo], CPU), [batch])
             y, x = (canvas.cells[1] >= 0).nonzero(as_tuple=True)
             positions = canvas.cells[1:, y, x].T.tolist()

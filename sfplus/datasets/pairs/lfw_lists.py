@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sfplus.datasets.pairs.draw import draw_within_folds
 from sfplus.datasets.pairs.pair_formats import PairFormat
 from sfplus.datasets.pairs.table import FORBIDDEN, Pairs, split_into_folds
-from sfplus.datasets.pairs.text import ACCEPTED, SEPARATORS, Line, read_lines
+from sfplus.datasets.pairs.text import ACCEPTED, SEPARATORS, Line, no_pairs_error, read_lines
 from sfplus.errors import PairsError
 from sfplus.io.files import write_atomically
 
@@ -48,7 +48,7 @@ def read_lfw(path: Path) -> Pairs:
         return pairs if len(header) == 2 else replace(pairs, fold=split_into_folds(pairs.same))
     rows = lines if _is_row(lines[0], separator) else lines[1:]
     if not rows or not _is_row(rows[0], separator):
-        raise lines[0].error("is not a pair")
+        raise no_pairs_error(lines)
     same = np.array([len(line.fields(separator)) == 3 for line in rows], bool)
     left, right = zip(*(_parse(line, bool(s), separator) for line, s in zip(rows, same, strict=True)), strict=True)
     return Pairs(left, right, same, _alternating_folds(same))

@@ -11,16 +11,30 @@ from numpy.typing import NDArray
 
 from sfplus.datasets.pairs.pair_formats import PairFormat
 from sfplus.datasets.pairs.table import Pairs, split_into_folds
-from sfplus.datasets.pairs.text import ACCEPTED, SEPARATORS, Line, read_lines
+from sfplus.datasets.pairs.text import (
+    ACCEPTED,
+    PHOTO_ENDS,
+    SEPARATORS,
+    Line,
+    is_number,
+    may_be_header,
+    no_pairs_error,
+    read_lines,
+)
 from sfplus.errors import PairsError
 from sfplus.images import PHOTO_SUFFIXES
 from sfplus.io.files import write_atomically
 
-_SAME = frozenset({"true", "yes", "y", "same", "match", "genuine", "positive"})
-_DIFFERENT = frozenset({"false", "no", "n", "different", "diff", "mismatch", "impostor", "imposter", "negative"})
-# Words of headers, in lower case without "_" and "is": they decide where position alone does not.
+# Words of labels and headers, in lower case without white space, "_" and "-".
+_SAME = frozenset({
+    "true", "t", "yes", "y", "same", "sameperson", "match", "matched", "genuine", "mated", "positive", "pos",
+})  # fmt: skip
+_DIFFERENT = frozenset({
+    "false", "f", "no", "n", "different", "differentperson", "differentpeople", "diff", "notsame", "mismatch",
+    "mismatched", "nomatch", "nonmatch", "impostor", "imposter", "nonmated", "negative", "neg",
+})  # fmt: skip
 _LABEL_WORDS = frozenset({"label", "labels", "same", "sameperson", "match", "target", "y", "issame", "gt", "class"})
-_FOLD_WORDS = frozenset({"fold", "folds", "split", "set"})
+_FOLD_WORDS = frozenset({"fold", "folds", "foldid", "kfold", "split", "set", "group", "partition", "subset"})
 _INDEX_WORDS = frozenset({"", "index", "id", "no", "number", "pair", "pairid"})
 
 
@@ -39,8 +53,9 @@ def read_plain(path: Path) -> Pairs:
     """Read a plain list of pairs.
 
     Fields are separated by tabs, commas, semicolons or spaces and may be quoted; the label is in the third column or in
-    the first (OpenSphere), the fold, if there is one, in the fourth. A header is skipped; where it names the columns
-    (label, fold, index), they may have another order. Labels are 1, 0, -1 (also 1.0), true, false, yes, no, same or
+    the first (OpenSphere), the fold, if there is one, in the fourth; a fold or an index in front of both names and the
+    label is recognised too. A header is skipped; where it names the columns (label, fold, index), they may have another
+    order, and columns of other things are left out. Labels are 1, 0, -1 (also 1.0), true, false, yes, no, same or
     different, in any case. Folds count from 0 or 1; without folds, the pairs of each kind are split, in their order,
     into 10 folds of equal size. Names are paths in the folder of photos, with or without extension; `\\`, `./` and
     absolute paths are accepted (see `match_photos`).
@@ -53,14 +68,13 @@ def read_plain(path: Path) -> Pairs:
         raise PairsError("is empty", where=path, remedy=ACCEPTED)
     columns = find_columns(lines)
     if columns is None:
-        raise lines[0].error("is not a pair")
+        raise no_pairs_error(lines)
+    columns = _label_behind(columns, lines)
     sides: tuple[list[str], list[str]] = [], []
     same: list[bool] = []
     fold: list[int] = []
     for line in lines[columns.has_header :]:
         fields = line.fields(columns.separator)
-        if len(fields) != columns.width and " #" in line.text:  # a comment behind the pair
-            fields = Line(line.text[: line.text.index(" #")], "").fields(columns.separator)
         label = _label(fields[columns.label]) if len(fields) == columns.width else None
         if label is None:
             raise line.error("is not a pair")
@@ -108,8 +122,9 @@ def find_columns(lines: Sequence[Line]) -> _Columns | None:
         second = _columns_by_header(separator, *rows) or _columns_by_position(separator, rows[1])
         if first and second and not _is_header(rows[0][first.label], rows[1][first.label]):
             return first
-        if second:
-            return second._replace(has_header=True)
+        if second and may_be_header(rows[0]):
+            is_fold = second.fold is not None and _word(rows[0][second.fold]) in _FOLD_WORDS
+            return second._replace(has_header=True, fold=second.fold if is_fold else None)
         if first:
             return first
     return None
@@ -117,7 +132,27 @@ def find_columns(lines: Sequence[Line]) -> _Columns | None:
 
 def _is_header(label: str, next_label: str) -> bool:
     """Return True if `label` is a word of a header, such as "same", above labels that are numbers."""
-    return label.lower() in _SAME | _DIFFERENT and next_label.lower() not in _SAME | _DIFFERENT
+    return _word(label) in _SAME | _DIFFERENT and _word(next_label) not in _SAME | _DIFFERENT
+
+
+def _label_behind(columns: _Columns, lines: Sequence[Line]) -> _Columns:
+    """Return the columns of lines `number path path label`, which look like `label path path fold` in one line.
+
+    Raises:
+        PairsError: If both fields could be the label of every line.
+    """
+    if columns.has_header or (columns.label, columns.fold) != (0, 3):
+        return columns
+    rows = [line.fields(columns.separator) for line in lines]
+    first, last = ({row[i] for row in rows if len(row) == columns.width} for i in (0, 3))
+    if any(_label(field) is None for field in last):
+        return columns
+    if any(_label(field) is None for field in first):
+        return columns._replace(label=3, fold=0 if len(first) < len(rows) else None)
+    if len(last) > 1:
+        remedy = "name the columns in a header: path1, path2, label, fold"
+        raise lines[0].error("has two fields that could be the label, in this line and in all others", remedy)
+    return columns
 
 
 def _columns_by_position(separator: str, row: Sequence[str]) -> _Columns | None:
@@ -133,11 +168,12 @@ def _columns_by_position(separator: str, row: Sequence[str]) -> _Columns | None:
 
 def _columns_by_header(separator: str, header: Sequence[str], row: Sequence[str]) -> _Columns | None:
     """Return the columns that a header names: label, fold and index; the two that are left name the photos."""
-    words = [word.lower().replace("_", "").replace(" ", "") for word in header]
-    words = ["" if word.startswith("unnamed") else word for word in words]
+    words = ["" if _word(field).startswith("unnamed") else _word(field) for field in header]
     label = next((i for i, word in enumerate(words) if word in _LABEL_WORDS), None)
     fold = next((i for i, word in enumerate(words) if word in _FOLD_WORDS), None)
     names = [i for i, word in enumerate(words) if i not in (label, fold) and word not in _INDEX_WORDS]
+    if len(names) > 2:  # also names of people, scores
+        names = [i for i in names if row[i].lower().endswith(PHOTO_ENDS)]
     if label is None or len(names) != 2 or _label(row[label]) is None:
         return None
     return _Columns(separator, len(row), (names[0], names[1]), label, fold)
@@ -149,17 +185,20 @@ def _is_plain(path: Path) -> bool:
 
 
 def _label(field: str) -> bool | None:
-    word = field.strip().lower()
+    word = _word(field)
     if word in _SAME or word in _DIFFERENT:
         return word in _SAME
-    try:
-        return {1.0: True, 0.0: False, -1.0: False}.get(float(word)) if len(word) < 6 and word.isascii() else None
-    except ValueError:
-        return None
+    return {1.0: True, 0.0: False, -1.0: False}.get(float(field)) if is_number(field) else None
+
+
+def _word(field: str) -> str:
+    return "".join(field.lower().replace("_", " ").replace("-", " ").split())
 
 
 def _relative_name(field: str, line: Line) -> str:
     """Return a path with `/`, without `./`, drive and leading `/`."""
+    if not field:
+        raise line.error("has no name of a photo where one is expected")
     parts = [part for part in field.replace("\\", "/").split("/") if part not in ("", ".")]
     if len(parts) > 1 and len(parts[0]) == 2 and parts[0][0].isalpha() and parts[0][1] == ":":
         parts = parts[1:]

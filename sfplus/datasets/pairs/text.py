@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import codecs
 import csv
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sfplus.errors import PairsError
+from sfplus.images import PHOTO_SUFFIXES
 
 SEPARATORS = "\t,; "
 ACCEPTED = (
@@ -25,6 +28,8 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _LINE_END = re.compile(r"\r\n|\r|\n")
+PHOTO_ENDS = tuple(PHOTO_SUFFIXES)
+_COMMENT = re.compile(r"(^|\s+)#")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
@@ -40,16 +45,23 @@ class Line(NamedTuple):
     where: str
 
     def fields(self, separator: str) -> list[str]:
-        """Return the fields without the white space around them; a field may be quoted. Empty last fields are dropped.
+        """Return the fields without the white space around them, without empty last fields and without a comment.
+
+        A field may be quoted, by `"` or by `'`. A comment is `#` and all behind it, after white space or a separator
+        and after at least three fields.
 
         Args:
             separator: one of `SEPARATORS`; a space stands for any number of them.
         """
         text = self.text.strip(" ").replace("\t", " ") if separator == " " else self.text
+        quote = "'" if "'" in text and re.search(rf"(^|{separator})\s*'[^']+'\s*({separator}|$)", text) else '"'
+        reader = csv.reader([text], delimiter=separator, quotechar=quote, skipinitialspace=True)
         try:
-            fields = [field.strip() for field in next(csv.reader([text], delimiter=separator, skipinitialspace=True))]
+            fields = [field.strip() for field in next(reader)]
         except (csv.Error, StopIteration):
             return []
+        if "#" in text:
+            fields = _without_comment(fields)
         while fields and not fields[-1]:
             fields.pop()
         return fields
@@ -57,6 +69,15 @@ class Line(NamedTuple):
     def error(self, reason: str, remedy: str = ACCEPTED) -> PairsError:
         """Return an error that shows the line and where it is."""
         return PairsError(f"{self.text.strip()[:80]!r} {reason}", where=self.where, remedy=remedy)
+
+
+def _without_comment(fields: list[str]) -> list[str]:
+    """Return the fields before `# ...`; the third field may end in a comment, and those behind it may be one."""
+    for i, field in enumerate(fields[2:], 2):
+        mark = _COMMENT.search(field)
+        if mark and (mark.start() or i > 2) and not field.lower().endswith(PHOTO_ENDS):  # `photo #2.jpg` is a name
+            return [*fields[:i], *[field[: mark.start()]] * bool(mark.start())]
+    return fields
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -101,3 +122,23 @@ def decode(data: bytes) -> str | None:
 def _is_likely(text: str) -> bool:
     """Return True if most characters are ASCII, which they are not when UTF-16 is read in the wrong byte order."""
     return sum(character.isascii() for character in text[:400]) > len(text[:400]) / 2
+
+
+def is_number(field: str) -> bool:
+    """Return True if a field is a finite number."""
+    try:
+        return field.isascii() and "_" not in field and math.isfinite(float(field))
+    except ValueError:
+        return False
+
+
+def may_be_header(row: Sequence[str]) -> bool:
+    """Return True if a line has at least three fields, and none of them is a number or the path of a photo."""
+    is_path = [field.lower().endswith(PHOTO_ENDS) or "/" in field or "\\" in field for field in row]
+    return len(row) > 2 and not any(is_path) and not any(map(is_number, row))
+
+
+def no_pairs_error(lines: Sequence[Line]) -> PairsError:
+    """Return the error for a list whose first lines are not pairs; it shows the line below a header."""
+    has_header = len(lines) > 1 and any(may_be_header(lines[0].fields(separator)) for separator in SEPARATORS)
+    return lines[int(has_header)].error("is not a pair")

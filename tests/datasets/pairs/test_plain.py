@@ -38,7 +38,9 @@ def test_names_are_quoted_between_spaces(tmp_path: Path) -> None:
 
 LABELS = [("1", "0"), ("1.0", "0.0"), ("1", "-1"), ("+1", "-1"), ("yes", "no"), ("Yes", "NO"), ("y", "n"),
           ("true", "false"), ("True", "False"), ("SAME", "Different"), ("same", "diff"), ("match", "mismatch"),
-          ("genuine", "impostor"), ("positive", "negative")]  # fmt: skip
+          ("genuine", "impostor"), ("positive", "negative"), ("T", "F"), ("pos", "neg"), ("1.00", "0.00"),
+          ("1.000000000000000000e+00", "0.000000000000000000e+00"), ("match", "non-match"), ("match", "no_match"),
+          ("mated", "non-mated"), ("matched", "mismatched")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("same", "different"), LABELS)
@@ -46,6 +48,82 @@ LABELS = [("1", "0"), ("1.0", "0.0"), ("1", "-1"), ("+1", "-1"), ("yes", "no"), 
 def test_labels(tmp_path: Path, same: str, different: str, form: str) -> None:
     lines = [form.format(a="a", b="b", label=same), form.format(a="c", b="d", label=different)]
     assert read_pairs(file(tmp_path, "x.txt", "\n".join(lines))).same.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", " ", " ; "])
+@pytest.mark.parametrize("comment", [" # a note", "  #no", " # one, two; three 4", "\t# x"])
+@pytest.mark.parametrize(
+    "rows", [("a{}b{}1", "c{}d{}0"), ("a{}b{}1{}0", "c{}d{}0{}0"), ("Ada{}1{}2", "Ada{}1{}Bob{}2")]
+)
+def test_comments_behind_a_pair_are_left_out(
+    tmp_path: Path, rows: tuple[str, str], separator: str, comment: str
+) -> None:
+    lines = [row.replace("{}", separator) for row in rows]
+    expected = read_pairs(file(tmp_path, "x.txt", "\n".join(lines)))
+    for commented in ([0], [1], [0, 1]):
+        text = "\n".join(line + comment * (i in commented) for i, line in enumerate(lines))
+        pairs = read_pairs(file(tmp_path, "x.txt", text))
+        assert (pairs.left, pairs.right, pairs.same.tolist()) == (
+            expected.left, expected.right, expected.same.tolist()
+        ), text  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("photo #1.jpg,photo #2.jpg,1", ("photo #1.jpg", "photo #2.jpg")),
+        ("1,photo #1.jpg,photo #2.jpg", ("photo #1.jpg", "photo #2.jpg")),
+        ("a#1,b#2,1", ("a#1", "b#2")),
+        ("'a b.jpg' 'c, d.jpg' 1", ("a b.jpg", "c, d.jpg")),
+        ("'a b.jpg','c, d.jpg','1'", ("a b.jpg", "c, d.jpg")),
+        ("1;'a b.jpg';'c; d.jpg'", ("a b.jpg", "c; d.jpg")),
+        ("'t Hooft/1.jpg,O'Brien/1.jpg,1", ("'t Hooft/1.jpg", "O'Brien/1.jpg")),
+        ("O'Brien/1.jpg 't_Hooft/1.jpg 1", ("O'Brien/1.jpg", "'t_Hooft/1.jpg")),
+        ('"O\'Brien, A./1.jpg","b",1', ("O'Brien, A./1.jpg", "b")),
+    ],
+)
+def test_names_with_hashes_quotes_and_apostrophes(tmp_path: Path, line: str, names: tuple[str, str]) -> None:
+    pairs = read_pairs(file(tmp_path, "x.txt", f"{line}\n{line}\n"))
+    assert (pairs.left, pairs.right) == ((names[0],) * 2, (names[1],) * 2) and pairs.same.all()
+
+
+def test_an_index_or_a_fold_in_front_is_no_label(tmp_path: Path) -> None:
+    rows = [("a", "b", 1), ("c", "d", 0), ("e", "f", 1), ("g", "h", 0)]
+    for numbers, folds in (((0, 1, 2, 3), [0, 0, 1, 1]), ((1, 1, 2, 2), [0, 0, 1, 1])):
+        text = "".join(f"{number},{a},{b},{same}\n" for number, (a, b, same) in zip(numbers, rows, strict=True))
+        pairs = read_pairs(file(tmp_path, "x.txt", text))
+        assert pairs.left == ("a", "c", "e", "g") and pairs.same.tolist() == [True, False] * 2
+        assert pairs.fold.tolist() == folds
+    with pytest.raises(PairsError, match="two fields that could be the label") as caught:
+        read_pairs(file(tmp_path, "x.txt", "0,a,b,1\n0,c,d,0\n1,e,f,1\n1,g,h,0\n"))
+    assert caught.value.where.endswith(":1") and "header" in caught.value.remedy
+
+
+@pytest.mark.parametrize("first", ["a,b,2", "a,b,0.5", "a/1,b/1,maybe", "a.jpg,b.jpg,maybe", "a\\1,b\\1,c"])
+def test_a_wrong_first_line_is_not_taken_for_a_header(tmp_path: Path, first: str) -> None:
+    path = file(tmp_path, "x.txt", f"{first}\na,c,1\nb,d,0\n")
+    with pytest.raises(PairsError, match="is not a pair") as caught:
+        read_pairs(path)
+    assert caught.value.where == f"{path}:1"
+
+
+def test_the_line_below_a_header_is_shown_if_it_is_wrong(tmp_path: Path) -> None:
+    path = file(tmp_path, "x.csv", "left,right,label\na.jpg,b.jpg,perhaps\nc.jpg,d.jpg,perhaps not\n")
+    with pytest.raises(PairsError, match=r"'a.jpg,b.jpg,perhaps' is not a pair") as caught:
+        read_pairs(path)
+    assert caught.value.where == f"{path}:2"
+    with pytest.raises(PairsError, match="no name of a photo where one is expected"):
+        read_pairs(file(tmp_path, "x.csv", "left,right,label\na,,1\n"))
+
+
+def test_columns_that_a_header_calls_something_else_are_left_out(tmp_path: Path) -> None:
+    for text in (
+        "a,b,label,score\nx.jpg,y.jpg,1,0\nz.jpg,w.jpg,0,1\n",
+        "name1,name2,path1,path2,label\nX,X,x.jpg,y.jpg,1\nZ,W,z.jpg,w.jpg,0\n",
+    ):
+        pairs = read_pairs(file(tmp_path, "x.csv", text))
+        assert (pairs.left, pairs.right, pairs.folds) == (("x.jpg", "z.jpg"), ("y.jpg", "w.jpg"), 1), text
+        assert pairs.same.tolist() == [True, False]
 
 
 def test_a_header_names_the_columns(tmp_path: Path) -> None:
