@@ -33,6 +33,8 @@ _DISK = {
 def main() -> None:
     """Run the command and exit: 0 for success, 2 for misuse, 1 for failure, 130 for Ctrl-C."""
     warnings.formatwarning = _format_warning
+    for package in ("PIL", "pillow_heif"):  # what matters about a photo is a failure with a reason
+        warnings.filterwarnings("ignore", module=rf"{package}\b")
     try:
         code = app(standalone_mode=False)
         if code == _STOPPED:  # Ctrl-C, as typer reports it

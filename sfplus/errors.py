@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def one_line(text: object) -> str:
@@ -72,6 +73,26 @@ class PairsError(SfplusError):
 
 class DatasetError(SfplusError):
     """A folder of photos does not contain what the stage needs."""
+
+
+class NoUsablePhotoError(DatasetError):
+    """None of the photos can be used.
+
+    Args:
+        reason: as of `SfplusError`, like `where` and `remedy`.
+        failures: a row for each photo with `photo`, `stage`, `reason` and `remedy`.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        where: str | os.PathLike[str] = "",
+        remedy: str = "",
+        failures: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(reason, where=where, remedy=remedy)
+        self.failures = list(failures)
 
 
 class WeightsError(SfplusError):

@@ -11,7 +11,8 @@ import typer
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, find_template
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
 from sfplus.cli.options import Choose, Device, MinFace, OutFolder, Parity, PhotoFolderOrList
-from sfplus.cli.photo_folders import list_inputs, print_summary, publish, run_on_folder
+from sfplus.cli.photo_folders import failures_file, print_summary, publish, run_on_folder
+from sfplus.cli.photo_inputs import list_inputs
 from sfplus.images import CACHE, CONTACT_SHEET, encode_image
 from sfplus.io.files import write_atomically
 from sfplus.io.tables import FAILURES, read_parquet
@@ -89,7 +90,7 @@ def align_folder(
     """Write the crops of a folder or list of photos to the same folders under `out`, and return the exit code.
 
     Args:
-        photos: A folder, a text file with one photo per line, or `-` for such lines from standard input.
+        photos: A folder, a photo, a text file with one photo per line, or `-` for such lines from standard input.
         out: The folder for the crops and tables.
         device: The device to run on.
         settings: The keys `detect` and `align` of a recipe.
@@ -97,18 +98,19 @@ def align_folder(
         workers: The number of threads; 0 for as many as torch uses.
     """
     recipe = Recipe.model_validate(settings or {})
-    photos = list_inputs(photos, out)
+    source = list_inputs(photos, out)
     if workers:
         import torch  # slow to import; without --workers a fresh call does not need it
 
         torch.set_num_threads(workers)
-    with run_on_folder(photos, out, device, crop_steps(UserPhotos(photos), recipe.plan_request(), "photos")) as done:
+    steps = crop_steps(UserPhotos(source.root), recipe.plan_request(), "photos")
+    with run_on_folder(source, out, device, steps) as done:
         folder, faces = done["align/photos"].folder, done["detect/photos"].folder
         crops = {name: folder / CROPS / name for name in read_parquet(folder / CROP_TABLE)["crop"]}
-        files = crops | {FACES: faces / FACES, FAILURES: folder / FAILURES}
+        files = crops | {FACES: faces / FACES, FAILURES: failures_file(done["align/photos"], source, out)}
         if report:
             files[CONTACT_SHEET] = out / CACHE / CONTACT_SHEET
-            sheet = draw_contact_sheet(photos, faces, folder)
+            sheet = draw_contact_sheet(source.root, faces, folder)
             write_atomically(files[CONTACT_SHEET], encode_image(sheet, ".png"))
         publish(files, out)
-        return print_summary(done["align/photos"], out)
+        return print_summary(done["align/photos"], out, faces, "--choose all cuts out every face")

@@ -10,7 +10,8 @@ import typer
 
 from sfplus.artifacts.layout import FACES, PHOTOS
 from sfplus.cli.options import Choose, Device, MinFace, OutFolder, Parity, PhotoFolderOrList
-from sfplus.cli.photo_folders import list_inputs, print_summary, publish, run_on_folder
+from sfplus.cli.photo_folders import failures_file, print_summary, publish, run_on_folder
+from sfplus.cli.photo_inputs import list_inputs
 from sfplus.io.tables import FAILURES
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
@@ -39,16 +40,16 @@ def detect_folder(photos: Path, out: Path, device: str, settings: Mapping[str, A
     """Write the faces of a folder or list of photos as tables to `out`, and return the exit code.
 
     Args:
-        photos: A folder, a text file with one photo per line, or `-` for such lines from standard input.
+        photos: A folder, a photo, a text file with one photo per line, or `-` for such lines from standard input.
         out: The folder for the tables.
         device: The device to run on.
         settings: The key `detect` of a recipe.
     """
     recipe = Recipe.model_validate({"detect": settings or {}})
-    photos = list_inputs(photos, out)
-    with run_on_folder(
-        photos, out, device, crop_steps(UserPhotos(photos), recipe.plan_request(), "photos")[:1]
-    ) as done:
-        folder = done["detect/photos"].folder
-        publish({name: folder / name for name in (FACES, PHOTOS, FAILURES)}, out)
-        return print_summary(done["detect/photos"], out)
+    source = list_inputs(photos, out)
+    steps = crop_steps(UserPhotos(source.root), recipe.plan_request(), "photos")[:1]
+    with run_on_folder(source, out, device, steps) as done:
+        detected = done["detect/photos"]
+        files = {name: detected.folder / name for name in (FACES, PHOTOS)}
+        publish(files | {FAILURES: failures_file(detected, source, out)}, out)
+        return print_summary(detected, out)

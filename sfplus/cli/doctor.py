@@ -14,6 +14,7 @@ from sfplus import detection
 from sfplus.artifacts.context import RunContext
 from sfplus.cli.options import DATA, Workspace
 from sfplus.errors import SfplusError
+from sfplus.images import heic_is_readable
 from sfplus.io.resources import shipped_models
 
 app = typer.Typer(add_completion=False)
@@ -39,6 +40,7 @@ def _checks(workspace: Path) -> Iterator[tuple[str, str, str]]:
         missing = version == "missing" and package != "facenet-pytorch"  # which `_check_detector` loads
         yield package, version, f"pip install {package}" if missing else ""
     yield _check_detector()
+    yield "HEIC photos", "can be read" if heic_is_readable() else "cannot be read: pip install 'sfplus[heic]'", ""
     yield from _check_devices()
     yield "threads", f"{os.cpu_count()} cores", ""
     folder = next(folder for folder in (workspace.absolute(), *workspace.absolute().parents) if folder.is_dir())

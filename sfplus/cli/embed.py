@@ -1,19 +1,33 @@
-"""Turn a folder of photos into features."""
+"""Turn photos into features."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Annotated, Literal
 
+import pyarrow as pa
 import typer
 
-from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES
-from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork, OutFolder, PhotoFolder
-from sfplus.cli.photo_folders import keep_apart, print_summary, publish, run_on_folder
+from sfplus.artifacts.layout import FACES, FEATURE_INDEX, FEATURES
+from sfplus.cli.options import (
+    Choose,
+    ChosenFace,
+    Device,
+    ModelInputText,
+    ModelName,
+    ModelNetwork,
+    OutFolder,
+    PhotoFolderOrList,
+)
+from sfplus.cli.photo_folders import failures_file, print_summary, publish, run_on_folder
+from sfplus.cli.photo_inputs import list_inputs
+from sfplus.images import CACHE
 from sfplus.io.resources import DEFAULT_MODEL
-from sfplus.io.tables import FAILURES
+from sfplus.io.tables import FAILURES, read_parquet, write_parquet
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import AlignSettings, crop_steps
+from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel, UserPhotos
 
@@ -23,46 +37,75 @@ Dtype = Literal["float32", "bfloat16"]
 
 @app.command()
 def embed(
-    photos: PhotoFolder,
+    photos: PhotoFolderOrList,
     out: OutFolder,
     model: ModelName = "",
     network: ModelNetwork = "",
     input: ModelInputText = "",
+    choose: Choose = "centre",
     crops: Annotated[bool, typer.Option("--crops", help="IN holds crops that are aligned already.")] = False,
     dtype: Annotated[Dtype, typer.Option(help="Floating-point type; float32 is the reference.")] = "float32",
     device: Device = "auto",
 ) -> None:
-    """Turn a folder of photos into features: OUT gets features.safetensors and index.parquet.
+    """Turn photos into features: OUT gets features.safetensors and index.parquet.
+
+    The rows of both belong together. The index has the photo of each feature and the number of the face in the photo,
+    whose box and landmarks are in faces.parquet.
 
     The exit code is 1 if a photo could not be read, or with --crops is not of the size of a crop: see failures.jsonl.
 
     Example: sfplus embed holiday features
     """
     source = UserModel(model or DEFAULT_MODEL, network, input)
-    raise typer.Exit(embed_folder(photos, out, source, device, crops, dtype))
+    raise typer.Exit(embed_folder(photos, out, source, device, crops, dtype, choose))
 
 
 def embed_folder(
-    photos: Path, out: Path, model: UserModel, device: str, crops: bool = False, dtype: Dtype = "float32"
+    photos: Path,
+    out: Path,
+    model: UserModel,
+    device: str,
+    crops: bool = False,
+    dtype: Dtype = "float32",
+    choose: ChosenFace = "centre",
 ) -> int:
-    """Write the features of a folder of photos and their index to `out`, and return the exit code.
+    """Write the features of a folder or list of photos and their index to `out`, and return the exit code.
 
     Args:
-        photos: The folder of photos.
+        photos: A folder, a photo, a text file with one photo per line, or `-` for such lines from standard input.
         out: The folder for features and index.
         model: The model.
         device: The device to run on.
         crops: Whether the photos are aligned crops.
         dtype: The floating-point type.
+        choose: Which of several faces of a photo to use.
     """
-    keep_apart(photos, out)
+    source = list_inputs(photos, out)
     inputs: dict[str, InputReference] = {"model": model}
-    inputs["crops"] = UserPhotos(photos) if crops else StepOutput("align/photos")
-    recipe = Recipe(align=AlignSettings(template=model.template))
-    steps = [] if crops else crop_steps(UserPhotos(photos), recipe.plan_request(), "photos")
+    inputs["crops"] = UserPhotos(source.root) if crops else StepOutput("align/photos")
+    recipe = Recipe(detect=DetectSettings(choose=choose), align=AlignSettings(template=model.template))
+    steps = [] if crops else crop_steps(UserPhotos(source.root), recipe.plan_request(), "photos")
     steps = [*steps, Step("embed", EmbedSettings.stage, EmbedSettings(dtype=dtype), inputs)]
-    with run_on_folder(photos, out, device, steps) as done:
-        tables = {name: done["embed"].folder / name for name in (FEATURES, FEATURE_INDEX)}
-        last = done["embed" if crops else "align/photos"]
-        publish(tables | {FAILURES: last.folder / FAILURES}, out)
-        return print_summary(last, out)
+    with run_on_folder(source, out, device, steps) as done:
+        files = {name: done["embed"].folder / name for name in (FEATURES, FEATURE_INDEX)}
+        last, faces = done["embed" if crops else "align/photos"], None
+        if not crops:
+            faces = done["detect/photos"].folder
+            files |= {FEATURE_INDEX: _number_faces(files[FEATURE_INDEX], faces, out), FACES: faces / FACES}
+        publish(files | {FAILURES: failures_file(last, source, out)}, out)
+        return print_summary(last, out, faces, "--choose all computes their features")
+
+
+def _number_faces(index: Path, faces: Path, out: Path) -> Path:
+    """Write the index of features with the column `face` of the table of faces, and return the file."""
+    rows, table = read_parquet(index), read_parquet(faces / FACES)
+    numbers = defaultdict(list)
+    for photo, number, chosen in zip(table["photo"], table["face"], table["chosen"], strict=True):
+        if chosen:
+            numbers[photo].append(number)
+    counts = Counter(rows["photo"])
+    # where one of several faces could not be aligned, the others of this photo are not numbered
+    unused = {photo: iter(found) for photo, found in numbers.items() if len(found) == counts[photo]}
+    column = [next(unused[photo]) if photo in unused else None for photo in rows["photo"]]
+    write_parquet(out / CACHE / FEATURE_INDEX, rows | {"face": pa.array(column, pa.int64())})
+    return out / CACHE / FEATURE_INDEX

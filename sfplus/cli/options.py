@@ -52,19 +52,17 @@ RunName = Annotated[
     str, typer.Option("--name", help="The folder in runs/ for the report, if not the name of the recipe.")
 ]
 
-PhotoFolder = Annotated[
-    Path, typer.Argument(metavar="IN", help="A folder of photos, of any depth; nothing in it is changed.")
-]
 PhotoFolderOrList = Annotated[
     Path,
     typer.Argument(
-        metavar="IN", help="A folder of photos, of any depth, a file with one photo per line, or - (stdin)."
+        metavar="IN", help="A folder of photos, of any depth, a photo, a file with one photo per line, or - (stdin)."
     ),
 ]
 OutFolder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the results; created if missing.")]
 MinFace = Annotated[int, typer.Option(min=12, help="Side of the smallest face in pixels.")]
+ChosenFace = Literal["centre", "largest", "confident", "all"]
 Choose = Annotated[
-    Literal["centre", "largest", "confident", "all"],
+    ChosenFace,
     typer.Option(help="Which of several faces to use; all: every face, numbered."),
 ]
 Parity = Annotated[

@@ -2,13 +2,20 @@
 
 from sfplus.images.decoding import Pixels, convert_image, decode_photo, is_transient, read_photo
 from sfplus.images.encoding import encode_image
-from sfplus.images.formats import PHOTO_SUFFIXES, VIDEO_SUFFIXES, heic_is_readable, needs_missing_package
-from sfplus.images.listing import CACHE, CONTACT_SHEET, LeftOut, list_left_out, list_photos
+from sfplus.images.formats import (
+    PHOTO_SUFFIXES,
+    UNREAD_SUFFIXES,
+    VIDEO_SUFFIXES,
+    heic_is_readable,
+    needs_missing_package,
+)
+from sfplus.images.listing import CACHE, CONTACT_SHEET, LeftOut, list_left_out, list_photos, system_name
 
 __all__ = [
     "CACHE",
     "CONTACT_SHEET",
     "PHOTO_SUFFIXES",
+    "UNREAD_SUFFIXES",
     "VIDEO_SUFFIXES",
     "LeftOut",
     "Pixels",
@@ -21,4 +28,5 @@ __all__ = [
     "list_photos",
     "needs_missing_package",
     "read_photo",
+    "system_name",
 ]

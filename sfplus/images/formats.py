@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+import PIL
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -51,6 +55,7 @@ _FORMATS = [
     )
 ]
 _AVIF = AvifImagePlugin.AvifImageFile.format
+_TIFF_STARTS = {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"miaf"}
 
@@ -80,6 +85,8 @@ def find_formats(file: BinaryIO, path: Path) -> list[str]:
     start = file.read(64)
     file.seek(0)
     if start[4:8] != b"ftyp":
+        if start[:4] in _TIFF_STARTS:
+            _silence_libtiff()
         return _FORMATS
     # ISO/IEC 23008-12: the size of the box, `ftyp`, the major brand, its version, the compatible brands
     box = start[: int.from_bytes(start[:4], "big")]
@@ -97,3 +104,14 @@ def _register_heif(path: Path) -> str:
         raise PhotoError(reason, where=path, remedy="pip install 'sfplus[heic]'") from error
     pillow_heif.register_heif_opener()
     return "HEIF"
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Stop libtiff from printing to the terminal what Pillow raises as an exception anyway; wheels bundle libtiff."""
+    package = Path(PIL.__file__).parent
+    for library in (*package.parent.glob("pillow.libs/libtiff*"), *package.glob(".dylibs/libtiff*")):
+        with contextlib.suppress(OSError, AttributeError):
+            libtiff = ctypes.CDLL(str(library))
+            libtiff.TIFFSetErrorHandler(None)
+            libtiff.TIFFSetWarningHandler(None)

@@ -27,11 +27,13 @@ class LeftOut:
     Attributes:
         videos: Their paths.
         unread: Photos in formats that sfplus does not read.
+        folders: Folders in a list of photos.
         hidden: The number of hidden photos and thumbnails, by the folder or the kind of name that hides them.
     """
 
     videos: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
     hidden: Counter[str] = field(default_factory=Counter)
 
     def add(self, name: str, hidden_by: str = "") -> None:

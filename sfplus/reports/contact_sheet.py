@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
 from sfplus.errors import PhotoError
@@ -45,7 +45,7 @@ def draw_contact_sheet(photos: Path, faces: Path, crops: Path) -> NDArray[np.uin
     undetected_sample = [(photo, photo.name) for photo in _sample(undetected, _UNDETECTED)]
     sections = [
         (f"{len(sample)} of {len(files)} crops", list(_read_tiles(sample))),
-        ("Chosen faces with the lowest scores", [_face_tile(photos / photo, box, s) for s, photo, box, _ in doubtful]),
+        ("Chosen faces with the lowest scores", list(_face_tiles(photos, doubtful))),
         (f"{len(undetected)} photos without a detected face", list(_read_tiles(undetected_sample))),
     ]
     return np.asarray(compose_sheet([section for section in sections if section[1]]), np.uint8)
@@ -70,11 +70,17 @@ def compose_sheet(sections: Sequence[tuple[str, list[Tile]]]) -> Image.Image:
         top += 2 * _LINE
         for index, (image, caption) in enumerate(tiles):
             x, y = _GAP + index % _COLUMNS * (_TILE + _GAP), top + index // _COLUMNS * step
-            sheet.paste(ImageOps.pad(image, (_TILE, _TILE), color="white"), (x, y))
+            tile = _fit_into_tile(image)
+            sheet.paste(tile, (x + (_TILE - tile.width) // 2, y + (_TILE - tile.height) // 2))
             text = caption.encode("latin-1", "replace").decode("latin-1")[:18]  # the default font has no other glyphs
             pen.text((x, y + _TILE + 1), text, fill="black", font=font)
         top += -(-len(tiles) // _COLUMNS) * step
     return sheet
+
+
+def _fit_into_tile(image: Image.Image) -> Image.Image:
+    scale = _TILE / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
 def _sample(files: Sequence[Path], count: int) -> Sequence[Path]:
@@ -90,11 +96,15 @@ def _read_tiles(files: Sequence[tuple[Path, str]]) -> Iterator[Tile]:
             continue
 
 
-def _face_tile(path: Path, box: Sequence[float], score: float) -> Tile:
-    """Return a face with its box drawn in and a margin of half its size on each side."""
-    photo = Image.fromarray(read_photo(path))
-    (x1, y1, x2, y2), margin = box, max(box[2] - box[0], box[3] - box[1]) / 2
-    outline = (x1, y1, max(x1, x2), max(y1, y2))
-    ImageDraw.Draw(photo).rectangle(outline, outline=(0, 255, 0), width=max(1, int(margin / 20)))
-    region = (int(x1 - margin), int(y1 - margin), int(x2 + margin), int(y2 + margin))
-    return photo.crop(region), f"{score:.3f} {path.name}"
+def _face_tiles(photos: Path, faces: Iterable[tuple[float, str, Sequence[float], bool]]) -> Iterator[Tile]:
+    """Yield faces with their box drawn in and a margin of half their size on each side."""
+    for score, name, box, _ in faces:
+        try:
+            photo = Image.fromarray(read_photo(photos / name))
+        except PhotoError:  # deleted or changed since
+            continue
+        (x1, y1, x2, y2), margin = box, max(1, max(box[2] - box[0], box[3] - box[1]) / 2)
+        outline = (x1, y1, max(x1, x2), max(y1, y2))
+        ImageDraw.Draw(photo).rectangle(outline, outline=(0, 255, 0), width=max(1, int(margin / 20)))
+        region = (int(x1 - margin), int(y1 - margin), int(x2 + margin), int(y2 + margin))
+        yield photo.crop(region), f"{score:.3f} {PurePosixPath(name).name}"

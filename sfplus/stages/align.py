@@ -24,10 +24,10 @@ from sfplus.artifacts.inputs import PhotoFolder
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES, PHOTOS
 from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
-from sfplus.errors import DatasetError, PhotoError, SfplusError
+from sfplus.errors import NoUsablePhotoError, PhotoError, SfplusError
 from sfplus.images import Pixels, encode_image, is_transient, read_photo
 from sfplus.io.files import digest_json, remove_leftovers, write_atomically
-from sfplus.io.tables import FAILURES, read_json_lines, read_parquet, write_json_lines, write_parquet
+from sfplus.io.tables import FAILURES, NO_FACE, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.recipes.settings.align import AlignStageSettings
 
 _PART = 64  # photos
@@ -43,7 +43,9 @@ def build(job: AlignJob) -> dict[str, Any]:
     _move_crops(job)
     rows = [row for row in _plan_crops(faces, job.settings) if (job.folder / CROPS / row["crop"]).is_file()]
     if not rows:
-        raise DatasetError("no photo gave a crop", where=root, remedy="look at failures.jsonl of the detect stage")
+        missed = sum(row["reason"] == NO_FACE for row in failures)
+        reason = f"no photo gave a crop ({missed} without a face, {len(failures) - missed} failed)"
+        raise NoUsablePhotoError(reason, where=root, remedy=f"see {faces / FAILURES}", failures=failures)
     write_parquet(job.folder / CROP_TABLE, {key: [row[key] for row in rows] for key in ("photo", "crop", "how")})
     write_json_lines(job.folder / FAILURES, sorted(failures, key=lambda row: row["photo"]))
     _EarlierCrops(job).put(rows, job.folder.stem)

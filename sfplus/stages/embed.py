@@ -18,7 +18,7 @@ from sfplus.artifacts.layout import CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES, 
 from sfplus.artifacts.pair_inputs import BinCrops
 from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
-from sfplus.errors import DatasetError, PhotoError, UsageError
+from sfplus.errors import NoUsablePhotoError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient, read_photo
 from sfplus.io.files import file_digest
 from sfplus.io.prefetch import prefetch_map
@@ -47,7 +47,8 @@ def build(job: Job[EmbedSettings]) -> dict[str, Any]:
     of_row = known | dict(zip(reader.rows, (feature for part in parts for feature in part), strict=True))
     if not of_row:
         first = reader.failures[0]
-        raise DatasetError(f"no crop can be used ({first['reason']})", where=first["photo"], remedy=first["remedy"])
+        reason = f"no crop can be used ({first['reason']})"
+        raise NoUsablePhotoError(reason, where=first["photo"], remedy=first["remedy"], failures=reader.failures)
     rows = sorted(of_row)
     features = np.stack([of_row[row] for row in rows])
     save_file({"features": features}, job.folder / FEATURES, None if preprocessing.mirror else NOT_MIRRORED)

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize, safe_open
 
-from sfplus.datasets.pairs.text import decode
 from sfplus.errors import DatasetError
+from sfplus.io.encodings import decode
 
 Features = NDArray[np.floating[Any]]
 Table = tuple[list[str], Features]
@@ -100,11 +100,14 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _read_csv(path: Path) -> Table:
-    text = decode(path.read_bytes())
-    if not text or not text.strip():
+    text = decode(path.read_bytes()) or ""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
         raise DatasetError("is not a text file", where=path, remedy="give a name and the numbers in each line")
-    first = next(line for line in text.splitlines() if line.strip())
-    separator = max("\t;,", key=first.count)
+    separator = max("\t;,", key=lines[0].count)
+    if separator not in lines[0]:
+        separator, lines = " ", [" ".join(line.split()) for line in lines]
+    first = lines[0]
     row = next(csv.reader([first], delimiter=separator))
     has_header = sum(map(_is_number, row)) <= len(row) // 2 and not any(field.lstrip()[:1] == "[" for field in row)
     columns = _unique(row) if has_header else [f"column {i}" for i in range(len(row))]
@@ -115,10 +118,10 @@ def _read_csv(path: Path) -> Table:
         names = next((c for c, field in zip(columns, row, strict=True) if not _is_number(field)), names)
     try:
         table = pa.csv.read_csv(
-            io.BytesIO(text.encode()),
+            io.BytesIO("\n".join(lines).encode()),
             pa.csv.ReadOptions(column_names=columns, skip_rows=int(has_header)),
             pa.csv.ParseOptions(delimiter=separator),
-            pa.csv.ConvertOptions(column_types={names: pa.string()}),
+            pa.csv.ConvertOptions(column_types={names: pa.string()}, null_values=[""]),
         )
     except pa.ArrowException as error:
         raise DatasetError(f"is not a readable table ({error})", where=path, remedy="write it as CSV again") from error
@@ -251,7 +254,11 @@ def _parse_names(text: str, what: str, path: Path) -> list[str]:
 
 def _table(path: Path) -> Any:
     try:
-        return pq.read_table(path)
+        table = pq.read_table(path)
+        for i, kind in enumerate(table.schema.types):
+            if pa.types.is_dictionary(kind):  # a category of pandas
+                table = table.set_column(i, table.column_names[i], table.column(i).cast(kind.value_type))
+        return table
     except pa.ArrowException as error:
         raise DatasetError("is not a readable Parquet file", where=path, remedy="download it again") from error
 

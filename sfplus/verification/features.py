@@ -58,8 +58,8 @@ def read_features(path: Path) -> tuple[list[str], Features]:
         raise DatasetError(
             f"cannot be read ({error.strerror or error})", where=path, remedy="check the path"
         ) from error
-    if features.dtype == np.float16:
-        features = features.astype(np.float32)
+    if features.dtype.kind == "f":  # also float16, long double and the other byte order
+        features = features.astype(np.float64 if features.dtype.itemsize > 4 else np.float32, copy=False)
     if features.ndim != 2 or features.dtype not in (np.float32, np.float64) or not features.size:
         reason = f"its features are {features.dtype} {features.shape}, not floating-point numbers (N, d)"
         raise DatasetError(reason, where=path, remedy=LAYOUT)

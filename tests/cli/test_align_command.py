@@ -154,6 +154,10 @@ def test_crops_of_all_faces_are_numbered(unusual_photos: Path, tmp_path: Path, s
     crops = {path.name: read_photo(path) for path in (tmp_path / "out").glob("*.png")}
     assert set(crops) == {"two faces-1.png", "two faces-2.png", "plain.png"}
     assert {crop.shape for crop in crops.values()} == {(128, 128, 3)}
+    one_face = sfplus("align", tmp_path / "in", tmp_path / "one")
+    assert "2 crops, 0 photos without a face, 0 failed" in one_face.out
+    assert "1 more face in 1 photo was left out; --choose all cuts out every face" in one_face.err
+    assert "more face" not in sfplus("align", tmp_path / "in", tmp_path / "out", *words).err
     reasons = read_parquet(tmp_path / "out/faces.parquet")["reason"]
     assert sorted(reasons) == ["face 1 of 2, by score", "face 2 of 2, by score", "only face"]
 
@@ -195,3 +199,14 @@ def test_videos_give_a_warning_and_the_contact_sheet_shows_the_crops(
     assert sheet.shape[1] == 8 * 118 + 6 and sheet.shape[0] > 3 * 134  # crops, doubtful faces, misses
     crop = read_photo(tmp_path / "out/plain.jpg").astype(int)
     assert abs(sheet[38 : 38 + 112, 14 : 14 + 96] - crop).max() < 3
+
+
+@pytest.mark.parametrize("size", [(600, 2), (2, 600), (1, 1)])
+def test_the_contact_sheet_shows_photos_of_any_shape(
+    unusual_photos: Path, tmp_path: Path, sfplus: Command, size: tuple[int, int]
+) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(unusual_photos / "good/plain.jpg", tmp_path / "in")
+    Image.new("RGB", size).save(tmp_path / "in/narrow.png")
+    answer = sfplus("align", tmp_path / "in", tmp_path / "out", "--report")
+    assert answer.code == 0 and read_photo(tmp_path / "out/contact-sheet.png").shape[0] > 3 * 134

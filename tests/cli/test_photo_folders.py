@@ -1,13 +1,11 @@
-"""Commands on a folder or a list of photos: safety of the files of the user, published results."""
+"""Commands on a folder of photos: safety of the files of the user, published results."""
 
-import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from unusual_photos import jpeg, tree
+from unusual_photos import tree
 
 from sfplus.cli import photo_folders
 from sfplus.errors import UsageError
@@ -38,59 +36,6 @@ def test_a_link_that_leads_out_of_out_is_not_followed(drawn: Path, tmp_path: Pat
     (tmp_path / "out/person_000").symlink_to(tmp_path / "in/person_000")
     answer = sfplus("align", tmp_path / "in", tmp_path / "out")
     assert answer.code == 2 and "leads out of OUT; remove this link" in answer.err and tree(tmp_path / "in") == before
-
-
-@pytest.mark.parametrize("stdin", [False, True])
-def test_photos_of_a_list_are_aligned(
-    drawn: Path, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch, stdin: bool
-) -> None:
-    listed = sorted(drawn.glob("*/*.jpg"))[1:5]
-    inside = tmp_path / "out" / listed[0].parent.name / listed[0].name  # a crop of an earlier call, as `find` lists it
-    text = "".join(f"{path}\n" for path in [*listed, listed[0], inside])
-    (tmp_path / "list.txt").write_text(text)
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    for again in (False, True):
-        answer = sfplus("align", "-" if stdin else tmp_path / "list.txt", tmp_path / "out")
-        monkeypatch.setattr("sys.stdin", io.StringIO(text))
-        assert answer.code == 0 and "4 crops" in answer.out and answer.err.count("fresh") == 2 * again
-    crops = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").glob("*/*.jpg")}
-    assert crops == {path.relative_to(drawn).as_posix() for path in listed}
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [("", "names no photo"), ("a/film.mp4\n", "is a video, not a photo"), ("notes.txt\n", "is not a photo")],
-)
-def test_lists_without_photos_are_refused(tmp_path: Path, sfplus: Command, text: str, reason: str) -> None:
-    (tmp_path / "list").write_text(text)
-    answer = sfplus("align", tmp_path / "list", tmp_path / "out")
-    assert answer.code == 2 and reason in answer.err
-
-
-def test_missing_photos_of_a_list_are_failures(drawn: Path, tmp_path: Path, sfplus: Command) -> None:
-    photo = next(drawn.glob("*/*.jpg"))
-    (tmp_path / "list").write_text(f"{photo}\n{photo.parent / 'gone.jpg'}\n")
-    answer = sfplus("align", tmp_path / "list", tmp_path / "out")
-    assert answer.code == 1 and "1 crop, " in answer.out and "cannot be read" in answer.err
-
-
-def test_unusual_names_in_a_list_are_aligned(drawn: Path, tmp_path: Path, sfplus: Command) -> None:
-    """Names with a leading dot, and with characters that str.splitlines treats as the end of a line."""
-    photo = next(drawn.glob("*/*.jpg"))
-    names = [".kept/.1.jpg", "a\x85b.jpg", "c\u2028d.jpg"]
-    for name in names:
-        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(photo, tmp_path / "in" / name)
-    (tmp_path / "list").write_text("".join(f"{tmp_path / 'in' / name}\n" for name in names))
-    answer = sfplus("align", tmp_path / "list", tmp_path / "out")
-    assert answer.code == 0 and "3 crops" in answer.out
-    assert all((tmp_path / "out" / name).is_file() for name in ["_kept/_1.jpg", *names[1:]])
-
-
-def test_listed_photos_with_the_same_crop_are_refused(tmp_path: Path, sfplus: Command) -> None:
-    (tmp_path / "list").write_text("".join(f"{tmp_path / name}/1.jpg\n" for name in (".a", "_a")))
-    answer = sfplus("align", tmp_path / "list", tmp_path / "out")
-    assert answer.code == 2 and f"_a/1.jpg: would give the same crop as {tmp_path / '.a/1.jpg'}" in answer.err
 
 
 def test_nothing_outside_of_out_is_created_or_deleted(tmp_path: Path) -> None:
@@ -137,9 +82,3 @@ def test_artefacts_that_another_run_uses_are_not_deleted(
 def test_the_lock_of_a_killed_run_is_removed(tmp_path: Path) -> None:
     (lock := tmp_path / "1.lock").touch()
     assert not photo_folders._is_held(lock) and not lock.exists()
-
-
-def test_a_photo_is_not_accepted_as_a_list(tmp_path: Path, sfplus: Command) -> None:
-    (tmp_path / "a.jpg").write_bytes(jpeg(np.zeros((9, 9, 3), np.uint8)))
-    answer = sfplus("align", tmp_path / "a.jpg", tmp_path / "out")
-    assert answer.code == 2 and "a.jpg: is a photo; give its folder, or a file with one photo per line" in answer.err

@@ -30,9 +30,9 @@ def jpeg(pixels: np.ndarray, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def huge_png() -> bytes:
-    """Return a small file whose header states 60000x60000 pixels."""
-    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+def png_header(width: int, height: int) -> bytes:
+    """Return a small file whose header states a size that its data does not have."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"0")), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
@@ -66,7 +66,7 @@ def write_unusual_photos(root: Path) -> None:
     (bad / "empty.jpg").write_bytes(b"")
     (bad / "truncated.jpg").write_bytes(jpeg(face)[:9000])
     (bad / "text.jpg").write_text("this is not a photo")
-    (bad / "gigantic.png").write_bytes(huge_png())
+    (bad / "gigantic.png").write_bytes(png_header(60000, 60000))
     (bad / "broken link.jpg").symlink_to(root / "gone.jpg")
     (root / "loop").symlink_to(root, target_is_directory=True)
     Image.fromarray(np.full((200, 200, 3), 90, np.uint8)).save(bad / "no face.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -16,7 +17,7 @@ from PIL import Image
 from skimage import data, metrics
 
 from sfplus.errors import PhotoError
-from sfplus.images import encode_image, list_photos, read_photo
+from sfplus.images import decode_photo, encode_image, list_photos, read_photo
 
 ROOT = not hasattr(os, "geteuid") or os.geteuid() == 0
 
@@ -202,6 +203,27 @@ def test_a_truncated_progressive_jpeg_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(PhotoError, match="truncated"):
         read_photo(tmp_path / "a.jpg")
+
+
+KINDS = [
+    ("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("WEBP", {}), ("AVIF", {}),
+    ("JPEG2000", {}), ("TIFF", {}),
+    *(("TIFF", {"compression": kind}) for kind in ("tiff_lzw", "jpeg", "tiff_adobe_deflate", "packbits")),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # those of Python, which the command line ignores
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+def test_libraries_print_nothing_about_damaged_files(
+    kind: str, options: dict[str, object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    content, rng = astronaut(kind, **options), np.random.default_rng(0)
+    for _ in range(12):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        damaged[rng.integers(8, len(damaged), 20)] = rng.integers(0, 256, 20)
+        with contextlib.suppress(PhotoError):
+            decode_photo(damaged.tobytes(), Path("a"), max_pixels=1_000_000)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_paths_that_are_not_regular_files_are_refused(tmp_path: Path) -> None:

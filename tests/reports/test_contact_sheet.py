@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
 from sfplus.io.tables import FAILURES, NO_FACE, write_json_lines, write_parquet
-from sfplus.reports.contact_sheet import compose_sheet, draw_contact_sheet
+from sfplus.reports.contact_sheet import _face_tiles, compose_sheet, draw_contact_sheet
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -42,3 +43,20 @@ def test_a_sheet_has_crops_doubtful_faces_and_photos_without_a_face(tmp_path: Pa
     assert (crop[:, 8:104] == RED).all() and (undetected == BLUE).all()
     assert (face == (0, 255, 0)).all(2).any(), "the box is drawn"
     assert (sheet[tops[2] : tops[2] + 112, 124:] == 255).all(), "a photo that was deleted since is skipped"
+
+
+@pytest.mark.parametrize("size", [(600, 2), (2, 600), (1, 1), (3000, 1), (112, 1), (40, 41)])
+def test_tiles_of_any_shape_are_drawn(size: tuple[int, int]) -> None:
+    sheet = np.asarray(compose_sheet([("one", [(Image.new("RGB", size, BLUE), "photo")])]))
+    rows, columns = np.nonzero((sheet == BLUE).all(2))
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert max(width, height) == 112 and min(width, height) >= 1
+    assert abs(rows.mean() - (38 + 55.5)) <= 0.5 and abs(columns.mean() - (6 + 55.5)) <= 0.5, (
+        "in the middle of the tile"
+    )
+
+
+def test_a_photo_that_cannot_be_read_any_more_has_no_tile(tmp_path: Path) -> None:
+    Image.new("RGB", (200, 200), BLUE).save(tmp_path / "a.png")
+    faces = [(0.9, "a.png", [50.0, 50.0, 100.0, 100.0], True), (0.8, "gone.png", [0.0, 0.0, 1.0, 1.0], True)]
+    assert [caption for _, caption in _face_tiles(tmp_path, faces)] == ["0.900 a.png"]

@@ -295,3 +295,38 @@ def test_features_without_a_direction_are_named() -> None:
     with pytest.raises(DatasetError, match="features of 1 photo are"):
         check_features(["z"], features[-1:], Path("a.npz"))
     check_features(PLAIN, FEATURES, Path("a.npz"))
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", ">f4", ">f8", "longdouble"])
+def test_floating_point_numbers_of_any_size_and_byte_order_are_read(tmp_path: Path, dtype: str) -> None:
+    values = np.array([[1.0, 2.0], [0.5, -3.0]])
+    np.savez(tmp_path / "x.npz", names=np.array(["a", "b"]), features=values.astype(dtype))
+    features = read_features(tmp_path / "x.npz")[1]
+    assert features.dtype in (np.float32, np.float64) and np.array_equal(features, values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a 1.5 2\nb 0.5 nan\n", "a  1.5   2 \n b\t0.5 nan", "# two photos\na,1.5,2\n\n# more\nb,0.5,NaN\n",
+        "name;f0;f1\na;1.5;2\nb;0.5;nan\n",
+    ],
+)  # fmt: skip
+def test_tables_with_spaces_comments_and_nan_are_read(tmp_path: Path, text: str) -> None:
+    """NaN is reported with the names of the photos, not as a column of another length."""
+    (tmp_path / "x.csv").write_text(text)
+    names, features = read_features(tmp_path / "x.csv")
+    assert names == ["a", "b"] and np.array_equal(features, [[1.5, 2], [0.5, np.nan]], equal_nan=True)
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "# only a comment\n"])
+def test_tables_without_rows_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(DatasetError, match="is not a text file"):
+        read_features(tmp_path / "x.csv")
+
+
+def test_names_that_pandas_keeps_as_categories_are_read(tmp_path: Path) -> None:
+    table = pa.table({"name": pa.array(["a", "b"]).dictionary_encode(), "feature": [[1.0, 2.0], [3.0, 4.0]]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert read_features(tmp_path / "x.parquet")[0] == ["a", "b"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import math
 import re
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 from sfplus.errors import PairsError
 from sfplus.images import PHOTO_SUFFIXES
+from sfplus.io.encodings import decode
 
 SEPARATORS = "\t,; "
 ACCEPTED = (
@@ -20,17 +20,9 @@ ACCEPTED = (
     "'name n1 n2' and 'name1 n1 name2 n2'"
 )
 _MAX_BYTES = 1 << 30  # the largest list in use, 15.7 million pairs of IJB-C, has 220 MB
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 _LINE_END = re.compile(r"\r\n|\r|\n")
 PHOTO_ENDS = tuple(PHOTO_SUFFIXES)
 _COMMENT = re.compile(r"(^|\s+)#")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 class Line(NamedTuple):
@@ -100,28 +92,6 @@ def read_lines(path: Path) -> list[Line]:
         raise PairsError("is not a text file", where=path, remedy="give a list of pairs, such as LFW's pairs.txt")
     lines = enumerate(_LINE_END.split(text), 1)
     return [Line(line, f"{path}:{number}") for number, line in lines if line.strip() and line.lstrip()[0] != "#"]
-
-
-def decode(data: bytes) -> str | None:
-    """Decode the text of a list, or return None if it is not text in one of the encodings of `read_lines`."""
-    marked = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "")
-    zeros = data[:400].count(0)
-    for encoding in (marked, "utf-8") if marked or not zeros else ("utf-16-le", "utf-16-be"):
-        try:
-            text = data.decode(encoding) if encoding else ""
-        except UnicodeDecodeError:
-            continue
-        if encoding and not _CONTROL.search(text) and (not encoding.startswith("utf-16-") or _is_likely(text)):
-            return text
-    if marked or zeros:
-        return None
-    text = data.decode("cp1252", "replace").replace("\ufffd", "?")
-    return None if _CONTROL.search(text) else text
-
-
-def _is_likely(text: str) -> bool:
-    """Return True if most characters are ASCII, which they are not when UTF-16 is read in the wrong byte order."""
-    return sum(character.isascii() for character in text[:400]) > len(text[:400]) / 2
 
 
 def is_number(field: str) -> bool:
