@@ -47,7 +47,7 @@ def test_missing_and_binary_lists_are_refused(tmp_path: Path, data: bytes | None
             ["a/1.jpg", "a/x/1.jpg", "b/1.jpg"],
             "path",
             "3 photos of 3 people",
-            "a/x; if that is wrong, set people=first-folder (2) or people=last-folder (3)",
+            "set people=first-folder (2) or people=last-folder (3)",
         ),
         (
             ["train/a/1.jpg", "val/a/1.jpg", "val/b/1.jpg"],
