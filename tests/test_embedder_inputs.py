@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +211,26 @@ def test_what_cannot_be_compared_is_refused(embedder: Embedder, photos: list[Pat
         embedder.similarity(photos[:2], photos[:3])
     with pytest.raises(PhotoError, match=r"gone.jpg: cannot be read"):
         embedder.similarity("gone.jpg", photos[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_the_host_process_is_returned_as_before(model: Path) -> None:
+    """An embedder does not change how the process allocates memory (mallopt)."""
+    code = f"""
+import re
+from pathlib import Path
+import numpy as np
+from sfplus import Embedder
+Embedder({str(model)!r}, "cpu").features(np.zeros((8, 112, 96, 3), np.uint8))
+resident = lambda: int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+before = resident()
+block = np.ones(2**26)
+del block
+print(resident() - before)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(answer.stdout) < 50  # of 512 MB
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -28,7 +28,7 @@ from sfplus.device import Device, choose_device
 from sfplus.errors import UsageError
 from sfplus.images import Pixels
 from sfplus.io.prefetch import batch_by_size
-from sfplus.io.threads import WorkerThreads, worker_threads
+from sfplus.io.threads import WorkerThreads, count_threads, worker_threads
 
 Parity = Literal["none", "facenet-pytorch", "matlab"]
 RunNetwork = Callable[..., tuple[Tensor, Tensor, list[Tensor]]]  # `_run_network`, partly applied
@@ -143,7 +143,7 @@ class Detector:
         """
         pixels, single = read_photos(photos, channels)
         faces: list[Faces] = []
-        count = 1 if self.device.is_cuda else torch.get_num_threads()  # a GPU works in parallel by itself
+        count = 1 if self.device.is_cuda else count_threads()  # a GPU works in parallel by itself
         with worker_threads(count) as workers:
             for chunk in chunk_photos(pixels, self._chunk_pixels):  # generators of the caller run outside these modes
                 with torch.inference_mode(), torch.backends.cudnn.flags(True, deterministic=True, allow_tf32=False):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from sfplus.errors import PhotoError, SfplusError
-from sfplus.images.formats import UNREAD_SUFFIXES, VIDEO_SUFFIXES, find_formats
+from sfplus.images.formats import UNREAD_SUFFIXES, VIDEO_SUFFIXES, find_formats, keep_pixels_of_png
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -141,8 +141,17 @@ def _too_large(path: Path, amount: str) -> PhotoError:
 
 
 def _decode(file: BinaryIO, path: Path, max_pixels: int) -> Pixels:
-    with file, Image.open(file, formats=find_formats(file, path)) as image:
-        return _convert(image, path, max_pixels)
+    with file:
+        formats = find_formats(file, path)
+        try:
+            with Image.open(file, formats=formats) as image:
+                return _convert(image, path, max_pixels)
+        except (UnidentifiedImageError, SyntaxError, ValueError):
+            pixels_only = keep_pixels_of_png(file)
+            if not pixels_only:
+                raise
+        with Image.open(io.BytesIO(pixels_only), formats=formats) as image:
+            return _convert(image, path, max_pixels)
 
 
 def _convert(image: Image.Image, path: Path, max_pixels: int) -> Pixels:

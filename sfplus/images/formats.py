@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -55,6 +54,7 @@ _FORMATS = [
     )
 ]
 _AVIF = AvifImagePlugin.AvifImageFile.format
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _TIFF_STARTS = {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"miaf"}
@@ -62,7 +62,11 @@ _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 
 def heic_is_readable() -> bool:
     """Return whether the package is installed that decodes HEIC, the format of iPhones."""
-    return importlib.util.find_spec("pillow_heif") is not None
+    try:
+        import pillow_heif  # noqa: F401 (an optional extra, which may be installed and broken)
+    except ImportError:
+        return False
+    return True
 
 
 def needs_missing_package(names: Iterable[str]) -> list[str]:
@@ -104,6 +108,26 @@ def _register_heif(path: Path) -> str:
         raise PhotoError(reason, where=path, remedy="pip install 'sfplus[heic]'") from error
     pillow_heif.register_heif_opener()
     return "HEIF"
+
+
+def keep_pixels_of_png(file: BinaryIO) -> bytes:
+    """Return a PNG without the chunks that do not decide its pixels, which browsers ignore when they are damaged.
+
+    Args:
+        file: An open file; one that is no PNG gives b"".
+    """
+    file.seek(0)
+    if file.read(8) != _PNG_START:
+        return b""
+    chunks, data = [_PNG_START], file.read()
+    position = 0
+    while position < len(data):
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        if kind[:1].isupper() or kind in (b"tRNS", b"eXIf"):  # ISO/IEC 15948, 5.4: a lower-case letter is ancillary
+            chunks.append(data[position:end])
+        position = end
+    return b"".join(chunks)
 
 
 @functools.cache

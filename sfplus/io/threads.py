@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,15 +14,28 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Held while the threads of a pool start, when torch's number of threads is 1 for the whole process.
+_starting = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a forked process must not inherit a held lock
+    os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
+
+
+def count_threads() -> int:
+    """Return torch's number of threads, never the 1 of a pool that another thread starts at this moment."""
+    with _starting:
+        return torch.get_num_threads()
+
 
 @contextmanager
 def single_threaded_pool(size: int) -> Iterator[ThreadPoolExecutor]:
     """Yield a pool whose threads each run torch single-threaded; other threads keep torch's number of threads.
 
+    Several threads may start pools at the same time.
+
     Args:
         size: the number of threads in the pool.
     """
-    count, ready = torch.get_num_threads(), threading.Barrier(size + 1)
+    ready = threading.Barrier(size + 1)
 
     def start() -> None:
         torch.get_num_threads()  # without this, the thread adopts the number later, after it has been set back
@@ -29,10 +43,12 @@ def single_threaded_pool(size: int) -> Iterator[ThreadPoolExecutor]:
         ready.wait()
 
     with ThreadPoolExecutor(size, initializer=start) as pool:
-        for _ in range(size):
-            pool.submit(int)
-        ready.wait()
-        torch.set_num_threads(count)  # for all threads but these
+        with _starting:
+            count = torch.get_num_threads()
+            for _ in range(size):
+                pool.submit(int)
+            ready.wait()
+            torch.set_num_threads(count)  # for all threads but these
         yield pool
 
 

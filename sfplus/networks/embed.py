@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.device import Device, keep_freed_memory
+from sfplus.device import Device
 from sfplus.errors import UsageError
 from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
@@ -73,7 +73,6 @@ def embed_batches(
         raise UsageError(f"no dtype is called '{dtype}'", where="dtype", remedy="use float32 or bfloat16")
     was_training = network.training
     device.move(network).eval()
-    keep_freed_memory()
     try:
         previous: Tensor | None = None
         for batch in batches:

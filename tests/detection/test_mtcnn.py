@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +113,19 @@ def test_bfloat16_moves_faces_by_a_few_pixels_at_most(detector: Detector) -> Non
         assert not np.array_equal(faces.boxes[0], expected.boxes[0])
         np.testing.assert_allclose(faces.boxes[0], expected.boxes[0], atol=3)
         np.testing.assert_allclose(faces.landmarks[0], expected.landmarks[0], atol=3)
+
+
+@pytest.mark.parametrize("parity", ["none", "facenet-pytorch", "matlab"])
+def test_the_default_dtype_of_torch_does_not_change_a_bit(parity: Any) -> None:
+    """It is set before or after the detector is created."""
+    before = Detector(device="cpu", parity=parity)
+    expected = before.detect([FACE, PHOTOS[3]])
+    torch.set_default_dtype(torch.float64)
+    try:
+        results = [detector.detect([FACE, PHOTOS[3]]) for detector in (before, Detector(device="cpu", parity=parity))]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(same_bits(a, b) for result in results for a, b in zip(result, expected, strict=True))
 
 
 def test_mirrored_landmarks_are_the_mean_of_both_passes(detector: Detector, unmirrored: Detector) -> None:

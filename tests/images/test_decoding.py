@@ -205,6 +205,39 @@ def test_a_truncated_progressive_jpeg_is_refused(tmp_path: Path) -> None:
         read_photo(tmp_path / "a.jpg")
 
 
+def chunk(kind: bytes, body: bytes, checksum: int | None = None) -> bytes:
+    checksum = zlib.crc32(kind + body) if checksum is None else checksum
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"tEXt", b"a\0b", checksum=1),
+        chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 3_000_000)),  # Pillow refuses more than a million characters
+        chunk(b"iTXt", b"a\0\1\0\0\0" + zlib.compress(b"x" * 3_000_000)),
+        chunk(b"iCCP", b"abc\0\0not compressed"),
+        chunk(b"pHYs", b"short"),
+        chunk(b"tIME", b""),
+    ],
+)
+@pytest.mark.parametrize("end", [False, True])
+def test_damaged_notes_in_a_png_do_not_lose_the_photo(tmp_path: Path, extra: bytes, end: bool) -> None:
+    """Browsers show these photos."""
+    content = encode_image(colours(), ".png")
+    place = len(content) - 12 if end else 33  # before the last chunk, or behind the header
+    (tmp_path / "a.png").write_bytes(content[:place] + extra + content[place:])
+    assert np.array_equal(read_photo(tmp_path / "a.png"), colours())
+
+
+@pytest.mark.parametrize("bit", [0, 3])
+def test_a_png_with_damaged_pixels_is_refused(bit: int) -> None:
+    content = bytearray(encode_image(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8), ".png"))
+    content[len(content) // 2] ^= 1 << bit
+    with pytest.raises(PhotoError, match=r"damaged|not a photo"):
+        decode_photo(bytes(content), Path("a"))
+
+
 KINDS = [
     ("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("WEBP", {}), ("AVIF", {}),
     ("JPEG2000", {}), ("TIFF", {}),

@@ -121,6 +121,12 @@ def test_heic_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: p
     with pytest.raises(PhotoError, match=r"needs the package pillow-heif; pip install 'sfplus\[heic\]'"):
         read_photo(tmp_path / name)
     assert not heic_is_readable()
+    broken = tmp_path / "broken/pillow_heif.py"
+    broken.parent.mkdir()
+    broken.write_text("raise ImportError('libheif.so: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "pillow_heif")
+    monkeypatch.syspath_prepend(broken.parent)
+    assert not heic_is_readable()
     (tmp_path / "a.avif").write_bytes(encode_avif())
     assert read_photo(tmp_path / "a.avif").shape == (96, 128, 3)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from sfplus.io.threads import single_threaded_pool, worker_threads
+from sfplus.io.threads import count_threads, single_threaded_pool, worker_threads
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +39,24 @@ def test_results_come_in_order_without_gradients(count: int) -> None:
 def test_an_exception_reaches_the_caller() -> None:
     with worker_threads(2) as workers, pytest.raises(ZeroDivisionError):
         list(workers.map(lambda n: 1 // n, range(3)))
+
+
+def test_pools_of_several_threads_do_not_change_the_number_of_threads() -> None:
+    """Neither for the threads that use them, nor for those that start later."""
+    seen: set[int] = set()
+
+    def work() -> None:
+        for _ in range(20):
+            seen.add(count_threads())
+            with worker_threads(2) as workers:
+                list(workers.map(lambda _: None, range(2)))
+
+    users = [threading.Thread(target=work) for _ in range(6)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    later = threading.Thread(target=lambda: seen.add(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == {3} and torch.get_num_threads() == 3
