@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml
 
 install: $(STAMP)  ## set up .venv (the other targets also do this)
 
-demo: $(STAMP)  ## run the whole pipeline on drawn faces: about a minute, offline
+demo: $(STAMP)  ## run the whole pipeline on drawn faces: about three minutes, offline
 	@$(SFPLUS) run demo --device $(DEVICE)
 
 test: $(STAMP)  ## run the tests, except those marked slow

@@ -28,7 +28,7 @@ from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork
 from sfplus.detection import choose
 from sfplus.embedder import Embedder
 from sfplus.errors import DependencyError, SfplusError, UsageError
-from sfplus.images import encode_image, read_photo
+from sfplus.images import PHOTO_SUFFIXES, encode_image, read_photo
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.reports.jinja_filters import data_uri
 from sfplus.reports.plots import decision_plot
@@ -127,7 +127,6 @@ def build(comparison: Comparison) -> Any:
         DependencyError: If gradio is not installed.
     """
     gradio = _gradio()
-    kinds = [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"]
     with gradio.Blocks(title="sfplus", analytics_enabled=False, delete_cache=(60, _FORGET)) as page:
         gradio.Markdown(
             f"## Same person?\nTwo photos, compared by {comparison.name}. "
@@ -137,7 +136,9 @@ def build(comparison: Comparison) -> Any:
         with gradio.Row():
             for label in ("First photo", "Second photo"):
                 with gradio.Column():
-                    photos.append(gradio.File(label=label, file_types=kinds, type="filepath", height=120))
+                    photos.append(
+                        gradio.File(label=label, file_types=sorted(PHOTO_SUFFIXES), type="filepath", height=120)
+                    )
                     views.append(gradio.HTML())
                     states.append(gradio.State(time_to_live=_FORGET))
         far = gradio.Radio(list(FARS), value=next(iter(FARS)), label="Decide at", visible=comparison.decides)

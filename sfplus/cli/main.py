@@ -43,9 +43,10 @@ def _first_line(command: str) -> str:
 
 app = typer.Typer(
     cls=_LazyGroup, no_args_is_help=True, rich_markup_mode="rich", add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="""Face recognition on the hypersphere: detect, align, train, fine-tune, verify, report.
 
-First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, about a minute)""",
+First try:  [bold]sfplus run demo[/bold]   (drawn faces, offline, about three minutes)""",
 )  # fmt: skip
 
 

@@ -51,12 +51,15 @@ class CropDataset(_BatchDataset):
         labels: the 0-based class of each crop.
         height: height of all crops, pixels.
         width: width of all crops, pixels.
+        people: the person of each label, for messages; default: the labels.
 
     Raises:
         DatasetError: If there are no crops, the number of labels differs, or a label is negative.
     """
 
-    def __init__(self, paths: Sequence[Path], labels: Sequence[int], height: int, width: int) -> None:
+    def __init__(
+        self, paths: Sequence[Path], labels: Sequence[int], height: int, width: int, people: Sequence[str] = ()
+    ) -> None:
         if not paths or len(paths) != len(labels) or min(labels) < 0:
             reason = f"got {len(paths)} crops with {len(labels)} labels"
             raise DatasetError(
@@ -64,7 +67,7 @@ class CropDataset(_BatchDataset):
             )
         self.paths = tuple(paths)
         self.labels = torch.tensor(labels, dtype=torch.int64)
-        self.height, self.width = height, width
+        self.height, self.width, self.people = height, width, list(people)
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         fits_cache = len(paths) * height * width * 3 < CACHE_BYTES
         self._cache = np.empty((len(paths), height, width, 3), np.uint8) if fits_cache else None

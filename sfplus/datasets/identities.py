@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from sfplus.datasets.records import person_from_path
+from sfplus.datasets.records import PeopleRule, person_from_path
 from sfplus.errors import DatasetError
+from sfplus.io.console import first_names, quantity
 
 
-def assign_labels(photos: Sequence[str], exclude: Collection[str] = ()) -> tuple[list[str], list[int], list[str]]:
+def assign_labels(
+    photos: Sequence[str], exclude: Collection[str] = (), people: PeopleRule = "path"
+) -> tuple[list[str], list[int], list[str]]:
     """Number the people of a set of photos, sorted by name and counted from 0.
 
     Args:
         photos: paths relative to the root of the set, `person/photo.jpg`; the folder of a photo is its person.
         exclude: people to leave out; names that do not occur are ignored, since many copies of a data set are cleaned
             already.
+        people: which of nested folders is the person, see `person_from_path`.
 
     Returns:
         The people; the label of each remaining photo; and the path of each remaining photo, sorted by label and path.
@@ -27,13 +31,43 @@ def assign_labels(photos: Sequence[str], exclude: Collection[str] = ()) -> tuple
     """
     by_person: dict[str, list[str]] = {}
     for photo in photos:
-        by_person.setdefault(person_from_path(photo, DatasetError), []).append(photo)
-    people = sorted(person for person in by_person if person not in exclude)
-    if len(people) < 2:
-        reason = f"contains photos of {len(people)} {'person' if len(people) == 1 else 'people'}"
+        by_person.setdefault(person_from_path(photo, DatasetError, people), []).append(photo)
+    kept = sorted(person for person in by_person if person not in exclude)
+    if len(kept) < 2:
+        reason = f"contains photos of {len(kept)} {'person' if len(kept) == 1 else 'people'}"
         raise DatasetError(reason, where="train.photos", remedy="training needs at least two people")
-    labelled = [(label, photo) for label, person in enumerate(people) for photo in sorted(by_person[person])]
-    return people, [label for label, _ in labelled], [photo for _, photo in labelled]
+    labelled = [(label, photo) for label, person in enumerate(kept) for photo in sorted(by_person[person])]
+    return kept, [label for label, _ in labelled], [photo for _, photo in labelled]
+
+
+def describe_people(photos: Sequence[str], root: Path, people: PeopleRule = "path") -> tuple[str, str]:
+    """Describe the people of a folder before anything is done with their photos.
+
+    Args:
+        photos: paths relative to the folder.
+        root: the folder, for messages.
+        people: which of nested folders is the person, see `person_from_path`.
+
+    Returns:
+        A line such as `24 photos of 6 people`, and a warning if nested folders may make several people of one; else an
+        empty text.
+
+    Raises:
+        DatasetError: If photos are in no person's folder; the first three are named. If there is only one person.
+    """
+    if stray := [photo for photo in photos if "/" not in photo]:
+        reason = f"these photos are in no person's folder: {first_names(stray)}"
+        raise DatasetError(reason, where=root, remedy="put the photos of each person into a folder")
+    persons = sorted({person_from_path(photo, DatasetError, people) for photo in photos})
+    if len(persons) == 1:
+        raise DatasetError("contains photos of 1 person", where=root, remedy="training needs at least two people")
+    line = f"{quantity(len(photos), 'photo')} of {len(persons)} people"
+    first, last = ({person.split("/")[part] for person in persons} for part in (0, -1))
+    if min(len(first), len(last)) == len(persons):
+        return line, ""
+    nested = first_names([person for person in persons if "/" in person])
+    choice = f"people=first-folder ({len(first)}) or people=last-folder ({len(last)})"
+    return line, f"each of these folders counts as a person: {nested}; if that is wrong, set {choice}"
 
 
 def read_person_list(path: Path) -> tuple[str, ...]:

@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from sfplus.errors import PhotoError, SfplusError
 from sfplus.images import Pixels, decode_photo, read_photo
+
+PeopleRule = Literal["path", "first-folder", "last-folder"]
 
 MAX_IMAGE_BYTES = 64 << 20
 """Size limit of one encoded image; larger files are not photos of faces."""
@@ -127,12 +129,14 @@ def person_from_text(label: str, name: str) -> str:
     return person_from_number(int(label), name) if _INTEGER.fullmatch(label) else label
 
 
-def person_from_path(name: str, error: type[SfplusError] = PhotoError) -> str:
+def person_from_path(name: str, error: type[SfplusError] = PhotoError, people: PeopleRule = "path") -> str:
     """Return the person of an image, which is the folder that contains it.
 
     Args:
         name: path of the image relative to the root of the collection.
         error: type of the exception.
+        people: of an image in nested folders: the person is the `path` of all of them, the `first-folder`, for albums
+            inside a person's folder, or the `last-folder`, for parts of a data set that contain folders of people.
 
     Raises:
         SfplusError: Of the type `error`, if the image is not in a folder.
@@ -140,4 +144,5 @@ def person_from_path(name: str, error: type[SfplusError] = PhotoError) -> str:
     person = PurePosixPath(name).parent.as_posix()
     if person == ".":
         raise error("is not in a person's folder", where=name, remedy="put the photos of each person into a folder")
-    return person
+    folders = person.split("/")
+    return {"path": person, "first-folder": folders[0], "last-folder": folders[-1]}[people]

@@ -35,6 +35,11 @@ def quantity(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def first_names(names: Sequence[str]) -> str:
+    """Return up to three names, and how many more there are: `a, b, c and 2 more`."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 class ProgressLine:
     """The progress of one running stage; its bar appears when `start` gives the amount of work.
 

@@ -25,7 +25,7 @@ def run_steps(steps: Sequence[Step], context: RunContext, record: Path | None = 
         context: Workspace, device and console.
         record: A file that remembers what was run, with which `status` compares.
     """
-    check_inputs(steps, context.workspace)
+    check_inputs(steps, context.workspace, context.console)
     if context.device_name != "auto":
         _ = context.device  # a missing device is an error before anything is read
     artefacts: dict[str, Artefact] = {}

@@ -17,7 +17,7 @@ from sfplus.errors import UsageError
 from sfplus.io.files import atomic_folder
 from sfplus.io.tables import read_parquet
 from sfplus.verification.decision import DecisionRule
-from sfplus.weights import CONFIG, FOLDER_FILES
+from sfplus.weights import CONFIG, FOLDER_FILES, PEOPLE
 from sfplus.weights.convert import write_folder
 from sfplus.weights.find_model import ModelSource
 from sfplus.weights.loading import load_model
@@ -86,7 +86,7 @@ def copy_model(source: ModelSource, folder: Path) -> None:
         write_folder(source.loaded, folder)
         return
     with atomic_folder(folder) as partial:
-        for name in FOLDER_FILES:
+        for name in (*FOLDER_FILES, PEOPLE):
             if (source.path / name).is_file():
                 shutil.copyfile(source.path / name, partial / name)
         config = read_config(partial / CONFIG)

@@ -9,8 +9,11 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import InputFile, ModelInput, PackFolder, StageInput
 from sfplus.artifacts.pair_inputs import BinCrops, PairList
+from sfplus.datasets.identities import describe_people
 from sfplus.errors import UsageError
 from sfplus.image_tasks.image_set import ImageSet
+from sfplus.images import list_photos
+from sfplus.io.console import Console
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.steps import (
     InputReference,
@@ -58,14 +61,21 @@ def steps_until(steps: Sequence[Step], stage: str) -> list[Step]:
     return [step for step in steps if step.name in needed]
 
 
-def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
+def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None = None) -> None:
     """Check that the user's inputs exist before anything is started, not hours later.
 
+    Args:
+        steps: The steps of a plan.
+        workspace: The folder of cache and runs.
+        console: Where the number of people to train on is printed, with a warning where folders may be misunderstood.
+
     Raises:
+        DatasetError: If photos to train on are in no person's folder.
         UsageError: If a path or model does not exist, or a folder of photos contains the cache.
         PairsError: If a pair list is malformed, or names photos that its folder does not hold.
     """
     pair_lists: set[UserPairs] = set()
+    people: dict[UserPhotos, None] = {}
     for reference in [reference for step in steps for reference in step.inputs.values()]:
         if isinstance(reference, UserModel):
             _ = reference.content  # raises if the model cannot be used
@@ -79,6 +89,14 @@ def check_inputs(steps: Sequence[Step], workspace: Path) -> None:
                 pair_lists.add(reference)
             elif path.resolve() in (workspace / "cache").resolve().parents:
                 raise UsageError("contains the cache", where=path, remedy="give the folder of photos inside it")
+            if isinstance(reference, UserPhotos) and reference.people:
+                people[reference] = None
+    for folder in people:
+        line, warning = describe_people(list_photos(folder.root), folder.root, folder.people or "path")
+        if console:
+            console.print(f"{folder.root}: {line}")
+        if console and warning:
+            console.warn(f"{folder.root}: {warning}")
     for pairs in pair_lists:
         pair_list = _pair_list(pairs)
         _ = pair_list.listed, pair_list.match
@@ -107,7 +125,7 @@ def resolve_inputs(step: Step, artefacts: Mapping[str, Artefact], context: RunCo
 
 def _resolve(reference: InputReference, artefacts: Mapping[str, Artefact], context: RunContext) -> StageInput:
     match reference:
-        case UserPhotos(root, pairs):
+        case UserPhotos(root, pairs, _):
             return context.photo_folder(root, _pair_list(pairs).photos if pairs else None)
         case UserBin(path):
             return BinCrops(path, context.workspace / "cache" / "unpacked")

@@ -10,6 +10,7 @@ from typing import ClassVar, TypeVar
 from pydantic import BaseModel
 
 from sfplus.artifacts.stage import Stage
+from sfplus.datasets.records import PeopleRule
 from sfplus.recipes.settings.images import ImageDataSettings
 from sfplus.weights.find_model import ModelSource
 
@@ -48,10 +49,17 @@ class UserPairs:
 
 @dataclass(frozen=True)
 class UserPhotos:
-    """A reference to a folder of photos of the user's, or to those photos in it that a pair list names."""
+    """A reference to a folder of photos of the user's, or to those photos in it that a pair list names.
+
+    Attributes:
+        root: The folder.
+        pairs: The pair list; None for all photos.
+        people: Which of nested folders is the person, if the photos are in folders of people.
+    """
 
     root: Path
     pairs: UserPairs | None = None
+    people: PeopleRule | None = None
 
 
 @dataclass(frozen=True)

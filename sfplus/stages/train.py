@@ -13,17 +13,20 @@ from torch import nn
 from sfplus.alignment.templates import TEMPLATE_OF_SIZE, TEMPLATES
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import is_first
-from sfplus.artifacts.inputs import InputFile, PackFolder, StageInput
+from sfplus.artifacts.inputs import InputFile, PackFolder
 from sfplus.artifacts.layout import CROP_TABLE, CROPS
 from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.artifacts.pair_inputs import locate_pairs
 from sfplus.artifacts.stage import Job
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.datasets.identities import assign_labels
+from sfplus.datasets.records import person_from_path
 from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import Head, ShardedHead
-from sfplus.io.tables import read_parquet
+from sfplus.io.console import first_names
+from sfplus.io.files import write_atomically
+from sfplus.io.tables import read_failures, read_parquet
 from sfplus.networks import DEFAULT_INPUT, create
 from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.recipes.settings.finetune import FinetuneSettings
@@ -31,7 +34,7 @@ from sfplus.recipes.settings.train import SolverSettings, TrainSettings
 from sfplus.training.face_task import HeldOut, fit
 from sfplus.training.head_ops import create_head, gather_head, load_classifier
 from sfplus.verification.protocols import PROTOCOLS
-from sfplus.weights import HEAD
+from sfplus.weights import HEAD, PEOPLE
 from sfplus.weights.feature_network import FeatureNetwork
 from sfplus.weights.model_folder import load_tensors, save_model
 
@@ -43,7 +46,7 @@ def build_train(job: Job[TrainSettings]) -> dict[str, Any]:
     settings = job.settings
     torch.manual_seed(settings.seed)
     shape = settings.model_dump(include={"network", "feature_size", "width"})
-    training_set = _load_training_set(job.inputs["crops"], settings.exclude)
+    training_set = _load_training_set(job, settings)
     options = settings.model_dump(include={"block", "batch_norm"}) | {"input": training_set.size}
     network = create(settings.network, feature_size=settings.feature_size, width=settings.width, **options)
     return _fit(job, network, shape, training_set)
@@ -57,7 +60,7 @@ def build_finetune(job: Job[FinetuneSettings]) -> dict[str, Any]:
     if isinstance(network, FeatureNetwork) or "preprocessing" in config:
         reason = "is not a network of sfplus with SphereFace's input, which training uses"
         raise DatasetError(reason, where=start, remedy="start from a model that sfplus trained or converted")
-    training_set = _load_training_set(job.inputs["crops"], job.settings.exclude)
+    training_set = _load_training_set(job, job.settings)
     if training_set.size != config.get("input", DEFAULT_INPUT):
         reason = f"the model to start from takes {config.get('input', DEFAULT_INPUT)} crops, not {training_set.size}"
         raise DatasetError(reason, where=start, remedy="align with its template")
@@ -107,10 +110,12 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
     if "start" in job.inputs:
         about["start"] = ModelFacts.read(job.inputs["start"]).name
     save_model(job.folder, network, shape | about, head=full_head)
+    write_atomically(job.folder / PEOPLE, "".join(f"{person}\n" for person in people).encode())
     return {"people": len(people), "crops": len(crops)} | loaded | summary
 
 
-def _load_training_set(source: StageInput, exclude: tuple[str, ...]) -> _TrainingSet:
+def _load_training_set(job: Job[Any], settings: TrainSettings | FinetuneSettings) -> _TrainingSet:
+    source, exclude = job.inputs["crops"], settings.exclude
     if isinstance(source, PackFolder):
         packed = PackedCrops(source.root, exclude)
         size = f"{packed.height}x{packed.width}"
@@ -120,10 +125,14 @@ def _load_training_set(source: StageInput, exclude: tuple[str, ...]) -> _Trainin
             raise DatasetError(reason, where=source.root, remedy="align the photos again, and pack their crops")
         return _TrainingSet(packed.people, packed, template.name)
     assert isinstance(source, Artefact)
-    people, labels, names = assign_labels(read_parquet(source.folder / CROP_TABLE)["crop"], exclude)
+    people, labels, names = assign_labels(read_parquet(source.folder / CROP_TABLE)["crop"], exclude, settings.people)
+    failed = (row["photo"] for rows in read_failures(source.folder) for row in rows)
+    missing = {person_from_path(name, DatasetError, settings.people) for name in failed} - {*people, *exclude}
+    if missing and is_first():
+        job.context.console.warn(f"not trained on, because no photo gave a crop: {first_names(sorted(missing))}")
     template = TEMPLATES[source.manifest["settings"]["template"]]
     paths = [source.folder / CROPS / name for name in names]
-    return _TrainingSet(people, CropDataset(paths, labels, template.height, template.width), template.name)
+    return _TrainingSet(people, CropDataset(paths, labels, template.height, template.width, people), template.name)
 
 
 def _load_head(start: Path | None, head: Head | ShardedHead) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import AdaFace, Head, ShardedHead, measure_layer_uniformity
+from sfplus.io.console import first_names
 from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.augment import distort, draw_distortions
@@ -107,7 +108,7 @@ class FaceTask(Task):
         held_out: HeldOut | None = None,
     ) -> None:
         self.classes = count_classes(head)
-        _check_people(crops.labels, self.classes, warn=processes.is_first)
+        _check_people(crops, self.classes, warn=processes.is_first)
         processes.share(settings.batch_size, settings.accumulate)
         network = synchronise_batch_norm(network, processes, settings.batch_size, settings.accumulate)
         self.network, self.head, self.crops, self.settings, self.processes = network, head, crops, settings, processes
@@ -258,18 +259,19 @@ class FaceTask(Task):
             )
 
 
-def _check_people(labels: Tensor, classes: int, warn: bool) -> None:
+def _check_people(crops: CropDataset | PackedCrops, classes: int, warn: bool) -> None:
     """Refuse labels beyond the head and a single class; warn of classes with no crop or one crop."""
+    labels = crops.labels
     if int(labels.max()) >= classes:
         what = f"label {int(labels.max())} is beyond the {classes} classes of the head"
         raise DatasetError(what, where="crops", remedy="create the head for as many people as there are")
     if classes < 2:
         raise DatasetError("there is only 1 person", where="crops", remedy="training needs at least two people")
     counts = torch.bincount(labels, minlength=classes)
-    for crops, description in ((0, "no crop"), (1, "one crop")) if warn else ():
-        if few := int((counts == crops).sum()):
-            first = int((counts == crops).nonzero()[0])
-            warnings.warn(f"{few} of {classes} people have {description}, the first has label {first}", stacklevel=2)
+    for number, description in ((0, "no crop"), (1, "one crop")) if warn else ():
+        if few := (counts == number).nonzero().flatten().tolist():
+            names = first_names([crops.people[label] if crops.people else f"label {label}" for label in few])
+            warnings.warn(f"{len(few)} of {classes} people have {description}: {names}", stacklevel=2)
 
 
 def _digest(settings: SolverSettings, crops: CropDataset | PackedCrops) -> str:

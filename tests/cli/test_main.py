@@ -27,6 +27,11 @@ def _children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def test_the_short_option_shows_the_help_of_every_command(sfplus: Callable) -> None:
+    for words in ((), ("verify",), ("models", "list")):
+        assert sfplus(*words, "-h").out == sfplus(*words, "--help").out != ""
+
+
 def test_help_imports_neither_torch_nor_numpy_and_is_fast() -> None:
     code = (
         "import sys\nsys.argv = ['sfplus', '--help']\nfrom sfplus.__main__ import main\n"

@@ -105,7 +105,7 @@ def test_missing_photos_and_other_files_of_a_list_are_named(
         (tmp_path / "in" / name).write_bytes(face)
     (tmp_path / "in/broken.jpg").symlink_to("nowhere")
     names = [path.relative_to(tmp_path).as_posix() for path in sorted((tmp_path / "in").rglob("*"))]
-    (tmp_path / "list").write_text("\n".join([*names, "gone.jpg", "/nowhere/at all.png"]))
+    (tmp_path / "list").write_text("\n".join([*names, "gone.jpg", "/nowhere/at all.png"] * 2))
     answer = sfplus("align", "list", "out")
     assert answer.code == 1 and "2 crops, 0 photos without a face, 3 failed" in answer.out
     crops = {path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()}

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.datasets.identities import assign_labels, read_person_list
+from sfplus.datasets.identities import assign_labels, describe_people, read_person_list
+from sfplus.datasets.records import PeopleRule
 from sfplus.errors import DatasetError
 
 
@@ -35,3 +36,37 @@ def test_missing_and_binary_lists_are_refused(tmp_path: Path, data: bytes | None
         (tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(DatasetError, match=r"a\.txt: is not a list of people"):
         read_person_list(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("photos", "people", "line", "warning"),
+    [
+        (["a/1.jpg", "a/2.jpg", "b/1.jpg"], "path", "3 photos of 2 people", ""),
+        (["a/x/1.jpg", "a/y/1.jpg", "b/1.jpg"], "path", "3 photos of 3 people", "counts as a person: a/x, a/y; if"),
+        (
+            ["a/1.jpg", "a/x/1.jpg", "b/1.jpg"],
+            "path",
+            "3 photos of 3 people",
+            "set people=first-folder (2) or people=last-folder (3)",
+        ),
+        (
+            ["train/a/1.jpg", "val/a/1.jpg", "val/b/1.jpg"],
+            "path",
+            "3 photos of 3 people",
+            "people=first-folder (2) or people=last-folder (2)",
+        ),
+        (["a/x/1.jpg", "a/y/1.jpg", "b/1.jpg"], "first-folder", "3 photos of 2 people", ""),
+        (["train/a/1.jpg", "val/a/1.jpg", "val/b/1.jpg"], "last-folder", "3 photos of 2 people", ""),
+    ],
+)
+def test_people_of_nested_folders_are_described(
+    photos: list[str], people: PeopleRule, line: str, warning: str, tmp_path: Path
+) -> None:
+    described, warned = describe_people(photos, tmp_path, people)
+    assert described == line and warning in warned and bool(warning) == bool(warned)
+    assert len(assign_labels(photos, people=people)[0]) == int(line.split()[3])
+
+
+def test_photos_in_no_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"in no person's folder: 1\.jpg, 2\.jpg, 3\.jpg and 2 more; put"):
+        describe_people([f"{number}.jpg" for number in range(1, 6)] + ["a/1.jpg"], tmp_path)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext
@@ -104,9 +105,9 @@ detect: {min_face: 60, factor: 0.7}
 """
 
 
-def run_train(sfplus: Callable, photos: Path, folder: Path):
+def run_train(sfplus: Callable, photos: Path, folder: Path, *settings: str):
     (folder / "train.yaml").write_text(TRAIN)
-    return sfplus("train", folder / "train.yaml", f"train.photos={photos}", "--workspace", folder / "data")
+    return sfplus("train", folder / "train.yaml", f"train.photos={photos}", *settings, "--workspace", folder / "data")
 
 
 def test_people_with_one_photo_each_are_enough(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
@@ -125,4 +126,34 @@ def test_a_single_person_is_refused(drawn: Path, tmp_path: Path, sfplus: Callabl
 
 def test_photos_outside_the_folder_of_a_person_are_refused(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
     answer = run_train(sfplus, drawn / "person_000", tmp_path)
-    assert answer.code == 1 and "is not in a person's folder; put the photos of each person into a folder" in answer.err
+    assert answer.code == 1 and "these photos are in no person's folder: person_000_0001.jpg, person" in answer.err
+    assert "put the photos of each person into a folder" in answer.err and not (tmp_path / "data/cache").exists()
+
+
+@pytest.mark.parametrize(("rule", "parts"), [("first-folder", "{person}/{part}"), ("last-folder", "{part}/{person}")])
+def test_nested_folders_are_reported_and_a_rule_makes_them_one_person(
+    rule: str, parts: str, drawn: Path, tmp_path: Path, sfplus: Callable
+) -> None:
+    for number, photo in enumerate(sorted(drawn.rglob("*.jpg"))):
+        folder = tmp_path / "photos" / parts.format(person=photo.parent.name, part=f"part{number % 2}")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, folder)
+    answer = run_train(sfplus, tmp_path / "photos", tmp_path)
+    assert answer.code == 0 and "12 photos of 8 people" in answer.err, answer.err
+    assert f"people={rule} (4)" in answer.err and "each of these folders counts as a person: p" in answer.err
+    before = {path.name for path in (tmp_path / "data/cache/train").iterdir()}
+    answer = run_train(sfplus, tmp_path / "photos", tmp_path, f"train.people={rule}")
+    assert answer.code == 0 and "12 photos of 4 people" in answer.err and "warning" not in answer.err, answer.err
+    (model,) = (path for path in (tmp_path / "data/cache/train").glob("*/") if path.name not in before)
+    assert (model / "people.txt").read_text().split() == [f"person_{number:03}" for number in range(4)]
+    assert json.loads((model / "config.json").read_text())["people"] == 4
+
+
+def test_people_without_a_crop_are_named(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
+    shutil.copytree(drawn, tmp_path / "photos")
+    for name in ("nobody", "no one"):
+        (tmp_path / "photos" / name).mkdir()
+        Image.new("RGB", (200, 200), "grey").save(tmp_path / "photos" / name / "1.jpg")
+    answer = run_train(sfplus, tmp_path / "photos", tmp_path)
+    assert answer.code == 0 and "14 photos of 6 people" in answer.err
+    assert "not trained on, because no photo gave a crop: no one, nobody" in answer.err

@@ -177,15 +177,19 @@ def test_one_person_is_refused(crops: CropDataset, tmp_path: Path) -> None:
         fit(network, Softmax(32, 1), alone, SETTINGS, tmp_path, choose_device("cpu"))
 
 
-def test_people_with_few_crops_give_a_warning(crops: CropDataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("people", [(), ("Ada", "Ben", "Cy", "Dan", "Eve", "Fay")])
+def test_people_with_few_crops_are_named_in_a_warning(
+    people: tuple[str, ...], crops: CropDataset, tmp_path: Path
+) -> None:
+    names = people or [f"label {label}" for label in range(PEOPLE)]
     network, head = tiny_model(SETTINGS)
-    few = CropDataset(crops.paths[:12], [0] * 8 + [2] + [4] * 3, 112, 96)
+    few = CropDataset(crops.paths[:12], [0] * 8 + [2] + [4] * 3, 112, 96, people)
     settings = SETTINGS.model_copy(update={"max_iter": 1})
     with pytest.warns(UserWarning) as caught:
         fit(network, head, few, settings, tmp_path, choose_device("cpu"))
     assert [str(warning.message) for warning in caught] == [
-        f"3 of {PEOPLE} people have no crop, the first has label 1",
-        f"1 of {PEOPLE} people have one crop, the first has label 2",
+        f"3 of {PEOPLE} people have no crop: {names[1]}, {names[3]}, {names[5]}",
+        f"1 of {PEOPLE} people have one crop: {names[2]}",
     ]
 
 

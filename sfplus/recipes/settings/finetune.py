@@ -45,8 +45,8 @@ class FinetuneSettings(StageKey, SolverSettings):
         """Fine-tune the trained or the given model on the crops that train uses, or on crops of its own photos."""
         train = request.find(TrainSettings)
         settings = self
-        if train and not self.exclude:
-            settings = self.model_copy(update={"exclude": train.exclude})
+        if train:
+            settings = self.model_copy(update={"exclude": self.exclude or train.exclude, "people": train.people})
         before, inputs = training_inputs(train.photos if train else self.photos, self, request)
         inputs["start"] = UserModel(self.model) if self.model else StepOutput("train")
         steps = [*before, Step("finetune", self.stage, settings, inputs)]

@@ -11,6 +11,7 @@ from sfplus.artifacts.layout import TRAIN_PHOTOS
 from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.datasets.formats.pack import is_pack
 from sfplus.datasets.identities import read_person_list
+from sfplus.datasets.records import PeopleRule
 from sfplus.errors import suggest
 from sfplus.networks import is_network, network_names
 from sfplus.recipes.settings.align import crop_steps
@@ -114,6 +115,12 @@ class SolverSettings(LoopSettings):
     )  # fmt: skip
     per_person: int = Field(default=4, ge=1, description="balanced: crops per person in a batch")
     crop_power: float = Field(default=0.5, ge=0, le=1, description="people: 1 weights all crops equally, 0 all people")
+    people: PeopleRule = Field(
+        default="path",
+        exclude_if=lambda rule: rule == "path",  # which keeps the fingerprints of recipes without this key
+        description="the person of a photo in nested folders: path, all of them; first-folder, for albums inside a "
+        "person's folder; last-folder, for folders of people inside train/ and val/",
+    )
     seed: int = Field(
         default=0,
         ge=0,
@@ -212,7 +219,7 @@ def training_inputs(
     if photos and is_pack(photos):
         inputs["crops"] = UserPack(photos)
     else:
-        root = UserPhotos(photos) if photos else StepOutput("sample", TRAIN_PHOTOS)
+        root = UserPhotos(photos, people=settings.people) if photos else StepOutput("sample", TRAIN_PHOTOS)
         steps += crop_steps(root, request, "train")
     if settings.evaluate_every and (verify := request.find(VerifySettings)):
         steps += verify.held_out_steps(request)
