@@ -65,6 +65,10 @@ Choose = Annotated[
     ChosenFace,
     typer.Option(help="Which of several faces to use; all: every face, numbered."),
 ]
+ChooseOne = Annotated[
+    Literal["centre", "largest", "confident"],
+    typer.Option("--choose", help="Which of several faces to use."),
+]
 Parity = Annotated[
     Literal["none", "matlab"], typer.Option(help="matlab: the arithmetic of the original cascade, slower.")
 ]

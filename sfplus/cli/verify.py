@@ -10,6 +10,7 @@ import typer
 
 from sfplus.cli.options import (
     DATA,
+    ChooseOne,
     Device,
     ModelInputText,
     ModelName,
@@ -70,6 +71,7 @@ def verify(
     ] = False,
     out: ReportFolder = None,
     title: Title = "",
+    choose: ChooseOne = "centre",
     undetected: Undetected = "centre-crop",
     device: Device = "auto",
     workspace: Workspace = DATA,
@@ -109,7 +111,7 @@ def verify(
             raise UsageError("is a file of features, beside photos", where=f"--against {against}", remedy=remedy)
         source = ModelSource(model or DEFAULT_MODEL, network, input)
         overrides = lfw_overrides(source, photos, pairs, undetected, folds, crops)
-        overrides += [f"verify.protocol={json.dumps(protocol)}", *title_override(title)]
+        overrides += [f"verify.protocol={json.dumps(protocol)}", f"detect.choose={choose}", *title_override(title)]
         name = run_name_of(workspace, pairs, photos)
         run_recipe("lfw", overrides, "", device, workspace, name, against, out, this_command())
     else:

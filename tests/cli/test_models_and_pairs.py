@@ -122,6 +122,15 @@ def features(folder: Path, sfplus: Callable) -> Path:
     return folder
 
 
+def test_the_face_of_a_photo_can_be_chosen(features: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(features)
+    answer = sfplus("verify", "photos", "pairs.txt", "--model", "my/model", "--choose", "largest")
+    assert answer.code == 0, answer.err
+    manifests = [json.loads(file.read_bytes()) for file in Path("data/cache/detect").glob("*/manifest.json")]
+    assert "largest" in [manifest["settings"]["choose"] for manifest in manifests]
+    assert sfplus("verify", "photos", "--model", "my/model", "--choose", "all").code == 2
+
+
 def test_the_page_has_commands() -> None:
     assert len(ROWS) >= 25 and all(command.split()[1] in ("verify", "convert", "calibrate") for _, command in ROWS)
 
