@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import pyarrow as pa
 import typer
 
+from sfplus.artifacts.context import is_first
 from sfplus.artifacts.layout import FACES, FEATURE_INDEX, FEATURES
 from sfplus.cli.options import (
     Choose,
@@ -23,6 +24,7 @@ from sfplus.cli.options import (
 from sfplus.cli.photo_folders import failures_file, print_summary, publish, run_on_folder
 from sfplus.cli.photo_inputs import list_inputs
 from sfplus.images import CACHE
+from sfplus.io.files import write_json
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import FAILURES, read_parquet, write_parquet
 from sfplus.recipes.recipe import Recipe
@@ -30,9 +32,11 @@ from sfplus.recipes.settings.align import AlignSettings, crop_steps
 from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel, UserPhotos
+from sfplus.weights import MEAN
 
 app = typer.Typer(add_completion=False)
 Dtype = Literal["float32", "bfloat16"]
+MODEL_JSON = "model.json"
 
 
 @app.command()
@@ -50,7 +54,8 @@ def embed(
     """Turn photos into features: OUT gets features.safetensors and index.parquet.
 
     The rows of both belong together. The index has the photo of each feature and the number of the face in the photo,
-    whose box and landmarks are in faces.parquet.
+    whose box and landmarks are in faces.parquet. model.json names the model; if it has a threshold, mean.safetensors is
+    written too: the similarity of two features is the cosine after its `mean` is subtracted from both.
 
     The exit code is 1 if a photo could not be read, or with --crops is not of the size of a crop: see failures.jsonl.
 
@@ -92,8 +97,23 @@ def embed_folder(
         if not crops:
             faces = done["detect/photos"].folder
             files |= {FEATURE_INDEX: _number_faces(files[FEATURE_INDEX], faces, out), FACES: faces / FACES}
+        files |= _describe_model(model, out)
         publish(files | {FAILURES: failures_file(last, source, out)}, out)
         return print_summary(last, out, faces, "--choose all computes their features")
+
+
+def _describe_model(model: UserModel, out: Path) -> dict[str, Path]:
+    """Return the files that say how the features of a model are compared, and say so."""
+    verification = model.config.get("verification")
+    about = {"model": model.name, "content": model.content, "template": model.template, "verification": verification}
+    write_json(out / CACHE / MODEL_JSON, about, indent=1)
+    files = {MODEL_JSON: out / CACHE / MODEL_JSON}
+    if verification and (model.path / MEAN).is_file():
+        if is_first():
+            limit = f"the same person above {verification['threshold']:.3f}"
+            print(f"to compare features, subtract the mean in {MEAN} from both and take the cosine; {limit}")
+        files[MEAN] = model.path / MEAN
+    return files
 
 
 def _number_faces(index: Path, faces: Path, out: Path) -> Path:

@@ -1,5 +1,6 @@
 """`sfplus embed` writes the features of a folder of photos."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -45,3 +46,24 @@ def test_the_features_of_all_faces_are_numbered_like_the_faces(
     assert index["face"] == faces["face"] == [0, 0, 1] and one["two faces.jpg"] in (0, 1)
     features = load_file(tmp_path / "out/features.safetensors")["features"]
     assert len(features) == 3 and not np.allclose(features[1], features[2])
+
+
+def test_what_is_needed_to_compare_features_is_beside_them(
+    drawn: Path, tmp_path: Path, untrained_model: Path, sfplus: Command
+) -> None:
+    from sfplus import Embedder
+
+    answer = sfplus("embed", drawn, tmp_path / "out")
+    about = json.loads((tmp_path / "out/model.json").read_text())
+    assert about["model"] == "sphereface10-small" and about["template"] == "sphereface-112x96"
+    assert f"the same person above {about['verification']['threshold']:.3f}" in answer.out
+    mean = load_file(tmp_path / "out/mean.safetensors")["mean"]
+    first, second = load_file(tmp_path / "out/features.safetensors")["features"][:2] - mean
+    names = read_parquet(tmp_path / "out/index.parquet")["photo"]
+    cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+    expected = Embedder("sphereface10-small", "cpu").similarity(drawn / names[0], drawn / names[1])
+    assert abs(cosine - float(expected)) < 0.04  # the crops of the stage are JPEG files
+
+    answer = sfplus("embed", drawn, tmp_path / "out", "--model", untrained_model)
+    assert json.loads((tmp_path / "out/model.json").read_text())["verification"] is None
+    assert not (tmp_path / "out/mean.safetensors").exists() and "to compare" not in answer.out
