@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import sfplus
-from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork
+from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, ModelNetwork
+from sfplus.detection.choose import Rule
+from sfplus.embedded_faces import EmbeddedFaces
 from sfplus.errors import UsageError
-from sfplus.images import encode_image
+from sfplus.images import Pixels, encode_image
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.verification.decision import explain_similarity
@@ -28,6 +31,7 @@ def compare_photos(
     *,
     network: str = "",
     input: str = "",
+    choose: Rule = "centre",
 ) -> None:
     """Print the similarity of the faces in two photos and, if the model has a threshold, whether they are one person.
 
@@ -40,6 +44,7 @@ def compare_photos(
         device: the device to run on.
         network: network of a file of weights (see `Embedder`).
         input: input of a model that does not describe it (see `Embedder`); no threshold applies to another input.
+        choose: which of several faces to compare; the numbers of the others are printed too.
 
     Raises:
         UsageError: If a FAR is asked for and the model has no threshold, or `save` is not a folder.
@@ -47,7 +52,7 @@ def compare_photos(
     """
     if save:
         check_folder(save)
-    embedder = sfplus.Embedder(model or DEFAULT_MODEL, device, network=network, input=input)
+    embedder = sfplus.Embedder(model or DEFAULT_MODEL, device, choose=choose, network=network, input=input)
     rule = embedder.decision_rule
     if rule:
         rule.threshold(far)  # fail before the photos are read
@@ -58,12 +63,28 @@ def compare_photos(
     left, right = embedder.features(crops)
     score = embedder.similarity(left, right)
     print(rule.explain(score, far) if rule else explain_similarity(score, model))
+    for path, crop, other, faces in zip(
+        (first, second), crops, (right, left), embedder.faces([first, second]), strict=True
+    ):
+        _print_other_faces(path, crop, faces, embedder.similarity(faces.features, other), choose)
     if save:
         save.mkdir(parents=True, exist_ok=True)
         for letter, path, crop in zip("AB", (first, second), crops, strict=True):
             target = save / f"{letter}-{path.stem}.png"
             write_atomically(target, encode_image(crop, ".png"))
             print(f"crop {letter}: {target}")
+
+
+def _print_other_faces(path: Path, crop: Pixels, faces: EmbeddedFaces, scores: Any, choose: Rule) -> None:
+    """Print which of several faces of a photo was compared, and the similarity of each of the others."""
+    if len(faces) == 1:
+        return
+    names = [f"{x2 - x1 + 1:.0f}x{y2 - y1 + 1:.0f} at x {x1:.0f}, y {y1:.0f}" for x1, y1, x2, y2 in faces.boxes]
+    used = next(index for index, other in enumerate(faces.crops) if np.array_equal(crop, other))
+    print(f"{path} has {len(faces)} faces; the one of {names[used]} was compared (--choose {choose}). The others:")
+    for index, (name, score) in enumerate(zip(names, scores, strict=True)):
+        if index != used:
+            print(f"  {name}: similarity {score:.3f}")
 
 
 @app.command()
@@ -78,12 +99,15 @@ def compare(
     save: Annotated[Path | None, typer.Option("--save", help="A folder for the two crops.")] = None,
     network: ModelNetwork = "",
     input: ModelInputText = "",
+    choose: ChooseOne = "centre",
     device: Device = "auto",
 ) -> None:
     """Compare the faces of two photos: similarity, and the decision at the model's threshold or at a FAR.
+
+    Of several faces in a photo, --choose says which one is compared; the numbers of the others are printed below.
 
     A model without a threshold gives the similarity only; sfplus calibrate measures one.
 
     Example: sfplus compare anna.jpg anna-2019.jpg --far 0.001 --save crops
     """
-    compare_photos(first, second, model, far, save, device, network=network, input=input)
+    compare_photos(first, second, model, far, save, device, network=network, input=input, choose=choose)

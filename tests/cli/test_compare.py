@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -110,3 +111,23 @@ def test_two_photos_are_compared_and_one_without_a_face_is_an_error(
     assert "an accuracy of 90.00 % (sphereface protocol)" in answer.out
     assert sorted(path.name[:2] for path in (tmp_path / "crops").iterdir()) == ["A-", "B-"]
     assert "cannot be read" in sfplus("compare", photo, tmp_path / "gone.jpg", "--model", tmp_path / "model").err
+
+
+def test_of_several_faces_the_compared_one_is_named_and_the_others_have_numbers(
+    drawn: Path, tmp_path: Path, sfplus: Callable
+) -> None:
+    first, same, different = (drawn / name for name in (
+        "person_000/person_000_0001.jpg", "person_000/person_000_0002.jpg", "person_001/person_001_0001.jpg"
+    ))  # fmt: skip
+    both = np.hstack([np.array(Image.open(path)) for path in (same, different)])
+    Image.fromarray(both).save(tmp_path / "two.png")
+    centre, largest = (
+        sfplus("compare", first, tmp_path / "two.png", *words) for words in ((), ("--choose", "largest"))
+    )
+    numbers = [re.findall(r"similarity (-?[\d.]+)", answer.out) for answer in (centre, largest)]
+    assert len(numbers[0]) == 2 and numbers[0] == numbers[1][::-1] and numbers[0] != numbers[1]
+    assert f"{tmp_path / 'two.png'} has 2 faces; the one of " in centre.out and f"{first} has" not in centre.out
+    assert "compared (--choose centre)" in centre.out and "compared (--choose largest)" in largest.out
+    swapped = sfplus("compare", tmp_path / "two.png", first)
+    assert re.findall(r"similarity (-?[\d.]+)", swapped.out) == numbers[0]
+    assert "faces" not in sfplus("compare", first, same).out
