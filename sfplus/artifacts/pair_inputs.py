@@ -18,6 +18,11 @@ from sfplus.images import list_photos
 from sfplus.io.files import atomic_folder, digest_json, file_digest
 
 
+def pairs_content(pairs: Path) -> str:
+    """Return the digest of the files of a pair list, by which reports and models identify their pairs."""
+    return InputFile(pairs, pair_files(pairs)).content
+
+
 class PairList(InputFile):
     """A pair list of the user's, with the folder of its photos.
 
@@ -67,7 +72,7 @@ class PairList(InputFile):
     @cached_property
     def content(self) -> str:
         """A digest of the file, and of folds and matched names that do not follow from it and from the photos."""
-        digest, match = InputFile(self.path, pair_files(self.path)).content, self.match
+        digest, match = pairs_content(self.path), self.match
         photo_of = match.photo if match and match_photos(self.listed.photos, self.photos).photo != match.photo else {}
         return digest_json([digest, self._folds, photo_of]) if self._folds or photo_of else digest
 

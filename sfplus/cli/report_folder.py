@@ -7,17 +7,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sfplus.artifacts.inputs import InputFile
 from sfplus.artifacts.layout import REPORT_JSON
-from sfplus.datasets.pairs import pair_files
+from sfplus.artifacts.pair_inputs import pairs_content
 from sfplus.datasets.pairs.dataset_name import dataset_folder, dataset_name
 from sfplus.errors import UsageError
 from sfplus.io.files import check_folder
-
-
-def pairs_content(pairs: Path) -> str:
-    """Return the digest of the files of a pair list, which a report keeps under `hashes`."""
-    return InputFile(pairs, pair_files(pairs)).content
 
 
 def run_name_of(workspace: Path, pairs: Path, photos: Path | None = None) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from sfplus.artifacts.context import RunContext
-from sfplus.cli.report_folder import check_report_folder, pairs_content, run_name_of
+from sfplus.artifacts.pair_inputs import pairs_content
+from sfplus.cli.report_folder import check_report_folder, run_name_of
 from sfplus.cli.run import print_verdicts
 from sfplus.datasets.pairs import Pairs, match_photos, read_pairs
 from sfplus.datasets.pairs.dataset_name import dataset_name

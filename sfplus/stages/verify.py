@@ -9,9 +9,8 @@ from typing import Any
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import InputFile
 from sfplus.artifacts.layout import FEATURE_INDEX, RESULT, SCORES, read_features
-from sfplus.artifacts.pair_inputs import locate_pairs
+from sfplus.artifacts.pair_inputs import locate_pairs, pairs_content
 from sfplus.artifacts.stage import Job
-from sfplus.datasets.pairs import pair_files
 from sfplus.errors import PairsError
 from sfplus.io.files import write_json
 from sfplus.io.tables import read_parquet, write_parquet
@@ -43,7 +42,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     in_table = ("scores", "same", "fold")
     summary = {key: value for key, value in result.to_dict().items() if key not in in_table} | {
         "protocols": protocol_summaries(*sides, same, fold, mirrored=mirrored),
-        "pairs_sha256": InputFile(pair_list.path, pair_files(pair_list.path)).content,
+        "pairs_sha256": pairs_content(pair_list.path),
         "undetected": {
             "policy": settings.undetected, "centre_crops": how["centre-crop"],
             "photos_left_out": missing, "pairs_left_out": int((~complete).sum()),
