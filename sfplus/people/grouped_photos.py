@@ -39,22 +39,27 @@ class GroupedPhotos:
         photos: The folder of the photos.
         model: The model that computed the features: `name`, `network`, `input`, `content`, `config`.
         features_folder: The folder of the features, relative to `folder`.
-        threshold: The similarity above which faces are linked, if the user gave one.
-        copy: Whether the folders of people hold copies of the photos and not links.
-        counts: `undetected` and `failed` photos.
         table: The columns of `people.parquet`, a row for each face: `photo` relative to the folder of photos, `face`
             (its number in the photo), `person` (id), `name`, `confidence`, `box` (x1, y1, x2, y2 in pixels) and `crop`
             relative to `folder`; and `digest` of the photo.
+        counts: `undetected` and `failed` photos.
+        threshold: The similarity above which faces are linked, if the user gave one.
+        copy: Whether the folders of people hold copies of the photos and not links.
     """
 
     folder: Path
     photos: Path
     model: dict[str, Any]
     features_folder: str
-    threshold: float | None
-    copy: bool
-    counts: dict[str, int]
     table: Table = field(repr=False)
+    counts: dict[str, int]
+    threshold: float | None = None
+    copy: bool = False
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Return whether a folder is the result of `sfplus group`."""
+        return (folder / _STATE).is_file()
 
     @classmethod
     def load(cls, folder: Path) -> GroupedPhotos:

@@ -70,7 +70,9 @@ def similarity_to_group(features: Floats, labels: Labels) -> Floats:
         float32 (N,); NaN for a face that is alone in its group.
     """
     size = int(labels.max(initial=-1)) + 1
-    members = sparse.csr_matrix((np.ones(len(labels), np.float32), (labels, np.arange(len(labels)))), (size, len(labels)))
+    members = sparse.csr_matrix(
+        (np.ones(len(labels), np.float32), (labels, np.arange(len(labels)))), (size, len(labels))
+    )
     sums = members @ features
     similarities = np.full(len(labels), np.nan, np.float32)
     is_grouped = np.bincount(labels, minlength=size)[labels] > 1

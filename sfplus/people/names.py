@@ -139,13 +139,15 @@ def save_changes(folder: Path, names: Mapping[str, str], moves: Iterable[tuple[s
     Raises:
         DatasetError: If an id is not the id of a person, or a file is damaged.
     """
-    rows = {number: row for number, *row in _read_people(folder)}
+    rows = {number: [name, photos, faces] for number, name, photos, faces in _read_people(folder)}
     for text, name in names.items():
         number = person_number(text)
         if number is None or number not in rows:
-            raise DatasetError(f"{text!r} is not one of the people", where=folder / PEOPLE_CSV, remedy="reload the page")
+            raise DatasetError(
+                f"{text!r} is not one of the people", where=folder / PEOPLE_CSV, remedy="reload the page"
+            )
         rows[number][0] = " ".join(name.split())
-    write_names(folder, ((number, *row) for number, row in rows.items()))
+    write_names(folder, ((number, *row) for number, row in rows.items()))  # type: ignore[misc]
     write_corrections(folder, [*read_corrections(folder), *(Correction(*move) for move in moves)])
 
 

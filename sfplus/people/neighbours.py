@@ -41,6 +41,7 @@ class Neighbours:
 
     def save(self, path: Path) -> None:
         """Write the neighbours to a safetensors file, atomically."""
+        tensors: dict[str, NDArray[Any]]
         tensors = {"rows": self.rows, "similarities": self.similarities, "keys": self.keys}
         write_atomically(path, save_tensors(tensors))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -60,13 +59,15 @@ def write_photo_folders(out: Path, photos: Path, wanted: Mapping[str, str], copy
 def _read_record(record: Path) -> list[str]:
     with contextlib.suppress(OSError, ValueError, TypeError):
         names = json.loads(record.read_text("utf-8"))
-        return [name for name in names if ".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute()]
+        return [
+            name for name in names if ".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute()
+        ]
     return []
 
 
 def _is_current(path: Path, target: Path, copy: bool) -> bool:
     if not copy:
-        return path.is_symlink() and os.readlink(path) == str(target)
+        return path.is_symlink() and path.readlink() == target
     if path.is_symlink() or not path.is_file():
         return False
     own, other = path.stat(), target.stat()

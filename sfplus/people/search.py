@@ -30,9 +30,7 @@ class Matches:
     probabilities: NDArray[np.float32]
 
 
-def search_faces(
-    examples: NDArray[np.floating], features: NDArray[np.floating], rule: DecisionRule | None
-) -> Matches:
+def search_faces(examples: NDArray[np.floating], features: NDArray[np.floating], rule: DecisionRule | None) -> Matches:
     """Compare a person with all faces of a collection.
 
     The probability that a face is right combines the similarity, by the scores of the model's verification pairs, with

@@ -166,7 +166,9 @@ class DecisionRule:
         scores = np.concatenate([self.different, self.same]).astype(np.float64)
         centre, scale = float(scores.mean()), float(scores.std()) or 1.0
         is_same = np.arange(len(scores)) >= len(self.different)
-        model = LogisticRegression(C=_REGULARISATION, class_weight="balanced").fit((scores[:, None] - centre) / scale, is_same)
+        model = LogisticRegression(C=_REGULARISATION, class_weight="balanced").fit(
+            (scores[:, None] - centre) / scale, is_same
+        )
         return centre, scale, float(model.coef_[0, 0]), float(model.intercept_[0])
 
     def describe(self) -> str:

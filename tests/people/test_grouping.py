@@ -10,7 +10,9 @@ from sfplus.people.grouping import CHANCE_LINKS, group_faces, link_threshold, si
 from sfplus.people.neighbours import find_neighbours
 
 
-def draw_people(counts: list[int], noise: float = 0.05, size: int = 64) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def draw_people(
+    counts: list[int], noise: float = 0.05, size: int = 64
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Features of people with the given numbers of photos, in random order, and the person of each."""
     rng = np.random.default_rng(0)
     people = rng.permutation(np.repeat(np.arange(len(counts)), counts))
