@@ -1,0 +1,142 @@
+"""The rivals of tests/benchmarks/grouping.py: ways to group faces from their nearest neighbours."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from grouping_faces import Faces, Rule
+from scipy import sparse
+from scipy.cluster.hierarchy import average, fcluster
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import pdist
+from sklearn.cluster import DBSCAN, HDBSCAN, AgglomerativeClustering
+from sknetwork.clustering import Louvain, PropagationClustering
+
+from sfplus.people.grouping import group_faces
+from sfplus.people.neighbours import Neighbours
+
+
+def sfplus_groups(faces: Faces, rule: Rule) -> np.ndarray:
+    nearest = faces.neighbours
+    columns = slice(rule.neighbours)
+    return group_faces(
+        Neighbours(nearest.rows[:, columns], nearest.similarities[:, columns], nearest.keys), faces.threshold(rule)
+    )
+
+
+def weighted_votes(faces: Faces, rule: Rule) -> np.ndarray:
+    """Label propagation: faces in decreasing order of their links' weight take the label with most weight, in turn."""
+    links = faces.links(rule)
+    ends, columns, weights = links.indptr, links.indices, links.data
+    labels, changed = list(range(len(ends) - 1)), np.ones(len(ends) - 1, bool)
+    order = np.argsort(-np.asarray(links.sum(1)).ravel(), kind="stable")
+    while changed.any():
+        active, changed = changed, np.zeros_like(changed)
+        for face in order[active[order]].tolist():
+            votes: dict[int, float] = {}
+            own = columns[ends[face] : ends[face + 1]]
+            for neighbour, weight in zip(own.tolist(), weights[ends[face] : ends[face + 1]].tolist(), strict=True):
+                votes[labels[neighbour]] = votes.get(labels[neighbour], 0.0) + weight
+            most = max(votes.values(), default=0.0) - 1e-9
+            if votes.get(labels[face], 0.0) < most:
+                labels[face] = min(label for label, value in votes.items() if value >= most)
+                changed[own] = True
+    return np.asarray(labels)
+
+
+def equal_votes(faces: Faces, rule: Rule) -> np.ndarray:
+    links = faces.links(rule)
+    propagation = PropagationClustering(
+        n_iter=100, weighted=False, node_order="decreasing", sort_clusters=False, return_probs=False
+    )
+    return propagation.fit_predict(links) if links.nnz else np.arange(len(faces.person))
+
+
+def louvain(faces: Faces, rule: Rule) -> np.ndarray:
+    """Louvain's method for the constant Potts model; the option is its resolution, in similarity per pair of faces."""
+    links, size = faces.links(rule), len(faces.person)
+    if not links.nnz:
+        return np.arange(size)
+    resolution = float(rule.option) * size**2 / links.sum()
+    return Louvain(resolution, "potts", random_state=0, sort_clusters=False, return_probs=False).fit_predict(links)
+
+
+def components(faces: Faces, rule: Rule) -> np.ndarray:
+    """Connected components (DBSCAN with 2 samples); with another option DBSCAN with that many samples."""
+    if int(rule.option) == 2:
+        return connected_components(faces.links(rule), directed=False)[1]
+    links = faces.links(rule, distances=True)
+    return alone(DBSCAN(eps=2, min_samples=int(rule.option), metric="precomputed").fit(links).labels_)
+
+
+def hdbscan(faces: Faces, rule: Rule) -> np.ndarray:
+    """HDBSCAN on the links; the option is how clusters are selected from the tree."""
+    links = joined(faces.links(rule, distances=True), 3.0)
+    clusters = HDBSCAN(2, 1, metric="precomputed", cluster_selection_method=str(rule.option), copy=False)
+    return alone(clusters.fit(links).labels_)
+
+
+def average_on_links(faces: Faces, rule: Rule) -> np.ndarray:
+    """Average linkage of linked clusters only; the graph has all 32 neighbours, the rule is where merging ends."""
+    graph = joined(faces.links(replace(rule, chance=None)), 1.0)
+    tree = AgglomerativeClustering(None, metric="cosine", linkage="average", connectivity=graph, distance_threshold=0)
+    clusters = _once(faces, "tree_of_links", lambda: tree.fit(faces.features))
+    size, merges = len(faces.person), int((clusters.distances_ < 1 - faces.threshold(rule)).sum())
+    rows, columns = np.repeat(np.arange(merges) + size, 2), clusters.children_[:merges].ravel()
+    merged = sparse.csr_matrix((np.ones(2 * merges), (rows, columns)), (2 * size, 2 * size))
+    return connected_components(merged, directed=False)[1][:size]
+
+
+def average_of_all(faces: Faces, rule: Rule) -> np.ndarray:
+    tree = _once(faces, "tree_of_all", lambda: average(pdist(faces.features, "cosine")))
+    return fcluster(tree, 1 - faces.threshold(rule), "distance")
+
+
+def _once(faces: Faces, name: str, compute: Callable[[], Any]) -> Any:
+    """Keep the tree of all merges, from which any threshold follows."""
+    if name not in vars(faces):
+        setattr(faces, name, compute())
+    return getattr(faces, name)
+
+
+def alone(labels: np.ndarray) -> np.ndarray:
+    """Give a label of its own to each face that is noise."""
+    return np.where(labels < 0, labels.max() + 1 + np.arange(len(labels)), labels)
+
+
+def joined(links: sparse.csr_matrix, value: float) -> sparse.csr_matrix:
+    """Link the first faces of successive components, because scikit-learn needs a connected graph."""
+    first = np.unique(connected_components(links, directed=False)[1], return_index=True)[1]
+    chain = sparse.csr_matrix((np.full(len(first) - 1, value, np.float32), (first[:-1], first[1:])), links.shape)
+    return (links + chain + chain.T).tocsr()
+
+
+METHODS: dict[str, Callable[[Faces, Rule], np.ndarray]] = {
+    "label propagation (sfplus)": sfplus_groups,
+    "label propagation, weights": weighted_votes,
+    "label propagation, equal votes": equal_votes,
+    "Louvain, constant Potts": louvain,
+    "connected components": components,
+    "HDBSCAN": hdbscan,
+    "average linkage on links": average_on_links,
+    "average linkage, all pairs": average_of_all,
+}
+SHARES: list[tuple[float | None, bool]] = [(chance, True) for chance in (1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)]
+SHARES += [(chance, False) for chance in (1e-2, 3e-3, 1e-3, 3e-4, 1e-5, 1e-6, 1e-7)]
+OPTIONS: dict[str, tuple[float | str, ...]] = {
+    "Louvain, constant Potts": (0.01, 0.02, 0.05, 0.1),
+    "connected components": (2, 3, 4),
+    "HDBSCAN": ("eom", "leaf"),
+}
+# the best settings on train_photos and VGGFace2 (grouping.py --choose)
+RULES = {name: Rule(0.003, option=OPTIONS.get(name, (0.0,))[0]) for name in METHODS}
+
+
+def grid(method: str) -> list[Rule]:
+    shares = [*SHARES, *([(None, True)] if method == "HDBSCAN" else [])]
+    choices = itertools.product(shares, OPTIONS.get(method, (0.0,)))
+    return [Rule(chance, per_face, option=option) for (chance, per_face), option in choices]
