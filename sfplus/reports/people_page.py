@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import numpy as np
-from markupsafe import Markup
-from PIL import Image
+from sfplus.reports.face_pages import render_page, script_json
 
-from sfplus.errors import PhotoError
-from sfplus.images import encode_image, read_photo
-from sfplus.reports.jinja_filters import data_uri, page_templates
-
-PEOPLE, FACES, ONCE, DOUBTFUL, TOGETHER = 300, 12, 300, 60, 60  # rows of each kind that a page should show at most
-_HEIGHT, _QUALITY = 88, 80  # pixels and JPEG quality of a crop
+PEOPLE, FACES, ONCE, DOUBTFUL, TOGETHER = 300, 12, 300, 60, 60  # people, faces of each, and so on: sensible limits
 
 
 @dataclass(frozen=True)
@@ -30,7 +20,7 @@ class FaceView:
 
     Attributes:
         photo: name of the photo, relative to the folder of photos.
-        face: 0-based number of the face in the photo.
+        face: 0-based number of the face in the photo; -1 if unknown, and then the face cannot be moved.
         crop: file of the aligned crop; a page can do without it.
         link: relative or file URL of the photo (see `photo_link`); "" for none.
         confidence: probability that this is a face of its person, 0 to 1; None if the model is not calibrated.
@@ -157,10 +147,11 @@ def render_people(
     Returns:
         The page, to be written as UTF-8.
     """
-    shown = {(face.photo, face.face): person.person for person in people for face in person.faces}
-    shown = {(face.photo, face.face): face.person for face in doubtful if face.person} | shown
-    data = _page_data(people, table, [(*face, person) for face, person in shown.items()], save_url, token)
-    return _render(
+    faces = [face for photo in together for face in photo.faces] + list(doubtful)
+    faces += [replace(face, person=person.person) for person in people for face in person.faces]
+    movable = {(face.photo, face.face): face.person for face in faces if face.face >= 0}
+    data = _page_data(people, table, movable, save_url, token)
+    return render_page(
         "people.html.jinja",
         "people.js",
         title=title,
@@ -172,9 +163,9 @@ def render_people(
         folder=folder,
         save_url=save_url,
         numbers={person: number for number, person in enumerate(data["ids"])},
-        names={person: data["names"].get(number) or person for number, person in enumerate(data["ids"])},
-        face_numbers={face: number for number, face in enumerate(shown)},
-        data=_script_json(data),
+        names={person: data["names"].get(number, person) for number, person in enumerate(data["ids"])},
+        face_numbers={face: number for number, face in enumerate(movable)},
+        data=script_json(data),
     )
 
 
@@ -194,12 +185,13 @@ def render_matches(
         The page, to be written as UTF-8.
     """
     likely = [face for face in matches if face.confidence is None or face.confidence >= 0.5]
-    return _render(
+    return render_page(
         "matches.html.jinja",
         title=title,
         examples=examples,
         likely=likely,
         unlikely=matches[len(likely) :],
+        is_calibrated=any(face.confidence is not None for face in matches),
         more=more,
         note=note,
     )
@@ -221,92 +213,24 @@ def photo_link(photo: Path, folder: Path) -> str:
         return photo.absolute().as_uri()
 
 
-class _Crops:
-    """Thumbnails of crops, each read once."""
-
-    def __init__(self) -> None:
-        self._tags: dict[Path, Markup] = {}
-
-    def tag(self, face: FaceView) -> Markup:
-        """Return the `img` element of a face, or an empty frame if its crop is missing or damaged."""
-        if face.crop not in self._tags:
-            self._tags[face.crop] = _image(face.crop)
-        return self._tags[face.crop]
-
-
-def _image(crop: Path) -> Markup:
-    """Return `src`, `width` and `height` of a crop as attributes; none if it cannot be read."""
-    try:
-        image = Image.fromarray(read_photo(crop))
-    except PhotoError:  # deleted since
-        return Markup("")
-    width = max(1, round(image.width * _HEIGHT / image.height))
-    small = np.asarray(image.resize((width, _HEIGHT), Image.Resampling.LANCZOS, reducing_gap=3))
-    uri = data_uri(encode_image(small, ".jpg", _QUALITY))
-    return Markup('src="{}" width="{}" height="{}"').format(uri, width, _HEIGHT)
-
-
 def _page_data(
-    people: Sequence[PersonView], table: PeopleTable, faces: Iterable[tuple[str, int, str]], save_url: str, token: str
+    people: Sequence[PersonView], table: PeopleTable, faces: Mapping[tuple[str, int], str], save_url: str, token: str
 ) -> dict[str, Any]:
     """Return what the script of the page needs; people are numbered by their row."""
-    rows = {person: (name, photos, count) for person, name, photos, count in table.people}
-    shown = {view.person: (view.name, view.photos, len(view.faces) + view.more) for view in people}
-    if save_url:  # the server writes the files
-        rows = {person: row for person, row in rows.items() if row[0] or person in shown}
-    rows = shown | rows if not rows.keys() >= shown.keys() else rows
+    rows = {view.person: (view.name, view.photos, len(view.faces) + view.more) for view in people}
+    for person, name, photos, count in table.people:
+        if name or person in rows or not save_url:  # the server writes the files itself
+            rows[person] = (name, photos, count)
+    for person in filter(None, faces.values()):
+        rows.setdefault(person, ("", 1, 1))
     numbers = {person: number for number, person in enumerate(rows)}
     return {
         "ids": list(rows),
         "names": {numbers[person]: name for person, (name, _, _) in rows.items() if name},
         "photos": [photos for _, photos, _ in rows.values()],
         "faces": [count for _, _, count in rows.values()],
-        "shown": [(photo, face, numbers[person]) for photo, face, person in faces],
+        "shown": [(photo, face, numbers.get(person)) for (photo, face), person in faces.items()],
         "corrections": [] if save_url else list(table.corrections),
         "save": save_url,
         "token": token,
     }
-
-
-def _safe_link(link: str) -> str:
-    """Return a link if it is relative or of a file or page, else ""; a link must not run a script."""
-    try:
-        return link if urlsplit(link).scheme in ("", "file", "http", "https") else ""
-    except ValueError:
-        return ""
-
-
-def _script_json(data: Mapping[str, Any]) -> Markup:
-    """Return JSON that cannot end the `script` element around it."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)  # ASCII, so that U+2028 is escaped
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-def _render(template: str, script: str = "", **context: Any) -> str:
-    """Render a template; only the given script may run in the page."""
-    folder = Path(__file__).parent
-    text = (folder / script).read_text("utf-8") if script else ""
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    policy = {"default-src": "'none'", "img-src": "data:", "style-src": "'unsafe-inline'", "base-uri": "'none'"}
-    policy |= {"form-action": "'none'"}
-    if script:
-        policy["script-src"] = f"'sha256-{digest}'"
-    if context.get("save_url"):
-        policy["connect-src"] = "'self'"
-    security = Markup("; ".join(f"{key} {value}" for key, value in policy.items()))
-    tools = {"crop": _Crops().tag, "safe_link": _safe_link, "chance": _chance, "count": _count}
-    environment = page_templates()
-    return environment.get_template(template).render(context | tools | {"security": security, "script": Markup(text)})
-
-
-def _count(number: int, one: str, several: str = "") -> str:
-    """Return a number with its noun, e.g. "1 photo" or "1,200 photos"."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
-
-
-def _chance(probability: float) -> str:
-    """Format a probability in whole per cent, so that none is rounded to certainty or across one half."""
-    if probability > 0.995 or probability < 0.005:
-        return "over 99 %" if probability > 0.5 else "under 1 %"
-    rounded = round(100 * probability)
-    return f"{max(50, rounded) if probability >= 0.5 else min(49, rounded)} %"
