@@ -10,29 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.numpy import save_file
 from sklearn.metrics.pairwise import cosine_similarity
+from untrained_models import save_untrained
 
 from sfplus import Embedder
-from sfplus.networks import create
 from sfplus.verification.decision import DecisionRule
-from sfplus.weights.model_folder import save_model
 
 VERIFICATION = {"threshold": 0.25, "accuracy": 0.9, "pairs": "200 pairs of pairs.txt", "protocol": "sphereface"}
-CONFIG = {"network": "sphereface4", "feature_size": 2, "width": 0.125, "template": "sphereface-112x96"}
-
-
-def save_untrained(folder: Path, **config: object) -> None:
-    torch.manual_seed(0)
-    save_model(folder, create("sphereface4", feature_size=2, width=0.125), CONFIG | config)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """An untrained model with 100 random scores of each kind."""
-    save_untrained(tmp_path / "model", verification=VERIFICATION)
+    save_untrained(tmp_path / "model", feature_size=2, verification=VERIFICATION)
     rng = np.random.default_rng(0)
     same, different = (np.sort(rng.normal(mean, 0.2, 100).astype(np.float32)) for mean in (0.5, 0))
     DecisionRule(np.zeros(4, np.float32), same, different, VERIFICATION).save(tmp_path / "model")

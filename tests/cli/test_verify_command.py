@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from safetensors.numpy import load_file
+from untrained_models import save_untrained
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import encode_image, list_photos
@@ -29,12 +29,9 @@ def task(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify")
     write_pairs(folder / "pairs.txt", draw_pairs(list_photos(drawn), 2, 3, 0))
     for seed, name in enumerate(("one", "two")):
-        torch.manual_seed(seed)
-        shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125, "template": "sphereface-112x96"}
         published = {"lfw": 99.3, "runs": [99.3, 99.1], "protocol": "sphereface", "source": "its README"}
         published = published if name == "one" else {"lfw": "<b>"}
-        network = create("sphereface4", feature_size=16, width=0.125)
-        save_model(folder / "models" / name, network, shape | {"published": published})
+        save_untrained(folder / "models" / name, seed=seed, published=published)
     return folder
 
 
