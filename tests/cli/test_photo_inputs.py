@@ -174,6 +174,7 @@ def test_when_every_photo_fails_out_lists_them_and_the_console_shows_the_reasons
     for again in (False, True):
         answer = sfplus(command, tmp_path / "in", tmp_path / "out")
         assert answer.code == 1 and "Traceback" not in answer.err and (answer.err.count("fresh") > 0) == again
+        assert "interrupted" not in answer.err
         assert list(failures(tmp_path / "out")) == ["black.png", "empty.png", "pipe.jpg", "text.jpg"]
         for name, row in failures(tmp_path / "out").items():
             assert f"{name!r}: {row['reason']}; {row['remedy']}" in answer.err
