@@ -8,6 +8,7 @@ from pathlib import Path
 from sfplus.datasets.records import PeopleRule, person_from_path
 from sfplus.errors import DatasetError
 from sfplus.io.console import first_names, quantity
+from sfplus.io.files import file_size
 
 
 def assign_labels(
@@ -34,7 +35,7 @@ def assign_labels(
         by_person.setdefault(person_from_path(photo, DatasetError, people), []).append(photo)
     kept = sorted(person for person in by_person if person not in exclude)
     if len(kept) < 2:
-        reason = f"contains photos of {len(kept)} {'person' if len(kept) == 1 else 'people'}"
+        reason = f"contains photos of {quantity(len(kept), 'person', 'people')}"
         raise DatasetError(reason, where="train.photos", remedy="training needs at least two people")
     labelled = [(label, photo) for label, person in enumerate(kept) for photo in sorted(by_person[person])]
     return kept, [label for label, _ in labelled], [photo for _, photo in labelled]
@@ -79,6 +80,7 @@ def read_person_list(path: Path) -> tuple[str, ...]:
         DatasetError: If the file cannot be read or is not text.
     """
     try:
+        file_size(path)  # raises for a pipe, which would be waited for
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         remedy = "give a text file with one name per line"

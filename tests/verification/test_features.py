@@ -113,7 +113,7 @@ BAD[[1, 3], 0] = np.nan, np.inf
         (np.zeros((0,), str), np.zeros((0, 3)), "not floating-point"),
         ([1, 2, 3, 4], FEATURES, "not strings"),
         ([NAMES], FEATURES, "not strings"),
-        ([*NAMES[:3], "./Ada\\Ada_0001.jpg"], FEATURES, r"1 names occur more than once: Ada/Ada_0001\.jpg;"),
+        ([*NAMES[:3], "./Ada\\Ada_0001.jpg"], FEATURES, r"1 name occurs more than once: Ada/Ada_0001\.jpg;"),
     ],
 )
 def test_wrong_arrays_are_refused(tmp_path: Path, names: object, features: object, words: str) -> None:
