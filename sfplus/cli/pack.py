@@ -13,7 +13,7 @@ from sfplus.alignment import narrow_crop
 from sfplus.datasets.build_pack import build_pack
 from sfplus.datasets.formats.pack import Pack
 from sfplus.datasets.identities import read_person_list
-from sfplus.io.console import Console, print_failures
+from sfplus.io.console import Console, print_failures, quantity
 from sfplus.io.tables import FAILURES, read_json_lines
 
 app = typer.Typer(add_completion=False)
@@ -53,8 +53,8 @@ def pack(
     if len(packed.people) < 2:
         console.warn(f"{out}: contains only one person; training needs at least two")
     single = f" ({packed.manifest['alone']} with one crop)" if packed.manifest["alone"] else ""
-    crops = f"{len(packed)} crops ({packed.height}x{packed.width})"
-    print(f"{crops} of {len(packed.people)} people{single}, {len(failures)} failed: {out}")
+    crops = f"{quantity(len(packed), 'crop')} ({packed.height}x{packed.width})"
+    print(f"{crops} of {quantity(len(packed.people), 'person', 'people')}{single}, {len(failures)} failed: {out}")
     return 1 if failures else 0
 
 
@@ -69,7 +69,7 @@ def check(folder: Path) -> None:
         progress.start(len(packed), "crops")
         for count in packed.check():
             progress.advance(count)
-    print(f"{folder}: intact, {len(packed)} crops of {len(packed.people)} people")
+    print(f"{folder}: intact, {quantity(len(packed), 'crop')} of {quantity(len(packed.people), 'person', 'people')}")
 
 
 @app.command("pack")

@@ -18,7 +18,7 @@ from sfplus.datasets.records import PhotoCollection, Record, person_from_path
 from sfplus.embedder import Embedder
 from sfplus.errors import DatasetError, PhotoError
 from sfplus.images import Pixels
-from sfplus.io.console import Console, ProgressLine
+from sfplus.io.console import Console, ProgressLine, quantity
 from sfplus.io.prefetch import prefetch_map
 from sfplus.verification.features import FEATURE_SUFFIXES, Features, check_features, read_features
 from sfplus.weights.find_model import ModelSource
@@ -100,10 +100,9 @@ class PersonFeatures:
                 else:
                     means.add(person, result)
         if failures:
-            count = "1 image" if len(failures) == 1 else f"{len(failures)} images"
-            self._console.warn(f"{path}: {count} cannot be used; the first: {failures[0]}")
+            self._console.warn(f"{path}: {quantity(len(failures), 'image')} cannot be used; the first: {failures[0]}")
         if missing := len(images) - len(means):
-            count = "1 person has" if missing == 1 else f"{missing} people have"
+            count = quantity(missing, "person has", "people have")
             self._console.warn(f"{path}: {count} no image that can be used; only names are compared")
         if not len(means):
             raise failures[0]

@@ -16,6 +16,7 @@ from sfplus.artifacts.context import is_first
 from sfplus.datasets.photo_lists import PhotoList, read_photo_list
 from sfplus.errors import UsageError
 from sfplus.images import CACHE, PHOTO_SUFFIXES, UNREAD_SUFFIXES, VIDEO_SUFFIXES, LeftOut, list_left_out, system_name
+from sfplus.io.console import quantity
 from sfplus.io.files import paths_overlap
 from sfplus.pipeline.distributed import process_count
 
@@ -179,7 +180,7 @@ def _link(paths: list[Path], out: Path) -> Path:
 
 
 def _left_out(count: int, noun: str, plural: str = "") -> str:
-    return f"{count} {noun if count == 1 else plural or noun + 's'} {'is' if count == 1 else 'are'} left out"
+    return f"{quantity(count, noun, plural)} {'is' if count == 1 else 'are'} left out"
 
 
 def _list_counts(counts: Counter[str]) -> str:

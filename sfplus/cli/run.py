@@ -193,7 +193,7 @@ def _headline(model: str, artefact: Artefact) -> str:
     """Describe the result of the verification of a model in one line."""
     counts, settings = artefact.manifest["counts"], artefact.manifest["settings"]
     accuracy = f"{100 * counts['accuracy']:.2f} % +- {100 * counts['standard_error']:.2f}"
-    return f"{model}: {accuracy} ({settings['protocol']} protocol, {counts['pairs']} pairs)"
+    return f"{model}: {accuracy} ({settings['protocol']} protocol, {quantity(counts['pairs'], 'pair')})"
 
 
 def _publish_report(artefact: Artefact, folder: Path) -> Path:

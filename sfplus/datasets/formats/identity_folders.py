@@ -9,6 +9,7 @@ from pathlib import Path
 from sfplus.datasets.records import PhotoCollection, Record, person_from_path
 from sfplus.errors import PhotoError
 from sfplus.images import list_photos
+from sfplus.io.console import quantity
 
 
 class IdentityFolders(PhotoCollection):
@@ -32,10 +33,11 @@ class IdentityFolders(PhotoCollection):
             entry.name for entry in root.iterdir() if entry.is_dir() and entry.name not in used and entry.name[0] != "."
         )
         if empty:
-            text = "1 folder contains no photo and is not counted as a person"
-            if len(empty) > 1:
-                text = f"{len(empty)} folders contain no photo and are not counted as people"
-            self.warnings = (f"{text}, for example {empty[0]}",)
+            one, several = (
+                "folder contains no photo and is not counted as a person",
+                "folders contain no photo and are not counted as people",
+            )
+            self.warnings = (f"{quantity(len(empty), one, several)}, for example {empty[0]}",)
 
     @classmethod
     def open(cls, path: Path, split: str) -> IdentityFolders | None:
