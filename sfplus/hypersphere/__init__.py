@@ -9,6 +9,7 @@ head plus `class_energy(head.weight, labels)`; MHE, half-space MHE, A-MHE and Co
 from __future__ import annotations
 
 from sfplus.hypersphere.class_energy import class_energy
+from sfplus.hypersphere.distillation import cosine_distillation, relational_distillation
 from sfplus.hypersphere.energy import hyperspherical_energy
 from sfplus.hypersphere.heads import HEADS
 from sfplus.hypersphere.heads.adaface import AdaFace
@@ -67,6 +68,7 @@ __all__ = [
     "Uniformity",
     "WeightNormLinear",
     "class_energy",
+    "cosine_distillation",
     "hyperspherical_energy",
     "least_energy",
     "margin_cosine",
@@ -75,6 +77,7 @@ __all__ = [
     "orthonormal_penalty",
     "orthonormal_regularizer",
     "random_energy",
+    "relational_distillation",
     "spread",
     "spread_of_layers",
     "to_sphere",

@@ -1,6 +1,6 @@
 """Image files: list the photos of a folder, decode a photo safely, encode an image."""
 
-from sfplus.images.decoding import Pixels, convert_image, decode_photo, is_transient, read_photo
+from sfplus.images.decoding import Pixels, check_suffix, convert_image, decode_photo, is_transient, read_photo
 from sfplus.images.encoding import encode_image
 from sfplus.images.formats import (
     PHOTO_SUFFIXES,
@@ -19,6 +19,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "LeftOut",
     "Pixels",
+    "check_suffix",
     "convert_image",
     "decode_photo",
     "encode_image",

@@ -51,11 +51,23 @@ def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
             without the package that decodes it.
     """
     path = Path(path)
+    check_suffix(path)
+    return _explain_errors(lambda: _decode(_open_regular(path), path, max_pixels), path, max_pixels)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse the file extensions of videos and of raw files of cameras.
+
+    Args:
+        path: the name of the photo, which need not exist.
+
+    Raises:
+        PhotoError: If it has such an extension.
+    """
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise PhotoError("is a video", where=path, remedy="extract its frames as photos first")
     if path.suffix.lower() in UNREAD_SUFFIXES:  # Pillow would read the thumbnail of a raw file
         raise PhotoError("has a format that sfplus does not read", where=path, remedy="convert it to JPEG or PNG")
-    return _explain_errors(lambda: _decode(_open_regular(path), path, max_pixels), path, max_pixels)
 
 
 def decode_photo(data: bytes, where: Path, max_pixels: int = 100_000_000) -> Pixels:

@@ -16,9 +16,14 @@ from sfplus.errors import one_line
 
 
 @cache
-def page_templates() -> jinja2.Environment:
-    """Return the environment of the HTML page, in which all text is escaped and put on one line."""
-    return _environment(True, one_line, percent=_page_percent, name=_name, short=_short, block=_block, uri=data_uri)
+def page_templates(*folders: Path) -> jinja2.Environment:
+    """Return the environment of HTML pages, in which all text is escaped and put on one line.
+
+    Args:
+        folders: of templates in addition to those of this package.
+    """
+    filters = {"percent": _page_percent, "name": _name, "short": _short, "block": _block, "uri": data_uri}
+    return _environment(True, one_line, folders, **filters)
 
 
 @cache
@@ -27,9 +32,9 @@ def markdown_templates() -> jinja2.Environment:
     return _environment(False, _markdown, percent=percent, block=_indented)
 
 
-def _environment(autoescape: bool, text: Any, **filters: Any) -> jinja2.Environment:
+def _environment(autoescape: bool, text: Any, folders: tuple[Path, ...] = (), **filters: Any) -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, *folders]),
         autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -11,9 +11,9 @@ import sfplus.hypersphere
 NAMES = """
 ASoftmax AdaFace AdversarialProjection AngleProjection ArcFace CosFace GroupProjection HEADS Head HypersphericalEnergy
 LSoftmax NormFace Orthonormality Projection RandomProjection ShardedHead Softmax SphereConv2d SphereFace2 SphereFaceR
-Spread Uniformity WeightNormLinear class_energy hyperspherical_energy least_energy margin_cosine
-measure_layer_uniformity measure_uniformity orthonormal_penalty orthonormal_regularizer random_energy spread
-spread_of_layers to_sphere
+Spread Uniformity WeightNormLinear class_energy cosine_distillation hyperspherical_energy least_energy margin_cosine
+measure_layer_uniformity measure_uniformity orthonormal_penalty orthonormal_regularizer random_energy
+relational_distillation spread spread_of_layers to_sphere
 """
 
 

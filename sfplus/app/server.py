@@ -1,0 +1,183 @@
+"""The server of the page: routes, and what a request must have to be answered."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sfplus.app.comparison import Comparison
+from sfplus.app.uploads import MAX_BYTES, UploadReader
+from sfplus.errors import SfplusError, one_line
+from sfplus.images import PHOTO_SUFFIXES
+from sfplus.reports.jinja_filters import page_templates
+
+Result = TypeVar("Result")
+Body = TypeVar("Body", bound=BaseModel)
+
+_FOLDER = Path(__file__).parent
+_HOSTS = ["127.0.0.1", "localhost"]  # also through a tunnel; any other name may be a site that was pointed here
+_JSON_BYTES = 2**20
+_UPLOAD_SECONDS = 120
+_UPLOADS_AT_A_TIME = 4
+_HINT = "To see the people of a folder here: sfplus group PHOTOS FOLDER, then sfplus app FOLDER."
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Pair(BaseModel):
+    """The body of a request to compare two faces: their features, as the page got them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    first: str
+    second: str
+    far: float | None = None
+
+
+class Site:
+    """The pages and routes.
+
+    Args:
+        comparison: computes faces and similarities.
+        reader: decodes uploads.
+
+    Attributes:
+        token: what the pages send with each request that is not a GET, so that no other page can.
+    """
+
+    def __init__(self, comparison: Comparison, reader: UploadReader) -> None:
+        self._comparison = comparison
+        self._reader = reader
+        self._uploads = anyio.CapacityLimiter(_UPLOADS_AT_A_TIME)  # others wait, and pages are served meanwhile
+        self.token = secrets.token_urlsafe()
+
+    def application(self) -> Starlette:
+        """Return the ASGI application."""
+        routes = [
+            Route("/", self._show_compare),
+            Route("/app.js", lambda request: FileResponse(_FOLDER / "app.js")),
+            Route("/faces", self._examine, methods=["POST"]),
+            Route("/compare", self._compare, methods=["POST"]),
+        ]
+        handlers: dict[Any, Callable[..., Response]] = {
+            SfplusError: lambda request, error: PlainTextResponse(str(error), 422),
+            ClientDisconnect: lambda request, error: PlainTextResponse("the request was cut off", 400),
+            Exception: _report_fault,
+        }
+        middleware = [
+            Middleware(_Guard, token=self.token),
+            Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False),
+        ]
+        return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
+
+    def _page(self, title: str, summary: str, tab: str) -> HTMLResponse:
+        context = {
+            "title": title,
+            "summary": summary,
+            "hint": _HINT,
+            "tab": tab,
+            "tabs": [(".", "Compare")],
+            "token": self.token,
+            "max_bytes": MAX_BYTES,
+            "suffixes": sorted(PHOTO_SUFFIXES),
+            "fars": self._comparison.fars,
+        }
+        return HTMLResponse(page_templates(_FOLDER).get_template("app.html.jinja").render(context))
+
+    def _show_compare(self, request: Request) -> Response:
+        summary = f"Two faces, compared by {self._comparison.name}. The photos stay on this machine and are not kept."
+        return self._page("Same person?", summary, "Compare")
+
+    async def _examine(self, request: Request) -> Response:
+        data = await _read_body(request, MAX_BYTES)
+        name = request.query_params.get("name", "")
+        return JSONResponse(await self._in_thread(lambda: self._comparison.examine(self._reader.read(data, name))))
+
+    async def _compare(self, request: Request) -> Response:
+        pair = await _read_json(request, Pair)
+        return JSONResponse(await self._in_thread(partial(self._decide, pair)))
+
+    def _decide(self, pair: Pair) -> dict[str, str]:
+        first, second = (self._comparison.decode_feature(text) for text in (pair.first, pair.second))
+        verdict = self._comparison.decide(first, second, pair.far)
+        text = page_templates(_FOLDER).get_template("verdict.html.jinja").render(verdict=verdict)
+        return {"text": text, "plot": verdict.plot}
+
+    async def _in_thread(self, function: Callable[[], Result]) -> Result:
+        return await anyio.to_thread.run_sync(function, limiter=self._uploads)
+
+
+class _Guard:
+    """Refuses requests that change something without the token, and adds the security headers to each answer."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+                message["headers"] = [*message.get("headers", ()), *headers]
+            await send(message)
+
+        app = self._app
+        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+            token = dict(scope["headers"]).get(b"x-sfplus-token", b"")
+            if not secrets.compare_digest(token, self._token):
+                app = PlainTextResponse("this page is from an earlier start of sfplus app; reload it", 403)
+        await app(scope, receive, send_headers)
+
+
+def _report_fault(request: Request, error: Exception) -> Response:
+    text = f"{request.url.path}: {type(error).__name__}: {one_line(error)}"
+    print(f"sfplus: {text}", file=sys.stderr, flush=True)
+    return PlainTextResponse(f"sfplus app failed, {text}", 500)
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        HTTPException: If it is too long or arrives too slowly.
+    """
+    body = bytearray()
+    try:
+        with anyio.fail_after(_UPLOAD_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise HTTPException(413, f"more than {limit >> 20} MB; make it smaller")
+    except TimeoutError:
+        raise HTTPException(408, f"the upload takes more than {_UPLOAD_SECONDS} s") from None
+    return bytes(body)
+
+
+async def _read_json(request: Request, model: type[Body]) -> Body:
+    try:
+        return model.model_validate_json(await _read_body(request, _JSON_BYTES))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the request"
+        raise HTTPException(422, f"{where}: {first['msg']}") from None

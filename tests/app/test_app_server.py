@@ -1,0 +1,135 @@
+"""The routes of the app: answers to its pages, and to requests that try to get or do something else."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sfplus.app import server
+from sfplus.app.comparison import Comparison
+from sfplus.app.uploads import UploadReader
+
+testclient = pytest.importorskip("starlette.testclient", reason="pip install 'sfplus[app]'")
+
+
+@pytest.fixture(scope="module")
+def site(comparison: Comparison, reader: UploadReader) -> server.Site:
+    return server.Site(comparison, reader)
+
+
+@pytest.fixture(scope="module")
+def client(site: server.Site) -> Iterator[Any]:
+    """A client with the token of the page."""
+    with testclient.TestClient(
+        site.application(), base_url="http://127.0.0.1:7860", headers={"X-Sfplus-Token": site.token},
+        raise_server_exceptions=False,
+    ) as client:  # fmt: skip
+        yield client
+
+
+def test_the_page_has_the_token_and_runs_only_its_own_script(client: Any, site: server.Site) -> None:
+    page = client.get("/")
+    assert page.status_code == 200 and "<h1>Same person?</h1>" in page.text
+    assert re.findall('<meta name="token" content="(.*?)">', page.text) == [site.token]
+    assert "FAR 1&#8239;%: accepts 1 in 100 pairs" in page.text and "FAR 0.1&#8239;%" not in page.text
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+    assert page.headers["cache-control"] == "no-store" and "set-cookie" not in page.headers
+    assert client.get("/app.js").headers["content-type"].startswith("text/javascript")
+    assert re.findall('(?:src|href)="(.*?)"', page.text) == ["data:,", "app.js"]
+
+
+def test_two_uploads_are_compared_and_nothing_is_stored(
+    client: Any, two_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    photo = client.post("/faces?name=two%20faces.png", content=two_faces.read_bytes()).json()
+    first, second = (face["feature"] for face in photo["faces"])
+    same = client.post("/compare", json={"first": first, "second": first}).json()
+    assert '<h2 class="same">Same person</h2>' in same["text"] and "<svg" in same["plot"]
+    assert "at least this alike; of the same person" in same["text"]
+    assert "FAR 0.01: 1 of 100" in client.post("/compare", json={"first": first, "second": second, "far": 0.01}).text
+    assert list(tmp_path.iterdir()) == [] and two_faces.exists()
+
+
+NO_TOKEN = {"X-Sfplus-Token": "x"}
+HOSTILE: list[tuple[str, str, dict[str, Any], int, str]] = [
+    ("POST", "/faces", {"content": b"no photo"}, 422, "photo: is not a photo in a known format; convert it to"),
+    ("POST", "/faces?name=a.jpg", {"content": b""}, 422, "a.jpg: is empty (0 bytes)"),
+    ("POST", "/faces?name=/etc/passwd", {"content": b"x"}, 422, "passwd: is not a photo"),
+    ("POST", "/faces?name=../../a%00%0a.jpg", {"content": b"x"}, 422, r"a\x00\n.jpg: is not a photo"),
+    ("POST", "/faces?name=film.mp4", {"content": b"x"}, 422, "film.mp4: is a video"),
+    ("POST", "/faces?name=a.jpg", {"content": bytes(2**20 + 1)}, 413, "more than 1 MB; make it smaller"),
+    ("POST", "/faces?name=a.jpg", {"content": iter([bytes(2**20), b"x"])}, 413, "more than 1 MB; make it smaller"),
+    ("POST", "/faces", {"content": b"x", "headers": NO_TOKEN}, 403, "this page is from an earlier start"),
+    ("POST", "/faces", {"content": b"x", "headers": {"X-Sfplus-Token": "é".encode()}}, 403, "this page is from"),
+    ("POST", "/compare", {"json": {}, "headers": NO_TOKEN}, 403, "this page is from an earlier start"),
+    ("POST", "/nothing", {"headers": NO_TOKEN}, 403, "this page is from an earlier start"),
+    ("GET", "/", {"headers": {"Host": "evil.example"}}, 400, "Invalid host header"),
+    ("GET", "/", {"headers": {"Host": "127.0.0.1.evil.example:7860"}}, 400, "Invalid host header"),
+    ("POST", "/faces", {"content": b"x", "headers": {"Host": "evil.example"}}, 400, "Invalid host header"),
+    ("GET", "/", {"headers": {"Host": ""}}, 400, "Invalid host header"),
+    ("GET", "/faces", {}, 405, "Method Not Allowed"),
+    ("DELETE", "/", {}, 405, "Method Not Allowed"),
+    ("POST", "/app.js", {}, 405, "Method Not Allowed"),
+    ("GET", "/server.py", {}, 404, "Not Found"),
+    ("GET", "/../server.py", {}, 404, "Not Found"),
+    ("GET", "/%2e%2e/%2e%2e/etc/passwd", {}, 404, "Not Found"),
+    ("GET", "//etc/passwd", {}, 404, "Not Found"),
+    ("GET", "/app.js%00", {}, 404, "Not Found"),
+    ("POST", "/compare", {"content": b"{"}, 422, "the request: Invalid JSON"),
+    ("POST", "/compare", {"content": b"[" * 100_000}, 422, "the request: Invalid JSON"),
+    ("POST", "/compare", {"content": b"\xff"}, 422, "the request: Invalid JSON"),
+    ("POST", "/compare", {"json": {"first": "x"}}, 422, "second: Field required"),
+    ("POST", "/compare", {"json": {"first": "x", "second": "", "path": "/etc"}}, 422, "path: Extra inputs"),
+    ("POST", "/compare", {"json": {"first": "x", "second": "x"}}, 422, "the face: is not a feature of this model"),
+    ("POST", "/compare", {"json": {"first": ["/etc"], "second": ""}}, 422, "first: Input should be a valid string"),
+    ("POST", "/compare", {"json": {"first": "x" * 2**20, "second": ""}}, 413, "more than 1 MB"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "request_", "status", "line"), HOSTILE)
+def test_hostile_requests_get_one_line_and_change_nothing(
+    method: str, path: str, request_: dict[str, Any], status: int, line: str,
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(server, "MAX_BYTES", 2**20)
+    answer = client.request(method, path, **request_)
+    assert (answer.status_code, answer.text[: len(line)]) == (status, line) and "\n" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("far", [0.001, 0, 2, -1])
+def test_a_rate_that_the_pairs_cannot_resolve_is_explained(far: float, client: Any, two_faces: Path) -> None:
+    feature = client.post("/faces", content=two_faces.read_bytes()).json()["faces"][0]["feature"]
+    answer = client.post("/compare", json={"first": feature, "second": feature, "far": far})
+    assert answer.status_code == 422 and answer.text.startswith(f"FAR {far:g}: ")
+
+
+def test_slow_uploads_do_not_block_pages_and_other_uploads(
+    client: Any, reader: UploadReader, two_faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, finish = reader.read, threading.Event()
+    monkeypatch.setattr(reader, "read", lambda data, name: (name != "slow.jpg" or finish.wait(60)) and read(data, name))
+    with ThreadPoolExecutor() as threads:
+        slow = [threads.submit(client.post, "/faces?name=slow.jpg", content=b"x") for _ in range(2)]
+        assert client.get("/").status_code == 200
+        assert client.post("/faces?name=a.png", content=two_faces.read_bytes()).status_code == 200
+        assert not any(answer.done() for answer in slow)
+        finish.set()
+        assert [answer.result().status_code for answer in slow] == [422, 422]
+
+
+def test_a_fault_of_the_program_is_one_line(
+    client: Any, comparison: Comparison, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    two_faces: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(comparison, "examine", lambda photo: 1 / 0)
+    answer = client.post("/faces?name=a.png", content=two_faces.read_bytes())
+    assert (answer.status_code, answer.text) == (500, "sfplus app failed, /faces: ZeroDivisionError: division by zero")
+    assert capfd.readouterr().err == "sfplus: /faces: ZeroDivisionError: division by zero\n"
