@@ -11,9 +11,10 @@ import numpy as np
 import typer
 from PIL import Image
 
-from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork
+from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork, PeopleFolders
 from sfplus.cli.person_features import People, PersonFeatures, first_images, holds_features
 from sfplus.datasets.overlap import Threshold, choose_threshold, is_numeric_name, match_features, match_names
+from sfplus.datasets.records import PeopleRule
 from sfplus.errors import UsageError
 from sfplus.images import Pixels, encode_image
 from sfplus.io.console import quantity
@@ -53,6 +54,7 @@ def overlap(
     *,
     crops: bool = False,
     images_per_person: int = 8,
+    people: PeopleRule = "path",
     false_alarms: float = 0.01,
     network: str = "",
     input: str = "",
@@ -68,6 +70,7 @@ def overlap(
         sheet: an image with one photo of each of the two people, side by side; None: no sheet.
         crops: the images are aligned crops; those of packs are in any case.
         images_per_person: number of images of each person to use, the first ones.
+        people: which of nested folders is the person, see `person_from_path`.
         false_alarms: expected number of people of the training set that match a person of the test set wrongly.
         network: network of a file of weights (see `Embedder`).
         input: input of a model that does not describe it (see `Embedder`).
@@ -87,7 +90,7 @@ def overlap(
         check_file(path)
     if sheet and (holds_features(train) or holds_features(test)):
         raise UsageError("features have no faces to draw", where="--sheet", remedy="give the photos")
-    person_features = PersonFeatures(ModelSource(model, network, input), device, crops, images_per_person)
+    person_features = PersonFeatures(ModelSource(model, network, input), device, crops, images_per_person, people)
     if holds_features(test):  # so that their length is checked before images are embedded
         right, left = person_features.compute("test", test), person_features.compute("train", train)
     else:
@@ -104,8 +107,8 @@ def overlap(
         print(f"  {match.train:<32} {match.test:<32} {match.cosine:6.3f}  {match.reason}")
     if len(matches) > _PRINTED:
         print(f"  ... and {len(matches) - _PRINTED} more")
-    people = {match.train for match in matches}
-    print(f"{quantity(len(people), 'person', 'people')} to leave out" + (f": {out}" if out else ""))
+    listed = {match.train for match in matches}
+    print(f"{quantity(len(listed), 'person', 'people')} to leave out" + (f": {out}" if out else ""))
     for path in results:
         path.parent.mkdir(parents=True, exist_ok=True)
     if out:
@@ -194,6 +197,7 @@ def overlap_command(
         float,
         typer.Option("--false-alarms", min=0, help="Expected number of wrong matches for one person of TEST."),
     ] = 0.01,
+    people: PeopleFolders = "path",
     network: ModelNetwork = "",
     input: ModelInputText = "",
     device: Device = "auto",
@@ -207,5 +211,6 @@ def overlap_command(
     """
     overlap(
         train, test, model or DEFAULT_MODEL, out, sheet,
-        crops=crops, images_per_person=pictures, false_alarms=false_alarms, network=network, input=input, device=device,
+        crops=crops, images_per_person=pictures, people=people, false_alarms=false_alarms,
+        network=network, input=input, device=device,
     )  # fmt: skip

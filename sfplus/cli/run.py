@@ -229,7 +229,7 @@ def _add_second_model(steps: Sequence[Step], model: str) -> list[Step]:
 def _print_failures(artefacts: Mapping[str, Artefact], console: Console) -> None:
     """Warn about photos that were not used: how many, and the file that lists them."""
     for step, artefact in artefacts.items():
-        missed, failed = read_failures(artefact.folder) if step.startswith("align/") else ([], [])
+        missed, failed = read_failures(artefact.folder) if step.startswith(("align/", "embed/")) else ([], [])
         if missed or failed:
             counts = f"{quantity(len(missed), 'photo')} without a face, {len(failed)} failed"
             console.warn(f"{step}: {counts}: {artefact.folder / FAILURES}")

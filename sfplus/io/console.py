@@ -137,6 +137,12 @@ class Console:
         """Print one line that is marked as a warning."""
         self.rich.print(f"[yellow]warning:[/] {escape(text)}")
 
+    def warn_once(self, text: str) -> None:
+        """Print one line that is marked as a warning, unless this console has printed it before."""
+        if text not in self._printed:
+            self._printed.add(text)
+            self.warn(text)
+
     def print_fresh(self, label: str) -> None:
         """Print the line of a stage whose artefact already exists."""
         self.rich.print(f"{escape(label):<18} [green]fresh[/]")

@@ -107,7 +107,7 @@ def test_a_missing_photo_of_the_pairs_is_an_error(task: Path, sfplus: Callable) 
     name = read_pairs(task / "pairs.txt").right[-1]
     (task / "photos" / f"{name}.jpg").unlink()
     answer = verify(sfplus, task)
-    assert answer.code == 1 and f"names match no photo of {task / 'photos'}: {name}" in answer.err
+    assert answer.code == 1 and f"names matches no photo of {task / 'photos'}: {name}" in answer.err
     assert not (task / "data").exists(), "nothing was detected"
     answer = verify(sfplus, task, "--undetected", "skip")
     assert answer.code == 0 and "(sphereface protocol, " in answer.out, answer.err
