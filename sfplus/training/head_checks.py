@@ -26,7 +26,8 @@ def check_people(crops: CropDataset | PackedCrops, classes: int, warn: bool) -> 
     for number, description in ((0, "no crop"), (1, "one crop")) if warn else ():
         if few := (counts == number).nonzero().flatten().tolist():
             names = first_names([crops.people[label] if crops.people else f"label {label}" for label in few])
-            warnings.warn(f"{len(few)} of {classes} people have {description}: {names}", stacklevel=2)
+            verb = "has" if len(few) == 1 else "have"
+            warnings.warn(f"{len(few)} of {classes} people {verb} {description}: {names}", stacklevel=2)
 
 
 def warn_at_chance(rows: Sequence[Mapping[str, Any]], classes: int) -> bool:

@@ -41,7 +41,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_portraits(root / "drawn", 10, 4, 0)
     for number, photo in enumerate(list_photos(root / "drawn")):
         (root / "train" / f"album {number % 2}").mkdir(parents=True, exist_ok=True)
-        (root / "drawn" / photo).rename(root / "train" / f"album {number % 2}" / f"{number}.jpg")
+        (root / "drawn" / photo).rename(root / "train" / (f"album {number % 2}" if number else "") / f"{number}.jpg")
     write_portraits(root / "lfw", 6, 3, 0, first_person=10)
     write_pairs(root / "pairs.txt", draw_pairs(list_photos(root / "lfw"), 2, 4, 0))
     return root
@@ -99,7 +99,7 @@ def test_the_shipped_recipe_says_what_it_is_distilled_from(photos: Path, tmp_pat
     sizes = {Image.open(next(path.rglob("*.jpg"))).size for path in (photos / "cache/align").glob("*/crops")}
     assert sizes == {(96, 112), (112, 112)}, "the photos are aligned for both"
     table = read_parquet(artefact(photos, "teach") / "index.parquet")
-    assert len(table["crop"]) == 40 and all(crop.startswith("album ") for crop in table["crop"])
+    assert len(table["crop"]) == 40 and sum(crop.startswith("album ") for crop in table["crop"]) == 39
 
     again = sfplus("run", "sphereface10-distilled", *words)
     assert again.err.count("fresh") == 10, again.err
