@@ -38,9 +38,8 @@ def comparison(decided_model: Path) -> Comparison:
 
 @pytest.fixture(scope="session")
 def reader() -> Iterator[UploadReader]:
-    reader = UploadReader()
-    yield reader
-    reader.close()
+    with UploadReader() as reader:
+        yield reader
 
 
 @pytest.fixture(scope="session")

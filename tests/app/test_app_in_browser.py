@@ -13,7 +13,7 @@ from chromium import CHROMIUM, MISSING, Tab, browse
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason=MISSING)]
 
-FIRST, SECOND = ".photo:nth-of-type(1)", ".photo:nth-of-type(2)"
+FIRST, SECOND = ".panel:nth-of-type(1)", ".panel:nth-of-type(2)"
 
 
 @pytest.fixture(scope="module")
