@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,8 @@ from sfplus.reports.people_page import FaceView, render_match_list
 
 PHOTOS = "photos/"  # address of a photo: this and its digest
 _SIDE, _QUALITY = 1600, 85  # of a displayed photo: pixels of the longer side, and JPEG quality
-_MATCHES = 120  # photos listed at most
+_LISTED, _MATCHES = 24, 200  # photos listed at least and at most: those with a probability of 1 % or more
+_LIKELY = 0.01
 _MAX_NAME = 200  # characters
 
 
@@ -58,8 +60,10 @@ class PeopleFolder:
         self._addresses = {photo: f"{PHOTOS}{digest}" for digest, photo in self._photos.items()}
 
     def _current_state(self) -> tuple[int, int]:
-        status = (self._folder / PEOPLE_PARQUET).stat()
-        return status.st_mtime_ns, status.st_size
+        with contextlib.suppress(OSError):  # loading says what is missing
+            status = (self._folder / PEOPLE_PARQUET).stat()
+            return status.st_mtime_ns, status.st_size
+        return 0, 0
 
     @property
     def grouped(self) -> GroupedPhotos:
@@ -140,13 +144,14 @@ class PeopleFolder:
         for row, similarity, probability in zip(
             matches.rows.tolist(), matches.similarities.tolist(), matches.probabilities.tolist(), strict=True
         ):
-            photo = table["photo"][row]
-            if photo in best or len(best) == _MATCHES:
-                continue
-            best[photo] = FaceView(
-                photo, -1 if table["face"][row] is None else table["face"][row], grouped.folder / table["crop"][row],
-                self._address(photo), None if np.isnan(probability) else probability, similarity=similarity,
-            )  # fmt: skip
+            photo, face = table["photo"][row], table["face"][row]
+            if len(best) == _MATCHES or (len(best) >= _LISTED and probability < _LIKELY):
+                break
+            if photo not in best:
+                best[photo] = FaceView(
+                    photo, -1 if face is None else face, grouped.folder / table["crop"][row], self._address(photo),
+                    None if np.isnan(probability) else probability, similarity=similarity,
+                )  # fmt: skip
         return render_match_list(list(best.values()), more=len(set(table["photo"])) - len(best))
 
 

@@ -178,7 +178,7 @@ class Site:
 
     def _show_search(self, people: PeopleFolder, request: Request) -> Response:
         folder = people.grouped.photos
-        summary = f"Choose a face, to see the photos of this person in {folder.name or folder}. Your photo is not kept."
+        summary = f"Choose a face, to see the photos of this person in the folder {folder.name or folder}. Your photo is not kept."
         return self._page("Search by example", summary, "Search")
 
     async def _search(self, people: PeopleFolder, request: Request) -> Response:

@@ -25,11 +25,21 @@ _HOST = "127.0.0.1"  # this machine only
 _CONNECTIONS = 64
 
 
-def serve(model: str, port: int, device: str, *, network: str = "", input: str = "", choose: Rule = "centre") -> None:
+def serve(
+    folder: Path | None,
+    model: str,
+    port: int,
+    device: str,
+    *,
+    network: str = "",
+    input: str = "",
+    choose: Rule = "centre",
+) -> None:
     """Serve the page until Ctrl-C.
 
     Args:
-        model: a model, as `Embedder` takes it; empty for the default model.
+        folder: a result of `sfplus group`, whose people are shown; None to compare photos only.
+        model: a model, as `Embedder` takes it; empty for that of the folder, or the default model.
         port: the port to listen on; 0 for any.
         device: the device to run on.
         network: network of a file of weights (see `Embedder`).
