@@ -13,18 +13,21 @@
   const typed = new Map() // new name by person
   const moves = new Map() // by face: the number of a person, or a new name, or '' for somebody else
   const selected = new Set() // faces
-  const unsaved = new Set() // 'people', 'corrections'
+  const unsaved = new Set(), written = new Set() // 'people', 'corrections'
 
   const nameOf = (person) => typed.get(person) ?? data.names[person] ?? ''
   const labelOf = (person) => nameOf(person) || ids[person]
   const textOf = (target) => (target === '' ? 'somebody else' : typeof target === 'number' ? labelOf(target) : target)
   const named = () => new Set([...Object.keys(data.names).map(Number), ...typed.keys()].filter(nameOf))
-  const byName = () => {
-    const people = new Map()
-    for (const person of named()) people.set(clean(nameOf(person)), [...(people.get(clean(nameOf(person))) ?? []), person])
-    return people
+  let namesakes = new Map() // people by name
+  function countNames() {
+    namesakes = new Map()
+    for (const person of named()) {
+      const name = clean(nameOf(person))
+      namesakes.has(name) ? namesakes.get(name).push(person) : namesakes.set(name, [person])
+    }
   }
-  const resolve = (text) => numbers.get(text) ?? byName().get(text)?.[0] ?? text // a name or an id that somebody typed
+  const resolve = (text) => numbers.get(text) ?? namesakes.get(text)?.[0] ?? text // a name or an id that somebody typed
   const isId = (text) => numbers.has(text) || /^person-\d+$/.test(text)
   const say = (text) => { element('message').textContent = text }
 
@@ -42,18 +45,24 @@
 
   function typeName({ field, person }) {
     const text = clean(field.value)
-    const twin = byName().get(text)?.find((row) => !same(person).includes(row))
+    const twin = namesakes.get(text)?.find((row) => !same(person).includes(row))
     const name = twin === undefined ? text : nameOf(twin) // letter by letter, also if it is written with other accents
     const isNew = text !== clean(field.defaultValue) && !isId(text)
     for (const row of same(person)) isNew ? typed.set(row, name) : typed.delete(row)
     unsaved.add('people')
+    countNames()
+    for (const { field, person, note } of fields) {
+      set(note, nameNote(person, clean(field.value)))
+      field.classList.toggle('changed', typed.has(person))
+    }
+    for (const node of all('[data-label]')) set(node, labelOf(Number(node.dataset.label)))
     update()
   }
 
-  function nameNote(person, people, text) {
+  function nameNote(person, text) {
     if (isId(text)) return `${text} is not a name; to join two people, give both the same name`
     if (typed.get(person) === '' && data.names[person]) return `no longer ${data.names[person]}`
-    const others = (people.get(clean(nameOf(person))) ?? []).filter((row) => !same(person).includes(row) && data.photos[row])
+    const others = (namesakes.get(clean(nameOf(person))) ?? []).filter((row) => !same(person).includes(row) && data.photos[row])
     if (!others.length || ![person, ...others].some((row) => typed.has(row))) return ''
     const list = others.slice(0, 3).map((other) => `${ids[other]} (${count(data.photos[other], 'photo')})`)
     return `will be joined with ${list.join(', ')}${others.length > 3 ? ` and ${others.length - 3} more` : ''}`
@@ -61,6 +70,7 @@
 
   // Faces
 
+  const touched = new Set() // faces that are drawn anew
   const tiles = new Map()
   for (const tile of all('[data-face]')) {
     const face = Number(tile.dataset.face)
@@ -75,17 +85,25 @@
 
   function toggle(face) {
     if (!selected.delete(face)) selected.add(face)
+    touched.add(face)
+    say('')
+    update()
+  }
+
+  function selectNone() {
+    for (const face of selected) touched.add(face)
+    selected.clear()
     say('')
     update()
   }
 
   function move(target) {
     for (const face of selected) target === undefined ? moves.delete(face) : moves.set(face, target)
-    say(target === undefined ? '' : `${count(selected.size, 'face')}: ${textOf(target)}`)
-    selected.clear()
     unsaved.add('corrections')
     element('target').value = ''
-    update()
+    const done = target === undefined ? '' : `${count(selected.size, 'face')}: ${textOf(target)}`
+    selectNone()
+    say(done)
   }
 
   function moveNote(face) {
@@ -103,34 +121,29 @@
   }
 
   function update() {
-    const people = byName()
-    for (const { field, person, note } of fields) {
-      set(note, nameNote(person, people, clean(field.value)))
-      field.classList.toggle('changed', typed.has(person))
-    }
-    for (const node of all('[data-label]')) set(node, labelOf(Number(node.dataset.label)))
-    for (const [face, copies] of tiles) {
-      for (const tile of copies) {
+    for (const face of [...touched, ...moves.keys()]) {
+      for (const tile of tiles.get(face)) {
         tile.classList.toggle('selected', selected.has(face))
-        tile.classList.toggle('moving', moves.has(face))
+        tile.classList.toggle('moving', (moves.get(face) ?? shown[face][2]) !== shown[face][2])
         tile.querySelector('.tick input').checked = selected.has(face)
         set(tile.querySelector('.moved'), moveNote(face))
       }
     }
-    if (!typed.size) unsaved.delete('people')
-    if (!moves.size) unsaved.delete('corrections')
+    touched.clear()
+    if (!typed.size && !written.has('people')) unsaved.delete('people')
+    if (!moves.size && !written.has('corrections')) unsaved.delete('corrections')
     element('selection').hidden = !selected.size
     element('selected').textContent = `${count(selected.size, 'face')} selected`
     element('undo').hidden = ![...selected].some((face) => moves.has(face))
     const names = [...typed.keys()].filter((person) => onPage.has(person)).length
     const parts = [names && count(names, 'name'), moves.size && count(moves.size, 'face')].filter(Boolean)
-    element('changes').hidden = !parts.length
-    element('changed').textContent = `${parts.join(' and ')} changed${unsaved.size ? '' : ', saved'}`
+    element('changes').hidden = !parts.length && !unsaved.size
+    element('changed').textContent = `${parts.join(' and ') || 'nothing'} changed${unsaved.size ? '' : ', saved'}`
     if (!data.save) {
-      element('save-people').hidden = !typed.size
-      element('save-corrections').hidden = !moves.size
+      element('save-people').hidden = !typed.size && !unsaved.has('people')
+      element('save-corrections').hidden = !moves.size && !unsaved.has('corrections')
     }
-    element('bar').classList.toggle('open', Boolean(selected.size || parts.length))
+    element('bar').classList.toggle('open', Boolean(selected.size || parts.length || unsaved.size))
     targetNote()
   }
 
@@ -156,9 +169,9 @@
 
   function suggest(list, field, withIds) { // browsers are slow with lists of thousands
     const text = fold(field.value)
-    const known = [...new Set([...named()].map(nameOf))].sort((a, b) => a.localeCompare(b))
-    if (withIds) known.push(...fields.filter(({ person }) => !nameOf(person)).map(({ person }) => ids[person]))
-    const options = known.filter((name) => fold(name).includes(text)).slice(0, 100)
+    const known = new Set([...named()].map(nameOf))
+    if (withIds) for (const { person } of fields) known.add(labelOf(person))
+    const options = [...known].filter((name) => fold(name).includes(text)).slice(0, 100).sort((a, b) => a.localeCompare(b))
     element(list).replaceChildren(...options.map((name) => Object.assign(document.createElement('option'), { value: name })))
   }
 
@@ -184,6 +197,7 @@
     Object.assign(document.createElement('a'), { href: url, download: `${kind}.csv` }).click()
     setTimeout(() => URL.revokeObjectURL(url), 60_000)
     unsaved.delete(kind)
+    written.add(kind)
     update()
   }
 
@@ -213,18 +227,20 @@
   element('selection').addEventListener('submit', (event) => {
     event.preventDefault()
     const text = clean(element('target').value)
-    text ? move(resolve(text)) : say('Type a name, or choose “Somebody else”.')
+    if (!text) say('Type a name, or choose “Somebody else”.')
+    else if (!data.save && isId(text) && !numbers.has(text)) say(`There is no ${text}.`)
+    else move(resolve(text))
   })
   element('nobody').addEventListener('click', () => move(''))
   element('undo').addEventListener('click', () => move(undefined))
-  const clear = () => { selected.clear(); say(''); update() }
-  element('clear').addEventListener('click', clear)
-  document.addEventListener('keydown', (event) => { if (event.key === 'Escape' && selected.size) clear() })
+  element('clear').addEventListener('click', selectNone)
+  document.addEventListener('keydown', (event) => { if (event.key === 'Escape' && selected.size) selectNone() })
   if (data.save) element('save').addEventListener('click', post)
   else {
     element('save-people').addEventListener('click', () => download('people', peopleCsv()))
     element('save-corrections').addEventListener('click', () => download('corrections', correctionsCsv()))
   }
-  addEventListener('beforeunload', (event) => { if (unsaved.size) event.preventDefault() })
+  addEventListener('beforeunload', (event) => { if (unsaved.size) { event.preventDefault(); event.returnValue = true } })
+  countNames()
   document.documentElement.classList.add('ready')
 })()

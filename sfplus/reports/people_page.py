@@ -151,8 +151,8 @@ def render_people(
     """
     faces = [face for photo in together for face in photo.faces] + list(doubtful)
     faces += [replace(face, person=person.person) for person in people for face in person.faces]
-    shown = {(face.photo, face.face): face.person for face in faces if face.face >= 0}
-    data = _page_data(people, table, shown, save_url, token)
+    movable = {(face.photo, face.face): face.person for face in faces if face.face >= 0}
+    data = _page_data(people, table, movable, save_url, token)
     return render_page(
         "people.html.jinja",
         "people.js",
@@ -166,7 +166,7 @@ def render_people(
         save_url=save_url,
         numbers={person: number for number, person in enumerate(data["ids"])},
         names={person: data["names"].get(number, person) for number, person in enumerate(data["ids"])},
-        face_numbers={face: number for number, face in enumerate(shown)},
+        face_numbers={face: number for number, face in enumerate(movable)},
         data=script_json(data),
         tabs=tabs,
     )

@@ -190,7 +190,7 @@ def test_text_from_outside_stays_text_on_the_page_of_matches(evil: str, crop: Pa
         ("java\nscript:alert(1)", False), (" javascript:alert(1)", False), ("\x01javascript:alert(1)", False),
         ("data:text/html,x", False), ("http://example.org/a.jpg", False), ("https:a.jpg", False),
         ("//example.org/a.jpg", False), ("\\\\example.org/a.jpg", False), ("/\\example.org/a.jpg", False),
-        ("http://[", False),
+        ("http://[", False), ("/\t/example.org/a.jpg", False),
     ],
 )  # fmt: skip
 def test_links_run_nothing_and_lead_nowhere_else(link: str, is_safe: bool, crop: Path) -> None:
