@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import typer
@@ -86,46 +87,62 @@ def embed_folder(
         choose: Which of several faces of a photo to use.
     """
     source = list_inputs(photos, out)
-    inputs: dict[str, InputReference] = {"model": model}
-    inputs["crops"] = UserPhotos(source.root) if crops else StepOutput("align/photos")
-    recipe = Recipe(detect=DetectSettings(choose=choose), align=AlignSettings(template=model.template))
-    steps = [] if crops else crop_steps(UserPhotos(source.root), recipe.plan_request(), "photos")
-    steps = [*steps, Step("embed", EmbedSettings.stage, EmbedSettings(dtype=dtype), inputs)]
+    steps = embed_steps(UserPhotos(source.root), model, choose, crops, dtype)
     with run_on_folder(source, out, device, steps) as done:
         files = {name: done["embed"].folder / name for name in (FEATURES, FEATURE_INDEX)}
         last, faces = done["embed" if crops else "align/photos"], None
         if not crops:
             faces = done["detect/photos"].folder
-            files |= {FEATURE_INDEX: _number_faces(files[FEATURE_INDEX], faces, out), FACES: faces / FACES}
-        files |= _describe_model(model, out)
+            files |= {FEATURE_INDEX: _add_faces(files[FEATURE_INDEX], faces, out), FACES: faces / FACES}
+        files |= describe_model(model, out)
         publish(files | {FAILURES: failures_file(last, source, out)}, out)
+        if MEAN in files and is_first():
+            limit = f"the same person above {model.config['verification']['threshold']:.3f}"
+            print(f"to compare features, subtract the mean in {MEAN} from both and take the cosine; {limit}")
         return print_summary(last, out, faces, "--choose all computes their features")
 
 
-def _describe_model(model: UserModel, out: Path) -> dict[str, Path]:
-    """Return the files that say how the features of a model are compared, and say so."""
+def embed_steps(
+    photos: UserPhotos, model: UserModel, choose: ChosenFace, crops: bool = False, dtype: Dtype = "float32"
+) -> list[Step]:
+    """Return the steps from photos to features: `detect/photos`, `align/photos` and `embed`; for crops the last one."""
+    inputs: dict[str, InputReference] = {"model": model, "crops": photos if crops else StepOutput("align/photos")}
+    recipe = Recipe(detect=DetectSettings(choose=choose), align=AlignSettings(template=model.template))
+    steps = [] if crops else crop_steps(photos, recipe.plan_request(), "photos")
+    return [*steps, Step("embed", EmbedSettings.stage, EmbedSettings(dtype=dtype), inputs)]
+
+
+def describe_model(model: UserModel, out: Path) -> dict[str, Path]:
+    """Return the files that say how the features of a model are compared."""
     verification = model.config.get("verification")
     about = {"model": model.name, "content": model.content, "template": model.template, "verification": verification}
     write_json(out / CACHE / MODEL_JSON, about, indent=1)
     files = {MODEL_JSON: out / CACHE / MODEL_JSON}
     if verification and (model.path / MEAN).is_file():
-        if is_first():
-            limit = f"the same person above {verification['threshold']:.3f}"
-            print(f"to compare features, subtract the mean in {MEAN} from both and take the cosine; {limit}")
         files[MEAN] = model.path / MEAN
     return files
 
 
-def _number_faces(index: Path, faces: Path, out: Path) -> Path:
+def _add_faces(index: Path, faces: Path, out: Path) -> Path:
     """Write the index of features with the column `face` of the table of faces, and return the file."""
-    rows, table = read_parquet(index), read_parquet(faces / FACES)
-    numbers = defaultdict(list)
-    for photo, number, chosen in zip(table["photo"], table["face"], table["chosen"], strict=True):
-        if chosen:
-            numbers[photo].append(number)
-    counts = Counter(rows["photo"])
-    # where one of several faces could not be aligned, the others of this photo are not numbered
-    unused = {photo: iter(found) for photo, found in numbers.items() if len(found) == counts[photo]}
-    column = [next(unused[photo]) if photo in unused else None for photo in rows["photo"]]
+    rows = read_parquet(index)
+    column = number_faces(rows["photo"], read_parquet(faces / FACES))
     write_parquet(out / CACHE / FEATURE_INDEX, rows | {"face": pa.array(column, pa.int64())})
     return out / CACHE / FEATURE_INDEX
+
+
+def number_faces(photos: Sequence[str], faces: Mapping[str, Sequence[Any]]) -> list[int | None]:
+    """Return the number of the face in its photo for each crop.
+
+    Args:
+        photos: The photo of each crop.
+        faces: The table of faces.
+    """
+    numbers = defaultdict(list)
+    for photo, number, chosen in zip(faces["photo"], faces["face"], faces["chosen"], strict=True):
+        if chosen:
+            numbers[photo].append(number)
+    counts = Counter(photos)
+    # where one of several faces could not be aligned, the others of this photo are not numbered
+    unused = {photo: iter(found) for photo, found in numbers.items() if len(found) == counts[photo]}
+    return [next(unused[photo]) if photo in unused else None for photo in photos]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from sfplus.io.files import write_atomically
 from sfplus.weights import CONFIG, MEAN
 
 FARS = (0.1, 0.01, 0.001, 0.0001)
+_REGULARISATION = 100.0  # weak: it only keeps the slope finite where the scores do not overlap
 _REMEDY = "measure it again: sfplus calibrate MODEL PHOTOS PAIRS"
 
 
@@ -133,6 +135,41 @@ class DecisionRule:
     def rates(self, threshold: float) -> tuple[float, float]:
         """Return FAR and TAR on the verification pairs of the decision `similarity > threshold`."""
         return _above(self.different, threshold) / len(self.different), _above(self.same, threshold) / len(self.same)
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether the scores of the verification pairs are known."""
+        return bool(len(self.same) and len(self.different))
+
+    def log_likelihood_ratio(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return how much more likely scores are for the same person than for different people.
+
+        Args:
+            scores: Similarities of any shape.
+
+        Returns:
+            The natural logarithm of the ratio, float64 of the same shape, by a logistic regression on the scores of the
+            verification pairs, in which pairs of the same person and of different people weigh the same.
+
+        Raises:
+            UsageError: If the model was exported without scores.
+        """
+        if not self.has_scores:
+            raise UsageError("this model was exported without scores", where="probability", remedy="export it again")
+        centre, scale, slope, intercept = self._logistic_regression
+        return np.asarray((np.asarray(scores, np.float64) - centre) / scale * slope + intercept)
+
+    @cached_property
+    def _logistic_regression(self) -> tuple[float, float, float, float]:
+        from sklearn.linear_model import LogisticRegression  # slow to import, and only needed for probabilities
+
+        scores = np.concatenate([self.different, self.same]).astype(np.float64)
+        centre, scale = float(scores.mean()), float(scores.std()) or 1.0
+        is_same = np.arange(len(scores)) >= len(self.different)
+        model = LogisticRegression(C=_REGULARISATION, class_weight="balanced").fit(
+            (scores[:, None] - centre) / scale, is_same
+        )
+        return centre, scale, float(model.coef_[0, 0]), float(model.intercept_[0])
 
     def describe(self) -> str:
         """Return the accuracy, the threshold, and those of the usual FARs that the pairs can resolve, as lines."""

@@ -1,0 +1,210 @@
+"""Find the photos of a person."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from sfplus.artifacts.context import is_first
+from sfplus.cli.group import embed_all_faces
+from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, ModelNetwork
+from sfplus.cli.photo_inputs import list_inputs
+from sfplus.detection import choose as choose_face
+from sfplus.detection.choose import Rule
+from sfplus.embedder import Embedder
+from sfplus.errors import PhotoError, UsageError
+from sfplus.images import CACHE, encode_image, list_photos, read_photo
+from sfplus.io.console import quantity
+from sfplus.io.files import check_folder, write_atomically
+from sfplus.io.resources import DEFAULT_MODEL
+from sfplus.io.tables import read_failures
+from sfplus.people.grouped_photos import GroupedPhotos
+from sfplus.people.search import search_faces
+from sfplus.recipes.steps import UserModel
+from sfplus.reports.people_page import FaceView, photo_link, render_matches
+
+app = typer.Typer(add_completion=False)
+FOUND_CSV, FOUND_HTML = "found.csv", "found.html"
+_LISTED = 0.01  # probability of the photos in found.csv
+_PRINTED, _SHOWN = 20, 500  # photos at most, on the console and on the page
+
+
+@app.command()
+def find(
+    person: Annotated[
+        list[Path], typer.Argument(metavar="PERSON.jpg...", help="Photos of the person, or a folder of them.")
+    ],
+    photos: Annotated[
+        Path,
+        typer.Argument(metavar="PHOTOS", help="A folder or list of photos, or the result of `sfplus group`."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder for found.html and found.csv.")] = Path("found"),
+    model: ModelName = "",
+    network: ModelNetwork = "",
+    input: ModelInputText = "",
+    choose: ChooseOne = "centre",
+    device: Device = "auto",
+) -> None:
+    """Find the photos of a person: lists them, best first, with the probability that each shows this person.
+
+    found.html shows the photos and found.csv lists them. Several photos of the person find more than one. With the
+    result of `sfplus group` nothing is detected again.
+
+    The exit code is 1 if a photo could not be read: see failures.jsonl in OUT.
+
+    Example: sfplus find anna-1.jpg anna-2.jpg holiday --out anna
+    """
+    source = UserModel(model, network, input) if model else None
+    raise typer.Exit(find_person(person, photos, out, source, device, choose))
+
+
+def find_person(
+    person: Sequence[Path], photos: Path, out: Path, model: UserModel | None, device: str, choose: Rule = "centre"
+) -> int:
+    """Search for a person in photos, print and write what was found, and return the exit code.
+
+    Args:
+        person: Photos of the person, or folders of them.
+        photos: A folder or list of photos, or the result of `sfplus group`.
+        out: The folder for the results.
+        model: The model; None for the default, or for that of the grouped photos.
+        device: The device to run on.
+        choose: Which of several faces in a photo of the person is searched.
+
+    Raises:
+        UsageError: If the model is not that of the grouped photos.
+        PhotoError: If a photo of the person cannot be read or shows no face.
+    """
+    check_folder(out)
+    grouped = GroupedPhotos.load(photos) if GroupedPhotos.exists(photos) else None
+    source = _choose_model(model, grouped)
+    files = [path for path in person if not path.is_dir()]
+    files += [folder / name for folder in person if folder.is_dir() for name in list_photos(folder)]
+    if not files:
+        raise UsageError("there is no photo in this folder", where=person[0], remedy="give a photo of the person")
+    embedder = Embedder(source.name, device, network=source.network, input=source.input, choose=choose)
+    examples = [_embed(path, embedder, choose) for path in files]
+    with contextlib.ExitStack() as stack:
+        if grouped is None:
+            inputs = list_inputs(photos, out)
+            grouped = stack.enter_context(embed_all_faces(inputs, out, source, device))
+        if not is_first():  # the first process searches for all
+            return 0
+        found = _best_faces(grouped, np.stack([example.feature for example in examples]))
+        _write(grouped, found, examples, out)
+        _print(found, grouped, out)
+        return 1 if grouped.folder == out and read_failures(out)[1] else 0
+
+
+def _choose_model(model: UserModel | None, grouped: GroupedPhotos | None) -> UserModel:
+    if grouped is None:
+        return model or UserModel(DEFAULT_MODEL)
+    about = grouped.model
+    source = model or UserModel(about["name"], about["network"], about["input"])
+    if source.content != about["content"]:
+        reason, remedy = f"were grouped with another model, {about['name']}", "group them again, or omit --model"
+        raise UsageError(reason, where=grouped.folder, remedy=remedy)
+    return source
+
+
+@dataclass(frozen=True, eq=False)
+class _Example:
+    """A photo of the person, with the feature and the crop of the face."""
+
+    path: Path
+    feature: NDArray[np.float32]
+    crop: NDArray[np.uint8]
+
+
+def _embed(path: Path, embedder: Embedder, choose: Rule) -> _Example:
+    """Embed the chosen face of a photo, and print which of several faces it is."""
+    photo = read_photo(path)
+    faces = embedder.faces(photo)
+    choice = choose_face(faces, photo.shape[0], photo.shape[1], choose)
+    if choice is None:
+        raise PhotoError("no face found", where=path, remedy="give a photo with a larger, clearer face")
+    if len(faces) > 1:
+        x1, y1, x2, y2 = faces.boxes[choice.index]
+        size = f"{x2 - x1 + 1:.0f}x{y2 - y1 + 1:.0f} at x {x1:.0f}, y {y1:.0f}"
+        print(f"{path} has {len(faces)} faces; the one of {size} is searched (--choose {choose})")
+    return _Example(path, faces.features[choice.index], faces.crops[choice.index])
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The most similar face of each photo, best first.
+
+    Attributes:
+        rows: The rows of the faces.
+        similarities: Their similarities.
+        probabilities: Their probabilities; NaN without scores.
+    """
+
+    rows: list[int]
+    similarities: list[float]
+    probabilities: list[float]
+
+    @property
+    def likely(self) -> int:
+        """The number of photos that are more likely than not to show the person."""
+        return sum(probability >= 0.5 for probability in self.probabilities)
+
+
+def _best_faces(faces: GroupedPhotos, features: NDArray[np.float32]) -> _Found:
+    matches = search_faces(features, faces.features, faces.rule)
+    photos = np.array(faces.table["photo"], object)[matches.rows]
+    best = np.sort(np.unique(photos, return_index=True)[1])
+    listed = max(_PRINTED, int((matches.probabilities[best] >= _LISTED).sum()))
+    if np.isnan(matches.probabilities).all():
+        listed = _SHOWN
+    best = best[:listed]
+    columns = matches.rows[best], matches.similarities[best], matches.probabilities[best]
+    return _Found(*(column.tolist() for column in columns))
+
+
+def _write(faces: GroupedPhotos, found: _Found, examples: Sequence[_Example], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    table, text = faces.table, io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["photo", "face", "similarity", "probability"])
+    views = []
+    for row, similarity, probability in zip(found.rows, found.similarities, found.probabilities, strict=True):
+        known = not np.isnan(probability)
+        photo, face = table["photo"][row], table["face"][row]
+        writer.writerow([photo, face, f"{similarity:.4f}", f"{probability:.4f}" if known else ""])
+        link = photo_link((faces.photos / photo).resolve(), out.resolve())
+        crop = faces.folder / table["crop"][row]
+        views.append(FaceView(photo, face or 0, crop, link, probability if known else None, similarity=similarity))
+    write_atomically(out / FOUND_CSV, text.getvalue().encode())
+    tiles = []
+    for number, example in enumerate(examples):
+        file = out / CACHE / "examples" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, encode_image(example.crop, ".png"))
+        tiles.append(FaceView(example.path.name, 0, file, photo_link(example.path.resolve(), out.resolve())))
+    title, more = f"Photos of {examples[0].path.stem}", max(0, len(views) - _SHOWN)
+    write_atomically(out / FOUND_HTML, render_matches(title, tiles, views[:_SHOWN], more=more).encode())
+
+
+def _print(found: _Found, faces: GroupedPhotos, out: Path) -> None:
+    has_scores = not np.isnan(found.probabilities).any()
+    shown = max(found.likely, 5) if has_scores else _PRINTED
+    for row, similarity, probability in list(zip(found.rows, found.similarities, found.probabilities, strict=True))[
+        : min(shown, _PRINTED)
+    ]:
+        chance = f"{100 * probability:3.0f} %  " if has_scores else ""
+        print(f"{chance}{similarity:6.3f}  {faces.table['photo'][row]}")
+    if has_scores:
+        verb = "is" if found.likely == 1 else "are"
+        print(f"{quantity(found.likely, 'photo')} {verb} more likely than not to show this person: {out / FOUND_HTML}")
+    else:
+        print(f"the most similar photos; this model has no scores to tell how likely they are: {out / FOUND_HTML}")

@@ -1,0 +1,1 @@
+"""Finding and grouping people in photos: neighbours of features, groups, names, search."""

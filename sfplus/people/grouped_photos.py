@@ -1,0 +1,154 @@
+"""The grouped faces of a folder of photos, as `sfplus group` keeps them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from sfplus.artifacts.layout import FEATURES
+from sfplus.errors import ArtefactError, UsageError
+from sfplus.images import CACHE
+from sfplus.io.files import write_json
+from sfplus.io.tables import read_parquet, write_parquet
+from sfplus.verification.decision import DecisionRule
+
+PEOPLE_PARQUET = "people.parquet"
+_FOLDER = f"{CACHE}/group"
+_STATE, _ASSIGNMENTS, _NEIGHBOURS = (f"{_FOLDER}/{name}" for name in (
+    "group.json", "assignments.parquet", "neighbours.safetensors"
+))  # fmt: skip
+_VERSION = 1
+
+Table = dict[str, list[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedPhotos:
+    """The faces of a folder of photos with the person of each.
+
+    Attributes:
+        folder: The folder of the results, OUT of `sfplus group`.
+        photos: The folder of the photos.
+        model: The model that computed the features: `name`, `network`, `input`, `content`, `config`.
+        features_folder: The folder of the features, relative to `folder`.
+        table: The columns of `people.parquet`, a row for each face: `photo` relative to the folder of photos, `face`
+            (its number in the photo), `person` (id), `name`, `confidence`, `box` (x1, y1, x2, y2 in pixels) and `crop`
+            relative to `folder`; and `digest` of the photo.
+        counts: `undetected` and `failed` photos.
+        threshold: The similarity above which faces are linked, if the user gave one.
+        copy: Whether the folders of people hold copies of the photos and not links.
+    """
+
+    folder: Path
+    photos: Path
+    model: dict[str, Any]
+    features_folder: str
+    table: Table = field(repr=False)
+    counts: dict[str, int]
+    threshold: float | None = None
+    copy: bool = False
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Return whether a folder is the result of `sfplus group`."""
+        return (folder / _STATE).is_file()
+
+    @classmethod
+    def load(cls, folder: Path) -> GroupedPhotos:
+        """Load the results of `sfplus group`.
+
+        Raises:
+            UsageError: If the folder is not such a result.
+            ArtefactError: If a file in it is missing or damaged.
+        """
+        try:
+            state = json.loads((folder / _STATE).read_text("utf-8"))
+        except FileNotFoundError:
+            remedy = f"group photos first: sfplus group PHOTOS {folder}"
+            raise UsageError("is not a folder of grouped photos", where=folder, remedy=remedy) from None
+        except (OSError, ValueError) as error:
+            raise _damaged(folder, _STATE) from error
+        table = read_parquet(folder / PEOPLE_PARQUET)
+        try:
+            if state.pop("version") != _VERSION:
+                raise ValueError
+            return cls(folder, Path(state.pop("photos")), table=table, **state)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise _damaged(folder, _STATE) from error
+
+    def save(self) -> None:
+        """Write what `load` reads, atomically."""
+        (self.folder / _FOLDER).mkdir(parents=True, exist_ok=True)
+        names = ("model", "features_folder", "threshold", "copy", "counts")
+        state = {"version": _VERSION, "photos": str(self.photos), **{name: getattr(self, name) for name in names}}
+        write_json(self.folder / _STATE, state, indent=1)
+        columns = self.table | {
+            "face": pa.array(self.table["face"], pa.int64()),
+            "confidence": pa.array(self.table["confidence"], pa.float32()),
+        }
+        partial = self.folder / _FOLDER / PEOPLE_PARQUET
+        write_parquet(partial, columns)
+        partial.replace(self.folder / PEOPLE_PARQUET)
+
+    @cached_property
+    def features(self) -> NDArray[np.float32]:
+        """The features, float32 (N, D), a row for each row of `table`.
+
+        Raises:
+            ArtefactError: If they are missing or damaged, or are not those of the table.
+        """
+        path = self.folder / self.features_folder / FEATURES
+        try:
+            with safe_open(path, "numpy") as file:
+                features = np.asarray(file.get_tensor("features"))
+        except (OSError, SafetensorError) as error:
+            raise _damaged(self.folder, self.features_folder) from error
+        if len(features) != len(self.table["photo"]):
+            raise _damaged(self.folder, self.features_folder)
+        return features
+
+    @cached_property
+    def rule(self) -> DecisionRule | None:
+        """The mean and the thresholds of the model; None for a model without.
+
+        Raises:
+            WeightsError: If its files are damaged.
+        """
+        return DecisionRule.load(self.folder, self.model["config"]) if not self.model["input"] else None
+
+    @property
+    def neighbours_file(self) -> Path:
+        """The file of the nearest neighbours of all faces."""
+        return self.folder / _NEIGHBOURS
+
+    def read_assignments(self) -> dict[str, int]:
+        """Return the number of the person of each face that was ever grouped, by `face_keys`."""
+        path = self.folder / _ASSIGNMENTS
+        if not path.is_file():
+            return {}
+        table = read_parquet(path)
+        return dict(zip(table["face"], table["person"], strict=True))
+
+    def write_assignments(self, people: dict[str, int]) -> None:
+        """Write the number of the person of each face."""
+        partial = self.folder / f"{_ASSIGNMENTS}.part"
+        write_parquet(partial, {"face": list(people), "person": list(people.values())})
+        partial.replace(self.folder / _ASSIGNMENTS)
+
+    @cached_property
+    def face_keys(self) -> list[str]:
+        """A key for each face that stays the same if the photo is moved or renamed."""
+        digests, faces = self.table["digest"], self.table["face"]
+        return [f"{digest[:32]}/{face}" for digest, face in zip(digests, faces, strict=True)]
+
+
+def _damaged(folder: Path, name: str) -> ArtefactError:
+    return ArtefactError("is missing or damaged", where=folder / name, remedy="run sfplus group again")

@@ -1,0 +1,83 @@
+"""A folder of links or copies of photos for each person."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from sfplus.images import CACHE
+from sfplus.io.files import write_json
+
+PEOPLE_FOLDER = "people"
+_RECORD = f"{CACHE}/group/photo_folders.json"
+_NOT_IN_NAMES = re.compile(r'[\x00-\x1f/\\:*?"<>|]+')
+_MAX_NAME = 80  # characters
+
+
+def folder_name(name: str) -> str:
+    """Return a person's name as the name of a folder on any system."""
+    text = _NOT_IN_NAMES.sub(" ", name).strip(" .")[:_MAX_NAME].strip(" .")
+    return text or "_"
+
+
+def write_photo_folders(out: Path, photos: Path, wanted: Mapping[str, str], copy: bool) -> None:
+    """Make OUT/people hold certain links or copies of photos, and remove those of an earlier call.
+
+    Files that somebody else put there stay.
+
+    Args:
+        out: The folder of the results.
+        photos: The folder of the photos.
+        wanted: The photo, relative to `photos`, by its path in OUT/people.
+        copy: Whether to copy photos; else links are made.
+    """
+    record, root = out / _RECORD, out / PEOPLE_FOLDER
+    earlier = set(_read_record(record))
+    write_json(record, sorted({*earlier, *wanted}))  # before the files: what a killed process wrote is removed later
+    for name in earlier - set(wanted):
+        _remove(root, name)
+    for name, photo in wanted.items():
+        target = (photos / photo).resolve()
+        path = root / name
+        if _is_current(path, target, copy):
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.parent / f".{secrets.token_hex(8)}.part"
+        if copy:
+            shutil.copy2(target, partial)
+        else:
+            partial.symlink_to(target)
+        partial.replace(path)
+    write_json(record, sorted(wanted))
+
+
+def _read_record(record: Path) -> list[str]:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        names = json.loads(record.read_text("utf-8"))
+        return [
+            name for name in names if ".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute()
+        ]
+    return []
+
+
+def _is_current(path: Path, target: Path, copy: bool) -> bool:
+    if not copy:
+        return path.is_symlink() and path.readlink() == target
+    if path.is_symlink() or not path.is_file():
+        return False
+    own, other = path.stat(), target.stat()
+    return (own.st_size, own.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+
+
+def _remove(root: Path, name: str) -> None:
+    """Delete a link or copy and the folders that become empty."""
+    with contextlib.suppress(OSError):
+        (root / name).unlink()
+    with contextlib.suppress(OSError):  # not empty
+        for folder in PurePosixPath(name).parents[:-1]:
+            (root / folder).rmdir()

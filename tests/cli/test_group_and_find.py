@@ -1,0 +1,80 @@
+"""Folders of photos are grouped and searched from the command line: first run, second run, new photos, wrong input."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+THRESHOLD = ("--threshold", "0.95")  # drawn faces are similar
+
+
+@pytest.fixture
+def photos(drawn: Path, tmp_path: Path) -> Path:
+    """Six drawn photos, one without a face and one that is damaged."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, photo in enumerate(sorted(drawn.glob("*/*.jpg"))[:6]):
+        shutil.copy(photo, folder / f"{number}.jpg")
+    (folder / "damaged.jpg").write_bytes(b"no photo")
+    return folder
+
+
+def test_a_folder_is_grouped_named_and_grouped_again(sfplus: Callable, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    answer = sfplus("group", photos, out, *THRESHOLD)
+    assert answer.code == 1, answer.err  # the damaged photo
+    assert "6 faces: " in answer.out and "1 failed" in answer.out and "people.html" in answer.out
+    assert "damaged.jpg" in answer.err and "damaged.jpg" in (out / "failures.jsonl").read_text()
+    (photos / "damaged.jpg").unlink()
+    people = (out / "people.csv").read_text("utf-8").replace("person-00001,,", "person-00001,Anna,")
+    (out / "people.csv").write_text(people, "utf-8")
+    answer = sfplus("group", photos, out, *THRESHOLD)
+    assert answer.code == 0 and "0 failed" in answer.out
+    assert "person-00001,Anna," in (out / "people.csv").read_text("utf-8") and "Anna" in (
+        out / "people.html"
+    ).read_text("utf-8")
+    assert (out / "people" / "Anna").is_dir()
+
+
+def test_a_person_is_found_in_a_folder_and_in_grouped_photos(sfplus: Callable, photos: Path, tmp_path: Path) -> None:
+    (photos / "damaged.jpg").unlink()
+    out, found = tmp_path / "out", tmp_path / "found"
+    first = sfplus("find", photos / "2.jpg", photos, "--out", found)
+    assert first.code == 0, first.err
+    assert first.out.split()[3] == "2.jpg" and "found.html" in first.out
+    with (found / "found.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["photo"] == "2.jpg" and len(rows) == 6
+    assert "2.jpg" in (found / "found.html").read_text("utf-8")
+    assert sfplus("group", photos, out, *THRESHOLD).code == 0
+    second = sfplus("find", photos / "2.jpg", out, "--out", tmp_path / "again")
+    assert second.out.splitlines()[:-1] == first.out.splitlines()[-7:-1] and "detect" not in second.err
+    assert (tmp_path / "again" / "found.csv").read_bytes() == (found / "found.csv").read_bytes()
+
+
+def test_wrong_input_is_one_line(sfplus: Callable, photos: Path, untrained_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cases = [
+        (("group", tmp_path / "none", out), 2, "does not exist"),
+        (("group", photos, photos / "out"), 2, "OUT and IN overlap"),
+        (("group", photos, out, "--model", untrained_model), 2, "sfplus calibrate"),
+        (("group", photos, out, "--threshold", "2"), 2, "--threshold"),
+        (("find", tmp_path / "none.jpg", photos, "--out", out), 1, "none.jpg"),
+        (("find", photos / "damaged.jpg", photos, "--out", out), 1, "damaged.jpg"),
+        (("find", photos / "1.jpg", tmp_path / "none", "--out", out), 2, "does not exist"),
+    ]
+    for arguments, code, message in cases:
+        answer = sfplus(*arguments)
+        assert answer.code == code and message in answer.err and "Traceback" not in answer.err, (arguments, answer)
+
+
+def test_another_model_than_that_of_the_groups_is_refused(
+    sfplus: Callable, photos: Path, untrained_model: Path, tmp_path: Path
+) -> None:
+    sfplus("group", photos, tmp_path / "out", *THRESHOLD)
+    answer = sfplus("find", photos / "1.jpg", tmp_path / "out", "--model", untrained_model, "--out", tmp_path / "found")
+    assert answer.code == 2 and "grouped with another model" in answer.err
