@@ -177,8 +177,8 @@ class Site:
         return Response(photo, media_type="image/jpeg")
 
     def _show_search(self, people: PeopleFolder, request: Request) -> Response:
-        folder = people.grouped.photos
-        summary = f"Choose a face, to see the photos of this person in the folder {folder.name or folder}. Your photo is not kept."
+        photos = people.grouped.photos
+        summary = f"The photos of a person in the folder {photos.name or photos}. The photo you choose is not kept."
         return self._page("Search by example", summary, "Search")
 
     async def _search(self, people: PeopleFolder, request: Request) -> Response:
