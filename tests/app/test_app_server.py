@@ -159,7 +159,7 @@ def test_people_are_shown_renamed_and_searched(folder_client: Any, grouped: Path
     )
     assert (save.status_code, save.json()) == (200, {})
     assert 'value="Anna"' in folder_client.get("/people").text and "Anna" in (grouped / "people.csv").read_text()
-    address = re.findall('href="(photos/.*?)"', page.text)[0]
+    address = re.findall('href="(photos/.*?)"[^>]*title="two faces.png"', page.text)[0]
     photo = folder_client.get(f"/{address}")
     assert photo.headers["content-type"] == "image/jpeg" and photo.content.startswith(b"\xff\xd8")
     assert "<h1>Search by example</h1>" in folder_client.get("/search").text
