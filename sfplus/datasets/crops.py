@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from sfplus.datasets.formats.pack import Pack
 from sfplus.errors import DatasetError
 from sfplus.images import read_photo
+from sfplus.io.console import quantity
 
 CACHE_BYTES = 1 << 30
 """Data sets with fewer bytes of pixels are kept in memory after their first use."""
@@ -61,7 +62,7 @@ class CropDataset(_BatchDataset):
         self, paths: Sequence[Path], labels: Sequence[int], height: int, width: int, people: Sequence[str] = ()
     ) -> None:
         if not paths or len(paths) != len(labels) or min(labels) < 0:
-            reason = f"got {len(paths)} crops with {len(labels)} labels"
+            reason = f"got {quantity(len(paths), 'crop')} with {quantity(len(labels), 'label')}"
             raise DatasetError(
                 reason, where="crops", remedy="give at least one crop, and a label of 0 or more for each"
             )
@@ -130,7 +131,7 @@ class PackedCrops(_BatchDataset):
         self.height, self.width = self._pack.height, self._pack.width
         kept = np.array([person not in exclude for person in self._pack.people])
         if kept.sum() < 2:
-            reason = f"contains crops of {kept.sum()} {'person' if kept.sum() == 1 else 'people'}"
+            reason = f"contains crops of {quantity(kept.sum(), 'person', 'people')}"
             raise DatasetError(reason, where=folder, remedy="training needs at least two people")
         self._rows = np.flatnonzero(kept[self._pack.labels])
         self.people = [person for person, is_kept in zip(self._pack.people, kept, strict=True) if is_kept]

@@ -271,7 +271,10 @@ def _check_people(crops: CropDataset | PackedCrops, classes: int, warn: bool) ->
     for number, description in ((0, "no crop"), (1, "one crop")) if warn else ():
         if few := (counts == number).nonzero().flatten().tolist():
             names = first_names([crops.people[label] if crops.people else f"label {label}" for label in few])
-            warnings.warn(f"{len(few)} of {classes} people have {description}: {names}", stacklevel=2)
+            warnings.warn(
+                f"{len(few)} of {classes} people {'has' if len(few) == 1 else 'have'} {description}: {names}",
+                stacklevel=2,
+            )
 
 
 def _digest(settings: SolverSettings, crops: CropDataset | PackedCrops) -> str:
