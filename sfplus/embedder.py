@@ -20,6 +20,7 @@ from sfplus.detection.photos import Array, Channels, File, Photo, name_photo, sp
 from sfplus.device import Device, choose_device
 from sfplus.embedded_faces import EmbeddedFaces
 from sfplus.errors import PhotoError, UsageError, WeightsError
+from sfplus.io.console import quantity
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.networks.embed import Dtype, default_batch_size, embed_batches
 from sfplus.verification.decision import DecisionRule, similarity
@@ -206,7 +207,7 @@ class Embedder:
         left, right = (self._to_features(side, channels) for side in (first, second))
         if left.ndim == right.ndim == 2 and len(left) != len(right):
             raise UsageError(
-                f"got {len(left)} and {len(right)} photos", where="similarity", remedy="pass equal numbers"
+                f"got {len(left)} and {quantity(len(right), 'photo')}", where="similarity", remedy="pass equal numbers"
             )
         score = similarity(left, right, self.decision_rule.mean if self.decision_rule else 0)
         return score if np.ndim(score) else float(score)

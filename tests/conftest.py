@@ -125,3 +125,13 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
     write_portraits(folder, 4, 3, 0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model with random weights; tests do not change its folder."""
+    from untrained_models import save_untrained  # imports torch, which many tests do not need
+
+    folder = tmp_path_factory.mktemp("untrained") / "model"
+    save_untrained(folder)
+    return folder

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -16,24 +15,12 @@ from sfplus.alignment import align
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
 from sfplus.io.tables import read_json_lines, read_parquet
-from sfplus.networks import create
 from sfplus.weights.convert import convert
-from sfplus.weights.model_folder import save_model
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model, which is enough for these tests."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125}
-    save_model(folder, create("sphereface4", feature_size=16, width=0.125), {**shape, "template": "sphereface-112x96"})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def embedder(model: Path) -> Embedder:
-    return Embedder(model, "cpu")
+def embedder(untrained_model: Path) -> Embedder:
+    return Embedder(untrained_model, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +39,9 @@ def assert_same_features(features: np.ndarray, expected: np.ndarray) -> None:
 
 
 def test_a_caffe_model_gives_the_same_features(
-    model: Path, embedder: Embedder, crops: list[np.ndarray], tmp_path: Path
+    untrained_model: Path, embedder: Embedder, crops: list[np.ndarray], tmp_path: Path
 ) -> None:
-    convert(model, tmp_path / "model.caffemodel")
+    convert(untrained_model, tmp_path / "model.caffemodel")
     assert_same_features(Embedder(tmp_path / "model.caffemodel", "cpu").features(crops), embedder.features(crops))
 
 
@@ -75,13 +62,13 @@ def test_no_photos_give_no_features(embedder: Embedder) -> None:
     assert embedder([]).shape == embedder.features([]).shape == (0, 32) and not list(embedder.stream([]))
 
 
-def test_the_face_nearest_to_the_centre_is_used(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_face_nearest_to_the_centre_is_used(untrained_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is neither the most confident nor the largest face of the photo."""
     photo = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     boxes = np.array([[10, 10, 50, 60], [130, 80, 160, 120], [200, 20, 290, 120]], np.float32)
     shape = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
     landmarks = boxes[:, None, :2] + shape * (boxes[:, None, 2:] - boxes[:, None, :2])
-    embedder = Embedder(model, "cpu")
+    embedder = Embedder(untrained_model, "cpu")
     detector = embedder._aligner._detector
     monkeypatch.setattr(detector, "detect", lambda _: [Faces(boxes, np.array([0.99, 0.9, 0.95]), landmarks)])
     (faces,) = detector.detect([photo])
@@ -136,16 +123,18 @@ def test_crops_of_another_size_are_refused(embedder: Embedder, crops: list[np.nd
         embedder.features(np.zeros((112, 96, 3), np.float32))
 
 
-def test_bfloat16_features_are_close_to_float32(model: Path, embedder: Embedder, crops: list[np.ndarray]) -> None:
-    features, rounded = embedder.features(crops), Embedder(model, "cpu", "bfloat16").features(crops)
+def test_bfloat16_features_are_close_to_float32(
+    untrained_model: Path, embedder: Embedder, crops: list[np.ndarray]
+) -> None:
+    features, rounded = embedder.features(crops), Embedder(untrained_model, "cpu", "bfloat16").features(crops)
     error = np.linalg.norm(rounded - features, axis=1) / np.linalg.norm(features, axis=1)
     assert error.min() > 1e-4 and error.max() < 0.01
     with pytest.raises(UsageError, match="use float32 or bfloat16"):
-        Embedder(model, "cpu", "int8").features(crops)  # type: ignore[arg-type]
+        Embedder(untrained_model, "cpu", "int8").features(crops)  # type: ignore[arg-type]
 
 
 def test_a_folder_of_crops_is_embedded_without_detection(
-    embedder: Embedder, model: Path, crops: list[np.ndarray], tmp_path: Path, sfplus: Callable
+    embedder: Embedder, untrained_model: Path, crops: list[np.ndarray], tmp_path: Path, sfplus: Callable
 ) -> None:
     folder = tmp_path / "crops"
     (folder / "é").mkdir(parents=True)
@@ -153,7 +142,7 @@ def test_a_folder_of_crops_is_embedded_without_detection(
         Image.fromarray(crop).save(folder / "é" / f"{number:02}.png")
     (folder / "07 broken.jpg").write_bytes(b"no photo")
     Image.fromarray(np.zeros((250, 250, 3), np.uint8)).save(folder / "photo.png")
-    answer = sfplus("embed", folder, tmp_path / "out", "--crops", "--model", model, "--device", "cpu")
+    answer = sfplus("embed", folder, tmp_path / "out", "--crops", "--model", untrained_model, "--device", "cpu")
     assert answer.code == 1 and "12 crops, 0 photos without a face, 2 failed" in answer.out
     assert "float32" in answer.err and "is 250x250 (height x width), not 112x96" in answer.err
     assert [row["photo"] for row in read_json_lines(tmp_path / "out/failures.jsonl")] == ["07 broken.jpg", "photo.png"]
@@ -163,7 +152,16 @@ def test_a_folder_of_crops_is_embedded_without_detection(
     np.testing.assert_array_equal(features, embedder.features(crops))
 
     answer = sfplus(
-        "embed", folder, tmp_path / "half", "--crops", "--model", model, "--device", "cpu", "--dtype", "bfloat16"
+        "embed",
+        folder,
+        tmp_path / "half",
+        "--crops",
+        "--model",
+        untrained_model,
+        "--device",
+        "cpu",
+        "--dtype",
+        "bfloat16",
     )
     half = load_file(tmp_path / "half/features.safetensors")["features"]
     assert "bfloat16" in answer.err and 1e-4 < np.linalg.norm(half - features) / np.linalg.norm(features) < 0.01
@@ -171,17 +169,22 @@ def test_a_folder_of_crops_is_embedded_without_detection(
     assert json.loads(manifest.read_text())["settings"] == {"dtype": "bfloat16"}
 
 
-def test_a_folder_without_crops_is_refused(model: Path, drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
-    answer = sfplus("embed", drawn, tmp_path / "out", "--crops", "--model", model)
+def test_a_folder_without_crops_is_refused(
+    untrained_model: Path, drawn: Path, tmp_path: Path, sfplus: Callable
+) -> None:
+    answer = sfplus("embed", drawn, tmp_path / "out", "--crops", "--model", untrained_model)
     assert answer.code == 1 and "no crop can be used (is " in answer.err and "without --crops" in answer.err
     answer = sfplus("embed", drawn, tmp_path / "out", "--dtype", "float16")
     assert answer.code == 2 and "float16" in answer.err
 
 
 def test_crops_used_as_photos_cause_a_warning(
-    model: Path, crops: list[np.ndarray], tmp_path: Path, sfplus: Callable
+    untrained_model: Path, crops: list[np.ndarray], tmp_path: Path, sfplus: Callable
 ) -> None:
     (tmp_path / "in").mkdir()
     for number, crop in enumerate(crops):
         Image.fromarray(crop).save(tmp_path / "in" / f"{number}.png")
-    assert "aligning twice costs accuracy" in sfplus("embed", tmp_path / "in", tmp_path / "out", "--model", model).err
+    assert (
+        "aligning twice costs accuracy"
+        in sfplus("embed", tmp_path / "in", tmp_path / "out", "--model", untrained_model).err
+    )

@@ -11,26 +11,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from untrained_models import save_untrained
 
 from sfplus import Detector, Embedder
 from sfplus.detection import choose
 from sfplus.embedded_faces import EmbeddedFaces
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
-from sfplus.networks import create
 from sfplus.verification.decision import DecisionRule
-from sfplus.weights.model_folder import save_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model with a mean feature."""
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("inputs") / "model"
     verification = {"threshold": 0.25, "accuracy": 0.9, "pairs": "200 pairs of pairs.txt", "protocol": "sphereface"}
-    config = {"network": "sphereface4", "feature_size": 16, "width": 0.125, "template": "sphereface-112x96"}
-    network = create("sphereface4", feature_size=16, width=0.125)
-    save_model(folder, network, config | {"verification": verification})
+    save_untrained(folder, verification=verification)
     mean = np.linspace(-0.01, 0.01, 32, dtype=np.float32)
     DecisionRule(mean, np.ones(1, np.float32), np.zeros(1, np.float32), verification).save(folder)
     return folder

@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
+from untrained_models import save_untrained
 
 from sfplus import Detector, Embedder
 from sfplus.device import choose_device
 from sfplus.errors import DeviceError, UsageError, WeightsError
 from sfplus.io.resources import shipped_folder
-from sfplus.networks import create
-from sfplus.weights.model_folder import save_model
 
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -29,15 +28,6 @@ SETTINGS: list[dict[str, Any]] = [
     {"parity": "facenet-pytorch", "device": choose_device("cpu")},
     {"precision": "bf16"},
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("pickling") / "model"
-    shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125}
-    save_model(folder, create("sphereface4", feature_size=16, width=0.125), {**shape, "template": "sphereface-112x96"})
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +67,9 @@ def test_the_device_is_chosen_where_the_pickle_is_loaded(maker: Any, monkeypatch
         pickle.loads(pickle.dumps(original))
 
 
-def test_an_embedder_keeps_its_model_and_settings(model: Path, photos: list[Path]) -> None:
+def test_an_embedder_keeps_its_model_and_settings(untrained_model: Path, photos: list[Path]) -> None:
     for settings in ({}, {"dtype": "bfloat16"}, {"input": "sphereface,mirror=false"}, {"choose": "largest"}):
-        embedder = Embedder(model, "cpu", **settings)  # type: ignore[arg-type]
+        embedder = Embedder(untrained_model, "cpu", **settings)  # type: ignore[arg-type]
         embedder.similarity(*photos[:2])
         data = pickle.dumps(embedder)
         assert len(data) < 1000
@@ -88,23 +78,23 @@ def test_an_embedder_keeps_its_model_and_settings(model: Path, photos: list[Path
             assert again._choose == embedder._choose and pickle.dumps(again) == data
 
 
-def test_a_model_is_named_by_its_absolute_path_or_its_name(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(model.parent)
+def test_a_model_is_named_by_its_absolute_path_or_its_name(
+    untrained_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(untrained_model.parent)
     data = pickle.dumps(Embedder("model", "cpu"))
     monkeypatch.chdir("/")
-    assert pickle.loads(data).folder == model
+    assert pickle.loads(data).folder == untrained_model
     shipped = pickle.loads(pickle.dumps(Embedder(device="cpu")))
     assert shipped.folder == shipped_folder("pretrained") / "sphereface10-small"
     assert shipped._model["name"] == "sphereface10-small"
 
 
-def test_a_model_that_has_changed_or_gone_is_refused(model: Path, tmp_path: Path) -> None:
+def test_a_model_that_has_changed_or_gone_is_refused(untrained_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(model, folder)
+    shutil.copytree(untrained_model, folder)
     data = pickle.dumps(Embedder(folder, "cpu"))
-    torch.manual_seed(1)
-    shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125, "template": "sphereface-112x96"}
-    save_model(folder, create("sphereface4", feature_size=16, width=0.125), shape)
+    save_untrained(folder, seed=1)
     with pytest.raises(WeightsError, match=r"model: is not the model of this pickle, it has changed; create"):
         pickle.loads(data)
     shutil.rmtree(folder)
@@ -127,8 +117,8 @@ class Photos(Dataset[Any]):
 
 
 @pytest.mark.slow
-def test_workers_of_a_data_loader_give_the_same_bits(model: Path, photos: list[Path]) -> None:
-    detector, embedder = Detector(device="cpu"), Embedder(model, "cpu")
+def test_workers_of_a_data_loader_give_the_same_bits(untrained_model: Path, photos: list[Path]) -> None:
+    detector, embedder = Detector(device="cpu"), Embedder(untrained_model, "cpu")
     loader = DataLoader(
         Photos(photos, detector, embedder), batch_size=2, num_workers=2, multiprocessing_context="spawn"
     )
@@ -139,8 +129,8 @@ def test_workers_of_a_data_loader_give_the_same_bits(model: Path, photos: list[P
 
 
 @pytest.mark.slow
-def test_spawned_pools_give_the_same_bits(model: Path, photos: list[Path]) -> None:
-    detector, embedder = Detector(device="cpu"), Embedder(model, "cpu")
+def test_spawned_pools_give_the_same_bits(untrained_model: Path, photos: list[Path]) -> None:
+    detector, embedder = Detector(device="cpu"), Embedder(untrained_model, "cpu")
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         faces = pool.map(detector.detect, photos)
         features = pool.map(embedder, photos)

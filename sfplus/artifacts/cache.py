@@ -22,6 +22,7 @@ from sfplus.artifacts.artefact import Artefact, commit
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import StageInput
 from sfplus.artifacts.stage import Job, Stage, partial_folder, parts_folder
+from sfplus.errors import NoUsablePhotoError, SfplusError
 from sfplus.io.files import digest_json, remove_leftovers
 
 
@@ -55,7 +56,8 @@ def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, 
         shutil.rmtree(folder)
     started, clock = datetime.now(UTC), time.monotonic()
     with context.console.progress(label, resumed=any(partial.iterdir()) or job.parts.is_dir()) as progress:
-        counts = stage.build(Job(job.settings, job.inputs, partial, context.with_progress(progress)))
+        with _remove_what_cannot_resume(job):
+            counts = stage.build(Job(job.settings, job.inputs, partial, context.with_progress(progress)))
         manifest = identity | {
             "fingerprint": folder.name,
             "sources": {name: value.describe() for name, value in sorted(job.inputs.items())},
@@ -66,6 +68,20 @@ def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, 
             "seconds": round(time.monotonic() - clock, 2),
         }
         return commit(partial, folder, manifest)
+
+
+@contextmanager
+def _remove_what_cannot_resume(job: Job[Any]) -> Iterator[None]:
+    """Delete what a failed build leaves if there is nothing to continue: no photo is usable, or it had not begun."""
+    try:
+        yield
+    except SfplusError as error:
+        if isinstance(error, NoUsablePhotoError):
+            shutil.rmtree(job.parts, ignore_errors=True)
+            shutil.rmtree(job.folder)
+        elif not any(job.folder.iterdir()) and not job.parts.is_dir():
+            job.folder.rmdir()
+        raise
 
 
 @contextmanager

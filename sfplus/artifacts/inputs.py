@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import stat
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 from sfplus.datasets.formats.pack import read_manifest
 from sfplus.errors import DatasetError, PhotoError
 from sfplus.images import list_photos, needs_missing_package
+from sfplus.io.console import quantity
 from sfplus.io.files import digest_json, file_digest, write_json
 from sfplus.weights.find_model import ModelSource
 
@@ -71,7 +71,7 @@ class PhotoFolder:
                 entries[name] = [*stamp, ""]
                 changed.append(name)
         with ThreadPoolExecutor(4) as pool:
-            digests = pool.map(lambda name: _digest_or_reason(self.root / name), changed)
+            digests = pool.map(lambda name: digest_or_reason(self.root / name), changed)
             for name, digest in zip(changed, digests, strict=True):
                 entries[name][3] = digest
         settled = {name: entry for name, entry in entries.items() if now - entry[1] > _CLOCK_TICK_NS}
@@ -91,7 +91,7 @@ class PhotoFolder:
 
     def describe(self) -> str:
         """Return the folder and the number of photos."""
-        return f"{self.root}, {len(self.photos)} photos"
+        return f"{self.root}, {quantity(len(self.photos), 'photo')}"
 
 
 class PackFolder:
@@ -115,7 +115,7 @@ class PackFolder:
 
     def describe(self) -> str:
         """Return the folder and the number of crops."""
-        return f"{self.root}, a pack of {read_manifest(self.root)['crops']} crops"
+        return f"{self.root}, a pack of {quantity(read_manifest(self.root)['crops'], 'crop')}"
 
 
 class InputFile:
@@ -201,10 +201,9 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, max(status.st_mtime_ns, status.st_ctime_ns), status.st_ino]
 
 
-def _digest_or_reason(path: Path) -> str:
+def digest_or_reason(path: Path) -> str:
+    """Return the SHA-256 of a file; of one that cannot be read, or is not a regular file, the reason."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for ever
-            return "unreadable: not a regular file"
         return file_digest(path)
     except OSError as error:
         return f"unreadable: {error.strerror}"

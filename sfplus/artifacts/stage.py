@@ -75,8 +75,8 @@ class Job(Generic[Settings]):
 
     @property
     def is_over(self) -> bool:
-        """True once another process has put the artefact in place."""
-        return (self.folder.with_suffix("") / MANIFEST).is_file()
+        """True once another process has put the artefact in place, or has ended because there is no usable photo."""
+        return (self.folder.with_suffix("") / MANIFEST).is_file() or not self.parts.is_dir()
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 import sfplus
 from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, ModelNetwork
 from sfplus.detection.choose import Rule
+from sfplus.detection.choose import choose as choose_face
 from sfplus.embedded_faces import EmbeddedFaces
-from sfplus.errors import UsageError
-from sfplus.images import Pixels, encode_image
+from sfplus.errors import PhotoError, UsageError
+from sfplus.images import encode_image, read_photo
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
+from sfplus.io.tables import NO_FACE
 from sfplus.verification.decision import explain_similarity
 
 app = typer.Typer(add_completion=False)
@@ -59,28 +60,39 @@ def compare_photos(
     elif far is not None:
         remedy = f"measure them: sfplus calibrate {model} PHOTOS PAIRS"
         raise UsageError("this model has no error rates", where=f"--far {far:g}", remedy=remedy)
-    crops = embedder.crops([first, second])
-    left, right = embedder.features(crops)
+    paths = (first, second)
+    photos = [_read_faces(embedder, path, choose) for path in paths]
+    left, right = (faces.features[used] for faces, used in photos)
     score = embedder.similarity(left, right)
     print(rule.explain(score, far) if rule else explain_similarity(score, model))
-    for path, crop, other, faces in zip(
-        (first, second), crops, (right, left), embedder.faces([first, second]), strict=True
-    ):
-        _print_other_faces(path, crop, faces, embedder.similarity(faces.features, other), choose)
+    for path, (faces, used), other in zip(paths, photos, (right, left), strict=True):
+        _print_other_faces(path, faces, used, embedder.similarity(faces.features, other), choose)
     if save:
         save.mkdir(parents=True, exist_ok=True)
-        for letter, path, crop in zip("AB", (first, second), crops, strict=True):
+        for letter, path, (faces, used) in zip("AB", paths, photos, strict=True):
             target = save / f"{letter}-{path.stem}.png"
-            write_atomically(target, encode_image(crop, ".png"))
+            write_atomically(target, encode_image(faces.crops[used], ".png"))
             print(f"crop {letter}: {target}")
 
 
-def _print_other_faces(path: Path, crop: Pixels, faces: EmbeddedFaces, scores: Any, choose: Rule) -> None:
+def _read_faces(embedder: sfplus.Embedder, path: Path, rule: Rule) -> tuple[EmbeddedFaces, int]:
+    """Return the faces of a photo, and the index of the one that the rule chooses."""
+    photo = read_photo(path)
+    try:
+        faces = embedder.faces(photo)
+    except PhotoError as error:
+        raise PhotoError(error.reason, where=path, remedy=error.remedy) from error
+    choice = choose_face(faces, photo.shape[0], photo.shape[1], rule)
+    if choice is None:
+        raise PhotoError(NO_FACE, where=path, remedy="choose a photo with a larger, clearer face")
+    return faces, choice.index
+
+
+def _print_other_faces(path: Path, faces: EmbeddedFaces, used: int, scores: Any, choose: Rule) -> None:
     """Print which of several faces of a photo was compared, and the similarity of each of the others."""
     if len(faces) == 1:
         return
     names = [f"{x2 - x1 + 1:.0f}x{y2 - y1 + 1:.0f} at x {x1:.0f}, y {y1:.0f}" for x1, y1, x2, y2 in faces.boxes]
-    used = next(index for index, other in enumerate(faces.crops) if np.array_equal(crop, other))
     print(f"{path} has {len(faces)} faces; the one of {names[used]} was compared (--choose {choose}). The others:")
     for index, (name, score) in enumerate(zip(names, scores, strict=True)):
         if index != used:

@@ -33,6 +33,14 @@ ModelInputText = Annotated[
         "mobilefacenet, imagenet, facenet, dlib), or template=arcface-112x112,channels=rgb,mean=127.5,scale=127.5.",
     ),
 ]
+PeopleFolders = Annotated[
+    Literal["path", "first-folder", "last-folder"],
+    typer.Option(
+        "--people",
+        help="Which of nested folders is the person: the path of all of them; first-folder, for albums inside a "
+        "person's folder; last-folder, for folders of people inside train/ and val/.",
+    ),
+]
 PhotosAreCrops = Annotated[
     bool, typer.Option("--crops", help="PHOTOS holds crops that are aligned already; nothing is detected.")
 ]

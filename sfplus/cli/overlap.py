@@ -11,11 +11,13 @@ import numpy as np
 import typer
 from PIL import Image
 
-from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork
+from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork, PeopleFolders
 from sfplus.cli.person_features import People, PersonFeatures, first_images, holds_features
 from sfplus.datasets.overlap import Threshold, choose_threshold, is_numeric_name, match_features, match_names
+from sfplus.datasets.records import PeopleRule
 from sfplus.errors import UsageError
 from sfplus.images import Pixels, encode_image
+from sfplus.io.console import quantity
 from sfplus.io.files import check_file, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.reports.contact_sheet import compose_sheet
@@ -52,6 +54,7 @@ def overlap(
     *,
     crops: bool = False,
     images_per_person: int = 8,
+    people: PeopleRule = "path",
     false_alarms: float = 0.01,
     network: str = "",
     input: str = "",
@@ -67,6 +70,7 @@ def overlap(
         sheet: an image with one photo of each of the two people, side by side; None: no sheet.
         crops: the images are aligned crops; those of packs are in any case.
         images_per_person: number of images of each person to use, the first ones.
+        people: which of nested folders is the person, see `person_from_path`.
         false_alarms: expected number of people of the training set that match a person of the test set wrongly.
         network: network of a file of weights (see `Embedder`).
         input: input of a model that does not describe it (see `Embedder`).
@@ -86,7 +90,7 @@ def overlap(
         check_file(path)
     if sheet and (holds_features(train) or holds_features(test)):
         raise UsageError("features have no faces to draw", where="--sheet", remedy="give the photos")
-    person_features = PersonFeatures(ModelSource(model, network, input), device, crops, images_per_person)
+    person_features = PersonFeatures(ModelSource(model, network, input), device, crops, images_per_person, people)
     if holds_features(test):  # so that their length is checked before images are embedded
         right, left = person_features.compute("test", test), person_features.compute("train", train)
     else:
@@ -94,16 +98,17 @@ def overlap(
     threshold = choose_threshold(left.means, right.means, false_alarms)
     matches = _find_matches(left, right, threshold)
     summary = _describe(threshold, len(left.means))
-    print(f"{len(left.names)} people of {train} against {len(right.names)} of {test}")
+    print(f"{quantity(len(left.names), 'person', 'people')} of {train} against {len(right.names)} of {test}")
     if numbers := sum(map(is_numeric_name, left.names + right.names)):
-        print(f"{numbers} of them have a number instead of a name and are compared by face only")
+        verbs = ("has", "is") if numbers == 1 else ("have", "are")
+        print("{} of them {} a number instead of a name and {} compared by face only".format(numbers, *verbs))
     print(summary)
     for match in matches[:_PRINTED]:
         print(f"  {match.train:<32} {match.test:<32} {match.cosine:6.3f}  {match.reason}")
     if len(matches) > _PRINTED:
         print(f"  ... and {len(matches) - _PRINTED} more")
-    people = {match.train for match in matches}
-    print(f"{len(people)} people to leave out" + (f": {out}" if out else ""))
+    listed = {match.train for match in matches}
+    print(f"{quantity(len(listed), 'person', 'people')} to leave out" + (f": {out}" if out else ""))
     for path in results:
         path.parent.mkdir(parents=True, exist_ok=True)
     if out:
@@ -127,14 +132,14 @@ def _find_matches(left: People, right: People, threshold: Threshold) -> list[Mat
 def _describe(threshold: Threshold, people: int) -> str:
     expected = threshold.false_match_rate * people
     text = (
-        f"people match from cosine {threshold.value:.3f} on, which {threshold.false_match_rate:.2g} of "
-        f"{threshold.different_pairs} pairs of different people reach: about {expected:.2g} false alarms for each "
-        "person of the test set"
+        f"people match from cosine {threshold.value:.3f} on, which {threshold.false_match_rate:.2g} "
+        f"of {quantity(threshold.different_pairs, 'pair')} of different people reach: about {expected:.2g} false "
+        "alarms for each person of the test set"
     )
     if threshold.people:
         text += (
             f"; two halves of the images of one person reach it for {100 * threshold.recall:.0f} % of "
-            f"{threshold.people} people"
+            f"{quantity(threshold.people, 'person', 'people')}"
         )
     return text
 
@@ -167,7 +172,7 @@ def _draw(left: People, right: People, matches: list[Match]) -> Pixels:
                 (Image.fromarray(train_images[match.train]), f"{match.cosine:.2f} {match.train}"),
                 (Image.fromarray(test_images[match.test]), match.test),
             ]
-    title = f"{len(tiles) // 2} pairs: the training set on the left, the test set on the right"
+    title = f"{quantity(len(tiles) // 2, 'pair')}: the training set on the left, the test set on the right"
     return np.asarray(compose_sheet([(title, tiles)]), np.uint8)
 
 
@@ -192,6 +197,7 @@ def overlap_command(
         float,
         typer.Option("--false-alarms", min=0, help="Expected number of wrong matches for one person of TEST."),
     ] = 0.01,
+    people: PeopleFolders = "path",
     network: ModelNetwork = "",
     input: ModelInputText = "",
     device: Device = "auto",
@@ -205,5 +211,6 @@ def overlap_command(
     """
     overlap(
         train, test, model or DEFAULT_MODEL, out, sheet,
-        crops=crops, images_per_person=pictures, false_alarms=false_alarms, network=network, input=input, device=device,
+        crops=crops, images_per_person=pictures, people=people, false_alarms=false_alarms,
+        network=network, input=input, device=device,
     )  # fmt: skip

@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from sfplus.alignment import narrow_crop
+from sfplus.cli.options import PeopleFolders
 from sfplus.datasets.build_pack import build_pack
 from sfplus.datasets.formats.pack import Pack
 from sfplus.datasets.identities import read_person_list
-from sfplus.io.console import Console, print_failures
+from sfplus.datasets.records import PeopleRule
+from sfplus.io.console import Console, print_failures, quantity
 from sfplus.io.tables import FAILURES, read_json_lines
 
 app = typer.Typer(add_completion=False)
@@ -35,6 +37,7 @@ def pack(
     narrow: bool = False,
     exclude: Collection[str] = (),
     split: str = "",
+    people: PeopleRule = "path",
 ) -> int:
     """Build a pack and print a summary.
 
@@ -46,15 +49,22 @@ def pack(
     """
     console = Console()
     packed = build_pack(
-        path, out, console, size=size, narrow=narrow_crop if narrow else None, exclude=exclude, split=split
+        path,
+        out,
+        console,
+        size=size,
+        narrow=narrow_crop if narrow else None,
+        exclude=exclude,
+        split=split,
+        people=people,
     )
     failures = read_json_lines(out / FAILURES)
     print_failures(failures, out / FAILURES)
     if len(packed.people) < 2:
         console.warn(f"{out}: contains only one person; training needs at least two")
     single = f" ({packed.manifest['alone']} with one crop)" if packed.manifest["alone"] else ""
-    crops = f"{len(packed)} crops ({packed.height}x{packed.width})"
-    print(f"{crops} of {len(packed.people)} people{single}, {len(failures)} failed: {out}")
+    crops = f"{quantity(len(packed), 'crop')} ({packed.height}x{packed.width})"
+    print(f"{crops} of {quantity(len(packed.people), 'person', 'people')}{single}, {len(failures)} failed: {out}")
     return 1 if failures else 0
 
 
@@ -69,7 +79,7 @@ def check(folder: Path) -> None:
         progress.start(len(packed), "crops")
         for count in packed.check():
             progress.advance(count)
-    print(f"{folder}: intact, {len(packed)} crops of {len(packed.people)} people")
+    print(f"{folder}: intact, {quantity(len(packed), 'crop')} of {quantity(len(packed.people), 'person', 'people')}")
 
 
 @app.command("pack")
@@ -86,6 +96,7 @@ def pack_command(
     narrow: Annotated[bool, typer.Option("--narrow", help="Cut 112x112 crops to 112x96.")] = False,
     exclude: Exclude = None,
     split: Split = "",
+    people: PeopleFolders = "path",
     check_only: Annotated[
         bool, typer.Option("--check", help="Only compare the pack SOURCE with its checksums.")
     ] = False,
@@ -107,6 +118,6 @@ def pack_command(
     sides = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", size)
     if size and not sides:
         raise typer.BadParameter("give height x width, such as 112x96", param_hint="--size")
-    people = read_person_list(exclude) if exclude else ()
+    excluded = read_person_list(exclude) if exclude else ()
     crop_size = (int(sides[1]), int(sides[2])) if sides else None
-    raise typer.Exit(pack(source, out, size=crop_size, narrow=narrow, exclude=people, split=split))
+    raise typer.Exit(pack(source, out, size=crop_size, narrow=narrow, exclude=excluded, split=split, people=people))

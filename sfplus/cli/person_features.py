@@ -14,11 +14,11 @@ from sfplus.alignment import find_template
 from sfplus.datasets.collections import open_collection
 from sfplus.datasets.formats.parquet import has_images
 from sfplus.datasets.overlap import PersonMeans
-from sfplus.datasets.records import PhotoCollection, Record, person_from_path
+from sfplus.datasets.records import PeopleRule, PhotoCollection, Record, person_from_path
 from sfplus.embedder import Embedder
 from sfplus.errors import DatasetError, PhotoError
 from sfplus.images import Pixels
-from sfplus.io.console import Console, ProgressLine
+from sfplus.io.console import Console, ProgressLine, quantity
 from sfplus.io.prefetch import prefetch_map
 from sfplus.verification.features import FEATURE_SUFFIXES, Features, check_features, read_features
 from sfplus.weights.find_model import ModelSource
@@ -53,11 +53,14 @@ class PersonFeatures:
         device: device of the model.
         crops: the images are aligned crops; those of packs are in any case.
         images_per_person: number of images of each person to use, the first ones.
+        people: which of nested folders is the person, see `person_from_path`.
     """
 
-    def __init__(self, model: ModelSource, device: str, crops: bool, images_per_person: int) -> None:
+    def __init__(
+        self, model: ModelSource, device: str, crops: bool, images_per_person: int, people: PeopleRule = "path"
+    ) -> None:
         self._model, self._device = model, device
-        self._crops, self._images_per_person = crops, images_per_person
+        self._crops, self._images_per_person, self._people = crops, images_per_person, people
         self._console = Console()
         self._widths: dict[Path, int] = {}
         self._embedder: Embedder | None = None
@@ -79,9 +82,9 @@ class PersonFeatures:
             check_features(names, features, path)
             self._check_width(path, features.shape[1])
             for name, feature in zip(names, features, strict=True):
-                means.add(person_from_path(name), feature.astype(np.float32))
+                means.add(person_from_path(name, people=self._people), feature.astype(np.float32))
             return People(means.people, means, None)
-        collection = open_collection(path)
+        collection = open_collection(path, people=self._people)
         for warning in collection.warnings:
             self._console.warn(f"{path}: {warning}")
         if self._embedder is None:
@@ -100,10 +103,9 @@ class PersonFeatures:
                 else:
                     means.add(person, result)
         if failures:
-            count = "1 image" if len(failures) == 1 else f"{len(failures)} images"
-            self._console.warn(f"{path}: {count} cannot be used; the first: {failures[0]}")
+            self._console.warn(f"{path}: {quantity(len(failures), 'image')} cannot be used; the first: {failures[0]}")
         if missing := len(images) - len(means):
-            count = "1 person has" if missing == 1 else f"{missing} people have"
+            count = quantity(missing, "person has", "people have")
             self._console.warn(f"{path}: {count} no image that can be used; only names are compared")
         if not len(means):
             raise failures[0]

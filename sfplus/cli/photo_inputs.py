@@ -7,20 +7,17 @@ import os
 import secrets
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from sfplus.artifacts.context import is_first
 from sfplus.datasets.photo_lists import PhotoList, read_photo_list
 from sfplus.errors import UsageError
-from sfplus.images import CACHE, PHOTO_SUFFIXES, UNREAD_SUFFIXES, VIDEO_SUFFIXES, LeftOut, list_left_out, system_name
+from sfplus.images import CACHE, PHOTO_SUFFIXES, UNREAD_SUFFIXES, VIDEO_SUFFIXES, LeftOut, system_name
 from sfplus.io.files import paths_overlap
 from sfplus.pipeline.distributed import process_count
 
 Row = dict[str, str]
-_SHOWN = 4  # kinds of files in a message
 _MISSING = {"reason": "there is no such file", "remedy": "check this line of the list"}
 _REFUSED = {
     "video": ("is a video, not a photo", "extract its frames as photos first"),
@@ -37,7 +34,7 @@ class PhotoInput:
         root: A folder that holds the photos; for a list, links to them.
         has_photos: Whether a path of the list leads to a photo; True for a folder, which is not looked into yet.
         failures: A row for each path of a list that does not lead to a file.
-        left_out: Videos, photos in other formats, thumbnails.
+        left_out: Videos, photos in other formats, thumbnails of a list; `check_inputs` finds those of a folder.
     """
 
     path: Path
@@ -47,24 +44,8 @@ class PhotoInput:
     left_out: LeftOut = field(default_factory=LeftOut)
 
     def warnings(self) -> Iterator[str]:
-        """Yield a line for each kind of files that are left out."""
-        videos, unread, folders = self.left_out.videos, self.left_out.unread, self.left_out.folders
-        hidden = +self.left_out.hidden
-        if videos:
-            yield f"{_left_out(len(videos), 'video')}, the first is {self._name(videos)}; extract frames as photos"
-        if folders:
-            yield f"{_left_out(len(folders), 'folder')}, the first is {self._name(folders)}; list the photos in them"
-        if unread:
-            kinds = _list_counts(Counter(Path(name).suffix.lower() or "no extension" for name in unread))
-            formats = "file of a format that sfplus does not read", "files of formats that sfplus does not read"
-            files = f"{_left_out(len(unread), *formats)} ({kinds})"
-            yield f"{files}, the first is {self._name(unread)}; convert photos to JPEG or PNG"
-        if hidden:
-            files = _left_out(hidden.total(), "thumbnail or hidden photo", "thumbnails and hidden photos")
-            yield f"{files} ({_list_counts(hidden)})"
-
-    def _name(self, names: list[str]) -> str:
-        return str(self.root / min(names))
+        """Yield a line for each kind of files that are left out of a list."""
+        return self.left_out.warnings(self.root)
 
 
 def list_inputs(photos: Path, out: Path) -> PhotoInput:
@@ -83,7 +64,7 @@ def list_inputs(photos: Path, out: Path) -> PhotoInput:
     """
     keep_apart(photos, out)
     if photos.is_dir():
-        return PhotoInput(photos, photos, left_out=list_left_out(photos) if is_first() else LeftOut())
+        return PhotoInput(photos, photos)
     if str(photos) != "-" and not photos.exists():
         return PhotoInput(photos, photos)  # which `check_inputs` reports
     listed = _read_list(photos)
@@ -176,13 +157,3 @@ def _link(paths: list[Path], out: Path) -> Path:
     except OSError:  # another process was faster
         shutil.rmtree(partial)
     return folder
-
-
-def _left_out(count: int, noun: str, plural: str = "") -> str:
-    return f"{count} {noun if count == 1 else plural or noun + 's'} {'is' if count == 1 else 'are'} left out"
-
-
-def _list_counts(counts: Counter[str]) -> str:
-    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shown = [f"{name} {count}" for name, count in by_count[:_SHOWN]]
-    return ", ".join([*shown, "..."] if len(counts) > _SHOWN else shown)

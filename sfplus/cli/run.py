@@ -193,7 +193,7 @@ def _headline(model: str, artefact: Artefact) -> str:
     """Describe the result of the verification of a model in one line."""
     counts, settings = artefact.manifest["counts"], artefact.manifest["settings"]
     accuracy = f"{100 * counts['accuracy']:.2f} % +- {100 * counts['standard_error']:.2f}"
-    return f"{model}: {accuracy} ({settings['protocol']} protocol, {counts['pairs']} pairs)"
+    return f"{model}: {accuracy} ({settings['protocol']} protocol, {quantity(counts['pairs'], 'pair')})"
 
 
 def _publish_report(artefact: Artefact, folder: Path) -> Path:
@@ -229,7 +229,7 @@ def _add_second_model(steps: Sequence[Step], model: str) -> list[Step]:
 def _print_failures(artefacts: Mapping[str, Artefact], console: Console) -> None:
     """Warn about photos that were not used: how many, and the file that lists them."""
     for step, artefact in artefacts.items():
-        missed, failed = read_failures(artefact.folder) if step.startswith("align/") else ([], [])
+        missed, failed = read_failures(artefact.folder) if step.startswith(("align/", "embed/")) else ([], [])
         if missed or failed:
             counts = f"{quantity(len(missed), 'photo')} without a face, {len(failed)} failed"
             console.warn(f"{step}: {counts}: {artefact.folder / FAILURES}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sfplus.datasets.portraits import write_portraits
-from sfplus.io.console import Console
+from sfplus.io.console import Console, quantity
 
 app = typer.Typer(add_completion=False)
 
@@ -27,4 +27,4 @@ def sample(
     with Console().progress("sample", resumed=False) as progress:
         progress.start(people * photos, "photos")
         rows = write_portraits(folder, people, photos, seed, on_photo=progress.advance)
-    print(f"{len(rows)} photos of {people} drawn people in {folder}")
+    print(f"{quantity(len(rows), 'photo')} of {quantity(people, 'drawn person', 'drawn people')} in {folder}")

@@ -11,6 +11,7 @@ import typer
 from sfplus.alignment import narrow_crop
 from sfplus.datasets.verification_bin import unpack_bin
 from sfplus.images import encode_image, list_photos, read_photo
+from sfplus.io.console import quantity
 from sfplus.io.files import write_atomically
 
 app = typer.Typer(add_completion=False)
@@ -55,4 +56,4 @@ def unpack_command(
     Example: sfplus unpack agedb_30.bin agedb --narrow, then: sfplus embed agedb features --crops, then:
     sfplus verify --features features/features.safetensors --pairs agedb_30.bin --mirrored
     """
-    print(f"{unpack(file, folder, narrow)} photos in {folder}")
+    print(f"{quantity(unpack(file, folder, narrow), 'photo')} in {folder}")

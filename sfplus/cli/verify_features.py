@@ -14,6 +14,7 @@ from sfplus.cli.run import print_verdicts
 from sfplus.datasets.pairs import Pairs, match_photos, read_pairs
 from sfplus.datasets.pairs.dataset_name import dataset_name
 from sfplus.errors import PairsError, UsageError
+from sfplus.io.console import quantity
 from sfplus.io.files import check_folder, file_digest
 from sfplus.reports.html import HTML, Report, Undetected, render, worst_crops
 from sfplus.verification.features import Features, check_features, read_features, unusable_features
@@ -83,7 +84,10 @@ def verify_features(
     verify = PROTOCOLS[protocol]
     results = {name: verify(*side, kept.same, kept.fold, mirrored=mirrored) for name, side in sides.items()}
     tested, last = kept.tested, list(files)[-1]
-    left_out = f"{len(listed) - len(kept)} pairs that contain a photo without usable features are left out."
+    one, several = (
+        f"{words} a photo without usable features" for words in ("pair that contains", "pairs that contain")
+    )
+    left_out = f"{quantity(len(listed) - len(kept), one, several)} left out."
     report = Report(
         title=title or f"Verification on {dataset}",
         dataset=dataset,
@@ -103,7 +107,7 @@ def verify_features(
     render(report, out)
     for name, result in results.items():
         figure = f"{100 * result.mean:.2f} % +- {100 * result.standard_error:.2f}"
-        print(f"{name}: {figure} ({protocol} protocol, {len(tested)} pairs)")
+        print(f"{name}: {figure} ({protocol} protocol, {quantity(len(tested), 'pair')})")
     print_verdicts(out)
     print(f"report: {out / HTML}")
 

@@ -14,6 +14,7 @@ import filelock
 from sfplus.datasets.collections import open_collection, stat_digest
 from sfplus.datasets.formats.pack import MANIFEST, Pack
 from sfplus.datasets.pack_writer import JOURNAL, STATE, Narrow, PackWriter
+from sfplus.datasets.records import PeopleRule
 from sfplus.errors import DatasetError, SfplusError, UsageError
 from sfplus.io.console import Console
 from sfplus.io.files import check_folder, paths_overlap, write_json
@@ -29,6 +30,7 @@ def build_pack(
     narrow: Narrow | None = None,
     exclude: Collection[str] = (),
     split: str = "",
+    people: PeopleRule = "path",
 ) -> Pack:
     """Build a pack from the crops of a collection, which is not changed.
 
@@ -44,6 +46,7 @@ def build_pack(
         narrow: cuts the crops, as `alignment.narrow_crop` does; None: crops are packed as they are.
         exclude: people to leave out.
         split: of shards named like `train-00000-of-00004.parquet`, use only those of this split.
+        people: which of nested folders is the person, see `person_from_path`.
 
     Raises:
         DatasetError: If the collection cannot be read, contains no usable crop, or contains crops of several sizes.
@@ -51,12 +54,16 @@ def build_pack(
             this pack, or the disk is too small.
     """
     _check_paths(path, out)
-    collection = open_collection(path, split)
+    collection = open_collection(path, split, people)
+    if collection.summary:
+        console.print(f"{path}: {collection.summary}")
     for warning in collection.warnings:
         console.warn(f"{path}: {warning}")
-    options = {
+    options: dict[str, Any] = {
         "size": list(size) if size else None, "narrow": narrow is not None, "exclude": sorted(exclude), "split": split,
     }  # fmt: skip
+    if people != "path":  # the default is left out, as in earlier packs
+        options["people"] = people
     state = {"source": stat_digest(collection), "options": options, "version": 1}
     out.parent.mkdir(parents=True, exist_ok=True)
     with _lock(out):

@@ -7,26 +7,28 @@ import os
 from pathlib import Path
 
 from sfplus.datasets.formats import collection_formats
-from sfplus.datasets.records import PhotoCollection
+from sfplus.datasets.records import PeopleRule, PhotoCollection
 from sfplus.errors import DatasetError
 
 
-def open_collection(path: Path, split: str = "") -> PhotoCollection:
+def open_collection(path: Path, split: str = "", people: PeopleRule = "path") -> PhotoCollection:
     """Open a collection of photos or crops; its storage format is recognised from the path and its contents.
 
     Args:
         path: a pack, a file of one of the formats, a folder with files of one of the formats (Parquet at any depth, as
             in Hugging Face data sets), or a folder per person.
         split: of shards named like `train-00000-of-00004.parquet`, open only those of this split.
+        people: which of nested folders is the person, see `person_from_path`.
 
     Raises:
+        UsageError: If there is a rule for people and the collection has no folders of people.
         DatasetError: If the path does not exist, has none of the formats, or is damaged.
     """
     if not path.exists():
         raise DatasetError("does not exist", where=path, remedy="check the path")
     for collection_format in collection_formats():
         if collection := collection_format.open(path, split):
-            return collection
+            return collection.with_people(people)
     supported = ", ".join(collection_format.accepts for collection_format in collection_formats())
     raise DatasetError("is not a collection of photos of people", where=path, remedy=f"give {supported}")
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from sfplus.datasets.records import PeopleRule, person_from_path
 from sfplus.errors import DatasetError
 from sfplus.io.console import first_names, quantity
+from sfplus.io.files import file_size
+
+_STRAY_REMEDY = "put the photos of each person into a folder"
 
 
 def assign_labels(
@@ -34,7 +37,7 @@ def assign_labels(
         by_person.setdefault(person_from_path(photo, DatasetError, people), []).append(photo)
     kept = sorted(person for person in by_person if person not in exclude)
     if len(kept) < 2:
-        reason = f"contains photos of {len(kept)} {'person' if len(kept) == 1 else 'people'}"
+        reason = f"contains photos of {quantity(len(kept), 'person', 'people')}"
         raise DatasetError(reason, where="train.photos", remedy="training needs at least two people")
     labelled = [(label, photo) for label, person in enumerate(kept) for photo in sorted(by_person[person])]
     return kept, [label for label, _ in labelled], [photo for _, photo in labelled]
@@ -55,19 +58,40 @@ def describe_people(photos: Sequence[str], root: Path, people: PeopleRule = "pat
     Raises:
         DatasetError: If photos are in no person's folder; the first three are named. If there is only one person.
     """
-    if stray := [photo for photo in photos if "/" not in photo]:
-        reason = f"these photos are in no person's folder: {first_names(stray)}"
-        raise DatasetError(reason, where=root, remedy="put the photos of each person into a folder")
-    persons = sorted({person_from_path(photo, DatasetError, people) for photo in photos})
+    if stray := describe_stray(photos):
+        raise DatasetError(stray, where=root, remedy=_STRAY_REMEDY)
+    persons = {person_from_path(photo, DatasetError, people) for photo in photos}
     if len(persons) == 1:
         raise DatasetError("contains photos of 1 person", where=root, remedy="training needs at least two people")
-    line = f"{quantity(len(photos), 'photo')} of {len(persons)} people"
+    return describe_folders(photos, people, "people=")
+
+
+def describe_folders(photos: Sequence[str], people: PeopleRule, option: str) -> tuple[str, str]:
+    """Describe the people of a folder, without photos that are in no person's folder.
+
+    Args:
+        photos: paths relative to the folder.
+        people: which of nested folders is the person, see `person_from_path`.
+        option: what the user writes in front of another rule: `people=` or `--people `.
+
+    Returns:
+        A line and a warning, as those of `describe_people`.
+    """
+    kept = [photo for photo in photos if "/" in photo]
+    persons = sorted({person_from_path(photo, DatasetError, people) for photo in kept})
+    line = f"{quantity(len(kept), 'photo')} of {quantity(len(persons), 'person', 'people')}"
     first, last = ({person.split("/")[part] for person in persons} for part in (0, -1))
     if min(len(first), len(last)) == len(persons):
         return line, ""
     nested = first_names([person for person in persons if "/" in person])
-    choice = f"people=first-folder ({len(first)}) or people=last-folder ({len(last)})"
+    choice = f"{option}first-folder ({len(first)}) or {option}last-folder ({len(last)})"
     return line, f"each of these folders counts as a person: {nested}; if that is wrong, set {choice}"
+
+
+def describe_stray(photos: Sequence[str]) -> str:
+    """Name the first photos that are in no person's folder; an empty text if there is none."""
+    stray = [photo for photo in photos if "/" not in photo]
+    return f"these photos are in no person's folder: {first_names(stray)}" if stray else ""
 
 
 def read_person_list(path: Path) -> tuple[str, ...]:
@@ -79,6 +103,7 @@ def read_person_list(path: Path) -> tuple[str, ...]:
         DatasetError: If the file cannot be read or is not text.
     """
     try:
+        file_size(path)  # raises for a pipe, which would be waited for
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         remedy = "give a text file with one name per line"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
-from sfplus.errors import PhotoError, SfplusError
+from sfplus.errors import PhotoError, SfplusError, UsageError
 from sfplus.images import Pixels, decode_photo, read_photo
 
 PeopleRule = Literal["path", "first-folder", "last-folder"]
@@ -60,6 +60,7 @@ class PhotoCollection(ABC):
         priority: formats with a lower value are tried first.
         root: path that the user gave.
         warnings: sentences that the user should read before the collection is used.
+        summary: the numbers of photos and people, where they are known before the photos are read.
     """
 
     kind: ClassVar[str]
@@ -67,6 +68,7 @@ class PhotoCollection(ABC):
     priority: ClassVar[int] = 0
     root: Path
     warnings: Sequence[str] = ()
+    summary: str = ""
 
     @classmethod
     @abstractmethod
@@ -80,6 +82,17 @@ class PhotoCollection(ABC):
         Raises:
             DatasetError: If the path has this format but cannot be read.
         """
+
+    def with_people(self, people: PeopleRule) -> PhotoCollection:
+        """Return the collection with another rule for people in nested folders, see `person_from_path`.
+
+        Raises:
+            UsageError: If it has no folders of people.
+        """
+        if people != "path":
+            reason = f"has no folders of people, {self.kind} names the person of each image"
+            raise UsageError(reason, where=self.root, remedy="leave out --people")
+        return self
 
     @abstractmethod
     def files(self) -> Sequence[Path]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfplus.errors import UsageError
+from sfplus.io.console import quantity
 
 Indices = NDArray[np.int64]
 # The first word of the seed of each random stream; training uses 0 and 1.
@@ -48,12 +49,13 @@ class BalancedSampler:
 
     def __init__(self, labels: NDArray[np.integer], batch_size: int, per_person: int, seed: int) -> None:
         if batch_size % per_person:
-            reason = f"batches of {batch_size} cannot contain {per_person} crops of each person"
+            reason = f"batches of {batch_size} cannot contain {quantity(per_person, 'crop')} of each person"
             raise UsageError(reason, where="per_person", remedy="choose a divisor of batch_size")
         self._crops, self._per_person, self._seed = _CropsByPerson(labels), per_person, seed
         self._people_per_batch = batch_size // per_person
         if len(self._crops.count) < self._people_per_batch:
-            reason = f"a batch needs {self._people_per_batch} people, the data set has {len(self._crops.count)}"
+            needed = quantity(self._people_per_batch, "person", "people")
+            reason = f"a batch needs {needed}, the data set has {len(self._crops.count)}"
             raise UsageError(reason, where="per_person", remedy="choose a larger per_person or a smaller batch_size")
 
     def draw(self, step: int) -> Indices:

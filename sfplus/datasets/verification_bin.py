@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sfplus.datasets.pickled_data import PickledArray, read_pickled_data
 from sfplus.datasets.records import MAX_IMAGE_BYTES
 from sfplus.errors import PairsError
-from sfplus.io.files import write_atomically
+from sfplus.io.console import quantity
+from sfplus.io.files import file_size, write_atomically
 
 BIN_SUFFIX = ".bin"
 _MAX_BYTES, _MAX_PAIRS = 2 << 30, 1_000_000
@@ -53,8 +54,8 @@ def read_bin(path: Path) -> VerificationBin:
     """
     photos, labels = _read_parts(path)
     if not labels or len(labels) > _MAX_PAIRS or len(photos) != 2 * len(labels):
-        reason = f"contains {len(photos):,} photos and {len(labels):,} labels: there must be two photos per label"
-        raise PairsError(reason, where=path, remedy=_REMEDY)
+        reason = f"contains {quantity(len(photos), 'photo')} and {quantity(len(labels), 'label')}"
+        raise PairsError(f"{reason}: there must be two photos per label", where=path, remedy=_REMEDY)
     invalid = next((i for i, label in enumerate(labels) if not isinstance(label, int | float)), None)
     if invalid is not None:
         reason = f"label {invalid} (counted from 0) is {_describe(labels[invalid])}, not a boolean"
@@ -78,7 +79,7 @@ def read_bin(path: Path) -> VerificationBin:
 def _read_parts(path: Path) -> tuple[list[Any], list[Any]]:
     """Return the photos and the labels of a file as they were pickled."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        if file_size(path) > _MAX_BYTES:
             raise PairsError(f"is larger than {_MAX_BYTES >> 30} GiB", where=path, remedy="split the file")
         value = read_pickled_data(path.read_bytes())
     except OSError as error:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import filelock
 
 from sfplus.artifacts.context import RunContext
+from sfplus.artifacts.inputs import digest_or_reason
 from sfplus.errors import DatasetError
-from sfplus.io.files import digest_json, file_digest, walk_files
+from sfplus.io.files import digest_json, file_size, walk_files
 from sfplus.recipes.settings.images import ImageDataSettings
 
 if TYPE_CHECKING:
@@ -43,8 +45,8 @@ class ImageSet:
         root, name = self.settings.folder, self.settings.name
         splits = [split for split in _SPLITS if (root / split).is_dir()]
         if name == "files":
-            return digest_json([[split, path, (root / split / path).stat().st_size]
-                                for split in splits for path in walk_files(root / split)])  # fmt: skip
+            names = [(split, name) for split in splits for name in walk_files(root / split)]
+            return digest_json([[split, name, _size_or_reason(root / split / name)] for split, name in names])
         if splits:
             return digest_json([[split, self.context.photo_folder(root / split).content] for split in splits])
         if self.settings.download:
@@ -52,7 +54,7 @@ class ImageSet:
         with filelock.FileLock(root / ".sfplus.lock") if self.settings.download else nullcontext():
             self._load("train")  # downloads the dataset, or names what is missing
         files = [path for path in walk_files(root) if path.rpartition("/")[2].startswith(_FILES[name])]
-        return digest_json([[path, file_digest(root / path)] for path in files])
+        return digest_json([[path, digest_or_reason(root / path)] for path in files])
 
     @property
     def is_available(self) -> bool:
@@ -105,3 +107,10 @@ _FILES = {
     "folder": ("",),
 }
 """Beginnings of the names of the files of each dataset."""
+
+
+def _size_or_reason(path: Path) -> int | str:
+    try:
+        return file_size(path)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sfplus.errors import DatasetError
 from sfplus.images.formats import PHOTO_SUFFIXES, UNREAD_SUFFIXES, VIDEO_SUFFIXES
+from sfplus.io.console import quantity
 
 CACHE, CONTACT_SHEET = ".sfplus", "contact-sheet.png"  # in an output folder
 # Thumbnails and deleted files of Synology, QNAP, macOS's archives and Windows; other systems use names with a dot.
@@ -17,6 +18,7 @@ _SYSTEM_FOLDERS = frozenset({
     "@eadir", "@recycle", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "system volume information",
     "lost+found", ".thumbnails", ".trash", ".trashes", ".@__thumb", ".appledouble", ".picasaoriginals",
 })  # fmt: skip
+_SHOWN = 4  # kinds of files in a message
 _APPLE_DOUBLE = "._"  # macOS keeps attributes of x.jpg in ._x.jpg on other file systems
 
 
@@ -45,6 +47,25 @@ class LeftOut:
             self.videos.append(name)
         elif suffix in UNREAD_SUFFIXES:
             self.unread.append(name)
+
+    def warnings(self, root: Path) -> Iterator[str]:
+        """Yield a line for each kind of files that are left out; their paths are relative to `root`, or absolute."""
+        videos, unread, folders = (
+            (names, str(root / min(names, default=""))) for names in (self.videos, self.unread, self.folders)
+        )
+        hidden = +self.hidden
+        if videos[0]:
+            yield f"{_left_out(len(videos[0]), 'video')}, the first is {videos[1]}; extract frames as photos"
+        if folders[0]:
+            yield f"{_left_out(len(folders[0]), 'folder')}, the first is {folders[1]}; list the photos in them"
+        if unread[0]:
+            kinds = _list_counts(Counter(Path(name).suffix.lower() or "no extension" for name in unread[0]))
+            formats = "file of a format that sfplus does not read", "files of formats that sfplus does not read"
+            files = f"{_left_out(len(unread[0]), *formats)} ({kinds})"
+            yield f"{files}, the first is {unread[1]}; convert photos to JPEG or PNG"
+        if hidden:
+            files = _left_out(hidden.total(), "thumbnail or hidden photo", "thumbnails and hidden photos")
+            yield f"{files} ({_list_counts(hidden)})"
 
 
 def list_photos(root: Path) -> list[str]:
@@ -92,6 +113,16 @@ def system_name(parts: Iterable[str]) -> str:
         if part.startswith(_APPLE_DOUBLE):
             return f"{_APPLE_DOUBLE}*"
     return ""
+
+
+def _left_out(count: int, noun: str, plural: str = "") -> str:
+    return f"{quantity(count, noun, plural)} {'is' if count == 1 else 'are'} left out"
+
+
+def _list_counts(counts: Counter[str]) -> str:
+    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{name} {count}" for name, count in by_count[:_SHOWN]]
+    return ", ".join([*shown, "..."] if len(counts) > _SHOWN else shown)
 
 
 def _hidden_by(name: str) -> str:

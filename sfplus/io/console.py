@@ -30,14 +30,14 @@ def print_failures(failures: Sequence[Mapping[str, Any]], file: Path) -> None:
         print(f"... and {len(failures) - _PRINTED_FAILURES} more, in {file}", file=sys.stderr)
 
 
-def quantity(number: int, noun: str) -> str:
-    """Return a number with its noun in the right form: `1 photo`, `2 photos`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def quantity(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun in the right form: `1 photo`, `2 photos`; `2 people` needs the `plural`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def first_names(names: Sequence[str]) -> str:
-    """Return up to three names, and how many more there are: `a, b, c and 2 more`."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    """Return up to three names, of 80 characters at most, and how many more there are: `a, b, c and 2 more`."""
+    return ", ".join(name[:80] for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class ProgressLine:
@@ -64,7 +64,7 @@ class ProgressLine:
 
         Args:
             total: the number of units.
-            unit: its name in the plural, such as `photos`.
+            unit: its name in the plural, such as `photos`, which differs from the singular by an s.
             done: the units that an interrupted run has finished; they do not count for the rate.
         """
         self.total, self.unit, self.done, self._skipped = total, unit, done, done
@@ -108,7 +108,7 @@ class ProgressLine:
 
     def summary(self) -> str:
         """Return amount, rate and note for the final line."""
-        columns = [f"{self.done} {self.unit}", self.rate()] if self.done > self._skipped else []
+        columns = [quantity(self.done, self.unit.removesuffix("s")), self.rate()] if self.done > self._skipped else []
         return "  ".join([*columns, self.note] if self.note else columns)
 
 
@@ -136,6 +136,12 @@ class Console:
     def warn(self, text: str) -> None:
         """Print one line that is marked as a warning."""
         self.rich.print(f"[yellow]warning:[/] {escape(text)}")
+
+    def warn_once(self, text: str) -> None:
+        """Print one line that is marked as a warning, unless this console has printed it before."""
+        if text not in self._printed:
+            self._printed.add(text)
+            self.warn(text)
 
     def print_fresh(self, label: str) -> None:
         """Print the line of a stage whose artefact already exists."""

@@ -14,6 +14,7 @@ import torch
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.layout import FEATURE_INDEX, RESULT, SCORES, read_features
 from sfplus.errors import UsageError
+from sfplus.io.console import quantity
 from sfplus.io.files import atomic_folder
 from sfplus.io.tables import read_parquet
 from sfplus.verification.decision import DecisionRule
@@ -123,6 +124,6 @@ def _describe_verification(result: dict[str, Any], manifest: dict[str, Any], pai
     return {
         "protocol": result["protocol"], "accuracy": result["mean"], "standard_error": result["standard_error"],
         "threshold": float(np.mean(result["threshold"])), "undetected": result["undetected"],
-        "pairs": f"{pairs} pairs of {Path(manifest['sources']['pairs']).name}",
+        "pairs": f"{quantity(pairs, 'pair')} of {Path(manifest['sources']['pairs']).name}",
         "pairs_sha256": result["pairs_sha256"],
     }  # fmt: skip

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.context import RunContext
+from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.inputs import InputFile, ModelInput, PackFolder, StageInput
 from sfplus.artifacts.pair_inputs import BinCrops, PairList
 from sfplus.datasets.identities import describe_people
 from sfplus.errors import UsageError
 from sfplus.image_tasks.image_set import ImageSet
-from sfplus.images import list_photos
+from sfplus.images import list_left_out, list_photos
 from sfplus.io.console import Console
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.steps import (
@@ -67,7 +67,8 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
     Args:
         steps: The steps of a plan.
         workspace: The folder of cache and runs.
-        console: Where the number of people to train on is printed, with a warning where folders may be misunderstood.
+        console: Where the number of people to train on is printed, and what is left out of folders of photos, with
+            a warning where folders may be misunderstood.
 
     Raises:
         DatasetError: If photos to train on are in no person's folder.
@@ -75,6 +76,7 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
         PairsError: If a pair list is malformed, or names photos that its folder does not hold.
     """
     pair_lists: set[UserPairs] = set()
+    folders: dict[Path, None] = {}
     people: dict[UserPhotos, None] = {}
     for reference in [reference for step in steps for reference in step.inputs.values()]:
         if isinstance(reference, UserModel):
@@ -89,14 +91,20 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
                 pair_lists.add(reference)
             elif path.resolve() in (workspace / "cache").resolve().parents:
                 raise UsageError("contains the cache", where=path, remedy="give the folder of photos inside it")
-            if isinstance(reference, UserPhotos) and reference.people:
-                people[reference] = None
+            if isinstance(reference, UserPhotos):
+                folders[reference.root] = None
+                if reference.people:
+                    people[reference] = None
+    if console and is_first():
+        for root in folders:
+            for text in list_left_out(root).warnings(root):
+                console.warn_once(text)
     for folder in people:
         line, warning = describe_people(list_photos(folder.root), folder.root, folder.people or "path")
         if console:
-            console.print(f"{folder.root}: {line}")
+            console.print_once(f"{folder.root}: {line}")
         if console and warning:
-            console.warn(f"{folder.root}: {warning}")
+            console.warn_once(f"{folder.root}: {warning}")
     for pairs in pair_lists:
         pair_list = _pair_list(pairs)
         _ = pair_list.listed, pair_list.match

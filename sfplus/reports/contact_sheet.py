@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
 from sfplus.errors import PhotoError
 from sfplus.images import read_photo
+from sfplus.io.console import quantity
 from sfplus.io.tables import read_failures, read_parquet
 
 _COLUMNS = 8
@@ -44,9 +45,9 @@ def draw_contact_sheet(photos: Path, faces: Path, crops: Path) -> NDArray[np.uin
     undetected = [photos / row["photo"] for row in read_failures(crops)[0]]
     undetected_sample = [(photo, photo.name) for photo in _sample(undetected, _UNDETECTED)]
     sections = [
-        (f"{len(sample)} of {len(files)} crops", list(_read_tiles(sample))),
+        (f"{len(sample)} of {quantity(len(files), 'crop')}", list(_read_tiles(sample))),
         ("Chosen faces with the lowest scores", list(_face_tiles(photos, doubtful))),
-        (f"{len(undetected)} photos without a detected face", list(_read_tiles(undetected_sample))),
+        (f"{quantity(len(undetected), 'photo')} without a detected face", list(_read_tiles(undetected_sample))),
     ]
     return np.asarray(compose_sheet([section for section in sections if section[1]]), np.uint8)
 

@@ -26,6 +26,7 @@ from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import NoUsablePhotoError, PhotoError, SfplusError
 from sfplus.images import Pixels, encode_image, is_transient, read_photo
+from sfplus.io.console import quantity
 from sfplus.io.files import digest_json, remove_leftovers, write_atomically
 from sfplus.io.tables import FAILURES, NO_FACE, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.recipes.settings.align import AlignStageSettings
@@ -227,6 +228,6 @@ def _warn_about_crops(job: AlignJob, faces: Path) -> None:
     if sizes and count > 0.5 * sizes.total():
         root = job.input("photos", PhotoFolder).root
         job.context.console.warn(
-            f"{root}: {count} of {sizes.total()} photos have the size of aligned crops; aligning twice costs accuracy, "
-            "so give the original photos, or use them as crops"
+            f"{root}: {count} of {quantity(sizes.total(), 'photo has', 'photos have')} the size of aligned crops; "
+            "aligning twice costs accuracy, so give the original photos, or use them as crops"
         )

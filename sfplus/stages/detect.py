@@ -29,14 +29,13 @@ from sfplus.recipes.settings.detect import DetectSettings
 BATCH = 32  # photos in a part
 _PIXELS = 1 << 21  # of photos that are detected together
 Detected = dict[str, Any]  # height, width and faces of a photo
+Row = dict[str, Any]  # the same with its name and the chosen faces, or with the reason why it cannot be read
 NamedPhoto = tuple[str, Pixels | Detected | PhotoError]
 
 
 def build(job: Job[DetectSettings]) -> dict[str, Any]:
     """Detect the faces of all photos and write them as tables."""
     rows = share(job).rows()
-    digests = job.input("photos", PhotoFolder).digests
-    _index(job).put((digests[row["photo"]], json.dumps(_keep(row))) for row in rows if "reason" not in row)
     _write(job.folder, rows)
     counts = _count(rows)
     job.context.progress.note = _note(counts)
@@ -49,12 +48,16 @@ def share(job: Job[DetectSettings]) -> SharedWork:
     folder = job.input("photos", PhotoFolder)
     counts: Counter[str] = Counter()
     with SharedWork(job, folder.photos, BATCH, "photos") as work:
-        add_known = partial(_add_known, _index(job), folder.digests)
+        index = _index(job)
+        add_known = partial(_add_known, index, folder.digests)
         detector = Detector(**settings.model_dump(exclude={"choose"}), device=job.context.device)
         for items in work.rounds():
             decoded = prefetch_map(partial(_read_item, folder.root), add_known(items))
             for part, photos in groupby(decoded, itemgetter(0)):
-                rows = list(_detect_batch((photo for _, photo in photos), detector, settings))
+                detected = list(_detect_batch((photo for _, photo in photos), detector, settings))
+                new = (row for row, is_new in detected if is_new)
+                index.put((folder.digests[row["photo"]], json.dumps(_keep(row))) for row in new)
+                rows = [row for row, _ in detected]
                 counts.update(_count(rows))
                 work.finish(part, rows, _note(counts))
     return work
@@ -96,8 +99,8 @@ def _read_item(root: Path, item: tuple[int, str, str | None]) -> tuple[int, Name
 
 def _detect_batch(
     batch: Iterator[NamedPhoto], detector: Detector, settings: DetectSettings
-) -> Iterator[dict[str, Any]]:
-    """Detect a few photos at a time, so that large photos are never all in memory."""
+) -> Iterator[tuple[Row, bool]]:
+    """Detect a few photos at a time, so that large photos are never all in memory; True marks what was not known."""
     for group in batch_by_size(batch, _count_pixels, _PIXELS, BATCH):
         yield from _detect(group, detector, settings)
 
@@ -106,15 +109,16 @@ def _count_pixels(photo: NamedPhoto) -> int:
     return photo[1].size // 3 if isinstance(photo[1], np.ndarray) else 0
 
 
-def _detect(group: list[NamedPhoto], detector: Detector, settings: DetectSettings) -> Iterator[dict[str, Any]]:
+def _detect(group: list[NamedPhoto], detector: Detector, settings: DetectSettings) -> Iterator[tuple[Row, bool]]:
     new = [photo for _, photo in group if isinstance(photo, np.ndarray)]
     detections = iter(detector.detect(new) if new else ())
     for name, photo in group:
         if isinstance(photo, PhotoError):
-            yield {"photo": name, "reason": photo.reason, "remedy": photo.remedy}
+            yield {"photo": name, "reason": photo.reason, "remedy": photo.remedy}, False
             continue
+        is_new = isinstance(photo, np.ndarray)
         detected = photo if isinstance(photo, dict) else _describe(next(detections), *photo.shape[:2])
-        yield {"photo": name, **detected, "chosen": _choose(detected, settings)}
+        yield {"photo": name, **detected, "chosen": _choose(detected, settings)}, is_new
 
 
 def _describe(faces: Faces, height: int, width: int) -> Detected:

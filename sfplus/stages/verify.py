@@ -12,6 +12,7 @@ from sfplus.artifacts.layout import FEATURE_INDEX, RESULT, SCORES, read_features
 from sfplus.artifacts.pair_inputs import locate_pairs, pairs_content
 from sfplus.artifacts.stage import Job
 from sfplus.errors import PairsError
+from sfplus.io.console import quantity
 from sfplus.io.files import write_json
 from sfplus.io.tables import read_parquet, write_parquet
 from sfplus.recipes.settings.verify import VerifySettings
@@ -50,7 +51,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     }  # fmt: skip
     write_json(job.folder / RESULT, summary, indent=1)
     figure = f"{100 * result.mean:.2f} % +- {100 * result.standard_error:.2f}"
-    job.context.progress.note = f"{settings.protocol} protocol, {len(result.accuracy)} folds: {figure}"
+    job.context.progress.note = f"{settings.protocol} protocol, {quantity(len(result.accuracy), 'fold')}: {figure}"
     return {"pairs": int(tested.sum()), "accuracy": result.mean, "standard_error": result.standard_error}
 
 

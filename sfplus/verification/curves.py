@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
+from sfplus.io.console import quantity
 from sfplus.verification.bootstrap import Interval, people_intervals, stratified_mean
 from sfplus.verification.result import Result
 
@@ -152,7 +153,7 @@ def _check_scores(scores: _Floats, same: NDArray[np.bool_]) -> None:
     if same.all() or not same.any():
         raise PairsError("a ROC needs pairs of the same person and pairs of different people")
     if not np.isfinite(scores).all():
-        raise PairsError(f"{int((~np.isfinite(scores)).sum())} scores are NaN or infinity")
+        raise PairsError(f"{quantity(int((~np.isfinite(scores)).sum()), 'score is', 'scores are')} NaN or infinity")
 
 
 def _curve_statistic(

@@ -137,15 +137,17 @@ def _choose_columns(table: Any, path: Path, named: str = "") -> Table:
         raise DatasetError("has no column `names` of strings", where=path, remedy=LAYOUT)
     names = table[named].to_pylist()
     rest = {column: kind for column, kind in kinds.items() if column != named}
-    features = _find_word(rest, _FEATURES) or next((column for column, kind in rest.items() if _is_list(kind)), None)
+    wide = [c for c, kind in rest.items() if _is_number_type(kind) and _word(c) not in _NEITHER]
+    # `x` beside `y` is one number of a feature
+    single = {column for column in wide if _word(column) == "x"} if len(wide) > 1 else set()
+    features = _find_word((column for column in rest if column not in single), _FEATURES)
+    features = features or next((column for column, kind in rest.items() if _is_list(kind)), None)
     if features is None and len(texts) == 2:  # lists that were written as text
         features = next(column for column in texts if column != named)
     if None in names:
         raise DatasetError("has rows without a name", where=path, remedy=LAYOUT)
     if features is not None:
-        return names, _list_column(table[features].combine_chunks(), path)
-    rest = {column: kind for column, kind in rest.items() if _word(column) not in _NEITHER}
-    wide = [c for c, kind in rest.items() if pa.types.is_floating(kind) or pa.types.is_integer(kind)]
+        return names, _list_column(table[features].combine_chunks(), features, path)
     if not any(pa.types.is_floating(rest[column]) for column in wide):
         raise DatasetError("has no column `features`", where=path, remedy=LAYOUT)
     if any(table[column].null_count for column in wide):
@@ -153,26 +155,30 @@ def _choose_columns(table: Any, path: Path, named: str = "") -> Table:
     return names, np.stack([table[column].to_numpy() for column in wide], 1).astype(np.float64)
 
 
-def _list_column(column: Any, path: Path) -> Features:
+def _list_column(column: Any, name: str, path: Path) -> Features:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = _parse_lists(column.to_pylist(), path)
+        column = _parse_lists(column.to_pylist(), name, path)
     try:
         widths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False)) if len(column) else np.zeros(0)
         values = column.flatten().to_numpy(zero_copy_only=False)
     except (AttributeError, TypeError) as error:
-        raise DatasetError("its column `features` does not hold lists", where=path, remedy=LAYOUT) from error
+        raise DatasetError(f"its column `{name}` does not hold lists", where=path, remedy=LAYOUT) from error
     if len(widths) != 1 or column.null_count or not widths[0] > 0:
         raise DatasetError("its features differ in length", where=path, remedy=LAYOUT)
     return np.asarray(values.reshape(len(column), -1))
 
 
-def _parse_lists(texts: Sequence[str | None], path: Path) -> Any:
+def _parse_lists(texts: Sequence[str | None], name: str, path: Path) -> Any:
     """Parse lists that pandas wrote as text: `[0.1, 0.2]`, or `[0.1 0.2]` of a NumPy array."""
     try:
         rows = [[float(word) for word in (text or "").strip("[]() \n").replace(",", " ").split()] for text in texts]
     except ValueError as error:
-        raise DatasetError(f"its column `features` does not hold lists ({error})", where=path, remedy=LAYOUT) from None
+        raise DatasetError(f"its column `{name}` does not hold lists ({error})", where=path, remedy=LAYOUT) from None
     return pa.array(rows, pa.list_(pa.float64()))
+
+
+def _is_number_type(kind: Any) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def _is_list(kind: Any) -> bool:

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfplus.errors import DatasetError
-from sfplus.io.console import quantity
+from sfplus.io.console import first_names, quantity
+from sfplus.io.files import file_size
 from sfplus.verification.feature_files import LAYOUT, READERS, Features
 
 __all__ = ["FEATURE_SUFFIXES", "Features", "check_features", "read_features", "unusable_features"]
 
 FEATURE_SUFFIXES = tuple(READERS)
 _MAX_BYTES = 1 << 35  # of features
-_LISTED = 3  # names in a message
 
 
 def read_features(path: Path) -> tuple[list[str], Features]:
@@ -51,7 +51,7 @@ def read_features(path: Path) -> tuple[list[str], Features]:
         remedy = f"give {', '.join(READERS)}; pickles (.pkl, .pt) may run code and are not read"
         raise DatasetError("is not a file of features", where=path, remedy=remedy)
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        if file_size(path) > _MAX_BYTES:
             raise DatasetError(f"is larger than {_MAX_BYTES >> 30} GiB", where=path, remedy="split the file")
         names, features = reader(path)
     except OSError as error:
@@ -64,11 +64,13 @@ def read_features(path: Path) -> tuple[list[str], Features]:
         reason = f"its features are {features.dtype} {features.shape}, not floating-point numbers (N, d)"
         raise DatasetError(reason, where=path, remedy=LAYOUT)
     if len(names) != len(features):
-        raise DatasetError(f"holds {len(names)} names for {len(features)} features", where=path, remedy=LAYOUT)
+        raise DatasetError(
+            f"holds {quantity(len(names), 'name')} for {quantity(len(features), 'feature')}", where=path, remedy=LAYOUT
+        )
     names = ["/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".")) for name in names]
     if len(set(names)) < len(names):
         repeated = [name for name, count in Counter(names).items() for _ in range(count - 1)]
-        reason = f"{len(repeated)} names occur more than once: {_shorten(repeated)}"
+        reason = f"{quantity(len(repeated), 'name occurs', 'names occur')} more than once: {first_names(repeated)}"
         raise DatasetError(reason, where=path, remedy="keep one feature for each photo")
     return names, features
 
@@ -91,10 +93,6 @@ def check_features(names: Sequence[str], features: Features, path: Path) -> None
     """
     bad = [name for name, is_bad in zip(names, unusable_features(features), strict=True) if is_bad]
     if bad:
-        reason = f"features of {quantity(len(bad), 'photo')} are zero or hold NaN or infinity: {_shorten(bad)}"
+        reason = f"features of {quantity(len(bad), 'photo')} are zero or hold NaN or infinity: {first_names(bad)}"
         remedy = "compute them again, or leave their pairs out with --undetected skip"
         raise DatasetError(reason, where=path, remedy=remedy)
-
-
-def _shorten(names: Sequence[str]) -> str:
-    return ", ".join(name[:80] for name in names[:_LISTED]) + (" ..." if len(names) > _LISTED else "")

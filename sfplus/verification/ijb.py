@@ -14,6 +14,7 @@ from pyarrow import csv
 from scipy.sparse import csr_array
 
 from sfplus.errors import PairsError
+from sfplus.io.console import quantity
 from sfplus.verification.identification import Identification, identify
 
 _Floats = NDArray[np.float64]
@@ -82,8 +83,10 @@ def read_template_protocol(folder: Path) -> TemplateProtocol:
     ):  # fmt: skip
         unknown = np.flatnonzero(~np.isin(templates, template))
         if len(unknown):
-            reason = f"{len(unknown)} templates have no face, the first is {templates[unknown[0]]}"
-            raise PairsError(reason, where=path, remedy="download the metadata again")
+            reason = f"{quantity(len(unknown), 'template has', 'templates have')} no face"
+            raise PairsError(
+                f"{reason}, the first is {templates[unknown[0]]}", where=path, remedy="download the metadata again"
+            )
     return TemplateProtocol(tuple(names.tolist()), template, media, left, right, label == 1, galleries, probes)
 
 

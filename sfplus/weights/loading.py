@@ -12,6 +12,7 @@ from torch import nn
 
 from sfplus.alignment.templates import TEMPLATE_OF_SIZE, find_template
 from sfplus.errors import UsageError, WeightsError
+from sfplus.io.console import first_names
 from sfplus.networks import DEFAULT_INPUT, is_function
 from sfplus.networks.preprocessing import parse_preprocessing, read_preprocessing
 from sfplus.networks.sphereface import BLOCKS, NETWORKS
@@ -200,7 +201,7 @@ def _check_config(model: LoadedModel, path: Path, network: str, block: str) -> L
 
 def _infer_model(weights: ImportedWeights, path: Path, network: str, block: str) -> LoadedModel:
     if not any(map(CONVOLUTION.fullmatch, weights.tensors)):
-        names = ", ".join(list(weights.tensors)[:3]) or "nothing"
+        names = first_names(list(weights.tensors)) or "nothing"
         reason = f"has no layers of a SphereFace network, but {names}"
         raise WeightsError(reason, where=path, remedy="give a SphereFace or SphereFace+ model")
     config = infer_config(weights, network, block)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sfplus.errors import WeightsError
+from sfplus.io.console import first_names
 from sfplus.weights.checkpoint_faults import explain_fault, unread_class
 from sfplus.weights.model_folder import load_tensors
 
@@ -145,8 +146,7 @@ def fit_names(
         else:
             renamed[fitted] = tensor
     if unused and renamed:
-        listed = ", ".join(unused[:3]) + (f" and {len(unused) - 3} more" if len(unused) > 3 else "")
-        warnings.warn(f"{where}: the network has no {listed}, which are not used", stacklevel=2)
+        warnings.warn(f"{where}: the network has no {first_names(unused)}, which are not used", stacklevel=2)
     if any(name in renamed for name in names):
         for name in names:
             if name.endswith("num_batches_tracked"):

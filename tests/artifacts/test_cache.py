@@ -14,6 +14,7 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.cache import is_locked
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.stage import Job, Stage, partial_folder
+from sfplus.errors import DatasetError, NoUsablePhotoError, PhotoError
 from sfplus.io.console import Console
 from sfplus.io.files import digest_json
 
@@ -58,6 +59,36 @@ def test_a_failed_stage_leaves_no_artefact_and_is_resumed(context: RunContext) -
     assert Artefact.open(folder) is None and partial_folder(folder).is_dir()
     run_text_stage(context, stage)
     assert resumed == [False, True] and not partial_folder(folder).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "writes", "parts", "resumes"),
+    [
+        (NoUsablePhotoError("no photo gave a crop"), True, True, False),  # the work was done, without a result
+        (DatasetError("training needs at least two people"), False, False, False),  # it had not begun
+        (DatasetError("the disk is full"), True, False, True),
+        (PhotoError("cannot be read"), False, True, True),
+        (RuntimeError("killed"), False, False, True),
+    ],
+)
+def test_only_a_run_that_was_interrupted_is_continued(
+    error: Exception, writes: bool, parts: bool, resumes: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(job: Job) -> dict[str, Any]:
+        if writes:
+            (job.folder / "half").write_text("")
+        if parts:
+            job.parts.mkdir(exist_ok=True)
+        raise error
+
+    stage, context = Stage("flaky", 1, build), RunContext(tmp_path, Console(), "cpu")
+    for again in (False, True):
+        with pytest.raises(type(error)):
+            run_text_stage(context, stage)
+        assert ("interrupted" in capsys.readouterr().err) == (again and (writes or parts) and resumes)
+    identity = stage.identity(TextSettings(), {"words": TextInput()})
+    folder = partial_folder(context.artefact_folder("flaky", digest_json(identity)))
+    assert folder.exists() == resumes and folder.with_suffix(".parts").exists() == (resumes and parts)
 
 
 def test_leftovers_of_a_killed_run_do_not_change_the_content(context: RunContext, tmp_path: Path) -> None:

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from untrained_models import save_untrained
 
 from sfplus import Embedder
 from sfplus.datasets.pairs import draw_pairs, write_pairs
 from sfplus.images import list_photos
 from sfplus.io.files import file_digest
-from sfplus.networks import create
 from sfplus.verification.decision import DecisionRule
-from sfplus.weights.model_folder import save_model
 
 FACTS = {
     "template": "sphereface-112x96", "licence": "MIT", "provenance": {"file": "x.pth", "sha256": "0" * 64},
@@ -32,10 +31,7 @@ def task(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write pairs of drawn people and an untrained model with a classifier."""
     folder = tmp_path_factory.mktemp("calibrate")
     write_pairs(folder / "pairs.txt", draw_pairs(list_photos(drawn), 2, 3, 0))
-    torch.manual_seed(0)
-    shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125}
-    network = create("sphereface4", feature_size=16, width=0.125)
-    save_model(folder / "model", network, shape | FACTS, head=torch.nn.Linear(16, 4, bias=False))
+    save_untrained(folder / "model", head=torch.nn.Linear(16, 4, bias=False), **FACTS)
     return folder
 
 

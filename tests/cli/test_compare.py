@@ -10,29 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.numpy import save_file
 from sklearn.metrics.pairwise import cosine_similarity
+from untrained_models import save_untrained
 
-from sfplus import Embedder
-from sfplus.networks import create
+from sfplus import Detector, Embedder
 from sfplus.verification.decision import DecisionRule
-from sfplus.weights.model_folder import save_model
 
 VERIFICATION = {"threshold": 0.25, "accuracy": 0.9, "pairs": "200 pairs of pairs.txt", "protocol": "sphereface"}
-CONFIG = {"network": "sphereface4", "feature_size": 2, "width": 0.125, "template": "sphereface-112x96"}
-
-
-def save_untrained(folder: Path, **config: object) -> None:
-    torch.manual_seed(0)
-    save_model(folder, create("sphereface4", feature_size=2, width=0.125), CONFIG | config)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """An untrained model with 100 random scores of each kind."""
-    save_untrained(tmp_path / "model", verification=VERIFICATION)
+    save_untrained(tmp_path / "model", feature_size=2, verification=VERIFICATION)
     rng = np.random.default_rng(0)
     same, different = (np.sort(rng.normal(mean, 0.2, 100).astype(np.float32)) for mean in (0.5, 0))
     DecisionRule(np.zeros(4, np.float32), same, different, VERIFICATION).save(tmp_path / "model")
@@ -114,8 +106,14 @@ def test_two_photos_are_compared_and_one_without_a_face_is_an_error(
 
 
 def test_of_several_faces_the_compared_one_is_named_and_the_others_have_numbers(
-    drawn: Path, tmp_path: Path, sfplus: Callable
+    drawn: Path, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    detect, counts = Detector.detect, list[int]()
+
+    def count_photos(self: Detector, photos: list, *rest: object, **options: object) -> list:
+        counts.append(len(photos))
+        return detect(self, photos, *rest, **options)
+
     first, same, different = (drawn / name for name in (
         "person_000/person_000_0001.jpg", "person_000/person_000_0002.jpg", "person_001/person_001_0001.jpg"
     ))  # fmt: skip
@@ -128,6 +126,10 @@ def test_of_several_faces_the_compared_one_is_named_and_the_others_have_numbers(
     assert len(numbers[0]) == 2 and numbers[0] == numbers[1][::-1] and numbers[0] != numbers[1]
     assert f"{tmp_path / 'two.png'} has 2 faces; the one of " in centre.out and f"{first} has" not in centre.out
     assert "compared (--choose centre)" in centre.out and "compared (--choose largest)" in largest.out
-    swapped = sfplus("compare", tmp_path / "two.png", first)
+    monkeypatch.setattr(Detector, "detect", count_photos)
+    swapped = sfplus("compare", tmp_path / "two.png", first, "--save", tmp_path / "crops")
+    assert counts == [1, 1]  # faces are detected once
+    for name, photo in (("A-two.png", tmp_path / "two.png"), (f"B-{first.stem}.png", first)):
+        np.testing.assert_array_equal(np.array(Image.open(tmp_path / "crops" / name)), Embedder().crops(photo))
     assert re.findall(r"similarity (-?[\d.]+)", swapped.out) == numbers[0]
     assert "faces" not in sfplus("compare", first, same).out

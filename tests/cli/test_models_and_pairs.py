@@ -16,14 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from untrained_models import save_untrained
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import encode_image, list_photos
 from sfplus.io.tables import read_parquet
-from sfplus.networks import create
 from sfplus.weights.caffe import CaffeModel, write_caffemodel
 from sfplus.weights.convert import convert
-from sfplus.weights.model_folder import save_model
 from sfplus.weights.prototxt import read_prototxt
 
 PAGE = Path(__file__).parents[2] / "docs" / "models-and-pairs.md"
@@ -78,9 +77,7 @@ def _write_models(folder: Path) -> None:
     ):  # fmt: skip
         program = torch.onnx.export(module, (example,), dynamo=True, verbose=False, dynamic_shapes=any_batch)
         program.save(folder / f"{name}.onnx")
-    torch.manual_seed(0)
-    shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125, "template": "sphereface-112x96"}
-    save_model(folder / "my/model", create("sphereface4", feature_size=16, width=0.125), shape)
+    save_untrained(folder / "my/model")
     convert(folder / "my/model", folder / "sphereface.caffemodel")
     (folder / "face.prototxt").write_text(PROTOTXT)
     rng = np.random.default_rng(0)

@@ -103,9 +103,10 @@ def test_excluded_people_are_left_out(tmp_path: Path, sfplus: Callable[..., Simp
 
 
 def test_one_person_is_a_warning_and_cannot_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_folders(tmp_path / "crops", {"Ada": 2})
+    write_folders(tmp_path / "crops", {"Ada": 1})
     assert pack(tmp_path / "crops", tmp_path / "pack") == 0
-    assert "contains only one person" in capsys.readouterr().err
+    answer = capsys.readouterr()
+    assert "contains only one person" in answer.err and answer.out.startswith("1 crop (12x10) of 1 person (1 with one")
     with pytest.raises(DatasetError, match="contains crops of 1 person; training needs at least two people"):
         PackedCrops(tmp_path / "pack")
 
@@ -137,3 +138,26 @@ def test_invalid_sizes_are_usage_errors(tmp_path: Path, size: str, sfplus: Calla
 
 def test_out_is_required(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
     assert sfplus("pack", tmp_path).code == 2
+
+
+def test_people_of_nested_folders_are_said_before_any_work_and_chosen(
+    tmp_path: Path, sfplus: Callable[..., SimpleNamespace]
+) -> None:
+    source, out = tmp_path / "crops", tmp_path / "pack"
+    write_folders(source, {"train/Ada": 2, "train/Ben": 1, "val/Ada": 1})
+    (source / "stray.png").write_bytes(encode(random_crop(0)))
+    answer = sfplus("pack", source, out)
+    lines = answer.err.splitlines()
+    assert answer.code == 1 and lines[0] == f"{source}: 4 photos of 3 people" and Pack(out).people[0] == "train/Ada"
+    assert lines[1] == f"warning: {source}: these photos are in no person's folder: stray.png; they are left out"
+    assert "counts as a person: train/Ada, train/Ben, val/Ada; if that is wrong, set --people first-fo" in lines[2]
+    (source / "stray.png").unlink()
+    answer = sfplus("pack", source, tmp_path / "last", "--people", "last-folder")
+    assert answer.code == 0 and "4 photos of 2 people" in answer.err and "warning" not in answer.err
+    assert Pack(tmp_path / "last").people == ["Ada", "Ben"]
+    assert Pack(tmp_path / "last").names == ["train/Ada/0.png", "train/Ada/1.png", "val/Ada/0.png", "train/Ben/0.png"]
+    answer = sfplus("pack", source, tmp_path / "last")
+    assert answer.code == 2 and "with other options" in answer.err
+    answer = sfplus("pack", tmp_path / "last", tmp_path / "again", "--people", "last-folder")
+    assert answer.code == 2 and "has no folders of people" in answer.err and not (tmp_path / "again").exists()
+    assert sfplus("pack", source, tmp_path / "x", "--people", "folder").code == 2

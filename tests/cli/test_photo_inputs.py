@@ -174,6 +174,7 @@ def test_when_every_photo_fails_out_lists_them_and_the_console_shows_the_reasons
     for again in (False, True):
         answer = sfplus(command, tmp_path / "in", tmp_path / "out")
         assert answer.code == 1 and "Traceback" not in answer.err and (answer.err.count("fresh") > 0) == again
+        assert "interrupted" not in answer.err
         assert list(failures(tmp_path / "out")) == ["black.png", "empty.png", "pipe.jpg", "text.jpg"]
         for name, row in failures(tmp_path / "out").items():
             assert f"{name!r}: {row['reason']}; {row['remedy']}" in answer.err
@@ -241,6 +242,34 @@ def test_files_that_are_left_out_are_counted(tmp_path: Path, sfplus: Command, fa
         f"{tmp_path}/in/x.dng; convert photos to JPEG or PNG",
         "warning: 3 thumbnails and hidden photos are left out (@eaDir 2, ._* 1)",
     ]
+
+
+RECIPE = """train: {photos: IN, network: sphereface4, width: 0.125, feature_size: 8, head: {m: 1}, max_iter: 1}
+verify: {photos: IN, pairs: PAIRS}
+"""
+COMMANDS = {
+    "run": ("run", "RECIPE"), "train": ("train", "RECIPE"), "sweep": ("sweep", "RECIPE", "--seeds", 2),
+    "verify": ("verify", "IN", "PAIRS"), "calibrate": ("calibrate", "sphereface10-small", "IN", "PAIRS", "--out", "m"),
+    "pack": ("pack", "IN", "OUT"), "overlap": ("overlap", "IN", "IN"), "detect": ("detect", "IN", "OUT"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_all_commands_name_the_files_of_a_folder_that_are_left_out(
+    command: str, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "a/film.mp4", "a/x.dng", "@eaDir/a.jpg"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_text("no photo")
+    (tmp_path / "pairs.txt").write_text("a/1.jpg a/2.jpg 1\na/1.jpg b/1.jpg 0\n")
+    paths = {"IN": "in", "OUT": "out", "PAIRS": "pairs.txt", "RECIPE": "recipe.yaml"}
+    text = RECIPE.replace("IN", str(tmp_path / "in")).replace("PAIRS", str(tmp_path / "pairs.txt"))
+    (tmp_path / "recipe.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    answer = sfplus(*(paths.get(str(word), word) for word in COMMANDS[command]))
+    assert answer.code == 1
+    for part in ("1 video is left out", "sfplus does not read is left out (.dng 1)", "left out (@eaDir 1)"):
+        assert answer.err.count(part) == 1, answer.err
 
 
 def test_warnings_of_image_libraries_are_not_shown(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from sfplus.artifacts.result_index import ResultIndex
 from sfplus.detection import Detector
 from sfplus.io.tables import read_parquet
 
@@ -76,6 +77,24 @@ def test_only_new_photos_are_detected_cut_and_embedded(
     assert sfplus(*words).code == 0
     assert work == {"detected": 26, "cut": 26, "embedded": 26}
     np.testing.assert_allclose(again, load_file(tmp_path / "out/features.safetensors")["features"], atol=1e-6)
+
+
+def test_known_photos_are_not_written_to_the_index_again(
+    photos: Path, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, put = list[str](), ResultIndex.put
+
+    def count(index: ResultIndex, results: Iterable[tuple[str, str]]) -> None:
+        rows = list(results)
+        written.extend(key for key, _ in rows)
+        put(index, rows)
+
+    monkeypatch.setattr(ResultIndex, "put", count)
+    assert sfplus("detect", photos, tmp_path / "out").code == 0 and len(written) == 12
+    Image.open(next(photos.rglob("*.jpg"))).rotate(3).save(photos / "new.jpg")
+    (photos / "broken.jpg").write_text("text")
+    assert sfplus("detect", photos, tmp_path / "out").code == 1 and len(written) == 13
+    assert len(set(written)) == 13
 
 
 def test_crops_and_tables_are_those_of_a_run_from_nothing(

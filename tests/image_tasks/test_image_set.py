@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,30 @@ def test_content_depends_on_the_files_and_not_on_the_path(name: str, image_folde
     assert contents[0] == contents[1]
     next((copy / "train").rglob("*.png")).unlink()
     assert image_set(tmp_path, name=name, root=copy).content != contents[0]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "broken link"])
+@pytest.mark.parametrize(("name", "path"), [
+    ("folder", "train/dark/x.png"), ("files", "train/dark/x.png"), ("files", "train/notes"), ("mnist", "train-notes"),
+])  # fmt: skip
+def test_only_regular_files_are_opened(
+    name: str, path: str, kind: str, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "in"
+    if name == "mnist":
+        root.mkdir()
+        monkeypatch.setattr(ImageSet, "_load", lambda *_: None)
+    else:
+        shutil.copytree(image_folder, root)
+    before = image_set(tmp_path, name=name, root=root).content
+    if kind == "pipe":
+        os.mkfifo(root / path)
+    else:
+        (root / path).symlink_to("/dev/zero" if kind == "device" else "gone")
+    signal.alarm(60)  # a pipe that is opened waits for ever
+    after = image_set(tmp_path, name=name, root=root).content
+    signal.alarm(0)
+    assert after != before
 
 
 @pytest.mark.parametrize(("name", "kind"), [("folder", SmallImages), ("files", ImageFiles)])

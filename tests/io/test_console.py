@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sfplus.io import console
-from sfplus.io.console import Console, print_failures, quantity
+from sfplus.io.console import Console, first_names, print_failures, quantity
 
 
 def test_messages_go_to_standard_error_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,3 +65,22 @@ def test_only_the_first_failures_are_printed(capsys: pytest.CaptureFixture[str])
 
 def test_the_noun_agrees_with_the_number() -> None:
     assert [quantity(number, "face") for number in (0, 1, 2)] == ["0 faces", "1 face", "2 faces"]
+    assert [quantity(number, "person", "people") for number in (0, 1, 2)] == ["0 people", "1 person", "2 people"]
+
+
+@pytest.mark.parametrize(("count", "amount"), [(1, "1 photo "), (2, "2 photos ")])
+def test_the_unit_of_progress_agrees_with_the_amount(
+    count: int, amount: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Console().progress("align", resumed=False) as line:
+        line.start(count, "photos")
+        line.advance(count)
+    assert f" s  {amount}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [([], ""), (["a"], "a"), (["a", "b", "c"], "a, b, c"), (["x" * 99, *"bcde"], f"{'x' * 80}, b, c and 2 more")],
+)
+def test_a_few_names_stand_for_many(names: list[str], text: str) -> None:
+    assert first_names(names) == text

@@ -2,10 +2,13 @@
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from sfplus.datasets.identities import read_person_list
+from sfplus.datasets.pairs import read_pairs
 from sfplus.errors import SfplusError, UsageError
 from sfplus.io.files import (
     atomic_file,
@@ -19,6 +22,7 @@ from sfplus.io.files import (
     write_json,
     write_or_remove,
 )
+from sfplus.verification.features import FEATURE_SUFFIXES, read_features
 
 
 def test_files_are_written_and_replaced(tmp_path: Path) -> None:
@@ -159,3 +163,22 @@ def test_walked_files_are_sorted_and_relative(tmp_path: Path) -> None:
 def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert file_digest(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+READERS = {
+    "x": file_digest, "pairs.txt": read_pairs, "pairs.csv": read_pairs, "set.bin": read_pairs,
+    "people.txt": read_person_list, **dict.fromkeys((f"x{suffix}" for suffix in FEATURE_SUFFIXES), read_features),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("name", READERS)
+def test_pipes_and_devices_are_refused_by_all_readers(name: str, kind: str, tmp_path: Path) -> None:
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to("/dev/zero")
+    signal.alarm(60)  # a pipe that is opened waits for ever
+    with pytest.raises((OSError, SfplusError), match="not a regular file"):
+        READERS[name](tmp_path / name)
+    signal.alarm(0)

@@ -8,16 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from untrained_models import save_untrained
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.layout import FEATURE_INDEX, FEATURES, RESULT, SCORES
 from sfplus.io.tables import write_parquet
-from sfplus.networks import create
 from sfplus.pipeline.export import export_model
 from sfplus.verification.decision import DecisionRule
-from sfplus.weights.model_folder import save_model
-
-CONFIG = {"network": "sphereface4", "feature_size": 2, "width": 0.125, "template": "sphereface-112x96"}
 
 
 def test_an_exported_model_has_the_mean_threshold_of_all_folds_and_the_scores_of_the_pairs(tmp_path: Path) -> None:
@@ -34,7 +31,7 @@ def test_an_exported_model_has_the_mean_threshold_of_all_folds_and_the_scores_of
     (verified / RESULT).write_text(json.dumps(result))
     manifest = {"sources": {"pairs": "lists/pairs.txt"}}
     artefacts = {"embed/m": Artefact(embedded, {}), "verify/m": Artefact(verified, manifest)}
-    save_model(tmp_path / "source", create("sphereface4", feature_size=2, width=0.125), CONFIG)
+    save_untrained(tmp_path / "source", feature_size=2)
     export_model(artefacts, tmp_path / "source", tmp_path / "model", half=False)
     verification = json.loads((tmp_path / "model/config.json").read_text())["verification"]
     assert verification["threshold"] == pytest.approx(0.3) and verification["accuracy"] == 0.9

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from untrained_models import save_untrained
 
 from sfplus.artifacts.model_facts import ModelFacts, control_of, start_of
 from sfplus.datasets.pairs import draw_pairs, write_pairs
@@ -106,14 +107,7 @@ def test_training_recipes_start_at_the_loss_of_their_formula(
 
 
 def test_the_lfw_recipe_verifies_a_model(faces: Path, tmp_path: Path, sfplus: Callable) -> None:  # type: ignore[type-arg]
-    import torch
-
-    from sfplus.networks import create
-    from sfplus.weights.model_folder import save_model
-
-    torch.manual_seed(0)
-    shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125, "template": "sphereface-112x96"}
-    save_model(tmp_path / "model", create("sphereface4", feature_size=16, width=0.125), shape)
+    save_untrained(tmp_path / "model")
     answer = sfplus(
         "verify", faces / "lfw", faces / "pairs.txt", "--model", tmp_path / "model", "--workspace", tmp_path
     )

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from untrained_models import save_untrained
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import list_photos
 from sfplus.io.console import quantity
 from sfplus.io.tables import read_parquet
-from sfplus.networks import create
-from sfplus.weights.model_folder import save_model
 
 
 @pytest.fixture
@@ -26,9 +24,7 @@ def task(drawn: Path, tmp_path: Path) -> Path:
     pairs = draw_pairs(list_photos(tmp_path / "photos"), 2, 3, 0)
     write_pairs(tmp_path / "pairs.txt", pairs)
     Image.fromarray(np.full((250, 250, 3), 128, np.uint8)).save(tmp_path / "photos" / f"{pairs.left[0]}.jpg")
-    torch.manual_seed(0)
-    shape = {"network": "sphereface4", "feature_size": 16, "width": 0.125, "template": "sphereface-112x96"}
-    save_model(tmp_path / "model", create("sphereface4", feature_size=16, width=0.125), shape)
+    save_untrained(tmp_path / "model")
     return tmp_path
 
 
@@ -111,7 +107,7 @@ def test_a_missing_photo_of_the_pairs_is_an_error(task: Path, sfplus: Callable) 
     name = read_pairs(task / "pairs.txt").right[-1]
     (task / "photos" / f"{name}.jpg").unlink()
     answer = verify(sfplus, task)
-    assert answer.code == 1 and f"names match no photo of {task / 'photos'}: {name}" in answer.err
+    assert answer.code == 1 and f"names matches no photo of {task / 'photos'}: {name}" in answer.err
     assert not (task / "data").exists(), "nothing was detected"
     answer = verify(sfplus, task, "--undetected", "skip")
     assert answer.code == 0 and "(sphereface protocol, " in answer.out, answer.err

@@ -105,5 +105,5 @@ def test_tar_is_none_below_the_smallest_far() -> None:
 def test_scores_that_are_not_numbers_are_refused(bad: float) -> None:
     scores = np.array([1.0, bad, 0.5, 0.2, 0.1, 0.0])
     for rate in (roc, det, auc, eer, lambda *a: tar_at_far(*a, 0.5)):
-        with pytest.raises(PairsError, match="1 scores are NaN or infinity"):
+        with pytest.raises(PairsError, match="1 score is NaN or infinity"):
             rate(scores, SAME)

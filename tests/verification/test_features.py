@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -113,7 +114,7 @@ BAD[[1, 3], 0] = np.nan, np.inf
         (np.zeros((0,), str), np.zeros((0, 3)), "not floating-point"),
         ([1, 2, 3, 4], FEATURES, "not strings"),
         ([NAMES], FEATURES, "not strings"),
-        ([*NAMES[:3], "./Ada\\Ada_0001.jpg"], FEATURES, r"1 names occur more than once: Ada/Ada_0001\.jpg;"),
+        ([*NAMES[:3], "./Ada\\Ada_0001.jpg"], FEATURES, r"1 name occurs more than once: Ada/Ada_0001\.jpg;"),
     ],
 )
 def test_wrong_arrays_are_refused(tmp_path: Path, names: object, features: object, words: str) -> None:
@@ -330,3 +331,31 @@ def test_names_that_pandas_keeps_as_categories_are_read(tmp_path: Path) -> None:
     table = pa.table({"name": pa.array(["a", "b"]).dictionary_encode(), "feature": [[1.0, 2.0], [3.0, 4.0]]})
     pq.write_table(table, tmp_path / "x.parquet")
     assert read_features(tmp_path / "x.parquet")[0] == ["a", "b"]
+
+
+X_AND_Y = {"name": NAMES, "x": [0.5, 1.0, 2.0, 3.0], "y": [1, 0, 5, 7]}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("order", [["name", "x", "y"], ["y", "x", "name"], ["name", "X", "Y"]])
+def test_columns_x_and_y_are_numbers_of_a_feature(suffix: str, order: list[str], tmp_path: Path) -> None:
+    table = pa.table({key: X_AND_Y[key.lower()] for key in order})
+    (pa.csv.write_csv if suffix == ".csv" else pq.write_table)(table, tmp_path / f"a{suffix}")
+    names, features = read_features(tmp_path / f"a{suffix}")
+    assert names == PLAIN
+    np.testing.assert_array_equal(
+        features, [[table[key][i].as_py() for key in order if key != "name"] for i in range(4)]
+    )
+
+
+def test_a_column_x_of_lists_is_the_feature(tmp_path: Path) -> None:
+    """A column y is then a label, and not a number of the feature."""
+    pq.write_table(pa.table({"name": NAMES, "x": FEATURES.tolist(), "y": [1, 0, 5, 7]}), tmp_path / "a.parquet")
+    np.testing.assert_array_equal(read_features(tmp_path / "a.parquet")[1], FEATURES.astype(np.float64))
+
+
+@pytest.mark.parametrize("word", ["x", "embedding"])
+def test_a_single_column_of_numbers_is_refused_by_its_name(word: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"name": NAMES, word: X_AND_Y["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(DatasetError, match=f"its column `{word}` does not hold lists"):
+        read_features(tmp_path / "a.parquet")

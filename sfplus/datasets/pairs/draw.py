@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sfplus.datasets.pairs.table import Pairs
 from sfplus.datasets.records import person_from_path
 from sfplus.errors import DatasetError
+from sfplus.io.console import quantity
 
 
 def draw_pairs(photos: Sequence[str], folds: int, per_fold: int, seed: int) -> Pairs:
@@ -30,7 +31,10 @@ def draw_pairs(photos: Sequence[str], folds: int, per_fold: int, seed: int) -> P
         DatasetError: If there are too few people or photos, or a photo is not in a person's folder.
     """
     if folds < 1 or per_fold < 1:
-        raise DatasetError(f"cannot draw {folds} folds of {per_fold} pairs", remedy="ask for at least one of each")
+        raise DatasetError(
+            f"cannot draw {quantity(folds, 'fold')} of {quantity(per_fold, 'pair')}",
+            remedy="ask for at least one of each",
+        )
     people: dict[str, list[str]] = {}
     for photo in sorted(photos):
         name = PurePosixPath(photo).with_suffix("").as_posix()
@@ -110,7 +114,7 @@ def _distribute(rng: np.random.Generator, capacities: NDArray[np.int64], n: int,
         (G,) int64, the number of pairs of each group.
     """
     if capacities.sum() < n:
-        reason = f"a fold has photos for only {capacities.sum()} of {n} pairs of {kind}"
+        reason = f"a fold has photos for only {capacities.sum()} of {quantity(n, 'pair')} of {kind}"
         raise DatasetError(reason, remedy="add people or photos, or ask for fewer folds or pairs")
     counts = np.zeros_like(capacities)
     while remaining := n - int(counts.sum()):

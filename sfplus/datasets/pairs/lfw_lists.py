@@ -18,6 +18,7 @@ from sfplus.datasets.pairs.pair_formats import PairFormat
 from sfplus.datasets.pairs.table import FORBIDDEN, Pairs, split_into_folds
 from sfplus.datasets.pairs.text import ACCEPTED, SEPARATORS, Line, no_pairs_error, read_lines
 from sfplus.errors import PairsError
+from sfplus.io.console import quantity
 from sfplus.io.files import write_atomically
 
 _REMEDY = "see the layout in LFW's pairs.txt, or get the file again"
@@ -120,7 +121,7 @@ def read_lfw_people(path: Path) -> PeopleList:
             photos.append(int(count))
         row += 1 + sizes[-1]
     if row != len(lines):
-        reason = f"has {len(lines)} lines, its headers announce {row}"
+        reason = f"has {quantity(len(lines), 'line')}, its headers announce {row}"
         raise PairsError(reason, where=path, remedy="get the file again")
     if len(set(names)) < len(names):
         raise PairsError("lists a person twice", where=path, remedy="get the file again")
@@ -191,7 +192,8 @@ def _read(path: Path, lines: list[Line], view: int) -> Pairs:
     if len(lines) > 1 and all(_is_person(line, separator) or _is_number(line.text.strip()) for line in lines[1:]):
         raise PairsError("is a list of people, not of pairs", where=path, remedy="give LFW's pairs.txt")
     if len(lines) - 1 != 2 * folds * size:
-        reason = f"has {len(lines) - 1} pairs, its header announces {folds} folds x 2 x {size} = {2 * folds * size}"
+        announced = f"{quantity(folds, 'fold')} x 2 x {size} = {2 * folds * size}"
+        reason = f"has {quantity(len(lines) - 1, 'pair')}, its header announces {announced}"
         raise PairsError(reason, where=path, remedy="get the file again or correct its header")
     same, fold = _layout(folds, size)
     names = (_parse(line, bool(is_same), separator) for line, is_same in zip(lines[1:], same, strict=True))

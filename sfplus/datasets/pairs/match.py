@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from sfplus.datasets.pairs.plain import without_suffix
 from sfplus.errors import PairsError
+from sfplus.io.console import first_names, quantity
 
-_SHOWN = 3  # names in a message
 _NUMBERED = re.compile(r"(?P<person>.+)[_-](?P<number>\d{1,9})", re.ASCII)
 _Rule = Callable[[str], object]
 
@@ -42,15 +42,16 @@ class Match:
         Raises:
             PairsError: If a name has no photo, or several.
         """
-        count = f"of its {len(self.photo) + len(self.ambiguous) + len(self.missing)} names"
+        count = f"of its {quantity(len(self.photo) + len(self.ambiguous) + len(self.missing), 'name')}"
         if self.ambiguous:
             name, (first, second) = next(iter(sorted(self.ambiguous.items())))
             reason = f"{len(self.ambiguous)} {count} could mean several photos: {name} is {first} or {second}"
             remedy = "write the names as in the folder, with the extension, or give the folder that holds one of them"
             raise PairsError(reason, where=str(where), remedy=remedy)
         if self.missing and not (may_miss and self.photo):
-            examples, available = _shorten(self.missing), _shorten(_unused(photos, self.photo.values()))
-            reason = f"{len(self.missing)} {count} match no photo of {listed}: {examples}"
+            examples, available = first_names(self.missing), first_names(_unused(photos, self.photo.values()))
+            verb = "matches" if len(self.missing) == 1 else "match"
+            reason = f"{len(self.missing)} {count} {verb} no photo of {listed}: {examples}"
             other = f" (it also holds {available})" if self.photo and available else f" (it holds {available})"
             remedy = "give the folder or the file that the names belong to"
             if self.photo:
@@ -191,7 +192,3 @@ def _person_and_number(name: str) -> tuple[str, int] | None:
 def _unused(photos: Iterable[str], used: Iterable[str]) -> list[str]:
     taken = set(used)
     return [photo for photo in photos if photo not in taken]
-
-
-def _shorten(names: Sequence[str]) -> str:
-    return ", ".join(name[:80] for name in names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfplus.errors import PairsError
+from sfplus.io.console import quantity
 
 FORBIDDEN = re.compile(r"[/\\\x00]|^\.{1,2}$|^[A-Za-z]:|^$")
 """Parts of a path that may point outside the folder of photos."""
@@ -156,8 +157,8 @@ def split_into_folds(same: NDArray[np.bool_], count: int = 0) -> NDArray[np.int6
     """
     sizes = int(same.sum()), int((~same).sum())
     if count > min(sizes):
-        reason = f"{sizes[0]} pairs of the same person and {sizes[1]} of different people cannot be split into {count}"
-        raise PairsError(f"{reason} folds", remedy="ask for fewer folds")
+        reason = f"{quantity(sizes[0], 'pair')} of the same person and {sizes[1]} of different people"
+        raise PairsError(f"{reason} cannot be split into {count} folds", remedy="ask for fewer folds")
     folds = count or max(1, min(_DEFAULT_FOLDS, *sizes))
     fold = np.empty(len(same), np.int64)
     for kind, size in ((same, sizes[0]), (~same, sizes[1])):

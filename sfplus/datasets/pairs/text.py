@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sfplus.errors import PairsError
 from sfplus.images import PHOTO_SUFFIXES
 from sfplus.io.encodings import decode
+from sfplus.io.files import file_size
 
 SEPARATORS = "\t,; "
 ACCEPTED = (
@@ -82,7 +83,7 @@ def read_lines(path: Path) -> list[Line]:
         PairsError: If the file is missing, too large or not text.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        if file_size(path) > _MAX_BYTES:
             raise PairsError(f"is larger than {_MAX_BYTES >> 20} MiB", where=path, remedy="give a list of pairs")
         text = decode(path.read_bytes())
     except OSError as error:

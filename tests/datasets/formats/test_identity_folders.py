@@ -8,6 +8,7 @@ from collection_writers import encode, random_crop, write_folders
 from sfplus.datasets.collections import open_collection
 from sfplus.datasets.formats.identity_folders import IdentityFolders
 from sfplus.datasets.identities import assign_labels
+from sfplus.datasets.records import PeopleRule
 from sfplus.errors import PhotoError
 from sfplus.images import list_photos
 
@@ -19,7 +20,41 @@ def test_photos_have_the_order_of_training_labels(tmp_path: Path) -> None:
     assert [record.name for record in collection.records()] == photos
     assert [record.person for record in collection.records()] == ["a", "a b", "a/c", "b", "b"]
     assert [record.name for record in collection.records(3)] == photos[3:]
-    assert collection.files() == [tmp_path / photo for photo in photos] and not collection.warnings
+    assert collection.files() == [tmp_path / photo for photo in photos]
+
+
+@pytest.mark.parametrize(
+    ("rule", "people", "warns"),
+    [
+        ("path", ["Ada/2019", "Ada/2020", "Ben", "train/Cyd"], True),
+        ("first-folder", ["Ada", "Ben", "train"], False),
+        ("last-folder", ["2019", "2020", "Ben", "Cyd"], False),
+    ],
+)
+def test_the_person_in_nested_folders_is_chosen(
+    rule: PeopleRule, people: list[str], warns: bool, tmp_path: Path
+) -> None:
+    write_folders(tmp_path, {"Ada/2019": 1, "Ada/2020": 2, "Ben": 1, "train/Cyd": 1})
+    collection = open_collection(tmp_path, people=rule)
+    _, labels, photos = assign_labels(list_photos(tmp_path), people=rule)
+    assert [record.name for record in collection.records()] == photos
+    assert [record.person for record in collection.records()] == [people[label] for label in labels]
+    assert collection.summary == f"5 photos of {len(people)} people"
+    nested = "each of these folders counts as a person: Ada/2019, Ada/2020, train/Cyd; if that is wrong, set "
+    assert list(collection.warnings) == [f"{nested}--people first-folder (3) or --people last-folder (4)"] * warns
+
+
+def test_files_that_are_left_out_are_named(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"Ada": 1, "Ben": 1})
+    for name in ("b.jpg", "a.jpg", "Ada/film.mp4", "Ben/x.nef", "@eaDir/thumbnail.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    collection = open_collection(tmp_path)
+    stray, *left_out = collection.warnings
+    assert collection.summary == "2 photos of 2 people" and len(collection) == 4
+    assert stray == "these photos are in no person's folder: a.jpg, b.jpg; they are left out"
+    for text, part in zip(left_out, ("1 video is left out", "(.nef 1)", "(@eaDir 1)"), strict=True):
+        assert part in text
 
 
 def test_photos_without_a_person_are_errors(tmp_path: Path) -> None:

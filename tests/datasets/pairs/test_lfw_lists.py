@@ -148,7 +148,7 @@ def test_wrong_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
 def test_header_must_match_the_number_of_lines(tmp_path: Path) -> None:
     with pytest.raises(PairsError, match="has 4 pairs, its header announces 3 folds x 2 x 1 = 6"):
         read_pairs(small(tmp_path, SMALL.replace("2\t1", "3\t1", 1)))
-    with pytest.raises(PairsError, match="has 4 pairs, its header announces 1 folds x 2 x 1 = 2"):
+    with pytest.raises(PairsError, match="has 4 pairs, its header announces 1 fold x 2 x 1 = 2"):
         read_pairs(small(tmp_path, SMALL.replace("2\t1", "1", 1)))
     with pytest.raises(PairsError, match=r":2: 'of people' is not a pair.*; accepted are lines 'path path label'"):
         read_pairs(small(tmp_path, "two\tfolds\tof pairs\nof people\n"))

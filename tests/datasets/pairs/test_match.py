@@ -90,7 +90,8 @@ def test_a_message_shows_three_names_of_each_side() -> None:
     with pytest.raises(PairsError) as caught:
         match.check(photos, Path("pairs.txt"), "data/lfw")
     assert caught.value.where == "pairs.txt" and caught.value.reason == (
-        "5 of its 5 names match no photo of data/lfw: n0, n1, n2 ... (it holds x0.jpg, x1.jpg, x2.jpg ...)"
+        "5 of its 5 names match no photo of data/lfw: n0, n1, n2 and 2 more "
+        "(it holds x0.jpg, x1.jpg, x2.jpg and 2 more)"
     )
     assert "undetected" not in caught.value.remedy
     with pytest.raises(PairsError):
