@@ -74,9 +74,12 @@ def components(faces: Faces, rule: Rule) -> np.ndarray:
 
 
 def hdbscan(faces: Faces, rule: Rule) -> np.ndarray:
-    """HDBSCAN on the links; the option is how clusters are selected from the tree."""
-    links = joined(faces.links(rule, distances=True), 3.0)
-    clusters = HDBSCAN(2, 1, metric="precomputed", cluster_selection_method=str(rule.option), copy=False)
+    """HDBSCAN on the links; with the option `epsilon` on all neighbours, clusters nearer than the threshold joined."""
+    joins = rule.option == "epsilon"
+    links = joined(faces.links(replace(rule, chance=None) if joins else rule, distances=True), 3.0)
+    clusters = HDBSCAN(2, 1, metric="precomputed", copy=False)
+    clusters.set_params(cluster_selection_method="leaf" if rule.option == "leaf" else "eom")
+    clusters.set_params(cluster_selection_epsilon=float(1 - faces.threshold(rule)) if joins else 0.0)
     return alone(clusters.fit(links).labels_)
 
 
@@ -130,7 +133,7 @@ SHARES += [(chance, False) for chance in (1e-2, 3e-3, 1e-3, 3e-4, 1e-5, 1e-6, 1e
 OPTIONS: dict[str, tuple[float | str, ...]] = {
     "Louvain, constant Potts": (0.01, 0.02, 0.05, 0.1),
     "connected components": (2, 3, 4),
-    "HDBSCAN": ("eom", "leaf"),
+    "HDBSCAN": ("eom", "leaf", "epsilon"),
 }
 # the best settings on train_photos and VGGFace2 (grouping.py --choose)
 RULES = {name: Rule(0.003, option=OPTIONS.get(name, (0.0,))[0]) for name in METHODS}
