@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -115,9 +116,14 @@ def _read(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
             reason = f"has no column {missing[0]!r}"
             raise DatasetError(reason, where=path, remedy=f"begin with the line {','.join(columns)}")
         for row in rows:
-            yield f"{path}:{rows.line_num}", {name: (row[name] or "").strip() for name in columns}
+            yield f"{path}:{rows.line_num}", {name: _clean(name, row[name] or "") for name in columns}
     except csv.Error as error:
         raise DatasetError(f"is not a CSV file ({error})", where=path, remedy="save it as CSV, or delete it") from error
+
+
+def _clean(column: str, text: str) -> str:
+    """Return a cell without outer spaces, and equal names as equal texts; a photo is named as its file is."""
+    return text if column == "photo" else unicodedata.normalize("NFC", text.strip())
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

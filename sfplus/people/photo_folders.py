@@ -36,14 +36,15 @@ def write_photo_folders(out: Path, photos: Path, wanted: Mapping[str, str], copy
         wanted: The photo, relative to `photos`, by its path in OUT/people.
         copy: Whether to copy photos; else links are made.
     """
-    record, root = out / _RECORD, out / PEOPLE_FOLDER
+    record, root, photos = out / _RECORD, out / PEOPLE_FOLDER, photos.resolve()
     earlier = set(_read_record(record))
     write_json(record, sorted({*earlier, *wanted}))  # before the files: what a killed process wrote is removed later
     for name in earlier - set(wanted):
         _remove(root, name)
     for name, photo in wanted.items():
-        target = (photos / photo).resolve()
-        path = root / name
+        target, path = photos / photo, root / name
+        if target.is_symlink():  # of a list of photos
+            target = target.resolve()
         if _is_current(path, target, copy):
             continue
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ def make_features(names: list[str]) -> NDArray[np.float32]:
     """Features of 16 numbers, near the same direction for photos of one person: `anna-1.jpg`."""
     rng = np.random.default_rng(0)
     people = dict(zip("abcdefgh", np.linalg.qr(rng.standard_normal((16, 8)))[0].T, strict=True))
-    files = [Path(name).name for name in names]
+    files = [Path(name).name.strip() for name in names]
     noise = [np.random.default_rng(list(file.encode())).standard_normal(16) for file in files]
     features = [people[file[0]] + 0.05 * own for file, own in zip(files, noise, strict=True)]
     return np.array(features, np.float32) + 0.3

@@ -127,6 +127,23 @@ def test_moved_faces_stay_where_they_were_moved(make_grouped: Make, person: str)
     assert read_csv(out / "corrections.csv")[0]["person"] != person or person.startswith("person-")
 
 
+def test_names_that_look_equal_are_equal(make_grouped: Make) -> None:
+    out = make_grouped().folder
+    regroup(out)
+    name_people(out, person_00001="Zoe\u0308 ", person_00003="Zo\u00eb")
+    regroup(out)
+    assert people_of(out)["cleo-0.jpg"] == people_of(out)["anna-0.jpg"] == "Zo\u00eb"
+
+
+def test_a_photo_whose_name_begins_with_a_space_can_be_moved(make_grouped: Make) -> None:
+    names = ["anna-0.jpg", "anna-1.jpg", " anna-2.jpg"]
+    out = make_grouped(names).folder
+    regroup(out)
+    save_changes(out, {}, [(names[2], 0, "Zoe")])
+    regroup(out)
+    assert people_of(out)[names[2]] == "Zoe"
+
+
 def test_changes_of_the_page_are_added_to_the_files(make_grouped: Make) -> None:
     out = make_grouped().folder
     regroup(out)
