@@ -59,7 +59,7 @@ function photoPanel(section, changed) {
     const image = find('.frame img')
     Object.assign(image, {src: photo.image, alt: name, width: photo.width, height: photo.height})
     find('.frame').style.maxWidth = `${75 * photo.width / photo.height}vh`
-    const group = `face-${[...document.querySelectorAll('.photo')].indexOf(section)}`
+    const group = `face-${[...document.querySelectorAll('.panel')].indexOf(section)}`
     boxes.replaceChildren(...photo.faces.map((face, index) => {
       const radio = element('input', {type: 'radio', name: group, id: `${group}-${index}`, ariaLabel: `Face ${index + 1}`})
       radio.addEventListener('change', () => use(index))
@@ -125,14 +125,30 @@ function comparePage() {
     decision.innerHTML = answer.text // written by the server, with all text escaped
     document.getElementById('plot').innerHTML = answer.plot
   }
-  const panels = [...document.querySelectorAll('.photo')].map((section) => photoPanel(section, compare))
+  const panels = [...document.querySelectorAll('.panel')].map((section) => photoPanel(section, compare))
   document.querySelectorAll('[name=far]').forEach((radio) => radio.addEventListener('change', compare))
   return panels
 }
 
-const panels = document.getElementById('compare') ? comparePage() : []
+function searchPage() {
+  const found = document.getElementById('found'), matches = document.getElementById('matches')
+  const ask = latest((feature) => postJson('search', {feature}))
+  async function search() {
+    const feature = panels[0].feature
+    found.hidden = !feature
+    matches.replaceChildren()
+    if (!feature) return
+    const answer = await ask(feature)
+    if (answer?.error) matches.append(element('p', {className: 'message problem', textContent: answer.error}))
+    else if (answer) matches.innerHTML = answer.text // written by the server, with all text escaped
+  }
+  const panels = [photoPanel(document.querySelector('.panel'), search)]
+  return panels
+}
+
+const panels = document.getElementById('compare') ? comparePage() : searchPage()
 // A pasted photo goes to the first panel without one.
 document.addEventListener('paste', (event) => {
   const file = event.clipboardData.files[0]
-  if (file && panels.length) (panels.find((panel) => !panel.feature) ?? panels.at(-1)).choose(file)
+  if (file) (panels.find((panel) => !panel.feature) ?? panels.at(-1)).choose(file)
 })

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import anyio
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -21,6 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sfplus.app.comparison import Comparison
+from sfplus.app.people import PHOTOS, PeopleFolder
 from sfplus.app.uploads import MAX_BYTES, UploadReader
 from sfplus.errors import SfplusError, one_line
 from sfplus.images import PHOTO_SUFFIXES
@@ -33,7 +35,7 @@ _FOLDER = Path(__file__).parent
 _HOSTS = ["127.0.0.1", "localhost"]  # also through a tunnel; any other name may be a site that was pointed here
 _JSON_BYTES = 2**20
 _UPLOAD_SECONDS = 120
-_UPLOADS_AT_A_TIME = 4
+_AT_A_TIME = 4  # uploads, and as many pages and photos
 _HINT = "To see the people of a folder here: sfplus group PHOTOS FOLDER, then sfplus app FOLDER."
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; "
@@ -55,21 +57,41 @@ class Pair(BaseModel):
     far: float | None = None
 
 
+class Example(BaseModel):
+    """The body of a request to search for a face: its feature."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    feature: str
+
+
+class Changes(BaseModel):
+    """The body of a request to save names by id, and faces that were moved: photo, face, person."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    names: dict[str, str]
+    moves: list[tuple[str, int, str]]
+
+
 class Site:
     """The pages and routes.
 
     Args:
         comparison: computes faces and similarities.
         reader: decodes uploads.
+        people: the grouped folder to show; None for none.
 
     Attributes:
         token: what the pages send with each request that is not a GET, so that no other page can.
     """
 
-    def __init__(self, comparison: Comparison, reader: UploadReader) -> None:
+    def __init__(self, comparison: Comparison, reader: UploadReader, people: PeopleFolder | None = None) -> None:
         self._comparison = comparison
         self._reader = reader
-        self._uploads = anyio.CapacityLimiter(_UPLOADS_AT_A_TIME)  # others wait, and pages are served meanwhile
+        self._people = people
+        # Others wait: slow uploads do not keep pages and photos from being served.
+        self._uploads, self._views = anyio.CapacityLimiter(_AT_A_TIME), anyio.CapacityLimiter(_AT_A_TIME)
         self.token = secrets.token_urlsafe()
 
     def application(self) -> Starlette:
@@ -80,6 +102,14 @@ class Site:
             Route("/faces", self._examine, methods=["POST"]),
             Route("/compare", self._compare, methods=["POST"]),
         ]
+        if people := self._people:
+            routes += [
+                Route("/people", partial(self._show_people, people)),
+                Route("/people", partial(self._save, people), methods=["POST"]),
+                Route("/search", partial(self._show_search, people)),
+                Route("/search", partial(self._search, people), methods=["POST"]),
+                Route(f"/{PHOTOS}{{digest}}", partial(self._show_photo, people)),
+            ]
         handlers: dict[Any, Callable[..., Response]] = {
             SfplusError: lambda request, error: PlainTextResponse(str(error), 422),
             ClientDisconnect: lambda request, error: PlainTextResponse("the request was cut off", 400),
@@ -95,15 +125,19 @@ class Site:
         context = {
             "title": title,
             "summary": summary,
-            "hint": _HINT,
+            "hint": "" if self._people else _HINT,
             "tab": tab,
-            "tabs": [(".", "Compare")],
+            "tabs": self._tabs(tab),
             "token": self.token,
             "max_bytes": MAX_BYTES,
             "suffixes": sorted(PHOTO_SUFFIXES),
             "fars": self._comparison.fars,
         }
         return HTMLResponse(page_templates(_FOLDER).get_template("app.html.jinja").render(context))
+
+    def _tabs(self, current: str) -> list[tuple[str, str]]:
+        tabs = [(".", "Compare"), ("people", "People"), ("search", "Search")] if self._people else []
+        return [("" if label == current else address, label) for address, label in tabs]
 
     def _show_compare(self, request: Request) -> Response:
         summary = f"Two faces, compared by {self._comparison.name}. The photos stay on this machine and are not kept."
@@ -112,11 +146,13 @@ class Site:
     async def _examine(self, request: Request) -> Response:
         data = await _read_body(request, MAX_BYTES)
         name = request.query_params.get("name", "")
-        return JSONResponse(await self._in_thread(lambda: self._comparison.examine(self._reader.read(data, name))))
+        return JSONResponse(
+            await _in_thread(self._uploads, lambda: self._comparison.examine(self._reader.read(data, name)))
+        )
 
     async def _compare(self, request: Request) -> Response:
         pair = await _read_json(request, Pair)
-        return JSONResponse(await self._in_thread(partial(self._decide, pair)))
+        return JSONResponse(await _in_thread(self._views, lambda: self._decide(pair)))
 
     def _decide(self, pair: Pair) -> dict[str, str]:
         first, second = (self._comparison.decode_feature(text) for text in (pair.first, pair.second))
@@ -124,8 +160,31 @@ class Site:
         text = page_templates(_FOLDER).get_template("verdict.html.jinja").render(verdict=verdict)
         return {"text": text, "plot": verdict.plot}
 
-    async def _in_thread(self, function: Callable[[], Result]) -> Result:
-        return await anyio.to_thread.run_sync(function, limiter=self._uploads)
+    async def _show_people(self, people: PeopleFolder, request: Request) -> Response:
+        page = await _in_thread(self._views, lambda: people.page("people", self.token, self._tabs("People")))
+        # The page has a policy of its own, which allows its script only.
+        return HTMLResponse(page, headers={"Content-Security-Policy": "frame-ancestors 'none'"})
+
+    async def _save(self, people: PeopleFolder, request: Request) -> Response:
+        changes = await _read_json(request, Changes)
+        await _in_thread(self._views, lambda: people.save(changes.names, changes.moves))
+        return JSONResponse({})
+
+    async def _show_photo(self, people: PeopleFolder, request: Request) -> Response:
+        photo = await _in_thread(self._views, lambda: people.photo(request.path_params["digest"]))
+        if photo is None:
+            raise HTTPException(404)
+        return Response(photo, media_type="image/jpeg")
+
+    def _show_search(self, people: PeopleFolder, request: Request) -> Response:
+        photos = people.grouped.photos
+        summary = f"The photos of a person in the folder {photos.name or photos}. The photo you choose is not kept."
+        return self._page("Search by example", summary, "Search")
+
+    async def _search(self, people: PeopleFolder, request: Request) -> Response:
+        example = await _read_json(request, Example)
+        feature = self._comparison.decode_feature(example.feature)
+        return JSONResponse({"text": await _in_thread(self._views, lambda: people.search(feature))})
 
 
 class _Guard:
@@ -138,8 +197,8 @@ class _Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-                message["headers"] = [*message.get("headers", ()), *headers]
+                for name, value in _HEADERS.items():
+                    MutableHeaders(scope=message).setdefault(name, value)
             await send(message)
 
         app = self._app
@@ -154,6 +213,10 @@ def _report_fault(request: Request, error: Exception) -> Response:
     text = f"{request.url.path}: {type(error).__name__}: {one_line(error)}"
     print(f"sfplus: {text}", file=sys.stderr, flush=True)
     return PlainTextResponse(f"sfplus app failed, {text}", 500)
+
+
+async def _in_thread(limiter: anyio.CapacityLimiter, function: Callable[[], Result]) -> Result:
+    return await anyio.to_thread.run_sync(function, limiter=limiter)
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class UploadReader:
     """Decodes photos, each in a process of its own that is stopped when it takes too long or fails.
 
     A thread cannot be stopped, and a small file of any format can take minutes: a GIF with many comments, a JPEG with
-    many scans. The process for the next photo is started in advance.
+    many scans. The process for the next photo is started in advance; leaving the context stops it.
     """
 
     def __init__(self) -> None:
@@ -65,8 +65,10 @@ class UploadReader:
             raise PhotoError(answer["reason"], where=where, remedy=answer["remedy"])
         return np.frombuffer(pixels, np.uint8).reshape(answer["shape"])
 
-    def close(self) -> None:
-        """Stop the waiting process."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             _stop_process(self._next)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -28,7 +28,14 @@ _DOUBTFUL_BELOW = 0.5  # confidence
 
 
 def draw_gallery(
-    grouped: GroupedPhotos, people: People, corrections: Sequence[Correction], *, save_url: str = "", token: str = ""
+    grouped: GroupedPhotos,
+    people: People,
+    corrections: Sequence[Correction],
+    *,
+    save_url: str = "",
+    token: str = "",
+    tabs: Sequence[tuple[str, str]] = (),
+    link: Callable[[str], str] | None = None,
 ) -> str:
     """Return the page of the people of a folder as HTML.
 
@@ -38,8 +45,10 @@ def draw_gallery(
         corrections: Earlier corrections of the user's.
         save_url: The URL that takes changes, if the page is served (see `render_people`).
         token: The token of such a page.
+        tabs: The other pages of the server (see `render_people`).
+        link: Returns the URL of a photo; by default that of its file.
     """
-    views = _Views(grouped, people)
+    views = _Views(grouped, people, link)
     order = np.argsort(people.index, kind="stable")  # the faces of each person are consecutive
     starts = np.searchsorted(people.index[order], np.arange(len(people.numbers)))
     several = int((people.photos > 1).sum())
@@ -74,6 +83,7 @@ def draw_gallery(
         folder=str(grouped.folder),
         save_url=save_url,
         token=token,
+        tabs=tabs,
     )
 
 
@@ -84,8 +94,9 @@ class _Views:
         people_in_photo: int64, the number of people in each photo.
     """
 
-    def __init__(self, grouped: GroupedPhotos, people: People) -> None:
+    def __init__(self, grouped: GroupedPhotos, people: People, link: Callable[[str], str] | None) -> None:
         self._grouped, self._people = grouped, people
+        self._link = link or self._file_link
         pairs = np.unique(np.stack([people.photo_index, people.index], 1), axis=0)
         self.people_in_photo = np.bincount(pairs[:, 0])
 
@@ -117,5 +128,5 @@ class _Views:
         name = self._grouped.table["photo"][rows[0]]
         return PhotoView(name, self._link(name), [self.face(int(row)) for row in rows])
 
-    def _link(self, photo: str) -> str:
+    def _file_link(self, photo: str) -> str:
         return photo_link((self._grouped.photos / photo).resolve(), self._grouped.folder.resolve())

@@ -124,6 +124,7 @@ def render_people(
     folder: str = "",
     save_url: str = "",
     token: str = "",
+    tabs: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return the page of the people of a folder, in which names can be typed and faces moved to other people.
 
@@ -143,6 +144,7 @@ def render_people(
         folder: folder of the page, named in the instructions.
         save_url: URL that takes changes; it must be on the server of the page.
         token: value of the header `X-Sfplus-Token`.
+        tabs: address and label of each page of the server; the address of this page is "".
 
     Returns:
         The page, to be written as UTF-8.
@@ -166,6 +168,7 @@ def render_people(
         names={person: data["names"].get(number, person) for number, person in enumerate(data["ids"])},
         face_numbers={face: number for number, face in enumerate(movable)},
         data=script_json(data),
+        tabs=tabs,
     )
 
 
@@ -184,17 +187,31 @@ def render_matches(
     Returns:
         The page, to be written as UTF-8.
     """
-    likely = [face for face in matches if face.confidence is None or face.confidence >= 0.5]
     return render_page(
-        "matches.html.jinja",
-        title=title,
-        examples=examples,
-        likely=likely,
-        unlikely=matches[len(likely) :],
-        is_calibrated=any(face.confidence is not None for face in matches),
-        more=more,
-        note=note,
+        "matches.html.jinja", title=title, examples=examples, note=note, **_match_list(matches, len(examples), more)
     )
+
+
+def render_match_list(matches: Sequence[FaceView], *, examples: int = 1, more: int = 0) -> str:
+    """Return the part of such a page with the matches, as HTML to put into another page.
+
+    Args:
+        matches: as in `render_matches`.
+        examples: number of faces that were searched.
+        more: as in `render_matches`.
+    """
+    return render_page("match_list.html.jinja", **_match_list(matches, examples, more))
+
+
+def _match_list(matches: Sequence[FaceView], examples: int, more: int) -> dict[str, Any]:
+    likely = [face for face in matches if face.confidence is None or face.confidence >= 0.5]
+    return {
+        "likely": likely,
+        "unlikely": matches[len(likely) :],
+        "is_calibrated": any(face.confidence is not None for face in matches),
+        "several": examples > 1,
+        "more": more,
+    }
 
 
 def photo_link(photo: Path, folder: Path) -> str:

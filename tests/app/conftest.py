@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,11 @@ from PIL import Image
 
 from sfplus.app.comparison import Comparison
 from sfplus.app.uploads import UploadReader
+from sfplus.cli.group import group_photos
 from sfplus.embedder import Embedder
 from sfplus.networks import create
+from sfplus.people.grouped_photos import GroupedPhotos
+from sfplus.recipes.steps import UserModel
 from sfplus.verification.decision import DecisionRule
 from sfplus.weights.model_folder import save_model
 
@@ -38,9 +43,8 @@ def comparison(decided_model: Path) -> Comparison:
 
 @pytest.fixture(scope="session")
 def reader() -> Iterator[UploadReader]:
-    reader = UploadReader()
-    yield reader
-    reader.close()
+    with UploadReader() as reader:
+        yield reader
 
 
 @pytest.fixture(scope="session")
@@ -62,4 +66,27 @@ def untrained_app_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("app") / "plain"
     config = {"network": "sphereface4", "feature_size": 4, "width": 0.125, "template": "sphereface-112x96"}
     save_model(folder, create("sphereface4", feature_size=4, width=0.125), config)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def grouped_once(tmp_path_factory: pytest.TempPathFactory, drawn: Path, decided_model: Path, two_faces: Path) -> Path:
+    """The result of `sfplus group` on drawn photos, of which one shows two people and one has gone."""
+    root = tmp_path_factory.mktemp("grouped")
+    shutil.copytree(drawn, root / "photos")
+    shutil.copy(two_faces, root / "photos")
+    shutil.copy(two_faces, root / "photos" / "gone.png")
+    with (root / "photos" / "gone.png").open("ab") as file:
+        file.write(b"another digest")
+    group_photos(root / "photos", root / "out", UserModel(str(decided_model)), "cpu", 0.99)
+    (root / "photos" / "gone.png").unlink()
+    return root
+
+
+@pytest.fixture
+def grouped(grouped_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, with a copy of its photos."""
+    shutil.copytree(grouped_once, tmp_path / "grouped", symlinks=True)
+    folder = tmp_path / "grouped" / "out"
+    replace(GroupedPhotos.load(folder), photos=tmp_path / "grouped" / "photos").save()
     return folder

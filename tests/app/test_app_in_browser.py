@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,25 @@ from chromium import CHROMIUM, MISSING, Tab, browse
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason=MISSING)]
 
-FIRST, SECOND = ".photo:nth-of-type(1)", ".photo:nth-of-type(2)"
+FIRST, SECOND = ".panel:nth-of-type(1)", ".panel:nth-of-type(2)"
 
 
-@pytest.fixture(scope="module")
-def address(decided_model: Path) -> Iterator[str]:
-    """The address of a server."""
+@contextmanager
+def serve(*words: object) -> Iterator[str]:
+    """Run `sfplus app` and yield the address of its page."""
     pytest.importorskip("uvicorn")
-    command = [sys.executable, "-m", "sfplus", "app", "--model", decided_model, "--port", "0", "--device", "cpu"]
+    command = [sys.executable, "-m", "sfplus", "app", *words, "--port", "0", "--device", "cpu"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
     assert process.stdout is not None
     yield process.stdout.readline().split()[1]
     process.terminate()
     process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def address(decided_model: Path) -> Iterator[str]:
+    with serve("--model", decided_model) as address:
+        yield address
 
 
 @pytest.fixture
@@ -105,3 +112,37 @@ def test_every_control_has_a_name_and_can_be_reached_by_keyboard(tab: Tab, addre
         tab.press("Tab")
         focused.append(tab.run("document.activeElement.type"))
     assert focused[0] == "file" and "radio" in focused
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1400, "light")])
+def test_a_person_is_named_and_searched_in_a_grouped_folder(
+    width: int, scheme: str, tab: Tab, grouped: Path, two_faces: Path
+) -> None:
+    with serve(grouped) as address:
+        tab.open(address, width, scheme)
+        tab.click(".tabs a[href=people]")
+        tab.wait("document.title.startsWith('People in') && document.querySelector('input.name')")
+        tab.click("input.name")
+        tab.call("Input.insertText", text="Anna")
+        tab.click("#save")
+        tab.wait("document.querySelector('input.name')?.defaultValue == 'Anna'")
+        assert "Anna" in (grouped / "people.csv").read_text()
+        tab.open(f"{address}/people?again", width, scheme)
+        assert tab.run("document.querySelector('input.name').value") == "Anna"
+        assert tab.run("document.documentElement.scrollWidth") == width
+        link = "document.querySelector('.face a[title=\"two faces.png\"]').href"
+        photo = tab.run(f"fetch({link}).then((answer) => answer.blob()).then((blob) => blob.type)")
+        assert photo == "image/jpeg"
+
+        tab.click(".tabs a[href=search]")
+        tab.wait("document.readyState == 'complete' && document.querySelector('.panel')")
+        tab.upload(".panel input[type=file]", two_faces)
+        best = "[...document.querySelectorAll('#matches .face')].slice(0, 3).map((e) => e.innerText).join()"
+        for face in range(2):  # both people are in three photos: their own, this one and its copy
+            tab.wait("document.querySelector('#matches .face')")
+            assert "two faces.png" in tab.run(best), face
+            tab.run("matches.replaceChildren()")
+            tab.click(".box:not(:has(:checked))")
+        tab.wait("document.querySelector('#matches .face')")
+        assert tab.run("document.documentElement.scrollWidth") == width
+        assert tab.console == []

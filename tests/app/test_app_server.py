@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from sfplus.app import server
-from sfplus.app.comparison import Comparison
+from sfplus.app.comparison import Comparison, encode_feature
+from sfplus.app.people import PeopleFolder
 from sfplus.app.uploads import UploadReader
+from sfplus.people.grouped_photos import GroupedPhotos
 
 testclient = pytest.importorskip("starlette.testclient", reason="pip install 'sfplus[app]'")
 
@@ -23,13 +25,24 @@ def site(comparison: Comparison, reader: UploadReader) -> server.Site:
     return server.Site(comparison, reader)
 
 
-@pytest.fixture(scope="module")
-def client(site: server.Site) -> Iterator[Any]:
+def client_of(site: server.Site) -> Any:
     """A client with the token of the page."""
-    with testclient.TestClient(
+    return testclient.TestClient(
         site.application(), base_url="http://127.0.0.1:7860", headers={"X-Sfplus-Token": site.token},
         raise_server_exceptions=False,
-    ) as client:  # fmt: skip
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def client(site: server.Site) -> Iterator[Any]:
+    with client_of(site) as client:
+        yield client
+
+
+@pytest.fixture
+def folder_client(comparison: Comparison, reader: UploadReader, grouped: Path) -> Iterator[Any]:
+    """A client of a server with a grouped folder."""
+    with client_of(server.Site(comparison, reader, PeopleFolder(grouped, reader))) as client:
         yield client
 
 
@@ -89,6 +102,8 @@ HOSTILE: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", "/compare", {"json": {"first": "x", "second": "", "path": "/etc"}}, 422, "path: Extra inputs"),
     ("POST", "/compare", {"json": {"first": "x", "second": "x"}}, 422, "the face: is not a feature of this model"),
     ("POST", "/compare", {"json": {"first": ["/etc"], "second": ""}}, 422, "first: Input should be a valid string"),
+    ("GET", "/people", {}, 404, "Not Found"),
+    ("POST", "/search", {"json": {"feature": "x"}}, 404, "Not Found"),
     ("POST", "/compare", {"json": {"first": "x" * 2**20, "second": ""}}, 413, "more than 1 MB"),
 ]  # fmt: skip
 
@@ -133,3 +148,54 @@ def test_a_fault_of_the_program_is_one_line(
     answer = client.post("/faces?name=a.png", content=two_faces.read_bytes())
     assert (answer.status_code, answer.text) == (500, "sfplus app failed, /faces: ZeroDivisionError: division by zero")
     assert capfd.readouterr().err == "sfplus: /faces: ZeroDivisionError: division by zero\n"
+
+
+def test_people_are_shown_renamed_and_searched(folder_client: Any, grouped: Path) -> None:
+    page = folder_client.get("/people")
+    assert page.headers["content-security-policy"] == "frame-ancestors 'none'"  # the page has a policy of its own
+    assert "script-src 'sha256-" in page.text
+    save = folder_client.post(
+        "/people", json={"names": {"person-00001": "Anna"}, "moves": [["two faces.png", 1, "Ben"]]}
+    )
+    assert (save.status_code, save.json()) == (200, {})
+    assert 'value="Anna"' in folder_client.get("/people").text and "Anna" in (grouped / "people.csv").read_text()
+    address = re.findall('href="(photos/.*?)"[^>]*title="two faces.png"', page.text)[0]
+    photo = folder_client.get(f"/{address}")
+    assert photo.headers["content-type"] == "image/jpeg" and photo.content.startswith(b"\xff\xd8")
+    assert "<h1>Search by example</h1>" in folder_client.get("/search").text
+    feature = encode_feature(GroupedPhotos.load(grouped).features[0])
+    assert 'href="photos/' in folder_client.post("/search", json={"feature": feature}).json()["text"]
+
+
+HOSTILE_WITH_A_FOLDER: list[tuple[str, str, dict[str, Any], int, str]] = [
+    ("GET", "/photos/", {}, 404, "Not Found"),
+    ("GET", "/photos/x", {}, 404, "Not Found"),
+    ("GET", "/photos/two%20faces.png", {}, 404, "Not Found"),
+    ("GET", "/photos/../out/people.csv", {}, 404, "Not Found"),
+    ("GET", "/photos/..%2fout%2fpeople.csv", {}, 404, "Not Found"),
+    ("GET", "/photos/%2fetc%2fpasswd", {}, 404, "Not Found"),
+    ("GET", "/photos/%00", {}, 404, "Not Found"),
+    ("GET", "/photos/%ff", {}, 404, "Not Found"),
+    ("GET", "/people", {"headers": {"Host": "evil.example"}}, 400, "Invalid host header"),
+    ("GET", "/photos/x", {"headers": {"Host": "evil.example"}}, 400, "Invalid host header"),
+    ("POST", "/people", {"json": {"names": {}, "moves": []}, "headers": NO_TOKEN}, 403, "this page is from"),
+    ("POST", "/search", {"json": {"feature": ""}, "headers": NO_TOKEN}, 403, "this page is from"),
+    ("POST", "/people?token=x", {"content": b"", "headers": NO_TOKEN}, 403, "this page is from"),
+    ("POST", "/photos/x", {"content": b""}, 405, "Method Not Allowed"),
+    ("DELETE", "/people", {}, 405, "Method Not Allowed"),
+    ("POST", "/people", {"json": {"names": {"person-00001": 5}, "moves": []}}, 422, "names.person-00001: Input should"),
+    ("POST", "/people", {"json": {"names": {}, "moves": [["x", "y"]]}}, 422, "moves.0.1: Input should be"),
+    ("POST", "/people", {"json": {"names": {}, "moves": [["../x", 0, ""]]}}, 422, "../x: has no face 0; reload"),
+    ("POST", "/people", {"json": {"names": {"person-77777": "x"}, "moves": []}}, 422, "person-77777: there is no such"),
+    ("POST", "/people", {"content": b"names=x"}, 422, "the request: Invalid JSON"),
+    ("POST", "/search", {"json": {"feature": "/etc/passwd"}}, 422, "the face: is not a feature of this model"),
+]  # fmt: skip
+
+
+def test_hostile_requests_for_a_folder_get_one_line_and_change_nothing(folder_client: Any, grouped: Path) -> None:
+    files = {path: path.read_bytes() for path in grouped.rglob("*") if path.is_file()}
+    for method, path, request, status, line in HOSTILE_WITH_A_FOLDER:
+        answer = folder_client.request(method, path, **request)
+        assert (answer.status_code, answer.text[: len(line)]) == (status, line), (method, path, answer.text)
+        assert "\n" not in answer.text
+    assert {path: path.read_bytes() for path in grouped.rglob("*") if path.is_file()} == files

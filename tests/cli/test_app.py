@@ -36,6 +36,12 @@ def test_a_port_in_use_and_a_missing_model_are_one_line(sfplus: Callable) -> Non
     assert answer.code == 2 and "there is no model 'nowhere'" in answer.err and answer.err.count("\n") == 1
 
 
+def test_a_folder_that_is_not_grouped_is_one_line(sfplus: Callable, tmp_path: Path) -> None:
+    answer = sfplus("app", tmp_path, "--port", 0)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith(f"sfplus: {tmp_path}: ") and f"sfplus group PHOTOS {tmp_path}\n" in answer.err
+
+
 @pytest.fixture
 def server(untrained_model: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen, int]]:
     pytest.importorskip("uvicorn")
