@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,8 +23,8 @@ from sfplus.verification.decision import DecisionRule
 
 PEOPLE_PARQUET = "people.parquet"
 _FOLDER = f"{CACHE}/group"
-_STATE, _ASSIGNMENTS, _NEIGHBOURS = (f"{_FOLDER}/{name}" for name in (
-    "group.json", "assignments.parquet", "neighbours.safetensors"
+_STATE, _ASSIGNMENTS, _RESOLVED, _NEIGHBOURS = (f"{_FOLDER}/{name}" for name in (
+    "group.json", "assignments.parquet", "resolved.json", "neighbours.safetensors"
 ))  # fmt: skip
 _VERSION = 1
 
@@ -144,6 +145,20 @@ class GroupedPhotos:
         partial = self.folder / f"{_ASSIGNMENTS}.part"
         write_parquet(partial, {"face": list(people), "person": list(people.values())})
         partial.replace(self.folder / _ASSIGNMENTS)
+
+    def read_resolved(self) -> dict[tuple[str, int, str], int]:
+        """Return the numbers that a run, which did not end, gave to new people in corrections."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            rows = json.loads((self.folder / _RESOLVED).read_text("utf-8"))
+            return {(photo, face, person): int(number) for photo, face, person, number in rows}
+        return {}
+
+    def write_resolved(self, numbers: dict[tuple[str, int, str], int]) -> None:
+        """Write the numbers of the people in corrections, or delete them once the corrections have ids."""
+        if numbers:
+            write_json(self.folder / _RESOLVED, [[*correction, number] for correction, number in numbers.items()])
+        else:
+            (self.folder / _RESOLVED).unlink(missing_ok=True)
 
     @cached_property
     def face_keys(self) -> list[str]:
