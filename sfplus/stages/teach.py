@@ -25,7 +25,7 @@ from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.datasets.formats.pack import Pack
 from sfplus.errors import PhotoError, UsageError, WeightsError
 from sfplus.images import Pixels, read_photo
-from sfplus.io.files import write_atomically, write_json
+from sfplus.io.files import file_digest, write_atomically, write_json
 from sfplus.io.prefetch import prefetch_map
 from sfplus.io.tables import write_parquet
 from sfplus.networks.embed import default_batch_size, embed_batches
@@ -47,9 +47,9 @@ def build(job: TeachJob) -> dict[str, Any]:
         table[start : start + PART] = np.load(_part_file(job, part))
     table.flush()
     write_parquet(job.folder / INDEX, {"crop": names})
-    model = job.inputs["model"]
-    licence = job.load_model("model").config.get("licence")
-    about = {"crops": crop_origin(job.inputs["crops"]), "sha256": model.content, "licence": str(licence or "")}
+    path, licence = job.input_folder("model"), job.load_model("model").config.get("licence")
+    sha256 = file_digest(path) if path.is_file() else job.inputs["model"].content
+    about = {"crops": crop_origin(job.inputs["crops"]), "sha256": sha256, "licence": str(licence or "")}
     write_json(job.folder / ABOUT, about)
     return {"crops": len(names), "feature": shape[1]}
 
