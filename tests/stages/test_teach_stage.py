@@ -128,7 +128,7 @@ def test_crops_of_another_template_or_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="its crops are 112x96, the teacher takes 112x112; train on photos"):
         teach(tmp_path / "work", PackFolder(tmp_path / "pack"), wide)
     small = align_artefact(tmp_path / "small", random_crops(2, 100, 90))
-    with pytest.raises(SfplusError, match=r"0.png: is 100x90 \(height x width\), not 112x96"):
+    with pytest.raises(SfplusError, match=r"0.png: is 100x90 pixels, not 112x96"):
         teach(tmp_path / "work", small)
 
 
