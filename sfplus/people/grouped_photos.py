@@ -45,6 +45,7 @@ class GroupedPhotos:
         counts: `undetected` and `failed` photos.
         threshold: The similarity above which faces are linked, if the user gave one.
         copy: Whether the folders of people hold copies of the photos and not links.
+        linked_above: The similarity above which faces are linked; None before they are grouped.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class GroupedPhotos:
     counts: dict[str, int]
     threshold: float | None = None
     copy: bool = False
+    linked_above: float | None = None
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -87,7 +89,7 @@ class GroupedPhotos:
     def save(self) -> None:
         """Write what `load` reads, atomically."""
         (self.folder / _FOLDER).mkdir(parents=True, exist_ok=True)
-        names = ("model", "features_folder", "threshold", "copy", "counts")
+        names = ("model", "features_folder", "threshold", "copy", "counts", "linked_above")
         state = {"version": _VERSION, "photos": str(self.photos), **{name: getattr(self, name) for name in names}}
         write_json(self.folder / _STATE, state, indent=1)
         columns = self.table | {

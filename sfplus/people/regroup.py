@@ -17,7 +17,7 @@ from sfplus.io.files import write_atomically
 from sfplus.people.assignment import Numbers, assign_people
 from sfplus.people.gallery import draw_gallery
 from sfplus.people.grouped_photos import GroupedPhotos
-from sfplus.people.grouping import group_faces, link_threshold, similarity_to_group
+from sfplus.people.grouping import estimate_different, group_faces, link_threshold, similarity_to_group
 from sfplus.people.names import (
     Correction,
     person_id,
@@ -53,7 +53,8 @@ def regroup(out: Path) -> GroupedPhotos:
         features = unit_features(grouped)
         neighbours = find_neighbours(features, Neighbours.load(grouped.neighbours_file))
         neighbours.save(grouped.neighbours_file)
-        groups = group_faces(neighbours, linked_above(grouped))
+        threshold = _choose_threshold(grouped, features)
+        groups = group_faces(neighbours, threshold)
         assignments = grouped.read_assignments()
         memory = _Memory(names, assignments, corrections)
         earlier = memory.people_of(grouped.face_keys)
@@ -66,7 +67,7 @@ def regroup(out: Path) -> GroupedPhotos:
             "name": [memory.names.get(number, "") for number in numbers.tolist()],
             "confidence": _confidence(grouped, features, people.index, neighbours),
         }
-        grouped = replace(grouped, table=table)
+        grouped = replace(grouped, table=table, linked_above=threshold)
         _write(grouped, people, corrections)
         return grouped
 
@@ -78,11 +79,14 @@ def unit_features(grouped: GroupedPhotos) -> Floats:
     return np.asarray(features, np.float32)
 
 
-def linked_above(grouped: GroupedPhotos) -> float:
+def _choose_threshold(grouped: GroupedPhotos, features: Floats) -> float:
     """Return the similarity above which faces are linked: the user's, or that of `link_threshold`."""
-    if grouped.threshold is not None or not grouped.rule:
-        return grouped.threshold or 0.0
-    return link_threshold(grouped.rule.different, len(grouped.table["photo"]))
+    if grouped.threshold is not None:
+        return grouped.threshold
+    if grouped.rule and grouped.rule.has_scores:
+        different = grouped.rule.different.astype(np.float64)
+        return link_threshold(float(different.mean()), float(different.std()), len(features))
+    return link_threshold(*estimate_different(features), len(features))
 
 
 class _Memory:

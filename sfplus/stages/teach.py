@@ -30,7 +30,7 @@ from sfplus.io.prefetch import prefetch_map
 from sfplus.io.tables import write_parquet
 from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.recipes.settings.teacher import TeachSettings
-from sfplus.weights.model_folder import crop_template
+from sfplus.weights.find_model import crop_template
 
 PART = 512  # crops; after a kill at most these are computed again
 TeachJob = Job[TeachSettings]

@@ -222,7 +222,7 @@ def test_names_give_folders_inside_out_that_differ(make_grouped: Make, names: li
 
 def test_a_model_without_scores_groups_at_the_given_threshold(make_grouped: Make) -> None:
     out = make_grouped(scores=False).folder
-    regroup(out)
+    assert regroup(out).linked_above == 0.6
     table = pq.read_table(out / "people.parquet").to_pydict()
     assert table["confidence"] == [None] * 8 and "person-00001" in (out / "people.html").read_text("utf-8")
 
