@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -153,7 +154,7 @@ class GroupedPhotos:
             return {(photo, face, person): int(number) for photo, face, person, number in rows}
         return {}
 
-    def write_resolved(self, numbers: dict[tuple[str, int, str], int]) -> None:
+    def write_resolved(self, numbers: Mapping[Any, int]) -> None:
         """Write the numbers of the people in corrections, or delete them once the corrections have ids."""
         if numbers:
             write_json(self.folder / _RESOLVED, [[*correction, number] for correction, number in numbers.items()])
