@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from sfplus.images import CACHE
-from sfplus.io.files import write_json
+from sfplus.io.files import remove_leftovers, write_json
 
 PEOPLE_FOLDER = "people"
 _RECORD = f"{CACHE}/group/photo_folders.json"
@@ -38,6 +38,7 @@ def write_photo_folders(out: Path, photos: Path, wanted: Mapping[str, str], copy
     """
     record, root, photos = out / _RECORD, out / PEOPLE_FOLDER, photos.resolve()
     earlier = set(_read_record(record))
+    remove_leftovers(record.parent)
     write_json(record, sorted({*earlier, *wanted}))  # before the files: what a killed process wrote is removed later
     for name in earlier - set(wanted):
         _remove(root, name)
@@ -48,7 +49,7 @@ def write_photo_folders(out: Path, photos: Path, wanted: Mapping[str, str], copy
         if _is_current(path, target, copy):
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.parent / f".{secrets.token_hex(8)}.part"
+        partial = record.with_name(f".{secrets.token_hex(8)}.part")
         if copy:
             shutil.copy2(target, partial)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -17,20 +17,20 @@ from torch import Tensor
 
 from sfplus.alignment.templates import Template, find_template
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.inputs import PackFolder
+from sfplus.artifacts.inputs import PackFolder, StageInput
 from sfplus.artifacts.layout import CROPS
 from sfplus.artifacts.stage import Job
 from sfplus.artifacts.teacher_features import ABOUT, FEATURES, INDEX, crop_names, crop_origin
 from sfplus.artifacts.work_sharing import SharedWork
+from sfplus.datasets.crops import CropDataset
 from sfplus.datasets.formats.pack import Pack
-from sfplus.errors import PhotoError, UsageError, WeightsError
-from sfplus.images import Pixels, read_photo
-from sfplus.io.files import write_atomically, write_json
+from sfplus.errors import UsageError, WeightsError
+from sfplus.io.files import file_digest, write_atomically, write_json
 from sfplus.io.prefetch import prefetch_map
 from sfplus.io.tables import write_parquet
 from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.recipes.settings.teacher import TeachSettings
-from sfplus.weights.model_folder import crop_template
+from sfplus.weights.find_model import crop_template
 
 PART = 512  # crops; after a kill at most these are computed again
 TeachJob = Job[TeachSettings]
@@ -47,9 +47,9 @@ def build(job: TeachJob) -> dict[str, Any]:
         table[start : start + PART] = np.load(_part_file(job, part))
     table.flush()
     write_parquet(job.folder / INDEX, {"crop": names})
-    model = job.inputs["model"]
-    licence = job.load_model("model").config.get("licence")
-    about = {"crops": crop_origin(job.inputs["crops"]), "sha256": model.content, "licence": str(licence or "")}
+    path, licence = job.input_folder("model"), job.load_model("model").config.get("licence")
+    sha256 = file_digest(path) if path.is_file() else job.inputs["model"].content
+    about = {"crops": crop_origin(job.inputs["crops"]), "sha256": sha256, "licence": str(licence or "")}
     write_json(job.folder / ABOUT, about)
     return {"crops": len(names), "feature": shape[1]}
 
@@ -57,19 +57,18 @@ def build(job: TeachJob) -> dict[str, Any]:
 def share(job: TeachJob) -> None:
     """Compute features until no crop is left, in any number of processes at once."""
     where, model, device = job.input_folder("model"), job.load_model("model"), job.context.device
-    reader = _CropReader(job, find_template(crop_template(model.config, where)))
+    names = crop_names(job.inputs["crops"])
+    read = _open_crops(job.inputs["crops"], names, find_template(crop_template(model.config, where)))
     preprocessing = replace(model.preprocessing, mirror=job.settings.mirror)
     size = default_batch_size(device, preprocessing.mirror)
-    with SharedWork(job, range(len(reader.names)), PART, "crops") as work:
+    with SharedWork(job, range(len(names)), PART, "crops") as work:
         for items in work.rounds():
             for part, group in groupby(items, itemgetter(0)):
-                rows = [row for _, row in group]
-                features = np.concatenate(
-                    list(embed_batches(model.network, reader.batches(rows, size), device, preprocessing))
-                )
-                directions = _directions(features, job.settings.mirror, [reader.names[row] for row in rows], where)
+                rows = np.array([row for _, row in group])
+                batches = prefetch_map(read, np.split(rows, range(size, len(rows), size)), 2, threads=1)
+                features = np.concatenate(list(embed_batches(model.network, batches, device, preprocessing)))
                 buffer = io.BytesIO()
-                np.save(buffer, directions.astype(np.float16))
+                np.save(buffer, _directions(features, job.settings.mirror, [names[row] for row in rows], where))
                 write_atomically(_part_file(job, part), buffer.getvalue())
                 work.finish(part, [])
 
@@ -80,7 +79,7 @@ def _part_file(job: TeachJob, part: int) -> Path:
 
 def _directions(
     features: NDArray[np.float32], mirrored: bool, names: Sequence[str], where: Path
-) -> NDArray[np.float32]:
+) -> NDArray[np.float16]:
     """Return the directions of features (N, sides * F) as (N, sides, F); sides are the crop and its mirror image.
 
     Raises:
@@ -92,58 +91,26 @@ def _directions(
         kind = "a feature of length 0" if np.isfinite(lengths[row]).all() else "NaN or infinity"
         remedy = "check its input (train.teacher.input), or use another teacher"
         raise WeightsError(f"the teacher gives {kind} for the crop {names[row]}", where=where, remedy=remedy)
-    return np.asarray(sides / lengths, np.float32)
+    return np.asarray(sides / lengths, np.float16)
 
 
-class _CropReader:
-    """Reads the crops of an `align` artefact or of a pack.
-
-    Args:
-        job: the job, with the input `crops`.
-        template: the template that the teacher was trained on.
-
-    Attributes:
-        names: the names of all crops.
+def _open_crops(source: StageInput, names: Sequence[str], template: Template) -> Callable[[NDArray[np.int64]], Tensor]:
+    """Return a function that reads crops by their rows (N,), as uint8 RGB (N, H, W, 3).
 
     Raises:
         UsageError: If the crops follow another template, or a pack has crops of another size.
     """
-
-    def __init__(self, job: TeachJob, template: Template) -> None:
-        self._size = (template.height, template.width)
-        source = job.inputs["crops"]
-        self.names = crop_names(source)
-        self._pack, self._folder = None, Path()
-        if isinstance(source, PackFolder):
-            self._pack = Pack(source.root)
-            if (self._pack.height, self._pack.width) != self._size:
-                reason = f"its crops are {self._pack.height}x{self._pack.width}, the teacher takes {template.size}"
-                remedy = "train on photos, which are also aligned for the teacher, or use another teacher"
-                raise UsageError(reason, where=source.root, remedy=remedy)
-            return
-        assert isinstance(source, Artefact)
-        self._folder = source.folder / CROPS
-        if (aligned_to := source.manifest["settings"]["template"]) != template.name:
-            reason = f"the crops follow {aligned_to}, the teacher was trained on {template.name}"
-            raise UsageError(reason, where=source.folder, remedy=f"align to {template.name}")
-
-    def batches(self, rows: Sequence[int], size: int) -> Iterator[Tensor]:
-        """Yield crops in order as uint8 RGB (N, H, W, 3) with N <= size; threads decode a few batches ahead."""
-        crops = []
-        for crop in prefetch_map(self._read, rows, 2 * size, threads=4):
-            crops.append(crop)
-            if len(crops) == size:
-                yield torch.from_numpy(np.stack(crops))
-                crops.clear()
-        if crops:
-            yield torch.from_numpy(np.stack(crops))
-
-    def _read(self, row: int) -> Pixels:
-        if self._pack is not None:
-            return np.asarray(self._pack.take(np.array([row]))[0])
-        path = self._folder / self.names[row]
-        crop = read_photo(path)
-        if crop.shape[:2] != self._size:
-            size = f"is {crop.shape[0]}x{crop.shape[1]} (height x width), not {self._size[0]}x{self._size[1]}"
-            raise PhotoError(size, where=path, remedy="delete this artefact of the stage align and run again")
-        return crop
+    if isinstance(source, PackFolder):
+        pack = Pack(source.root)
+        if (pack.height, pack.width) != (template.height, template.width):
+            reason = f"its crops are {pack.height}x{pack.width}, the teacher takes {template.size}"
+            remedy = "train on photos, which are also aligned for the teacher, or use another teacher"
+            raise UsageError(reason, where=source.root, remedy=remedy)
+        return lambda rows: torch.from_numpy(pack.take(rows))
+    assert isinstance(source, Artefact)
+    if (aligned_to := source.manifest["settings"]["template"]) != template.name:
+        reason = f"the crops follow {aligned_to}, the teacher was trained on {template.name}"
+        raise UsageError(reason, where=source.folder, remedy=f"align to {template.name}")
+    paths = [source.folder / CROPS / name for name in names]
+    crops = CropDataset(paths, [0] * len(paths), template.height, template.width)
+    return lambda rows: crops.batch(rows)[0]

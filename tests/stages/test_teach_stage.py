@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.cache import run_stage
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import ModelInput, PackFolder, StageInput
-from sfplus.artifacts.teacher_features import FEATURES, INDEX, TeacherFeatures
+from sfplus.artifacts.teacher_features import ABOUT, FEATURES, INDEX, TeacherFeatures
 from sfplus.datasets.build_pack import build_pack
 from sfplus.errors import SfplusError, UsageError, WeightsError
 from sfplus.io.console import Console
@@ -69,6 +71,9 @@ def test_every_kind_of_model_can_be_the_teacher(kind: str, network: torch.nn.Mod
     crops = random_crops(5)
     artefact = teach(tmp_path / "work", align_artefact(tmp_path / "crops", crops), source)
     features = np.load(artefact.folder / FEATURES)
+    if kind.startswith("."):
+        about = json.loads((artefact.folder / ABOUT).read_text())
+        assert about["sha256"] == hashlib.sha256(Path(file).read_bytes()).hexdigest()
     assert features.dtype == np.float16 and read_parquet(artefact.folder / INDEX)["crop"] == list(crops)
     pixels = torch.from_numpy(np.stack(list(crops.values())))
     with torch.inference_mode():
@@ -123,7 +128,7 @@ def test_crops_of_another_template_or_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="its crops are 112x96, the teacher takes 112x112; train on photos"):
         teach(tmp_path / "work", PackFolder(tmp_path / "pack"), wide)
     small = align_artefact(tmp_path / "small", random_crops(2, 100, 90))
-    with pytest.raises(SfplusError, match=r"0.png: is 100x90 \(height x width\), not 112x96"):
+    with pytest.raises(SfplusError, match=r"0.png: is 100x90 pixels, not 112x96"):
         teach(tmp_path / "work", small)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -65,6 +66,14 @@ class TeacherSettings(TeachSettings):
         default=True,
         description="keep the loss of the head; false: only the teacher is learned, from photos in any folders",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_name(cls, value: Any) -> Any:
+        """Accept the name of the model alone."""
+        if not isinstance(value, str | Mapping | TeacherSettings):
+            raise ValueError("give the name of a model, or keys such as model, input and cosine")
+        return {"model": value} if isinstance(value, str) else value
 
     @field_validator("input")
     @classmethod

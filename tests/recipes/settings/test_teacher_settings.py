@@ -123,7 +123,7 @@ def test_fine_tuning_without_a_head_needs_an_energy_of_weight_0() -> None:
     ("override", "message"),
     [
         ("train.teacher.modle=t", "did you mean 'model'"),
-        ("train.teacher=t.onnx", "train.teacher"),
+        ("train.teacher=[t.onnx]", "give the name of a model, or keys"),
         ("train.teacher.input=insightfase", "did you mean 'insightface'"),
         ("train.teacher.input=template=round", "no template is called 'round'"),
         ("train.teacher={model: nowhere.onnx}", "there is no model 'nowhere.onnx'"),
@@ -133,6 +133,10 @@ def test_mistakes_in_a_recipe_are_explained(override: str, message: str, tmp_pat
     with pytest.raises((RecipeError, UsageError), match=message) as error:
         plan_of(tmp_path, RECIPE, override)
     assert error.value.exit_code == 2
+
+
+def test_the_name_of_a_model_is_enough() -> None:
+    assert TrainSettings.model_validate({"teacher": "t.onnx"}).teacher == TeacherSettings(model="t.onnx")
 
 
 def test_all_settings_are_described() -> None:
