@@ -15,6 +15,7 @@ own. `--seen 2` leaves out people with one photo, `--json FILE` adds the numbers
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import multiprocessing
 import pickle
@@ -46,9 +47,9 @@ def quality(person: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     b3_precision = float((squares @ (1 / groups)).sum() / len(person))
     b3_recall = float((squares.T @ (1 / people)).sum() / len(person))
     return {
-        "precision": right / max(right + wrong, 1),
-        "recall": right / max(right + missed, 1),
-        "f": 2 * right / max(2 * right + wrong + missed, 1),
+        "precision": float(right / max(right + wrong, 1)),
+        "recall": float(right / max(right + missed, 1)),
+        "f": float(2 * right / max(2 * right + wrong + missed, 1)),
         "b3_f": 2 * b3_precision * b3_recall / (b3_precision + b3_recall),
         "people": len(groups),
         "seen_twice": int((groups > 1).sum()),
@@ -57,7 +58,7 @@ def quality(person: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 def measure(method: str, faces: Faces, rule: Rule) -> dict[str, float]:
     """Group in a new process; return the quality, processor seconds and the growth of the peak memory in MB."""
-    with tempfile.NamedTemporaryFile(suffix=".pickle") as file, multiprocessing.get_context("spawn").Pool(1) as pool:
+    with tempfile.NamedTemporaryFile(suffix=".pickle") as file, multiprocessing.get_context("fork").Pool(1) as pool:
         pickle.dump(faces, file)
         file.flush()
         return pool.apply(_measure, (method, file.name, rule))
@@ -68,11 +69,17 @@ def _measure(method: str, file: str, rule: Rule) -> dict[str, float]:
     warnings.simplefilter("ignore")
     faces: Faces = pickle.loads(Path(file).read_bytes())
     METHODS[method](small(faces), rule)  # loads what the first call loads
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    reset_peak()
     before, clock = peak_memory(), time.process_time()
     labels = METHODS[method](faces, rule)
     seconds, megabytes = time.process_time() - clock, peak_memory() - before
     return quality(faces.person, labels) | {"seconds": seconds, "megabytes": megabytes}
+
+
+def reset_peak() -> None:
+    """Return free memory to the system, so that it is not used unseen, and reset the peak (Linux, glibc)."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def small(faces: Faces) -> Faces:
@@ -164,13 +171,16 @@ def scale(faces: Faces, methods: list[str], count: int, limit: float) -> dict[st
         for method, run in [("neighbours", measure_search), *((name, _measure) for name in methods)]:
             if method == "average linkage, all pairs" and count > MOST_FOR_ALL_PAIRS:
                 continue
-            results[method] = in_time(limit, run, method, str(path), RULES.get(method))
-            print(f"| {method} | {results[method]} |", flush=True)
+            results[method] = row = in_time(limit, run, method, str(path), RULES.get(method))
+            shown = [f"{key} {value:,.3f}" for key, value in row.items()] if isinstance(row, dict) else [row]
+            print(f"| {method} | {' | '.join(shown)} |", flush=True)
+            if method == "neighbours" and row == shown[0]:
+                break
     return results
 
 
 def in_time(limit: float, run: Any, *arguments: Any) -> dict[str, float] | str:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
         try:
             return pool.apply_async(run, arguments).get(limit)
         except multiprocessing.TimeoutError:
@@ -182,7 +192,7 @@ def measure_search(_: str, file: str, rule: Rule | None) -> dict[str, float]:
     torch.set_num_threads(1)
     faces: Faces = pickle.loads(Path(file).read_bytes())
     find_neighbours(faces.features[:1000])
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    reset_peak()
     before, clock = peak_memory(), time.process_time()
     faces.neighbours = find_neighbours(faces.features)
     seconds, megabytes = time.process_time() - clock, peak_memory() - before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from scipy.cluster.hierarchy import average, fcluster
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist
 from sklearn.cluster import DBSCAN, HDBSCAN, AgglomerativeClustering
-from sknetwork.clustering import Louvain, PropagationClustering
 
 from sfplus.people.grouping import group_faces
 from sfplus.people.neighbours import Neighbours
@@ -49,7 +49,10 @@ def weighted_votes(faces: Faces, rule: Rule) -> np.ndarray:
 
 
 def equal_votes(faces: Faces, rule: Rule) -> np.ndarray:
+    """Label propagation of scikit-network 0.33 without weights, which its votes take from unrelated links."""
     links = faces.links(rule)
+    from sknetwork.clustering import PropagationClustering  # installed for this benchmark only
+
     propagation = PropagationClustering(
         n_iter=100, weighted=False, node_order="decreasing", sort_clusters=False, return_probs=False
     )
@@ -58,6 +61,8 @@ def equal_votes(faces: Faces, rule: Rule) -> np.ndarray:
 
 def louvain(faces: Faces, rule: Rule) -> np.ndarray:
     """Louvain's method for the constant Potts model; the option is its resolution, in similarity per pair of faces."""
+    from sknetwork.clustering import Louvain
+
     links, size = faces.links(rule), len(faces.person)
     if not links.nnz:
         return np.arange(size)
@@ -66,20 +71,19 @@ def louvain(faces: Faces, rule: Rule) -> np.ndarray:
 
 
 def components(faces: Faces, rule: Rule) -> np.ndarray:
-    """Connected components (DBSCAN with 2 samples); with another option DBSCAN with that many samples."""
-    if int(rule.option) == 2:
-        return connected_components(faces.links(rule), directed=False)[1]
+    """Connected components, which are the clusters of DBSCAN with 2 samples."""
+    return connected_components(faces.links(rule), directed=False)[1]
+
+
+def dbscan(faces: Faces, rule: Rule) -> np.ndarray:
     links = faces.links(rule, distances=True)
     return alone(DBSCAN(eps=2, min_samples=int(rule.option), metric="precomputed").fit(links).labels_)
 
 
 def hdbscan(faces: Faces, rule: Rule) -> np.ndarray:
-    """HDBSCAN on the links; with the option `epsilon` on all neighbours, clusters nearer than the threshold joined."""
-    joins = rule.option == "epsilon"
-    links = joined(faces.links(replace(rule, chance=None) if joins else rule, distances=True), 3.0)
-    clusters = HDBSCAN(2, 1, metric="precomputed", copy=False)
-    clusters.set_params(cluster_selection_method="leaf" if rule.option == "leaf" else "eom")
-    clusters.set_params(cluster_selection_epsilon=float(1 - faces.threshold(rule)) if joins else 0.0)
+    """HDBSCAN on the links; the option is how clusters are selected from the tree."""
+    links = joined(faces.links(rule, distances=True), 3.0)
+    clusters = HDBSCAN(2, 1, metric="precomputed", cluster_selection_method=str(rule.option), copy=False)
     return alone(clusters.fit(links).labels_)
 
 
@@ -120,23 +124,36 @@ def joined(links: sparse.csr_matrix, value: float) -> sparse.csr_matrix:
 
 METHODS: dict[str, Callable[[Faces, Rule], np.ndarray]] = {
     "label propagation (sfplus)": sfplus_groups,
-    "label propagation, weights": weighted_votes,
+    "label propagation, one face at a time": weighted_votes,
     "label propagation, equal votes": equal_votes,
     "Louvain, constant Potts": louvain,
     "connected components": components,
+    "DBSCAN": dbscan,
     "HDBSCAN": hdbscan,
     "average linkage on links": average_on_links,
     "average linkage, all pairs": average_of_all,
 }
+if find_spec("sknetwork") is None:
+    print("without scikit-network: pip install scikit-network")
+    del METHODS["label propagation, equal votes"], METHODS["Louvain, constant Potts"]
 SHARES: list[tuple[float | None, bool]] = [(chance, True) for chance in (1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)]
 SHARES += [(chance, False) for chance in (1e-2, 3e-3, 1e-3, 3e-4, 1e-5, 1e-6, 1e-7)]
 OPTIONS: dict[str, tuple[float | str, ...]] = {
     "Louvain, constant Potts": (0.01, 0.02, 0.05, 0.1),
-    "connected components": (2, 3, 4),
-    "HDBSCAN": ("eom", "leaf", "epsilon"),
+    "DBSCAN": (3, 4),
+    "HDBSCAN": ("eom", "leaf"),
 }
-# the best settings on train_photos and VGGFace2 (grouping.py --choose)
-RULES = {name: Rule(0.003, option=OPTIONS.get(name, (0.0,))[0]) for name in METHODS}
+RULES = {  # the best settings: grouping.py choose train_photos:lfw vgg:lfw, with the features of MobileFaceNet
+    "label propagation (sfplus)": Rule(0.003),
+    "label propagation, one face at a time": Rule(0.003),
+    "label propagation, equal votes": Rule(0.001),
+    "Louvain, constant Potts": Rule(0.003, option=0.01),
+    "connected components": Rule(1e-7, per_face=False),
+    "DBSCAN": Rule(1e-7, per_face=False, option=4),
+    "HDBSCAN": Rule(0.001, option="eom"),
+    "average linkage on links": Rule(0.003),
+    "average linkage, all pairs": Rule(0.001, per_face=False),
+}
 
 
 def grid(method: str) -> list[Rule]:
