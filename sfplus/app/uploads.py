@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ MAX_BYTES = 40 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_SECONDS = 10
 MAX_SIDE = 4096  # pixels; larger photos, such as those of 48 megapixels, are scaled down before detection
+
+_CODE = str(Path(__file__).parents[2])  # where `sfplus` is, also if it is not installed
 
 
 class UploadReader:
@@ -74,9 +77,16 @@ class UploadReader:
 
 
 def _start_process() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "sfplus.app.decode_upload", str(MAX_PIXELS), str(MAX_SIDE), str(MAX_SECONDS)]
+    limits = map(str, (MAX_PIXELS, MAX_SIDE, MAX_SECONDS))
+    # -P: a folder of the user's that holds a `json.py` must not become part of the program.
+    command = [sys.executable, "-P", "-m", "sfplus.app.decode_upload", *limits]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([_CODE, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+    }
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True, env=environment
+    )
 
 
 def _stop_process(process: subprocess.Popen[bytes]) -> None:
