@@ -27,12 +27,13 @@ class UploadReader:
     """Decodes photos, each in a process of its own that is stopped when it takes too long or fails.
 
     A thread cannot be stopped, and a small file of any format can take minutes: a GIF with many comments, a JPEG with
-    many scans. The process for the next photo is started in advance; leaving the context stops it.
+    many scans. The process for the next photo is started in advance; leaving the context stops all.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next = _start_process()
+        self._running = {self._next}
 
     def read(self, data: bytes, name: str) -> Pixels:
         """Return the pixels of a photo, scaled down to at most `MAX_SIDE`; several threads may call this.
@@ -53,6 +54,7 @@ class UploadReader:
             raise PhotoError(f"has more than {MAX_BYTES >> 20} MB", where=where, remedy="make it smaller")
         with self._lock:
             process, self._next = self._next, _start_process()
+            self._running.add(self._next)
         try:
             output, _ = process.communicate(data, MAX_SECONDS)
         except subprocess.TimeoutExpired as error:
@@ -60,6 +62,8 @@ class UploadReader:
             raise PhotoError(reason, where=where, remedy="save it again as JPEG") from error
         finally:
             _stop_process(process)
+            with self._lock:
+                self._running.discard(process)
         line, _, pixels = output.partition(b"\n")
         answer: dict[str, Any] = (
             json.loads(line) if line else {"reason": "cannot be decoded", "remedy": "save it again as JPEG"}
@@ -73,6 +77,8 @@ class UploadReader:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
+            for process in self._running:
+                process.kill()  # ends the call that waits for it
             _stop_process(self._next)
 
 
