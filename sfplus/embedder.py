@@ -24,8 +24,7 @@ from sfplus.io.console import quantity
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.networks.embed import Dtype, default_batch_size, embed_batches
 from sfplus.verification.decision import DecisionRule, similarity
-from sfplus.weights.find_model import ModelSource
-from sfplus.weights.model_folder import crop_template
+from sfplus.weights.find_model import ModelSource, crop_template
 
 Crop = NDArray[np.uint8]
 Feature = NDArray[np.float32]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,11 +61,11 @@ class PhotoFolder:
     def digests(self) -> dict[str, str]:
         """SHA-256 of each photo by its name; of a photo that cannot be read, the reason."""
         index = _read_index(self._index)
-        now = time.time_ns()
+        now, root = time.time_ns(), os.fspath(self.root)
         entries: dict[str, list[Any]] = {}
         changed = []
         for name in self.photos:
-            stamp = _stamp(self.root / name)
+            stamp = _stamp(f"{root}/{name}")
             if name in index and index[name][:3] == stamp:
                 entries[name] = index[name]
             else:
@@ -193,9 +194,9 @@ def check_name(name: str, path: Path) -> None:
         raise PhotoError("its name is not valid UTF-8", where=path, remedy="rename the file") from None
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: str) -> list[int]:
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 (pathlib is slow for 500,000 files)
     except OSError:
         return [-1, 0, 0]
     return [status.st_size, max(status.st_mtime_ns, status.st_ctime_ns), status.st_ino]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,8 @@ CURVES, FEATURE_PLOT, SAMPLES = "curves.png", "plane.png", "samples.png"
 
 def photo_stem(photo: str) -> str:
     """Return the path of a photo without its extension, which is how pair lists name photos."""
-    return PurePosixPath(photo).with_suffix("").as_posix()
+    dot = photo.rfind(".")
+    return photo[:dot] if photo.rfind("/") + 1 < dot < len(photo) - 1 else photo
 
 
 def read_features(folder: Path) -> tuple[NDArray[np.float32], bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from sfplus.artifacts.inputs import StageInput
 from sfplus.errors import SfplusError, one_line
 from sfplus.io.files import digest_json
 from sfplus.weights import CONFIG
+from sfplus.weights.teachers import read_teachers
 
 _HEADS = {
     "asoftmax": "SphereFace", "lsoftmax": "L-Softmax", "softmax": "Softmax", "normface": "NormFace",
@@ -36,6 +37,7 @@ class ModelFacts:
         content: digest of the model.
         start: digest of the model that it was trained from.
         training: digest of all that decided its training apart from the energy: equal for a model and its control.
+        teachers: name, digest and licence of each model that it was distilled from.
         config: the content of its config.json.
     """
 
@@ -46,6 +48,7 @@ class ModelFacts:
     content: str = ""
     start: str = ""
     training: str = ""
+    teachers: Sequence[Mapping[str, str]] = ()
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -70,6 +73,7 @@ class ModelFacts:
             energy=_energy(config.get("energy")),
             finetuned="start" in config if "energy" in config else None,
             content=model.content,
+            teachers=read_teachers(config),
             config=config,
         )
 
@@ -80,12 +84,13 @@ class ModelFacts:
         text = {key: str(data.get(key) or "") for key in ("label", "content", "start", "training")}
         finetuned = data["finetuned"] if isinstance(data.get("finetuned"), bool) else None
         head, energy = _mapping(data.get("head")), _energy(data.get("energy"))
-        return cls(text["label"], head, energy, finetuned, text["content"], text["start"], text["training"])
+        teachers = read_teachers(data)
+        return cls(text["label"], head, energy, finetuned, text["content"], text["start"], text["training"], teachers)
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as JSON data, without the config."""
         names = ("label", "head", "energy", "finetuned", "content", "start", "training")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | ({"teachers": self.teachers} if self.teachers else {})
 
     @property
     def name(self) -> str:
@@ -95,8 +100,13 @@ class ModelFacts:
     @property
     def description(self) -> str:
         """The model in the terms of the field, such as `SphereFace+ (m = 4, MHE s = 2, weight 1)`: head, margin, energy
-        and whether it was fine-tuned; empty if the head is unknown.
+        and whether it was fine-tuned, and its teachers; empty if the head is unknown and there is no teacher.
         """
+        names = " and ".join(teacher["name"] for teacher in self.teachers)
+        return ", ".join(filter(None, [self._training_description, names and f"distilled from {names}"]))
+
+    @property
+    def _training_description(self) -> str:
         kind = str(self.head.get("name") or "")
         if not kind:
             return ""
@@ -148,14 +158,16 @@ def _of_artefact(artefact: Artefact) -> ModelFacts:
     manifest = artefact.manifest
     settings, inputs = manifest["settings"], manifest["inputs"]
     others = {key: value for key, value in settings.items() if key != "energy"}
+    config = _read_config(artefact.folder)
     return ModelFacts(
-        head=_mapping(settings.get("head")),
+        head={} if config.get("head", {}) is None else _mapping(settings.get("head")),
         energy=_energy(settings.get("energy")),
         finetuned="start" in inputs,
         content=artefact.content,
         start=str(inputs.get("start", "")),
         training=digest_json([manifest["stage"], manifest["version"], others, inputs]),
-        config=_read_config(artefact.folder),
+        teachers=read_teachers(config),
+        config=config,
     )
 
 

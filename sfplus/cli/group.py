@@ -18,16 +18,14 @@ from sfplus.cli.embed import describe_model, embed_steps, number_faces
 from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork, OutFolder, PhotoFolderOrList
 from sfplus.cli.photo_folders import failures_file, publish, run_on_folder
 from sfplus.cli.photo_inputs import PhotoInput, list_inputs
-from sfplus.errors import UsageError
 from sfplus.images import CACHE
 from sfplus.io.console import Console, print_failures, quantity
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import FAILURES, read_failures, read_parquet
 from sfplus.people.grouped_photos import GroupedPhotos, Table
 from sfplus.people.names import PEOPLE_CSV
-from sfplus.people.regroup import PEOPLE_HTML, linked_above, regroup
+from sfplus.people.regroup import PEOPLE_HTML, regroup
 from sfplus.recipes.steps import UserModel, UserPhotos
-from sfplus.verification.decision import DecisionRule
 
 app = typer.Typer(add_completion=False)
 _WEAK = 0.5  # of the pairs of the same person are linked
@@ -75,15 +73,8 @@ def group_photos(
         device: The device to run on.
         threshold: The similarity above which faces are linked; None to compute it from the scores of the model.
         copy: Whether the folders of people get copies of the photos and not links.
-
-    Raises:
-        UsageError: If the model has no scores and there is no threshold.
     """
     source = list_inputs(photos, out)
-    if threshold is None and not _has_scores(model):
-        reason = "has no scores of pairs, from which the threshold is computed"
-        remedy = f"measure them: sfplus calibrate {model.name} PHOTOS PAIRS; or give --threshold"
-        raise UsageError(reason, where=model.name, remedy=remedy)
     with embed_all_faces(source, out, model, device) as faces:
         if not is_first():  # the first process groups for all
             return 0
@@ -118,11 +109,6 @@ def embed_all_faces(photos: PhotoInput, out: Path, model: UserModel, device: str
         yield GroupedPhotos(out, photos.root.absolute(), about | {"config": config}, folder, table, counts)
 
 
-def _has_scores(model: UserModel) -> bool:
-    rule = None if model.input else DecisionRule.load(model.path, model.config)
-    return rule is not None and rule.has_scores
-
-
 def _table(done: dict[str, Artefact], source: PhotoInput, out: Path) -> Table:
     """Return the columns of `people.parquet` for all faces, of which the person is not known yet."""
     crops = read_parquet(done["align/photos"].folder / CROP_TABLE)
@@ -154,10 +140,14 @@ def _print_summary(grouped: GroupedPhotos) -> None:
     undetected, failed = (grouped.counts[key] for key in ("undetected", "failed"))
     print(f"{quantity(len(table['photo']), 'face')}: {people}, {once}; "
           f"{quantity(undetected, 'photo')} without a face, {failed} failed: {out}")  # fmt: skip
-    threshold = linked_above(grouped)
+    threshold = grouped.linked_above or 0.0
     print(f"faces are linked above a similarity of {threshold:.3f}", end="")
     if not grouped.rule or not grouped.rule.has_scores:
-        print()
+        print(" (--threshold)" if grouped.threshold is not None else ", estimated from the photos")
+        if grouped.threshold is None:
+            name = grouped.model["name"]
+            remedy = f"measure it and the confidence of faces: sfplus calibrate {name} PHOTOS PAIRS"
+            print(f"warning: the estimate assumes that the photos show many people; {remedy}", file=sys.stderr)
     else:
         linked, pairs = grouped.rule.rates(threshold)[1], grouped.rule.verification["pairs"]
         print(f", which {100 * linked:.0f} % of the pairs of the same person reach ({pairs})")

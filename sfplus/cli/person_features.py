@@ -21,8 +21,7 @@ from sfplus.images import Pixels
 from sfplus.io.console import Console, ProgressLine, quantity
 from sfplus.io.prefetch import prefetch_map
 from sfplus.verification.features import FEATURE_SUFFIXES, Features, check_features, read_features
-from sfplus.weights.find_model import ModelSource
-from sfplus.weights.model_folder import crop_template
+from sfplus.weights.find_model import ModelSource, crop_template
 
 _BATCH_SIZE = 128
 

@@ -17,14 +17,14 @@ from typing import Any
 
 import filelock
 
-from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.artefact import MANIFEST, Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.layout import FACES
 from sfplus.cli.photo_inputs import PhotoInput
 from sfplus.errors import NoUsablePhotoError, UsageError
 from sfplus.images import CACHE
 from sfplus.io.console import Console, print_failures, quantity
-from sfplus.io.files import write_atomically, write_json
+from sfplus.io.files import remove_folder, write_atomically, write_json
 from sfplus.io.tables import FAILURES, read_failures, read_json_lines, read_parquet, write_json_lines
 from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import check_inputs
@@ -136,7 +136,8 @@ def _delete_older(artefacts: Mapping[str, Artefact]) -> None:
     for artefact in artefacts.values():
         for folder in artefact.folder.parent.glob("*/"):
             if folder != artefact.folder and folder.suffix not in (".partial", ".parts"):
-                shutil.rmtree(folder, ignore_errors=True)
+                (folder / MANIFEST).unlink(missing_ok=True)  # a process that is killed now leaves half of it
+                remove_folder(folder)
 
 
 def print_summary(artefact: Artefact, out: Path, faces: Path | None = None, remedy: str = "") -> int:

@@ -115,32 +115,35 @@ class PackedCrops(_BatchDataset):
     Args:
         folder: the pack.
         exclude: people to leave out; the others are numbered again in the same order.
+        least: the number of people that must remain; 1 where labels do not matter.
 
     Attributes:
         people: the person of each label.
         labels: (N,) int64.
+        rows: (N,) int64, the rows of the remaining crops in the pack.
         height: height of all crops, pixels.
         width: width of all crops, pixels.
 
     Raises:
-        DatasetError: If the pack is damaged (see `Pack`), or fewer than two people remain.
+        DatasetError: If the pack is damaged (see `Pack`), or fewer than `least` people remain.
     """
 
-    def __init__(self, folder: Path, exclude: Collection[str] = ()) -> None:
+    def __init__(self, folder: Path, exclude: Collection[str] = (), least: int = 2) -> None:
         self._pack = Pack(folder)
         self.height, self.width = self._pack.height, self._pack.width
         kept = np.array([person not in exclude for person in self._pack.people])
-        if kept.sum() < 2:
+        if kept.sum() < least:
             reason = f"contains crops of {quantity(kept.sum(), 'person', 'people')}"
-            raise DatasetError(reason, where=folder, remedy="training needs at least two people")
-        self._rows = np.flatnonzero(kept[self._pack.labels])
+            remedy = "training needs at least two people" if least > 1 else "exclude fewer people"
+            raise DatasetError(reason, where=folder, remedy=remedy)
+        self.rows = np.flatnonzero(kept[self._pack.labels])
         self.people = [person for person, is_kept in zip(self._pack.people, kept, strict=True) if is_kept]
-        self.labels = torch.from_numpy((np.cumsum(kept) - 1)[self._pack.labels[self._rows]])
+        self.labels = torch.from_numpy((np.cumsum(kept) - 1)[self._pack.labels[self.rows]])
 
     @property
     def digest(self) -> str:
         """SHA-256 of the digests of the pack and the selected rows; no pixel is read."""
-        return hashlib.sha256(self._pack.manifest["content"].encode() + self._rows.tobytes()).hexdigest()
+        return hashlib.sha256(self._pack.manifest["content"].encode() + self.rows.tobytes()).hexdigest()
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return a copy of the crops at `indices` (B,), uint8 RGB (B, H, W, 3), and their labels (B,) int64.
@@ -148,4 +151,4 @@ class PackedCrops(_BatchDataset):
         Raises:
             DatasetError: If the bytes of a crop were changed after it was packed.
         """
-        return torch.from_numpy(self._pack.take(self._rows[indices])), self.labels[torch.from_numpy(indices)]
+        return torch.from_numpy(self._pack.take(self.rows[indices])), self.labels[torch.from_numpy(indices)]

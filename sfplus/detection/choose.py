@@ -26,6 +26,9 @@ class Choice:
     reason: str
 
 
+ONLY_FACE = Choice(0, "only face")
+
+
 def check_rule(rule: str, *more: str) -> None:
     """Check the name of a rule, which may also be one of `more`.
 
@@ -38,10 +41,9 @@ def check_rule(rule: str, *more: str) -> None:
 
 def choose_all(faces: Faces) -> list[Choice]:
     """Return all faces of a photo, highest score first."""
-    return [
-        Choice(index, "only face" if len(faces) == 1 else f"face {index + 1} of {len(faces)}, by score")
-        for index in range(len(faces))
-    ]
+    if len(faces) == 1:
+        return [ONLY_FACE]
+    return [Choice(index, f"face {index + 1} of {len(faces)}, by score") for index in range(len(faces))]
 
 
 def choose(faces: Faces, height: int, width: int, rule: Rule = "centre") -> Choice | None:
@@ -63,7 +65,7 @@ def choose(faces: Faces, height: int, width: int, rule: Rule = "centre") -> Choi
     """
     check_rule(rule)
     if len(faces) < 2:
-        return Choice(0, "only face") if len(faces) else None
+        return ONLY_FACE if len(faces) else None
     boxes = faces.boxes.astype(np.float64)
     if rule == "centre":
         # face_detect_demo.m compares 1-based box centres with (width, height) / 2; boxes here are 0-based.

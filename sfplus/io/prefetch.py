@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -12,7 +13,11 @@ Result = TypeVar("Result")
 
 
 def prefetch_map(
-    function: Callable[[Item], Result], items: Iterable[Item], buffer_size: int = 8, threads: int = 2
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    buffer_size: int = 8,
+    threads: int = 2,
+    ready: Callable[[Item], Result | None] | None = None,
 ) -> Iterator[Result]:
     """Yield `function(item)` for all items in order, computed in threads before the caller asks.
 
@@ -21,15 +26,21 @@ def prefetch_map(
         items: any number of items, which are taken in the caller's thread.
         buffer_size: the number of results that may wait.
         threads: the number of threads.
+        ready: returns the result of an item that needs no thread, else None.
     """
     with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[Result]] = deque()
+        pending: deque[Callable[[], Result]] = deque()
         for item in items:
-            pending.append(pool.submit(function, item))
+            result = ready(item) if ready else None
+            pending.append(pool.submit(function, item).result if result is None else partial(_identity, result))
             if len(pending) > buffer_size:
-                yield pending.popleft().result()
+                yield pending.popleft()()
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()()
+
+
+def _identity(result: Result) -> Result:
+    return result
 
 
 def batch_by_size(

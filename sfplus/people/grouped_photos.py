@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +24,8 @@ from sfplus.verification.decision import DecisionRule
 
 PEOPLE_PARQUET = "people.parquet"
 _FOLDER = f"{CACHE}/group"
-_STATE, _ASSIGNMENTS, _NEIGHBOURS = (f"{_FOLDER}/{name}" for name in (
-    "group.json", "assignments.parquet", "neighbours.safetensors"
+_STATE, _ASSIGNMENTS, _RESOLVED, _NEIGHBOURS = (f"{_FOLDER}/{name}" for name in (
+    "group.json", "assignments.parquet", "resolved.json", "neighbours.safetensors"
 ))  # fmt: skip
 _VERSION = 1
 
@@ -45,6 +47,7 @@ class GroupedPhotos:
         counts: `undetected` and `failed` photos.
         threshold: The similarity above which faces are linked, if the user gave one.
         copy: Whether the folders of people hold copies of the photos and not links.
+        linked_above: The similarity above which faces are linked; None before they are grouped.
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class GroupedPhotos:
     counts: dict[str, int]
     threshold: float | None = None
     copy: bool = False
+    linked_above: float | None = None
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -87,7 +91,7 @@ class GroupedPhotos:
     def save(self) -> None:
         """Write what `load` reads, atomically."""
         (self.folder / _FOLDER).mkdir(parents=True, exist_ok=True)
-        names = ("model", "features_folder", "threshold", "copy", "counts")
+        names = ("model", "features_folder", "threshold", "copy", "counts", "linked_above")
         state = {"version": _VERSION, "photos": str(self.photos), **{name: getattr(self, name) for name in names}}
         write_json(self.folder / _STATE, state, indent=1)
         columns = self.table | {
@@ -142,6 +146,20 @@ class GroupedPhotos:
         partial = self.folder / f"{_ASSIGNMENTS}.part"
         write_parquet(partial, {"face": list(people), "person": list(people.values())})
         partial.replace(self.folder / _ASSIGNMENTS)
+
+    def read_resolved(self) -> dict[tuple[str, int, str], int]:
+        """Return the numbers that a run, which did not end, gave to new people in corrections."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            rows = json.loads((self.folder / _RESOLVED).read_text("utf-8"))
+            return {(photo, face, person): int(number) for photo, face, person, number in rows}
+        return {}
+
+    def write_resolved(self, numbers: Mapping[Any, int]) -> None:
+        """Write the numbers of the people in corrections, or delete them once the corrections have ids."""
+        if numbers:
+            write_json(self.folder / _RESOLVED, [[*correction, number] for correction, number in numbers.items()])
+        else:
+            (self.folder / _RESOLVED).unlink(missing_ok=True)
 
     @cached_property
     def face_keys(self) -> list[str]:

@@ -5,31 +5,52 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.stats import norm
-from sknetwork.clustering import PropagationClustering
+from scipy.stats import beta, norm
 
 from sfplus.people.neighbours import Neighbours
 
-CHANCE_LINKS = 0.01  # links between different people per face, at most
+CHANCE_LINKS = 0.003  # links between different people per face
+_SAMPLED_PAIRS = 200_000
+_PASSES, _PARTS = 50, 256  # of label propagation: at most, about ten are needed; parts in which faces are updated
 _BLOCK = 65_536  # features at once
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
-def link_threshold(different: NDArray[np.floating], count: int) -> float:
+def link_threshold(mean: float, deviation: float, count: int) -> float:
     """Return the similarity above which two of many faces are linked as the same person.
 
-    The more faces there are, the more similar is the most similar stranger. The threshold is the similarity that a face
-    has by chance to any of the faces of other people in one case of a hundred, if similarities of different people
-    follow a normal distribution.
+    The more faces there are, the more similar is the most similar stranger. Similarities of different people are taken
+    to have the distribution of cosines of random directions, in the number of dimensions that gives their variance; the
+    threshold is what a face reaches by chance with any of the sums_without in three cases of a thousand.
 
     Args:
-        different: (P,) similarities of pairs of different people.
+        mean: The mean similarity of different people.
+        deviation: The standard deviation of their similarity.
         count: The number of faces.
     """
+    shape = (1 / max(deviation, 1e-6) ** 2 - 1) / 2
     chance = min(CHANCE_LINKS / max(count - 1, 1), 0.5)
-    return float(np.mean(different) + np.std(different) * norm.isf(chance))
+    return float(mean + 2 * beta.isf(chance, shape, shape) - 1)
+
+
+def estimate_different(features: Floats) -> tuple[float, float]:
+    """Return the mean and standard deviation of the similarity of different people, from the faces themselves.
+
+    Most pairs of faces are of different people, and those of the same person are the most similar: the median and the
+    quantile below it are hardly changed by them.
+
+    Args:
+        features: float32 (N, D), of unit length.
+    """
+    if len(features) < 2:
+        return 0.0, 0.0
+    first, second = np.random.default_rng(0).integers(0, len(features), (2, _SAMPLED_PAIRS))
+    first, second = first[first != second], second[first != second]
+    similarities = np.einsum("ij,ij->i", features[first], features[second])
+    below, median = np.quantile(similarities, [norm.cdf(-1), 0.5])
+    return float(median), float(median - below)
 
 
 def group_faces(neighbours: Neighbours, threshold: float) -> Labels:
@@ -50,13 +71,43 @@ def group_faces(neighbours: Neighbours, threshold: float) -> Labels:
     rows, columns = np.nonzero(linked)[0], neighbours.rows[linked]
     size = len(neighbours.rows)
     links = sparse.csr_matrix((neighbours.similarities[linked], (rows, columns)), (size, size))
-    if not links.nnz:
-        return np.arange(size)
-    labels = PropagationClustering(sort_clusters=False).fit_predict(links.maximum(links.T))
+    labels = _propagate_labels(links.maximum(links.T).tocsr())
     _, first, inverse, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     rank = np.empty(len(counts), np.int64)
     rank[np.lexsort((first, -counts))] = np.arange(len(counts))
     return rank[inverse]
+
+
+def _propagate_labels(links: sparse.csr_matrix) -> Labels:
+    """Return the labels of faces after label propagation, by their number of links from the most to the fewest.
+
+    A few faces are updated at once. Faces with equally many links are in another order in each pass, so that two
+    faces, each of which would take the label of the other, are not updated together for ever.
+    """
+    labels, degrees = np.arange(links.shape[0]), np.diff(links.indptr)
+    linked, rng = np.flatnonzero(degrees), np.random.default_rng(0)
+    for _ in range(_PASSES):
+        before = labels.copy()
+        order = linked[np.lexsort((rng.random(len(linked)), -degrees[linked]))]
+        for part in np.array_split(order, min(_PARTS, max(len(order), 1))):
+            labels[part] = _most_votes(links[part], labels, labels[part])
+        if np.array_equal(labels, before):
+            break
+    return labels
+
+
+def _most_votes(links: sparse.csr_matrix, labels: Labels, current: Labels) -> Labels:
+    """Return for each row of links the label with the largest sum of links; of equal sums, the current one."""
+    if not links.nnz:
+        return current
+    face = np.repeat(np.arange(links.shape[0]), np.diff(links.indptr))
+    pair = face * len(labels) + labels[links.indices]
+    order = np.argsort(pair, kind="stable")
+    first = np.flatnonzero(np.diff(pair[order], prepend=-1))
+    votes = np.add.reduceat(links.data[order].astype(np.float64), first)
+    face, label = np.divmod(pair[order][first], len(labels))
+    best = np.lexsort((label != current[face], -votes, face))
+    return np.asarray(label[best[np.flatnonzero(np.diff(face[best], prepend=-1))]])
 
 
 def similarity_to_group(features: Floats, labels: Labels) -> Floats:
@@ -78,7 +129,7 @@ def similarity_to_group(features: Floats, labels: Labels) -> Floats:
     is_grouped = np.bincount(labels, minlength=size)[labels] > 1
     for start in range(0, len(labels), _BLOCK):
         part = np.flatnonzero(is_grouped[start : start + _BLOCK]) + start
-        others = sums[labels[part]] - features[part]
-        lengths = np.maximum(np.linalg.norm(others, axis=1), np.finfo(np.float32).tiny)
-        similarities[part] = np.einsum("ij,ij->i", others, features[part]) / lengths
+        sums_without = sums[labels[part]] - features[part]
+        lengths = np.maximum(np.linalg.norm(sums_without, axis=1), np.finfo(np.float32).tiny)
+        similarities[part] = np.einsum("ij,ij->i", sums_without, features[part]) / lengths
     return similarities

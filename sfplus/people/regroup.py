@@ -17,7 +17,7 @@ from sfplus.io.files import write_atomically
 from sfplus.people.assignment import Numbers, assign_people
 from sfplus.people.gallery import draw_gallery
 from sfplus.people.grouped_photos import GroupedPhotos
-from sfplus.people.grouping import group_faces, link_threshold, similarity_to_group
+from sfplus.people.grouping import estimate_different, group_faces, link_threshold, similarity_to_group
 from sfplus.people.names import (
     Correction,
     person_id,
@@ -53,12 +53,14 @@ def regroup(out: Path) -> GroupedPhotos:
         features = unit_features(grouped)
         neighbours = find_neighbours(features, Neighbours.load(grouped.neighbours_file))
         neighbours.save(grouped.neighbours_file)
-        groups = group_faces(neighbours, linked_above(grouped))
+        threshold = _choose_threshold(grouped, features)
+        groups = group_faces(neighbours, threshold)
         assignments = grouped.read_assignments()
-        memory = _Memory(names, assignments, corrections)
+        memory = _Memory(names, assignments, corrections, grouped.read_resolved())
         earlier = memory.people_of(grouped.face_keys)
         pinned, corrections = memory.pin(grouped, earlier, corrections)
         numbers, _ = assign_people(groups, features, earlier, pinned, memory.next_number)
+        grouped.write_resolved(memory.resolved)
         grouped.write_assignments(assignments | dict(zip(grouped.face_keys, numbers.tolist(), strict=True)))
         people = People.count(numbers, grouped, memory.names)
         table = grouped.table | {
@@ -66,8 +68,9 @@ def regroup(out: Path) -> GroupedPhotos:
             "name": [memory.names.get(number, "") for number in numbers.tolist()],
             "confidence": _confidence(grouped, features, people.index, neighbours),
         }
-        grouped = replace(grouped, table=table)
+        grouped = replace(grouped, table=table, linked_above=threshold)
         _write(grouped, people, corrections)
+        grouped.write_resolved({})
         return grouped
 
 
@@ -78,11 +81,14 @@ def unit_features(grouped: GroupedPhotos) -> Floats:
     return np.asarray(features, np.float32)
 
 
-def linked_above(grouped: GroupedPhotos) -> float:
+def _choose_threshold(grouped: GroupedPhotos, features: Floats) -> float:
     """Return the similarity above which faces are linked: the user's, or that of `link_threshold`."""
-    if grouped.threshold is not None or not grouped.rule:
-        return grouped.threshold or 0.0
-    return link_threshold(grouped.rule.different, len(grouped.table["photo"]))
+    if grouped.threshold is not None:
+        return grouped.threshold
+    if grouped.rule and grouped.rule.has_scores:
+        different = grouped.rule.different.astype(np.float64)
+        return link_threshold(float(different.mean()), float(different.std()), len(features))
+    return link_threshold(*estimate_different(features), len(features))
 
 
 class _Memory:
@@ -91,22 +97,31 @@ class _Memory:
     Attributes:
         names: The name of each named person, by the smallest number that has it.
         next_number: The smallest number that no person has had yet.
+        resolved: The number of the person of each correction, which a run that is killed leaves to the next one.
     """
 
-    def __init__(self, names: dict[int, str], assignments: dict[str, int], corrections: Sequence[Correction]) -> None:
+    def __init__(
+        self,
+        names: dict[int, str],
+        assignments: dict[str, int],
+        corrections: Sequence[Correction],
+        resolved: dict[tuple[str, int, str], int],
+    ) -> None:
         self._number_of_name: dict[str, int] = {}
         for number in sorted(names):
             self._number_of_name.setdefault(names[number], number)
         self._joined = {number: self._number_of_name[name] for number, name in names.items()}
         self.names = {number: name for name, number in self._number_of_name.items()}
         self._assignments = assignments
+        self.resolved = {correction: resolved[correction] for correction in corrections if correction in resolved}
         corrected = [person_number(correction.person) or 0 for correction in corrections]
+        corrected += self.resolved.values()
         self.next_number = 1 + max([0, *names, *assignments.values(), *corrected])
 
     def people_of(self, keys: Sequence[str]) -> Numbers:
         """Return the number of the person of each face, -1 for new faces."""
-        found = (self._assignments.get(key, -1) for key in keys)
-        return np.fromiter((self._joined.get(number, number) for number in found), np.int64, len(keys))
+        numbers = (self._assignments.get(key, -1) for key in keys)
+        return np.fromiter((self._joined.get(number, number) for number in numbers), np.int64, len(keys))
 
     def pin(
         self, grouped: GroupedPhotos, earlier: Numbers, corrections: Sequence[Correction]
@@ -117,21 +132,23 @@ class _Memory:
         rows = {face: row for row, face in enumerate(faces)} if corrections else {}
         resolved = []
         for correction in corrections:
-            number = self._find(correction.person)
+            number = self.resolved[correction] = self._find(correction)
             row = rows.get((correction.photo, correction.face))
             if row is not None:
                 pinned[row] = number
             resolved.append(correction._replace(person=person_id(number)))
         return pinned, resolved
 
-    def _find(self, person: str) -> int:
+    def _find(self, correction: Correction) -> int:
         """Return the number of an id or name; a new one for a new name and for somebody else."""
+        person = correction.person
         number = person_number(person)
         if number is not None:
             return self._joined.get(number, number)
         if person in self._number_of_name:
             return self._number_of_name[person]
-        number, self.next_number = self.next_number, self.next_number + 1
+        number = self.resolved.get(correction, self.next_number)
+        self.next_number = max(self.next_number, number + 1)
         if person:
             self._number_of_name[person] = number
             self.names[number] = person
@@ -152,8 +169,8 @@ def _confidence(
     similarities = similarity_to_group(features, groups)
     is_single = np.isnan(similarities)
     nearest = neighbours.similarities.max(1, initial=-1.0)
-    own = expit(rule.log_likelihood_ratio(np.where(is_single, nearest, similarities)) - prior)
-    confidence: list[float | None] = np.where(is_single, 1 - own, own).astype(np.float32).tolist()
+    probability = expit(rule.log_likelihood_ratio(np.where(is_single, nearest, similarities)) - prior)
+    confidence: list[float | None] = np.where(is_single, 1 - probability, probability).astype(np.float32).tolist()
     return confidence
 
 
@@ -165,11 +182,11 @@ def _write(grouped: GroupedPhotos, people: People, corrections: Sequence[Correct
     write_names(out, rows)
     write_corrections(out, corrections)
     folders = _name_folders(people)
-    shown = np.flatnonzero((people.photos > 1) | np.array([bool(name) for name in people.names], bool))
-    faces = np.flatnonzero(np.isin(people.index, shown))
+    with_folder = np.flatnonzero((people.photos > 1) | np.array([bool(name) for name in people.names], bool))
+    faces = np.flatnonzero(np.isin(people.index, with_folder))
     photos = grouped.table["photo"]
-    wanted = {f"{folders[people.index[row]]}/{photos[row]}": photos[row] for row in faces.tolist()}
-    write_photo_folders(out, grouped.photos, wanted, grouped.copy)
+    links = {f"{folders[people.index[row]]}/{photos[row]}": photos[row] for row in faces.tolist()}
+    write_photo_folders(out, grouped.photos, links, grouped.copy)
     write_atomically(out / PEOPLE_HTML, draw_gallery(grouped, people, corrections).encode())
 
 

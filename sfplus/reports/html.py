@@ -21,6 +21,7 @@ from sfplus.reports.jinja_filters import markdown_templates, page_templates
 from sfplus.reports.metrics import to_json_value
 from sfplus.verification.curves import FARS, tested_pairs
 from sfplus.verification.result import Result
+from sfplus.weights.teachers import describe_teachers
 
 if TYPE_CHECKING:
     from sfplus.hypersphere import Uniformity
@@ -147,6 +148,9 @@ def render(report: Report, folder: Path) -> None:
     figures = metrics.compute_metrics(report.results, report.pairs, report.models)
     context = figures | {
         "report": report,
+        "teachers": {
+            name: describe_teachers(facts.teachers) for name, facts in report.models.items() if facts.teachers
+        },
         "classifiers": metrics.classifier_table(report.spreads),
         "descriptions": metrics.protocol_descriptions(report.protocols),
         "continued": bool(_first_steps(report)),

@@ -217,7 +217,7 @@ def angle_plot(classifiers: Mapping[str, Uniformity], order: Sequence[str] = ())
 
 def history_plot(
     histories: Mapping[str, Sequence[Mapping[str, Any]]],
-    metrics: Sequence[str] = ("loss", "accuracy", "energy"),
+    metrics: Sequence[str] = ("loss", "accuracy", "energy", "teacher_cosine"),
     order: Sequence[str] = (),
     starts: Mapping[str, int] | None = None,
 ) -> dict[str, str]:

@@ -21,7 +21,7 @@ from sfplus.alignment.similarity import Fit, fit_similarity
 from sfplus.alignment.templates import Template
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import PhotoFolder
-from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES, PHOTOS
+from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES, PHOTOS, photo_stem
 from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import NoUsablePhotoError, PhotoError, SfplusError
@@ -40,9 +40,11 @@ def build(job: AlignJob) -> dict[str, Any]:
     """Cut the crops of all photos and write the table of crops."""
     root, faces = job.input("photos", PhotoFolder).root, job.input("faces", Artefact).folder
     _warn_about_crops(job, faces)
-    failures = read_json_lines(faces / FAILURES) + share(job).rows()
+    planned = _plan_crops(faces, job.settings)
+    failures = read_json_lines(faces / FAILURES) + _share(job, planned).rows()
     _move_crops(job)
-    rows = [row for row in _plan_crops(faces, job.settings) if (job.folder / CROPS / row["crop"]).is_file()]
+    crops = os.fspath(job.folder / CROPS)
+    rows = [row for row in planned if os.path.isfile(f"{crops}/{row['crop']}")]  # noqa: PTH113 (pathlib is slow)
     if not rows:
         missed = sum(row["reason"] == NO_FACE for row in failures)
         reason = f"no photo gave a crop ({missed} without a face, {len(failures) - missed} failed)"
@@ -56,17 +58,22 @@ def build(job: AlignJob) -> dict[str, Any]:
 
 def share(job: AlignJob) -> SharedWork:
     """Cut crops until no photo is left, in any number of processes at once."""
+    return _share(job, _plan_crops(job.input("faces", Artefact).folder, job.settings))
+
+
+def _share(job: AlignJob, rows: list[Row]) -> SharedWork:
     root, settings = job.input("photos", PhotoFolder).root, job.settings
-    rows = _plan_crops(job.input("faces", Artefact).folder, settings)
     photos = [list(group) for _, group in groupby(rows, itemgetter("photo"))]
     earlier = _EarlierCrops(job)
     threads = max(2, torch.get_num_threads())
     with SharedWork(job, photos, _PART, "photos") as work, ThreadPoolExecutor(threads) as pool:
         for items in work.rounds():
             for part, group in groupby(items, itemgetter(0)):
-                fitted = _fit([rows for _, rows in group], settings)
-                earlier.add_to([row for rows in fitted for row in rows])
-                failures = pool.map(lambda rows: _cut_photo(root, job.parts / CROPS, rows, settings), fitted)
+                part_photos = [rows for _, rows in group]
+                new = earlier.link(part_photos, job.parts / CROPS)
+                failures = pool.map(
+                    lambda rows: _cut_photo(root, job.parts / CROPS, rows, settings), _fit(new, settings)
+                )
                 work.finish(part, [row for rows in failures for row in rows])
     return work
 
@@ -80,12 +87,25 @@ class _EarlierCrops:
         self._index = job.context.result_index(stage.name, deciding)
         self._digests = job.input("photos", PhotoFolder).digests
 
-    def add_to(self, rows: Sequence[Row]) -> None:
-        """Add to each row the file of the same crop, None if there is none; it may have been deleted since."""
-        keys = [self._key(row) for row in rows]
-        known = self._index.get(keys)
-        for row, key in zip(rows, keys, strict=True):
-            row["earlier"] = self._root / known[key] if key in known else None
+    def link(self, photos: Sequence[list[Row]], crops: Path) -> list[list[Row]]:
+        """Link the crops that exist, and return the photos of which crops are missing, with the rows of these.
+
+        Args:
+            photos: The rows of each photo.
+            crops: The folder that gets the crops.
+        """
+        keys = [[self._key(row) for row in rows] for rows in photos]
+        known = self._index.get([key for keys_of_photo in keys for key in keys_of_photo])
+        root, folder = os.fspath(self._root), os.fspath(crops)
+        missing = (
+            [
+                row
+                for row, key in zip(rows, keys_of_photo, strict=True)
+                if key not in known or not _link(f"{root}/{known[key]}", f"{folder}/{row['crop']}")
+            ]
+            for rows, keys_of_photo in zip(photos, keys, strict=True)
+        )
+        return [rows for rows in missing if rows]
 
     def put(self, rows: Sequence[Row], folder: str) -> None:
         """Remember the crops of an artefact."""
@@ -95,14 +115,20 @@ class _EarlierCrops:
         return digest_json([self._digests[row["photo"]], row["landmarks"]])
 
 
-def _link(source: Path, target: Path) -> bool:
+def _link(source: str, target: str) -> bool:
     """Give a file a second name, or copy it where the disk has no links; False if it does not exist any more."""
     try:
-        os.link(source, target)
+        try:
+            os.link(source, target)
+        except FileNotFoundError:  # the source, or the folder of the target
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            os.link(source, target)
+    except FileExistsError:  # written before an interruption; crops are written atomically
+        return True
     except FileNotFoundError:
         return False
     except OSError:
-        write_atomically(target, source.read_bytes())
+        write_atomically(Path(target), Path(source).read_bytes())
     return True
 
 
@@ -136,8 +162,10 @@ def _plan_crops(faces: Path, settings: AlignStageSettings) -> list[Row]:
 
 
 def _number_photo(photo: str, index: int, count: int) -> str:
+    if count == 1:
+        return photo
     path = PurePosixPath(photo)
-    return photo if count == 1 else path.with_name(f"{path.stem}-{index + 1}{path.suffix}").as_posix()
+    return path.with_name(f"{path.stem}-{index + 1}{path.suffix}").as_posix()
 
 
 def crop_names(photos: Sequence[str], suffix: str = ".jpg") -> list[str]:
@@ -150,9 +178,10 @@ def crop_names(photos: Sequence[str], suffix: str = ".jpg") -> list[str]:
         photos: The photos, as POSIX paths relative to the folder of photos.
         suffix: The extension of the crops.
     """
-    stems = [PurePosixPath(photo).with_suffix("").as_posix() for photo in photos]
+    stems = [photo_stem(photo) for photo in photos]
     counts = Counter(stem.casefold() for stem in stems)
-    taken = {parent.as_posix().casefold() for photo in photos for parent in PurePosixPath(photo).parents}
+    folders = {PurePosixPath(photo.rpartition("/")[0]) for photo in photos}
+    taken = {parent.as_posix().casefold() for folder in folders for parent in (folder, *folder.parents)}
     names = []
     for photo, stem in zip(photos, stems, strict=True):
         name = stem if counts[stem.casefold()] == 1 else photo  # a.png and a.jpg in one folder keep different names
@@ -194,9 +223,6 @@ def _cut_photo(root: Path, crops: Path, rows: list[Row], settings: AlignStageSet
         path = crops / row["crop"]
         if path.is_file():  # written before an interruption; crops are written atomically
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if row["earlier"] and _link(row["earlier"], path):
-            continue
         try:
             photo = read_photo(root / row["photo"]) if photo is None else photo
             crop = _cut(photo, row, settings)
@@ -207,6 +233,7 @@ def _cut_photo(root: Path, crops: Path, rows: list[Row], settings: AlignStageSet
             if photo is None:
                 break
             continue
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, encode_image(crop, settings.suffix, settings.jpeg_quality))
     return failures
 

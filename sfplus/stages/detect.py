@@ -19,6 +19,7 @@ from sfplus.artifacts.result_index import ResultIndex
 from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.detection import Detector, Faces, choose, choose_all
+from sfplus.detection.choose import ONLY_FACE
 from sfplus.errors import PhotoError
 from sfplus.images import Pixels, is_transient, read_photo
 from sfplus.io.console import quantity
@@ -30,6 +31,7 @@ BATCH = 32  # photos in a part
 _PIXELS = 1 << 21  # of photos that are detected together
 Detected = dict[str, Any]  # height, width and faces of a photo
 Row = dict[str, Any]  # the same with its name and the chosen faces, or with the reason why it cannot be read
+Item = tuple[int, str, str | None]  # the part and the name of a photo, and what the index knows about it
 NamedPhoto = tuple[str, Pixels | Detected | PhotoError]
 
 
@@ -52,11 +54,11 @@ def share(job: Job[DetectSettings]) -> SharedWork:
         add_known = partial(_add_known, index, folder.digests)
         detector = Detector(**settings.model_dump(exclude={"choose"}), device=job.context.device)
         for items in work.rounds():
-            decoded = prefetch_map(partial(_read_item, folder.root), add_known(items))
+            decoded = prefetch_map(partial(_read_item, folder.root), add_known(items), ready=_known_item)
             for part, photos in groupby(decoded, itemgetter(0)):
                 detected = list(_detect_batch((photo for _, photo in photos), detector, settings))
-                new = (row for row, is_new in detected if is_new)
-                index.put((folder.digests[row["photo"]], json.dumps(_keep(row))) for row in new)
+                if new := [row for row, is_new in detected if is_new]:
+                    index.put((folder.digests[row["photo"]], json.dumps(_keep(row))) for row in new)
                 rows = [row for row, _ in detected]
                 counts.update(_count(rows))
                 work.finish(part, rows, _note(counts))
@@ -74,9 +76,7 @@ def _keep(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in ("height", "width", "faces")}
 
 
-def _add_known(
-    index: ResultIndex, digests: Mapping[str, str], items: Iterator[tuple[int, str]]
-) -> Iterator[tuple[int, str, str | None]]:
+def _add_known(index: ResultIndex, digests: Mapping[str, str], items: Iterator[tuple[int, str]]) -> Iterator[Item]:
     """Add to each photo what the index knows about its content, part by part."""
     for part, group in groupby(items, itemgetter(0)):
         names = [name for _, name in group]
@@ -84,10 +84,13 @@ def _add_known(
         yield from ((part, name, known.get(digests[name])) for name in names)
 
 
-def _read_item(root: Path, item: tuple[int, str, str | None]) -> tuple[int, NamedPhoto]:
+def _known_item(item: Item) -> tuple[int, NamedPhoto] | None:
     part, name, known = item
-    if known is not None:
-        return part, (name, json.loads(known))
+    return None if known is None else (part, (name, json.loads(known)))
+
+
+def _read_item(root: Path, item: Item) -> tuple[int, NamedPhoto]:
+    part, name, _ = item
     try:
         check_name(name, root / name)
         return part, (name, read_photo(root / name))
@@ -133,6 +136,8 @@ def _describe(faces: Faces, height: int, width: int) -> Detected:
 
 def _choose(detected: Detected, settings: DetectSettings) -> dict[str, str]:
     """Return the reason for each chosen face, by its index as text."""
+    if len(detected["faces"]) < 2:
+        return {str(ONLY_FACE.index): ONLY_FACE.reason} if detected["faces"] else {}
     faces = Faces(
         np.array([face["box"] for face in detected["faces"]], np.float32).reshape(-1, 4),
         np.array([face["score"] for face in detected["faces"]], np.float32),

@@ -27,7 +27,7 @@ from sfplus.io.tables import FAILURES, read_parquet, write_json_lines, write_par
 from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.verification.features import Features
-from sfplus.weights.model_folder import crop_template
+from sfplus.weights.find_model import crop_template
 
 
 def build(job: Job[EmbedSettings]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from sfplus.artifacts.layout import CROP_TABLE, CROPS
 from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.artifacts.pair_inputs import locate_pairs
 from sfplus.artifacts.stage import Job
+from sfplus.artifacts.teacher_features import TeacherFeatures
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.datasets.identities import assign_labels
 from sfplus.datasets.records import person_from_path
@@ -33,6 +35,7 @@ from sfplus.recipes.settings.finetune import FinetuneSettings
 from sfplus.recipes.settings.train import SolverSettings, TrainSettings
 from sfplus.training.face_task import HeldOut, fit
 from sfplus.training.head_ops import create_head, gather_head, load_classifier
+from sfplus.training.teacher import Distillation
 from sfplus.verification.protocols import PROTOCOLS
 from sfplus.weights import HEAD, PEOPLE
 from sfplus.weights.feature_network import FeatureNetwork
@@ -69,11 +72,15 @@ def build_finetune(job: Job[FinetuneSettings]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _TrainingSet:
-    """People, their crops and the template that the crops follow."""
+    """People, their crops, the template that the crops follow, and the names of the crops among all crops.
+
+    There are no people if only a teacher is learned.
+    """
 
     people: list[str]
     crops: CropDataset | PackedCrops
     template: str
+    names: Sequence[str] = ()
 
     @property
     def size(self) -> str:
@@ -84,60 +91,93 @@ class _TrainingSet:
 def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training_set: _TrainingSet) -> dict[str, Any]:
     people, crops = training_set.people, training_set.crops
     settings = job.settings.in_steps(len(crops))
-    head = create_head(settings, shape["feature_size"], len(people))
+    head = create_head(settings, shape["feature_size"], len(people)) if settings.classifies else None
+    teacher = _load_teacher(job, training_set, shape["feature_size"])
     start = job.input_folder("start") if "start" in job.inputs else None
     loaded = _load_head(start, head)
     if loaded:
         job.context.console.print(f"the network is initialised from {start}; classifier: {loaded['classifier']}")
 
     def report_step(step: int, row: dict[str, Any]) -> None:
-        note = f"loss {row['loss']:.3f}, accuracy {100 * row['accuracy']:.1f} %" if row else None
+        note = _describe_row(row) if row else None
         job.context.progress.update(step, settings.max_iter, "steps", note)
 
     held_out = _held_out(job, training_set) if settings.evaluate_every and "pairs" in job.inputs else None
     device = job.context.device
-    summary = fit(network, head, crops, settings, job.folder, device, on_step=report_step, held_out=held_out)
-    full_head = gather_head(head, settings)  # each process may hold a shard of it
+    summary = fit(network, head, crops, settings, job.folder, device, report_step, held_out, teacher)
+    full_head = None if head is None else gather_head(head, settings)  # each process may hold a shard of it
     if not is_first():
         return {}
-    about = {
+    about: dict[str, Any] = {
         "template": training_set.template,
-        "head": settings.head.model_dump(),
-        "energy": settings.energy.model_dump() if settings.energy else None,
-        "people": len(people),
+        "head": settings.head.model_dump() if head is not None else None,
+        "energy": settings.energy.model_dump() if settings.energy and head is not None else None,
         "crops": len(crops),
     }
-    if "start" in job.inputs:
-        about["start"] = ModelFacts.read(job.inputs["start"]).name
+    facts = ModelFacts.read(job.inputs["start"]) if "start" in job.inputs else ModelFacts()
+    if start is not None:
+        about["start"] = facts.name
+    if teachers := [*facts.teachers, *([] if teacher is None else [_describe_teacher(teacher)])]:
+        about["teachers"] = teachers
+    if people:
+        about["people"] = len(people)
     save_model(job.folder, network, shape | about, head=full_head)
-    write_atomically(job.folder / PEOPLE, "".join(f"{person}\n" for person in people).encode())
+    if people:
+        write_atomically(job.folder / PEOPLE, "".join(f"{person}\n" for person in people).encode())
     return {"people": len(people), "crops": len(crops)} | loaded | summary
+
+
+def _describe_row(row: dict[str, Any]) -> str:
+    accuracy, cosine = row["accuracy"], row.get("teacher_cosine")
+    figures = [] if accuracy is None else [f"accuracy {100 * accuracy:.1f} %"]
+    figures += [] if cosine is None else [f"cosine to the teacher {cosine:.3f}"]
+    return ", ".join([f"loss {row['loss']:.3f}", *figures])
 
 
 def _load_training_set(job: Job[Any], settings: TrainSettings | FinetuneSettings) -> _TrainingSet:
     source, exclude = job.inputs["crops"], settings.exclude
     if isinstance(source, PackFolder):
-        packed = PackedCrops(source.root, exclude)
+        packed = PackedCrops(source.root, exclude, least=2 if settings.classifies else 1)
         size = f"{packed.height}x{packed.width}"
         template = TEMPLATE_OF_SIZE.get(size)
         if template is None:
             reason = f"its crops are {size}, these networks take {' or '.join(TEMPLATE_OF_SIZE)}"
             raise DatasetError(reason, where=source.root, remedy="align the photos again, and pack their crops")
-        return _TrainingSet(packed.people, packed, template.name)
+        names = [str(row) for row in packed.rows]
+        return _TrainingSet(packed.people if settings.classifies else [], packed, template.name, names)
     assert isinstance(source, Artefact)
-    people, labels, names = assign_labels(read_parquet(source.folder / CROP_TABLE)["crop"], exclude, settings.people)
-    failed = (row["photo"] for rows in read_failures(source.folder) for row in rows)
-    missing = {person_from_path(name, DatasetError, settings.people) for name in failed} - {*people, *exclude}
-    if missing and is_first():
-        job.context.console.warn(f"not trained on, because no photo gave a crop: {first_names(sorted(missing))}")
+    names = read_parquet(source.folder / CROP_TABLE)["crop"]
     template = TEMPLATES[source.manifest["settings"]["template"]]
+    if settings.classifies:
+        people, labels, names = assign_labels(names, exclude, settings.people)
+        failed = (row["photo"] for rows in read_failures(source.folder) for row in rows)
+        missing = {person_from_path(name, DatasetError, settings.people) for name in failed} - {*people, *exclude}
+        if missing and is_first():
+            job.context.console.warn(f"not trained on, because no photo gave a crop: {first_names(sorted(missing))}")
+    else:
+        names = sorted(name for name in names if PurePosixPath(name).parent.as_posix() not in exclude)
+        people, labels = [], [0] * len(names)
     paths = [source.folder / CROPS / name for name in names]
-    return _TrainingSet(people, CropDataset(paths, labels, template.height, template.width, people), template.name)
+    crops = CropDataset(paths, labels, template.height, template.width, people)
+    return _TrainingSet(people, crops, template.name, names)
 
 
-def _load_head(start: Path | None, head: Head | ShardedHead) -> dict[str, Any]:
+def _load_teacher(job: Job[Settings], training_set: _TrainingSet, size: int) -> Distillation | None:
+    """Return the features of the teacher for the training set; None without a teacher."""
+    if job.settings.teacher is None:
+        return None
+    features = TeacherFeatures(job.input("teacher", Artefact), job.inputs["crops"], training_set.names)
+    return Distillation(job.settings.teacher, features, size)
+
+
+def _describe_teacher(teacher: Distillation) -> dict[str, str]:
+    about = teacher.features.about
+    return about | {"licence": teacher.settings.licence or about["licence"] or "unknown"}
+
+
+def _load_head(start: Path | None, head: Head | ShardedHead | None) -> dict[str, Any]:
     """Initialise the head as Caffe does: from the classifier of the start, if it has the same name and shape."""
-    if start is None:
+    if start is None or head is None:
         return {}
     if not (start / HEAD).is_file():
         return {"classifier": "new: the start has none"}

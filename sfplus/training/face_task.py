@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,19 +14,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from sfplus.artifacts.settings import fields_without_effect
 from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.device import Device
-from sfplus.errors import DatasetError
 from sfplus.hypersphere import AdaFace, Head, ShardedHead, measure_layer_uniformity
-from sfplus.io.console import first_names
 from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.augment import distort, draw_distortions
 from sfplus.training.batch_norm import synchronise_batch_norm
 from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import OnStep, Row, Task, train
+from sfplus.training.head_checks import check_people, warn_at_chance
 from sfplus.training.head_ops import average_gradients, clip_gradients, count_classes, head_accuracy, head_energy
 from sfplus.training.optimizer import create_caffe_sgd, set_learning_rate
 from sfplus.training.sampling import create_sampler, draw_flips
 from sfplus.training.schedule import learning_rate
+from sfplus.training.teacher import Distillation
 from sfplus.training.train_state import Stateful
 
 HeldOut = Callable[[nn.Module], Mapping[str, float]]
@@ -35,13 +34,14 @@ HeldOut = Callable[[nn.Module], Mapping[str, float]]
 
 def fit(
     network: nn.Module,
-    head: Head | ShardedHead,
+    head: Head | ShardedHead | None,
     crops: CropDataset | PackedCrops,
     settings: SolverSettings,
     folder: Path,
     device: Device,
     on_step: OnStep | None = None,
     held_out: HeldOut | None = None,
+    teacher: Distillation | None = None,
 ) -> dict[str, float]:
     """Train network and head in place, from the newest checkpoint in `folder` or from step 1, up to `max_iter`.
 
@@ -62,7 +62,7 @@ def fit(
     Args:
         network: (N, 3, H, W) -> (N, F), with its initial weights.
         head: one of `hypersphere.HEADS` for as many classes as `crops` has, or a sharded one; see
-            `head_ops.create_head`.
+            `head_ops.create_head`. None where only the teacher is learned; labels are then ignored.
         crops: the training set.
         settings: settings of the run. The digest that a checkpoint must match covers all that change the result. The
             descriptions of network and head are not used.
@@ -72,6 +72,9 @@ def fit(
             `crops_per_second` (else an empty dict). An exception that it raises ends the run.
         held_out: called every `evaluate_every` steps with the network, or its running average; its results are in the
             history as `held_out/NAME`. It must not change the network.
+        teacher: the features of a teacher, which are learned beside the head or alone. The history then has the mean
+            cosine to the teacher, `teacher_cosine`, and the loss, `distillation`, which is also the `loss` if there is
+            no head.
 
     Returns:
         `steps`, `seconds` of this call, and `loss` (of the head, without the energy) and `accuracy` (without
@@ -86,7 +89,7 @@ def fit(
         PhotoError: If a crop cannot be decoded.
     """
     processes, settings = ProcessGroup(device), settings.in_steps(len(crops))
-    task = FaceTask(network, head, crops, settings, processes, held_out)
+    task = FaceTask(network, head, crops, settings, processes, held_out, teacher)
     summary = train(task, settings, folder, processes, on_step)
     task.finish()
     return summary
@@ -95,31 +98,37 @@ def fit(
 class FaceTask(Task):
     """Network, head and optionally the energy of the classifier weights, trained on crops; see `fit`."""
 
-    averaged = ("loss", "accuracy")
+    averaged: Sequence[str] = ("loss", "accuracy")
     remedy = "use a smaller base_lr, start from a model trained with a smaller m, or a larger lambda_min"
 
     def __init__(
         self,
         network: nn.Module,
-        head: Head | ShardedHead,
+        head: Head | ShardedHead | None,
         crops: CropDataset | PackedCrops,
         settings: SolverSettings,
         processes: ProcessGroup,
         held_out: HeldOut | None = None,
+        teacher: Distillation | None = None,
     ) -> None:
-        self.classes = count_classes(head)
-        _check_people(crops, self.classes, warn=processes.is_first)
+        if head is None:
+            self.averaged = ("loss",)
+        else:
+            check_people(crops, count_classes(head), warn=processes.is_first)
         processes.share(settings.batch_size, settings.accumulate)
         network = synchronise_batch_norm(network, processes, settings.batch_size, settings.accumulate)
         self.network, self.head, self.crops, self.settings, self.processes = network, head, crops, settings, processes
-        self.held_out = held_out
+        self.held_out, self.teacher = held_out, teacher
         if isinstance(head, AdaFace):
             head.synchronised = processes.count > 1
-        self.trained = nn.ModuleDict({"network": network, "head": head})
+        self.measured = nn.ModuleDict({"network": network})
+        if isinstance(head, Head):  # of a sharded head, no process has all classes
+            self.measured["head"] = head
+        self.trained = nn.ModuleDict({"network": network} | ({} if head is None else {"head": head}))
+        if teacher is not None and teacher.map is not None:
+            self.trained["teacher_map"] = teacher.map
         processes.device.move(self.trained)
-        sharded = isinstance(head, ShardedHead)  # no process has all its classes
-        self.measured = nn.ModuleDict({"network": network}) if sharded else self.trained
-        modules = nn.ModuleDict({"network": network, "head": head})
+        modules = nn.ModuleDict(dict(self.trained.items()))
         self.average: AveragedModel | None = None
         if settings.ema:
             decay = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
@@ -133,66 +142,75 @@ class FaceTask(Task):
         self.scaler = processes.device.scaler(settings.precision)
         if self.scaler is not None:
             self.optimizers["scaler"] = self.scaler
-        self.digest = _digest(settings, crops)
+        self.digest = _digest(settings, crops, teacher)
         self.sampler = create_sampler(crops.labels.numpy(), settings)
         self.warned = False
 
     def batch(self, step: int, share: slice) -> tuple[Tensor, ...]:
         """Return crops, uint8 RGB (B, H, W, 3), half of them mirrored, and labels (B,).
 
-        With `augment`, the distortions (B, 7) of the crops follow; see `draw_distortions`.
+        With `augment`, the distortions (B, 7) of the crops follow, see `draw_distortions`; with a teacher, its
+        features (B, F).
         """
-        settings = self.settings
-        crops, labels = self.crops.batch(self.sampler(step)[share])
+        settings, indices = self.settings, self.sampler(step)[share]
+        crops, labels = self.crops.batch(indices)
         flip = torch.from_numpy(draw_flips(step, settings)[share])
         crops[flip] = crops[flip].flip(2)
-        if not settings.augment:
-            return crops, labels
-        return crops, labels, draw_distortions(step, settings.batch_size, settings.seed, settings.augment)[share]
+        batch = [crops, labels]
+        if settings.augment:
+            batch.append(draw_distortions(step, settings.batch_size, settings.seed, settings.augment)[share])
+        if self.teacher is not None:
+            batch.append(self.teacher.batch(indices))
+        return tuple(batch)
 
     def update(self, step: int, batch: tuple[Tensor, ...], measure: bool) -> Row | None:
         """Perform one step of SGD on gradients of one pass or of several."""
         set_learning_rate(self.optimizer, learning_rate(step, self.settings), caffe_momentum=True)
         self.optimizer.zero_grad()
         passes = self.settings.accumulate
-        buffers = self.head.named_buffers() if passes > 1 else ()
+        buffers = self.head.named_buffers() if self.head is not None and passes > 1 else ()
         counters = {name: b.clone() for name, b in buffers if not b.is_floating_point()}
         energy: Tensor | None = None
-        measurements: list[Tensor] = []
-        for number, (crops, labels, *distortions) in enumerate(
-            zip(*(part.chunk(passes) for part in batch), strict=True)
-        ):
+        measurements: list[Row] = []
+        for number, (crops, labels, *extra) in enumerate(zip(*(part.chunk(passes) for part in batch), strict=True)):
             if number:
                 self._restore_counters(counters)
-            inputs = distort(normalize_crops(crops), *distortions) if distortions else normalize_crops(crops)
+            taught = extra.pop() if self.teacher is not None else None
+            inputs = distort(normalize_crops(crops), *extra) if extra else normalize_crops(crops)
             with self.processes.device.autocast(self.settings.precision):
                 features = self.forward(inputs)
-            features = features.to(self.head.weight.dtype)
-            loss = self.head.loss(features, labels) / passes
-            total = loss
-            if number == 0 and self.settings.energy is not None:
+            features = features.to(torch.promote_types(features.dtype, torch.float32))
+            losses = {} if self.head is None else {"loss": self.head.loss(features, labels)}
+            if self.teacher is not None and taught is not None:
+                losses["distillation"] = self.teacher.loss(features, taught)
+            total = torch.stack(list(losses.values())).sum() / passes
+            if number == 0 and self.settings.energy is not None and self.head is not None:
                 energy = head_energy(self.head, batch[1], self.settings.energy, self.processes)
-                total = loss + self.settings.energy.weight * energy
+                total = total + self.settings.energy.weight * energy
             if measure:  # before the step changes the classifier weights
-                measurements.append(self._measure(loss, features, labels))
+                measurements.append(self._measure(losses, features, labels, taught))
             self._backward(total)
         self._step()
         if not measure:
             return None
-        loss, accuracy, length = torch.stack(measurements).sum(0)
+        means = {
+            name: None if value is None else torch.stack([row[name] / passes for row in measurements]).sum(0)
+            for name, value in measurements[0].items()
+        }
         return {
             "epoch": step * self.settings.batch_size / len(self.crops),
-            "loss": loss,
-            "accuracy": accuracy,
-            "lambda": self.head.current_lambda,
+            "loss": means.pop("loss"),
+            "accuracy": means.pop("accuracy"),
+            "lambda": None if self.head is None else self.head.current_lambda,
             "lr": learning_rate(step, self.settings),
             "energy": energy,
-            "feature_length": length,
+            **means,
         }
 
     def describe(self, step: int) -> str:
         """Describe lambda and the learning rate."""
-        return f"lambda {self.head.current_lambda:.4g}, learning rate {learning_rate(step, self.settings):.4g}"
+        annealing = "" if self.head is None else f"lambda {self.head.current_lambda:.4g}, "
+        return f"{annealing}learning rate {learning_rate(step, self.settings):.4g}"
 
     def logged(self, row: Row, earlier: Sequence[Row]) -> None:
         """Add the spread of the neurons of each layer and of the classifier weights, and the held-out evaluation."""
@@ -206,7 +224,8 @@ class FaceTask(Task):
         if self.held_out and every and (row["step"] % every == 0 or row["step"] == self.settings.max_iter):
             network = self.network if self.average is None else self.average.module.get_submodule("network")
             row |= {f"held_out/{name}": value for name, value in self.held_out(network).items()}
-        self._warn_at_chance([*earlier[-4:], row])
+        if self.head is not None and not self.warned and row["step"] >= self.settings.max_iter / 4:
+            self.warned = warn_at_chance([*earlier[-4:], row], count_classes(self.head))
 
     def finish(self) -> None:
         """Replace the weights by their running average, if there is one."""
@@ -215,15 +234,19 @@ class FaceTask(Task):
 
     def _restore_counters(self, counters: Mapping[str, Tensor]) -> None:
         """Reset counters of forward passes, so that all passes of a batch count as one and have the same lambda."""
-        for name, buffer in self.head.named_buffers():
+        for name, buffer in self.head.named_buffers() if self.head is not None else ():
             if name in counters:
                 buffer.copy_(counters[name])
 
     @torch.no_grad()
-    def _measure(self, loss: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the share of one pass in loss, accuracy without margin and mean length of a feature, (3,)."""
-        means = torch.stack([head_accuracy(self.head, features, labels), features.norm(dim=1).mean()])
-        return torch.cat([loss[None], means / self.settings.accumulate])
+    def _measure(self, losses: dict[str, Tensor], features: Tensor, labels: Tensor, taught: Tensor | None) -> Row:
+        """Return the values of a row for one pass: losses, accuracy without margin, length of a feature, cosine."""
+        accuracy = None if self.head is None else head_accuracy(self.head, features, labels)
+        row: Row = {"accuracy": accuracy, "feature_length": features.norm(dim=1).mean(), **losses}
+        if self.teacher is not None and taught is not None:
+            row["teacher_cosine"] = self.teacher.mean_cosine(features, taught)
+            row.setdefault("loss", losses["distillation"])
+        return row
 
     def _backward(self, loss: Tensor) -> None:
         if self.scaler is not None:
@@ -231,11 +254,11 @@ class FaceTask(Task):
         loss.backward()  # type: ignore[no-untyped-call]
 
     def _step(self) -> None:
-        average_gradients(self.network, self.head, self.processes)
+        average_gradients(self.trained, self.head, self.processes)
         if self.settings.clip is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer)
-            clip_gradients(self.network, self.head, self.settings.clip, self.processes)
+            clip_gradients(self.trained, self.head, self.settings.clip, self.processes)
         if self.scaler is None:
             self.optimizer.step()
         else:
@@ -244,40 +267,9 @@ class FaceTask(Task):
         if self.average is not None:
             self.average.update_parameters(self.trained)
 
-    def _warn_at_chance(self, rows: Sequence[Row]) -> None:
-        """Warn once if the loss stays at chance, the most common failure of A-Softmax from scratch."""
-        if self.warned or rows[-1]["step"] < self.settings.max_iter / 4 or len(rows) < 5:
-            return
-        chance = math.log(self.classes)
-        if all(abs(row["loss"] - chance) < 0.01 * chance and row["accuracy"] < 3 / self.classes for row in rows):
-            self.warned = True
-            warnings.warn(
-                f"the loss stays at {chance:.3f} = ln({self.classes}), which is chance: the network learns nothing; "
-                "let lambda fall more slowly (smaller gamma), start from a model trained with a smaller m, or change "
-                "base_lr or batch_size",
-                stacklevel=2,
-            )
 
-
-def _check_people(crops: CropDataset | PackedCrops, classes: int, warn: bool) -> None:
-    """Refuse labels beyond the head and a single class; warn of classes with no crop or one crop."""
-    labels = crops.labels
-    if int(labels.max()) >= classes:
-        what = f"label {int(labels.max())} is beyond the {classes} classes of the head"
-        raise DatasetError(what, where="crops", remedy="create the head for as many people as there are")
-    if classes < 2:
-        raise DatasetError("there is only 1 person", where="crops", remedy="training needs at least two people")
-    counts = torch.bincount(labels, minlength=classes)
-    for number, description in ((0, "no crop"), (1, "one crop")) if warn else ():
-        if few := (counts == number).nonzero().flatten().tolist():
-            names = first_names([crops.people[label] if crops.people else f"label {label}" for label in few])
-            warnings.warn(
-                f"{len(few)} of {classes} people {'has' if len(few) == 1 else 'have'} {description}: {names}",
-                stacklevel=2,
-            )
-
-
-def _digest(settings: SolverSettings, crops: CropDataset | PackedCrops) -> str:
+def _digest(settings: SolverSettings, crops: CropDataset | PackedCrops, teacher: Distillation | None) -> str:
     """Digest everything that decides the result, except the pixels of unpacked crops and the initial weights."""
     decisive = settings.model_dump_json(exclude=fields_without_effect(settings))
-    return hashlib.sha256((decisive + crops.digest).encode()).hexdigest()
+    taught = teacher.features.digest if teacher is not None else ""
+    return hashlib.sha256((decisive + crops.digest + taught).encode()).hexdigest()

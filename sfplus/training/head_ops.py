@@ -94,15 +94,17 @@ def head_accuracy(head: Head | ShardedHead, features: Tensor, labels: Tensor) ->
     return (predicted == labels).float().mean()
 
 
-def average_gradients(network: nn.Module, head: Head | ShardedHead, processes: ProcessGroup) -> None:
+def average_gradients(trained: nn.Module, head: Head | ShardedHead | None, processes: ProcessGroup) -> None:
     """Average gradients over the processes; those of a sharded head already cover the global batch."""
-    sharded = isinstance(head, ShardedHead)
-    processes.average_gradients([*network.parameters(), *(() if sharded else head.parameters())])
+    shards = {id(p) for p in head.parameters()} if isinstance(head, ShardedHead) else set()
+    processes.average_gradients([p for p in trained.parameters() if id(p) not in shards])
 
 
-def clip_gradients(network: nn.Module, head: Head | ShardedHead, max_norm: float, processes: ProcessGroup) -> None:
+def clip_gradients(
+    trained: nn.Module, head: Head | ShardedHead | None, max_norm: float, processes: ProcessGroup
+) -> None:
     """Clip the norm of the gradient, taken over the weights of all processes."""
-    parameters = [p for module in (network, head) for p in module.parameters() if p.grad is not None]
+    parameters = [p for p in trained.parameters() if p.grad is not None]
     shard = head.head.weight if isinstance(head, ShardedHead) else None
     square = _squared_norm([p for p in parameters if p is not shard])
     if shard is not None:

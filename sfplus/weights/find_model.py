@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sfplus.alignment.templates import DEFAULT_TEMPLATE, find_template
 from sfplus.errors import UsageError, WeightsError, suggest
 from sfplus.io.files import digest_json, file_digest
 from sfplus.io.resources import HUB, shipped_folder, user_folder
-from sfplus.networks import is_function
+from sfplus.networks import DEFAULT_INPUT, is_function, network_names, parse_size
 from sfplus.weights import CONFIG, FOLDER_FILES, WEIGHTS_FILES
 from sfplus.weights.zoo import zoo
 
@@ -77,9 +78,7 @@ class ModelSource:
         Raises:
             WeightsError: If the model does not say it.
         """
-        from sfplus.weights.model_folder import crop_template  # start-up time: imports torch
-
-        return crop_template(dict(self.config), self.path)
+        return crop_template(self.config, self.path)
 
     @cached_property
     def content(self) -> str:
@@ -109,6 +108,28 @@ class ModelSource:
         if self.path.suffix.lower() != ".caffemodel":
             return [self.path.with_name(CONFIG)] if self.path.suffix == ".safetensors" else []
         return [Path(self.network) if self.network.endswith(".prototxt") else self.path.with_suffix(".prototxt")]
+
+
+def crop_template(config: Mapping[str, Any], path: Path) -> str:
+    """Return the name of the template of the crops that a model was trained on.
+
+    Args:
+        config: config of the model.
+        path: folder of the model, for messages.
+
+    Raises:
+        WeightsError: If the config does not name a template, or one whose crops do not fit a SphereFace network.
+    """
+    if not isinstance(name := config.get("template"), str):
+        remedy = f'add "template": "{DEFAULT_TEMPLATE}"'
+        raise WeightsError("does not name a template", where=path / CONFIG, remedy=remedy)
+    if config.get("network") in network_names():
+        template, size = find_template(name), parse_size(config.get("input", DEFAULT_INPUT))
+        if (template.height, template.width) != size:
+            remedy = "name the template that the model was trained on"
+            reason = f"its network takes crops of {size[0]}x{size[1]}, its template is {name}"
+            raise WeightsError(reason, where=path / CONFIG, remedy=remedy)
+    return name
 
 
 def find_model(name: str) -> Path:

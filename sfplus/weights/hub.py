@@ -24,6 +24,7 @@ from sfplus.networks.preprocessing import read_preprocessing
 from sfplus.weights import CONFIG, FOLDER_FILES, MEAN, WEIGHTS_FILES
 from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import load_tensors, save_model, to_bytes
+from sfplus.weights.teachers import describe_teachers, read_teachers
 
 _FILES = (*FOLDER_FILES, MEAN)
 _LOGIN = "if it is private or gated: hf auth login"
@@ -37,7 +38,8 @@ class PretrainedModel(nn.Module, ModelHubMixin):
 
     Args:
         network: in float32.
-        config: see `save_model`; the model card also uses `licence`, `data`, `people`, `crops` and `verification`.
+        config: see `save_model`; the model card also uses `licence`, `data`, `people`, `crops`, `teachers` and
+            `verification`.
         mean: the mean feature of the verification set (2 F,), which `sfplus compare` subtracts.
 
     Example:
@@ -122,14 +124,14 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             "licence": licence,
         }
         table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
-        return ModelCard(
-            f"---\n{ModelCardData(**data).to_yaml()}\n---\n{_CARD.format(table=table, network=config['network'])}"
-        )
+        teachers = describe_teachers(read_teachers(config))
+        text = _CARD.format(network=config["network"], teachers=teachers and f"\n{teachers}\n", table=table)
+        return ModelCard(f"---\n{ModelCardData(**data).to_yaml()}\n---\n{text}")
 
 
 _CARD = """
 # {network}, a face recognition network
-
+{teachers}
 |  |  |
 | --- | --- |
 {table}
@@ -153,6 +155,8 @@ def _training_data(config: dict[str, Any]) -> str:
     if "people" in config and "crops" in config:
         counts = f"{config['crops']:,} crops of {config['people']:,} people"
         return f"{config['data']} ({counts})" if "data" in config else counts
+    if "crops" in config and "data" not in config:
+        return f"{config['crops']:,} crops without labels"
     return str(config.get("data", "not stated"))
 
 

@@ -15,11 +15,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from sfplus.alignment.templates import DEFAULT_TEMPLATE, find_template
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import check_folder, write_atomically
-from sfplus.networks import DEFAULT_INPUT, create, is_library_network, network_options, parse_size
-from sfplus.networks.sphereface import NETWORKS
+from sfplus.networks import DEFAULT_INPUT, create, is_library_network, network_options
 from sfplus.weights import CONFIG, HEAD, MODEL
 from sfplus.weights.feature_network import FeatureNetwork
 
@@ -171,28 +169,6 @@ def is_finite(tensor: Tensor) -> bool:
     One pass without a copy, which takes a tenth of the time of `isfinite().all()`.
     """
     return tensor.numel() == 0 or all(math.isfinite(extreme) for extreme in tensor.aminmax())
-
-
-def crop_template(config: dict[str, Any], path: Path) -> str:
-    """Return the name of the template of the crops that a model was trained on.
-
-    Args:
-        config: config of the model.
-        path: folder of the model, for messages.
-
-    Raises:
-        WeightsError: If the config does not name a template, or one whose crops do not fit a SphereFace network.
-    """
-    if not isinstance(name := config.get("template"), str):
-        remedy = f'add "template": "{DEFAULT_TEMPLATE}"'
-        raise WeightsError("does not name a template", where=path / CONFIG, remedy=remedy)
-    if config.get("network") in NETWORKS:
-        template, size = find_template(name), parse_size(config.get("input", DEFAULT_INPUT))
-        if (template.height, template.width) != size:
-            remedy = "name the template that the model was trained on"
-            reason = f"its network takes crops of {size[0]}x{size[1]}, its template is {name}"
-            raise WeightsError(reason, where=path / CONFIG, remedy=remedy)
-    return name
 
 
 def weights_file(path: Path) -> Path:

@@ -111,7 +111,7 @@ def test_a_photo_that_changes_within_the_resolution_of_the_clock_is_read_again(
 ) -> None:
     """The second change leaves size and times as they are, so the digest of a new photo is not trusted."""
     now = time.time_ns()
-    monkeypatch.setattr(inputs, "_stamp", lambda photo: [photo.stat().st_size, now, 0])
+    monkeypatch.setattr(inputs, "_stamp", lambda photo: [Path(photo).stat().st_size, now, 0])
     monkeypatch.setattr(inputs, "_CLOCK_TICK_NS", 3600 * 10**9)  # the test takes less than an hour
     before = content(photos, tmp_path)
     flip_last_bit(photos / "a/1.png")

@@ -61,7 +61,6 @@ def test_wrong_input_is_one_line(sfplus: Callable, photos: Path, untrained_model
     cases = [
         (("group", tmp_path / "none", out), 2, "does not exist"),
         (("group", photos, photos / "out"), 2, "OUT and IN overlap"),
-        (("group", photos, out, "--model", untrained_model), 2, "sfplus calibrate"),
         (("group", photos, out, "--threshold", "2"), 2, "--threshold"),
         (("find", tmp_path / "none.jpg", photos, "--out", out), 1, "none.jpg"),
         (("find", photos / "damaged.jpg", photos, "--out", out), 1, "damaged.jpg"),
@@ -70,6 +69,14 @@ def test_wrong_input_is_one_line(sfplus: Callable, photos: Path, untrained_model
     for arguments, code, message in cases:
         answer = sfplus(*arguments)
         assert answer.code == code and message in answer.err and "Traceback" not in answer.err, (arguments, answer)
+
+
+def test_a_model_without_scores_estimates_the_threshold(
+    sfplus: Callable, photos: Path, untrained_model: Path, tmp_path: Path
+) -> None:
+    (photos / "damaged.jpg").unlink()
+    answer = sfplus("group", photos, tmp_path / "out", "--model", untrained_model)
+    assert answer.code == 0 and "estimated from the photos" in answer.out and "sfplus calibrate" in answer.err
 
 
 def test_another_model_than_that_of_the_groups_is_refused(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.result_index import ResultIndex
 from sfplus.detection import Detector
 from sfplus.io.tables import read_parquet
@@ -126,6 +129,46 @@ def test_detections_are_shared_by_commands_recipes_and_choices(
     assert work["detected"] == 24
     assert sfplus("align", photos, tmp_path / "png", "--format", "png").code == 0
     assert work["detected"] == 24 and len(list((tmp_path / "png").glob("person*/*.png"))) == 12
+
+
+def test_nothing_is_read_or_fitted_again_for_known_crops(
+    photos: Path, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sfplus.stages.align as stage
+
+    read, fitted = list[Path](), list[int]()
+    read_photo, fit = stage.read_photo, stage.fit_similarity
+    monkeypatch.setattr(stage, "read_photo", lambda path: read.append(path) or read_photo(path))
+    monkeypatch.setattr(stage, "fit_similarity", lambda points, *rest: fitted.append(len(points)) or fit(points, *rest))
+    assert sfplus("align", photos, tmp_path / "out").code == 0 and len(read) == sum(fitted) == 12
+    Image.open(next(photos.rglob("*.jpg"))).rotate(3).save(photos / "new.jpg")
+    assert sfplus("align", photos, tmp_path / "out").code == 0
+    assert read[12:] == [photos / "new.jpg"] and sum(fitted) == 13
+
+
+def test_torch_is_not_imported_for_unchanged_photos(photos: Path, tmp_path: Path, sfplus: Callable) -> None:
+    words = ("embed", photos, tmp_path / "out")
+    assert sfplus(*words).code == 0
+    code = f"""import sys; from sfplus.__main__ import main
+sys.argv = ["sfplus", *{[*map(str, words)]}]
+try:
+    main()
+finally:
+    print("torch" in sys.modules)"""
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and again.stderr.count("fresh") == 3 and again.stdout.endswith("False\n"), again
+
+
+def test_an_older_artefact_is_no_artefact_while_it_is_deleted(
+    photos: Path, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed then would leave a complete manifest beside half of the crops."""
+    monkeypatch.setattr("sfplus.cli.photo_folders.remove_folder", lambda _: None)
+    assert sfplus("align", photos, tmp_path / "out").code == 0
+    (first,) = (tmp_path / "out/.sfplus/cache/align").glob("*/")
+    next(photos.rglob("*.jpg")).unlink()
+    assert sfplus("align", photos, tmp_path / "out").code == 0
+    assert (first / "crops").is_dir() and Artefact.open(first) is None
 
 
 def test_crops_that_were_deleted_are_cut_again(

@@ -16,6 +16,7 @@ from sfplus.io.files import (
     digest_files,
     digest_json,
     file_digest,
+    remove_folder,
     remove_leftovers,
     walk_files,
     write_atomically,
@@ -133,6 +134,17 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "kept", "kept.part"]
+
+
+def test_a_folder_is_removed_and_links_out_of_it_are_not_followed(tmp_path: Path) -> None:
+    for name in ("in/x", "in/a/x", "in/a/b/c/d/x", "in/a/e/x", "out/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("in/link", "in/a/link", "in/a/b/link"):
+        (tmp_path / name).symlink_to(tmp_path / "out")
+    for _ in range(2):  # a missing folder is no error
+        remove_folder(tmp_path / "in")
+        assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out/x").is_file()
 
 
 def test_writing_none_removes_the_file(tmp_path: Path) -> None:

@@ -52,3 +52,14 @@ def test_batches_are_yielded_as_soon_as_they_are_full() -> None:
     taken: list[int] = []
     batches = batch_by_size((taken.append(i) or i for i in range(100)), lambda _: 1, 9, 2)  # type: ignore[func-returns-value]
     assert next(batches) == [0, 1] and taken == [0, 1]
+
+
+def test_results_that_are_ready_need_no_thread_and_keep_their_place() -> None:
+    computed = []
+
+    def double(number: int) -> int:
+        computed.append(number)
+        return 2 * number
+
+    results = prefetch_map(double, range(20), 3, ready=lambda number: 2 * number if number % 3 else None)
+    assert list(results) == list(range(0, 40, 2)) and sorted(computed) == list(range(0, 20, 3))

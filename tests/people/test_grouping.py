@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import sparse
 
-from sfplus.people.grouping import CHANCE_LINKS, group_faces, link_threshold, similarity_to_group
-from sfplus.people.neighbours import find_neighbours
+from sfplus.people.grouping import (
+    CHANCE_LINKS,
+    _most_votes,
+    _propagate_labels,
+    estimate_different,
+    group_faces,
+    link_threshold,
+    similarity_to_group,
+)
+from sfplus.people.neighbours import Neighbours, find_neighbours
 
 
 def draw_people(
@@ -22,16 +31,64 @@ def draw_people(
     return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32), people
 
 
-def test_the_threshold_keeps_chance_links_rare() -> None:
+@pytest.mark.parametrize("size", [16, 128])
+def test_the_threshold_keeps_chance_links_rare(size: int) -> None:
     rng = np.random.default_rng(0)
-    features = rng.standard_normal((2000, 128))
+    features = rng.standard_normal((3000, size))
     features /= np.linalg.norm(features, axis=1, keepdims=True)
-    cosines = (features @ features.T)[np.triu_indices(2000, 1)]
-    threshold = link_threshold(cosines[:3000], 2000)
-    links_per_face = 2 * (cosines > threshold).sum() / 2000
-    assert CHANCE_LINKS / 5 < links_per_face < 5 * CHANCE_LINKS
-    assert link_threshold(cosines[:3000], 200) < threshold < link_threshold(cosines[:3000], 20_000)
-    assert np.isfinite(link_threshold(cosines[:3000], 1))
+    cosines = (features @ features.T)[np.triu_indices(3000, 1)]
+    mean, deviation = float(cosines[:3000].mean()), float(cosines[:3000].std())
+    threshold = link_threshold(mean, deviation, 3000)
+    links_per_face = 2 * (cosines > threshold).sum() / 3000
+    assert CHANCE_LINKS / 10 < links_per_face < 10 * CHANCE_LINKS
+    thresholds = [link_threshold(mean, deviation, count) for count in (1, 20, 200, 20_000, 10**9)]
+    assert thresholds == sorted(thresholds) and thresholds[-1] < 1
+
+
+def test_similarities_of_different_people_are_estimated_from_the_faces_themselves() -> None:
+    features, people = draw_people([30] * 10 + [1] * 300)
+    rng = np.random.default_rng(1)
+    first, second = rng.integers(0, len(people), (2, 100_000))
+    different = people[first] != people[second]
+    exact = np.einsum("ij,ij->i", features[first[different]], features[second[different]])
+    mean, deviation = estimate_different(features)
+    assert mean == pytest.approx(exact.mean(), abs=0.02) and deviation == pytest.approx(exact.std(), rel=0.1)
+    assert estimate_different(features[:1]) == (0.0, 0.0)
+
+
+def test_votes_are_those_of_a_loop_over_faces() -> None:
+    rng = np.random.default_rng(0)
+    links = sparse.random_array((60, 60), density=0.2, rng=rng, format="csr")
+    links = sparse.csr_matrix(links.maximum(links.T))
+    labels = rng.integers(0, 8, 60)
+    expected = []
+    for face in range(60):
+        votes = np.zeros(8)
+        for neighbour in links[[face]].indices:
+            votes[labels[neighbour]] += links[face, neighbour]
+        expected.append(labels[face] if votes[labels[face]] == votes.max() else votes.argmax())
+    assert _most_votes(links, labels, labels).tolist() == expected
+
+
+def test_labels_settle() -> None:
+    """When propagation ends, no face has more votes for another label than for its own."""
+    features, _ = draw_people([40] * 5 + [2] * 50, noise=0.12)
+    neighbours = find_neighbours(features)
+    linked = neighbours.similarities > 0.3
+    rows, columns = np.nonzero(linked)[0], neighbours.rows[linked]
+    links = sparse.csr_matrix((neighbours.similarities[linked], (rows, columns)), (300, 300))
+    links = links.maximum(links.T).tocsr()
+    labels = _propagate_labels(links)
+    own = np.asarray(links.multiply(labels[:, None] == labels[None]).sum(1)).ravel()
+    for label in np.unique(labels):
+        assert (np.asarray(links.multiply(labels[None] == label).sum(1)).ravel() <= own + 1e-6).all()
+
+
+def test_two_faces_do_not_swap_labels_for_ever() -> None:
+    rows = np.array([[1], [0], [3], [2]], np.int32)
+    neighbours = Neighbours(rows, np.full((4, 1), 0.9, np.float32), np.zeros(4, np.uint64))
+    assert group_faces(neighbours, 0.5).tolist() == [0, 0, 1, 1]
+    assert group_faces(neighbours, 0.95).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("counts", [[1], [2], [1, 1, 1], [5, 3, 2, 1, 1], [300, 200, 4, 2, 1], [60] * 10 + [1] * 40])

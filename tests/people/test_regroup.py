@@ -222,7 +222,7 @@ def test_names_give_folders_inside_out_that_differ(make_grouped: Make, names: li
 
 def test_a_model_without_scores_groups_at_the_given_threshold(make_grouped: Make) -> None:
     out = make_grouped(scores=False).folder
-    regroup(out)
+    assert regroup(out).linked_above == 0.6
     table = pq.read_table(out / "people.parquet").to_pydict()
     assert table["confidence"] == [None] * 8 and "person-00001" in (out / "people.html").read_text("utf-8")
 
@@ -251,3 +251,45 @@ def test_damaged_neighbours_are_computed_again(make_grouped: Make) -> None:
     expected = regroup(out).table
     (out / ".sfplus/group/neighbours.safetensors").write_bytes(b"x")
     assert regroup(out).table == expected
+
+
+def test_a_run_that_was_killed_at_any_moment_ends_with_the_same_files(
+    make_grouped: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare() -> Path:
+        out = make_grouped().folder
+        shutil.rmtree(out)
+        out = make_grouped().folder
+        regroup(out)
+        save_changes(out, {"person-00001": "Anna"}, [("anna-0.jpg", 0, "Zoe"), ("ben-0.jpg", 0, "")])
+        make_grouped([f"anna-{number}.jpg" for number in range(6)] + ["ben-0.jpg", "ben-1.jpg", "dora-0.jpg"])
+        return out
+
+    def contents(out: Path) -> dict[str, bytes]:
+        files = [path for path in out.rglob("*") if path.is_file() and path.suffix != ".lock"]
+        return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+    out = prepare()
+    regroup(out)
+    expected, moved = contents(out), Path.replace
+    for stop in range(1, 100):
+        out, calls = prepare(), 0
+
+        def killed(path: Path, target: Path, stop: int = stop) -> Path:
+            nonlocal calls
+            calls += 1
+            if calls == stop:
+                raise KeyboardInterrupt
+            return moved(path, target)
+
+        monkeypatch.setattr(Path, "replace", killed)
+        try:
+            regroup(out)
+            break
+        except KeyboardInterrupt:
+            pass
+        finally:
+            monkeypatch.setattr(Path, "replace", moved)
+        regroup(out)
+        assert contents(out) == expected, f"killed at write {stop}"
+    assert stop > 10

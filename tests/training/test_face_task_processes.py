@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from test_teacher import create_teacher
 from tiny import SETTINGS, State, run, state_of_model, tiny_model, write_crops
 
 from sfplus.datasets.crops import CropDataset
@@ -60,7 +61,9 @@ def one_run(crops: CropDataset, folder: Path, double: bool = False, **changes: A
     face_task.normalize_crops = lambda pixels: normalize_crops(pixels).double()  # type: ignore[attr-defined]
     try:
         network, head = (module.double() for module in tiny_model(settings))
-        fit(network, head, crops, settings, folder, choose_device("cpu"))
+        teacher = create_teacher(crops, settings, torch.float64) if settings.teacher else None
+        used = head if settings.classifies else None
+        fit(network, used, crops, settings, folder, choose_device("cpu"), teacher=teacher)
     finally:
         face_task.normalize_crops = normalize_crops  # type: ignore[attr-defined]
     return state_of_model(network, head)
@@ -82,7 +85,8 @@ def start(
     variables: Mapping[str, str] | None = None,
 ) -> Run:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    folders = [ROOT, Path(__file__).parent, Path(__file__).parents[1]]
+    paths = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment |= variables or {}
     command = [sys.executable, *launcher, str(source / "script.py"), str(source), str(folder), repr(runs)]
@@ -138,9 +142,15 @@ def test_two_processes_equal_one(source: Path, tmp_path: Path) -> None:
         "passes": {**plain, "accumulate": 5},
         "adaface-twice": {**plain, "max_iter": 2, "head": {"name": "adaface"}},
     }
+    learned = {"model": "t.onnx", "cosine": 2, "relational": 3}
+    runs |= {
+        "teacher": {**plain, "teacher": learned},
+        "teacher-alone": {**plain, "energy": None, "teacher": {**learned, "classify": False}},
+    }
     runs |= {"whole": {"max_iter": 8}, "average": {"max_iter": 8, "ema": 0.5, "clip": 1.0, "double": True}}
     sharded = {"classes": "sharded", "energy": {"mode": "paper", "weight": 0.5}}
     runs |= {f"{head}-shards": {**plain, **sharded, "head": {"name": head}} for head in HEADS}
+    runs |= {"teacher-shards": {**plain, **sharded, "teacher": learned, "clip": 1.0}}
     runs |= {"shards": {"max_iter": 8, "clip": 1.0, "accumulate": 5, "double": True, **sharded}}
     finish(start(source, tmp_path, runs, processes=2))
     crops = crops_of(source)
@@ -156,8 +166,9 @@ def test_two_processes_equal_one(source: Path, tmp_path: Path) -> None:
             for folder in (name, f"{name} on one")
         ]
         assert len(rows[0]) == len(rows[1]), "one process writes"
-        for value in ("loss", "accuracy", "energy", "feature_length"):
-            assert [row[value] for row in rows[0]] == pytest.approx([row[value] for row in rows[1]], rel=1e-4), name
+        for value in ("loss", "accuracy", "energy", "feature_length", "distillation", "teacher_cosine"):
+            first, last = ([row.get(value) or 0.0 for row in half] for half in rows)
+            assert first == pytest.approx(last, rel=1e-4), name
 
 
 def test_another_number_of_processes_resumes_with_a_warning(source: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class FinetuneSettings(StageKey, SolverSettings):
         settings = self
         if train:
             settings = self.model_copy(update={"exclude": self.exclude or train.exclude, "people": train.people})
-        before, inputs = training_inputs(train.photos if train else self.photos, self, request)
+        before, inputs = training_inputs("finetune", train.photos if train else self.photos, self, request)
         inputs["start"] = UserModel(self.model) if self.model else StepOutput("train")
         steps = [*before, Step("finetune", self.stage, settings, inputs)]
         if self._has_control:

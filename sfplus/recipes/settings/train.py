@@ -17,6 +17,7 @@ from sfplus.networks import is_network, network_names
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
 from sfplus.recipes.settings.heads import HeadSettings, validate_head
+from sfplus.recipes.settings.teacher import TeacherSettings
 from sfplus.recipes.settings.verify import VerifySettings
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserPack, UserPhotos
 
@@ -67,6 +68,11 @@ class SolverSettings(LoopSettings):
         default=validate_head({}), description="the head: classifier and margin; name: one of hypersphere.HEADS"
     )
     energy: EnergySettings | None = Field(default=None, description="the energy of SphereFace+; none for SphereFace")
+    teacher: TeacherSettings | None = Field(
+        default=None,
+        exclude_if=lambda teacher: teacher is None,  # which keeps the fingerprints of recipes without this key
+        description="knowledge distillation: a trained model whose features are learned; none: labels only",
+    )
     classes: Literal["replicated", "sharded"] = Field(
         default="replicated", description="each process holds all classes, or a shard of them, as for 10^5 people"
     )
@@ -155,9 +161,19 @@ class SolverSettings(LoopSettings):
                 raise ValueError("classes: sharded cannot be combined with ema, fp16 or an energy of mode caffe")
         elif self.sample_rate < 1:
             raise ValueError("sample_rate needs classes: sharded")
+        if self.teacher and self.teacher.relational and self.accumulate > 1:
+            raise ValueError("teacher.relational cannot be combined with accumulate: it compares the whole batch")
+        by_person = (self.energy and self.energy.weight) or self.classes == "sharded" or self.sampler != "shuffle"
+        if not self.classifies and by_person:
+            raise ValueError("teacher.classify: false cannot be combined with energy, classes: sharded or a sampler")
         if self.evaluate_every and self.evaluate_every % self.log_every:
             raise ValueError(f"evaluate_every must be a multiple of log_every, which is {self.log_every}")
         return self
+
+    @property
+    def classifies(self) -> bool:
+        """Whether a head is trained, which needs photos by person; if not, the teacher alone is learned."""
+        return self.teacher is None or self.teacher.classify
 
     def in_steps(self, crops: int) -> Self:
         """Return the settings with epochs converted to steps, for a training set of that many crops."""
@@ -200,16 +216,17 @@ class TrainSettings(StageKey, SolverSettings):
 
     def plan(self, request: PlanRequest) -> list[Step]:
         """Detect and align the training photos and train on their crops."""
-        before, inputs = training_inputs(self.photos, self, request)
+        before, inputs = training_inputs("train", self.photos, self, request)
         return [*before, Step("train", self.stage, self, inputs)]
 
 
 def training_inputs(
-    photos: Path | None, settings: SolverSettings, request: PlanRequest
+    name: str, photos: Path | None, settings: SolverSettings, request: PlanRequest
 ) -> tuple[list[Step], dict[str, InputReference]]:
-    """Return the steps that prepare the crops of a training, and its inputs.
+    """Return the steps that prepare the crops of a training and the features of its teacher, and its inputs.
 
     Args:
+        name: The key that trains.
         photos: A folder per person or a pack of crops; None for the drawn sample.
         settings: The settings of the training.
         request: The recipe.
@@ -219,8 +236,12 @@ def training_inputs(
     if photos and is_pack(photos):
         inputs["crops"] = UserPack(photos)
     else:
-        root = UserPhotos(photos, people=settings.people) if photos else StepOutput("sample", TRAIN_PHOTOS)
+        people = settings.people if settings.classifies else None
+        root = UserPhotos(photos, people=people) if photos else StepOutput("sample", TRAIN_PHOTOS)
         steps += crop_steps(root, request, "train")
+    if settings.teacher:
+        steps += settings.teacher.plan_steps(name, steps[-1] if steps else None, inputs["crops"], request)
+        inputs["teacher"] = StepOutput(steps[-1].name)
     if settings.evaluate_every and (verify := request.find(VerifySettings)):
         steps += verify.held_out_steps(request)
         inputs |= {"held_out": StepOutput("align/verify"), "pairs": verify.pair_list}
