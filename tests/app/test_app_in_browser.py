@@ -39,7 +39,7 @@ def address(decided_model: Path) -> Iterator[str]:
 
 @pytest.fixture
 def tab(tmp_path: Path) -> Iterator[Tab]:
-    with browse(tmp_path / "profile") as tab:
+    with browse(tmp_path / "profile", seconds=300) as tab:
         yield tab
 
 
