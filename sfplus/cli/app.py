@@ -93,7 +93,7 @@ def _listen(port: int) -> socket.socket:
 @app.command("app")
 def app_command(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="The result of `sfplus group`, to see its people.")
+        Path | None, typer.Argument(metavar="FOLDER", help="The result of `sfplus group`, to see its people.")
     ] = None,
     model: ModelName = "",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port to listen on; 0: any.")] = 7860,
