@@ -64,7 +64,7 @@ def serve(
         embedder = Embedder(source.name, device, network=source.network, input=source.input)
         config = uvicorn.Config(
             Site(Comparison(embedder, choose), reader, people).application(), log_level="critical", access_log=False,
-            server_header=False, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=5, lifespan="off",
+            server_header=False, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=1, lifespan="off",
         )  # fmt: skip
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         print(f"page: http://{_HOST}:{listener.getsockname()[1]} (Ctrl-C stops it)", flush=True)
