@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -127,31 +124,12 @@ class Deferred:
     def resolve(self) -> Callable[[Job[Any]], Any]:
         """Import the module and return the function."""
         module, _, name = self.path.partition(":")
-        if module not in sys.modules:
-            with _without_garbage_collection():
-                importlib.import_module(module)
-        function: Callable[[Job[Any]], Any] = getattr(sys.modules[module], name)
+        function: Callable[[Job[Any]], Any] = getattr(importlib.import_module(module), name)
         return function
 
     def __call__(self, job: Job[Any]) -> Any:
         """Call the function."""
         return self.resolve()(job)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Leave the objects that the block creates out of all garbage collections.
-
-    Those of torch's modules stay anyway, and searching them again and again takes a quarter of a short command's time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
 
 
 def partial_folder(folder: Path) -> Path:
