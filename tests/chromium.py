@@ -36,6 +36,11 @@ class Tab:
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Run a command of the protocol and return its result."""
+        answer = self._ask(method, **parameters)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._count += 1
         message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
         if self._session:
@@ -46,8 +51,7 @@ class Tab:
                 self.console.append(answer["params"]["entry"]["text"])
             elif answer.get("method") == "Runtime.exceptionThrown":
                 self.console.append(str(answer["params"]["exceptionDetails"]))
-        assert "error" not in answer, answer
-        return answer["result"]
+        return answer
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -74,7 +78,13 @@ class Tab:
 
     def wait(self, script: str) -> None:
         """Wait until an expression is true; fail after the time of the browser."""
-        while not self.run(f"!!({script})"):
+        while True:
+            # Without awaitPromise, which is never answered if the page is left meanwhile.
+            answer = self._ask("Runtime.evaluate", expression=f"!!({script})", returnByValue=True)
+            result = answer.get("result", {})  # an error while another page is loaded
+            assert "exceptionDetails" not in result, result
+            if result.get("result", {}).get("value"):
+                return
             assert time.monotonic() < self._deadline, f"never true: {script}\n{self.run('document.body.innerText')}"
             time.sleep(0.05)
 

@@ -57,7 +57,7 @@ class Comparison:
         self.name = embedder.folder.name
         self._rule = embedder.decision_rule
         self._choose: Rule = choose
-        self._lock = threading.Lock()  # the networks share buffers and modes of torch
+        self._lock = threading.Lock()  # threads share the modes of the networks and of torch
 
     @property
     def fars(self) -> list[float]:

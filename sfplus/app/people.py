@@ -17,7 +17,7 @@ from sfplus.errors import PhotoError, UsageError
 from sfplus.images import encode_image
 from sfplus.people.gallery import draw_gallery
 from sfplus.people.grouped_photos import PEOPLE_PARQUET, GroupedPhotos
-from sfplus.people.names import person_number, read_corrections, save_changes
+from sfplus.people.names import person_number, save_changes
 from sfplus.people.people_list import People
 from sfplus.people.regroup import regroup
 from sfplus.people.search import search_faces
@@ -82,8 +82,8 @@ class PeopleFolder:
                 numbers = [person_number(person) or 0 for person in table["person"]]
                 names = {number: name for number, name in zip(numbers, table["name"], strict=True) if name}
                 self._pages[key] = draw_gallery(
-                    grouped, People.count(np.array(numbers, np.int64), grouped, names),
-                    read_corrections(self._folder), save_url=save_url, token=token, tabs=tabs, link=self._address,
+                    grouped, People.count(np.array(numbers, np.int64), grouped, names), (),
+                    save_url=save_url, token=token, tabs=tabs, link=self._address,
                 )  # fmt: skip
             return self._pages[key]
 

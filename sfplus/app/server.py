@@ -216,7 +216,7 @@ def _report_fault(request: Request, error: Exception) -> Response:
 
 
 async def _in_thread(limiter: anyio.CapacityLimiter, function: Callable[[], Result]) -> Result:
-    return await anyio.to_thread.run_sync(function, limiter=limiter)
+    return await anyio.to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=True)
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

@@ -64,7 +64,7 @@ def serve(
         embedder = Embedder(source.name, device, network=source.network, input=source.input)
         config = uvicorn.Config(
             Site(Comparison(embedder, choose), reader, people).application(), log_level="critical", access_log=False,
-            server_header=False, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=5, lifespan="off",
+            server_header=False, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=1, lifespan="off",
         )  # fmt: skip
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         print(f"page: http://{_HOST}:{listener.getsockname()[1]} (Ctrl-C stops it)", flush=True)
@@ -93,7 +93,7 @@ def _listen(port: int) -> socket.socket:
 @app.command("app")
 def app_command(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="The result of `sfplus group`, to see its people.")
+        Path | None, typer.Argument(metavar="FOLDER", help="The result of `sfplus group`, to see its people.")
     ] = None,
     model: ModelName = "",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port to listen on; 0: any.")] = 7860,

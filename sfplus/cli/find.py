@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sfplus.artifacts.context import is_first
 from sfplus.cli.group import embed_all_faces
 from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, ModelNetwork
-from sfplus.cli.photo_inputs import list_inputs
+from sfplus.cli.photo_inputs import keep_apart, list_inputs
 from sfplus.detection import choose as choose_face
 from sfplus.detection.choose import Rule
 from sfplus.embedder import Embedder
@@ -85,6 +85,7 @@ def find_person(
         PhotoError: If a photo of the person cannot be read or shows no face.
     """
     check_folder(out)
+    keep_apart(photos, out)
     grouped = GroupedPhotos.load(photos) if GroupedPhotos.exists(photos) else None
     source = _choose_model(model, grouped)
     files = [path for path in person if not path.is_dir()]

@@ -50,19 +50,18 @@ class LeftOut:
 
     def warnings(self, root: Path) -> Iterator[str]:
         """Yield a line for each kind of files that are left out; their paths are relative to `root`, or absolute."""
-        videos, unread, folders = (
-            (names, str(root / min(names, default=""))) for names in (self.videos, self.unread, self.folders)
-        )
         hidden = +self.hidden
-        if videos[0]:
-            yield f"{_left_out(len(videos[0]), 'video')}, the first is {videos[1]}; extract frames as photos"
-        if folders[0]:
-            yield f"{_left_out(len(folders[0]), 'folder')}, the first is {folders[1]}; list the photos in them"
-        if unread[0]:
-            kinds = _list_counts(Counter(Path(name).suffix.lower() or "no extension" for name in unread[0]))
+        if self.videos:
+            videos = _left_out(len(self.videos), "video")
+            yield f"{videos}, the first is {root / min(self.videos)}; extract frames as photos"
+        if self.folders:
+            folders = _left_out(len(self.folders), "folder")
+            yield f"{folders}, the first is {root / min(self.folders)}; list the photos in them"
+        if self.unread:
+            kinds = _list_counts(Counter(Path(name).suffix.lower() or "no extension" for name in self.unread))
             formats = "file of a format that sfplus does not read", "files of formats that sfplus does not read"
-            files = f"{_left_out(len(unread[0]), *formats)} ({kinds})"
-            yield f"{files}, the first is {unread[1]}; convert photos to JPEG or PNG"
+            files = f"{_left_out(len(self.unread), *formats)} ({kinds})"
+            yield f"{files}, the first is {root / min(self.unread)}; convert photos to JPEG or PNG"
         if hidden:
             files = _left_out(hidden.total(), "thumbnail or hidden photo", "thumbnails and hidden photos")
             yield f"{files} ({_list_counts(hidden)})"

@@ -43,11 +43,11 @@ def assign_people(
 
 def _most_similar(new: Numbers, groups: Numbers, features: Floats, people: Numbers) -> Numbers:
     """Return for each new face that person of its group whose mean feature is the most similar."""
-    known = np.flatnonzero((people >= 0) & np.isin(groups, groups[new]))
-    pairs, pair_of_face = np.unique(np.stack([groups[known], people[known]], 1), axis=0, return_inverse=True)
-    ones = np.ones(len(known), np.float32)
-    sums = sparse.csr_matrix((ones, (pair_of_face.ravel(), np.arange(len(known)))), (len(pairs), len(known)))
-    means = sums @ features[known]
+    assigned = np.flatnonzero((people >= 0) & np.isin(groups, groups[new]))
+    pairs, pair_of_face = np.unique(np.stack([groups[assigned], people[assigned]], 1), axis=0, return_inverse=True)
+    ones = np.ones(len(assigned), np.float32)
+    sums = sparse.csr_matrix((ones, (pair_of_face.ravel(), np.arange(len(assigned)))), (len(pairs), len(assigned)))
+    means = sums @ features[assigned]
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     # a row for each new face and each person of its group; the pairs of a group are consecutive
     first = np.searchsorted(pairs[:, 0], groups[new])
@@ -62,8 +62,8 @@ def _most_similar(new: Numbers, groups: Numbers, features: Floats, people: Numbe
 
 def _number_groups(groups: Numbers, earlier: Numbers, taken: Numbers, next_number: int) -> tuple[Numbers, int]:
     """Return the person of each face of groups without pinned faces."""
-    known = earlier >= 0
-    overlaps, counts = np.unique(np.stack([groups[known], earlier[known]], 1), axis=0, return_counts=True)
+    assigned = earlier >= 0
+    overlaps, counts = np.unique(np.stack([groups[assigned], earlier[assigned]], 1), axis=0, return_counts=True)
     order = np.lexsort((overlaps[:, 1], -counts))
     overlaps = overlaps[order][~np.isin(overlaps[order, 1], taken)]
     # a group and a person belong together if each shares most faces with the other

@@ -53,14 +53,14 @@ def draw_gallery(
     starts = np.searchsorted(people.index[order], np.arange(len(people.numbers)))
     several = int((people.photos > 1).sum())
     once = np.flatnonzero(people.photos == 1)
-    shown = [
+    people_views = [
         views.person(person, order[starts[person] : starts[person] + min(FACES, people.faces[person])])
         for person in [*range(min(several, PEOPLE)), *once[:ONCE].tolist()]
     ]
     confidence = np.array([np.nan if value is None else value for value in grouped.table["confidence"]], np.float64)
     doubtful = np.flatnonzero(confidence < _DOUBTFUL_BELOW)
-    together = np.flatnonzero(views.people_in_photo > 1)
-    photos = together[np.argsort(-views.people_in_photo[together], kind="stable")]
+    shared = np.flatnonzero(views.people_in_photo > 1)
+    photos = shared[np.argsort(-views.people_in_photo[shared], kind="stable")]
     ids = [person_id(number) for number in people.numbers.tolist()]
     rows = list(zip(ids, people.names, people.photos.tolist(), people.faces.tolist(), strict=True))
     totals = PeopleTotals(
@@ -71,11 +71,11 @@ def draw_gallery(
         faceless=grouped.counts["undetected"],
         failed=grouped.counts["failed"],
         doubtful=len(doubtful),
-        together=len(together),
+        together=len(shared),
     )
     return render_people(
         f"People in {grouped.photos.name or grouped.photos}",
-        shown,
+        people_views,
         totals,
         PeopleTable(rows, corrections),
         doubtful=[views.face(row) for row in doubtful[np.argsort(confidence[doubtful])][:DOUBTFUL].tolist()],

@@ -75,7 +75,7 @@ class GroupedPhotos:
         """
         try:
             state = json.loads((folder / _STATE).read_text("utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             remedy = f"group photos first: sfplus group PHOTOS {folder}"
             raise UsageError("is not a folder of grouped photos", where=folder, remedy=remedy) from None
         except (OSError, ValueError) as error:

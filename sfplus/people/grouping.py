@@ -23,7 +23,7 @@ def link_threshold(mean: float, deviation: float, count: int) -> float:
 
     The more faces there are, the more similar is the most similar stranger. Similarities of different people are taken
     to have the distribution of cosines of random directions, in the number of dimensions that gives their variance; the
-    threshold is what a face reaches by chance with any of the others in three cases of a thousand.
+    threshold is what a face reaches by chance with any of the sums_without in three cases of a thousand.
 
     Args:
         mean: The mean similarity of different people.
@@ -129,7 +129,7 @@ def similarity_to_group(features: Floats, labels: Labels) -> Floats:
     is_grouped = np.bincount(labels, minlength=size)[labels] > 1
     for start in range(0, len(labels), _BLOCK):
         part = np.flatnonzero(is_grouped[start : start + _BLOCK]) + start
-        others = sums[labels[part]] - features[part]
-        lengths = np.maximum(np.linalg.norm(others, axis=1), np.finfo(np.float32).tiny)
-        similarities[part] = np.einsum("ij,ij->i", others, features[part]) / lengths
+        sums_without = sums[labels[part]] - features[part]
+        lengths = np.maximum(np.linalg.norm(sums_without, axis=1), np.finfo(np.float32).tiny)
+        similarities[part] = np.einsum("ij,ij->i", sums_without, features[part]) / lengths
     return similarities

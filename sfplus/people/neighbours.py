@@ -81,15 +81,15 @@ def find_neighbours(features: Floats, earlier: Neighbours | None = None) -> Neig
     if 2 * is_new.sum() > len(features):
         return Neighbours(*_search_all(features, size), keys)
     similarities = earlier.similarities[row_before]
-    new, known = np.flatnonzero(is_new), np.flatnonzero(~is_new)
+    new, kept = np.flatnonzero(is_new), np.flatnonzero(~is_new)
     if len(new):
         rows[new], similarities[new] = _without_self(*search(features[new], features, size + 1), new)
         # known features get those of the new ones that are nearer than their neighbours so far
-        cosines, columns = search(features[known], features[new], min(size, len(new)))
-        cosines = np.where((new[columns][:, :, None] == rows[known][:, None, :]).any(2), -np.inf, cosines)
-        candidates = np.hstack([rows[known], new[columns]]), np.hstack([similarities[known], cosines])
+        cosines, columns = search(features[kept], features[new], min(size, len(new)))
+        cosines = np.where((new[columns][:, :, None] == rows[kept][:, None, :]).any(2), -np.inf, cosines)
+        candidates = np.hstack([rows[kept], new[columns]]), np.hstack([similarities[kept], cosines])
         order = np.argsort(-candidates[1], axis=1, kind="stable")[:, :size]
-        rows[known], similarities[known] = (np.take_along_axis(side, order, 1) for side in candidates)
+        rows[kept], similarities[kept] = (np.take_along_axis(side, order, 1) for side in candidates)
     return Neighbours(rows.astype(np.int32), similarities.astype(np.float32), keys)
 
 
@@ -119,9 +119,9 @@ def _search_approximately(features: Floats, size: int, faiss: Any) -> tuple[Floa
     return similarities, rows
 
 
-def _without_self(similarities: Any, rows: Any, own: NDArray[np.int64]) -> tuple[Ints, Floats]:
+def _without_self(similarities: Any, rows: Any, self_rows: NDArray[np.int64]) -> tuple[Ints, Floats]:
     """Remove the feature itself from its neighbours, or else the last of them."""
-    drop = rows == own[:, None]
+    drop = rows == self_rows[:, None]
     drop[~drop.any(1), -1] = True
     shape = len(rows), rows.shape[1] - 1
     return rows[~drop].reshape(shape).astype(np.int32), similarities[~drop].reshape(shape).astype(np.float32)
@@ -139,8 +139,8 @@ def _hash_rows(features: Floats) -> NDArray[np.uint64]:
 
 def _match(keys: NDArray[np.uint64], earlier: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return the row of each key among the earlier ones; -1 for new keys, and for keys that occur twice."""
-    known, first, counts = np.unique(earlier, return_index=True, return_counts=True)
-    at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    unique_keys, first, counts = np.unique(earlier, return_index=True, return_counts=True)
+    at = np.minimum(np.searchsorted(unique_keys, keys), len(unique_keys) - 1)
     _, inverse, own_counts = np.unique(keys, return_inverse=True, return_counts=True)
-    is_known = (known[at] == keys) & (counts[at] == 1) & (own_counts[inverse] == 1)
+    is_known = (unique_keys[at] == keys) & (counts[at] == 1) & (own_counts[inverse] == 1)
     return np.where(is_known, first[at], -1)

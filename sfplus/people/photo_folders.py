@@ -25,7 +25,7 @@ def folder_name(name: str) -> str:
     return text or "_"
 
 
-def write_photo_folders(out: Path, photos: Path, wanted: Mapping[str, str], copy: bool) -> None:
+def write_photo_folders(out: Path, photos: Path, links: Mapping[str, str], copy: bool) -> None:
     """Make OUT/people hold certain links or copies of photos, and remove those of an earlier call.
 
     Files that somebody else put there stay.
@@ -33,16 +33,16 @@ def write_photo_folders(out: Path, photos: Path, wanted: Mapping[str, str], copy
     Args:
         out: The folder of the results.
         photos: The folder of the photos.
-        wanted: The photo, relative to `photos`, by its path in OUT/people.
+        links: The photo, relative to `photos`, by its path in OUT/people.
         copy: Whether to copy photos; else links are made.
     """
     record, root, photos = out / _RECORD, out / PEOPLE_FOLDER, photos.resolve()
     earlier = set(_read_record(record))
     remove_leftovers(record.parent)
-    write_json(record, sorted({*earlier, *wanted}))  # before the files: what a killed process wrote is removed later
-    for name in earlier - set(wanted):
+    write_json(record, sorted({*earlier, *links}))  # before the files: what a killed process wrote is removed later
+    for name in earlier - set(links):
         _remove(root, name)
-    for name, photo in wanted.items():
+    for name, photo in links.items():
         target, path = photos / photo, root / name
         if target.is_symlink():  # of a list of photos
             target = target.resolve()
@@ -55,7 +55,7 @@ def write_photo_folders(out: Path, photos: Path, wanted: Mapping[str, str], copy
         else:
             partial.symlink_to(target)
         partial.replace(path)
-    write_json(record, sorted(wanted))
+    write_json(record, sorted(links))
 
 
 def _read_record(record: Path) -> list[str]:
@@ -72,8 +72,8 @@ def _is_current(path: Path, target: Path, copy: bool) -> bool:
         return path.is_symlink() and path.readlink() == target
     if path.is_symlink() or not path.is_file():
         return False
-    own, other = path.stat(), target.stat()
-    return (own.st_size, own.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+    copied, original = path.stat(), target.stat()
+    return (copied.st_size, copied.st_mtime_ns) == (original.st_size, original.st_mtime_ns)
 
 
 def _remove(root: Path, name: str) -> None:

@@ -120,8 +120,8 @@ class _Memory:
 
     def people_of(self, keys: Sequence[str]) -> Numbers:
         """Return the number of the person of each face, -1 for new faces."""
-        found = (self._assignments.get(key, -1) for key in keys)
-        return np.fromiter((self._joined.get(number, number) for number in found), np.int64, len(keys))
+        numbers = (self._assignments.get(key, -1) for key in keys)
+        return np.fromiter((self._joined.get(number, number) for number in numbers), np.int64, len(keys))
 
     def pin(
         self, grouped: GroupedPhotos, earlier: Numbers, corrections: Sequence[Correction]
@@ -169,8 +169,8 @@ def _confidence(
     similarities = similarity_to_group(features, groups)
     is_single = np.isnan(similarities)
     nearest = neighbours.similarities.max(1, initial=-1.0)
-    own = expit(rule.log_likelihood_ratio(np.where(is_single, nearest, similarities)) - prior)
-    confidence: list[float | None] = np.where(is_single, 1 - own, own).astype(np.float32).tolist()
+    probability = expit(rule.log_likelihood_ratio(np.where(is_single, nearest, similarities)) - prior)
+    confidence: list[float | None] = np.where(is_single, 1 - probability, probability).astype(np.float32).tolist()
     return confidence
 
 
@@ -182,11 +182,11 @@ def _write(grouped: GroupedPhotos, people: People, corrections: Sequence[Correct
     write_names(out, rows)
     write_corrections(out, corrections)
     folders = _name_folders(people)
-    shown = np.flatnonzero((people.photos > 1) | np.array([bool(name) for name in people.names], bool))
-    faces = np.flatnonzero(np.isin(people.index, shown))
+    with_folder = np.flatnonzero((people.photos > 1) | np.array([bool(name) for name in people.names], bool))
+    faces = np.flatnonzero(np.isin(people.index, with_folder))
     photos = grouped.table["photo"]
-    wanted = {f"{folders[people.index[row]]}/{photos[row]}": photos[row] for row in faces.tolist()}
-    write_photo_folders(out, grouped.photos, wanted, grouped.copy)
+    links = {f"{folders[people.index[row]]}/{photos[row]}": photos[row] for row in faces.tolist()}
+    write_photo_folders(out, grouped.photos, links, grouped.copy)
     write_atomically(out / PEOPLE_HTML, draw_gallery(grouped, people, corrections).encode())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from sfplus.app.comparison import Comparison, describe_rarity, encode_feature
+from sfplus.embedded_faces import EmbeddedFaces
 from sfplus.embedder import Embedder
 from sfplus.errors import UsageError
 from sfplus.images import read_photo
@@ -55,11 +57,23 @@ def test_large_photos_are_sent_smaller(comparison: Comparison) -> None:
         assert image.size == (1024, 34)
 
 
-def test_threads_get_the_same_faces(comparison: Comparison, two_faces: Path) -> None:
-    photo = read_photo(two_faces)
+def test_one_thread_at_a_time_uses_the_model(
+    comparison: Comparison, two_faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, faces, running, most = read_photo(two_faces), comparison.embedder.faces, [], []
+
+    def watch(photo: np.ndarray) -> EmbeddedFaces:  # the modes of a network are those of all threads
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.02)
+        found = faces(photo)
+        running.pop()
+        return found
+
+    monkeypatch.setattr(comparison.embedder, "faces", watch)
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(comparison.examine, [photo] * 4))
-    assert all(answer == answers[0] for answer in answers)
+    assert all(answer == answers[0] for answer in answers) and most == [1] * 4
 
 
 def test_two_faces_are_decided_at_the_threshold_and_at_a_far(comparison: Comparison) -> None:

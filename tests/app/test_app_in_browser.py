@@ -24,9 +24,11 @@ def serve(*words: object) -> Iterator[str]:
     command = [sys.executable, "-m", "sfplus", "app", *words, "--port", "0", "--device", "cpu"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
     assert process.stdout is not None
-    yield process.stdout.readline().split()[1]
-    process.terminate()
-    process.wait(30)
+    try:
+        yield process.stdout.readline().split()[1]
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def address(decided_model: Path) -> Iterator[str]:
 
 @pytest.fixture
 def tab(tmp_path: Path) -> Iterator[Tab]:
-    with browse(tmp_path / "profile") as tab:
+    with browse(tmp_path / "profile", seconds=300) as tab:
         yield tab
 
 

@@ -137,12 +137,15 @@ def test_the_photos_of_a_person_are_listed_best_first(people: PeopleFolder) -> N
     assert len(chances) == len(listed) and chances == sorted(chances, reverse=True)
 
 
-@pytest.mark.parametrize("damage", ["empty", "no group", "no table"])
+@pytest.mark.parametrize("damage", ["empty", "no group", "a file", "no table"])
 def test_a_folder_that_is_not_grouped_is_refused(
     damage: str, grouped: Path, reader: UploadReader, tmp_path: Path
 ) -> None:
     if damage == "no table":
         (grouped / "people.parquet").unlink()
-    folder = {"empty": tmp_path / "nowhere", "no group": tmp_path, "no table": grouped}[damage]
-    with pytest.raises(SfplusError, match=r"sfplus group|people.parquet"):
+    folder = {"empty": tmp_path / "nowhere", "no group": tmp_path, "a file": grouped / "people.csv"}.get(
+        damage, grouped
+    )
+    with pytest.raises(SfplusError, match=r"sfplus group|people.parquet") as raised:
         PeopleFolder(folder, reader)
+    assert isinstance(raised.value, UsageError) == (damage != "no table")

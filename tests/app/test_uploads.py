@@ -84,3 +84,13 @@ def test_a_decoder_that_crashes_ends_only_its_photo(reader: UploadReader, monkey
     with pytest.raises(PhotoError, match=r"a.png: cannot be decoded"):
         reader.read(png(8, 8), "a.png")
     assert reader.read(png(8, 8), "a.png").shape == (8, 8, 3)
+
+
+def test_files_in_the_current_folder_are_not_part_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("print('mine')")
+    (tmp_path / "PIL.py").write_text("print('mine')")
+    monkeypatch.chdir(tmp_path)
+    with UploadReader() as reader:
+        assert reader.read(png(8, 8), "a.png").shape == (8, 8, 3)

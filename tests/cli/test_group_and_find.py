@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 THRESHOLD = ("--threshold", "0.95")  # drawn faces are similar
@@ -63,6 +65,8 @@ def test_wrong_input_is_one_line(sfplus: Callable, photos: Path, untrained_model
         (("group", photos, photos / "out"), 2, "OUT and IN overlap"),
         (("group", photos, out, "--threshold", "2"), 2, "--threshold"),
         (("find", tmp_path / "none.jpg", photos, "--out", out), 1, "none.jpg"),
+        (("find", photos / "1.jpg", photos, "--out", photos), 2, "OUT and IN overlap"),
+        (("find", photos / "1.jpg", photos, "--out", Path(__file__).parent), 2, "contains other files"),
         (("find", photos / "damaged.jpg", photos, "--out", out), 1, "damaged.jpg"),
         (("find", photos / "1.jpg", tmp_path / "none", "--out", out), 2, "does not exist"),
     ]
@@ -85,3 +89,26 @@ def test_another_model_than_that_of_the_groups_is_refused(
     sfplus("group", photos, tmp_path / "out", *THRESHOLD)
     answer = sfplus("find", photos / "1.jpg", tmp_path / "out", "--model", untrained_model, "--out", tmp_path / "found")
     assert answer.code == 2 and "grouped with another model" in answer.err
+
+
+@pytest.mark.slow
+def test_real_people_are_grouped_and_found(sfplus: Callable, shared_data: Path, tmp_path: Path) -> None:
+    """People of the training photos: the model knows them, so that this tests the chain and not the model."""
+    names = sorted(folder.name for folder in (shared_data / "train_photos").glob("vgg_*"))[:6]
+    for name in names:
+        for photo in sorted((shared_data / "train_photos" / name).iterdir())[:12]:
+            target = tmp_path / "photos" / f"{name}-{photo.name}"
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(photo, target)
+    answer = sfplus("group", tmp_path / "photos", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    table = pq.read_table(tmp_path / "out" / "people.parquet").to_pydict()
+    people = np.array([photo.split("-")[0] for photo in table["photo"]])
+    groups = np.array(table["person"])
+    same, together = people[:, None] == people, groups[:, None] == groups
+    pairs = np.triu(np.ones_like(same), 1).astype(bool)
+    assert (same & together)[pairs].sum() > 0.9 * together[pairs].sum()
+    assert (same & together)[pairs].sum() > 0.5 * same[pairs].sum()
+    found = sfplus("find", tmp_path / "photos" / table["photo"][0], tmp_path / "out", "--out", tmp_path / "found")
+    best = [line.split()[-1] for line in found.out.splitlines()[:4]]
+    assert [photo.split("-")[0] for photo in best] == [people[0]] * 4, found.out
