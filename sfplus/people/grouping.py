@@ -11,7 +11,8 @@ from sfplus.people.neighbours import Neighbours
 
 CHANCE_LINKS = 0.003  # links between different people per face
 _SAMPLED_PAIRS = 200_000
-_PASSES, _PARTS = 50, 256  # of label propagation: at most, about ten are needed; parts in which faces are updated
+_PASSES = 100  # of label propagation at most; about ten are needed
+_TIE = 1e-9  # between sums of weights
 _BLOCK = 65_536  # features at once
 
 Floats = NDArray[np.float32]
@@ -79,35 +80,30 @@ def group_faces(neighbours: Neighbours, threshold: float) -> Labels:
 
 
 def _propagate_labels(links: sparse.csr_matrix) -> Labels:
-    """Return the labels of faces after label propagation, by their number of links from the most to the fewest.
+    """Return the label of each face after label propagation, the faces with the strongest links first.
 
-    A few faces are updated at once. Faces with equally many links are in another order in each pass, so that two
-    faces, each of which would take the label of the other, are not updated together for ever.
+    One face is updated at a time: if many are, neighbours exchange their labels and groups stay apart. This takes a
+    thirtieth of the time of the neighbour search at 100,000 faces, and less with more.
     """
-    labels, degrees = np.arange(links.shape[0]), np.diff(links.indptr)
-    linked, rng = np.flatnonzero(degrees), np.random.default_rng(0)
+    ends, columns, weights = links.indptr.tolist(), links.indices, links.data
+    labels, is_active = list(range(links.shape[0])), np.diff(links.indptr) > 0
+    order = np.argsort(-np.asarray(links.sum(1)).ravel(), kind="stable")
     for _ in range(_PASSES):
-        before = labels.copy()
-        order = linked[np.lexsort((rng.random(len(linked)), -degrees[linked]))]
-        for part in np.array_split(order, min(_PARTS, max(len(order), 1))):
-            labels[part] = _most_votes(links[part], labels, labels[part])
-        if np.array_equal(labels, before):
+        active, is_active = order[is_active[order]].tolist(), np.zeros_like(is_active)
+        for face in active:
+            neighbours = columns[ends[face] : ends[face + 1]]
+            votes: dict[int, float] = {}
+            for neighbour, weight in zip(
+                neighbours.tolist(), weights[ends[face] : ends[face + 1]].tolist(), strict=True
+            ):
+                votes[labels[neighbour]] = votes.get(labels[neighbour], 0.0) + weight
+            most = max(votes.values()) - _TIE
+            if votes.get(labels[face], 0.0) < most:
+                labels[face] = min(label for label, vote in votes.items() if vote >= most)
+                is_active[neighbours] = True
+        if not is_active.any():
             break
-    return labels
-
-
-def _most_votes(links: sparse.csr_matrix, labels: Labels, current: Labels) -> Labels:
-    """Return for each row of links the label with the largest sum of links; of equal sums, the current one."""
-    if not links.nnz:
-        return current
-    face = np.repeat(np.arange(links.shape[0]), np.diff(links.indptr))
-    pair = face * len(labels) + labels[links.indices]
-    order = np.argsort(pair, kind="stable")
-    first = np.flatnonzero(np.diff(pair[order], prepend=-1))
-    votes = np.add.reduceat(links.data[order].astype(np.float64), first)
-    face, label = np.divmod(pair[order][first], len(labels))
-    best = np.lexsort((label != current[face], -votes, face))
-    return np.asarray(label[best[np.flatnonzero(np.diff(face[best], prepend=-1))]])
+    return np.asarray(labels)
 
 
 def similarity_to_group(features: Floats, labels: Labels) -> Floats:

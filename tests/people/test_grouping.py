@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.metrics import adjusted_rand_score
 
 from sfplus.people.grouping import (
     CHANCE_LINKS,
-    _most_votes,
     _propagate_labels,
     estimate_different,
     group_faces,
@@ -56,18 +56,21 @@ def test_similarities_of_different_people_are_estimated_from_the_faces_themselve
     assert estimate_different(features[:1]) == (0.0, 0.0)
 
 
-def test_votes_are_those_of_a_loop_over_faces() -> None:
-    rng = np.random.default_rng(0)
-    links = sparse.random_array((60, 60), density=0.2, rng=rng, format="csr")
-    links = sparse.csr_matrix(links.maximum(links.T))
-    labels = rng.integers(0, 8, 60)
-    expected = []
-    for face in range(60):
-        votes = np.zeros(8)
-        for neighbour in links[[face]].indices:
-            votes[labels[neighbour]] += links[face, neighbour]
-        expected.append(labels[face] if votes[labels[face]] == votes.max() else votes.argmax())
-    assert _most_votes(links, labels, labels).tolist() == expected
+def test_the_order_of_faces_does_not_matter() -> None:
+    features, _ = draw_people([40] * 5 + [2] * 50, noise=0.12)
+    groups = group_faces(find_neighbours(features), 0.3)
+    order = np.random.default_rng(0).permutation(len(features))
+    assert adjusted_rand_score(groups[order], group_faces(find_neighbours(features[order]), 0.3)) == 1
+
+
+def test_the_sum_of_links_decides_and_not_their_number() -> None:
+    """A face with one strong link to a person and two weak ones to another joins the first."""
+    links = np.zeros((7, 7))
+    for first, second, similarity in ((0, 1, 0.9), (2, 3, 0.9), (2, 4, 0.9), (3, 4, 0.9), (0, 5, 0.8), (1, 5, 0.8),
+                                      (6, 0, 0.4), (6, 1, 0.4), (6, 2, 0.9)):  # fmt: skip
+        links[first, second] = links[second, first] = similarity
+    labels = _propagate_labels(sparse.csr_matrix(links))
+    assert labels[6] == labels[2] == labels[3] == labels[4] != labels[0] == labels[1] == labels[5]
 
 
 def test_labels_settle() -> None:
