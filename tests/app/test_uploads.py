@@ -19,10 +19,10 @@ from sfplus.images import read_photo
 
 
 def slow_gif() -> bytes:
-    """A GIF of 2 MB whose many comments take Pillow quadratic time."""
+    """A GIF of 8 MB whose many comments take Pillow quadratic time."""
     start = b"GIF89a" + struct.pack("<HHBBB", 9, 9, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
     image = b"\x2c" + struct.pack("<HHHHB", 0, 0, 9, 9, 0) + b"\x02\x02\x4c\x01\x00\x3b"
-    return start + b"\x21\xfe\x01a\0" * 400_000 + image
+    return start + b"\x21\xfe\x01a\0" * 1_600_000 + image
 
 
 def png(width: int, height: int) -> bytes:

@@ -189,7 +189,7 @@ def test_people_with_few_crops_are_named_in_a_warning(
         fit(network, head, few, settings, tmp_path, choose_device("cpu"))
     assert [str(warning.message) for warning in caught] == [
         f"3 of {PEOPLE} people have no crop: {names[1]}, {names[3]}, {names[5]}",
-        f"1 of {PEOPLE} people have one crop: {names[2]}",
+        f"1 of {PEOPLE} people has one crop: {names[2]}",
     ]
 
 

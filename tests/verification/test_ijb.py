@@ -117,7 +117,7 @@ def test_pairs_are_scored_in_blocks(monkeypatch: pytest.MonkeyPatch, meta: Path)
         ("ijbc_template_pair_label.txt", "5 2 1\n5 9\n", "", "Row #2"),
         ("ijbc_template_pair_label.txt", "5 2 1\n5 x 0\n", "", "Row #2"),
         ("ijbc_template_pair_label.txt", "5 2 1\n5 9 2\n", ":2", "not 0 or 1"),
-        ("ijbc_template_pair_label.txt", "5 2 1\n5 77 1\n", "", "1 templates have no face, the first is 77"),
+        ("ijbc_template_pair_label.txt", "5 2 1\n5 77 1\n", "", "1 template has no face, the first is 77"),
         ("ijbc_template_pair_label.txt", "", "", "malformed"),
         ("ijbc_face_tid_mid.txt", "1.jpg 5\n", "", "Row #1"),
         ("ijbc_1N_gallery_G1.csv", "TEMPLATE_ID,SUBJECT_ID\n5,Ada\n", "", "no integer columns"),
