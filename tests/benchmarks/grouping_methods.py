@@ -28,26 +28,6 @@ def sfplus_groups(faces: Faces, rule: Rule) -> np.ndarray:
     )
 
 
-def weighted_votes(faces: Faces, rule: Rule) -> np.ndarray:
-    """Label propagation: faces in decreasing order of their links' weight take the label with most weight, in turn."""
-    links = faces.links(rule)
-    ends, columns, weights = links.indptr, links.indices, links.data
-    labels, changed = list(range(len(ends) - 1)), np.ones(len(ends) - 1, bool)
-    order = np.argsort(-np.asarray(links.sum(1)).ravel(), kind="stable")
-    while changed.any():
-        active, changed = changed, np.zeros_like(changed)
-        for face in order[active[order]].tolist():
-            votes: dict[int, float] = {}
-            own = columns[ends[face] : ends[face + 1]]
-            for neighbour, weight in zip(own.tolist(), weights[ends[face] : ends[face + 1]].tolist(), strict=True):
-                votes[labels[neighbour]] = votes.get(labels[neighbour], 0.0) + weight
-            most = max(votes.values(), default=0.0) - 1e-9
-            if votes.get(labels[face], 0.0) < most:
-                labels[face] = min(label for label, value in votes.items() if value >= most)
-                changed[own] = True
-    return np.asarray(labels)
-
-
 def equal_votes(faces: Faces, rule: Rule) -> np.ndarray:
     """Label propagation of scikit-network 0.33 without weights, which its votes take from unrelated links."""
     links = faces.links(rule)
@@ -124,7 +104,6 @@ def joined(links: sparse.csr_matrix, value: float) -> sparse.csr_matrix:
 
 METHODS: dict[str, Callable[[Faces, Rule], np.ndarray]] = {
     "label propagation (sfplus)": sfplus_groups,
-    "label propagation, one face at a time": weighted_votes,
     "label propagation, equal votes": equal_votes,
     "Louvain, constant Potts": louvain,
     "connected components": components,
@@ -145,7 +124,6 @@ OPTIONS: dict[str, tuple[float | str, ...]] = {
 }
 RULES = {  # the best settings: grouping.py choose train_photos:lfw vgg:lfw, with the features of MobileFaceNet
     "label propagation (sfplus)": Rule(0.003),
-    "label propagation, one face at a time": Rule(0.003),
     "label propagation, equal votes": Rule(0.001),
     "Louvain, constant Potts": Rule(0.003, option=0.01),
     "connected components": Rule(1e-7, per_face=False),
