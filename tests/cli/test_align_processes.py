@@ -36,7 +36,7 @@ main()
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """150 drawn photos; photos whose names are those of numbered crops; a damaged file and one without a face."""
+    """150 drawn photos; 5 with names of numbered crops, 2 of them copies; a damaged file and one without a face."""
     root = tmp_path_factory.mktemp("shared") / "in"
     write_portraits(root, 10, 15, 0)
     face = astronaut()[:260]
@@ -80,7 +80,7 @@ def expected(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folder = tmp_path_factory.mktemp("single")
     finish(start(photos, folder / "out", folder / "log"))
     files = results(folder / "out")
-    assert detected(folder / "log") == 156 and {"contact-sheet.png", "faces.parquet", "failures.jsonl"} <= set(files)
+    assert detected(folder / "log") == 154 and {"contact-sheet.png", "faces.parquet", "failures.jsonl"} <= set(files)
     assert len([name for name in files if "/" not in name or name[0] == "z"]) == 5 * 2 - 2 + 3
     return files
 
@@ -98,7 +98,7 @@ def test_two_processes_share_the_photos_and_write_the_files_of_one(
     assert "1 photo without a face, 1 failed" in output and second == ("", "")
     assert results(tmp_path / "out") == expected
     shares = [detected(log) for log in logs]
-    assert sum(shares) == 156 and min(shares) > 0
+    assert 154 <= sum(shares) <= 156 and min(shares) > 0  # copies of photos are detected once, or by both processes
     assert not list((tmp_path / "out/.sfplus").rglob("*.parts")) + list((tmp_path / "out/.sfplus").rglob("*.partial"))
 
 
