@@ -25,8 +25,7 @@ from sfplus.reports.people_page import FaceView, render_match_list
 
 PHOTOS = "photos/"  # address of a photo: this and its digest
 _SIDE, _QUALITY = 1600, 85  # of a displayed photo: pixels of the longer side, and JPEG quality
-_LISTED, _MATCHES = 24, 200  # photos listed at least and at most: those with a probability of 1 % or more
-_LIKELY = 0.01
+_LISTED, _MATCHES = 24, 200  # photos listed at least and at most
 _MAX_NAME = 200  # characters
 
 
@@ -78,11 +77,8 @@ class PeopleFolder:
         with self._lock:
             grouped, key = self.grouped, (save_url, token, *tabs)
             if key not in self._pages:
-                table = grouped.table
-                numbers = [person_number(person) or 0 for person in table["person"]]
-                names = {number: name for number, name in zip(numbers, table["name"], strict=True) if name}
                 self._pages[key] = draw_gallery(
-                    grouped, People.count(np.array(numbers, np.int64), grouped, names), (),
+                    grouped, People.of(grouped), (),
                     save_url=save_url, token=token, tabs=tabs, link=self._address,
                 )  # fmt: skip
             return self._pages[key]
@@ -139,20 +135,16 @@ class PeopleFolder:
         """
         grouped = self.grouped
         table = grouped.table
-        matches = search_faces(feature, grouped.features, grouped.rule)
-        best: dict[str, FaceView] = {}  # by photo
-        for row, similarity, probability in zip(
-            matches.rows.tolist(), matches.similarities.tolist(), matches.probabilities.tolist(), strict=True
-        ):
-            photo, face = table["photo"][row], table["face"][row]
-            if len(best) == _MATCHES or (len(best) >= _LISTED and probability < _LIKELY):
-                break
-            if photo not in best:
-                best[photo] = FaceView(
-                    photo, -1 if face is None else face, grouped.folder / table["crop"][row], self._address(photo),
-                    None if np.isnan(probability) else probability, similarity=similarity,
-                )  # fmt: skip
-        return render_match_list(list(best.values()), more=len(set(table["photo"])) - len(best))
+        photos = table["photo"]
+        matches = search_faces(feature, grouped.features, grouped.rule).best_by_photo(photos, _LISTED).first(_MATCHES)
+        best = []
+        for row, similarity, probability in matches:
+            face, known = table["face"][row], matches.has_probabilities
+            best.append(FaceView(
+                photos[row], -1 if face is None else face, grouped.folder / table["crop"][row],
+                self._address(photos[row]), probability if known else None, similarity=similarity,
+            ))  # fmt: skip
+        return render_match_list(best, more=len(set(photos)) - len(best))
 
 
 def _is_inside(photo: str) -> bool:

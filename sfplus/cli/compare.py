@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 import sfplus
 from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, ModelNetwork
@@ -61,7 +63,7 @@ def compare_photos(
         remedy = f"measure them: sfplus calibrate {model} PHOTOS PAIRS"
         raise UsageError("this model has no error rates", where=f"--far {far:g}", remedy=remedy)
     paths = (first, second)
-    photos = [_read_faces(embedder, path, choose) for path in paths]
+    photos = [read_faces(embedder, path, choose) for path in paths]
     left, right = (faces.features[used] for faces, used in photos)
     score = embedder.similarity(left, right)
     print(rule.explain(score, far) if rule else explain_similarity(score, model))
@@ -75,7 +77,7 @@ def compare_photos(
             print(f"crop {letter}: {target}")
 
 
-def _read_faces(embedder: sfplus.Embedder, path: Path, rule: Rule) -> tuple[EmbeddedFaces, int]:
+def read_faces(embedder: sfplus.Embedder, path: Path, rule: Rule) -> tuple[EmbeddedFaces, int]:
     """Return the faces of a photo, and the index of the one that the rule chooses."""
     photo = read_photo(path)
     try:
@@ -88,11 +90,17 @@ def _read_faces(embedder: sfplus.Embedder, path: Path, rule: Rule) -> tuple[Embe
     return faces, choice.index
 
 
+def describe_box(box: NDArray[np.float32]) -> str:
+    """Return the size and the place of a face, as messages name it."""
+    x1, y1, x2, y2 = box
+    return f"{x2 - x1 + 1:.0f}x{y2 - y1 + 1:.0f} at x {x1:.0f}, y {y1:.0f}"
+
+
 def _print_other_faces(path: Path, faces: EmbeddedFaces, used: int, scores: Any, choose: Rule) -> None:
     """Print which of several faces of a photo was compared, and the similarity of each of the others."""
     if len(faces) == 1:
         return
-    names = [f"{x2 - x1 + 1:.0f}x{y2 - y1 + 1:.0f} at x {x1:.0f}, y {y1:.0f}" for x1, y1, x2, y2 in faces.boxes]
+    names = [describe_box(box) for box in faces.boxes]
     print(f"{path} has {len(faces)} faces; the one of {names[used]} was compared (--choose {choose}). The others:")
     for index, (name, score) in enumerate(zip(names, scores, strict=True)):
         if index != used:

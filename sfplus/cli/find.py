@@ -15,26 +15,25 @@ import typer
 from numpy.typing import NDArray
 
 from sfplus.artifacts.context import is_first
+from sfplus.cli.compare import describe_box, read_faces
 from sfplus.cli.group import embed_all_faces
 from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, ModelNetwork
 from sfplus.cli.photo_inputs import keep_apart, list_inputs
-from sfplus.detection import choose as choose_face
 from sfplus.detection.choose import Rule
 from sfplus.embedder import Embedder
-from sfplus.errors import PhotoError, UsageError
-from sfplus.images import CACHE, encode_image, list_photos, read_photo
+from sfplus.errors import UsageError
+from sfplus.images import CACHE, encode_image, list_photos
 from sfplus.io.console import quantity
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import read_failures
 from sfplus.people.grouped_photos import GroupedPhotos
-from sfplus.people.search import search_faces
+from sfplus.people.search import Matches, search_faces
 from sfplus.recipes.steps import UserModel
 from sfplus.reports.people_page import FaceView, photo_link, render_matches
 
 app = typer.Typer(add_completion=False)
 FOUND_CSV, FOUND_HTML = "found.csv", "found.html"
-_LISTED = 0.01  # probability of the photos in found.csv
 _PRINTED, _SHOWN = 20, 500  # photos at most, on the console and on the page
 
 
@@ -128,58 +127,26 @@ class _Example:
 
 def _embed(path: Path, embedder: Embedder, choose: Rule) -> _Example:
     """Embed the chosen face of a photo, and print which of several faces it is."""
-    photo = read_photo(path)
-    faces = embedder.faces(photo)
-    choice = choose_face(faces, photo.shape[0], photo.shape[1], choose)
-    if choice is None:
-        raise PhotoError("no face found", where=path, remedy="give a photo with a larger, clearer face")
+    faces, used = read_faces(embedder, path, choose)
     if len(faces) > 1:
-        x1, y1, x2, y2 = faces.boxes[choice.index]
-        size = f"{x2 - x1 + 1:.0f}x{y2 - y1 + 1:.0f} at x {x1:.0f}, y {y1:.0f}"
-        print(f"{path} has {len(faces)} faces; the one of {size} is searched (--choose {choose})")
-    return _Example(path, faces.features[choice.index], faces.crops[choice.index])
+        name = describe_box(faces.boxes[used])
+        print(f"{path} has {len(faces)} faces; the one of {name} is searched (--choose {choose})")
+    return _Example(path, faces.features[used], faces.crops[used])
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """The most similar face of each photo, best first.
-
-    Attributes:
-        rows: The rows of the faces.
-        similarities: Their similarities.
-        probabilities: Their probabilities; NaN without scores.
-    """
-
-    rows: list[int]
-    similarities: list[float]
-    probabilities: list[float]
-
-    @property
-    def likely(self) -> int:
-        """The number of photos that are more likely than not to show the person."""
-        return sum(probability >= 0.5 for probability in self.probabilities)
+def _best_faces(faces: GroupedPhotos, features: NDArray[np.float32]) -> Matches:
+    matches = search_faces(features, faces.features, faces.rule).best_by_photo(faces.table["photo"], _PRINTED)
+    return matches if matches.has_probabilities else matches.first(_SHOWN)
 
 
-def _best_faces(faces: GroupedPhotos, features: NDArray[np.float32]) -> _Found:
-    matches = search_faces(features, faces.features, faces.rule)
-    photos = np.array(faces.table["photo"], object)[matches.rows]
-    best = np.sort(np.unique(photos, return_index=True)[1])
-    listed = max(_PRINTED, int((matches.probabilities[best] >= _LISTED).sum()))
-    if np.isnan(matches.probabilities).all():
-        listed = _SHOWN
-    best = best[:listed]
-    columns = matches.rows[best], matches.similarities[best], matches.probabilities[best]
-    return _Found(*(column.tolist() for column in columns))
-
-
-def _write(faces: GroupedPhotos, found: _Found, examples: Sequence[_Example], out: Path) -> None:
+def _write(faces: GroupedPhotos, found: Matches, examples: Sequence[_Example], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     table, text = faces.table, io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["photo", "face", "similarity", "probability"])
     views = []
-    for row, similarity, probability in zip(found.rows, found.similarities, found.probabilities, strict=True):
-        known = not np.isnan(probability)
+    for row, similarity, probability in found:
+        known = found.has_probabilities
         photo, face = table["photo"][row], table["face"][row]
         writer.writerow([photo, face, f"{similarity:.4f}", f"{probability:.4f}" if known else ""])
         link = photo_link((faces.photos / photo).resolve(), out.resolve())
@@ -196,16 +163,13 @@ def _write(faces: GroupedPhotos, found: _Found, examples: Sequence[_Example], ou
     write_atomically(out / FOUND_HTML, render_matches(title, tiles, views[:_SHOWN], more=more).encode())
 
 
-def _print(found: _Found, faces: GroupedPhotos, out: Path) -> None:
-    has_scores = not np.isnan(found.probabilities).any()
-    shown = max(found.likely, 5) if has_scores else _PRINTED
-    for row, similarity, probability in list(zip(found.rows, found.similarities, found.probabilities, strict=True))[
-        : min(shown, _PRINTED)
-    ]:
+def _print(found: Matches, faces: GroupedPhotos, out: Path) -> None:
+    has_scores, likely = found.has_probabilities, int((found.probabilities >= 0.5).sum())
+    for row, similarity, probability in found.first(min(max(likely, 5), _PRINTED) if has_scores else _PRINTED):
         chance = f"{100 * probability:3.0f} %  " if has_scores else ""
         print(f"{chance}{similarity:6.3f}  {faces.table['photo'][row]}")
     if has_scores:
-        verb = "is" if found.likely == 1 else "are"
-        print(f"{quantity(found.likely, 'photo')} {verb} more likely than not to show this person: {out / FOUND_HTML}")
+        verb = "is" if likely == 1 else "are"
+        print(f"{quantity(likely, 'photo')} {verb} more likely than not to show this person: {out / FOUND_HTML}")
     else:
         print(f"the most similar photos; this model has no scores to tell how likely they are: {out / FOUND_HTML}")

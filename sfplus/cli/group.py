@@ -24,6 +24,7 @@ from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import FAILURES, read_failures, read_parquet
 from sfplus.people.grouped_photos import GroupedPhotos, Table
 from sfplus.people.names import PEOPLE_CSV
+from sfplus.people.people_list import People
 from sfplus.people.regroup import PEOPLE_HTML, regroup
 from sfplus.recipes.steps import UserModel, UserPhotos
 
@@ -130,15 +131,12 @@ def _table(done: dict[str, Artefact], source: PhotoInput, out: Path) -> Table:
 
 
 def _print_summary(grouped: GroupedPhotos) -> None:
-    out, table = grouped.folder, grouped.table
-    photos_of: dict[str, set[str]] = {}
-    for person, photo in zip(table["person"], table["photo"], strict=True):
-        photos_of.setdefault(person, set()).add(photo)
-    several = sum(len(photos) > 1 for photos in photos_of.values())
+    out, photos_of = grouped.folder, People.of(grouped).photos
+    several = int((photos_of > 1).sum())
     people = f"{several} {'person' if several == 1 else 'people'} with at least two photos"
     once = f"{len(photos_of) - several} seen once"
     undetected, failed = (grouped.counts[key] for key in ("undetected", "failed"))
-    print(f"{quantity(len(table['photo']), 'face')}: {people}, {once}; "
+    print(f"{quantity(len(grouped.table['photo']), 'face')}: {people}, {once}; "
           f"{quantity(undetected, 'photo')} without a face, {failed} failed: {out}")  # fmt: skip
     threshold = grouped.linked_above or 0.0
     print(f"faces are linked above a similarity of {threshold:.3f}", end="")

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from sfplus.artifacts.layout import FEATURES
 from sfplus.errors import ArtefactError, UsageError
 from sfplus.images import CACHE
-from sfplus.io.files import write_json
+from sfplus.io.files import atomic_file, write_json
 from sfplus.io.tables import read_parquet, write_parquet
 from sfplus.verification.decision import DecisionRule
 
@@ -98,9 +98,8 @@ class GroupedPhotos:
             "face": pa.array(self.table["face"], pa.int64()),
             "confidence": pa.array(self.table["confidence"], pa.float32()),
         }
-        partial = self.folder / _FOLDER / PEOPLE_PARQUET
-        write_parquet(partial, columns)
-        partial.replace(self.folder / PEOPLE_PARQUET)
+        with atomic_file(self.folder / PEOPLE_PARQUET) as part:
+            write_parquet(part, columns)
 
     @cached_property
     def features(self) -> NDArray[np.float32]:
@@ -143,9 +142,8 @@ class GroupedPhotos:
 
     def write_assignments(self, people: dict[str, int]) -> None:
         """Write the number of the person of each face."""
-        partial = self.folder / f"{_ASSIGNMENTS}.part"
-        write_parquet(partial, {"face": list(people), "person": list(people.values())})
-        partial.replace(self.folder / _ASSIGNMENTS)
+        with atomic_file(self.folder / _ASSIGNMENTS) as part:
+            write_parquet(part, {"face": list(people), "person": list(people.values())})
 
     def read_resolved(self) -> dict[tuple[str, int, str], int]:
         """Return the numbers that a run, which did not end, gave to new people in corrections."""

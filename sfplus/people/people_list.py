@@ -9,6 +9,7 @@ import numpy as np
 
 from sfplus.people.assignment import Numbers
 from sfplus.people.grouped_photos import GroupedPhotos
+from sfplus.people.names import person_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,13 @@ class People:
     faces: Numbers
     index: Numbers
     photo_index: Numbers
+
+    @classmethod
+    def of(cls, grouped: GroupedPhotos) -> People:
+        """Count the people of grouped photos."""
+        numbers = [person_number(person) or 0 for person in grouped.table["person"]]
+        names = {number: name for number, name in zip(numbers, grouped.table["name"], strict=True) if name}
+        return cls.count(np.array(numbers, np.int64), grouped, names)
 
     @classmethod
     def count(cls, people: Numbers, grouped: GroupedPhotos, names: dict[int, str]) -> People:

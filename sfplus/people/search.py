@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.special import expit, logit
 from sfplus.errors import UsageError
 from sfplus.verification.decision import DecisionRule
 
+_LISTED = 0.01  # probability of the photos that are listed
 _BLOCK = 65_536  # features at once
 _ROUNDS, _TOLERANCE = 200, 1e-6
 
@@ -28,6 +30,35 @@ class Matches:
     rows: NDArray[np.int64]
     similarities: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+
+    def __iter__(self) -> Iterator[tuple[int, float, float]]:
+        """Yield row, similarity and probability of each face."""
+        columns = self.rows, self.similarities, self.probabilities
+        return zip(*(column.tolist() for column in columns), strict=True)
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the model has scores, from which probabilities follow."""
+        return not np.isnan(self.probabilities).any()
+
+    def first(self, count: int) -> Matches:
+        """Return the most similar faces."""
+        return self._select(slice(count))
+
+    def best_by_photo(self, photos: Sequence[str], least: int) -> Matches:
+        """Return the most similar face of each photo that has a probability of 1 %; without probabilities, of all.
+
+        Args:
+            photos: The photo of each row of the features.
+            least: The number of photos to return if fewer are as probable.
+        """
+        best = np.sort(np.unique(np.array(photos, object)[self.rows], return_index=True)[1])
+        if self.has_probabilities:
+            best = best[: max(least, int((self.probabilities[best] >= _LISTED).sum()))]
+        return self._select(best)
+
+    def _select(self, part: slice | NDArray[np.int64]) -> Matches:
+        return Matches(self.rows[part], self.similarities[part], self.probabilities[part])
 
 
 def search_faces(examples: NDArray[np.floating], features: NDArray[np.floating], rule: DecisionRule | None) -> Matches:
