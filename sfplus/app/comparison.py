@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image
 
 from sfplus.detection import choose
 from sfplus.detection.choose import Rule
 from sfplus.embedder import Embedder
 from sfplus.errors import UsageError
-from sfplus.images import Pixels, encode_image
+from sfplus.images import Pixels, encode_image, shrink
 from sfplus.reports.jinja_filters import data_uri
 from sfplus.reports.plots import decision_plot
 from sfplus.verification.decision import FARS, DecisionRule, explain_similarity
@@ -141,11 +140,9 @@ def describe_rarity(rule: DecisionRule, score: float) -> str:
     Returns:
         A sentence, or "" for a model that was exported without scores.
     """
-    if not len(rule.same) or not len(rule.different):
+    if not rule.has_scores:
         return ""
-    impostors, mates = (
-        len(scores) - int(np.searchsorted(scores, np.float32(score), "left")) for scores in (rule.different, rule.same)
-    )
+    impostors, mates = rule.count_at_least(score)
     different, same = _share(impostors, len(rule.different)), _share(mates, len(rule.same))
     looks, do = ("looks" if different.one else "look"), ("does" if same.one else "do")
     return (
@@ -176,13 +173,6 @@ def _share(count: int, total: int) -> _Share:
 def _round(number: float) -> int:
     """Round to two significant digits."""
     return int(float(f"{number:.2g}"))
-
-
-def shrink(photo: Pixels, side: int) -> Pixels:
-    """Scale a photo down so that neither of its sides is longer than `side` pixels; a smaller one stays as it is."""
-    image = Image.fromarray(photo)
-    image.thumbnail((side, side))
-    return np.asarray(image)
 
 
 def encode_feature(feature: NDArray[np.float32]) -> str:

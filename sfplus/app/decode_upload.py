@@ -11,11 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from sfplus.errors import PhotoError
-from sfplus.images import Pixels, decode_photo
+from sfplus.images import decode_photo, shrink
 
 
 def main(max_pixels: int, side: int, seconds: int) -> None:
@@ -31,18 +28,12 @@ def main(max_pixels: int, side: int, seconds: int) -> None:
         signal.alarm(seconds)
     answer: dict[str, Any]
     try:
-        photo = _shrink(decode_photo(data, Path("photo"), max_pixels), side)
+        photo = shrink(decode_photo(data, Path("photo"), max_pixels), side)
     except PhotoError as error:
         answer, pixels = {"reason": error.reason, "remedy": error.remedy}, b""
     else:
         answer, pixels = {"shape": photo.shape}, photo.tobytes()
     sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n" + pixels)
-
-
-def _shrink(photo: Pixels, side: int) -> Pixels:
-    image = Image.fromarray(photo)
-    image.thumbnail((side, side))
-    return np.asarray(image)
 
 
 if __name__ == "__main__":

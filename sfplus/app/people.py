@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfplus.app.comparison import shrink
 from sfplus.app.uploads import UploadReader
 from sfplus.errors import PhotoError, UsageError
-from sfplus.images import encode_image
+from sfplus.images import encode_image, shrink
 from sfplus.people.gallery import draw_gallery
 from sfplus.people.grouped_photos import PEOPLE_PARQUET, GroupedPhotos
 from sfplus.people.names import person_number, save_changes

@@ -1,7 +1,7 @@
 """Image files: list the photos of a folder, decode a photo safely, encode an image."""
 
 from sfplus.images.decoding import Pixels, check_suffix, convert_image, decode_photo, is_transient, read_photo
-from sfplus.images.encoding import encode_image
+from sfplus.images.encoding import encode_image, shrink
 from sfplus.images.formats import (
     PHOTO_SUFFIXES,
     UNREAD_SUFFIXES,
@@ -29,5 +29,6 @@ __all__ = [
     "list_photos",
     "needs_missing_package",
     "read_photo",
+    "shrink",
     "system_name",
 ]

@@ -1,4 +1,4 @@
-"""Encode images as JPEG or PNG."""
+"""Encode images as JPEG or PNG, and scale them down."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from sfplus.errors import UsageError
 from sfplus.images.decoding import Pixels
 
 _ENCODERS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+
+
+def shrink(image: Pixels, side: int) -> Pixels:
+    """Scale an image down so that neither of its sides is longer than `side` pixels; a smaller one stays as it is."""
+    smaller = Image.fromarray(image)
+    smaller.thumbnail((side, side))
+    return np.asarray(smaller)
 
 
 def encode_image(rgb: Pixels, suffix: str = ".jpg", quality: int = 75) -> bytes:

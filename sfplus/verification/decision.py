@@ -136,6 +136,10 @@ class DecisionRule:
         """Return FAR and TAR on the verification pairs of the decision `similarity > threshold`."""
         return _above(self.different, threshold) / len(self.different), _above(self.same, threshold) / len(self.same)
 
+    def count_at_least(self, score: float) -> tuple[int, int]:
+        """Return how many pairs of different people, and how many of the same person, score at least as high."""
+        return _above(self.different, score, "left"), _above(self.same, score, "left")
+
     @property
     def has_scores(self) -> bool:
         """Whether the scores of the verification pairs are known."""
@@ -204,8 +208,8 @@ class DecisionRule:
         else:
             lines.append(f"decided at {threshold:.3f}, FAR {far:g}: {self._measured_rates(threshold)}")
         if len(self.same):
-            impostors = _above(self.different, score, "left") / len(self.different)
-            mates = _above(self.same, score, "left") / len(self.same)
+            counts = self.count_at_least(score)
+            impostors, mates = counts[0] / len(self.different), counts[1] / len(self.same)
             lines.append(
                 f"of {self.verification['pairs']}, {_percent(impostors)} of the pairs of different people score at "
                 f"least as high, and {_percent(mates)} of the pairs of the same person"
