@@ -69,18 +69,18 @@ def test_a_pool_keeps_its_threads_until_another_number_is_asked_for() -> None:
 
 
 def test_the_threads_end_with_their_pool() -> None:
-    before = threading.active_count()
+    before, started = set(threading.enumerate()), set[threading.Thread]()
     pool = WorkerPool()
     for count in (2, 3):  # the second number replaces the threads of the first
         with pool.workers(count) as workers:
-            started = [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
+            started |= set(threading.enumerate()) - before
             list(workers.map(lambda _: None, range(5)))
-    assert threading.active_count() > before
+    assert len(started) == 3 + 4 and any(thread.is_alive() for thread in started)
     del pool, workers
     gc.collect()
     for thread in started:
         thread.join(5)
-    assert threading.active_count() == before
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_users_of_a_pool_take_turns() -> None:
