@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from sfplus.image_tasks.random_crop import centre_crop, draw_crops, random_crop
 from sfplus.networks.normalize import normalize_images
 from sfplus.recipes.settings.classify import ClassifySettings, RegularizerSettings
 from sfplus.training.batch_norm import synchronise_batch_norm
-from sfplus.training.distributed import ProcessGroup
+from sfplus.training.distributed import ProcessGroup, has_unused_parameters
 from sfplus.training.engine import Row, Task
 from sfplus.training.optimizer import create_optimizer, decay_groups, set_learning_rate
 from sfplus.training.sampling import draw_indices
@@ -141,6 +142,17 @@ class ClassificationTask(Task):
         )
         self.optimizers = {"network": self.optimizer}
         self.crop = settings.data.crop if settings.data.name == "files" else 0
+        self.precision = processes.device.precision(settings.precision, fp16=False)  # there is no gradient scaler
+        self.model = self._prepare()
+
+    def _prepare(self) -> nn.Module:
+        """Return the network that averages gradients over the processes in training."""
+        unused = False
+        if self.processes.count > 1:
+            _, height, width, channels = self.train.batch(np.arange(1)).shape
+            size = (channels, self.crop or height, self.crop or width)
+            unused = has_unused_parameters(self.processes.device.move(self.network), size)
+        return self.processes.prepare(self.network, unused=unused)
 
     def batch(self, step: int, share: slice) -> tuple[Tensor, ...]:
         """Return images (B, H, W, C) uint8, labels (B,) and the random crops of the images (B, 3)."""
@@ -156,8 +168,8 @@ class ClassificationTask(Task):
         images, labels, crops = batch
         settings, rate = self.settings, self._rate(step)
         set_learning_rate(self.optimizer, rate)
-        with self.processes.device.autocast(settings.precision):
-            logits = self.network(normalize_images(random_crop(images, crops, self._pad, self.crop)))
+        with self.processes.device.autocast(self.precision):
+            logits = self.model(normalize_images(random_crop(images, crops, self._pad, self.crop)))
         entropy = smoothed_entropy(logits, labels, settings.label_smoothing, settings.offset)
         loss = entropy
         if self.energy is not None:
@@ -168,7 +180,6 @@ class ClassificationTask(Task):
             loss = loss + settings.orthonormal * orthonormal
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.processes.average_gradients(self.network.parameters())
         self.optimizer.step()
         if not measure:
             return None
@@ -211,7 +222,7 @@ class ClassificationTask(Task):
         for part in indices.split(TEST_BATCH):  # type: ignore[no-untyped-call]
             batch = device.put(images.batch(part.numpy()))
             batch = centre_crop(batch, self.crop) if self.crop else batch
-            with device.autocast(self.settings.precision):
+            with device.autocast(self.precision):
                 outputs.append(compute(normalize_images(batch)))
         self.network.train()
         return processes.gather(torch.cat(outputs))[:total].cpu()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sfplus.device import to_host
 from sfplus.hypersphere import ShardedHead
 
 
@@ -41,7 +42,7 @@ class TrainState:
 
 
 def collect_state(module: nn.Module, optimizers: Mapping[str, Stateful]) -> TrainState | None:
-    """Collect the state of modules and optimizers.
+    """Copy the state of modules and optimizers to the host; a GPU is waited for once, not once per tensor.
 
     Returns:
         The state. If there are sharded heads, all processes must call this function together, and all but the first
@@ -62,8 +63,18 @@ def collect_state(module: nn.Module, optimizers: Mapping[str, Stateful]) -> Trai
             gathered = {key: head.gather_rows(value) for key, value in shard.items() if _same_shape(value, parameter)}
             state["state"][index] = {**shard, **gathered}
         numbers[name] = _separate(state, name, tensors)
-    is_first = all(head.ranks.rank == 0 for _, head in sharded_heads(module))
-    return TrainState(modules, tensors, numbers) if is_first else None
+    if any(head.ranks.rank for _, head in sharded_heads(module)):
+        return None
+    copies = iter(to_host([*modules.values(), *tensors.values()]))
+    return TrainState(dict(zip(modules, copies, strict=False)), dict(zip(tensors, copies, strict=True)), numbers)
+
+
+def is_finite(state: TrainState, module: nn.Module) -> bool:
+    """Return True if all parameters of a module are finite in its state."""
+    names = [name for name, _ in module.named_parameters()]
+    for name, _ in sharded_heads(module):  # in the state, a sharded head has the names of a whole one
+        names = [key.replace(f"{name}.head.", f"{name}.", 1) if key.startswith(f"{name}.") else key for key in names]
+    return all(bool(state.modules[name].isfinite().all()) for name in names)
 
 
 def restore_state(state: TrainState, module: nn.Module, optimizers: Mapping[str, Stateful]) -> None:
