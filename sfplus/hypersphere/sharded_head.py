@@ -28,7 +28,7 @@ class ShardedHead(nn.Module):
     """A head whose classifiers are divided among the ranks: rank r of W has those from C r // W to C (r + 1) // W.
 
     Every rank calls each method at the same time, with its share of the global batch; all shares have equally many
-    samples. `loss` is exactly that of `kind` for the global batch: the same value on all ranks, with the gradients of
+    samples. The loss is exactly that of `kind` for the global batch: the same value on all ranks, with the gradients of
     that one value (to rounding), for any W. The initial weights are those of `kind` after the same
     `torch.manual_seed` (each rank draws all C x d numbers, in pieces), and lambda counters and running means are the
     same on all ranks. Without a process group there is one shard.
@@ -120,6 +120,11 @@ class ShardedHead(nn.Module):
         return self.head.current_lambda
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the training loss, as calling the head does."""
+        loss: Tensor = self(features, labels)
+        return loss
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the training loss of the global batch, a scalar that is equal on all ranks.
 
         Args:
@@ -252,11 +257,11 @@ class ShardedHead(nn.Module):
         weight = self.head.weight
         shared = {name: share(p, self.ranks) for name, p in self.head.named_parameters() if name != "weight"}
         if self.sample_rate == 1 or not self.training:
-            return torch.func.functional_call(self.head, shared, (features, local)), local
+            return _logits(self.head, shared, features, local), local
         rows = self._draw(local)
         sampled = _Rows.apply(weight, rows)
         version, local = sampled._version, torch.searchsorted(rows, local)
-        logits = torch.func.functional_call(self.head, {**shared, "weight": sampled}, (features, local))
+        logits = _logits(self.head, {**shared, "weight": sampled}, features, local)
         if sampled._version != version:  # the head normalises its weight in place
             with torch.no_grad():
                 weight.index_copy_(0, rows, sampled)
@@ -273,6 +278,24 @@ class ShardedHead(nn.Module):
         order[count] = 2
         size = max(math.ceil(self.sample_rate * count) + 1, int((order == 2).sum()))
         return order.topk(size).indices.sort().values
+
+
+class _Logits(nn.Module):
+    """The method `logits` of a head as a module, for `functional_call`."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        return self.head.logits(features, labels)
+
+
+def _logits(head: Head, parameters: Mapping[str, Tensor], features: Tensor, labels: Tensor) -> Tensor:
+    """Return the logits with margin of a head that uses these parameters instead of its own."""
+    values = {f"head.{name}": value for name, value in parameters.items()}
+    logits: Tensor = torch.func.functional_call(_Logits(head), values, (features, labels))
+    return logits
 
 
 def _blocks(first: int, last: int, rows: Tensor) -> Iterator[slice]:

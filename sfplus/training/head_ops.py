@@ -100,7 +100,7 @@ class FaceLosses(nn.Module):
         with self.autocast():
             features = self.network(crops)
         features = features.to(torch.promote_types(features.dtype, torch.float32))
-        losses = {} if self.head is None else {"loss": self.head.loss(features, labels)}
+        losses = {} if self.head is None else {"loss": self.head(features, labels)}
         if self.teacher is not None and taught is not None:
             losses["distillation"] = self.teacher.loss(features, taught)
         return features, losses

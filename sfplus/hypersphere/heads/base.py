@@ -20,8 +20,9 @@ _COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operato
 class Head(nn.Module):
     """A classifier on top of a network; subclasses define the logits.
 
-    `forward` returns the logits with the margin, `loss` the training loss, and `predict` the logits without margin,
-    the largest of which is the predicted class. The caller does not normalise features. Features of length 0 and
+    Calling a head returns the training loss, also through DistributedDataParallel, Accelerate or torch.compile; `loss`
+    is the same. `logits` returns the logits with the margin, and `predict` those without margin, the largest of which
+    is the predicted class. The caller does not normalise features. Features of length 0 and
     features exactly on a classifier or opposite to it give finite logits and gradients. Under autocast the
     computation stays in the dtype of `weight`, which is float32 by default. State that changes during training and
     is not a parameter is a buffer, so that a resumed run continues where it stopped.
@@ -87,6 +88,20 @@ class Head(nn.Module):
         return 0.0
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the training loss, a scalar; for most heads the mean cross-entropy of `logits`.
+
+        Args:
+            features: (M, d), not normalised.
+            labels: (M,) int64.
+        """
+        return self.complete(self.entropy(self.logits(features, labels), labels), features)
+
+    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the training loss, as calling the head does."""
+        loss: Tensor = self(features, labels)
+        return loss
+
+    def logits(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the logits with the margin.
 
         Args:
@@ -98,10 +113,6 @@ class Head(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             return self._with_margin(features.to(self.weight.dtype), labels)
-
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the training loss, a scalar; for most heads the mean cross-entropy of the logits with the margin."""
-        return self.complete(self.entropy(self(features, labels), labels), features)
 
     def entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the part of the loss that depends on the logits with margin (M, C): their mean cross-entropy."""
