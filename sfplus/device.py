@@ -90,6 +90,13 @@ class Device:
             raise UsageError(f"{self} does not support {name}", where="precision", remedy=remedy)
         raise UsageError(f"'{name}' is not supported", where="precision", remedy="use auto, float32, bf16 or fp16")
 
+    def describe_precision(self, name: str = "auto", fp16: bool = True) -> str:
+        """Return the precision for the user, with the reason where `auto` is slower than the GPU; see `precision`."""
+        used = self.precision(name, fp16)
+        if name == "auto" and used != self._fastest(True):
+            return f"{used}, because fp16 needs a gradient scaler, which this training does not have"
+        return used
+
     def _fastest(self, fp16: bool) -> str:
         if not self.is_cuda:
             return "float32"

@@ -25,7 +25,7 @@ from sfplus.hypersphere import (
 from sfplus.image_tasks.datasets import ImageDataset
 from sfplus.image_tasks.random_crop import centre_crop, draw_crops, random_crop
 from sfplus.networks.normalize import normalize_images
-from sfplus.recipes.settings.classify import ClassifySettings, RegularizerSettings
+from sfplus.recipes.settings.classify import ClassifySettings, RegularizerSettings, released_factors
 from sfplus.training.batch_norm import synchronise_batch_norm
 from sfplus.training.distributed import ProcessGroup, has_unused_parameters
 from sfplus.training.engine import Row, Task
@@ -45,18 +45,17 @@ def create_regularizer(network: nn.Module, settings: RegularizerSettings) -> Reg
     """
     if settings.mode == "none":
         return None
+    factors = released_factors(settings.mode, settings.power)
+    hidden = factors["hidden"] if settings.hidden is None else settings.hidden
     if settings.mode in ("orthonormal", "orthogonal"):
-        weight = 2e-4 if settings.hidden is None else settings.hidden
-        return Orthonormality(network, weight, settings.mode == "orthogonal")
-    angular, power = isinstance(settings.power, str), int(str(settings.power)[-1])
-    scale = 0.1 if angular and power else 1.0
+        return Orthonormality(network, hidden, settings.mode == "orthogonal")
     return HypersphericalEnergy(
         network,
-        power,
-        "geodesic" if angular else "euclidean",
+        int(str(settings.power)[-1]),
+        "geodesic" if isinstance(settings.power, str) else "euclidean",
         settings.half_space,
-        scale if settings.hidden is None else settings.hidden,
-        10 * scale if settings.output is None else settings.output,
+        hidden,
+        factors["output"] if settings.output is None else settings.output,
         projection=_projection(settings),
         preset=settings.preset,
     )
