@@ -17,7 +17,7 @@ PROJECTIONS = ("comhe-random", "comhe-angle", "comhe-adversarial", "comhe-group"
 def released_factors(mode: str, power: object) -> dict[str, float]:
     """Return the released factors of a regularizer, `hidden` and `output`; of unknown modes none.
 
-    Sources: MHE, architecture.py, `_add_thomson_constraint` and `_add_thomson_constraint_final`; CoMHE, architecture.py;
+    Sources: MHE, architecture.py, `_add_thomson_constraint` and `_add_thomson_constraint_final`; the same in CoMHE;
     SphereNet, spherenet.py, `_add_orthogonal_constraint`, which leaves out the output layer.
     """
     if mode in ("orthonormal", "orthogonal"):
