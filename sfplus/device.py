@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +60,23 @@ class Device:
             pinned = tensor if tensor.is_pinned() else self.pin(tensor)
             return pinned.to(self.torch, non_blocking=True, memory_format=layout)
         return tensor.to(self.torch, memory_format=layout)
+
+    def fetch(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Start to copy a tensor to the host, and return a function that waits for this copy alone and returns it.
+
+        A GPU makes the copy once it has computed the tensor. Work that is queued later is not waited for.
+        """
+        copy = tensor.to("cpu", non_blocking=True)  # to pinned memory
+        if not tensor.is_cuda:
+            return lambda: copy
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(tensor.device))
+
+        def wait() -> Tensor:
+            event.synchronize()
+            return copy
+
+        return wait
 
     def move(self, module: nn.Module) -> nn.Module:
         """Move a network to the device, in channels_last, the faster memory format on CPU and GPU."""
@@ -163,57 +178,6 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     for device in {tensor.device for tensor in tensors if tensor.is_cuda}:
         torch.cuda.synchronize(device)
     return copies
-
-
-_reproducible_lock = threading.Lock()
-_reproducible_users = 0
-_reproducible_state = contextlib.ExitStack()
-
-
-@contextlib.contextmanager
-def reproducible_convolutions() -> Iterator[None]:
-    """Make convolutions of a GPU deterministic, and those of float32 free of TF32, until the context ends.
-
-    Every computation that promises float32 or equal results runs inside. Products of matrices have no TF32 by default;
-    they follow `torch.set_float32_matmul_precision` of the program.
-
-    torch keeps these settings of cuDNN per process, not per thread: several threads may be inside, the first one sets
-    and the last one restores them, and convolutions that other threads compute meanwhile follow them, too.
-    """
-    global _reproducible_users
-    with _reproducible_lock:
-        if _reproducible_users == 0:
-            _reproducible_state.enter_context(_set_cudnn())
-        _reproducible_users += 1
-    try:
-        yield
-    finally:
-        with _reproducible_lock:
-            _reproducible_users -= 1
-            if _reproducible_users == 0:
-                _reproducible_state.close()
-
-
-@contextlib.contextmanager
-def _set_cudnn() -> Iterator[None]:
-    cudnn = torch.backends.cudnn
-    try:
-        legacy = isinstance(cudnn.allow_tf32, bool)
-    except RuntimeError:  # the program uses torch's newer settings, with which the older ones cannot be mixed
-        legacy = False
-    with cudnn.flags(enabled=True, deterministic=True, allow_tf32=False) if legacy else _set_new_cudnn():
-        yield
-
-
-@contextlib.contextmanager
-def _set_new_cudnn() -> Iterator[None]:
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision
-    cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision = True, False, True, "ieee"
-    try:
-        yield
-    finally:
-        cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision = before
 
 
 @contextlib.contextmanager

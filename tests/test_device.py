@@ -1,12 +1,10 @@
 import contextlib
-import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
 from fake_cuda import fake_cuda
 
-from sfplus.device import Device, choose_device, memory_errors, reproducible_convolutions, to_host
+from sfplus.device import Device, choose_device, memory_errors, to_host
 from sfplus.errors import DeviceError, SfplusError, TrainingError, UsageError
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -149,67 +147,6 @@ def test_auto_is_the_fastest_precision_that_a_gpu_computes_natively(
 def test_a_requested_precision_is_not_replaced(gpu: Device) -> None:
     for name in ("float32", "bf16", "fp16"):
         assert gpu.precision(name) == gpu.describe_precision(name, fp16=False) == name
-
-
-def cudnn_state() -> tuple[object, ...]:
-    cudnn = torch.backends.cudnn
-    return cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
-
-
-@pytest.fixture
-def host_settings() -> Iterator[tuple[object, ...]]:
-    """Settings of cuDNN as a program of its own has chosen them."""
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
-        yield cudnn_state()
-
-
-def test_reproducible_convolutions_have_no_tf32_and_leave_no_trace(host_settings: tuple[object, ...]) -> None:
-    inside = (True, False, True, False)
-    with pytest.raises(ZeroDivisionError), reproducible_convolutions():
-        assert cudnn_state() == inside
-        with reproducible_convolutions():
-            assert cudnn_state() == inside
-        assert cudnn_state() == inside
-        raise ZeroDivisionError
-    assert cudnn_state() == host_settings
-
-
-def test_reproducible_convolutions_of_two_threads_end_in_any_order(host_settings: tuple[object, ...]) -> None:
-    """The thread that enters first leaves first; the other one still computes without TF32."""
-    entered, leave = threading.Event(), threading.Event()
-
-    def first() -> None:
-        with reproducible_convolutions():
-            entered.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    entered.wait(10)
-    with reproducible_convolutions():
-        leave.set()
-        thread.join()
-        assert cudnn_state() == (True, False, True, False)
-    assert cudnn_state() == host_settings
-
-
-def test_reproducible_convolutions_in_a_program_with_newer_settings_of_torch() -> None:
-    """With them, torch refuses to read the older ones."""
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision
-    recurrent = torch.backends.cudnn.rnn.fp32_precision  # type: ignore[attr-defined]
-    try:
-        convolutions.fp32_precision = "ieee"
-        torch.backends.cudnn.rnn.fp32_precision = "tf32"  # type: ignore[attr-defined]
-        with pytest.raises(RuntimeError, match="legacy"):
-            cudnn_state()
-        with pytest.raises(ZeroDivisionError), reproducible_convolutions():
-            assert convolutions.fp32_precision == "ieee" and torch.backends.cudnn.deterministic
-            raise ZeroDivisionError
-        assert not torch.backends.cudnn.deterministic and convolutions.fp32_precision == "ieee"
-    finally:
-        convolutions.fp32_precision, torch.backends.cudnn.rnn.fp32_precision = before, recurrent  # type: ignore[attr-defined]
 
 
 NO_MEMORY = [

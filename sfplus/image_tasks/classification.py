@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfplus.arithmetic import exact_arithmetic
 from sfplus.hypersphere import (
     AdversarialProjection,
     AngleProjection,
@@ -221,7 +222,7 @@ class ClassificationTask(Task):
         for part in indices.split(TEST_BATCH):  # type: ignore[no-untyped-call]
             batch = device.put(images.batch(part.numpy()))
             batch = centre_crop(batch, self.crop) if self.crop else batch
-            with device.autocast(self.precision):
+            with exact_arithmetic(device.torch.type), device.autocast(self.precision):
                 outputs.append(compute(normalize_images(batch)))
         self.network.train()
         return processes.gather(torch.cat(outputs))[:total].cpu()

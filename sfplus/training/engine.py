@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.device import memory_errors, reproducible_convolutions
+from sfplus.arithmetic import exact_arithmetic
+from sfplus.device import memory_errors
 from sfplus.errors import SfplusError, TrainingError
 from sfplus.io.threads import single_threaded_pool
 from sfplus.recipes.settings.engine import LoopSettings
@@ -131,7 +132,11 @@ def train(
     with _writing(folder):
         history = History(folder, done) if processes.is_first else None
     try:
-        with reproducible_convolutions(), connection_errors(), memory_errors(_less_memory(settings), TrainingError):
+        with (
+            exact_arithmetic(processes.device.torch.type),
+            connection_errors(),
+            memory_errors(_less_memory(settings), TrainingError),
+        ):
             _Run(task, settings, folder, processes, history, on_step).steps(done)
     finally:
         if history is not None:
