@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.arithmetic import exact_arithmetic
+from sfplus.arithmetic import exact_settings
 from sfplus.device import memory_errors
 from sfplus.errors import SfplusError, TrainingError
 from sfplus.io.threads import single_threaded_pool
@@ -132,11 +132,7 @@ def train(
     with _writing(folder):
         history = History(folder, done) if processes.is_first else None
     try:
-        with (
-            exact_arithmetic(processes.device.torch.type),
-            connection_errors(),
-            memory_errors(_less_memory(settings), TrainingError),
-        ):
+        with exact_settings(), connection_errors(), memory_errors(_less_memory(settings), TrainingError):
             _Run(task, settings, folder, processes, history, on_step).steps(done)
     finally:
         if history is not None:
@@ -209,6 +205,7 @@ class _Run:
                 seed = np.random.SeedSequence((2, settings.seed, step, self.processes.rank))
                 torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
                 values = self.task.update(step, tuple(map(put, batch)), measure)
+                torch.clear_autocast_cache()  # it keeps copies of weights if the program has an autocast around this
                 row = self._log(step, values) if values is not None else {}
                 if step % settings.checkpoint_every == 0 or step == settings.max_iter:
                     self._save(step)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sfplus.artifacts.settings import fields_without_effect
 from sfplus.datasets.crops import CropDataset, PackedCrops
@@ -25,7 +24,7 @@ from sfplus.training.distributed import ProcessGroup, has_unused_parameters
 from sfplus.training.engine import OnStep, Row, Task, train
 from sfplus.training.head_checks import check_people, warn_at_chance
 from sfplus.training.head_ops import FaceLosses, clip_gradients, count_classes, head_accuracy, head_energy
-from sfplus.training.optimizer import create_caffe_sgd, set_learning_rate
+from sfplus.training.optimizer import RunningAverage, create_caffe_sgd, set_learning_rate
 from sfplus.training.sampling import create_sampler, draw_flips
 from sfplus.training.schedule import learning_rate
 from sfplus.training.teacher import Distillation
@@ -131,10 +130,9 @@ class FaceTask(Task):
             self.trained["teacher_map"] = teacher.map
         processes.device.move(self.trained)
         modules = nn.ModuleDict(dict(self.trained.items()))
-        self.average: AveragedModel | None = None
+        self.average: RunningAverage | None = None
         if settings.ema:
-            decay = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
-            self.average = modules["average"] = AveragedModel(self.trained, multi_avg_fn=decay)
+            self.average = modules["average"] = RunningAverage(self.trained, settings.ema)
         self.modules = modules
         self.losses = self._prepare(network)
         self.optimizer = create_caffe_sgd(
@@ -273,9 +271,9 @@ class FaceTask(Task):
         loss.backward()  # type: ignore[no-untyped-call]
 
     def _step(self) -> None:
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         if self.settings.clip is not None:
-            if self.scaler is not None:
-                self.scaler.unscale_(self.optimizer)
             clip_gradients(self.trained, self.head, self.settings.clip, self.processes)
         if self.scaler is None:
             self.optimizer.step()
