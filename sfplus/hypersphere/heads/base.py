@@ -64,7 +64,7 @@ class Head(nn.Module):
         """Check options against `limits` and against the values that a `Literal` in the signature allows.
 
         Raises:
-            ValueError: If an option is out of bounds or not one of its values.
+            ValueError: If an option is out of bounds, not a number or not one of its values.
         """
         hints = typing.get_type_hints(cls.__init__)
         for option, value in options.items():
@@ -73,6 +73,8 @@ class Head(nn.Module):
                 raise ValueError(f"{option} of {cls.__name__} must be one of {choices}, not {value}")
         for option, comparison, limit in map(str.split, filter(None, cls.limits.split(", "))):
             value = options.get(option)
+            if value is not None and not isinstance(value, int | float):
+                raise ValueError(f"{option} of {cls.__name__} must be a number, not {value!r}")
             if value is not None and not _COMPARE[comparison](value, float(limit)):
                 raise ValueError(f"{option} of {cls.__name__} must be {comparison} {limit}, not {value}")
 

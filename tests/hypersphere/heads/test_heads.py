@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -216,6 +217,9 @@ def test_two_training_forwards_may_precede_one_backward() -> None:
         assert head.weight.grad is not None and head.weight.grad.isfinite().all(), name
 
 
+WRONG_MARGINS = [(*pair, m) for pair in (("asoftmax", "ASoftmax"), ("lsoftmax", "LSoftmax")) for m in (0, 1.5, -2)]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -228,11 +232,28 @@ def test_two_training_forwards_may_precede_one_backward() -> None:
         ("sphereface2", {"alpha": 1.0}, "alpha of SphereFace2 must be < 1"),
         ("sphereface2", {"t": 0.5}, "t of SphereFace2 must be >= 1"),
         ("sphereface2", {"classes": 1}, "at least 2 classes"),
+        *[
+            (name, {"m": m}, f"m of {title} must be an integer of at least 1, not {m}")
+            for name, title, m in WRONG_MARGINS
+        ],
+        ("lsoftmax", {"gamma": -1}, "gamma of LSoftmax must be >= 0, not -1"),
+        ("asoftmax", {"base": "1000"}, "base of ASoftmax must be a number, not '1000'"),
+        ("asoftmax", {"gradient": "detached"}, "gradient of ASoftmax must be one of exact, caffe, not detached"),
     ],
 )
 def test_wrong_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HEADS[name](**{"features": 3, "classes": 4} | options)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_has_an_explicit_signature_and_names_itself(name: str) -> None:
+    kind = HEADS[name]
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in inspect.signature(kind).parameters.values())
+    with pytest.raises(
+        TypeError, match=rf"^{kind.__name__}\.__init__\(\) got an unexpected keyword argument 'margins'"
+    ):
+        kind(3, 4, margins=2)  # type: ignore[call-arg]
 
 
 def test_options_of_a_base_class_are_checked() -> None:
