@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from sfplus.hypersphere import SphereConv2d
@@ -26,7 +26,7 @@ def create_caffe_sgd(module: nn.Module, *, lr: float, momentum: float, weight_de
         {"params": biases, "lr": 2 * lr, "weight_decay": 0.0, "multiplier": 2.0},
     ]
     # the fused kernel of a GPU skips a step whose gradients overflow without telling the CPU, which would have to wait
-    fused = all(p.is_cuda for _, p in named)
+    fused = all(p.is_cuda for _, p in named) or None
     return torch.optim.SGD([group for group in groups if group["params"]], lr=lr, momentum=momentum, fused=fused)
 
 
@@ -101,7 +101,8 @@ class RunningAverage(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Update the average after a step of the module."""
-        averages, weights = list(self.module.parameters()), list(model.parameters())
+        averages: list[Tensor] = list(self.module.parameters())
+        weights: list[Tensor] = list(model.parameters())
         self._started = self._started or bool(self.n_averaged > 0)  # a run that is continued has a number of steps
         if self._started:
             torch._foreach_lerp_(averages, weights, 1 - self.decay)

@@ -104,6 +104,8 @@ def restore_state(state: TrainState, module: nn.Module, optimizers: Mapping[str,
                 else:
                     continue
                 restored["state"][index][key] = local
+        for saved, own in zip(restored.get("param_groups", ()), _groups(optimizer), strict=False):
+            saved |= {key: own[key] for key in ("fused", "foreach") if key in own}  # a choice of this device, no state
         optimizer.load_state_dict(restored)
 
 
@@ -112,9 +114,12 @@ def sharded_heads(module: nn.Module) -> Iterator[tuple[str, ShardedHead]]:
     return ((name, part) for name, part in module.named_modules() if isinstance(part, ShardedHead))
 
 
+def _groups(optimizer: Stateful) -> list[dict[str, Any]]:
+    return optimizer.param_groups if isinstance(optimizer, torch.optim.Optimizer) else []
+
+
 def _parameters(optimizer: Stateful) -> list[nn.Parameter]:
-    groups = optimizer.param_groups if isinstance(optimizer, torch.optim.Optimizer) else []
-    return [parameter for group in groups for parameter in group["params"]]
+    return [parameter for group in _groups(optimizer) for parameter in group["params"]]
 
 
 def _sharded_parameters(module: nn.Module, optimizer: Stateful) -> Iterator[tuple[ShardedHead, int, nn.Parameter]]:

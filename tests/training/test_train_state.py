@@ -76,3 +76,16 @@ def test_optimizer_without_momentum_is_restored(tmp_path: Path) -> None:
     optimizer = create_caffe_sgd(module, lr=1, momentum=0, weight_decay=0)
     save_checkpoint(tmp_path, 1, "digest", collected(module, {"sgd": optimizer}))
     assert load_checkpoint(tmp_path, "digest", module, {"sgd": optimizer}) == 1
+
+
+@pytest.mark.parametrize("fused", [None, True])
+def test_the_kernel_of_a_step_is_that_of_the_device_not_of_the_checkpoint(fused: bool | None, tmp_path: Path) -> None:
+    """A run may continue on another device."""
+    parameters = [torch.nn.Linear(3, 2) for _ in range(2)]
+    first, second = (
+        torch.optim.SGD(module.parameters(), lr=0.5, fused=kernel)
+        for module, kernel in zip(parameters, (fused, not fused or None), strict=True)
+    )
+    save_checkpoint(tmp_path, 1, "digest", collected(parameters[0], {"sgd": first}))
+    load_checkpoint(tmp_path, "digest", parameters[1], {"sgd": second})
+    assert second.param_groups[0]["fused"] == (not fused or None) and second.param_groups[0]["lr"] == 0.5
