@@ -9,7 +9,7 @@ import torch
 from fake_cuda import fake_cuda
 
 from sfplus.device import Device, choose_device
-from sfplus.errors import UsageError
+from sfplus.errors import SfplusError, UsageError
 from sfplus.networks import create
 from sfplus.networks.embed import _compute_features, default_batch_size, embed_batches, embed_crops
 from sfplus.networks.normalize import normalize_crops
@@ -146,3 +146,12 @@ def test_the_features_of_a_gpu_are_those_of_the_cpu(network: torch.nn.Module, cr
         torch.backends.cuda.matmul.allow_tf32 = False
         CPU.move(network)
     np.testing.assert_allclose(features, expected, atol=2e-5 * np.linalg.norm(expected, axis=1).mean())
+
+
+def test_too_little_memory_is_one_line_with_a_remedy(crops: torch.Tensor) -> None:
+    class Hungry(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+    with pytest.raises(SfplusError, match=r"^not enough memory \(CUDA out of .* GiB.\); use a smaller batch$"):
+        embed_crops(Hungry(), crops, CPU)
