@@ -134,12 +134,6 @@ def test_sums_beyond_32_bits_give_correct_means() -> None:
     torch.testing.assert_close(crops.amin(1), crops.amax(1))
 
 
-def test_photos_smaller_than_a_face_have_no_level() -> None:
-    assert plan_pyramid(19, 500, 20, 0.85) == ([], [], [])
-    assert len(plan_pyramid(20, 500, 20, 0.85).scales) == 1
-    assert len(plan_pyramid(250, 250, 20, 0.85).scales) == 16
-
-
 def test_tables_are_kept_up_to_a_number_of_bytes() -> None:
     """The ones that were used last stay; those of a size that does not fit are not kept at all."""
     sizes = [(60, 60 + n) for n in range(6)]
