@@ -21,9 +21,6 @@ from sfplus.io.prefetch import batch_by_size, prefetch_map
 FaceRule = Rule | Literal["all"]
 Read = tuple[str, Pixels | PhotoError]  # the name of a photo in messages, and its pixels
 
-_MAX_PIXELS = 1 << 22  # of the photos that are detected at a time
-_MAX_PHOTOS = 64
-
 
 @dataclass(frozen=True, eq=False)
 class AlignedPhoto:
@@ -65,7 +62,8 @@ class Aligner:
     ) -> tuple[Iterator[AlignedPhoto], bool]:
         """Return the chosen faces of each photo, in order, and True if the argument is a single photo.
 
-        Memory is bounded: at most 64 photos, or fewer with more than 4 megapixels in total, and 8 that are prefetched.
+        Memory is bounded (see `Sizes`): on a CPU, by 64 photos or fewer with more than 4 megapixels, and 8 that
+        are prefetched; on a GPU, by 512 photos or fewer with more than 16 megapixels, and as many that are prefetched.
 
         Args:
             photos: one photo, or several (see `split_photos`).
@@ -80,7 +78,16 @@ class Aligner:
         check_channels(channels)
         sources, single = split_photos(photos)
         named = ((name_photo(photo, n, single), photo) for n, photo in enumerate(sources))
-        batches = batch_by_size(prefetch_map(partial(_read, channels), named), _count_pixels, _MAX_PIXELS, _MAX_PHOTOS)
+        sizes = self._detector.sizes
+        decoded = prefetch_map(
+            partial(_read, channels),
+            named,
+            sizes.prefetched,
+            sizes.decoders,
+            size=_count_pixels,
+            limit=sizes.pixels,
+        )
+        batches = batch_by_size(decoded, _count_pixels, sizes.pixels, sizes.photos)
         return (aligned for batch in batches for aligned in self._align(batch, rule)), single
 
     def _align(self, batch: list[Read], rule: FaceRule) -> Iterator[AlignedPhoto]:

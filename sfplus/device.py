@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,23 @@ class Device:
         if self.is_cuda and not tensor.is_cuda:
             return tensor.pin_memory().to(self.torch, non_blocking=True, memory_format=layout)
         return tensor.to(self.torch, memory_format=layout)
+
+    def fetch(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Start to copy a tensor to the host, and return a function that waits for this copy alone and returns it.
+
+        A GPU makes the copy once it has computed the tensor. Work that is queued later is not waited for.
+        """
+        copy = tensor.to("cpu", non_blocking=True)  # to pinned memory
+        if not tensor.is_cuda:
+            return lambda: copy
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(tensor.device))
+
+        def wait() -> Tensor:
+            event.synchronize()
+            return copy
+
+        return wait
 
     def move(self, module: nn.Module) -> nn.Module:
         """Move a network to the device, in channels_last, the faster memory format on CPU and GPU."""

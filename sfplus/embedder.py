@@ -133,8 +133,9 @@ class Embedder:
     def stream(self, photos: Photos, *, channels: Channels = "rgb") -> Iterator[Feature | PhotoError]:
         """Yield the feature of each photo, or the error for a photo that cannot be used or shows no face.
 
-        Memory is bounded, so that `photos` may be an endless generator: at most 64 photos, or fewer with more than 4
-        megapixels in total, and 8 that are prefetched.
+        Memory is bounded, so that `photos` may be an endless generator: on a CPU, at most 64 photos, or fewer with more
+        than 4 megapixels in total, and 8 that are prefetched; on a GPU, 512 photos or 16 megapixels, and as many that
+        are prefetched.
 
         Args:
             photos: one photo, or several.

@@ -23,6 +23,34 @@ from sfplus.datasets.portraits import write_portraits
 _homes = itertools.count()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that take `device` or `dtype` on every device of the machine, in float32 and in float64."""
+    chosen = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark.args[0])}
+    wanted = {"device", "dtype"} & set(metafunc.fixturenames) - chosen
+    if not wanted:
+        return
+    import torch  # not needed by most tests
+
+    if "device" in wanted:
+        gpus = [pytest.param(torch.device("cuda"), marks=pytest.mark.gpu)] if torch.cuda.is_available() else []
+        metafunc.parametrize("device", [torch.device("cpu"), *gpus], ids=str)
+    if "dtype" in wanted:
+        metafunc.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+
+
+def _names(argument: str | list[str]) -> list[str]:
+    return [name.strip() for name in argument.split(",")] if isinstance(argument, str) else list(argument)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `gpu` on a machine without one."""
+    if item.get_closest_marker("gpu"):
+        import torch  # not needed by most tests
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch finds no GPU on this machine")
+
+
 @pytest.fixture(autouse=True)
 def own_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a home of its own, so that none finds what another one detected."""

@@ -79,6 +79,10 @@ class SharedWork:
         self._locks[part] = lock
         return True
 
+    def part_length(self, part: int) -> int:
+        """Return the number of items in a part."""
+        return len(self._slice(part))
+
     def finish(self, part: int, rows: Sequence[Mapping[str, Any]], note: str | None = None) -> None:
         """Write the rows of a part in one step and release it."""
         write_json_lines(self._file(part), rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sfplus.detection.integral_images import group_by_size
 from sfplus.detection.pyramid import Pyramid
 from sfplus.images import Pixels
 
@@ -35,11 +36,9 @@ def canvas_batches(photos: Sequence[Pixels], pyramid: Pyramid, max_pixels: int) 
         pyramid: lays out the canvases of each size.
         max_pixels: of a batch; a batch with more has a single canvas.
     """
-    by_size: dict[tuple[int, int], list[int]] = {}
-    for index, photo in enumerate(photos):
-        by_size.setdefault(photo.shape[:2], []).append(index)
     batches: list[CanvasBatch] = []
-    for size, ids in by_size.items():
+    for ids in group_by_size(photos):
+        size = photos[ids[0]].shape[0], photos[ids[0]].shape[1]
         for index, (height, width, _) in enumerate(pyramid.plan(*size).canvases):
             count = max(1, max_pixels // (height * width))
             pixels = count * height * width

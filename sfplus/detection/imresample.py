@@ -7,13 +7,13 @@ keeps its value at the border, so that pixels there count as 0.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import cv2
 import torch
 from torch import Tensor
 
-from sfplus.detection.pyramid import Canvas, IntegralImages
+from sfplus.detection.integral_images import IntegralImages
+from sfplus.detection.pyramid import Canvas
 
 _MIN_OVERLAP = 1e-3  # of a pixel; imResampleMex.cpp ignores less
 
@@ -21,7 +21,7 @@ _MIN_OVERLAP = 1e-3  # of a pixel; imResampleMex.cpp ignores less
 class MatlabIntegralImages(IntegralImages):
     """Integral images in float64, 32 bytes per pixel, that are resized as by the original."""
 
-    sum_type: ClassVar[tuple[int, Any]] = (cv2.CV_64F, "float64")
+    sum_type: ClassVar[torch.dtype] = torch.float64
 
     def draw_canvas(self, photo_ids: Tensor, canvas: Canvas) -> Tensor:
         """Draw a canvas for each of B photos of its size: float32 (B, 4, h, w), channels_last; channel 4 is unused."""

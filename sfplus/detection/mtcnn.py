@@ -16,22 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfplus.arithmetic import exact_arithmetic
 from sfplus.detection.boxes import shift_boxes, to_squares
 from sfplus.detection.canvas_batches import CanvasBatch, canvas_batches
 from sfplus.detection.faces import Faces
 from sfplus.detection.imresample import MatlabIntegralImages
+from sfplus.detection.integral_images import IntegralImages
 from sfplus.detection.mtcnn_networks import MtcnnNetworks
-from sfplus.detection.photos import Array, Channels, File, Photo, chunk_photos, read_photos
-from sfplus.detection.pyramid import CELL, STRIDE, Canvas, IntegralImages, Pyramid
+from sfplus.detection.photos import Array, Channels, File, Photo, read_photos
+from sfplus.detection.pyramid import Canvas, Pyramid
+from sfplus.detection.pyramid_plan import CELL, STRIDE
+from sfplus.detection.sizes import sizes_for
 from sfplus.detection.suppression import suppress, suppress_nested
 from sfplus.device import Device, choose_device
 from sfplus.errors import UsageError
 from sfplus.images import Pixels
 from sfplus.io.prefetch import batch_by_size
-from sfplus.io.threads import WorkerThreads, count_threads, worker_threads
+from sfplus.io.threads import WorkerPool, WorkerThreads, count_threads
 
 Parity = Literal["none", "facenet-pytorch", "matlab"]
-RunNetwork = Callable[..., tuple[Tensor, Tensor, list[Tensor]]]  # `_run_network`, partly applied
+RunNetwork = Callable[..., list[Tensor]]  # `_run_network`, partly applied
 Tensors = tuple[Tensor, ...]
 
 _MIRRORED = [1, 0, 2, 4, 3]  # order of the landmarks in a mirrored face
@@ -103,14 +107,11 @@ class Detector:
         }
         self._first_pixel = 0 if parity == "facenet-pytorch" else 1
         self._matlab, self._squeeze = parity == "matlab", parity == "facenet-pytorch"
-        self._pyramid = Pyramid(min_face, factor, self.device, self._matlab)
+        self.sizes = sizes_for(self.device)
+        self._pyramid = Pyramid(min_face, factor, self.device, self.sizes, self._matlab)
         self._networks = MtcnnNetworks(self.device, precision)
-        # Fixed batch sizes: pixels of canvases, and candidates of the second and third network. On the CPU one canvas
-        # at a time stays in the cache.
-        self._batch_sizes = (1 << 21, 1024, 256) if self.device.is_cuda else (0, 32, 12)
-        self._chunk_pixels = 1 << (24 if self.device.is_cuda else 22)  # of photos that are processed at a time
-        # On a GPU, many canvases are searched before one synchronisation, whatever the number of photos.
-        self._search_pixels = 1 << 23 if self.device.is_cuda else 0
+        self._landmark_order = self.device.put(torch.tensor(_MIRRORED, device="cpu"))
+        self._workers = WorkerPool()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the arguments of the constructor: whoever loads a pickle gets the weights from facenet-pytorch."""
@@ -143,71 +144,83 @@ class Detector:
         """
         pixels, single = read_photos(photos, channels)
         faces: list[Faces] = []
-        count = 1 if self.device.is_cuda else count_threads()  # a GPU works in parallel by itself
-        with worker_threads(count) as workers:
-            for chunk in chunk_photos(pixels, self._chunk_pixels):  # generators of the caller run outside these modes
-                with torch.inference_mode(), torch.backends.cudnn.flags(True, deterministic=True, allow_tf32=False):
-                    faces += workers.run(self._detect, chunk, workers)
+        for chunk in batch_by_size(pixels, lambda photo: photo.size // 3, self.sizes.pixels, self.sizes.photos):
+            faces += self._detect_together(chunk)  # generators of the caller run outside its modes
         return faces[0] if single else faces
+
+    @torch.inference_mode()
+    def _detect_together(self, photos: list[Pixels]) -> list[Faces]:
+        count = 1 if self.device.is_cuda else count_threads()  # a GPU works in parallel by itself
+        with exact_arithmetic(self.device.torch.type), self._workers.workers(count) as workers:
+            return workers.run(self._detect, photos, workers)
 
     def _detect(self, photos: list[Pixels], workers: WorkerThreads) -> list[Faces]:
         integrals = (MatlabIntegralImages if self._matlab else IntegralImages)(photos, self.device, self._squeeze)
         run = functools.partial(self._run_network, integrals, workers)
-        photo_ids, boxes = self._refine(run, *self._propose(integrals, photos, workers))
-        photo_ids, boxes, scores, landmarks = self._output(run, photo_ids, boxes)
-        arrays = [tensor.cpu().numpy() for tensor in (boxes - self._first_pixel, scores, landmarks - self._first_pixel)]
-        ends = np.searchsorted(photo_ids.cpu().numpy(), np.arange(len(photos) + 1))
-        return [Faces(*(array[a:b] for array in arrays)) for a, b in itertools.pairwise(ends)]
+        photo_ids, boxes = self._propose(integrals, photos, workers)
+        photo_ids, boxes = self._refine(run, integrals, photo_ids, boxes)
+        rows = self._output(run, photo_ids, boxes).cpu().numpy()
+        ends = np.searchsorted(rows[:, 0], np.arange(len(photos) + 1))
+        rows[:, 2:] -= self._first_pixel
+        return [
+            Faces(rows[a:b, 2:6], rows[a:b, 1], rows[a:b, 6:].reshape(-1, 5, 2)) for a, b in itertools.pairwise(ends)
+        ]
 
     def _propose(self, integrals: IntegralImages, photos: list[Pixels], workers: WorkerThreads) -> Tensors:
         """Run the first network on all positions and sizes: photo ids (N,) and square boxes (N, 4)."""
-        batches = canvas_batches(photos, self._pyramid, self._batch_sizes[0])
+        batches = canvas_batches(photos, self._pyramid, self.sizes.batch)
         groups: Iterable[list[CanvasBatch]] = ([batch] for batch in batches)
-        if self._search_pixels:
-            groups = batch_by_size(batches, attrgetter("pixels"), self._search_pixels, 1 << 10)
+        if self.sizes.search:
+            groups = batch_by_size(batches, attrgetter("pixels"), self.sizes.search, 1 << 10)
         empty = torch.empty(0, dtype=torch.float32, device=self.device.torch)
         cells: list[Tensors] = [(*[empty.long()] * 3, empty.view(0, 4), empty, empty.view(0, 4))]
         cells += itertools.chain.from_iterable(workers.map(functools.partial(self._search, integrals), groups))
         candidates = [torch.cat(column) for column in zip(*cells, strict=True)]
+        if workers.count == 1:
+            return self._select(integrals, candidates)
         step = -(-len(photos) // workers.count)
-        kept = workers.map(lambda first: self._select(candidates, first, first + step), range(0, len(photos), step))
-        photo_ids, boxes = (torch.cat(column) for column in zip(*kept, strict=True))
-        return photo_ids, boxes
 
-    def _select(self, candidates: list[Tensor], first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Suppress and shift the candidates of the photos from `first` to `last`: photo ids and square boxes."""
-        rows = ((candidates[0] >= first) & (candidates[0] < last)).nonzero()[:, 0]
-        rows = rows[(candidates[0][rows] * 2**40 + candidates[1][rows]).argsort()]
-        photo_ids, _, levels, boxes, scores, shifts = (column[rows] for column in candidates)
+        def select_from(first: int) -> Tensors:
+            rows = ((candidates[0] >= first) & (candidates[0] < first + step)).nonzero()[:, 0]
+            return self._select(integrals, [column[rows] for column in candidates])
+
+        kept = workers.map(select_from, range(0, len(photos), step))
+        return tuple(torch.cat(column) for column in zip(*kept, strict=True))
+
+    def _select(self, integrals: IntegralImages, candidates: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Suppress and shift candidates, and drop those outside their photo: photo ids and square boxes."""
+        order = (candidates[0] * 2**40 + candidates[1]).argsort()
+        photo_ids, _, levels, boxes, scores, shifts = (column[order] for column in candidates)
         keep = self._suppress(boxes, scores, photo_ids * 2**20 + levels, 0.5)
-        keep = keep[self._suppress(boxes[keep], scores[keep], photo_ids[keep], 0.7)]
-        photo_ids, boxes, shifts = photo_ids[keep], boxes[keep], shifts[keep]
-        return photo_ids, to_squares(boxes + shifts * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2), self._matlab)
+        photo_ids, boxes, scores, shifts = photo_ids[keep], boxes[keep], scores[keep], shifts[keep]
+        squares = to_squares(boxes + shifts * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2), self._matlab)
+        keep = self._suppress(boxes, scores, photo_ids, 0.7, allowed=integrals.touches(photo_ids, squares))
+        return photo_ids[keep], squares[keep]
 
     def _search(self, integrals: IntegralImages, batches: list[CanvasBatch]) -> list[Tensors]:
-        """Run P-Net on canvases, with one synchronisation of the device for all of them.
+        """Run P-Net on canvases; the host waits once for the device, for all of them.
 
         Returns:
             For each batch the photo id, rank, level, box, score and shift of the cells that may be faces.
         """
-        outputs = []
-        for batch in batches:
-            canvas = self._pyramid.canvas(*batch.size, batch.canvas)
-            padded = batch.photos + batch.photos[-1:] * (batch.batch_size - len(batch.photos))
-            photo_ids = self.device.put(torch.tensor(padded))
-            scores, features = self._networks.search(integrals.draw_canvas(photo_ids, canvas), canvas.padding)
-            outputs.append((canvas, photo_ids, scores.flatten(1), features.flatten(1, 2)))
-        masks = [
-            ((scores >= self.thresholds[0]) & (canvas.cells[1].flatten() >= 0))[: len(batch.photos)].flatten()
-            for batch, (canvas, _, scores, _) in zip(batches, outputs, strict=True)
-        ]
-        chosen = torch.cat(masks).nonzero()[:, 0]
-        ends = list(itertools.accumulate(map(len, masks), initial=0))
-        cuts = torch.searchsorted(chosen, self.device.put(torch.tensor(ends))).tolist()
+        outputs = [self._score(integrals, batch) for batch in batches]
+        counts = torch.stack([mask.sum() for mask, _ in outputs]).tolist()
         return [
-            self._describe(chosen[a:b] - start, *output)
-            for output, start, (a, b) in zip(outputs, ends, itertools.pairwise(cuts), strict=False)
+            self._describe(torch.nonzero_static(mask, size=count)[:, 0], *columns)
+            for count, (mask, columns) in zip(counts, outputs, strict=True)
         ]
+
+    def _score(
+        self, integrals: IntegralImages, batch: CanvasBatch
+    ) -> tuple[Tensor, tuple[Canvas, Tensor, Tensor, Tensor]]:
+        """Return the mask of the cells that may be faces, and the canvas, photo ids, scores and features of a batch."""
+        canvas = self._pyramid.canvas(*batch.size, batch.canvas)
+        padded = batch.photos + batch.photos[-1:] * (batch.batch_size - len(batch.photos))
+        photo_ids = self.device.put(torch.tensor(padded, device="cpu"))
+        scores, features = self._networks.search(integrals.draw_canvas(photo_ids, canvas), canvas.padding)
+        scores = scores.flatten(1)
+        mask = (scores >= self.thresholds[0]) & (canvas.cells[1].flatten() >= 0)
+        return mask[: len(batch.photos)].flatten(), (canvas, photo_ids, scores, features.flatten(1, 2))
 
     def _describe(self, chosen: Tensor, canvas: Canvas, photo_ids: Tensor, scores: Tensor, features: Tensor) -> Tensors:
         """Return the columns of `_search` for the chosen cells of a batch of canvases."""
@@ -219,32 +232,36 @@ class Detector:
         shifts = self._networks.shift(features[member, cell])
         return photo_ids[member], rank, level, boxes, scores[member, cell], shifts
 
-    def _suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
-        return suppress(boxes, scores, groups, threshold, self._matlab, batched=self._search_pixels > 0)
+    def _suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, **options: Any) -> Tensor:
+        """Suppress boxes, see `suppress`; the host waits for a GPU twice."""
+        batched = self.sizes.search > 0
+        return suppress(boxes, scores, groups, threshold, matlab=self._matlab, batched=batched, **options)
 
-    def _refine(self, run: RunNetwork, photo_ids: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def _refine(
+        self, run: RunNetwork, integrals: IntegralImages, photo_ids: Tensor, boxes: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Run the second network, which drops most candidates and moves the others."""
-        photo_ids, boxes, (scores, shifts) = run(self._networks.refine, photo_ids, boxes, 24, self._batch_sizes[1])
-        keep = (scores > self.thresholds[1]).nonzero()[:, 0]
-        keep = keep[self._suppress(boxes[keep], scores[keep], photo_ids[keep], 0.7)]
-        return photo_ids[keep], to_squares(shift_boxes(boxes[keep], shifts[keep]), self._matlab)
+        scores, shifts = run(self._networks.refine, photo_ids, boxes, 24, self.sizes.refine)
+        squares = to_squares(shift_boxes(boxes, shifts), self._matlab)
+        touches = integrals.touches(photo_ids, squares)
+        keep = self._suppress(boxes, scores, photo_ids, 0.7, above=self.thresholds[1], allowed=touches)
+        return photo_ids[keep], squares[keep]
 
-    def _output(self, run: RunNetwork, photo_ids: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Run the third network: photo ids (N,), boxes (N, 4), scores (N,) and landmarks (N, 5, 2)."""
-        network, side, batch_size = self._networks.output, 48, self._batch_sizes[2]
-        photo_ids, boxes, (scores, shifts, points) = run(network, photo_ids, boxes, side, batch_size)
-        keep = (scores > self.thresholds[2]).nonzero()[:, 0]
+    def _output(self, run: RunNetwork, photo_ids: Tensor, boxes: Tensor) -> Tensor:
+        """Run the third network: (N, 16), a photo id, score, box (4) and five landmarks x, y for each face."""
+        network, side, batch_size = self._networks.output, 48, self.sizes.output
+        scores, shifts, points = run(network, photo_ids, boxes, side, batch_size)
         moved = shift_boxes(boxes, shifts)
-        keep = keep[suppress_nested(moved[keep], scores[keep], photo_ids[keep])]
+        keep = suppress_nested(moved, scores, photo_ids, above=self.thresholds[2], batched=self.sizes.search > 0)
         photo_ids, boxes, moved, scores, points = (column[keep] for column in (photo_ids, boxes, moved, scores, points))
         points = points.view(-1, 2, 5)
         if self.mirror_landmarks and len(photo_ids):
-            _, _, (_, _, mirrored) = run(network, photo_ids, boxes, side, batch_size, mirrored=True)
-            mirrored = mirrored.view(-1, 2, 5)[:, :, _MIRRORED]
+            _, _, mirrored = run(network, photo_ids, boxes, side, batch_size, mirrored=True)
+            mirrored = mirrored.view(-1, 2, 5)[:, :, self._landmark_order]
             points = (points + torch.stack([1 - mirrored[:, 0], mirrored[:, 1]], 1)) / 2
         sides = boxes[:, 2:] - boxes[:, :2] + 1
         landmarks = (sides[:, :, None] * points + boxes[:, :2, None] - 1).transpose(1, 2)
-        return photo_ids, moved, scores, landmarks
+        return torch.cat([photo_ids[:, None], scores[:, None], moved, landmarks.flatten(1)], 1)
 
     def _run_network(
         self,
@@ -256,15 +273,9 @@ class Detector:
         side: int,
         batch_size: int,
         mirrored: bool = False,
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Run a network on the candidates that touch their photo, in batches that are always full.
-
-        Returns:
-            The photo ids and boxes of these candidates, and the network's outputs.
-        """
+    ) -> list[Tensor]:
+        """Return the outputs of a network for candidates, all of which touch their photo; its batches are full."""
         regions = integrals.regions(photo_ids, boxes)
-        inside = (regions[:, 2:] > regions[:, :2]).all(1).nonzero()[:, 0]
-        photo_ids, boxes, regions = photo_ids[inside], boxes[inside], regions[inside]
 
         def outputs_from(start: int) -> Tensors:
             rows = torch.arange(start, start + batch_size, device=photo_ids.device)
@@ -274,4 +285,4 @@ class Detector:
             return network(torch.zeros(batch_size, 4, side, side, dtype=torch.float32, device=photo_ids.device))
 
         outputs = workers.map(outputs_from, range(0, max(1, len(photo_ids)), batch_size))
-        return photo_ids, boxes, [torch.cat(column)[: len(photo_ids)] for column in zip(*outputs, strict=True)]
+        return [torch.cat(column)[: len(photo_ids)] for column in zip(*outputs, strict=True)]

@@ -38,20 +38,6 @@ def read_photos(photos: Photo | Iterable[Photo], channels: Channels = "rgb") -> 
     return (to_pixels(photo, channels, name_photo(photo, n, single)) for n, photo in enumerate(sources)), single
 
 
-def chunk_photos(photos: Iterable[Pixels], max_pixels: int) -> Iterator[list[Pixels]]:
-    """Yield lists of photos with at most `max_pixels` pixels, or of one larger photo."""
-    chunk: list[Pixels] = []
-    count = 0
-    for photo in photos:
-        if chunk and count + photo.size // 3 > max_pixels:
-            yield chunk
-            chunk, count = [], 0
-        chunk.append(photo)
-        count += photo.size // 3
-    if chunk:
-        yield chunk
-
-
 def split_photos(photos: Photo | Iterable[Photo]) -> tuple[Iterable[Photo], bool]:
     """Return photos one after the other, and True if the argument is a single photo.
 

@@ -1,8 +1,8 @@
 """Mathematics on the hypersphere: energies, angular classifiers, projections, convolution. Depends on torch only.
 
-A head is a classifier on top of any network: `head.loss(features, labels)` trains it, `head.predict(features)` returns
-logits without margin, `head.weight` (C, d) holds the classifier weights; see `Head`. SphereFace+ is the loss of any
-head plus `class_energy(head.weight, labels)`; MHE, half-space MHE, A-MHE and CoMHE of a whole network are
+A head is a classifier on top of any network: `head(features, labels)` is the training loss, `head.predict(features)`
+returns logits without margin, `head.weight` (C, d) holds the classifier weights; see `Head`. SphereFace+ is the loss of
+any head plus `class_energy(head.weight, labels)`; MHE, half-space MHE, A-MHE and CoMHE of a whole network are
 `HypersphericalEnergy`. `ShardedHead` is a head with more classes than one GPU can hold, on torch.distributed.
 """
 

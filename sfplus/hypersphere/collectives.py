@@ -47,16 +47,35 @@ class Ranks:
         result = values.new_empty(self.world, *values.shape)
         if self.world == 1:
             return result.copy_(values[None])
-        dist.all_gather(list(result), values.contiguous(), group=self.group)
+        dist.all_gather_into_tensor(result.view(-1), values.contiguous().view(-1), group=self.group)
         return result
 
     def reduce_scatter(self, values: Tensor) -> Tensor:
         """Return the sum over the ranks of this rank's entry, (W, ...) of each rank -> (...)."""
-        result = torch.empty_like(values[0])
+        result = values.new_empty(values.shape[1:])
         if self.world == 1:
             return result.copy_(values[0])
-        dist.reduce_scatter(result, list(values.contiguous()), group=self.group)
+        dist.reduce_scatter_tensor(result.view(-1), values.contiguous().view(-1), group=self.group)
         return result
+
+
+def whole(values: Tensor, averaged: bool = False) -> Tensor:
+    """Gather a sharded tensor (DTensor, of `fully_shard` for example) on all ranks; others are returned as they are.
+
+    Args:
+        values: Any tensor.
+        averaged: The losses of the ranks differ, and the gradient is that of their mean, as in data parallelism;
+            by default the loss is equal on all ranks.
+    """
+    if not hasattr(values, "full_tensor"):
+        return values
+    if not averaged:
+        gathered: Tensor = values.full_tensor()
+        return gathered
+    from torch.distributed.tensor import Partial  # only for programs that have imported it
+
+    placements = [Partial()] * values.device_mesh.ndim  # type: ignore[attr-defined]
+    return scale_gradient(values.full_tensor(grad_placements=placements), 1 / values.device_mesh.size())  # type: ignore[attr-defined]
 
 
 def gather(values: Tensor, ranks: Ranks) -> Tensor:

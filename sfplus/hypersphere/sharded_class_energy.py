@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sfplus.hypersphere.class_energy import class_energy
+from sfplus.hypersphere.class_energy import between, distinct
 from sfplus.hypersphere.collectives import Ranks
 from sfplus.hypersphere.energy import directions
 from sfplus.hypersphere.riesz_kernel import Kernel
@@ -42,18 +42,16 @@ class _ShardedClassEnergy(torch.autograd.Function):
     def forward(
         ctx: Any, shard: Tensor, labels: Tensor, first: int, classes: int, power: float, mode: str, ranks: Ranks
     ) -> Tensor:
-        anchors, counts = torch.unique(labels, return_counts=True)
-        rows = anchors - first
-        is_local = (rows >= 0) & (rows < len(shard) - 1)
-        vectors = shard.new_zeros(len(anchors), shard.shape[1])
-        vectors[is_local] = shard[rows[is_local]]
-        ranks.add(vectors)
+        anchors, counts = distinct(labels, classes)
+        spare = len(shard) - 1
+        rows = torch.where((anchors < first) | (anchors >= first + spare), spare, anchors - first)
+        is_local = (rows < spare)[:, None]
+        vectors = ranks.add(shard.index_select(0, rows).masked_fill(~is_local, 0))
         gradient = torch.zeros_like(shard)
         with torch.enable_grad():
             vectors.requires_grad_()
             if mode == "batch":  # few pairs: every rank computes all of them
-                padded = torch.cat([vectors, torch.zeros_like(vectors[:1])])  # so that one person has an energy, too
-                energy = class_energy(padded, torch.arange(len(anchors), device=shard.device), power, "batch")
+                energy = between(directions(vectors), counts, Kernel(float(power), "geodesic"))
                 (by_vectors,) = torch.autograd.grad(energy, vectors)
             else:
                 unit = directions(vectors)
@@ -61,7 +59,7 @@ class _ShardedClassEnergy(torch.autograd.Function):
                 energy, by_unit = _against_shard(unit.detach(), weights, rows, shard, Kernel(float(power)), gradient)
                 ranks.add(energy)
                 (by_vectors,) = torch.autograd.grad(unit, vectors, ranks.add(by_unit))
-        ctx.save_for_backward(gradient.index_add_(0, rows[is_local], by_vectors[is_local]))
+        ctx.save_for_backward(gradient.index_add_(0, rows, by_vectors.masked_fill(~is_local, 0)))
         return energy.detach()
 
     @staticmethod

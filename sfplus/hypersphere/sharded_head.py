@@ -15,10 +15,10 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from sfplus.hypersphere.collectives import Ranks, add, cross_entropy, gather, scale_gradient, share
 from sfplus.hypersphere.heads.base import Head
+from sfplus.hypersphere.sampled_classes import draw_classes, logits_with, select_rows
 from sfplus.hypersphere.sharded_class_energy import sharded_class_energy
 
 _BLOCK = 1 << 24  # numbers that are sent or drawn at a time
@@ -28,7 +28,7 @@ class ShardedHead(nn.Module):
     """A head whose classifiers are divided among the ranks: rank r of W has those from C r // W to C (r + 1) // W.
 
     Every rank calls each method at the same time, with its share of the global batch; all shares have equally many
-    samples. `loss` is exactly that of `kind` for the global batch: the same value on all ranks, with the gradients of
+    samples. The loss is exactly that of `kind` for the global batch: the same value on all ranks, with the gradients of
     that one value (to rounding), for any W. The initial weights are those of `kind` after the same
     `torch.manual_seed` (each rank draws all C x d numbers, in pieces), and lambda counters and running means are the
     same on all ranks. Without a process group there is one shard.
@@ -104,6 +104,8 @@ class ShardedHead(nn.Module):
             weight[start - self.first : stop - self.first] = drawn[start - low : max(stop - low, 0)]
         self.head.weight = nn.Parameter(weight)
         self.register_buffer("draws", torch.tensor(0))
+        self._number = 0  # `draws` as a number, which does not wait for a GPU
+        self._known = self.draws, self.draws._version  # the tensor that has this number
 
     def extra_repr(self) -> str:
         """Return the classes and options that `print(head)` shows."""
@@ -120,14 +122,24 @@ class ShardedHead(nn.Module):
         return self.head.current_lambda
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the training loss, as calling the head does."""
+        loss: Tensor = self(features, labels)
+        return loss
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the training loss of the global batch, a scalar that is equal on all ranks.
+
+        The program does not wait for a GPU, except in sampled training with more samples in the global batch than
+        sampled classes in a shard. torch.compile leaves this method out.
 
         Args:
             features: Features (M, d) of this rank; M >= 1 is equal on all ranks.
             labels: (M,) int64 in [0, C).
 
         Raises:
-            ValueError: On all ranks, if M differs or is 0 or a label is out of range.
+            ValueError: On all ranks, if M differs or is 0 or a label is out of range; on a GPU this is an assertion on
+                the device, which the next operation that waits for the GPU reports.
         """
         ranks = self.ranks
         with torch.autocast(features.device.type, enabled=False):
@@ -196,9 +208,9 @@ class ShardedHead(nn.Module):
             ValueError: If the weight has another shape.
             KeyError, RuntimeError: If names are missing or unknown.
         """
-        rest = {name: value for name, value in state.items() if name not in ("weight", "draws")}
         self.load_rows(self.head.weight, state["weight"])
-        self.head.load_state_dict({**rest, "weight": self.head.weight})
+        rest = {name: value for name, value in state.items() if name != "draws"}
+        self.head.load_state_dict(rest | {"weight": self.head.weight})
         self.draws.fill_(state.get("draws", 0))
 
     @torch.no_grad()
@@ -229,19 +241,26 @@ class ShardedHead(nn.Module):
     def load_rows(self, shard: Tensor, whole: Tensor) -> None:
         """Fill `shard` (c + 1, ...) from `whole` (C, ...), the inverse of `gather_rows` without communication."""
         if whole.shape != (self.classes, *shard.shape[1:]):
-            raise ValueError(
-                f"the whole must have the shape {(self.classes, *shard.shape[1:])}, not {tuple(whole.shape)}"
-            )
+            shape = (self.classes, *shard.shape[1:])
+            raise ValueError(f"the whole must have the shape {shape}, not {tuple(whole.shape)}")
         for rows in _blocks(self.first, self.last, shard):
             shard[rows.start - self.first : rows.stop - self.first] = whole[rows].to(shard.device)
         shard[-1] = 0
 
     def _gather_labels(self, labels: Tensor) -> Tensor:
         """Return the labels of the global batch (W M,), after checking them on all ranks."""
-        counts = self.ranks.gather(torch.tensor(len(labels), device=labels.device)).tolist()
-        if min(counts) == 0 or min(counts) < max(counts):
-            raise ValueError(f"all ranks need equally many samples, at least 1, not {counts}")
-        labels = self.ranks.gather(labels.long()).flatten()
+        counts = self.ranks.gather(torch.full((), len(labels), device=labels.device))
+        labels = labels.long()
+        if not labels.is_cpu:  # a check on the GPU, which the program does not wait for
+            torch._assert_async((counts == max(len(labels), 1)).all(), "all ranks need equally many samples")
+            labels = self.ranks.gather(labels).flatten()
+            in_range = (labels >= 0) & (labels < self.classes)
+            torch._assert_async(in_range.all(), f"labels must be in [0, {self.classes})")
+            return labels
+        sizes = counts.tolist()
+        if min(sizes) == 0 or min(sizes) < max(sizes):
+            raise ValueError(f"all ranks need equally many samples, at least 1, not {sizes}")
+        labels = self.ranks.gather(labels).flatten()
         low, high = map(int, labels.aminmax())
         if low < 0 or high >= self.classes:
             raise ValueError(f"labels must be in [0, {self.classes}), not {low} or {high}")
@@ -252,27 +271,25 @@ class ShardedHead(nn.Module):
         weight = self.head.weight
         shared = {name: share(p, self.ranks) for name, p in self.head.named_parameters() if name != "weight"}
         if self.sample_rate == 1 or not self.training:
-            return torch.func.functional_call(self.head, shared, (features, local)), local
+            return logits_with(self.head, shared, features, local), local
         rows = self._draw(local)
-        sampled = _Rows.apply(weight, rows)
+        sampled = select_rows(weight, rows)
         version, local = sampled._version, torch.searchsorted(rows, local)
-        logits = torch.func.functional_call(self.head, {**shared, "weight": sampled}, (features, local))
+        logits = logits_with(self.head, {**shared, "weight": sampled}, features, local)
         if sampled._version != version:  # the head normalises its weight in place
             with torch.no_grad():
                 weight.index_copy_(0, rows, sampled)
         return logits, local
 
     def _draw(self, local: Tensor) -> Tensor:
-        """Draw the rows of the sampled classes, in rising order: all of the batch, random others, and the spare one."""
+        """Draw the rows of the sampled classes from seed, number of the step, rank and type of device."""
+        if self._known[0] is not self.draws or self._known[1] != self.draws._version:  # loaded, reset or moved
+            self._number = int(self.draws)
         self.draws += 1
-        key = hashlib.sha256(f"{self.seed} {int(self.draws)} {self.ranks.rank}".encode()).digest()
-        generator = torch.Generator(local.device).manual_seed(int.from_bytes(key[:8], "little") >> 1)
-        count = self.last - self.first
-        order = torch.rand(count + 1, device=local.device, generator=generator)
-        order[local] = 2
-        order[count] = 2
-        size = max(math.ceil(self.sample_rate * count) + 1, int((order == 2).sum()))
-        return order.topk(size).indices.sort().values
+        self._number += 1
+        self._known = self.draws, self.draws._version
+        key = hashlib.sha256(f"{self.seed} {self._number} {self.ranks.rank}".encode()).digest()
+        return draw_classes(local, self.last - self.first, self.sample_rate, int.from_bytes(key[:8], "little") >> 1)
 
 
 def _blocks(first: int, last: int, rows: Tensor) -> Iterator[slice]:
@@ -280,19 +297,3 @@ def _blocks(first: int, last: int, rows: Tensor) -> Iterator[slice]:
     step = max(1, _BLOCK // max(1, rows[0].numel()))
     for start in range(first, last, step):
         yield slice(start, min(start + step, last))
-
-
-class _Rows(torch.autograd.Function):
-    """Select distinct rows, with a gradient of full size."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:
-        ctx.shape = weight.shape
-        ctx.save_for_backward(rows)
-        return weight.index_select(0, rows)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (rows,) = ctx.saved_tensors
-        return grad.new_zeros(ctx.shape).index_copy_(0, rows, grad), None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +27,31 @@ def count_threads() -> int:
         return torch.get_num_threads()
 
 
+def _start_pool(size: int) -> ThreadPoolExecutor:
+    """Start threads that each run torch single-threaded; all other threads keep their number of threads of torch."""
+    ready = threading.Barrier(size + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # without this, the thread adopts the number later, after it has been set back
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(size, initializer=start)
+
+    def start_all() -> None:
+        count = torch.get_num_threads()  # of the process: the caller may have a number of its own
+        for _ in range(size):
+            pool.submit(int)
+        ready.wait()
+        torch.set_num_threads(count)  # for all threads but these
+
+    with _starting:
+        starter = threading.Thread(target=start_all)
+        starter.start()
+        starter.join()
+    return pool
+
+
 @contextmanager
 def single_threaded_pool(size: int) -> Iterator[ThreadPoolExecutor]:
     """Yield a pool whose threads each run torch single-threaded; other threads keep torch's number of threads.
@@ -35,20 +61,7 @@ def single_threaded_pool(size: int) -> Iterator[ThreadPoolExecutor]:
     Args:
         size: the number of threads in the pool.
     """
-    ready = threading.Barrier(size + 1)
-
-    def start() -> None:
-        torch.get_num_threads()  # without this, the thread adopts the number later, after it has been set back
-        torch.set_num_threads(1)
-        ready.wait()
-
-    with ThreadPoolExecutor(size, initializer=start) as pool:
-        with _starting:
-            count = torch.get_num_threads()
-            for _ in range(size):
-                pool.submit(int)
-            ready.wait()
-            torch.set_num_threads(count)  # for all threads but these
+    with _start_pool(size) as pool:
         yield pool
 
 
@@ -75,11 +88,42 @@ class WorkerThreads:
         return self._pool.map(torch.inference_mode()(function), items) if self._pool else map(function, items)
 
 
-@contextmanager
-def worker_threads(count: int) -> Iterator[WorkerThreads]:
-    """Yield `count` worker threads; with 1, everything runs in the calling thread."""
-    if count == 1:
-        yield WorkerThreads()
-        return
-    with single_threaded_pool(count + 1) as pool:
-        yield WorkerThreads(pool, count)
+class WorkerPool:
+    """The worker threads of one object: they start when they are first used and end with it.
+
+    Several threads may use a pool; they take turns. A forked process starts threads of its own.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+        _pools.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: ThreadPoolExecutor | None = None
+        self._count = 0
+
+    @contextmanager
+    def workers(self, count: int) -> Iterator[WorkerThreads]:
+        """Yield `count` worker threads; with 1, everything runs in the calling thread."""
+        if count == 1:
+            yield WorkerThreads()
+            return
+        with self._lock:
+            if self._threads is None or self._count != count:
+                if self._threads is not None:
+                    self._threads.shutdown(wait=False)
+                self._threads, self._count = _start_pool(count + 1), count
+            yield WorkerThreads(self._threads, count)
+
+
+_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+
+
+def _reset_pools() -> None:
+    for pool in list(_pools):
+        pool._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_pools)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sfplus.arithmetic import exact_arithmetic
 from sfplus.device import Device
 from sfplus.errors import UsageError
 from sfplus.networks.normalize import normalize_crops
@@ -66,34 +68,34 @@ def embed_batches(
 ) -> Iterator[np.ndarray]:
     """Compute the features of one batch of crops after the other; see `embed_crops`.
 
-    A GPU computes the next batch while the features of the last one are fetched and used, so that two batches are in
-    memory, independent of their number. The network is in evaluation mode until the iterator ends.
+    A GPU gets the next batch before the features of the last one are waited for, so that it computes while they are
+    used; two batches are in memory, independent of their number. The network is in evaluation mode until the iterator
+    ends.
     """
     if dtype not in get_args(Dtype):
         raise UsageError(f"no dtype is called '{dtype}'", where="dtype", remedy="use float32 or bfloat16")
     was_training = network.training
     device.move(network).eval()
     try:
-        previous: Tensor | None = None
+        fetched: deque[Callable[[], Tensor]] = deque()
         for batch in batches:
-            features = _compute_features(network, batch, device, preprocessing, dtype)
-            if previous is not None:
-                yield previous.cpu().numpy()
-            previous = features
-        if previous is not None:
-            yield previous.cpu().numpy()
+            fetched.append(device.fetch(_compute_features(network, device.put(batch), device, preprocessing, dtype)))
+            if len(fetched) > 1:
+                yield fetched.popleft()().numpy()
+        if fetched:
+            yield fetched.popleft()().numpy()
     finally:
         network.train(was_training)
 
 
 @torch.inference_mode()
 def _compute_features(
-    network: nn.Module, batch: Tensor, device: Device, preprocessing: Preprocessing, dtype: Dtype
+    network: nn.Module, crops: Tensor, device: Device, preprocessing: Preprocessing, dtype: Dtype
 ) -> Tensor:
+    """Compute the features of crops (N, H, W, 3) on the device, without waiting for it."""
     autocast = torch.autocast(device.torch.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
     mirror = preprocessing.mirror
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False), autocast:
-        crops = device.put(batch)
+    with exact_arithmetic(device.torch.type), autocast:
         crops = torch.cat([crops, crops.flip(2)]) if mirror else crops
         features = network(normalize_crops(crops, preprocessing)).float()
     return torch.cat(features.chunk(2), dim=1) if mirror else features

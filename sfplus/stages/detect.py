@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -20,6 +20,7 @@ from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.detection import Detector, Faces, choose, choose_all
 from sfplus.detection.choose import ONLY_FACE
+from sfplus.detection.sizes import Sizes
 from sfplus.errors import PhotoError
 from sfplus.images import Pixels, is_transient, read_photo
 from sfplus.io.console import quantity
@@ -28,7 +29,6 @@ from sfplus.io.tables import FAILURES, NO_FACE, write_json_lines, write_parquet
 from sfplus.recipes.settings.detect import DetectSettings
 
 BATCH = 32  # photos in a part
-_PIXELS = 1 << 21  # of photos that are detected together
 Detected = dict[str, Any]  # height, width and faces of a photo
 Row = dict[str, Any]  # the same with its name and the chosen faces, or with the reason why it cannot be read
 Item = tuple[int, str, str | None]  # the part and the name of a photo, and what the index knows about it
@@ -54,9 +54,8 @@ def share(job: Job[DetectSettings]) -> SharedWork:
         add_known = partial(_add_known, index, folder.digests)
         detector = Detector(**settings.model_dump(exclude={"choose"}), device=job.context.device)
         for items in work.rounds():
-            decoded = prefetch_map(partial(_read_item, folder.root), add_known(items), ready=_known_item)
-            for part, photos in groupby(decoded, itemgetter(0)):
-                detected = list(_detect_batch((photo for _, photo in photos), detector, settings))
+            decoded = _decode(folder.root, add_known(items), detector.sizes)
+            for part, detected in _whole_parts(decoded, detector, settings, work.part_length):
                 if new := [row for row, is_new in detected if is_new]:
                     index.put((folder.digests[row["photo"]], json.dumps(_keep(row))) for row in new)
                 rows = [row for row, _ in detected]
@@ -100,16 +99,31 @@ def _read_item(root: Path, item: Item) -> tuple[int, NamedPhoto]:
         return part, (name, error)
 
 
-def _detect_batch(
-    batch: Iterator[NamedPhoto], detector: Detector, settings: DetectSettings
-) -> Iterator[tuple[Row, bool]]:
-    """Detect a few photos at a time, so that large photos are never all in memory; True marks what was not known."""
-    for group in batch_by_size(batch, _count_pixels, _PIXELS, BATCH):
-        yield from _detect(group, detector, settings)
+def _decode(root: Path, items: Iterator[Item], sizes: Sizes) -> Iterator[tuple[int, NamedPhoto]]:
+    """Decode photos in threads, as many in advance as are detected together."""
+    return prefetch_map(
+        partial(_read_item, root), items, sizes.prefetched, sizes.decoders, _known_item, _count_pixels, sizes.pixels
+    )
 
 
-def _count_pixels(photo: NamedPhoto) -> int:
-    return photo[1].size // 3 if isinstance(photo[1], np.ndarray) else 0
+def _whole_parts(
+    photos: Iterator[tuple[int, NamedPhoto]],
+    detector: Detector,
+    settings: DetectSettings,
+    part_length: Callable[[int], int],
+) -> Iterator[tuple[int, list[tuple[Row, bool]]]]:
+    """Detect as many photos together as suit the device, and yield the rows of each part; True marks new ones."""
+    parts: dict[int, list[tuple[Row, bool]]] = {}
+    for group in batch_by_size(photos, _count_pixels, detector.sizes.pixels, detector.sizes.photos):
+        rows = _detect([photo for _, photo in group], detector, settings)
+        for (part, _), row in zip(group, rows, strict=True):
+            parts.setdefault(part, []).append(row)
+        yield from [(part, parts.pop(part)) for part in list(parts) if len(parts[part]) == part_length(part)]
+
+
+def _count_pixels(item: tuple[int, NamedPhoto]) -> int:
+    photo = item[1][1]
+    return photo.size // 3 if isinstance(photo, np.ndarray) else 0
 
 
 def _detect(group: list[NamedPhoto], detector: Detector, settings: DetectSettings) -> Iterator[tuple[Row, bool]]:

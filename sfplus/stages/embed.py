@@ -21,6 +21,7 @@ from sfplus.artifacts.stage import Job
 from sfplus.device import keep_freed_memory
 from sfplus.errors import NoUsablePhotoError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient, read_photo
+from sfplus.io.cpus import count_decoders
 from sfplus.io.files import file_digest
 from sfplus.io.prefetch import prefetch_map
 from sfplus.io.tables import FAILURES, read_parquet, write_json_lines, write_parquet
@@ -42,7 +43,8 @@ def build(job: Job[EmbedSettings]) -> dict[str, Any]:
     progress.start(len(reader.paths), "crops", done=len(known))
     parts = []
     keep_freed_memory()
-    batches = reader.batches(default_batch_size(device, preprocessing.mirror), skip=known)
+    size = default_batch_size(device, preprocessing.mirror)
+    batches = reader.batches(size, count_decoders(device.is_cuda), skip=known)
     for features in embed_batches(model.network, batches, device, preprocessing, settings.dtype):
         parts.append(features)
         progress.advance(len(features), settings.dtype)
@@ -133,16 +135,17 @@ class _CropReader:
         """Return the columns `photo` and `how` of some rows."""
         return {"photo": [self._names[row] for row in rows], "how": [self._how[row] for row in rows]}
 
-    def batches(self, size: int, skip: Container[int] = ()) -> Iterator[Tensor]:
+    def batches(self, size: int, threads: int, skip: Container[int] = ()) -> Iterator[Tensor]:
         """Yield the crops in order as uint8 RGB (N, H, W, 3) with N <= size; threads decode a few batches ahead.
 
         Args:
             size: The largest number of crops in a batch.
+            threads: The number of threads.
             skip: The rows of crops to leave out.
         """
         crops = []
         rows = [row for row in range(len(self.paths)) if row not in skip]
-        for row, crop in zip(rows, prefetch_map(self._read, rows, 2 * size, threads=4), strict=True):
+        for row, crop in zip(rows, prefetch_map(self._read, rows, 2 * size, threads), strict=True):
             if isinstance(crop, PhotoError):
                 failure = {"stage": "embed", "reason": crop.reason, "remedy": crop.remedy}
                 self.failures.append({"photo": self._names[row], **failure})

@@ -180,7 +180,7 @@ class FaceTask(Task):
             with self.processes.device.autocast(self.settings.precision):
                 features = self.forward(inputs)
             features = features.to(torch.promote_types(features.dtype, torch.float32))
-            losses = {} if self.head is None else {"loss": self.head.loss(features, labels)}
+            losses = {} if self.head is None else {"loss": self.head(features, labels)}
             if self.teacher is not None and taught is not None:
                 losses["distillation"] = self.teacher.loss(features, taught)
             total = torch.stack(list(losses.values())).sum() / passes

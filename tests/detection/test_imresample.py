@@ -5,6 +5,7 @@ from matlab_cascade import crops, resample
 
 from sfplus.detection.imresample import MatlabIntegralImages
 from sfplus.detection.pyramid import Pyramid
+from sfplus.detection.sizes import sizes_for
 from sfplus.device import choose_device
 
 CPU = choose_device("cpu")
@@ -27,7 +28,7 @@ def test_regions_are_padded_and_resized_as_by_the_original(side: int, mirrored: 
 
 
 def test_canvases_contain_the_levels_resized_as_by_the_original() -> None:
-    pyramid = Pyramid(30, 0.7, CPU, matlab=True)
+    pyramid = Pyramid(30, 0.7, CPU, sizes_for(CPU), matlab=True)
     integrals = MatlabIntegralImages([PHOTO], CPU)
     for index in range(len(pyramid.plan(90, 70).canvases)):
         canvas = pyramid.canvas(90, 70, index)

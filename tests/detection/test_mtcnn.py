@@ -74,7 +74,7 @@ def test_order_and_other_photos_do_not_change_a_bit(detector: Detector) -> None:
 
 def test_chunks_do_not_change_a_bit(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = detector.detect(PHOTOS)
-    monkeypatch.setattr(detector, "_chunk_pixels", 30_000)
+    monkeypatch.setattr(detector, "sizes", detector.sizes._replace(pixels=30_000, photos=2))
     assert all(same_bits(a, b) for a, b in zip(detector.detect(PHOTOS), expected, strict=True))
 
 

@@ -15,7 +15,7 @@ from sfplus.detection import Detector
 def gpu_batching(monkeypatch: pytest.MonkeyPatch) -> Detector:
     """A detector on the CPU with the batches of a GPU: many canvases, candidates and photos at a time."""
     detector = Detector(device="cpu")
-    detector._batch_sizes, detector._search_pixels = (100_000, 96, 32), 1 << 23
+    detector.sizes = detector.sizes._replace(batch=100_000, search=1 << 23, refine=96, output=32)
     monkeypatch.setattr("sfplus.detection.suppression._PAIRS", 1 << 24)
     return detector
 
@@ -31,7 +31,7 @@ class Synchronisations(TorchDispatchMode):
     """Counts operations whose result the host waits for: values, sizes that depend on values, copies of tensors."""
 
     WAITS = (
-        "aten.nonzero",
+        "aten.nonzero.",
         "aten._local_scalar_dense",
         "aten.equal",
         "aten.unique",
@@ -57,7 +57,7 @@ class Synchronisations(TorchDispatchMode):
 def test_the_number_of_synchronisations_does_not_grow_with_the_photos(
     gpu_batching: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor with the batches of canvases or candidates; `tolist` and `cpu` transfer values a few times in total."""
+    """Nor with the batches of canvases or candidates; all of them are transfers by `tolist` and `cpu`."""
     transfers: list[str] = []
     for name in ("tolist", "cpu"):
         method = getattr(torch.Tensor, name)
@@ -65,10 +65,10 @@ def test_the_number_of_synchronisations_does_not_grow_with_the_photos(
             torch.Tensor, name, lambda tensor, method=method, name=name: transfers.append(name) or method(tensor)
         )
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # one worker, as on a GPU
-    counts = []
+    waits = []
     for photos in (PHOTOS, PHOTOS * 6):
         transfers.clear()
         with Synchronisations() as synchronisations:
             assert len(gpu_batching.detect(photos)) == len(photos)
-        counts.append((synchronisations.count, len(transfers)))
-    assert counts[0] == counts[1] and 10 < counts[0][0] < 60 and counts[0][1] < 20
+        waits.append((synchronisations.count, len(transfers)))
+    assert waits == [(0, 10), (0, 10)]  # 1 + 4 for the first network, 2 and 2 for the others, 1 for the faces

@@ -132,7 +132,7 @@ def test_batches_are_not_copied() -> None:
 
 def test_a_generator_is_read_as_the_photos_are_used(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs in the modes of the caller, and is never far ahead of the detection."""
-    monkeypatch.setattr(detector, "_chunk_pixels", 2 * FACE.size // 3)
+    monkeypatch.setattr(detector, "sizes", detector.sizes._replace(pixels=FACE.size // 3))
     taken, used = 0, []
     detect = detector._detect
     monkeypatch.setattr(detector, "_detect", lambda *arguments: (used.append(taken), detect(*arguments))[1])
@@ -144,7 +144,7 @@ def test_a_generator_is_read_as_the_photos_are_used(detector: Detector, monkeypa
             assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
             yield FACE
 
-    assert len(detector.detect(frames())) == 6 and used == [3, 5, 6]
+    assert len(detector.detect(frames())) == 6 and used == [2, 4, 6]
 
 
 FLOATS = FACE.astype(np.float32) / 255

@@ -6,10 +6,12 @@ import torch
 from facenet_pytorch.models.mtcnn import PNet
 from torch.nn.functional import interpolate
 
-from sfplus.detection import pyramid
 from sfplus.detection.canvas_batches import CanvasBatch
+from sfplus.detection.integral_images import IntegralImages
 from sfplus.detection.mtcnn import Detector
-from sfplus.detection.pyramid import Canvas, IntegralImages, Pyramid, plan_pyramid
+from sfplus.detection.pyramid import Canvas, Pyramid
+from sfplus.detection.pyramid_plan import plan_pyramid
+from sfplus.detection.sizes import sizes_for
 from sfplus.device import choose_device
 
 CPU = choose_device("cpu")
@@ -25,25 +27,21 @@ def to_tensor(photo: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(photo).permute(2, 0, 1)[None].float()
 
 
-def canvases(photo: np.ndarray) -> list[tuple[Canvas, torch.Tensor]]:
+def canvases(photo: np.ndarray, canvas_pixels: int) -> list[tuple[Canvas, torch.Tensor]]:
     integrals, photo_id = IntegralImages([photo], CPU), torch.tensor([0])
     size = photo.shape[:2]
-    pyramid_ = Pyramid(20, 0.85, CPU)
-    indices = range(len(pyramid_.plan(*size).canvases))
-    drawn = [pyramid_.canvas(*size, index) for index in indices]
+    pyramid = Pyramid(20, 0.85, CPU, sizes_for(CPU)._replace(canvas=canvas_pixels))
+    indices = range(len(pyramid.plan(*size).canvases))
+    drawn = [pyramid.canvas(*size, index) for index in indices]
     return [(canvas, integrals.draw_canvas(photo_id, canvas)) for canvas in drawn]
 
 
-@pytest.mark.parametrize("strips", [False, True])
+@pytest.mark.parametrize("canvas_pixels", [1 << 17, 2000], ids=["whole levels", "strips"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_pieces_are_the_levels_resized_by_area(
-    monkeypatch: pytest.MonkeyPatch, height: int, width: int, strips: bool
-) -> None:
-    if strips:
-        monkeypatch.setattr(pyramid, "_CANVAS_PIXELS", 2000)
+def test_pieces_are_the_levels_resized_by_area(height: int, width: int, canvas_pixels: int) -> None:
     photo = noise(height, width)
-    layout = Pyramid(20, 0.85, CPU).plan(height, width)
-    drawn = canvases(photo)
+    layout = plan_pyramid(height, width, 20, 0.85, max_pixels=canvas_pixels)
+    drawn = canvases(photo, canvas_pixels)
     covered = {level: np.zeros(size, int) for level, size in enumerate(layout.sides)}
     for (_, pixels), (canvas_height, canvas_width, pieces) in zip(drawn, layout.canvases, strict=True):
         assert pixels.shape == (1, 4, canvas_height, canvas_width)
@@ -59,18 +57,17 @@ def test_pieces_are_the_levels_resized_by_area(
             assert piece.x % 2 == piece.y % 2 == piece.top % 2 == 0
         assert used.max() == 1
     assert all(level.min() > 0 for level in covered.values())
-    assert strips or len(drawn) == 1
+    assert canvas_pixels == 2000 or len(drawn) == 1
 
 
-@pytest.mark.parametrize("strips", [False, True])
+@pytest.mark.parametrize("canvas_pixels", [1 << 17, 2000], ids=["whole levels", "strips"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_all_cells_of_all_levels_have_the_scores_of_facenet_pytorch(
-    monkeypatch: pytest.MonkeyPatch, height: int, width: int, strips: bool
+    height: int, width: int, canvas_pixels: int
 ) -> None:
-    if strips:
-        monkeypatch.setattr(pyramid, "_CANVAS_PIXELS", 2000)
     photo = noise(height, width)
-    layout, detector = Pyramid(20, 0.85, CPU).plan(height, width), Detector(thresholds=(0, 0, 0), device="cpu")
+    layout, detector = plan_pyramid(height, width, 20, 0.85), Detector(thresholds=(0, 0, 0), device="cpu")
+    detector._pyramid = Pyramid(20, 0.85, CPU, detector.sizes._replace(canvas=canvas_pixels))
     expected, results, order = {}, {}, {}
     with torch.inference_mode():
         for level, size in enumerate(layout.sides):
@@ -78,7 +75,7 @@ def test_all_cells_of_all_levels_have_the_scores_of_facenet_pytorch(
             rows, columns = score.shape[2:]
             for row, column in np.ndindex(rows, columns):
                 expected[level, row, column] = [*shift[0, :, row, column].tolist(), score[0, 1, row, column].item()]
-        for index, (canvas, _) in enumerate(canvases(photo)):
+        for index, (canvas, _) in enumerate(canvases(photo, canvas_pixels)):
             batch = CanvasBatch((height, width), index, [0], 1, canvas.height * canvas.width)
             ((_, ranks, levels, _, scores, shifts),) = detector._search(IntegralImages([photo], CPU), [batch])
             y, x = (canvas.cells[1] >= 0).nonzero(as_tuple=True)

@@ -32,7 +32,9 @@ def test_batched_suppression_equals_suppression_group_by_group(
     boxes = torch.from_numpy(np.hstack([first, first + rng.integers(10, 40, (500, 2))]).astype(np.float32))
     scores = torch.from_numpy(rng.integers(0, 50, 500).astype(np.float32) / 50)
     groups = torch.from_numpy(rng.choice([0, 3, 4, 9], 500, p=[0.7, 0.2, 0.09, 0.01]))
-    one_by_one, batched = (suppress(boxes, scores, groups, 0.3, matlab, batched) for batched in (False, True))
+    one_by_one, batched = (
+        suppress(boxes, scores, groups, 0.3, matlab=matlab, batched=batched) for batched in (False, True)
+    )
     assert one_by_one.tolist() == batched.tolist() and 20 < len(one_by_one) < 400
     if not matlab:
         expected = torchvision_nms(boxes.double(), scores.double(), groups, 0.3)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from sfplus.hypersphere import class_energy
+from sfplus.hypersphere.class_energy import distinct
 from sfplus.hypersphere.riesz_kernel import SMALLEST_SQUARED_CHORD
 
 
@@ -24,13 +27,46 @@ def energy_of_pairs(weight: torch.Tensor, labels: list[int], power: float) -> fl
 
 
 @pytest.mark.parametrize("power", [0, 1, 2, 0.5, 3])
-def test_equals_the_double_sum_of_the_paper(power: float) -> None:
+def test_equals_the_double_sum_of_the_paper(power: float, device: torch.device, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    weight = torch.randn(7, 4, dtype=torch.float64)
+    weight = torch.randn(7, 4, dtype=dtype)
     labels = [3, 1, 3, 6, 3]
-    energy = class_energy(weight, torch.tensor(labels), power)
-    assert energy.shape == () and energy.dtype == torch.float64
-    assert float(energy) == pytest.approx(energy_of_pairs(weight, labels, power), rel=1e-12)
+    energy = class_energy(weight.to(device), torch.tensor(labels, device=device), power)
+    assert energy.shape == () and energy.dtype == dtype and energy.device.type == device.type
+    expected = energy_of_pairs(weight, labels, power)
+    assert float(energy) == pytest.approx(expected, rel=1e-12 if dtype == torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("labels", [[3, 1, 3, 6, 3], [0], [2, 2], [5, 0, 5, 1, 2, 6, 3, 4, 4, 0], list(range(7))])
+@pytest.mark.parametrize("mode", ["paper", "batch"])
+def test_without_reading_labels_value_and_gradient_are_the_same(
+    mode: Any, labels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU repeated labels have a count of 0, because their number is not known to the program."""
+    torch.manual_seed(0)
+    weight, chosen = torch.randn(7, 4, dtype=torch.float64, requires_grad=True), torch.tensor(labels)
+    results = []
+    for reads in (True, False):
+        monkeypatch.setattr(
+            sys.modules["sfplus.hypersphere.class_energy"], "_reads_labels", lambda _, reads=reads: reads
+        )
+        anchors, counts = distinct(chosen, 7)
+        assert counts.sum() == len(labels) and sorted(anchors[counts > 0].tolist()) == sorted(set(labels))
+        energy = class_energy(weight, chosen, mode=mode)
+        (gradient,) = torch.autograd.grad(energy, weight, create_graph=True)
+        results.append([energy, gradient, torch.autograd.grad(gradient.square().sum(), weight)[0]])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("mode", ["paper", "batch", "caffe"])
+def test_compiles_without_breaks(mode: Any) -> None:
+    weight, labels = torch.randn(7, 4, dtype=torch.float64, requires_grad=True), torch.tensor([3, 1, 3, 6])
+    compiled = torch.compile(class_energy, backend="aot_eager", fullgraph=True)
+    results = []
+    for function in (class_energy, compiled):
+        energy = function(weight, labels, mode=mode)
+        results.append([energy, *torch.autograd.grad(energy, weight)])
+    torch.testing.assert_close(results[1], results[0])
 
 
 @pytest.mark.parametrize(("power", "expected"), [(0, -math.log(2) / 2), (1, 2**-0.5), (2, 0.5)])
@@ -205,7 +241,7 @@ def test_weights_of_half_precision_work_in_all_modes_and_unknown_modes_are_refus
         class_energy(weight, labels, mode="papier")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("mode", ["paper", "batch"])
+@pytest.mark.parametrize("mode", ["paper", "batch", "caffe"])
 def test_negative_labels_are_refused(mode: str) -> None:
     with pytest.raises(ValueError, match="negative"):
         class_energy(torch.randn(5, 3), torch.tensor([4, -1]), mode=mode)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ To add a head, add a module to this folder with a subclass of `Head` that has a 
 are read from the same class: names, types and defaults from the signature, bounds from `limits`, descriptions from
 the docstring (see `sfplus/recipes/settings/heads.py`).
 
-SphereFace+ is any head plus the class energy: `head.loss(x, y) + weight * class_energy(head.weight, y, power=2)`.
+SphereFace+ is any head plus the class energy: `head(x, y) + weight * class_energy(head.weight, y, power=2)`.
 """
 
 from __future__ import annotations

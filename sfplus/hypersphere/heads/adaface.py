@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, distributed
 
-from sfplus.hypersphere.heads.margins import angle
+from sfplus.hypersphere.heads.margins import angle, snapshot
 from sfplus.hypersphere.heads.normface import NormFace
 
 
@@ -55,20 +55,30 @@ class AdaFace(NormFace):
 
     def _margin_change(self, cosine: Tensor, features: Tensor) -> Tensor:
         length: Tensor = features.detach().norm(dim=1).clamp(0.001, 100)
-        if self.training and (statistics := _mean_and_std(length, self.synchronised)) is not None:
-            self.batch_mean.lerp_(statistics[0], self.t_alpha)
-            self.batch_std.lerp_(statistics[1], self.t_alpha)
-        quality = (self.h * (length - self.batch_mean) / (self.batch_std + 1e-3)).clamp(-1, 1)
+        if self.training:
+            self._update_statistics(length)
+        quality = snapshot((self.h * (length - self.batch_mean) / (self.batch_std + 1e-3)).clamp(-1, 1))
         return (angle(cosine) - self.m * quality).clamp(0, math.pi).cos() - self.m * (1 + quality) - cosine
 
+    def _update_statistics(self, length: Tensor) -> None:
+        """Move mean and standard deviation towards those of the lengths (M,), of this rank or of all ranks."""
+        if self.synchronised:
+            mean, std = _mean_and_std_of_all_ranks(length)
+            is_enough = std.isfinite()
+            mean, std = torch.where(is_enough, mean, self.batch_mean), torch.where(is_enough, std, self.batch_std)
+        elif len(length) > 1:
+            mean, std = length.mean(), length.std()
+        else:
+            return
+        self.batch_mean.lerp_(mean, self.t_alpha)
+        self.batch_std.lerp_(std, self.t_alpha)
 
-def _mean_and_std(values: Tensor, over_all_ranks: bool) -> tuple[Tensor, Tensor] | None:
-    """Return mean and standard deviation of the values (M,) of this rank or of all ranks; None for fewer than two."""
-    if not over_all_ranks:
-        return (values.mean(), values.std()) if len(values) > 1 else None
+
+def _mean_and_std_of_all_ranks(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the values (M,) of all ranks, not finite for fewer than two values."""
     x = values.double()
-    sums = torch.stack([x.new_tensor(len(x)), x.sum(), x.square().sum()])
+    sums = torch.stack([x.new_full((), len(x)), x.sum(), x.square().sum()])
     distributed.all_reduce(sums)
     count, total, squares = sums
     variance = (squares - total.square() / count) / (count - 1)
-    return None if count < 2 else ((total / count).to(values.dtype), variance.clamp_min(0).sqrt().to(values.dtype))
+    return (total / count).to(values.dtype), variance.clamp_min(0).sqrt().to(values.dtype)

@@ -15,12 +15,13 @@ from sfplus.hypersphere.heads.margins import (
     check_integer_margin,
     margin_cosine,
     margin_slope,
+    snapshot,
     target_logits,
 )
 
 
 class AnnealedMargin(Head):
-    """The base of heads with psi(theta) as margin, annealed from plain logits to the margin.
+    """The base of `LSoftmax` and `ASoftmax`: psi(theta) as margin, annealed from plain logits to the margin.
 
     The true class's logit is (lambda plain + margin) / (1 + lambda), with lambda = max(lambda_min,
     base (1 + gamma iteration)^-power); `iteration` counts the forward passes in training mode. m = 1 has no margin
@@ -52,7 +53,7 @@ class AnnealedMargin(Head):
         iteration: int = 0,
     ) -> None:
         super().__init__(features, classes)
-        check_integer_margin(m)
+        check_integer_margin(m, type(self).__name__)
         self.check_options(base=base, gamma=gamma, power=power, lambda_min=lambda_min, iteration=iteration)
         self.m, self.base, self.gamma, self.power, self.lambda_min = m, base, gamma, power, lambda_min
         self.register_buffer("iteration", torch.tensor(iteration, dtype=torch.int64))
@@ -64,7 +65,7 @@ class AnnealedMargin(Head):
 
     def _lambda(self) -> Tensor:
         decay = (1 + self.gamma * self.iteration.double()).pow(-self.power)
-        return (self.base * decay).clamp_min(self.lambda_min)
+        return snapshot((self.base * decay).clamp_min(self.lambda_min))
 
     def _with_margin(self, features: Tensor, labels: Tensor) -> Tensor:
         if self.training:
@@ -88,11 +89,27 @@ class LSoftmax(AnnealedMargin):
     """Large-margin softmax: "Large-Margin Softmax Loss for Convolutional Neural Networks".
 
     logit_j = w_j . x for the other classes; (lambda w_y . x + ||w_y|| ||x|| psi(theta_y)) / (1 + lambda) for the true
-    one. Classifiers are not normalised. Args are those of `AnnealedMargin`.
+    one. Classifiers are not normalised.
+
+    Args:
+        features, classes, m, base, gamma, power, lambda_min, iteration: As in `AnnealedMargin`.
     """
 
     name = "lsoftmax"
     repr_attributes = ("m", "current_lambda")
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        m: int = 4,
+        base: float = 1000.0,
+        gamma: float = 0.12,
+        power: float = 1.0,
+        lambda_min: float = 5.0,
+        iteration: int = 0,
+    ) -> None:
+        super().__init__(features, classes, m, base, gamma, power, lambda_min, iteration)
 
     def _classifiers(self) -> Tensor:
         return self.weight
@@ -118,19 +135,26 @@ class ASoftmax(AnnealedMargin):
     released settings were tuned with it.
 
     Args:
-        features: Size d of a feature.
-        classes: Number C of people.
+        features, classes, m, base, gamma, power, lambda_min, iteration: As in `AnnealedMargin`.
         gradient: caffe: that of the released layer, which omits the margin in the classifiers' gradient.
-        options: Those of `AnnealedMargin`.
     """
 
     name = "asoftmax"
     repr_attributes = ("m", "current_lambda", "gradient")
 
     def __init__(
-        self, features: int, classes: int, *, gradient: Literal["exact", "caffe"] = "exact", **options: Any
+        self,
+        features: int,
+        classes: int,
+        m: int = 4,
+        base: float = 1000.0,
+        gamma: float = 0.12,
+        power: float = 1.0,
+        lambda_min: float = 5.0,
+        iteration: int = 0,
+        gradient: Literal["exact", "caffe"] = "exact",
     ) -> None:
-        super().__init__(features, classes, **options)
+        super().__init__(features, classes, m, base, gamma, power, lambda_min, iteration)
         self.check_options(gradient=gradient)
         self.gradient = gradient
 
@@ -165,7 +189,7 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, tangential: bool) -> Tensor:
-        unit = F.normalize(weight, dim=1)
+        unit = snapshot(F.normalize(weight, dim=1))
         ctx.tangential = tangential
         ctx.save_for_backward(unit)
         return unit

@@ -20,8 +20,9 @@ _COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operato
 class Head(nn.Module):
     """A classifier on top of a network; subclasses define the logits.
 
-    `forward` returns the logits with the margin, `loss` the training loss, and `predict` the logits without margin,
-    the largest of which is the predicted class. The caller does not normalise features. Features of length 0 and
+    Calling a head returns the training loss, also through DistributedDataParallel, Accelerate or torch.compile; `loss`
+    is the same. `logits` returns the logits with the margin, and `predict` those without margin, the largest of which
+    is the predicted class. The caller does not normalise features. Features of length 0 and
     features exactly on a classifier or opposite to it give finite logits and gradients. Under autocast the
     computation stays in the dtype of `weight`, which is float32 by default. State that changes during training and
     is not a parameter is a buffer, so that a resumed run continues where it stopped.
@@ -63,7 +64,7 @@ class Head(nn.Module):
         """Check options against `limits` and against the values that a `Literal` in the signature allows.
 
         Raises:
-            ValueError: If an option is out of bounds or not one of its values.
+            ValueError: If an option is out of bounds, not a number or not one of its values.
         """
         hints = typing.get_type_hints(cls.__init__)
         for option, value in options.items():
@@ -72,6 +73,8 @@ class Head(nn.Module):
                 raise ValueError(f"{option} of {cls.__name__} must be one of {choices}, not {value}")
         for option, comparison, limit in map(str.split, filter(None, cls.limits.split(", "))):
             value = options.get(option)
+            if value is not None and not isinstance(value, int | float):
+                raise ValueError(f"{option} of {cls.__name__} must be a number, not {value!r}")
             if value is not None and not _COMPARE[comparison](value, float(limit)):
                 raise ValueError(f"{option} of {cls.__name__} must be {comparison} {limit}, not {value}")
 
@@ -87,6 +90,20 @@ class Head(nn.Module):
         return 0.0
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the training loss, a scalar; for most heads the mean cross-entropy of `logits`.
+
+        Args:
+            features: (M, d), not normalised.
+            labels: (M,) int64.
+        """
+        return self.complete(self.entropy(self.logits(features, labels), labels), features)
+
+    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the training loss, as calling the head does."""
+        loss: Tensor = self(features, labels)
+        return loss
+
+    def logits(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the logits with the margin.
 
         Args:
@@ -98,10 +115,6 @@ class Head(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             return self._with_margin(features.to(self.weight.dtype), labels)
-
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the training loss, a scalar; for most heads the mean cross-entropy of the logits with the margin."""
-        return self.complete(self.entropy(self(features, labels), labels), features)
 
     def entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the part of the loss that depends on the logits with margin (M, C): their mean cross-entropy."""

@@ -22,7 +22,7 @@ def margin_cosine(cosine: Tensor, m: int) -> Tensor:
     Raises:
         ValueError: If m is not such an integer.
     """
-    check_integer_margin(m)
+    check_integer_margin(m, "margin_cosine")
     branch, previous, value = _branch(cosine, m), torch.ones_like(cosine), cosine
     for _ in range(m - 1):
         previous, value = value, 2 * cosine * value - previous
@@ -43,10 +43,10 @@ def _branch(cosine: Tensor, m: int) -> Tensor:
     return (cosine.detach().unsqueeze(-1) < angles.cos()).sum(-1)
 
 
-def check_integer_margin(m: int) -> None:
-    """Raise ValueError unless the margin of A-Softmax or L-Softmax is an integer of at least 1."""
+def check_integer_margin(m: int, owner: str) -> None:
+    """Raise ValueError, which names the owner, unless the margin m is an integer of at least 1."""
     if not isinstance(m, int) or m < 1:
-        raise ValueError(f"the margin m of A-Softmax must be an integer of at least 1, not {m}")
+        raise ValueError(f"the margin m of {owner} must be an integer of at least 1, not {m}")
 
 
 def angle(cosine: Tensor) -> Tensor:
@@ -73,3 +73,26 @@ def unit_features(features: Tensor) -> Tensor:
     """
     length: Tensor = features.norm(dim=1, keepdim=True)
     return features / length.masked_fill(length < 1e-12, math.inf)
+
+
+def snapshot(values: Tensor) -> Tensor:
+    """Return values that were computed from state which this forward pass changes, safe for a compiled backward.
+
+    torch.compile may compute a value again in backward instead of keeping it, from the inputs of the forward pass. By
+    then a counter or a weight that forward changes in place holds the next value. An operator that torch.compile does
+    not look into is never computed again. Without torch.compile the values are returned as they are.
+    """
+    if not torch.compiler.is_compiling():
+        return values
+    copied: Tensor = _snapshot(values)
+    return copied
+
+
+@torch.library.custom_op("sfplus::snapshot", mutates_args=())
+def _snapshot(values: Tensor) -> Tensor:
+    return values.clone()
+
+
+@_snapshot.register_fake
+def _(values: Tensor) -> Tensor:
+    return torch.empty_like(values)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfplus.hypersphere.heads.base import Head
-from sfplus.hypersphere.heads.margins import add_to_target, angle, target_logits, unit_features
+from sfplus.hypersphere.heads.margins import add_to_target, angle, snapshot, target_logits, unit_features
 
 
 class SphereFaceR(Head):
@@ -82,7 +82,7 @@ class SphereFaceR(Head):
     def _margin(self) -> Tensor | float:
         if len(self._steps) == 0:
             return self.m
-        return 1 + (self.m - 1) * (self._steps < self.iteration).double().mean()
+        return snapshot(1 + (self.m - 1) * (self._steps < self.iteration).double().mean())
 
     def _with_margin(self, features: Tensor, labels: Tensor) -> Tensor:
         if self.training:

@@ -55,31 +55,50 @@ def _limits(node: ast.ClassDef) -> dict[str, dict[str, Any]]:
     return bounds
 
 
-def _options(node: ast.ClassDef, init: ast.FunctionDef) -> dict[str, Any]:
-    """Return the fields of the options in a signature: annotation, default, bounds and description of each."""
-    limits, descriptions = _limits(node), _descriptions(node)
-    arguments = init.args.args + init.args.kwonlyargs
+def _arguments(init: ast.FunctionDef | None) -> dict[str, tuple[ast.expr | None, ast.expr | None]]:
+    """Return annotation and default of each option in a signature."""
+    if init is None:
+        return {}
     defaults = [None] * (len(init.args.args) - len(init.args.defaults)) + init.args.defaults + init.args.kw_defaults
-    fields = {}
-    for argument, default in zip(arguments, defaults, strict=True):
-        if argument.arg not in _SIZES:
-            if argument.annotation is None or default is None or argument.arg not in descriptions:
-                raise TypeError(f"{node.name}.{argument.arg} needs an annotation, a default and an entry under Args")
-            field = Field(
-                default=ast.literal_eval(default),
-                description=descriptions[argument.arg],
-                **limits.get(argument.arg, {}),
-            )
-            fields[argument.arg] = (ast.unparse(argument.annotation), field)
+    pairs = zip(init.args.args + init.args.kwonlyargs, defaults, strict=True)
+    return {argument.arg: (argument.annotation, default) for argument, default in pairs if argument.arg not in _SIZES}
+
+
+def _options(node: ast.ClassDef, base: ast.FunctionDef | None) -> dict[str, Any]:
+    """Return the fields of a class's options, without those of `base`: annotation, default, bounds, description."""
+    limits, descriptions, fields = _limits(node), _descriptions(node), {}
+    for option, (annotation, default) in _arguments(_signature(node)).items():
+        if option in _arguments(base):
+            continue
+        if annotation is None or default is None or option not in descriptions:
+            raise TypeError(f"{node.name}.{option} needs an annotation, a default and an entry under Args")
+        field = Field(default=ast.literal_eval(default), description=descriptions[option], **limits.get(option, {}))
+        fields[option] = (ast.unparse(annotation), field)
     return fields
 
 
-def _create_settings(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> type[StrictSettings]:
-    """Build the settings of a head; a class with `**options`, or no signature, also has the options of its base."""
-    init = next((line for line in node.body if isinstance(line, ast.FunctionDef) and line.name == "__init__"), None)
-    base, fields = StrictSettings, _options(node, init) if init else {}
+def _signature(node: ast.ClassDef) -> ast.FunctionDef | None:
+    return next((line for line in node.body if isinstance(line, ast.FunctionDef) and line.name == "__init__"), None)
+
+
+def _inherits(init: ast.FunctionDef | None, base: ast.FunctionDef | None) -> bool:
+    """Return True for a class without signature, with `**options`, or that repeats all options of its base."""
     if init is None or init.args.kwarg:
-        base = next((_create_settings(classes[n], classes) for n in map(ast.unparse, node.bases) if n in classes), base)
+        return True
+    own, options = (
+        {(name, *map(ast.dump, filter(None, option))) for name, option in _arguments(signature).items()}
+        for signature in (init, base)
+    )
+    return options <= own
+
+
+def _create_settings(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> type[StrictSettings]:
+    """Build the settings of a head; if it inherits the options of its base, they come first and are described there."""
+    base, inherited = StrictSettings, None
+    parent = next((classes[name] for name in map(ast.unparse, node.bases) if name in classes), None)
+    if parent is not None and _inherits(_signature(node), _signature(parent)):
+        base, inherited = _create_settings(parent, classes), _signature(parent)
+    fields = _options(node, inherited)
     if name := _literal(node, "name"):
         default = name if name == DEFAULT_HEAD else ...
         summary = (ast.get_docstring(node) or "").partition("\n")[0].removesuffix(".")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfplus.hypersphere import HEADS, Head
 
@@ -64,3 +65,17 @@ def cosines_of(head: Head, x: Tensor) -> np.ndarray:
 
 def entropy_of(logits: np.ndarray, labels: Tensor) -> float:
     return float(np.mean([np.log(np.exp(row - row[y]).sum()) for row, y in zip(logits, labels, strict=True)]))
+
+
+class Function:
+    """A method of a head as a function of the features and of all parameters."""
+
+    def __init__(self, head: Head, method: Callable[[Tensor, Tensor], Tensor], labels: Tensor) -> None:
+        self.module, self.labels = nn.Module(), labels
+        self.module.head, self.module.forward = head, method  # type: ignore[method-assign]
+        self.names = [name for name, _ in self.module.named_parameters()]
+
+    def __call__(self, x: Tensor, *values: Tensor) -> Tensor:
+        parameters = dict(zip(self.names, values, strict=True))
+        result: Tensor = torch.func.functional_call(self.module, parameters, (x, self.labels))
+        return result

@@ -20,7 +20,7 @@ def test_logits_and_statistics_equal_the_formulas_of_the_paper() -> None:
             0.01 * x[:20] + head.weight.detach()[labels[:20]] * (-1) ** torch.arange(20)[:, None]
         )  # theta near 0, pi
         x *= 10 ** torch.linspace(-5, 2, 40, dtype=torch.float64)[torch.randperm(40), None]
-        logits = head(x, labels).detach().numpy()
+        logits = head.logits(x, labels).detach().numpy()
         length = np.clip(x.norm(dim=1).numpy(), 0.001, 100)
         mean, std = 0.01 * length.mean() + 0.99 * mean, 0.01 * length.std(ddof=1) + 0.99 * std
         expected = cosines_of(head, x)
@@ -30,6 +30,6 @@ def test_logits_and_statistics_equal_the_formulas_of_the_paper() -> None:
             expected[i, y] = math.cos(theta) - (0.4 + 0.4 * z)
         np.testing.assert_allclose(logits, 64 * expected, atol=1e-6)  # the buffers start in float32
         assert float(head.batch_mean) == pytest.approx(mean) and float(head.batch_std) == pytest.approx(std)
-    head(x[:1], labels[:1])
-    head.eval()(x, labels)
+    head.logits(x[:1], labels[:1])
+    head.eval().logits(x, labels)
     assert float(head.batch_mean) == pytest.approx(mean), "neither a single sample nor evaluation changes it"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from head_cases import Function
 from test_margins import psi
 
 from sfplus.hypersphere import ASoftmax, LSoftmax, margin_cosine
@@ -23,7 +24,7 @@ def test_logits_equal_those_of_the_caffe_layer(m: int) -> None:
     x = torch.randn(8, 4, dtype=torch.float64)
     labels = torch.tensor([0, 5, 2, 2, 1, 4, 3, 0])
     w = head.weight.detach().numpy().copy()
-    logits = head(x, labels).detach().numpy()
+    logits = head.logits(x, labels).detach().numpy()
 
     w /= np.linalg.norm(w, axis=1, keepdims=True)
     length = np.linalg.norm(x.numpy(), axis=1)
@@ -51,7 +52,7 @@ def test_lambda_anneals_to_the_minimum_of_the_prototxt() -> None:
 def test_only_training_mode_counts_and_normalises() -> None:
     head = ASoftmax(3, 4).eval()
     initial = head.weight.detach().clone()
-    head(torch.randn(2, 3), torch.tensor([0, 1]))
+    head.logits(torch.randn(2, 3), torch.tensor([0, 1]))
     head.predict(torch.randn(2, 3))
     assert int(head.iteration) == 0 and torch.equal(head.weight, initial)
     head.train()(torch.randn(2, 3), torch.tensor([0, 1]))
@@ -62,7 +63,7 @@ def test_only_training_mode_counts_and_normalises() -> None:
 def test_counter_is_saved() -> None:
     head = ASoftmax(3, 4)
     for _ in range(3):
-        head(torch.randn(2, 3), torch.tensor([0, 1]))
+        head.logits(torch.randn(2, 3), torch.tensor([0, 1]))
     loaded = ASoftmax(3, 4)
     loaded.load_state_dict(head.state_dict())
     assert int(loaded.iteration) == 3 and loaded.current_lambda == head.current_lambda
@@ -75,9 +76,7 @@ def test_gradient_is_exact(m: int) -> None:
     labels = torch.tensor([0, 1, 2, 3, 4, 0])
     weight = (3 * torch.randn(5, 3, dtype=torch.float64)).requires_grad_()
 
-    def logits(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(head, {"weight": w}, (x, labels))
-
+    logits = Function(head, head.logits, labels)
     assert torch.autograd.gradcheck(logits, (x, weight))
     assert torch.autograd.gradgradcheck(lambda x, w: F.cross_entropy(logits(x, w), labels), (x, weight))
 
@@ -86,11 +85,11 @@ def test_gradient_in_training_is_that_of_the_normalised_weight() -> None:
     """The in-place normalisation must not change the gradient."""
     head = head_of(4)
     x, labels = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 0])
-    F.cross_entropy(head(x, labels), labels).backward()
+    F.cross_entropy(head.logits(x, labels), labels).backward()
     trained = head.weight.grad
     again = head_of(4, iteration=1).eval()
     again.weight.data.copy_(head.weight.detach())
-    F.cross_entropy(again(x, labels), labels).backward()
+    F.cross_entropy(again.logits(x, labels), labels).backward()
     torch.testing.assert_close(trained, again.weight.grad)
     assert trained is not None
     radial = (trained * head.weight).sum(1)
@@ -100,16 +99,16 @@ def test_gradient_in_training_is_that_of_the_normalised_weight() -> None:
 def test_two_forwards_may_precede_one_backward() -> None:
     head = ASoftmax(3, 4)
     labels = torch.tensor([0, 1])
-    losses = [F.cross_entropy(head(torch.randn(2, 3), labels), labels) for _ in range(2)]
+    losses = [F.cross_entropy(head.logits(torch.randn(2, 3), labels), labels) for _ in range(2)]
     sum(losses).backward()  # type: ignore[union-attr]
     assert head.weight.grad is not None
 
 
 def test_margin_lowers_the_logit_of_the_true_class() -> None:
     x, labels = torch.randn(20, 3, dtype=torch.float64), torch.arange(20) % 5
-    previous = head_of(1)(x, labels)[torch.arange(20), labels]
+    previous = head_of(1).logits(x, labels)[torch.arange(20), labels]
     for m in (2, 3, 4):
-        target = head_of(m, base=0.0, lambda_min=0.0)(x, labels)[torch.arange(20), labels]
+        target = head_of(m, base=0.0, lambda_min=0.0).logits(x, labels)[torch.arange(20), labels]
         assert (target <= previous + 1e-12).all()
         previous = target
 
@@ -120,7 +119,7 @@ def test_zero_and_aligned_features_give_finite_results(m: int, gradient: Literal
     head = ASoftmax(2, 2, m=m, base=0.0, lambda_min=0.0, gradient=gradient)
     head.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [-3.0, 0.0], [0.0, 2.0], [1e-20, 0.0]], requires_grad=True)
-    logits = head(x, torch.zeros(5, dtype=torch.int64))
+    logits = head.logits(x, torch.zeros(5, dtype=torch.int64))
     logits.sum().backward()
     assert logits.isfinite().all()
     assert x.grad is not None and x.grad.isfinite().all()
@@ -136,9 +135,9 @@ def test_predict_is_length_times_cosine() -> None:
 def test_stays_in_float32_under_autocast() -> None:
     head, labels = ASoftmax(64, 10).eval(), torch.arange(4)
     x = torch.randn(4, 64)
-    expected, plain = head(x, labels), head.predict(x)
+    expected, plain = head.logits(x, labels), head.predict(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(head(x, labels), expected) and torch.equal(head.predict(x), plain)
+        assert torch.equal(head.logits(x, labels), expected) and torch.equal(head.predict(x), plain)
 
 
 def test_initial_weights_are_those_of_caffe() -> None:
@@ -195,7 +194,7 @@ def test_caffe_gradient_equals_that_of_the_released_layer(m: int, training: bool
     x = (2 * torch.randn(40, 4, dtype=torch.float64)).requires_grad_()
     labels = torch.arange(40) % 6
     w = F.normalize(head.weight.detach(), dim=1).numpy()
-    logits = head(x, labels)
+    logits = head.logits(x, labels)
     F.cross_entropy(logits, labels).backward()
 
     targets, samples = labels.numpy(), np.arange(40)
@@ -218,7 +217,7 @@ def test_caffe_gradient_equals_that_of_the_released_layer(m: int, training: bool
 @pytest.mark.parametrize("m", [1, 2, 3, 4])
 def test_both_gradients_have_the_same_logits(m: int) -> None:
     x, labels = torch.randn(20, 3, dtype=torch.float64), torch.arange(20) % 5
-    assert torch.equal(head_of(m)(x, labels), head_of(m, gradient="caffe")(x, labels))
+    assert torch.equal(head_of(m).logits(x, labels), head_of(m, gradient="caffe").logits(x, labels))
 
 
 def test_second_derivative_of_the_weight_is_refused_in_training() -> None:

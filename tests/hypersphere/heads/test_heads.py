@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from head_cases import ALL, DETACHED, EXACT, Case, batch, create_head, each_head, name_case
+from head_cases import ALL, DETACHED, EXACT, Case, Function, batch, create_head, each_head, name_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning import losses
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfplus.hypersphere import HEADS, AdaFace, NormFace, Softmax, SphereFace2
 from sfplus.hypersphere.heads import base
@@ -27,7 +27,7 @@ def test_heads_share_one_interface(name: str, options: dict[str, Any]) -> None:
     x, labels = torch.randn(6, 8), torch.tensor([0, 3, 2, 1, 3, 3])
     assert isinstance(head, Head) and head.weight.shape == (4, 8)
     for length in (6, 1, 0):
-        logits, plain = head(x[:length], labels[:length]), head.predict(x[:length])
+        logits, plain = head.logits(x[:length], labels[:length]), head.predict(x[:length])
         assert logits.shape == plain.shape == (length, 4) and logits.dtype == plain.dtype == torch.float32
         assert logits.isfinite().all() and plain.isfinite().all()
     loss = head.loss(x, labels)
@@ -36,7 +36,7 @@ def test_heads_share_one_interface(name: str, options: dict[str, Any]) -> None:
     for parameter in head.parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all()
     assert f"8, 4{', ' if head.repr_attributes else ''}" in repr(head)
-    assert head.double()(x, labels).dtype == torch.float64
+    assert head.double().logits(x, labels).dtype == torch.float64
 
 
 @each_head(ALL)
@@ -44,10 +44,11 @@ def test_state_dict_restores_counters_and_statistics(name: str, options: dict[st
     head, resumed = HEADS[name](8, 4, **options), HEADS[name](8, 4, **options)
     labels = torch.tensor([0, 1, 2])
     for _ in range(5):
-        head(torch.randn(3, 8), labels)
+        head.logits(torch.randn(3, 8), labels)
     resumed.load_state_dict(head.state_dict())
     x = torch.randn(3, 8)
-    assert torch.equal(head(x, labels), resumed(x, labels)) and head.current_lambda == resumed.current_lambda
+    assert torch.equal(head.logits(x, labels), resumed.logits(x, labels))
+    assert head.current_lambda == resumed.current_lambda
     assert all(torch.equal(a, b) for a, b in zip(head.buffers(), resumed.buffers(), strict=True))
 
 
@@ -55,9 +56,9 @@ def test_state_dict_restores_counters_and_statistics(name: str, options: dict[st
 def test_autocast_has_no_effect(name: str, options: dict[str, Any]) -> None:
     head, labels = HEADS[name](64, 10, **options).eval(), torch.arange(4)
     x = torch.randn(4, 64).bfloat16()
-    expected = head(x.float(), labels), head.predict(x.float()), head.loss(x.float(), labels)
+    expected = head.logits(x.float(), labels), head.predict(x.float()), head.loss(x.float(), labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        results = head(x, labels), head.predict(x), head.loss(x, labels)
+        results = head.logits(x, labels), head.predict(x), head.loss(x, labels)
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(results, expected, strict=True))
 
 
@@ -84,7 +85,7 @@ def test_extreme_features_give_finite_results(name: str, options: dict[str, Any]
     points = [[0, 0, 0], [3, 0, 0], [-3, 0, 0], [0, 2, 0], [1e-20, 0, 0], [-1e5, 1, 0]]
     x = torch.tensor(points, dtype=dtype, requires_grad=True)
     labels = torch.zeros(6, dtype=torch.int64)
-    for value in (head(x, labels).square().sum(), head.loss(x, labels), head.predict(x).square().sum()):
+    for value in (head.logits(x, labels).square().sum(), head.loss(x, labels), head.predict(x).square().sum()):
         x.grad = None
         head.zero_grad()
         value.backward()
@@ -101,23 +102,9 @@ def test_gradient_is_exact(name: str, options: dict[str, Any]) -> None:
         head.batch_std.fill_(1e-4)
     x, labels = batch(5, 3, 4)
     inputs = (x.requires_grad_(), *[value.detach().clone().requires_grad_() for value in head.parameters()])
-    for method in (head.forward, head.loss, lambda x, labels: head.predict(x)):
-        assert torch.autograd.gradcheck(_Function(head, method, labels), inputs)
-    assert torch.autograd.gradgradcheck(_Function(head, head.loss, labels), inputs)
-
-
-class _Function:
-    """A method of a head as a function of the features and of all parameters."""
-
-    def __init__(self, head: Head, method: Callable[[Tensor, Tensor], Tensor], labels: Tensor) -> None:
-        self.module, self.labels = nn.Module(), labels
-        self.module.head, self.module.forward = head, method  # type: ignore[method-assign]
-        self.names = [name for name, _ in self.module.named_parameters()]
-
-    def __call__(self, x: Tensor, *values: Tensor) -> Tensor:
-        parameters = dict(zip(self.names, values, strict=True))
-        result: Tensor = torch.func.functional_call(self.module, parameters, (x, self.labels))
-        return result
+    for method in (head.logits, head.loss, lambda x, labels: head.predict(x)):
+        assert torch.autograd.gradcheck(Function(head, method, labels), inputs)
+    assert torch.autograd.gradgradcheck(Function(head, head.loss, labels), inputs)
 
 
 @each_head(DETACHED)
@@ -125,9 +112,9 @@ def test_detached_gradient_is_that_of_cosines_plus_a_constant(name: str, options
     head = create_head(name, **options)
     x, labels = batch()
     x.requires_grad_()
-    logits = head(x, labels)
+    logits = head.logits(x, labels)
     exact = create_head(name, **options, gradient="exact")
-    torch.testing.assert_close(logits, exact(x, labels))
+    torch.testing.assert_close(logits, exact.logits(x, labels))
     top = torch.randn_like(logits)
     results = torch.autograd.grad(logits, (x, head.weight), top)
 
@@ -136,7 +123,7 @@ def test_detached_gradient_is_that_of_cosines_plus_a_constant(name: str, options
     shift = (logits - length * cosine - getattr(head, "bias", 0.0)).detach() / torch.as_tensor(length).detach()
     expected = torch.autograd.grad(length * (cosine + shift), (x, head.weight), top)
     torch.testing.assert_close(results, expected)
-    assert not torch.allclose(results[0], torch.autograd.grad(exact(x, labels), x, top)[0], rtol=0.01)
+    assert not torch.allclose(results[0], torch.autograd.grad(exact.logits(x, labels), x, top)[0], rtol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +172,9 @@ WITHOUT_MARGIN: list[Case] = [
 
 
 @each_head(WITHOUT_MARGIN)
-def test_predict_equals_forward_without_margin(name: str, options: dict[str, Any]) -> None:
+def test_predict_equals_logits_without_margin(name: str, options: dict[str, Any]) -> None:
     head, (x, labels) = create_head(name, **options), batch()
-    torch.testing.assert_close(head(x, labels), head.predict(x), atol=1e-10, rtol=0)
+    torch.testing.assert_close(head.logits(x, labels), head.predict(x), atol=1e-10, rtol=0)
 
 
 @each_head([case for case in EXACT if case[0] not in ("softmax", "normface") and case[1].get("m") != 1])
@@ -199,7 +186,7 @@ def test_margin_reduces_the_lead_of_the_true_class(name: str, options: dict[str,
         largest_negative = logits.index_put(target, torch.tensor(-math.inf, dtype=torch.float64)).amax(1)
         return logits[target] - largest_negative
 
-    assert (lead(head(x, labels)) < lead(head.predict(x))).all()
+    assert (lead(head.logits(x, labels)) < lead(head.predict(x))).all()
 
 
 @settings(max_examples=5, deadline=None)
@@ -210,15 +197,15 @@ def test_logits_are_invariant_to_rotation_order_and_norms(seed: int, factor: flo
         head = create_head(name, **options)
         torch.manual_seed(seed)
         x, labels = batch()
-        expected = head(x, labels)
+        expected = head.logits(x, labels)
         rotation = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64)).Q
         order = torch.randperm(5)
         with torch.no_grad():
             head.weight.copy_(head.weight[order] @ rotation * (factor if name not in ("softmax", "lsoftmax") else 1))
-        results = head(x @ rotation, order.argsort()[labels])
+        results = head.logits(x @ rotation, order.argsort()[labels])
         torch.testing.assert_close(results, expected[:, order], rtol=1e-6, atol=1e-6)
         if isinstance(head, NormFace | SphereFace2) and not isinstance(head, AdaFace):
-            scaled = head(factor * (x @ rotation), order.argsort()[labels])
+            scaled = head.logits(factor * (x @ rotation), order.argsort()[labels])
             torch.testing.assert_close(scaled, results, rtol=1e-6, atol=1e-6)
 
 
@@ -228,6 +215,9 @@ def test_two_training_forwards_may_precede_one_backward() -> None:
         head = build(3, 4)
         sum(head.loss(torch.randn(2, 3), labels) for _ in range(2)).backward()  # type: ignore[union-attr]
         assert head.weight.grad is not None and head.weight.grad.isfinite().all(), name
+
+
+WRONG_MARGINS = [(*pair, m) for pair in (("asoftmax", "ASoftmax"), ("lsoftmax", "LSoftmax")) for m in (0, 1.5, -2)]
 
 
 @pytest.mark.parametrize(
@@ -242,11 +232,28 @@ def test_two_training_forwards_may_precede_one_backward() -> None:
         ("sphereface2", {"alpha": 1.0}, "alpha of SphereFace2 must be < 1"),
         ("sphereface2", {"t": 0.5}, "t of SphereFace2 must be >= 1"),
         ("sphereface2", {"classes": 1}, "at least 2 classes"),
+        *[
+            (name, {"m": m}, f"m of {title} must be an integer of at least 1, not {m}")
+            for name, title, m in WRONG_MARGINS
+        ],
+        ("lsoftmax", {"gamma": -1}, "gamma of LSoftmax must be >= 0, not -1"),
+        ("asoftmax", {"base": "1000"}, "base of ASoftmax must be a number, not '1000'"),
+        ("asoftmax", {"gradient": "detached"}, "gradient of ASoftmax must be one of exact, caffe, not detached"),
     ],
 )
 def test_wrong_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HEADS[name](**{"features": 3, "classes": 4} | options)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_has_an_explicit_signature_and_names_itself(name: str) -> None:
+    kind = HEADS[name]
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in inspect.signature(kind).parameters.values())
+    with pytest.raises(
+        TypeError, match=rf"^{kind.__name__}\.__init__\(\) got an unexpected keyword argument 'margins'"
+    ):
+        kind(3, 4, margins=2)  # type: ignore[call-arg]
 
 
 def test_options_of_a_base_class_are_checked() -> None:

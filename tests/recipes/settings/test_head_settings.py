@@ -162,13 +162,29 @@ class Derived(Base):
 
     name = "derived"
 
-    def __init__(self, features: int, classes: int, *, kind: Literal["a", "b"] = "b", **options: Any) -> None:
+    def __init__(self, features: int, classes: int, power: float = 2.0, kind: Literal["a", "b"] = "b") -> None:
+        pass
+
+
+class Other(Base):
+    """Another default of the base's option is an option of its own.
+
+    Args:
+        power: Another exponent.
+    """
+
+    name = "other"
+
+    def __init__(self, features: int, classes: int, power: float = 3.0) -> None:
         pass
 '''
     classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
     model = heads._create_settings(classes["Derived"], classes)
     assert model(name="derived").model_dump() == {"power": 2.0, "name": "derived", "kind": "b"}
     assert model.model_fields["power"].description == "an exponent of two lines"
+    other = heads._create_settings(classes["Other"], classes)
+    assert other(name="other").model_dump() == {"name": "other", "power": 3.0}
+    assert other.model_fields["power"].description == "another exponent"
     for options in ({"power": 0.5}, {"kind": "c"}, {"name": "another"}):
         with pytest.raises(ValidationError):
             model.model_validate({"name": "derived"} | options)

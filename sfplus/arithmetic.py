@@ -1,0 +1,80 @@
+"""Arithmetic that does not depend on the settings of the program around: deterministic, float32 without TF32."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+_backends: Any = torch.backends
+_OPERATIONS = [
+    *(_backends.cudnn.conv, _backends.cudnn.rnn, _backends.cuda.matmul),
+    *(_backends.mkldnn.conv, _backends.mkldnn.rnn, _backends.mkldnn.matmul),
+]
+
+_lock = threading.Lock()
+_settings = contextlib.ExitStack()  # restores the settings of the process
+_users = 0  # the threads that compute exactly at the moment
+
+
+@contextlib.contextmanager
+def exact_arithmetic(device_type: str) -> Iterator[None]:
+    """Compute deterministically, and in float32 without TF32 or bfloat16, outside of any autocast.
+
+    These settings of torch belong to the process: the first thread that enters changes them, and the last one restores
+    them.
+
+    Args:
+        device_type: `cpu` or `cuda`, for autocast.
+    """
+    global _users
+    with _lock:
+        if not _users:
+            _settings.enter_context(_exact_settings())
+        _users += 1
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        with _lock:
+            _users -= 1
+            if not _users:
+                _settings.close()
+
+
+@contextlib.contextmanager
+def _exact_settings() -> Iterator[None]:
+    """Change the settings by torch's new names; those by the old names agree, since torch refuses a mixture."""
+    convolutions = _by_old_name(lambda: _backends.cudnn.allow_tf32)
+    products = _by_old_name(torch.get_float32_matmul_precision)
+    precisions = [operation.fp32_precision for operation in _OPERATIONS]
+    deterministic, benchmark = _backends.cudnn.deterministic, _backends.cudnn.benchmark
+    try:
+        _set_by_old_names(None if convolutions is None else False, products and "highest")
+        for operation in _OPERATIONS:
+            operation.fp32_precision = "ieee"
+        _backends.cudnn.deterministic, _backends.cudnn.benchmark = True, False
+        yield
+    finally:
+        _set_by_old_names(convolutions, products)
+        for operation, precision in zip(_OPERATIONS, precisions, strict=True):
+            operation.fp32_precision = precision
+        _backends.cudnn.deterministic, _backends.cudnn.benchmark = deterministic, benchmark
+
+
+def _by_old_name(read: Any) -> Any:
+    """Return a setting, or None where the program has set it by its new name alone."""
+    try:
+        return read()
+    except RuntimeError:
+        return None
+
+
+def _set_by_old_names(convolutions: bool | None, products: str | None) -> None:
+    if convolutions is not None:
+        _backends.cudnn.allow_tf32 = convolutions
+    if products is not None:
+        torch.set_float32_matmul_precision(products)
