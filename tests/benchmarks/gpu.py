@@ -25,8 +25,7 @@ from sfplus.io.files import write_atomically
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("rates", "detection", "embedding", "training", "energies", "class_parallel", "image_tasks")
-SECONDS = {"tests": 150}
-OTHER_SECONDS = 75
+SECONDS, CPU_SECONDS = 75, 600  # limit of each kind of work
 Row = dict[str, Any]
 
 
@@ -72,7 +71,7 @@ def describe_machine(device: Any) -> Row:
 def run_tests(device: Any) -> Row:
     """Run the tests marked `gpu`; without a GPU they are only collected, and skipped with their reason."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", str(ROOT / "tests")]
-    output, failure = start("tests", command)
+    output, failure = start("tests", command, 2 * SECONDS if device.is_cuda else CPU_SECONDS)
     last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
     failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
     if failure and not failed:
@@ -84,16 +83,16 @@ def measure(kind: str, device: Any) -> tuple[list[Row], str]:
     """Return the figures of one kind of work, and the reason if it failed."""
     size = "full" if device.is_cuda else "quick"
     script = str(Path(__file__).with_name("gpu_measurements.py"))
-    output, failure = start(kind, [sys.executable, script, kind, str(device), size])
+    limit = SECONDS if device.is_cuda else CPU_SECONDS
+    output, failure = start(kind, [sys.executable, script, kind, str(device), size], limit)
     rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return rows, failure
 
 
-def start(name: str, command: list[str]) -> tuple[str, str]:
-    """Run a command with a limit of time; return what it printed, and why it failed or an empty text."""
+def start(name: str, command: list[str], limit: int) -> tuple[str, str]:
+    """Run a command with a limit in seconds; return what it printed, and why it failed or an empty text."""
     print(f"gpu: {name} ...", flush=True)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    limit = SECONDS.get(name, OTHER_SECONDS)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
     ) as process:
