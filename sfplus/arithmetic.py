@@ -24,11 +24,22 @@ _users = 0  # the threads that compute exactly at the moment
 def exact_arithmetic(device_type: str) -> Iterator[None]:
     """Compute deterministically, and in float32 without TF32 or bfloat16, outside of any autocast.
 
-    These settings of torch belong to the process: the first thread that enters changes them, and the last one restores
-    them.
+    Weights must not change inside, see `exact_settings`.
 
     Args:
         device_type: `cpu` or `cuda`, for autocast.
+    """
+    with exact_settings(), torch.autocast(device_type, enabled=False):
+        yield
+
+
+@contextlib.contextmanager
+def exact_settings() -> Iterator[None]:
+    """Let torch compute deterministically, and products of float32 without TF32 or bfloat16.
+
+    These settings of torch belong to the process: the first thread that enters changes them, and the last one restores
+    them. Autocast is left as it is, for training: autocast keeps 16-bit copies of weights until its outermost context
+    ends, so that inside one context, even a disabled one, all steps would compute with the weights of the first.
     """
     global _users
     with _lock:
@@ -36,8 +47,7 @@ def exact_arithmetic(device_type: str) -> Iterator[None]:
             _settings.enter_context(_exact_settings())
         _users += 1
     try:
-        with torch.autocast(device_type, enabled=False):
-            yield
+        yield
     finally:
         with _lock:
             _users -= 1

@@ -1,19 +1,20 @@
-"""The choice of the device, its memory format and its autocast dtype."""
+"""The choice of the device, its memory format, its precision, and what a lack of memory means."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from sfplus.errors import DeviceError, UsageError
+from sfplus.errors import DeviceError, SfplusError, UsageError, first_line
+
+_NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
+"""Parts of the messages of torch's RuntimeErrors about memory: of CUDA, of the CPU, of cuDNN and cuBLAS."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class Device:
         threads = torch.get_num_threads()
         return f"cpu, {threads} thread{'s' * (threads != 1)}"
 
+    def pin(self, tensor: Tensor) -> Tensor:
+        """Copy a host tensor to pinned memory, from which `put` copies to a GPU without waiting; on a CPU, do nothing.
+
+        Call it in a thread that prepares batches: pinning copies the tensor, and may allocate.
+        """
+        return tensor.pin_memory() if self.is_cuda and not tensor.is_cuda else tensor
+
     def put(self, tensor: Tensor) -> Tensor:
         """Copy a host tensor to the device; to a GPU from pinned memory, without waiting.
 
@@ -49,7 +57,8 @@ class Device:
         images = tensor.ndim == 4 and tensor.is_floating_point()
         layout = torch.channels_last if images else torch.preserve_format
         if self.is_cuda and not tensor.is_cuda:
-            return tensor.pin_memory().to(self.torch, non_blocking=True, memory_format=layout)
+            pinned = tensor if tensor.is_pinned() else self.pin(tensor)
+            return pinned.to(self.torch, non_blocking=True, memory_format=layout)
         return tensor.to(self.torch, memory_format=layout)
 
     def fetch(self, tensor: Tensor) -> Callable[[], Tensor]:
@@ -73,37 +82,60 @@ class Device:
         """Move a network to the device, in channels_last, the faster memory format on CPU and GPU."""
         return module.to(self.torch, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
-    def autocast(self, precision: str = "auto") -> contextlib.AbstractContextManager[object]:
-        """Return the autocast context of a precision.
+    def precision(self, name: str = "auto", fp16: bool = True) -> str:
+        """Return the precision that a name stands for on this device: `float32`, `bf16` or `fp16`.
 
         Args:
-            precision: `auto`: bfloat16 on a GPU that supports it, else float32; `float32`: no autocast; `bf16`:
-                bfloat16, also on CPUs; `fp16`: float16 on GPUs, which needs `scaler`.
+            name: `auto`: bf16 on a GPU that computes it natively (Ampere and later), else fp16 on one with tensor cores
+                (V100, T4), else float32. `float32`. `bf16`: also on CPUs and on GPUs that emulate it, which is slower
+                than float32. `fp16`: on GPUs.
+            fp16: False if `auto` must not be fp16, which needs a gradient scaler (`scaler`) in training.
 
         Raises:
-            UsageError: If the precision is unknown, or the device does not support it.
+            UsageError: If the name is unknown, or the device does not support the precision.
         """
-        if precision == "auto":
-            precision = "bf16" if self.is_cuda and torch.cuda.is_bf16_supported() else "float32"
-        if precision == "float32":
-            return contextlib.nullcontext()
-        if precision == "bf16" and not (self.is_cuda and not torch.cuda.is_bf16_supported()):
-            return torch.autocast(self.torch.type, dtype=torch.bfloat16)
-        if precision == "fp16" and self.is_cuda:
-            return torch.autocast("cuda", dtype=torch.float16)
-        if precision in ("bf16", "fp16"):
+        if name == "auto":
+            return self._fastest(fp16)
+        if name == "float32" or (name == "bf16" and not (self.is_cuda and not torch.cuda.is_bf16_supported())):
+            return name
+        if name == "fp16" and self.is_cuda:
+            return name
+        if name in ("bf16", "fp16"):
             remedy = "use float32" if self.is_cuda else "use bf16 or float32"
-            raise UsageError(f"{self} does not support {precision}", where="precision", remedy=remedy)
-        raise UsageError(f"'{precision}' is not supported", where="precision", remedy="use auto, float32, bf16 or fp16")
+            raise UsageError(f"{self} does not support {name}", where="precision", remedy=remedy)
+        raise UsageError(f"'{name}' is not supported", where="precision", remedy="use auto, float32, bf16 or fp16")
 
-    def scaler(self, precision: str) -> GradScaler | None:
-        """Return a gradient scaler for `fp16`, and None for the other precisions, which need none.
+    def describe_precision(self, name: str = "auto", fp16: bool = True) -> str:
+        """Return the precision for the user, with the reason where `auto` is slower than the GPU; see `precision`."""
+        used = self.precision(name, fp16)
+        if name == "auto" and used != self._fastest(True):
+            return f"{used}, because fp16 needs a gradient scaler, which this training does not have"
+        return used
+
+    def _fastest(self, fp16: bool) -> str:
+        if not self.is_cuda:
+            return "float32"
+        with torch.cuda.device(self.torch):  # torch's question is about the current GPU
+            if torch.cuda.is_bf16_supported(including_emulation=False):
+                return "bf16"
+        return "fp16" if fp16 and torch.cuda.get_device_capability(self.torch) >= (7, 0) else "float32"
+
+    def autocast(self, precision: str = "auto") -> contextlib.AbstractContextManager[object]:
+        """Return the autocast context of a precision; `fp16` needs `scaler` in training.
 
         Raises:
-            UsageError: If the precision is unknown, or the device does not support it.
+            UsageError: As `precision`.
         """
-        self.autocast(precision)
-        return GradScaler("cuda") if precision == "fp16" else None
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision(precision))
+        return contextlib.nullcontext() if dtype is None else torch.autocast(self.torch.type, dtype=dtype)
+
+    def scaler(self, precision: str = "auto") -> GradScaler | None:
+        """Return a gradient scaler if the precision is fp16 on this device, and None if it needs none.
+
+        Raises:
+            UsageError: As `precision`.
+        """
+        return GradScaler(self.torch.type) if self.precision(precision) == "fp16" else None
 
 
 def choose_device(name: str | Device = "auto") -> Device:
@@ -140,12 +172,28 @@ def local_device(name: str) -> str:
     return name
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next pass, which saves 8 % of a training step of SphereFace-20 on a CPU.
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy tensors to the host, waiting for a GPU once; tensors on the host are returned as they are."""
+    copies = [tensor.detach().to("cpu", non_blocking=True) for tensor in tensors]
+    for device in {tensor.device for tensor in tensors if tensor.is_cuda}:
+        torch.cuda.synchronize(device)
+    return copies
 
-    By default glibc requests blocks above 32 MB from the system each time, page by page, and returns freed ones
-    (mallopt(3), M_MMAP_MAX and M_TRIM_THRESHOLD). On other systems this does nothing.
+
+@contextlib.contextmanager
+def memory_errors(remedy: str, kind: type[SfplusError] = SfplusError) -> Iterator[None]:
+    """Turn a lack of memory, of a GPU or of the machine, into an error of one line with a remedy.
+
+    Args:
+        remedy: what to do about it, for example `use a smaller batch_size`.
+        kind: class of the error.
+
+    Raises:
+        SfplusError: Of this kind, caused by the error of torch or Python. Other errors pass unchanged.
     """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        mallopt(-4, 0)
-        mallopt(-1, -1)
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        raise kind(f"not enough memory ({first_line(error) or 'of this machine'})", remedy=remedy) from error

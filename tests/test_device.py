@@ -1,8 +1,12 @@
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 import torch
+from fake_cuda import fake_cuda
 
-from sfplus.device import Device, choose_device
-from sfplus.errors import DeviceError, UsageError
+from sfplus.device import Device, choose_device, memory_errors, to_host
+from sfplus.errors import DeviceError, SfplusError, TrainingError, UsageError
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
@@ -99,3 +103,132 @@ def test_only_floating_point_images_become_channels_last() -> None:
     assert device.put(images).is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(device.put(images), images)
     assert device.put(pixels).is_contiguous() and device.put(table).stride() == table.stride()
+
+
+def test_a_copy_to_the_host_waits_for_its_own_event_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    event = SimpleNamespace(
+        record=lambda stream: log.append(f"record {stream}"), synchronize=lambda: log.append("wait")
+    )
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "stream")
+    with fake_cuda():
+        wait = Device(torch.device("cuda")).fetch(torch.zeros(3, device="cuda"))
+        assert log == ["record stream"]
+        assert wait().device.type == "cpu" and log == ["record stream", "wait"]
+
+
+def test_a_tensor_on_the_host_is_not_copied() -> None:
+    tensor = torch.arange(3)
+    assert choose_device("cpu").fetch(tensor)() is tensor
+
+
+@pytest.mark.gpu
+def test_work_that_is_queued_later_is_not_waited_for() -> None:
+    gpu = choose_device("cuda")
+    matrix = torch.rand(4096, 4096, device="cuda")
+    torch.cuda.synchronize()
+    wait = gpu.fetch(matrix.sum())
+    for _ in range(200):
+        matrix @ matrix
+    done = torch.cuda.Event()
+    done.record()
+    assert wait().item() > 0 and not done.query()
+
+
+GPUS = {"GTX 1080": (6, 1), "P100": (6, 0), "V100": (7, 0), "T4": (7, 5), "A100": (8, 0), "H100": (9, 0)}
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Device:
+    """A GPU as torch describes it: bf16 is supported by all, on older ones because torch emulates it."""
+    major, minor = GPUS[request.param]
+
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or major >= 8
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (major, minor))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    return Device(torch.device("cuda", 0))
+
+
+AUTO = [
+    ("GTX 1080", "float32", "float32"), ("P100", "float32", "float32"), ("V100", "fp16", "float32"),
+    ("T4", "fp16", "float32"), ("A100", "bf16", "bf16"), ("H100", "bf16", "bf16"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gpu", "with_scaler", "without"), AUTO, indirect=["gpu"])
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")  # torch then disables autocast and scaler
+def test_auto_is_the_fastest_precision_that_a_gpu_computes_natively(
+    gpu: Device, with_scaler: str, without: str
+) -> None:
+    """Autocast and scaler agree about it."""
+    assert (gpu.precision(), gpu.precision("auto", fp16=False)) == (with_scaler, without)
+    assert (gpu.scaler("auto") is not None) == (with_scaler == "fp16")
+    context = gpu.autocast("auto")
+    dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    assert getattr(context, "fast_dtype", None) == dtypes.get(with_scaler)
+    reason = ", because fp16 needs a gradient scaler, which this training does not have"
+    assert gpu.describe_precision() == with_scaler
+    assert gpu.describe_precision(fp16=False) == without + (reason if with_scaler == "fp16" else "")
+
+
+@pytest.mark.parametrize("gpu", ["V100", "H100"], indirect=True)
+def test_a_requested_precision_is_not_replaced(gpu: Device) -> None:
+    for name in ("float32", "bf16", "fp16"):
+        assert gpu.precision(name) == gpu.describe_precision(name, fp16=False) == name
+
+
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ..."),
+    torch.AcceleratorError("CUDA error: out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    MemoryError(),
+    MemoryError("Unable to allocate 7.28 TiB for an array"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=repr)
+def test_a_lack_of_memory_is_one_line_with_a_remedy(error: Exception) -> None:
+    with pytest.raises(TrainingError) as caught, memory_errors("use a smaller batch_size", TrainingError):
+        raise error
+    text = str(caught.value)
+    assert text.startswith("not enough memory (") and text.endswith("; use a smaller batch_size") and "\n" not in text
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("mat1 and mat2 cannot be multiplied"), ValueError("x"), OSError(28, "x")]
+)
+def test_other_errors_are_not_about_memory(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, memory_errors("use a smaller batch_size"):
+        raise error
+    assert caught.value is error and not isinstance(error, SfplusError)
+
+
+def test_a_real_lack_of_memory_of_the_machine() -> None:
+    with pytest.raises(SfplusError, match=r"not enough memory \(.*allocate.*\); less"), memory_errors("less"):
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def test_tensors_of_a_gpu_are_copied_with_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    with fake_cuda():
+        tensors = [torch.randn(3, device="cuda", requires_grad=True) for _ in range(5)]
+        copies = to_host([*tensors, torch.ones(2)])
+    assert [copy.device.type for copy in copies] == ["cpu"] * 6 and len(waits) == 1
+
+
+def test_tensors_of_the_host_are_not_copied() -> None:
+    tensor = torch.ones(3)
+    assert to_host([tensor])[0].data_ptr() == tensor.data_ptr()
+
+
+def test_pinning_is_for_gpus() -> None:
+    tensor = torch.ones(3)
+    assert choose_device("cpu").pin(tensor) is tensor

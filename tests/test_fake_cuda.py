@@ -47,17 +47,19 @@ STAYING: dict[str, Call] = {
 }
 
 
+@pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("name", WAITING)
-def test_an_operation_that_waits_is_refused(name: str) -> None:
-    with fake_cuda():
+def test_an_operation_that_waits_is_refused(name: str, inference: bool) -> None:
+    with fake_cuda(), torch.inference_mode(inference):
         x = torch.randn(3, 3, device="cuda")
         with pytest.raises(SYNCHRONISATIONS):
             WAITING[name](x)
 
 
+@pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("name", STAYING)
-def test_an_operation_that_does_not_wait_runs(name: str) -> None:
-    with fake_cuda() as gpu:
+def test_an_operation_that_does_not_wait_runs(name: str, inference: bool) -> None:
+    with fake_cuda() as gpu, torch.inference_mode(inference):
         STAYING[name](torch.randn(3, 3, device="cuda"))
     assert not gpu.waits
 

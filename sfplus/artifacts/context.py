@@ -61,6 +61,17 @@ class RunContext:
         """The device in words, for manifests and reports."""
         return self.device.describe()
 
+    def print_precision(self, name: str, fp16: bool = True) -> None:
+        """Print the precision that training uses for a name, once, unless it is float32 on a CPU.
+
+        Args:
+            name: `auto`, `float32`, `bf16` or `fp16`.
+            fp16: False if the training has no gradient scaler; see `Device.precision`.
+        """
+        text = self.device.describe_precision(name, fp16)
+        if self.device.is_cuda or text != "float32":
+            self.console.print_once(f"precision: {text}")
+
     @property
     def progress(self) -> ProgressLine:
         """The progress line of the current stage."""

@@ -25,6 +25,7 @@ from sfplus.errors import NoUsablePhotoError, UsageError
 from sfplus.images import CACHE
 from sfplus.io.console import Console, print_failures, quantity
 from sfplus.io.files import remove_folder, write_atomically, write_json
+from sfplus.io.memory import keep_freed_memory
 from sfplus.io.tables import FAILURES, read_failures, read_json_lines, read_parquet, write_json_lines
 from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import check_inputs
@@ -59,6 +60,7 @@ def run_on_folder(photos: PhotoInput, out: Path, device: str, steps: list[Step])
     try:
         if not photos.has_photos:
             raise NoUsablePhotoError("no path in it leads to a photo")
+        keep_freed_memory()
         artefacts = run_steps(steps, RunContext(out / CACHE, console, device))
         yield artefacts
     except NoUsablePhotoError as error:

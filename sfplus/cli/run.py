@@ -23,6 +23,7 @@ from sfplus.cli.report_folder import check_report_folder, read_report
 from sfplus.errors import UsageError, one_line
 from sfplus.io.console import Console, quantity
 from sfplus.io.files import write_atomically
+from sfplus.io.memory import keep_freed_memory
 from sfplus.io.tables import FAILURES, read_failures
 from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import plan, resolve_inputs, steps_until
@@ -143,6 +144,7 @@ def run_recipe(
     if until:
         steps = steps_until(steps, until)
     check_report_folder(folder, _pair_list(steps))
+    keep_freed_memory()
     artefacts = run_steps(steps, context, record)
     if not is_first():
         return artefacts

@@ -27,6 +27,7 @@ from sfplus.cli.sweep_results import (
 from sfplus.errors import SfplusError, UsageError
 from sfplus.io.console import Console, ProgressLine
 from sfplus.io.files import check_folder, write_atomically, write_or_remove
+from sfplus.io.memory import keep_freed_memory
 from sfplus.pipeline.distributed import process_count
 from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import check_inputs, plan, steps_until
@@ -154,6 +155,7 @@ def run_sweep(
     cells, recipe = plan_cells(path, configurations(settings, variants, size), seeds, seed_of, until)
     for cell in cells:
         check_inputs(cell.steps, workspace)
+    keep_freed_memory()
     console = _RunConsole()
     context = RunContext(workspace, console, device)
     table = SweepTable(

@@ -43,10 +43,9 @@ class IntegralImages:
         starts = np.zeros(len(photos), np.int32)
         starts[order] = np.cumsum([0, *counts[order]])[:-1]
         if device.is_cuda:
-            pixels = torch.empty(sum(photo.size for photo in photos), dtype=torch.uint8, device="cpu", pin_memory=True)
-            np.concatenate([photos[index].reshape(-1) for index in order], out=pixels.numpy())
+            pixels = np.concatenate([photos[index].reshape(-1) for index in order])
             shapes = [(len(group), *photos[group[0]].shape[:2]) for group in groups]
-            self._sums = sum_on_device(device.put(pixels), shapes, self.sum_type)
+            self._sums = sum_on_device(device.put(torch.from_numpy(pixels)), shapes, self.sum_type)
         else:
             self._sums = _sum_on_host(photos, starts, counts, self.sum_type)
         self._starts = device.put(torch.from_numpy(starts))

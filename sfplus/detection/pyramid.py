@@ -92,8 +92,8 @@ def _range(first: int, number: int, device: Device) -> Tensor:
 
 
 def _table_bytes(plan: Plan) -> int:
-    """Return the size of the tables of all canvases of a plan: 32 bytes per pixel and 16 per cell of 2x2 pixels."""
-    return sum(36 * height * width for height, width, _ in plan.canvases)
+    """Return the size of the tables of all canvases of a plan: 32 bytes per pixel, and 16 per cell."""
+    return sum(32 * h * w + 16 * ((h - EDGE) // STRIDE) * ((w - EDGE) // STRIDE) for h, w, _ in plan.canvases)
 
 
 class Pyramid:

@@ -45,4 +45,4 @@ def sizes_for(device: Device) -> Sizes:
     decoders = count_decoders(device.is_cuda)
     if device.is_cuda:
         return Sizes(512, 1 << 24, 512, decoders, 1 << 18, 1 << 21, 1 << 23, 1024, 256, 1 << 30)
-    return Sizes(64, 1 << 22, max(8, decoders), decoders, 1 << 17, 0, 0, 32, 12, 48 << 20)
+    return Sizes(64, 1 << 22, max(8, decoders), decoders, 1 << 17, 0, 0, 32, 12, 64 << 20)

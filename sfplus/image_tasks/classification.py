@@ -6,10 +6,12 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfplus.arithmetic import exact_arithmetic
 from sfplus.hypersphere import (
     AdversarialProjection,
     AngleProjection,
@@ -24,9 +26,9 @@ from sfplus.hypersphere import (
 from sfplus.image_tasks.datasets import ImageDataset
 from sfplus.image_tasks.random_crop import centre_crop, draw_crops, random_crop
 from sfplus.networks.normalize import normalize_images
-from sfplus.recipes.settings.classify import ClassifySettings, RegularizerSettings
+from sfplus.recipes.settings.classify import ClassifySettings, RegularizerSettings, released_factors
 from sfplus.training.batch_norm import synchronise_batch_norm
-from sfplus.training.distributed import ProcessGroup
+from sfplus.training.distributed import ProcessGroup, has_unused_parameters
 from sfplus.training.engine import Row, Task
 from sfplus.training.optimizer import create_optimizer, decay_groups, set_learning_rate
 from sfplus.training.sampling import draw_indices
@@ -44,18 +46,17 @@ def create_regularizer(network: nn.Module, settings: RegularizerSettings) -> Reg
     """
     if settings.mode == "none":
         return None
+    factors = released_factors(settings.mode, settings.power)
+    hidden = factors["hidden"] if settings.hidden is None else settings.hidden
     if settings.mode in ("orthonormal", "orthogonal"):
-        weight = 2e-4 if settings.hidden is None else settings.hidden
-        return Orthonormality(network, weight, settings.mode == "orthogonal")
-    angular, power = isinstance(settings.power, str), int(str(settings.power)[-1])
-    scale = 0.1 if angular and power else 1.0
+        return Orthonormality(network, hidden, settings.mode == "orthogonal")
     return HypersphericalEnergy(
         network,
-        power,
-        "geodesic" if angular else "euclidean",
+        int(str(settings.power)[-1]),
+        "geodesic" if isinstance(settings.power, str) else "euclidean",
         settings.half_space,
-        scale if settings.hidden is None else settings.hidden,
-        10 * scale if settings.output is None else settings.output,
+        hidden,
+        factors["output"] if settings.output is None else settings.output,
         projection=_projection(settings),
         preset=settings.preset,
     )
@@ -141,6 +142,17 @@ class ClassificationTask(Task):
         )
         self.optimizers = {"network": self.optimizer}
         self.crop = settings.data.crop if settings.data.name == "files" else 0
+        self.precision = processes.device.precision(settings.precision, fp16=False)  # there is no gradient scaler
+        self.model = self._prepare()
+
+    def _prepare(self) -> nn.Module:
+        """Return the network that averages gradients over the processes in training."""
+        unused = False
+        if self.processes.count > 1:
+            _, height, width, channels = self.train.batch(np.arange(1)).shape
+            size = (channels, self.crop or height, self.crop or width)
+            unused = has_unused_parameters(self.processes.device.move(self.network), size)
+        return self.processes.prepare(self.network, unused=unused)
 
     def batch(self, step: int, share: slice) -> tuple[Tensor, ...]:
         """Return images (B, H, W, C) uint8, labels (B,) and the random crops of the images (B, 3)."""
@@ -156,8 +168,8 @@ class ClassificationTask(Task):
         images, labels, crops = batch
         settings, rate = self.settings, self._rate(step)
         set_learning_rate(self.optimizer, rate)
-        with self.processes.device.autocast(settings.precision):
-            logits = self.network(normalize_images(random_crop(images, crops, self._pad, self.crop)))
+        with self.processes.device.autocast(self.precision):
+            logits = self.model(normalize_images(random_crop(images, crops, self._pad, self.crop)))
         entropy = smoothed_entropy(logits, labels, settings.label_smoothing, settings.offset)
         loss = entropy
         if self.energy is not None:
@@ -168,7 +180,6 @@ class ClassificationTask(Task):
             loss = loss + settings.orthonormal * orthonormal
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.processes.average_gradients(self.network.parameters())
         self.optimizer.step()
         if not measure:
             return None
@@ -211,7 +222,7 @@ class ClassificationTask(Task):
         for part in indices.split(TEST_BATCH):  # type: ignore[no-untyped-call]
             batch = device.put(images.batch(part.numpy()))
             batch = centre_crop(batch, self.crop) if self.crop else batch
-            with device.autocast(self.settings.precision):
+            with exact_arithmetic(device.torch.type), device.autocast(self.precision):
                 outputs.append(compute(normalize_images(batch)))
         self.network.train()
         return processes.gather(torch.cat(outputs))[:total].cpu()

@@ -6,6 +6,7 @@ A dataset is read in any of three layouts: torchvision's downloads, MNIST's idx 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import os
 import zlib
@@ -101,8 +102,7 @@ class ImageFiles:
         Raises:
             PhotoError: If a file cannot be decoded.
         """
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-            return torch.from_numpy(np.stack(list(pool.map(self._decode, indices.tolist()))))
+        return torch.from_numpy(np.stack(list(_decoders().map(self._decode, indices.tolist()))))
 
     def _decode(self, index: int) -> np.ndarray:
         image = Image.fromarray(read_photo(self.paths[index]))
@@ -111,6 +111,16 @@ class ImageFiles:
         left, top = (width - self.size) // 2, (height - self.size) // 2
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(resized.crop((left, top, left + self.size, top + self.size)))
+
+
+@functools.cache
+def _decoders() -> ThreadPoolExecutor:
+    """Return the threads that decode batches, the same for all batches of this process."""
+    return ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has no threads
+    os.register_at_fork(after_in_child=_decoders.cache_clear)
 
 
 def load_small_images(

@@ -99,6 +99,7 @@ def _train(job: Job[GenerateSettings], real: SmallImages) -> tuple[Generator, di
     job.context.device.move(generator)
     if processes.is_first:
         _write_samples(job, generator, "samples/000000.png")
+    job.context.print_precision(settings.precision, fp16=False)
     counts = train(task, settings, job.folder, processes, on_step)
     if processes.is_first:
         _write_samples(job, generator, SAMPLES)

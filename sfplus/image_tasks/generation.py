@@ -81,6 +81,9 @@ class GanTask(Task):
             name: create_optimizer("adam", module.parameters(), lr=settings.base_lr, betas=betas)
             for name, module in self.modules.items()
         }
+        self.precision = processes.device.precision(settings.precision, fp16=False)  # there is no gradient scaler
+        # Each network averages its own gradients; it is used as it is where it passes on those of the other one.
+        self.trained = {name: processes.prepare(module) for name, module in self.modules.items()}
 
     def batch(self, step: int, share: slice) -> tuple[Tensor, ...]:
         """Return the real images of a step, uint8 (n_dis, B, 32, 32, 3)."""
@@ -99,18 +102,18 @@ class GanTask(Task):
 
     def _update_generator(self, count: int, measure: bool) -> tuple[Tensor, Tensor | None]:
         self.discriminator.requires_grad_(False)
-        with self.processes.device.autocast(self.settings.precision):
-            logits = self.discriminator(self._generate(count))
+        with self.processes.device.autocast(self.precision):
+            logits = self.discriminator(self._generate(count, self.trained["generator"]))
         loss = F.softplus(-logits.float()).mean()
         norm = self._descend("generator", loss, measure)
         self.discriminator.requires_grad_(True)
         return loss, norm
 
     def _update_discriminator(self, real: Tensor, measure: bool) -> Row:
-        with self.processes.device.autocast(self.settings.precision):
+        with self.processes.device.autocast(self.precision):
             with torch.no_grad():
-                fake = self._generate(len(real))
-            logits = self.discriminator(torch.cat([fake, normalize_for_gan(real).to(fake.dtype)])).float()
+                fake = self._generate(len(real), self.generator)
+            logits = self.trained["discriminator"](torch.cat([fake, normalize_for_gan(real).to(fake.dtype)])).float()
         fake_logits, real_logits = torch.split(logits, len(real))
         loss = (F.softplus(fake_logits) + F.softplus(-real_logits)).mean()
         mhe_loss, weight = None, self.settings.energy_weight
@@ -125,16 +128,15 @@ class GanTask(Task):
         row["discriminator_gradient"] = self._descend("discriminator", total, measure)
         return row
 
-    def _generate(self, count: int) -> Tensor:
+    def _generate(self, count: int, generator: nn.Module) -> Tensor:
         noise = torch.randn(count, self.generator.noise_size)
-        images: Tensor = self.generator(self.processes.device.put(noise))
+        images: Tensor = generator(self.processes.device.put(noise))
         return images
 
     def _descend(self, name: str, loss: Tensor, measure: bool) -> Tensor | None:
         parameters = list(self.modules[name].parameters())
         self.optimizers[name].zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.processes.average_gradients(parameters)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]) if measure else None
         self.optimizers[name].step()
         return norm

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -56,11 +54,10 @@ def random_crop(images: Tensor, crops: Tensor, pad: int = 4, crop: int = 0) -> T
     return pixels.index_select(0, index.flatten()).view(*index.shape, -1)
 
 
-@lru_cache(maxsize=8)
 def _sources(side: int, pad: int, crop: int, device: torch.device) -> Tensor:
     """Return the source index of each pixel of a crop, for each offset: (offsets, crop) int64."""
-    padded = np.pad(np.arange(side), pad, "symmetric")
-    return torch.from_numpy(np.lib.stride_tricks.sliding_window_view(padded, crop).copy()).to(device)
+    padded = torch.arange(-pad, side + pad, device=device) % (2 * side)
+    return torch.where(padded < side, padded, 2 * side - 1 - padded).unfold(0, crop, 1)
 
 
 def centre_crop(images: Tensor, crop: int) -> Tensor:

@@ -18,7 +18,6 @@ from sfplus.artifacts.layout import CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES, 
 from sfplus.artifacts.pair_inputs import BinCrops
 from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
-from sfplus.device import keep_freed_memory
 from sfplus.errors import NoUsablePhotoError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient, read_photo
 from sfplus.io.cpus import count_decoders
@@ -42,7 +41,6 @@ def build(job: Job[EmbedSettings]) -> dict[str, Any]:
     known = earlier.find()
     progress.start(len(reader.paths), "crops", done=len(known))
     parts = []
-    keep_freed_memory()
     size = default_batch_size(device, preprocessing.mirror)
     batches = reader.batches(size, count_decoders(device.is_cuda), skip=known)
     for features in embed_batches(model.network, batches, device, preprocessing, settings.dtype):

@@ -104,6 +104,7 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
 
     held_out = _held_out(job, training_set) if settings.evaluate_every and "pairs" in job.inputs else None
     device = job.context.device
+    job.context.print_precision(settings.precision)
     summary = fit(network, head, crops, settings, job.folder, device, report_step, held_out, teacher)
     full_head = None if head is None else gather_head(head, settings)  # each process may hold a shard of it
     if not is_first():

@@ -14,7 +14,7 @@ from torch import nn
 
 from sfplus.errors import SfplusError, TrainingError, one_line
 from sfplus.io.files import atomic_folder, file_digest, remove_leftovers, write_atomically
-from sfplus.training.train_state import Stateful, TrainState, collect_state, restore_state
+from sfplus.training.train_state import Stateful, TrainState, restore_state
 from sfplus.weights.model_folder import load_tensors, to_bytes
 
 _STATE = "state.json"
@@ -24,8 +24,7 @@ def save_checkpoint(
     folder: Path,
     step: int,
     settings: str,
-    module: nn.Module,
-    optimizers: Mapping[str, Stateful],
+    state: TrainState,
     keep: int = 2,
     environment: str = "",
 ) -> None:
@@ -33,24 +32,19 @@ def save_checkpoint(
 
     The folder holds `module.safetensors` (parameters and buffers), `optimizer.safetensors` (the tensors of the
     optimizers) and `state.json` (the step, a digest of the settings, the numbers of the optimizers and the SHA-256 of
-    the other files). Class-parallel classifiers are written with all their classes by the first process; all processes
-    must then call this function at the same step.
+    the other files).
 
     Args:
         folder: folder of the run.
         step: number of completed updates.
         settings: digest of everything that decides the result.
-        module: all modules of the run.
-        optimizers: optimizers by name, over the parameters of `module`.
+        state: the state of the modules and optimizers of the run, see `collect_state`.
         keep: number of checkpoints to keep.
         environment: description of what decides the order of sums: processes, device, threads.
 
     Raises:
         SfplusError: If a file cannot be written.
     """
-    state = collect_state(module, optimizers)
-    if state is None:
-        return
     files = {"module.safetensors": to_bytes(state.modules), "optimizer.safetensors": to_bytes(state.optimizers)}
     header = {
         "step": step,

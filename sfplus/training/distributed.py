@@ -5,16 +5,21 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, distributed, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 
 from sfplus.device import Device
 from sfplus.errors import TrainingError, UsageError, one_line
+from sfplus.io.prefetch import batch_by_size
+
+_BUCKET = 1 << 24  # numbers in a broadcast
 
 
 class ProcessGroup:
@@ -39,7 +44,7 @@ class ProcessGroup:
     def __init__(self, device: Device, timeout: float = 1800) -> None:
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         options = [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))] if several else []
-        with _connection_errors():
+        with connection_errors():
             self._accelerator = Accelerator(
                 cpu=several and not device.is_cuda, mixed_precision="no", kwargs_handlers=options
             )
@@ -82,7 +87,7 @@ class ProcessGroup:
         """Return the elementwise mean over the processes."""
         if self.count == 1:
             return tensor
-        with _connection_errors():
+        with connection_errors():
             mean: Tensor = self._accelerator.reduce(tensor, "mean")
         return mean
 
@@ -94,36 +99,75 @@ class ProcessGroup:
         """
         if self.count == 1:
             return tensor
-        with _connection_errors():
-            gathered: Tensor = self._accelerator.gather(tensor)
+        gathered = tensor.new_empty(self.count * len(tensor), *tensor.shape[1:])
+        with connection_errors():
+            distributed.all_gather_into_tensor(gathered, tensor.contiguous())
         return gathered
-
-    @torch.no_grad()
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace gradients by their mean over the processes, which is the gradient of the global batch.
-
-        Call it between the backward pass and the optimizer's step. Parameters without a gradient are skipped; they must
-        be the same ones in every process.
-        """
-        if self.count == 1:
-            return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        for dtype in dict.fromkeys(g.dtype for g in gradients):
-            bucket = [g for g in gradients if g.dtype == dtype]
-            mean = self.mean(torch.cat([g.flatten() for g in bucket]))
-            for gradient, part in zip(bucket, torch.split(mean, [g.numel() for g in bucket]), strict=True):
-                gradient.copy_(part.view(gradient.shape))
 
     @torch.no_grad()
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Copy the values of the first process to all processes, in place."""
         if self.count == 1:
             return
-        with _connection_errors():
-            for tensor in tensors:
-                buffer = tensor.contiguous()
-                distributed.broadcast(buffer, 0)
-                tensor.copy_(buffer)
+        kinds: dict[object, list[Tensor]] = {}
+        for tensor in tensors:
+            kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+        for kind in kinds.values():
+            for bucket in batch_by_size(kind, Tensor.numel, _BUCKET, len(kind)):
+                buffer = torch.cat([tensor.flatten() for tensor in bucket])
+                with connection_errors():
+                    distributed.broadcast(buffer, 0)
+                for tensor, part in zip(bucket, buffer.split([t.numel() for t in bucket]), strict=True):  # type: ignore[no-untyped-call]
+                    tensor.copy_(part.view(tensor.shape))
+
+    def prepare(self, module: nn.Module, *, local: Iterable[str] = (), unused: bool = False) -> nn.Module:
+        """Return the module to call in training: its backward pass replaces gradients by their mean over the processes.
+
+        The mean is the gradient of the global batch. With one process this is `module` itself. With several, Accelerate
+        wraps it in DistributedDataParallel, which exchanges gradients while backward computes those of earlier layers.
+        Optimizers and checkpoints keep the parameters of `module`, whose names do not change. Buffers stay those of
+        each process.
+
+        Args:
+            module: the module; moved to the device. Its parameters may also be used outside of its forward pass.
+            local: names of parameters and buffers that belong to each process alone, such as those of a shard.
+            unused: True if some parameters have no part in the output; DDP then looks for them in each step.
+        """
+        local = set(local)
+        trained = [p for name, p in module.named_parameters() if p.requires_grad and name not in local]
+        if self.count == 1 or not trained:
+            return module
+        wrapper = _Rehearsable(self.device.move(module), trained)
+        names = [f"module.{name}" for name in local]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(wrapper, names)  # type: ignore[no-untyped-call]
+        self._accelerator.ddp_handler = DistributedDataParallelKwargs(
+            broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
+        )
+        with connection_errors():
+            prepared: nn.Module = self._accelerator.prepare_model(wrapper)
+            if not unused:
+                prepared().backward()
+        for parameter in trained:
+            parameter.grad = None
+        return prepared
+
+    def no_exchange(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """Return a context in which passes through a prepared module only add up gradients; the next pass exchanges."""
+        context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
+        return context
+
+    def scaler(self, precision: str) -> GradScaler | None:
+        """Return a gradient scaler for fp16, else None; a step is skipped if a gradient overflows in any process.
+
+        Averaged gradients overflow in all processes at once, those of a shard in one.
+        """
+        scaler = self.device.scaler(precision)
+        if scaler is None or self.count == 1:
+            return scaler
+        # imports slowly, and is needed here only
+        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+        return ShardedGradScaler(self.device.torch.type, process_group=None)
 
     def largest_so_far(self, number: int) -> int:
         """Return the largest number that any process passed to the previous call; with one process, `number` itself.
@@ -133,7 +177,7 @@ class ProcessGroup:
         """
         if self.count == 1:
             return number
-        with _connection_errors():
+        with connection_errors():
             previous = self._finish_pending()
             buffer = torch.tensor(number)
             work = distributed.all_reduce(buffer, distributed.ReduceOp.MAX, group=self._cpu_group, async_op=True)
@@ -144,7 +188,7 @@ class ProcessGroup:
     def largest(self, number: int) -> int:
         """Return the largest number that any process passes to this or passed to the previous call; all wait for it."""
         previous = self.largest_so_far(number)
-        with _connection_errors():
+        with connection_errors():
             return max(previous, self._finish_pending())
 
     def _finish_pending(self) -> int:
@@ -158,7 +202,7 @@ class ProcessGroup:
 
     def wait(self) -> None:
         """Wait until all processes have reached this call."""
-        with _connection_errors():
+        with connection_errors():
             self._accelerator.wait_for_everyone()
 
 
@@ -168,12 +212,60 @@ def _leave() -> None:
         distributed.destroy_process_group()
 
 
+class _Rehearsable(nn.Module):
+    """A module that can rehearse its backward pass: without arguments it returns a sum of its parameters.
+
+    DDP divides gradients into buckets anew after its first backward pass, in the order in which they arrived, and a sum
+    over three or more processes depends on the position in a bucket. The rehearsal precedes step 1, so that a run that
+    is continued has the buckets of one that was not interrupted. Gradients arrive in the reverse order of the
+    parameters, about that of a backward pass.
+    """
+
+    def __init__(self, module: nn.Module, trained: list[nn.Parameter]) -> None:
+        super().__init__()
+        self.module, self._trained = module, trained
+
+    def forward(self, *inputs: Any) -> Any:
+        if inputs:
+            return self.module(*inputs)
+        total: Any = 0
+        for parameter in self._trained:
+            total = total + parameter.sum()
+        return total
+
+
+def has_unused_parameters(network: nn.Module, size: tuple[int, int, int]) -> bool:
+    """Return True if the output of a network for an image (C, H, W) does not depend on all trained parameters."""
+    trained = {p for p in network.parameters() if p.requires_grad}
+    training = network.training
+    first = next(network.parameters())
+    with torch.enable_grad():  # in evaluation mode, in which a pass changes no buffer and draws nothing
+        pending = [network.eval()(first.new_zeros(1, *size)).grad_fn]
+    network.train(training)
+    seen = set(pending)
+    while pending:
+        node = pending.pop()
+        trained.discard(getattr(node, "variable", None))
+        following = {parent for parent, _ in node.next_functions if parent is not None} - seen if node else set()
+        seen |= following
+        pending += following
+    return bool(trained)
+
+
 @contextmanager
-def _connection_errors() -> Iterator[None]:
-    """Turn the errors of torch.distributed into a TrainingError."""
+def connection_errors() -> Iterator[None]:
+    """Turn the errors of torch.distributed into a TrainingError; other errors pass unchanged.
+
+    Errors of its own have the base class DistError. gloo's are plain RuntimeErrors that name a file of its source.
+
+    Raises:
+        TrainingError: If another process is gone or does not answer.
+    """
     try:
         yield
-    except RuntimeError as error:  # torch.distributed has no common class for its errors
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and not (type(error) is RuntimeError and "gloo/" in str(error)):
+            raise
         raise TrainingError(
             f"another process of this training is gone or does not answer ({one_line(error)[:200]})",
             remedy="see its last messages; started again, the training continues from its newest checkpoint",

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.device import keep_freed_memory
+from sfplus.arithmetic import exact_settings
+from sfplus.device import memory_errors
 from sfplus.errors import SfplusError, TrainingError
 from sfplus.io.threads import single_threaded_pool
 from sfplus.recipes.settings.engine import LoopSettings
 from sfplus.training.checkpoint import load_checkpoint, save_checkpoint
-from sfplus.training.distributed import ProcessGroup
+from sfplus.training.distributed import ProcessGroup, connection_errors
 from sfplus.training.history import History
 from sfplus.training.signals import DeferredSignals
-from sfplus.training.train_state import Stateful, sharded_heads
+from sfplus.training.train_state import Stateful, collect_state, is_finite, sharded_heads
 
 Row = dict[str, Any]
 OnStep = Callable[[int, Row], None]
@@ -68,9 +69,9 @@ class Task(Protocol):
         ...
 
     def update(self, step: int, batch: tuple[Tensor, ...], measure: bool) -> Row | None:
-        """Perform one update: learning rate, forward, zero_grad, backward, averaged gradients, optimizer steps.
+        """Perform one update: learning rate, forward, zero_grad, backward, optimizer steps.
 
-        With several processes, call `ProcessGroup.average_gradients` before each optimizer's step.
+        With several processes, call the modules that `ProcessGroup.prepare` returns, which average gradients.
 
         Args:
             step: number of the update, from 1.
@@ -124,8 +125,6 @@ def train(
     """
     processes.share(settings.batch_size)
     started = time.perf_counter()
-    if not processes.device.is_cuda:
-        keep_freed_memory()
     processes.device.move(task.modules).train()
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +132,7 @@ def train(
     with _writing(folder):
         history = History(folder, done) if processes.is_first else None
     try:
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        with exact_settings(), connection_errors(), memory_errors(_less_memory(settings), TrainingError):
             _Run(task, settings, folder, processes, history, on_step).steps(done)
     finally:
         if history is not None:
@@ -156,6 +155,12 @@ def _resume(task: Task, folder: Path, processes: ProcessGroup) -> int:
     shards = tuple(f"{name}." for name, _ in sharded_heads(task.modules))
     processes.broadcast(tensor for name, tensor in task.modules.state_dict().items() if not name.startswith(shards))
     return done
+
+
+def _less_memory(settings: LoopSettings) -> str:
+    """Return the settings that save memory."""
+    ways = ["use a smaller batch_size", *(["a larger accumulate"] if hasattr(settings, "accumulate") else [])]
+    return ", ".join(ways) + " or precision=bf16"
 
 
 @contextmanager
@@ -200,6 +205,7 @@ class _Run:
                 seed = np.random.SeedSequence((2, settings.seed, step, self.processes.rank))
                 torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
                 values = self.task.update(step, tuple(map(put, batch)), measure)
+                torch.clear_autocast_cache()  # it keeps copies of weights if the program has an autocast around this
                 row = self._log(step, values) if values is not None else {}
                 if step % settings.checkpoint_every == 0 or step == settings.max_iter:
                     self._save(step)
@@ -220,26 +226,29 @@ class _Run:
                 signals.raise_signal(number)
 
     def _batches(self, first: int) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        """Yield the batches of the remaining steps, each prepared during the step before."""
+        """Yield the batches of the remaining steps, each prepared, and pinned for a GPU, during the step before."""
         last, share = self.settings.max_iter, self.processes.share(self.settings.batch_size)
         with single_threaded_pool(1) as pool:  # several torch threads would compete with those of the step
-            pending = [pool.submit(self.task.batch, first, share)] if first <= last else []
+            pending = [pool.submit(self._batch, first, share)] if first <= last else []
             for step in range(first, last + 1):
                 batch = pending.pop().result()
                 if step < last:
-                    pending.append(pool.submit(self.task.batch, step + 1, share))
+                    pending.append(pool.submit(self._batch, step + 1, share))
                 yield step, batch
+
+    def _batch(self, step: int, share: slice) -> tuple[Tensor, ...]:
+        return tuple(map(self.processes.device.pin, self.task.batch(step, share)))
 
     def _save(self, step: int) -> None:
         if self.saved == step or not (self.processes.is_first or self.collective_save):
             return
-        if not all(p.isfinite().all() for p in self.task.modules.parameters()):
-            raise self._diverged(step, "the weights are not finite")
         task, keep = self.task, self.settings.keep
-        with _writing(self.folder):
-            save_checkpoint(
-                self.folder, step, task.digest, task.modules, task.optimizers, keep, self.processes.describe()
-            )
+        state = collect_state(task.modules, task.optimizers)  # of shards, all processes together
+        if state is not None:
+            if not is_finite(state, task.modules):
+                raise self._diverged(step, "the weights are not finite")
+            with _writing(self.folder):
+                save_checkpoint(self.folder, step, task.digest, state, keep, self.processes.describe())
         self.saved = step
 
     def _diverged(self, step: int, what: str) -> TrainingError:

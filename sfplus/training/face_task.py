@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sfplus.artifacts.settings import fields_without_effect
 from sfplus.datasets.crops import CropDataset, PackedCrops
@@ -19,11 +20,11 @@ from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.augment import distort, draw_distortions
 from sfplus.training.batch_norm import synchronise_batch_norm
-from sfplus.training.distributed import ProcessGroup
+from sfplus.training.distributed import ProcessGroup, has_unused_parameters
 from sfplus.training.engine import OnStep, Row, Task, train
 from sfplus.training.head_checks import check_people, warn_at_chance
-from sfplus.training.head_ops import average_gradients, clip_gradients, count_classes, head_accuracy, head_energy
-from sfplus.training.optimizer import create_caffe_sgd, set_learning_rate
+from sfplus.training.head_ops import FaceLosses, clip_gradients, count_classes, head_accuracy, head_energy
+from sfplus.training.optimizer import RunningAverage, create_caffe_sgd, set_learning_rate
 from sfplus.training.sampling import create_sampler, draw_flips
 from sfplus.training.schedule import learning_rate
 from sfplus.training.teacher import Distillation
@@ -129,22 +130,33 @@ class FaceTask(Task):
             self.trained["teacher_map"] = teacher.map
         processes.device.move(self.trained)
         modules = nn.ModuleDict(dict(self.trained.items()))
-        self.average: AveragedModel | None = None
+        self.average: RunningAverage | None = None
         if settings.ema:
-            decay = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
-            self.average = modules["average"] = AveragedModel(self.trained, multi_avg_fn=decay)
+            self.average = modules["average"] = RunningAverage(self.trained, settings.ema)
         self.modules = modules
-        self.forward = torch.compile(network) if settings.compile else network
+        self.losses = self._prepare(network)
         self.optimizer = create_caffe_sgd(
             self.trained, lr=settings.base_lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
         self.optimizers: dict[str, Stateful] = {"sgd": self.optimizer}
-        self.scaler = processes.device.scaler(settings.precision)
+        self.scaler = processes.scaler(settings.precision)
         if self.scaler is not None:
             self.optimizers["scaler"] = self.scaler
         self.digest = _digest(settings, crops, teacher)
         self.sampler = create_sampler(crops.labels.numpy(), settings)
         self.warned = False
+
+    def _prepare(self, network: nn.Module) -> nn.Module:
+        """Return the module that computes features and losses, and averages gradients over the processes."""
+        device, precision = self.processes.device, self.settings.precision
+        called: Any = torch.compile(network) if self.settings.compile else network
+        losses = FaceLosses(called, self.head, self.teacher, lambda: device.autocast(precision))
+        size = (3, self.crops.height, self.crops.width)
+        unused = self.processes.count > 1 and has_unused_parameters(network, size)
+        # the gradients of a shard cover the global batch already
+        names = losses.state_dict() if isinstance(self.head, ShardedHead) else ()
+        local = [name for name in names if name.startswith("head.")]
+        return self.processes.prepare(losses, local=local, unused=unused)
 
     def batch(self, step: int, share: slice) -> tuple[Tensor, ...]:
         """Return crops, uint8 RGB (B, H, W, 3), half of them mirrored, and labels (B,).
@@ -172,24 +184,20 @@ class FaceTask(Task):
         counters = {name: b.clone() for name, b in buffers if not b.is_floating_point()}
         energy: Tensor | None = None
         measurements: list[Row] = []
-        for number, (crops, labels, *extra) in enumerate(zip(*(part.chunk(passes) for part in batch), strict=True)):
+        for number, part in enumerate(zip(*(tensor.chunk(passes) for tensor in batch), strict=True)):
             if number:
                 self._restore_counters(counters)
-            taught = extra.pop() if self.teacher is not None else None
-            inputs = distort(normalize_crops(crops), *extra) if extra else normalize_crops(crops)
-            with self.processes.device.autocast(self.settings.precision):
-                features = self.forward(inputs)
-            features = features.to(torch.promote_types(features.dtype, torch.float32))
-            losses = {} if self.head is None else {"loss": self.head(features, labels)}
-            if self.teacher is not None and taught is not None:
-                losses["distillation"] = self.teacher.loss(features, taught)
-            total = torch.stack(list(losses.values())).sum() / passes
-            if number == 0 and self.settings.energy is not None and self.head is not None:
-                energy = head_energy(self.head, batch[1], self.settings.energy, self.processes)
-                total = total + self.settings.energy.weight * energy
-            if measure:  # before the step changes the classifier weights
-                measurements.append(self._measure(losses, features, labels, taught))
-            self._backward(total)
+            last = number == passes - 1
+            with contextlib.nullcontext() if last else self.processes.no_exchange(self.losses):
+                features, losses = self._losses(*part)
+                total = torch.stack(list(losses.values())).sum() / passes
+                if number == 0 and self.settings.energy is not None and self.head is not None:
+                    energy = head_energy(self.head, batch[1], self.settings.energy, self.processes)
+                    total = total + self.settings.energy.weight * energy
+                if measure:  # before the step changes the classifier weights
+                    taught = None if self.teacher is None else part[-1]
+                    measurements.append(self._measure(losses, features, part[1], taught))
+                self._backward(total)
         self._step()
         if not measure:
             return None
@@ -206,6 +214,15 @@ class FaceTask(Task):
             "energy": energy,
             **means,
         }
+
+    def _losses(self, crops: Tensor, labels: Tensor, *extra: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return features and losses of one pass; `extra` has distortions and the teacher's features, if used."""
+        taught = () if self.teacher is None else extra[-1:]
+        inputs = normalize_crops(crops)
+        if self.settings.augment:
+            inputs = distort(inputs, extra[0])
+        features, losses = self.losses(inputs, labels, *taught)
+        return features, losses
 
     def describe(self, step: int) -> str:
         """Describe lambda and the learning rate."""
@@ -254,10 +271,9 @@ class FaceTask(Task):
         loss.backward()  # type: ignore[no-untyped-call]
 
     def _step(self) -> None:
-        average_gradients(self.trained, self.head, self.processes)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         if self.settings.clip is not None:
-            if self.scaler is not None:
-                self.scaler.unscale_(self.optimizer)
             clip_gradients(self.trained, self.head, self.settings.clip, self.processes)
         if self.scaler is None:
             self.optimizer.step()

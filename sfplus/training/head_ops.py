@@ -1,8 +1,9 @@
-"""Operations of training on a classifier that is replicated in every process or sharded by class among them."""
+"""Losses and other operations of face training, whose classifier is in every process or sharded by class among them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from sfplus.hypersphere import HEADS, Head, ShardedHead, class_energy
 from sfplus.recipes.settings.train import EnergySettings, SolverSettings
 from sfplus.training.distributed import ProcessGroup
+from sfplus.training.teacher import Distillation
 from sfplus.weights.model_folder import copy_by_name
 
 
@@ -66,6 +68,44 @@ def gather_head(head: Head | ShardedHead, settings: SolverSettings) -> Head | No
     return full
 
 
+class FaceLosses(nn.Module):
+    """Network, classifier and teacher as one module, whose forward pass gives features and losses of crops.
+
+    Args:
+        network: (N, 3, H, W) -> (N, F); it may be compiled.
+        head: the classifier; None if there is only a teacher.
+        teacher: the teacher; None if there is only a classifier.
+        autocast: returns the context in which the network runs; the losses are in float32 or wider.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        head: Head | ShardedHead | None,
+        teacher: Distillation | None,
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        super().__init__()
+        self.network, self.head, self.teacher, self.autocast = network, head, teacher, autocast
+        self.map = None if teacher is None else teacher.map
+
+    def forward(self, crops: Tensor, labels: Tensor, taught: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return features (B, F) and the losses by name: `loss` of the head, `distillation` of the teacher.
+
+        Args:
+            crops: (B, 3, H, W) normalised.
+            labels: (B,).
+            taught: features of the teacher (B, T), if there is one.
+        """
+        with self.autocast():
+            features = self.network(crops)
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        losses = {} if self.head is None else {"loss": self.head(features, labels)}
+        if self.teacher is not None and taught is not None:
+            losses["distillation"] = self.teacher.loss(features, taught)
+        return features, losses
+
+
 def count_classes(head: Head | ShardedHead) -> int:
     """Return the number of classes of a classifier."""
     return head.classes if isinstance(head, ShardedHead) else len(head.weight)
@@ -92,12 +132,6 @@ def head_accuracy(head: Head | ShardedHead, features: Tensor, labels: Tensor) ->
     """Return the share of features (M, d) whose nearest class, without margin, is their label (M,)."""
     predicted = head.classify(features) if isinstance(head, ShardedHead) else head.predict(features).argmax(1)
     return (predicted == labels).float().mean()
-
-
-def average_gradients(trained: nn.Module, head: Head | ShardedHead | None, processes: ProcessGroup) -> None:
-    """Average gradients over the processes; those of a sharded head already cover the global batch."""
-    shards = {id(p) for p in head.parameters()} if isinstance(head, ShardedHead) else set()
-    processes.average_gradients([p for p in trained.parameters() if id(p) not in shards])
 
 
 def clip_gradients(

@@ -1,4 +1,4 @@
-"""Optimizers, and the update of their learning rate in each step."""
+"""Optimizers, the update of their learning rate in each step, and running averages of weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from sfplus.hypersphere import SphereConv2d
 
@@ -24,7 +25,9 @@ def create_caffe_sgd(module: nn.Module, *, lr: float, momentum: float, weight_de
         {"params": weights, "lr": lr, "weight_decay": weight_decay, "multiplier": 1.0},
         {"params": biases, "lr": 2 * lr, "weight_decay": 0.0, "multiplier": 2.0},
     ]
-    return torch.optim.SGD([group for group in groups if group["params"]], lr=lr, momentum=momentum)
+    # the fused kernel of a GPU skips a step whose gradients overflow without telling the CPU, which would have to wait
+    fused = all(p.is_cuda for _, p in named) or None
+    return torch.optim.SGD([group for group in groups if group["params"]], lr=lr, momentum=momentum, fused=fused)
 
 
 def create_optimizer(
@@ -79,3 +82,33 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, *, caffe_mome
             velocity = optimizer.state[parameter].get("momentum_buffer")
             if velocity is not None:
                 velocity.mul_(old / new)
+
+
+class RunningAverage(AveragedModel):
+    """The exponential running average of the parameters of a module, from its weights after the first step.
+
+    Buffers are those of the module. Unlike torch's class it does not make a GPU wait in each step.
+
+    Args:
+        module: the module.
+        decay: weight of the previous average, in (0, 1).
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        super().__init__(module)
+        self.decay, self._started = decay, False
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Update the average after a step of the module."""
+        averages: list[Tensor] = list(self.module.parameters())
+        weights: list[Tensor] = list(model.parameters())
+        self._started = self._started or bool(self.n_averaged > 0)  # a run that is continued has a number of steps
+        if self._started:
+            torch._foreach_lerp_(averages, weights, 1 - self.decay)
+        else:
+            torch._foreach_copy_(averages, weights)
+        for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+            average.copy_(buffer)
+        self.n_averaged += 1
+        self._started = True

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sfplus.device import to_host
 from sfplus.hypersphere import ShardedHead
 
 
@@ -41,7 +42,7 @@ class TrainState:
 
 
 def collect_state(module: nn.Module, optimizers: Mapping[str, Stateful]) -> TrainState | None:
-    """Collect the state of modules and optimizers.
+    """Copy the state of modules and optimizers to the host; a GPU is waited for once, not once per tensor.
 
     Returns:
         The state. If there are sharded heads, all processes must call this function together, and all but the first
@@ -62,8 +63,18 @@ def collect_state(module: nn.Module, optimizers: Mapping[str, Stateful]) -> Trai
             gathered = {key: head.gather_rows(value) for key, value in shard.items() if _same_shape(value, parameter)}
             state["state"][index] = {**shard, **gathered}
         numbers[name] = _separate(state, name, tensors)
-    is_first = all(head.ranks.rank == 0 for _, head in sharded_heads(module))
-    return TrainState(modules, tensors, numbers) if is_first else None
+    if any(head.ranks.rank for _, head in sharded_heads(module)):
+        return None
+    copies = iter(to_host([*modules.values(), *tensors.values()]))
+    return TrainState(dict(zip(modules, copies, strict=False)), dict(zip(tensors, copies, strict=True)), numbers)
+
+
+def is_finite(state: TrainState, module: nn.Module) -> bool:
+    """Return True if all parameters of a module are finite in its state."""
+    names = [name for name, _ in module.named_parameters()]
+    for name, _ in sharded_heads(module):  # in the state, a sharded head has the names of a whole one
+        names = [key.replace(f"{name}.head.", f"{name}.", 1) if key.startswith(f"{name}.") else key for key in names]
+    return all(bool(state.modules[name].isfinite().all()) for name in names)
 
 
 def restore_state(state: TrainState, module: nn.Module, optimizers: Mapping[str, Stateful]) -> None:
@@ -93,6 +104,8 @@ def restore_state(state: TrainState, module: nn.Module, optimizers: Mapping[str,
                 else:
                     continue
                 restored["state"][index][key] = local
+        for saved, own in zip(restored.get("param_groups", ()), _groups(optimizer), strict=False):
+            saved |= {key: own[key] for key in ("fused", "foreach") if key in own}  # a choice of this device, no state
         optimizer.load_state_dict(restored)
 
 
@@ -101,9 +114,12 @@ def sharded_heads(module: nn.Module) -> Iterator[tuple[str, ShardedHead]]:
     return ((name, part) for name, part in module.named_modules() if isinstance(part, ShardedHead))
 
 
+def _groups(optimizer: Stateful) -> list[dict[str, Any]]:
+    return optimizer.param_groups if isinstance(optimizer, torch.optim.Optimizer) else []
+
+
 def _parameters(optimizer: Stateful) -> list[nn.Parameter]:
-    groups = optimizer.param_groups if isinstance(optimizer, torch.optim.Optimizer) else []
-    return [parameter for group in groups for parameter in group["params"]]
+    return [parameter for group in _groups(optimizer) for parameter in group["params"]]
 
 
 def _sharded_parameters(module: nn.Module, optimizer: Stateful) -> Iterator[tuple[ShardedHead, int, nn.Parameter]]:

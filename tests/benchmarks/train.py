@@ -17,8 +17,9 @@ from heads import UsualPort
 from racing import race
 from torch import Tensor, nn
 
-from sfplus.device import choose_device, keep_freed_memory
+from sfplus.device import choose_device
 from sfplus.hypersphere import HEADS
+from sfplus.io.memory import keep_freed_memory
 from sfplus.networks import create
 from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import SolverSettings

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import advance, small_model
+from tiny import advance, collected, small_model
 
 from sfplus.errors import SfplusError, TrainingError
 from sfplus.training.checkpoint import load_checkpoint, save_checkpoint
@@ -25,7 +25,7 @@ def snapshots(folder: Path, steps: range) -> tuple[torch.nn.Module, torch.optim.
     module, optimizer = small_model()
     for step in steps:
         advance(module, optimizer)
-        save_checkpoint(folder, step, "digest", module, {"sgd": optimizer})
+        save_checkpoint(folder, step, "digest", collected(module, {"sgd": optimizer}))
     return module, optimizer
 
 
@@ -36,7 +36,7 @@ def names(folder: Path) -> list[str]:
 def test_state_is_restored_exactly(tmp_path: Path) -> None:
     module, optimizer = snapshots(tmp_path, range(1, 4))
     optimizer.param_groups[0]["lr"] = 0.025
-    save_checkpoint(tmp_path, 4, "digest", module, {"sgd": optimizer})
+    save_checkpoint(tmp_path, 4, "digest", collected(module, {"sgd": optimizer}))
     restored, restored_optimizer = small_model()
     assert load_checkpoint(tmp_path, "digest", restored, {"sgd": restored_optimizer}) == 4
     assert [group["lr"] for group in restored_optimizer.param_groups] == [0.025, 0.2]
@@ -52,7 +52,7 @@ def test_state_is_restored_exactly(tmp_path: Path) -> None:
 def test_newest_checkpoints_are_kept(keep: int, tmp_path: Path) -> None:
     module, optimizer = small_model()
     for step in range(1, 6):
-        save_checkpoint(tmp_path, step, "digest", module, {"sgd": optimizer}, keep)
+        save_checkpoint(tmp_path, step, "digest", collected(module, {"sgd": optimizer}), keep)
     assert names(tmp_path) == [f"checkpoint-{step:06d}" for step in range(6 - keep, 6)]
 
 
@@ -100,7 +100,7 @@ def test_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path: Path, how: 
         assert load_checkpoint(tmp_path, "digest", module, {"sgd": optimizer}) == 2
     assert len(caught) == 1 and "\n" not in str(caught[0].message)
     advance(module, optimizer)
-    save_checkpoint(tmp_path, 3, "digest", module, {"sgd": optimizer})
+    save_checkpoint(tmp_path, 3, "digest", collected(module, {"sgd": optimizer}))
     assert names(tmp_path) == ["checkpoint-000002", "checkpoint-000003"]
     assert load_checkpoint(tmp_path, "digest", *named(*small_model())) == 3
 
@@ -140,10 +140,10 @@ def test_crash_at_any_write_leaves_a_valid_checkpoint(
         patch.setattr(Path, "replace", counted(Path.replace))
         patch.setattr(shutil, "rmtree", counted(shutil.rmtree))
         with contextlib.suppress(InterruptedError, SfplusError):
-            save_checkpoint(tmp_path, 4, "digest", module, {"sgd": optimizer})
+            save_checkpoint(tmp_path, 4, "digest", collected(module, {"sgd": optimizer}))
     step = load_checkpoint(tmp_path, "digest", *named(*small_model()))
     assert step == (4 if crash > 9 else 3), "two mkdir, three files with a flush and a name each, then the name"
-    save_checkpoint(tmp_path, 5, "digest", module, {"sgd": optimizer})
+    save_checkpoint(tmp_path, 5, "digest", collected(module, {"sgd": optimizer}))
     assert names(tmp_path) == [f"checkpoint-{step:06d}", "checkpoint-000005"]
 
 

@@ -54,7 +54,6 @@ class Duel(Task):
             losses[name] = (generated - self.modules["critic"](reference)).mean() * (1 if name == "critic" else -1)
             self.optimizers[name].zero_grad()
             losses[name].backward()
-            self.processes.average_gradients(self.modules[name].parameters())
             self.optimizers[name].step()
         return {**losses, "rate": 0.05, "nothing": None} if measure else None
 

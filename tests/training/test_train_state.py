@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import advance, small_model
+from tiny import advance, collected, small_model
 
 from sfplus.errors import TrainingError
 from sfplus.training.checkpoint import load_checkpoint, save_checkpoint
@@ -40,7 +40,7 @@ def test_two_optimizers_are_restored(name: str, tmp_path: Path) -> None:
 
     modules, optimizers = create()
     learn(modules, optimizers, 3)
-    save_checkpoint(tmp_path, 1, "digest", modules, optimizers)
+    save_checkpoint(tmp_path, 1, "digest", collected(modules, optimizers))
     restored, restored_optimizers = create()
     assert load_checkpoint(tmp_path, "digest", restored, restored_optimizers) == 1
     for pair in ((modules, optimizers), (restored, restored_optimizers)):
@@ -56,7 +56,7 @@ def test_two_optimizers_are_restored(name: str, tmp_path: Path) -> None:
 def test_gradient_scaler_is_restored(tmp_path: Path) -> None:
     module, _ = small_model()
     scaler, restored = (torch.amp.GradScaler("cpu", init_scale=scale) for scale in (8.0, 2.0))
-    save_checkpoint(tmp_path, 1, "digest", module, {"scaler": scaler})
+    save_checkpoint(tmp_path, 1, "digest", collected(module, {"scaler": scaler}))
     load_checkpoint(tmp_path, "digest", module, {"scaler": restored})
     assert restored.state_dict() == scaler.state_dict() and restored.get_scale() == 8.0
 
@@ -65,7 +65,7 @@ def test_velocities_are_restored_in_the_memory_format_of_their_weights(tmp_path:
     module, optimizer = small_model()
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     advance(module, optimizer)
-    save_checkpoint(tmp_path, 1, "digest", module, {"sgd": optimizer})
+    save_checkpoint(tmp_path, 1, "digest", collected(module, {"sgd": optimizer}))
     load_checkpoint(tmp_path, "digest", module, {"sgd": optimizer})
     weight = module[0].weight  # type: ignore[index]
     assert optimizer.state[weight]["momentum_buffer"].stride() == weight.stride()
@@ -74,5 +74,18 @@ def test_velocities_are_restored_in_the_memory_format_of_their_weights(tmp_path:
 def test_optimizer_without_momentum_is_restored(tmp_path: Path) -> None:
     module = torch.nn.Linear(2, 2)
     optimizer = create_caffe_sgd(module, lr=1, momentum=0, weight_decay=0)
-    save_checkpoint(tmp_path, 1, "digest", module, {"sgd": optimizer})
+    save_checkpoint(tmp_path, 1, "digest", collected(module, {"sgd": optimizer}))
     assert load_checkpoint(tmp_path, "digest", module, {"sgd": optimizer}) == 1
+
+
+@pytest.mark.parametrize("fused", [None, True])
+def test_the_kernel_of_a_step_is_that_of_the_device_not_of_the_checkpoint(fused: bool | None, tmp_path: Path) -> None:
+    """A run may continue on another device."""
+    parameters = [torch.nn.Linear(3, 2) for _ in range(2)]
+    first, second = (
+        torch.optim.SGD(module.parameters(), lr=0.5, fused=kernel)
+        for module, kernel in zip(parameters, (fused, not fused or None), strict=True)
+    )
+    save_checkpoint(tmp_path, 1, "digest", collected(parameters[0], {"sgd": first}))
+    load_checkpoint(tmp_path, "digest", parameters[1], {"sgd": second})
+    assert second.param_groups[0]["fused"] == (not fused or None) and second.param_groups[0]["lr"] == 0.5

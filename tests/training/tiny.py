@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sfplus.training.engine import OnStep
 from sfplus.training.face_task import fit
 from sfplus.training.head_ops import create_head
 from sfplus.training.optimizer import create_caffe_sgd
+from sfplus.training.train_state import Stateful, TrainState, collect_state
 
 State = dict[str, torch.Tensor]
 Train = Callable[..., tuple[State, dict[str, float]]]
@@ -96,6 +97,13 @@ def stop_at(step: int, error: BaseException) -> Any:
             raise error
 
     return on_step
+
+
+def collected(module: torch.nn.Module, optimizers: Mapping[str, Stateful]) -> TrainState:
+    """Return the state of modules and optimizers in the first process."""
+    state = collect_state(module, optimizers)
+    assert state is not None
+    return state
 
 
 def small_model() -> tuple[torch.nn.Module, torch.optim.SGD]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,19 @@ from sfplus.recipes.settings.images import ImageDataSettings
 from sfplus.recipes.steps import PlanRequest, StageKey, Step, UserImages
 
 PROJECTIONS = ("comhe-random", "comhe-angle", "comhe-adversarial", "comhe-group")
+
+
+def released_factors(mode: str, power: object) -> dict[str, float]:
+    """Return the released factors of a regularizer, `hidden` and `output`; of unknown modes none.
+
+    Sources: MHE, architecture.py, `_add_thomson_constraint` and `_add_thomson_constraint_final`; the same in CoMHE;
+    SphereNet, spherenet.py, `_add_orthogonal_constraint`, which leaves out the output layer.
+    """
+    if mode in ("orthonormal", "orthogonal"):
+        return {"hidden": 2e-4}
+    if mode == "mhe" or mode in PROJECTIONS:
+        return {"hidden": 0.1, "output": 1.0} if power in ("a1", "a2") else {"hidden": 1.0, "output": 10.0}
+    return {}
 
 
 class RegularizerSettings(StrictSettings):
@@ -59,6 +72,14 @@ class RegularizerSettings(StrictSettings):
         default=8, ge=1, description="group CoMHE: number of groups of channels (not given in the paper)"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_factors(cls, values: Any) -> Any:
+        """Fill in the released factors if none is given, as recipes once did: their artefacts stay valid."""
+        if isinstance(values, dict) and not {"hidden", "output"} & values.keys():
+            return values | released_factors(values.get("mode", "none"), values.get("power", 2))
+        return values
+
     @model_validator(mode="after")
     def _check_distance(self) -> Self:
         if self.mode in PROJECTIONS and str(self.power) in ("a0", "a1", "a2"):
@@ -77,7 +98,7 @@ class ClassifySettings(StageKey, LoopSettings):
     data: ImageDataSettings = Field(default=ImageDataSettings(), description="the images")
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto",
-        description="precision of the forward passes; auto: bf16 on a GPU that supports it, else float32",
+        description="precision of the forward passes; auto: bf16 on a GPU that computes it natively, else float32",
     )
     network: str = Field(
         default="cnn9",

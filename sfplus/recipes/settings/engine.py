@@ -28,8 +28,8 @@ class LoopSettings(StrictSettings):
     )
     precision: Precision = Field(
         default="auto",
-        description="precision of the forward passes, losses are float32; auto: bf16 on a GPU that supports it, else "
-        "float32",
+        description="precision of the forward passes, losses are float32; auto: bf16 on a GPU that computes it "
+        "natively, fp16 on other GPUs with tensor cores, else float32",
     )
     log_every: int = Field(default=100, ge=1, description="steps between rows of the history")
     checkpoint_every: int = Field(

@@ -1,0 +1,129 @@
+"""Steps of each kind of training on a GPU: nothing is on the wrong device, and no step waits for the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fake_cuda import FakeGPU, fake_cuda
+from torch import Tensor, nn
+
+from sfplus.device import Device
+from sfplus.hypersphere import HEADS
+from sfplus.image_tasks.classification import ClassificationTask
+from sfplus.image_tasks.cnn import create_classifier
+from sfplus.image_tasks.datasets import SmallImages
+from sfplus.image_tasks.gan import Discriminator, Generator
+from sfplus.image_tasks.generation import GanTask
+from sfplus.networks import create
+from sfplus.recipes.settings.classify import ClassifySettings
+from sfplus.recipes.settings.generate import GenerateSettings
+from sfplus.recipes.settings.train import SolverSettings
+from sfplus.training import face_task
+from sfplus.training.distributed import ProcessGroup
+from sfplus.training.engine import Task
+from sfplus.training.face_task import FaceTask
+
+CUDA = Device(torch.device("cuda"))
+BATCH = 4
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGPU]:
+    """A fake GPU on which autocast is not disabled, and whose copies from pinned memory do not wait."""
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(Device, "pin", lambda self, tensor: tensor)
+    monkeypatch.setattr(face_task, "check_people", lambda *_, **__: None)  # these read labels, which are not fake
+    monkeypatch.setattr(face_task, "create_sampler", lambda *_: None)
+    monkeypatch.setattr(torch, "_fused_sgd_", fused_sgd)
+    monkeypatch.setattr(nn.init, "trunc_normal_", lambda tensor, **_: tensor)  # reads bounds
+    with fake_cuda() as gpu:
+        yield gpu
+
+
+def fused_sgd(parameters: list[Tensor], gradients: list[Tensor], *_: object, **options: Any) -> None:
+    """Stand for torch's kernel, which has no fake one."""
+    tensors = [
+        *parameters,
+        *gradients,
+        *(options[name] for name in ("grad_scale", "found_inf") if options[name] is not None),
+    ]
+    assert gradients and all(tensor.is_cuda for tensor in tensors)
+
+
+class Crops:
+    """The members of a set of crops that a task uses."""
+
+    digest, height, width = "none", 112, 96
+
+    class labels:
+        numpy = staticmethod(lambda: np.arange(12) % 6)
+
+    def __len__(self) -> int:
+        return 12
+
+
+def pixels(*shape: int) -> Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
+
+
+def face_step(**changes: Any) -> tuple[Task, tuple[Tensor, ...]]:
+    settings = SolverSettings.model_validate({"batch_size": BATCH, "precision": "float32", **changes})
+    network = create("sphereface4", feature_size=16, width=0.125)
+    head = HEADS[settings.head.name](16, 6, **settings.head.model_dump(exclude={"name"}))
+    task = FaceTask(network, head, Crops(), settings, ProcessGroup(CUDA))  # type: ignore[arg-type]
+    extra = [torch.randn(BATCH, 7, device="cuda")] if settings.augment else []
+    return task, (pixels(BATCH, 112, 96, 3), torch.randint(0, 6, (BATCH,), device="cuda"), *extra)
+
+
+def image_step(**changes: Any) -> tuple[Task, tuple[Tensor, ...]]:
+    settings = ClassifySettings.model_validate({"batch_size": BATCH, "precision": "float32", **changes})
+    options: dict[str, Any] = {"operator": settings.operator}
+    network = create_classifier("spherenet9" if settings.operator != "none" else "cnn9", 3, width=8, **options)
+    images = SmallImages(torch.zeros(6, 32, 32, 3, dtype=torch.uint8), torch.arange(6) % 3, ("a", "b", "c"))
+    task = ClassificationTask(CUDA.move(network), images, images, settings, ProcessGroup(CUDA), "")
+    crops = torch.zeros(BATCH, 3, dtype=torch.int64, device="cuda")
+    return task, (pixels(BATCH, 32, 32, 3), torch.randint(0, 3, (BATCH,), device="cuda"), crops)
+
+
+def gan_step(**changes: Any) -> tuple[Task, tuple[Tensor, ...]]:
+    settings = GenerateSettings.model_validate({"batch_size": BATCH, "width": 0.125, "n_dis": 2, **changes})
+    networks: Any = map(
+        CUDA.move, (Generator(0.125, settings.noise_size), Discriminator(0.125, settings.spectral_norm))
+    )
+    images = SmallImages(torch.zeros(6, 32, 32, 3, dtype=torch.uint8), torch.arange(6) % 3, ("a", "b", "c"))
+    return GanTask(*networks, images, settings, ProcessGroup(CUDA), ""), (pixels(2, BATCH, 32, 32, 3),)
+
+
+Make = Callable[..., tuple[Task, tuple[Tensor, ...]]]
+STEPS: dict[str, tuple[Make, dict[str, Any]]] = {
+    "face": (face_step, {}),
+    "face, bf16": (face_step, {"precision": "bf16"}),
+    "face, fp16": (face_step, {"precision": "fp16"}),
+    "face, passes": (face_step, {"accumulate": 2}),
+    "face, fp16 and clip": (face_step, {"precision": "fp16", "clip": 1.0}),
+    "face, augment": (face_step, {"augment": 1.0}),
+    "face, clip": (face_step, {"clip": 1.0}),
+    "image": (image_step, {}),
+    "image, bf16": (image_step, {"precision": "bf16"}),
+    "image, energy": (image_step, {"energy": {"mode": "mhe"}}),
+    "image, half-space energy of angles": (image_step, {"energy": {"mode": "mhe", "power": "a1", "half_space": True}}),
+    "image, orthonormal": (image_step, {"energy": {"mode": "orthonormal"}}),
+    "image, convolutions on angles": (image_step, {"operator": "cosine", "optimizer": "adam"}),
+    "gan": (gan_step, {}),
+    "gan, bf16": (gan_step, {"precision": "bf16"}),
+    "gan, energy and spectral norm": (gan_step, {"energy": {"weight": 1e-6}, "spectral_norm": True}),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_on_a_gpu_does_not_wait(name: str, gpu: FakeGPU) -> None:
+    make, changes = STEPS[name]
+    with gpu.copies():
+        task, batch = make(**changes)
+        task.modules.train()
+    task.update(1, batch, measure=False)
