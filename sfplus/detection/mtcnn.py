@@ -46,7 +46,8 @@ class Detector:
 
     On the same machine the result for a photo does not depend, to the last bit, on the other photos of a call nor on
     their order: the networks always run on batches of a fixed size, on the CPU each in one thread. (Tested on the CPU.)
-    Memory is bounded: one photo of 40 megapixels takes 1.8 GB at its peak, libraries included.
+    Memory is bounded: one photo of 40 megapixels takes 1.8 GB at its peak, libraries included; see also `Sizes`.
+    Several threads may use a detector; on a GPU, threads with CUDA streams of their own need a detector each.
 
     Coordinates: MTCNN counts pixels from 1, as MATLAB does, and facenet-pytorch returns those numbers. Here they are
     0-based pixel centres: facenet-pytorch's boxes and landmarks minus 1. Measurements on 120 photos of LFW confirm this

@@ -11,9 +11,10 @@ from sfplus.io.cpus import count_decoders
 class Sizes(NamedTuple):
     """The amounts of work that suit a device.
 
-    In memory at a time, on the host, are one list of photos with `pixels` or up to one photo more, as many photos that
-    are decoded in advance or up to one photo more for each of the `decoders`, and on the device the integral images of
-    the former (16 bytes per pixel), the canvases of `search` pixels (about 150 bytes per pixel), and `tables`.
+    In memory at a time are, on the host, photos of `pixels` and one more, and as many that are decoded in advance and
+    one more for each of the `decoders`; on the device, the integral images of the former (16 bytes per pixel), the
+    canvases of `batch` (about 150 bytes per pixel), the features of `search` (about 40), the `tables`, and up to 1 GB
+    to compare boxes. Photos of up to 12 megapixels need about 3 GB of a GPU (computed, not measured).
 
     Attributes:
         photos: photos that are detected together, at most.

@@ -39,6 +39,10 @@ def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
     (16-bit colour keeps its upper byte, as Pillow reads it); transparent areas become white; the first frame of an
     animation is used.
 
+    Photos are decoded on the CPU, also for a GPU. NVIDIA's decoder rounds in another way than libjpeg, so that the
+    faces and features of a photo, which are kept by its content, would depend on the machine. Besides, torchvision's
+    interface to it ignores the EXIF rotation on a GPU and is deprecated (torchvision 0.29).
+
     Args:
         path: the file.
         max_pixels: photos with more pixels are refused before they are decoded.

@@ -16,9 +16,9 @@ def count_cpus() -> int:
 
     Processes that a launcher started together on this machine (`LOCAL_WORLD_SIZE`) share them equally.
     """
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, math.ceil(min([own, *_quotas()])) // max(1, processes))
+    return max(1, math.ceil(min([available, *_quotas()])) // max(1, processes))
 
 
 def count_decoders(gpu: bool) -> int:
@@ -33,10 +33,10 @@ def count_decoders(gpu: bool) -> int:
 def _quotas() -> Iterator[float]:
     """Yield the quotas of the control groups of this process, in CPUs (Linux: cgroup v2, or v1 of a container)."""
     try:
-        own = next(line[3:] for line in _OWN_CGROUPS.read_text().splitlines() if line.startswith("0::"))
+        path = next(line[3:] for line in _OWN_CGROUPS.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
-        own = "/"
-    group = _CGROUPS / own.lstrip("/")
+        path = "/"
+    group = _CGROUPS / path.lstrip("/")
     for folder in (group, *group.parents):
         yield from _quota(folder / "cpu.max")
     version_1 = _CGROUPS / "cpu"

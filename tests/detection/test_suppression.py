@@ -79,10 +79,52 @@ def test_nested_boxes_are_suppressed_in_each_photo_as_by_nms_m(
     assert 8 < len(expected) < 90
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.gpu
 def test_suppression_of_a_crowd_needs_little_memory_of_a_gpu() -> None:
     boxes = torch.rand(9000, 4, device="cuda") * 50
     boxes[:, 2:] += 50
     torch.cuda.reset_peak_memory_stats()
     suppress_nested(boxes, boxes[:, 0], torch.zeros(9000, dtype=torch.int64, device="cuda"))
     assert torch.cuda.max_memory_allocated() < 2 << 30
+
+
+def random_boxes(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    first = rng.integers(0, 60, (300, 2))
+    boxes = torch.from_numpy(np.hstack([first, first + rng.integers(10, 40, (300, 2))]).astype(np.float32))
+    scores = torch.from_numpy(rng.integers(0, 10, 300).astype(np.float32) / 10)
+    return boxes, scores, torch.from_numpy(rng.integers(0, 4, 300))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("matlab", [False, True])
+def test_boxes_with_low_scores_take_no_part(batched: bool, matlab: bool) -> None:
+    """Nor do those whose score is equal to the limit or is no number."""
+    boxes, scores, groups = random_boxes(0)
+    scores[::50] = torch.nan
+    high = (scores > 0.5).nonzero()[:, 0]
+    kept = suppress(boxes, scores, groups, 0.3, above=0.5, matlab=matlab, batched=batched)
+    expected = high[suppress(boxes[high], scores[high], groups[high], 0.3, matlab=matlab)]
+    assert kept.tolist() == expected.tolist() and 20 < len(kept) < len(high)
+    nested = suppress_nested(boxes, scores, groups, above=0.5, batched=batched)
+    assert nested.tolist() == high[suppress_nested(boxes[high], scores[high], groups[high])].tolist()
+    assert not len(suppress(boxes, scores, groups, 0.3, above=1, batched=batched))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_boxes_that_may_not_be_kept_suppress_others(batched: bool) -> None:
+    boxes, scores, groups = random_boxes(1)
+    allowed = torch.from_numpy(np.random.default_rng(2).random(300) < 0.5)
+    every = suppress(boxes, scores, groups, 0.3)
+    kept = suppress(boxes, scores, groups, 0.3, allowed=allowed, batched=batched)
+    assert kept.tolist() == [index for index in every.tolist() if allowed[index]] and len(kept) < len(every)
+
+
+@pytest.mark.parametrize("length", [5, 15, 40, 200])
+def test_long_chains_of_boxes_need_more_rounds(length: int) -> None:
+    """Each box overlaps the next one only: every other one is kept, which takes a round for each box."""
+    first = torch.arange(length, dtype=torch.float32) * 5
+    boxes = torch.stack([first, 0 * first, first + 9, 0 * first + 9], 1)
+    scores, groups = torch.linspace(1, 0.5, length), torch.zeros(length, dtype=torch.long)
+    one_by_one, batched = (suppress(boxes, scores, groups, 0.2, batched=batched) for batched in (False, True))
+    assert one_by_one.tolist() == batched.tolist() == list(range(0, length, 2))
