@@ -20,6 +20,7 @@ from sfplus.errors import TrainingError, UsageError, one_line
 from sfplus.io.prefetch import batch_by_size
 
 _BUCKET = 1 << 24  # numbers in a broadcast
+_all_gather: Any = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor  # older torch
 
 
 class ProcessGroup:
@@ -101,7 +102,7 @@ class ProcessGroup:
             return tensor
         gathered = tensor.new_empty(self.count * len(tensor), *tensor.shape[1:])
         with connection_errors():
-            distributed.all_gather_into_tensor(gathered, tensor.contiguous())
+            _all_gather(gathered, tensor.contiguous())
         return gathered
 
     @torch.no_grad()
@@ -141,15 +142,17 @@ class ProcessGroup:
         names = [f"module.{name}" for name in local]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(wrapper, names)  # type: ignore[no-untyped-call]
         self._accelerator.ddp_handler = DistributedDataParallelKwargs(
-            broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
+            gradient_as_bucket_view=True, find_unused_parameters=unused
         )
         with connection_errors():
-            prepared: nn.Module = self._accelerator.prepare_model(wrapper)
+            prepared: Any = self._accelerator.prepare_model(wrapper)
+            prepared.broadcast_buffers = False  # deprecated as an argument; Accelerate does not know its successor
             if not unused:
                 prepared().backward()
         for parameter in trained:
             parameter.grad = None
-        return prepared
+        model: nn.Module = prepared
+        return model
 
     def no_exchange(self, module: nn.Module) -> AbstractContextManager[Any]:
         """Return a context in which passes through a prepared module only add up gradients; the next pass exchanges."""
