@@ -12,7 +12,7 @@ STAMP := $(VENV)/.sfplus-installed
 SFPLUS := $(BIN)/sfplus
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint lfw detect align train finetune embed verify report status systems doctor bench clean
+.PHONY: help install demo test test-slow lint lfw detect align train finetune embed verify report status systems doctor bench gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,7 +70,10 @@ doctor: $(STAMP)  ## check what is installed, and what is wrong
 	@$(SFPLUS) doctor
 
 bench: $(STAMP)  ## run the measurements of tests/benchmarks
-	@for script in $(filter-out %/racing.py %/grouping_faces.py %/grouping_methods.py,$(wildcard tests/benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out %/racing.py %/grouping_faces.py %/grouping_methods.py %/gpu.py %/gpu_measurements.py,$(wildcard tests/benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+gpu: $(STAMP)  ## on a GPU: run the tests marked gpu and measure everything, under eight minutes, into pipelines/results/gpu
+	@$(BIN)/python tests/benchmarks/gpu.py --device $(DEVICE)
 
 clean:  ## delete the cache and the reports in data/ (not your photos)
 	rm -rf data/cache data/runs

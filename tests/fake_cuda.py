@@ -1,10 +1,11 @@
 """CUDA tensors without a GPU: they have a shape, a dtype and a device, but no values (FakeTensorMode of torch).
 
 Code that runs under `fake_cuda` shows two errors that no test on a CPU can show. A tensor on the wrong device raises
-FakeTensorDeviceMismatchError. Code for which the program must wait until the GPU has finished raises
-DataDependentOutputException (a value is read: `.item()`, `int()`, `if tensor:`), DynamicOutputShapeException (the
-shape of a result depends on values: `nonzero`, `unique`, a boolean index) or `WaitsForGPU` (a copy between CPU and GPU
-without `non_blocking`). The same cases are reported on a real GPU by `torch.cuda.set_sync_debug_mode("error")`.
+FakeTensorDeviceMismatchError, or another RuntimeError that says so. Code for which the program must wait until the GPU
+has finished raises DataDependentOutputException (a value is read: `.item()`, `int()`, `if tensor:`),
+DynamicOutputShapeException (the shape of a result depends on values: `nonzero`, `unique`, a boolean index) or
+`WaitsForGPU` (a copy between CPU and GPU without `non_blocking`, which `x[index] = 1` also is). On a real GPU the same
+cases are reported by `torch.cuda.set_sync_debug_mode("error")`.
 
     with fake_cuda() as gpu:
         with gpu.copies():  # the set-up copies to the GPU
@@ -55,9 +56,16 @@ SYNCHRONISATIONS = (DataDependentOutputException, DynamicOutputShapeException, W
 @contextlib.contextmanager
 def fake_cuda() -> Iterator[FakeGPU]:
     """Make tensors on the device "cuda" fake; see the module. Backward runs, too."""
-    backward = patch("torch.autograd._engine_run_backward", _run_backward)
-    with FakeTensorMode(), backward, patch("torch.nn.Module._apply", _convert), FakeGPU() as gpu:
-        yield gpu
+    replaced = {
+        "torch.autograd._engine_run_backward": _run_backward,
+        "torch.autograd.function.FunctionCtx.set_materialize_grads": _set_materialize_grads,
+        "torch.nn.Module._apply": _convert,
+    }
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(FakeTensorMode())
+        for name, function in replaced.items():
+            stack.enter_context(patch(name, function))
+        yield stack.enter_context(FakeGPU())
 
 
 class FakeGPU(TorchDispatchMode):
@@ -108,11 +116,12 @@ def _waits(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: An
 
 
 def _index_waits(name: str, args: Sequence[Any]) -> bool:
-    """Return True for an index that is on the CPU, or that is boolean and is not a fill with one number."""
+    """Return True for an index or a value on the CPU, or a boolean index, unless it is a fill with one number."""
     indices = [index for index in args[1] if index is not None]
+    value_is_on_cpu = "put" in name and not args[2].is_cuda
     if any(index.dtype in (torch.bool, torch.uint8) for index in indices):
-        return not ("put" in name and args[2].numel() == 1 and not args[2].is_cuda)
-    return any(not index.is_cuda for index in indices)
+        return not (value_is_on_cpu and args[2].numel() == 1)
+    return value_is_on_cpu or any(not index.is_cuda for index in indices)
 
 
 def _convert(module: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
@@ -128,6 +137,11 @@ def _convert(module: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
                 replaced[tensor] = nn.Parameter(value, tensor.requires_grad) if tensors is module._parameters else value
             tensors[name] = None if tensor is None else replaced[tensor]
     return module
+
+
+def _set_materialize_grads(ctx: Any, value: bool) -> None:
+    """Set the attribute as torch does, and one that can be read."""
+    ctx.materialize_grads = ctx.materialises = value
 
 
 def _run_backward(
@@ -172,7 +186,7 @@ def _run_backward(
 def _apply(node: Any, arrived: Mapping[int, Tensor]) -> tuple[Tensor | None, ...]:
     """Compute the gradients of a node's inputs; those of its outputs that are missing are zero."""
     given = [arrived.get(number) for number in range(len(node._input_metadata))]
-    if not callable(node):  # an autograd.Function
+    if not callable(node) and getattr(node, "materialises", True):  # an autograd.Function
         pairs = zip(given, node._input_metadata, strict=True)
         given = [torch.zeros(m.shape, dtype=m.dtype, device=m.device) if g is None else g for g, m in pairs]
     results = node(*given) if callable(node) else node.apply(*given)

@@ -1,4 +1,5 @@
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,6 +103,37 @@ def test_only_floating_point_images_become_channels_last() -> None:
     assert device.put(images).is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(device.put(images), images)
     assert device.put(pixels).is_contiguous() and device.put(table).stride() == table.stride()
+
+
+def test_a_copy_to_the_host_waits_for_its_own_event_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    event = SimpleNamespace(
+        record=lambda stream: log.append(f"record {stream}"), synchronize=lambda: log.append("wait")
+    )
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "stream")
+    with fake_cuda():
+        wait = Device(torch.device("cuda")).fetch(torch.zeros(3, device="cuda"))
+        assert log == ["record stream"]
+        assert wait().device.type == "cpu" and log == ["record stream", "wait"]
+
+
+def test_a_tensor_on_the_host_is_not_copied() -> None:
+    tensor = torch.arange(3)
+    assert choose_device("cpu").fetch(tensor)() is tensor
+
+
+@pytest.mark.gpu
+def test_work_that_is_queued_later_is_not_waited_for() -> None:
+    gpu = choose_device("cuda")
+    matrix = torch.rand(4096, 4096, device="cuda")
+    torch.cuda.synchronize()
+    wait = gpu.fetch(matrix.sum())
+    for _ in range(200):
+        matrix @ matrix
+    done = torch.cuda.Event()
+    done.record()
+    assert wait().item() > 0 and not done.query()
 
 
 GPUS = {"GTX 1080": (6, 1), "P100": (6, 0), "V100": (7, 0), "T4": (7, 5), "A100": (8, 0), "H100": (9, 0)}

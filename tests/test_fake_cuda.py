@@ -32,6 +32,8 @@ WAITING: dict[str, Call] = {
     "mask of tensors": lambda x: x.index_put_((x > 0,), x[0]),
     "list": lambda x: x[[0, 2]],
     "index on the CPU": lambda x: x[torch.tensor([0, 2])],
+    "assign a number": lambda x: x[0].__setitem__(1, 2.0),
+    "assign a number by indices": lambda x: x.__setitem__(torch.arange(2, device="cuda"), 2.0),
     "cholesky": lambda x: torch.linalg.cholesky(x),
 }
 
@@ -41,6 +43,8 @@ STAYING: dict[str, Call] = {
     "index": lambda x: x[torch.arange(2, device="cuda")],
     "fill by a mask": lambda x: x.masked_fill(x > 0, 1.0),
     "assign a number by a mask": lambda x: x.__setitem__(x > 0, 1.0),
+    "assign a number to a slice": lambda x: x.__setitem__((slice(None), -1), 1.0),
+    "fill by indices": lambda x: x.index_fill_(0, torch.arange(2, device="cuda"), 2.0),
     "number of the CPU": lambda x: x * torch.tensor(2.0),
     "asynchronous": lambda x: x.to("cpu", non_blocking=True),
     "zeros": lambda x: torch.zeros(3, device="cuda") + x,

@@ -28,7 +28,7 @@ from sfplus.detection.pyramid import Canvas, Pyramid
 from sfplus.detection.pyramid_plan import CELL, STRIDE
 from sfplus.detection.sizes import sizes_for
 from sfplus.detection.suppression import suppress, suppress_nested
-from sfplus.device import Device, choose_device
+from sfplus.device import Device, choose_device, memory_errors
 from sfplus.errors import UsageError
 from sfplus.images import Pixels
 from sfplus.io.prefetch import batch_by_size
@@ -141,6 +141,7 @@ class Detector:
         Raises:
             PhotoError: If a file cannot be read, or an argument is not a photo; it names the first one.
             UsageError: If the order of channels is unknown.
+            SfplusError: If the memory of the device is not enough.
         """
         pixels, single = read_photos(photos, channels)
         faces: list[Faces] = []
@@ -151,7 +152,12 @@ class Detector:
     @torch.inference_mode()
     def _detect_together(self, photos: list[Pixels]) -> list[Faces]:
         count = 1 if self.device.is_cuda else count_threads()  # a GPU works in parallel by itself
-        with exact_arithmetic(self.device.torch.type), self._workers.workers(count) as workers:
+        remedy = f"use smaller photos{', device cpu' * self.device.is_cuda} or a larger min_face"
+        with (
+            memory_errors(remedy),
+            exact_arithmetic(self.device.torch.type),
+            self._workers.workers(count) as workers,
+        ):
             return workers.run(self._detect, photos, workers)
 
     def _detect(self, photos: list[Pixels], workers: WorkerThreads) -> list[Faces]:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.hypersphere.energy import hyperspherical_energy
-from sfplus.hypersphere.neurons import Layer, neuron_layers
+from sfplus.hypersphere.neurons import Layer, neuron_layers, unlisted_weights
 from sfplus.hypersphere.projection import Projection
 from sfplus.hypersphere.riesz_kernel import Distance, Kernel, Preset
 
 
 class HypersphericalEnergy(nn.Module):
-    """The MHE, half-space MHE, A-MHE or CoMHE of all layers of a network (MHE paper, section 3; CoMHE paper).
+    """The MHE, half-space MHE, A-MHE or CoMHE of the layers of a network (MHE paper, section 3; CoMHE paper).
 
     MHE as published adds the mean energy of each hidden layer, and ten times that of the output layer, to the loss:
 
@@ -33,6 +33,13 @@ class HypersphericalEnergy(nn.Module):
     rows of its flattened weight, without the bias; those of a grouped convolution are compared within their group,
     without projection. The projections' state is part of `state_dict`, so that a resumed run continues exactly.
 
+    Layers are convolutions, linear and bilinear layers, heads, and the projections of queries, keys and values in
+    `nn.MultiheadAttention`, also with parametrised weights. Of a LoRA layer, the frozen weight and both factors are
+    layers of their own. Embeddings, recurrent layers, depthwise convolutions and quantised layers are not included;
+    `left_out` lists the weights without an energy. With `fully_shard` all ranks call the energy together, outside the
+    network's forward, and each gathers the weight of one layer at a time. FullyShardedDataParallel keeps weights only
+    during the forward of the module that it wraps: wrap a module that computes network and energy, in one piece.
+
     Args:
         model: Any network; it does not become a submodule. The layers are collected now: later replacements of a
             layer, or copies of the model, are not tracked. Weights are read at each call.
@@ -48,7 +55,8 @@ class HypersphericalEnergy(nn.Module):
         preset: `exact` or `tf1`, the original code's arithmetic.
 
     Attributes:
-        layers: The layers that have an energy.
+        layers: The layers that have an energy; `layer.name` and `layer.shape`, (groups, N, d), describe them.
+        left_out: The names of the weights with two dimensions or more that have no energy.
         values: The mean energy of each layer by name, detached, from the last call.
 
     Raises:
@@ -82,6 +90,7 @@ class HypersphericalEnergy(nn.Module):
         self.layers = tuple(layer for layer in candidates if not any(fnmatchcase(layer.name, p) for p in skip))
         if not self.layers:
             raise ValueError("the model has no convolution or linear layer with at least two neurons")
+        self.left_out = tuple(unlisted_weights(model, self.layers))
         self.output_layer = names[-1] if output_layer == "" else output_layer
         self.hidden, self.output = hidden, output
         self.values: dict[str, Tensor] = {}
@@ -92,11 +101,11 @@ class HypersphericalEnergy(nn.Module):
 
     def _project(self, layer: Layer, projection: Callable[[int], Projection] | None) -> nn.Module:
         """Return the projection of a layer, or an identity if it has none."""
-        groups, _, size = layer.neurons().shape
+        groups, _, size = layer.shape
         if projection is None or groups > 1 or layer.name == self.output_layer:
             return nn.Identity()
         module = projection(size)
-        return module.to(layer.neurons().device) if size > module.dim else nn.Identity()
+        return module.to(getattr(layer.module, layer.parameter).device) if size > module.dim else nn.Identity()
 
     def extra_repr(self) -> str:
         """Return the options that `print(energy)` shows."""

@@ -90,7 +90,9 @@ class RandomProjection(Projection):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Project neurons (N, d) to (count, N, dim)."""
-        projected: Tensor = _Product.apply(weight, self.matrix.to(weight).flatten(0, 1))
+        matrix = self.matrix.to(weight).flatten(0, 1)
+        # torch.compile cannot look into the settings of precision: it uses the program's
+        projected: Tensor = weight @ matrix.T if torch.compiler.is_compiling() else _Product.apply(weight, matrix)
         return projected.view(-1, self.count, self.dim).transpose(0, 1)
 
     def step(self, weight: Tensor, lr: float) -> None:

@@ -29,8 +29,8 @@ def draw_classes(present: Tensor, count: int, rate: float, seed: int) -> Tensor:
     """
     generator = torch.Generator(present.device).manual_seed(seed)
     order = torch.rand(count + 1, device=present.device, generator=generator)
-    order[present] = 2
-    order[count] = 2
+    order.index_fill_(0, present, 2)  # an assignment of a number would wait for a GPU
+    order[count:].fill_(2)
     size = math.ceil(rate * count) + 1
     if size <= min(len(present), count):
         size = max(size, int((order == 2).sum()))

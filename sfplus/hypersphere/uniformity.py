@@ -105,7 +105,7 @@ def measure_uniformity(weight: Tensor, power: float = 2.0, half_space: bool = Fa
 def measure_layer_uniformity(
     model: nn.Module, power: float = 2.0, half_space: bool = False, most: int = 20_000
 ) -> dict[str, Uniformity]:
-    """Measure each convolution, linear layer and head of a model, by name; grouped convolutions as `name[g]`.
+    """Measure each layer of a model that `HypersphericalEnergy` includes, by name; grouped ones as `name[g]`.
 
     Layers with fewer than two nonzero neurons are left out. Weights are read in evaluation mode, so that
     parametrisations with a state, such as spectral_norm, are not updated.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.arithmetic import exact_arithmetic
-from sfplus.device import Device
+from sfplus.device import Device, memory_errors
 from sfplus.errors import UsageError
 from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
@@ -71,6 +71,10 @@ def embed_batches(
     A GPU gets the next batch before the features of the last one are waited for, so that it computes while they are
     used; two batches are in memory, independent of their number. The network is in evaluation mode until the iterator
     ends.
+
+    Raises:
+        UsageError: If the dtype is unknown.
+        SfplusError: If the memory of the device is not enough.
     """
     if dtype not in get_args(Dtype):
         raise UsageError(f"no dtype is called '{dtype}'", where="dtype", remedy="use float32 or bfloat16")
@@ -79,7 +83,9 @@ def embed_batches(
     try:
         fetched: deque[Callable[[], Tensor]] = deque()
         for batch in batches:
-            fetched.append(device.fetch(_compute_features(network, device.put(batch), device, preprocessing, dtype)))
+            with memory_errors(f"use a smaller batch{' or device cpu' * device.is_cuda}"):
+                features = _compute_features(network, device.put(batch), device, preprocessing, dtype)
+                fetched.append(device.fetch(features))
             if len(fetched) > 1:
                 yield fetched.popleft()().numpy()
         if fetched:

@@ -53,4 +53,4 @@ def _per_channel(values: float | Sequence[float], x: Tensor) -> float | Tensor:
         return values
     if len(values) == 1:
         return values[0]
-    return torch.tensor(values, dtype=x.dtype, device=x.device).view(-1, 1, 1)
+    return torch.tensor(values, dtype=x.dtype, device="cpu").to(x.device, non_blocking=True).view(-1, 1, 1)

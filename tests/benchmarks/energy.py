@@ -26,10 +26,14 @@ def blockwise(count: int, power: float = 2.0) -> None:
 
 
 def dense(count: int) -> None:
-    """Compute the energy from the matrix of all pairs, differentiated by autograd."""
-    unit = F.normalize(create_directions(count), dim=1)
+    dense_energy(create_directions(count)).backward()
+
+
+def dense_energy(weight: Tensor) -> Tensor:
+    """Return the energy from the matrix of all pairs, for autograd to differentiate."""
+    unit, count = F.normalize(weight, dim=1), len(weight)
     squared = (2 - 2 * unit @ unit.T).clamp_min(1e-6)
-    (1 / squared).triu(1).sum().div(count * (count - 1) / 2).backward()
+    return (1 / squared).triu(1).sum().div(count * (count - 1) / 2)
 
 
 def products(weight: Tensor) -> None:

@@ -15,7 +15,7 @@ from facenet_pytorch import MTCNN
 from skimage.transform import resize
 
 from sfplus.detection import Detector, Faces
-from sfplus.errors import DeviceError, PhotoError, UsageError
+from sfplus.errors import DeviceError, PhotoError, SfplusError, UsageError
 from sfplus.images import encode_image, list_photos, read_photo
 
 
@@ -99,12 +99,40 @@ def test_an_exception_in_a_worker_reaches_the_caller(
     detector: Detector, monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None]
 ) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("out of memory")
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR")
 
     monkeypatch.setattr(detector, "_search", fail)
     set_threads(2)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(RuntimeError, match="CUDNN_STATUS_INTERNAL_ERROR"):
         detector.detect(PHOTOS)
+
+
+MEMORY_ERRORS = {
+    "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ..."),
+    "cuDNN": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    "Python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", MEMORY_ERRORS)
+def test_too_little_memory_is_one_line_with_a_remedy(
+    detector: Detector,
+    monkeypatch: pytest.MonkeyPatch,
+    set_threads: Callable[[int], None],
+    name: str,
+    threads: int,
+) -> None:
+    def fail(*_: object) -> None:
+        raise MEMORY_ERRORS[name]
+
+    set_threads(threads)
+    with monkeypatch.context() as patch:
+        patch.setattr(detector, "_search", fail)
+        with pytest.raises(SfplusError, match=r"^not enough memory \(.*\); use smaller photos or a larger min_face$"):
+            detector.detect(PHOTOS)
+    assert len(detector.detect([FACE])[0]) == 1  # it can be used again
 
 
 def test_bfloat16_moves_faces_by_a_few_pixels_at_most(detector: Detector) -> None:

@@ -222,3 +222,33 @@ def test_weights_are_read_at_each_call_and_stay_float32_under_autocast() -> None
 def test_wrong_arguments_are_refused(model: nn.Module, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HypersphericalEnergy(model, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"half_space": True, "power": 0},
+        {"distance": "geodesic", "power": 1},
+        {"preset": "tf1"},
+        {"projection": RandomProjection, "half_space": True},
+        {"projection": GroupProjection},
+    ],
+    ids=str,
+)
+def test_compiles_without_breaks(options: dict[str, Any]) -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Linear(64, 8), nn.MultiheadAttention(8, 2), nn.Linear(8, 3))
+    energy = HypersphericalEnergy(model, **options)
+    compiled = torch.compile(energy, backend="aot_eager_decomp_partition", fullgraph=True)
+    for _ in range(2):
+        energy.step(0.1)
+        results = []
+        for function in (energy, compiled):
+            model.zero_grad()
+            total = function()
+            total.backward()
+            gradients = [p.grad for p in model.parameters() if p.ndim > 1]
+            results.append([total.detach(), *energy.values.values(), *gradients])
+        torch.testing.assert_close(results[1], results[0])

@@ -1,4 +1,6 @@
+import random
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -63,3 +65,70 @@ def test_results_that_are_ready_need_no_thread_and_keep_their_place() -> None:
 
     results = prefetch_map(double, range(20), 3, ready=lambda number: 2 * number if number % 3 else None)
     assert list(results) == list(range(0, 40, 2)) and sorted(computed) == list(range(0, 20, 3))
+
+
+def test_waiting_results_add_up_to_the_limit_and_one_result_of_each_thread() -> None:
+    """Also while the caller works on a result for a long time, and whatever the sizes are."""
+    sizes = [3, 1, 9, 1, 1, 1, 20, 1, 1, 1, 1, 1, 30, 2, 2, 2, 2, 2, 2, 2]
+    lock, started, most, taken = threading.Lock(), 0, 0, 0
+
+    def decode(number: int) -> int:
+        nonlocal started
+        with lock:
+            started += sizes[number]
+        return sizes[number]
+
+    results = prefetch_map(decode, range(len(sizes)), 100, 3, size=lambda size: size, limit=5)
+    for size in results:
+        taken += size
+        for _ in range(20):  # more than enough for all that may start
+            time.sleep(0.001)
+            with lock:
+                most = max(most, started - taken)
+    assert taken == sum(sizes)
+    assert 5 <= most < 5 + 3 * 30
+
+
+def test_a_large_result_is_not_started_while_many_wait() -> None:
+    started: list[int] = []
+    results = prefetch_map(lambda n: started.append(n) or n, range(50), 40, 4, size=lambda _: 10, limit=30)  # type: ignore[func-returns-value]
+    assert next(results) == 0
+    time.sleep(0.1)
+    assert len(started) <= 1 + 3 + 4  # the result that was taken, those that wait, one of each thread
+    assert list(results) == list(range(1, 50))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_the_limit_never_stops_the_item_that_the_caller_waits_for(threads: int) -> None:
+    """Whatever the order is in which threads finish; results that are ready need no place."""
+    rng = random.Random(threads)
+    delays = [rng.random() / 500 for _ in range(150)]
+
+    def decode(number: int) -> int:
+        time.sleep(delays[number])
+        return number
+
+    ready = lambda number: number if number % 5 == 0 else None  # noqa: E731
+    results = prefetch_map(decode, range(150), 64, threads, ready, size=lambda _: 7, limit=8)
+    assert list(results) == list(range(150))
+
+
+def test_closing_ends_the_threads_without_starting_more_items() -> None:
+    started: list[int] = []
+
+    def decode(number: int) -> int:
+        started.append(number)
+        return number
+
+    before = threading.active_count()
+    results = prefetch_map(decode, range(1000), 500, 2, size=lambda _: 10, limit=20)
+    next(results)
+    results.close()
+    assert threading.active_count() == before and len(started) < 20
+
+
+def test_an_exception_is_raised_in_the_turn_of_its_item_with_a_limit() -> None:
+    results = prefetch_map(lambda n: 1 // (3 - n), range(9), 8, size=lambda _: 10, limit=1)
+    assert [next(results) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)

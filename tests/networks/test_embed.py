@@ -1,20 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from fake_cuda import fake_cuda
 
-from sfplus.device import choose_device
-from sfplus.errors import UsageError
+from sfplus.device import Device, choose_device
+from sfplus.errors import SfplusError, UsageError
 from sfplus.networks import create
-from sfplus.networks.embed import default_batch_size, embed_batches, embed_crops
+from sfplus.networks.embed import _compute_features, default_batch_size, embed_batches, embed_crops
 from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.preprocessing import PRESETS
 
-CPU = choose_device("cpu")
+CPU, GPU = choose_device("cpu"), Device(torch.device("cuda"))
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +92,66 @@ def test_bfloat16_is_close_to_float32_but_not_equal(network: torch.nn.Module, cr
     assert error.min() > 1e-4 and error.max() < 0.01
     with pytest.raises(UsageError, match="use float32 or bfloat16"):
         embed_crops(network, crops, CPU, dtype="float16")  # type: ignore[arg-type]
+
+
+class LoggingDevice(Device):
+    """A device that logs what it is asked to do; `fetch` returns a copy, as a GPU does."""
+
+    log: list[str]
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.log.append("queue")
+        return tensor
+
+    def fetch(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        self.log.append("fetch")
+        return lambda: (self.log.append("wait"), tensor)[1]
+
+
+def test_the_next_batch_is_queued_before_the_features_of_the_last_are_waited_for(
+    network: torch.nn.Module, crops: torch.Tensor
+) -> None:
+    device = LoggingDevice(torch.device("cpu"))
+    object.__setattr__(device, "log", [])
+    parts = list(embed_batches(network, torch.split(crops, 4), device))
+    assert device.log == ["queue", "fetch", "queue", "fetch", "wait", "queue", "fetch", "wait", "wait"]
+    np.testing.assert_array_equal(np.concatenate(parts), embed_crops(network, crops, CPU, batch_size=4))
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("preset", ["sphereface", "imagenet"])
+def test_features_are_computed_on_the_device_without_waiting(preset: str, mirror: bool) -> None:
+    preprocessing = replace(PRESETS[preset], mirror=mirror)
+    with fake_cuda() as gpu:
+        with gpu.copies():
+            network = create("sphereface10", feature_size=16, width=0.125).to("cuda").eval()
+        crops = torch.zeros(6, 112, 96, 3, dtype=torch.uint8, device="cuda")
+        features = _compute_features(network, crops, GPU, preprocessing, "float32")
+        assert features.is_cuda and features.dtype == torch.float32
+        assert features.shape == (6, 32 if preprocessing.mirror else 16)
+        with gpu.copies():
+            network.to("cpu")
+        with pytest.raises(RuntimeError, match="same device"):
+            _compute_features(network, crops, GPU, preprocessing, "float32")
+
+
+@pytest.mark.gpu
+def test_the_features_of_a_gpu_are_those_of_the_cpu(network: torch.nn.Module, crops: torch.Tensor) -> None:
+    """In float32, also if the program allows TF32."""
+    expected = embed_crops(network, crops, CPU, batch_size=4)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        features = embed_crops(network, crops, GPU, batch_size=4)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        CPU.move(network)
+    np.testing.assert_allclose(features, expected, atol=2e-5 * np.linalg.norm(expected, axis=1).mean())
+
+
+def test_too_little_memory_is_one_line_with_a_remedy(crops: torch.Tensor) -> None:
+    class Hungry(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+    with pytest.raises(SfplusError, match=r"^not enough memory \(CUDA out of .* GiB.\); use a smaller batch$"):
+        embed_crops(Hungry(), crops, CPU)
