@@ -15,6 +15,10 @@ from torch.autograd.function import once_differentiable
 
 from sfplus.hypersphere.riesz_kernel import wide_dtype
 
+# The collectives of one tensor by their new names; the old ones are deprecated, and older torch has no other.
+_all_gather: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or getattr(dist, "reduce_scatter_tensor", None)
+
 
 class Ranks:
     """A process group, or a single process if none was initialised."""
@@ -47,7 +51,7 @@ class Ranks:
         result = values.new_empty(self.world, *values.shape)
         if self.world == 1:
             return result.copy_(values[None])
-        dist.all_gather_into_tensor(result.view(-1), values.contiguous().view(-1), group=self.group)
+        _all_gather(result.view(-1), values.contiguous().view(-1), group=self.group)
         return result
 
     def reduce_scatter(self, values: Tensor) -> Tensor:
@@ -55,7 +59,7 @@ class Ranks:
         result = values.new_empty(values.shape[1:])
         if self.world == 1:
             return result.copy_(values[0])
-        dist.reduce_scatter_tensor(result.view(-1), values.contiguous().view(-1), group=self.group)
+        _reduce_scatter(result.view(-1), values.contiguous().view(-1), group=self.group)
         return result
 
 

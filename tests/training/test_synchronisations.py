@@ -1,7 +1,8 @@
 """How often a step of training reads a value or a size from the device, for which a GPU makes the program wait.
 
-The operations are counted on a CPU, where they are the same. `python tests/training/test_synchronisations.py` prints
-the counts of a step without and of one with a row of the history.
+The operations are counted on a CPU. There are no more of them on a GPU: energies and sharded classes, which check
+labels on a CPU, do not wait at all (test_gpu_steps). `python tests/training/test_synchronisations.py` prints the counts
+of a step without and of one with a row of the history.
 """
 
 from __future__ import annotations
