@@ -148,7 +148,7 @@ class ProcessGroup:
             prepared: Any = self._accelerator.prepare_model(wrapper)
             prepared.broadcast_buffers = False  # deprecated as an argument; Accelerate does not know its successor
             if not unused:
-                prepared().backward()
+                prepared(None).backward()
         for parameter in trained:
             parameter.grad = None
         model: nn.Module = prepared
@@ -216,7 +216,7 @@ def _leave() -> None:
 
 
 class _Rehearsable(nn.Module):
-    """A module that can rehearse its backward pass: without arguments it returns a sum of its parameters.
+    """A module that can rehearse its backward pass: for None it returns the sum of its parameters.
 
     DDP divides gradients into buckets anew after its first backward pass, in the order in which they arrived, and a sum
     over three or more processes depends on the position in a bucket. The rehearsal precedes step 1, so that a run that
@@ -229,7 +229,7 @@ class _Rehearsable(nn.Module):
         self.module, self._trained = module, trained
 
     def forward(self, *inputs: Any) -> Any:
-        if inputs:
+        if inputs[0] is not None:  # on a GPU, DDP does not accept a call without arguments
             return self.module(*inputs)
         total: Any = 0
         for parameter in self._trained:
@@ -245,12 +245,12 @@ def has_unused_parameters(network: nn.Module, size: tuple[int, int, int]) -> boo
     with torch.enable_grad():  # in evaluation mode, in which a pass changes no buffer and draws nothing
         pending = [network.eval()(first.new_zeros(1, *size)).grad_fn]
     network.train(training)
-    seen = set(pending)
+    visited = set(pending)
     while pending:
         node = pending.pop()
         trained.discard(getattr(node, "variable", None))
-        following = {parent for parent, _ in node.next_functions if parent is not None} - seen if node else set()
-        seen |= following
+        following = {parent for parent, _ in node.next_functions if parent is not None} - visited if node else set()
+        visited |= following
         pending += following
     return bool(trained)
 

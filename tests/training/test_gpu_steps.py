@@ -136,6 +136,23 @@ def test_a_step_on_a_gpu_does_not_wait(name: str, gpu: FakeGPU) -> None:
     task.update(1, batch, measure=False)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_on_a_real_gpu_does_not_wait(name: str) -> None:
+    make, changes = STEPS[name]
+    task, batch = make(**changes)
+    CUDA.move(task.modules).train()
+    task.update(1, batch, measure=False)  # libraries are initialised
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        task.update(2, batch, measure=False)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    row = task.update(3, batch, measure=True)
+    assert row is not None and all(bool(v.isfinite()) for v in row.values() if isinstance(v, Tensor))
+
+
 def test_a_checkpoint_waits_once(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
     """All parameters, buffers and velocities are copied before the program waits."""
     waits: list[object] = []
