@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sfplus.hypersphere.collectives import whole
 from sfplus.hypersphere.riesz_kernel import TF1_NORM_EPSILON, Distance, Kernel, Preset, wide_dtype
 
 _BLOCK = {"cpu": 1024, "cuda": 4096}  # rows and columns of the blocks of cosines, 4 MB and 64 MB each
@@ -42,7 +43,8 @@ def hyperspherical_energy(
     norms sqrt(||w||^2 + 1e-4), -log of the squared chord for s = 0, angles as acos/pi + 1e-4.
 
     Args:
-        weights: Directions of any norm (N, d), or sets of directions (..., N, d) with one energy each; floating.
+        weights: Directions of any norm (N, d), or sets of directions (..., N, d) with one energy each; floating. A
+            sharded tensor (DTensor) is gathered.
         power: Power s >= 0.
         distance: `euclidean` (the chord) or `geodesic` (the angle in radians; A-MHE).
         half_space: Treat a direction and its opposite as the same neuron.
@@ -60,6 +62,7 @@ def hyperspherical_energy(
         raise ValueError(f"an energy needs (..., N, d) with N of 2 or more, not {tuple(weights.shape)}")
     if reduction not in ("mean_pairs", "sum"):
         raise ValueError(f"the reduction must be mean_pairs or sum, not '{reduction}'")
+    weights = whole(weights)
     *sets, count, size = weights.shape
     with torch.autocast(weights.device.type, enabled=False):
         unit = directions(weights, preset).reshape(-1, count, size)

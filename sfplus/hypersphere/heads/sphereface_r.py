@@ -19,7 +19,8 @@ class SphereFaceR(Head):
     Version v0: the true class has psi(theta) = (-1)^k cos(m theta) - 2k, k = floor(m theta / pi); v1: it has
     cos(min(m theta, pi)); v2: it keeps cos(theta) and every other class has cos(theta / m). The logits are these
     times s (normalisation "hard") or times ||x|| ("none", "soft"). The loss is loss_weight times the cross-entropy,
-    divided by s for hard and soft; soft adds t mean | ||x|| - s |. v0 with hard is also OpenSphere's SphereFace.
+    divided by s for hard and soft; soft adds t mean | ||x|| - s |. v0 with hard and loss_weight = s is OpenSphere's
+    SphereFace. OpenSphere sets the weight to unit norm in place at each forward; here it is left alone.
 
     `gradient="detached"` is the paper's characteristic gradient detachment: the change that the margin makes to a
     cosine counts as a constant, so that the gradient is that of logits without margin, at the logits with margin.
