@@ -121,7 +121,6 @@ STEPS: dict[str, tuple[Make, dict[str, Any]]] = {
     "image, half-space energy of angles": (image_step, {"energy": {"mode": "mhe", "power": "a1", "half_space": True}}),
     "image, orthonormal": (image_step, {"energy": {"mode": "orthonormal"}}),
     "image, convolutions on angles": (image_step, {"operator": "cosine", "optimizer": "adam"}),
-    "gan": (gan_step, {}),
     "gan, bf16": (gan_step, {"precision": "bf16"}),
     "gan, energy and spectral norm": (gan_step, {"energy": {"weight": 1e-6}, "spectral_norm": True}),
 }
