@@ -80,7 +80,8 @@ class Embedder:
         self._model = {"name": str(model), "network": network, "input": input}
         source = ModelSource(**self._model)
         self._device = choose_device(device)
-        self.folder, loaded = source.path, source.loaded
+        with torch.device("cpu"):  # whatever torch's default device is
+            self.folder, loaded = source.path, source.loaded
         self.config, self.preprocessing = loaded.config, loaded.preprocessing
         self._template = find_template(crop_template(self.config, self.folder))
         self._network = self._device.move(loaded.network.float())  # whatever torch's default dtype was

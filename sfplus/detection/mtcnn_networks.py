@@ -36,7 +36,8 @@ class MtcnnNetworks:
     def __init__(self, device: Device, precision: str = "float32") -> None:
         self._autocast = functools.partial(device.autocast, precision)
         self._autocast()
-        networks = [network.float() for network in _load()]  # whatever the default dtype of torch is
+        with torch.device("cpu"):  # whatever torch's default device is, and its default dtype
+            networks = [network.float() for network in _load()]
         for network in networks:
             network.conv1.weight = torch.nn.Parameter(pad(network.conv1.weight, (0, 0, 0, 0, 0, 1)))
         self._p: Any

@@ -1,4 +1,4 @@
-"""The image pyramid of MTCNN as look-up tables, which are made on the device and kept for the next photo of a size."""
+"""The image pyramid of MTCNN as look-up tables, which are kept for the next photos of a size."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sfplus.detection.canvas_tables import tables_on_device, tables_on_host
 from sfplus.detection.pyramid_plan import EDGE, STRIDE, Piece, Plan, plan_pyramid
 from sfplus.detection.sizes import Sizes
 from sfplus.device import Device
@@ -46,49 +47,19 @@ class Canvas(NamedTuple):
 def build_canvas(plan: Plan, index: int, height: int, width: int, device: Device) -> Canvas:
     """Compute the look-up tables of canvas `index` for photos of a size, height x width, on the device."""
     canvas_height, canvas_width, pieces = plan.canvases[index]
-    corners = torch.zeros(2, canvas_height, 2, canvas_width, dtype=torch.int32, device=device.torch)
-    weight = torch.zeros(canvas_height, canvas_width, 4, dtype=torch.float32, device=device.torch)
-    grid = (canvas_height - EDGE) // STRIDE, (canvas_width - EDGE) // STRIDE
-    cells = torch.full((4, *grid), -1, dtype=torch.int32, device=device.torch)
+    if device.is_cuda:
+        corners, weight, cells = tables_on_device(plan, index, height, width, device.torch)
+    else:
+        corners, weight, cells = tables_on_host(plan, index, height, width)
     padding = []
     for piece in pieces:
-        level_height, level_width = plan.sides[piece.level]
-        y = _bins(height, level_height, piece.top, piece.height, device)
-        x = _bins(width, level_width, 0, piece.width, device)
-        strip, part = slice(piece.y, piece.y + piece.height), slice(piece.x, piece.x + piece.width)
-        rows_of_integral = (y * (width + 1)).int()
-        torch.add(rows_of_integral[:, :, None, None], x.int(), out=corners[:, strip, :, part])
-        area = (y[1] - y[0])[:, None] * (x[1] - x[0])
-        weight[strip, part] = (128 * area).double().reciprocal_()[:, :, None]
-        rows, columns = piece.cells
-        top, left = piece.y // STRIDE, piece.x // STRIDE
-        block = cells[:, top : top + rows, left : left + columns]
-        block[1] = piece.level
-        block[2] = _range(piece.top // STRIDE, rows, device)[:, None]
-        block[3] = _range(0, columns, device)
-        first = sum(h * w for h, w in plan.sides[: piece.level])
-        block[0] = first + block[2] * level_width + block[3]
         last_y, last_x = piece.y + piece.height - 2, piece.x + piece.width - 2
         if piece.height % 2:
             padding.append((slice(last_y, last_y + 1), slice(piece.x, last_x + 1)))
         if piece.width % 2:
             padding.append((slice(piece.y, last_y + 1), slice(last_x, last_x + 1)))
     scales = device.put(torch.tensor(plan.scales, dtype=torch.float64, device="cpu"))
-    return Canvas(
-        canvas_height, canvas_width, corners, weight.flatten(1), padding, cells, pieces, plan.sides, scales
-    )  # fmt: skip
-
-
-def _bins(length: int, count: int, first: int, number: int, device: Device) -> Tensor:
-    """Return low and high edges (2, number) of bins of adaptive average pooling, which may share pixels."""
-    edges = torch.stack([_range(first, number, device) * length, -(_range(first + 1, number, device) * length)])
-    edges = edges.div_(count, rounding_mode="floor")
-    edges[1].neg_()
-    return edges
-
-
-def _range(first: int, number: int, device: Device) -> Tensor:
-    return torch.arange(first, first + number, device=device.torch)
+    return Canvas(canvas_height, canvas_width, corners, weight, padding, cells, pieces, plan.sides, scales)
 
 
 def _table_bytes(plan: Plan) -> int:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-
 CELL, STRIDE = 12, 2  # P-Net classifies cells of 12x12 pixels with stride 2
 EDGE = CELL - STRIDE  # pixels that n cells need beyond n strides
+
+Skyline = list[tuple[int, int]]
+"""The rows of a canvas that are in use, from left to right: the first column of each step, in pairs, and its rows."""
 
 
 class Piece(NamedTuple):
@@ -96,15 +96,33 @@ def _pack(pieces: Sequence[Piece], width: int, max_pixels: int) -> list[tuple[in
     """Place each piece, highest first, as far up as it fits; a new canvas starts when the last is full."""
     width += width % 2
     canvases: list[tuple[int, list[Piece]]] = []
-    used = np.zeros(width // 2, np.int64)  # rows of the last canvas in use, for each pair of columns
+    skyline: Skyline = []
     for piece in pieces:
         height, columns = piece.height + piece.height % 2, (piece.width + 1) // 2
-        tops = sliding_window_view(used, columns).max(1)
-        x = int(tops.argmin())
-        y = int(tops[x])
+        y, x = _find_place(skyline, columns, width // 2)
         if not canvases or (y + height) * width > max(max_pixels, height * width):
             canvases.append((0, []))
-            used[:], x, y = 0, 0, 0
-        used[x : x + columns] = y + height
-        canvases[-1] = (int(used.max()), [*canvases[-1][1], piece._replace(y=y, x=2 * x)])
+            skyline, y, x = [(0, 0)], 0, 0
+        skyline = _raise_skyline(skyline, x, x + columns, y + height, width // 2)
+        canvases[-1] = (max(rows for _, rows in skyline), [*canvases[-1][1], piece._replace(y=y, x=2 * x)])
     return [(height, width, placed) for height, placed in canvases]
+
+
+def _find_place(skyline: Skyline, columns: int, width: int) -> tuple[int, int]:
+    """Return the row and column of the place for a piece that is highest and then leftmost, which follows a step."""
+    ends = [*(first for first, _ in skyline[1:]), width]
+
+    def rows_in_use(x: int) -> int:
+        steps = zip(skyline, ends, strict=True)
+        return max(rows for (first, rows), end in steps if first < x + columns and end > x)
+
+    return min(((rows_in_use(x), x) for x, _ in skyline if x + columns <= width), default=(0, 0))
+
+
+def _raise_skyline(skyline: Skyline, first: int, end: int, rows: int, width: int) -> Skyline:
+    """Return the skyline with `rows` rows in use from column `first` to `end`."""
+    left = [step for step in skyline if step[0] < first]
+    covered = [step for step in skyline if step[0] <= end]
+    right = [step for step in skyline if step[0] > end]
+    rest = [(end, covered[-1][1])] if end < width else []
+    return [*left, (first, rows), *rest, *right]

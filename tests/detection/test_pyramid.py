@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 import torch
 from facenet_pytorch.models.mtcnn import PNet
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
 from sfplus.detection.canvas_batches import CanvasBatch
 from sfplus.detection.integral_images import IntegralImages
 from sfplus.detection.mtcnn import Detector
-from sfplus.detection.pyramid import Canvas, Pyramid, _table_bytes, build_canvas
-from sfplus.detection.pyramid_plan import Piece, Plan, plan_pyramid
+from sfplus.detection.pyramid import Canvas, Pyramid, _table_bytes
+from sfplus.detection.pyramid_plan import plan_pyramid
 from sfplus.detection.sizes import sizes_for
 from sfplus.device import Device, choose_device
 
@@ -134,73 +132,6 @@ def test_sums_beyond_32_bits_give_correct_means() -> None:
     crops = (integrals.crop_and_resize(torch.zeros(3, dtype=torch.long), regions, 24)[:, :3] * 128 + 127.5).flatten(1)
     torch.testing.assert_close(crops[:, 0], torch.tensor([255.0, 10, 255]))
     torch.testing.assert_close(crops.amin(1), crops.amax(1))
-
-
-def test_photos_smaller_than_a_face_have_no_level() -> None:
-    assert plan_pyramid(19, 500, 20, 0.85) == ([], [], [])
-    assert len(plan_pyramid(20, 500, 20, 0.85).scales) == 1
-    assert len(plan_pyramid(250, 250, 20, 0.85).scales) == 16
-
-
-def numpy_tables(plan: Plan, index: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return corners, weight and cells as loops in NumPy with 64 bits give them."""
-    canvas_height, canvas_width, pieces = plan.canvases[index]
-    corners = np.zeros((2, canvas_height, 2, canvas_width), np.int64)
-    weight = np.zeros((canvas_height, canvas_width), np.float32)
-    cells = np.full((4, (canvas_height - 10) // 2, (canvas_width - 10) // 2), -1, np.int64)
-    for piece in pieces:
-        sides = plan.sides[piece.level]
-        edges = []
-        for length, count, first, number in (
-            (height, sides[0], piece.top, piece.height), (width, sides[1], 0, piece.width),
-        ):  # fmt: skip
-            bins = np.arange(first, first + number)
-            edges.append(np.stack([bins * length // count, -(-(bins + 1) * length // count)]))
-        y, x = edges
-        area = np.s_[piece.y : piece.y + piece.height, piece.x : piece.x + piece.width]
-        corners[:, area[0], :, area[1]] = y[:, :, None, None] * (width + 1) + x
-        weight[area] = 1 / (128 * (y[1] - y[0])[:, None] * (x[1] - x[0]))
-        rank = sum(h * w for h, w in plan.sides[: piece.level])
-        for row, column in np.ndindex(*piece.cells):
-            level_row = row + piece.top // 2
-            values = rank + level_row * sides[1] + column, piece.level, level_row, column
-            cells[:, piece.y // 2 + row, piece.x // 2 + column] = values
-    return corners, weight.repeat(4, 1), cells
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    height=st.integers(20, 90), width=st.integers(20, 90), factor=st.floats(0.3, 0.9),
-    canvas_pixels=st.sampled_from([1500, 1 << 17]), matlab=st.booleans(),
-)  # fmt: skip
-@example(height=20, width=20, factor=0.85, canvas_pixels=1500, matlab=False)
-@example(height=21, width=300, factor=0.7, canvas_pixels=1500, matlab=False)
-def test_the_tables_have_the_integers_of_numpy(
-    height: int, width: int, factor: float, canvas_pixels: int, matlab: bool
-) -> None:
-    check_tables(CPU, plan_pyramid(height, width, 20, factor, matlab, canvas_pixels), height, width)
-
-
-def check_tables(device: Device, plan: Plan, height: int, width: int) -> None:
-    for index in range(len(plan.canvases)):
-        canvas = build_canvas(plan, index, height, width, device)
-        tables = canvas.corners, canvas.weight, canvas.cells
-        assert [table.dtype for table in tables] == [torch.int32, torch.float32, torch.int32]
-        for table, expected in zip(tables, numpy_tables(plan, index, height, width), strict=True):
-            np.testing.assert_array_equal(table.cpu().numpy(), expected)
-        assert canvas.scales.tolist() == plan.scales
-
-
-@pytest.mark.parametrize(("height", "width"), [(250, 250), (33, 1000), (480, 640)])
-def test_the_tables_of_a_device_have_the_integers_of_numpy(device: torch.device, height: int, width: int) -> None:
-    check_tables(Device(device), plan_pyramid(height, width, 40, 0.6, max_pixels=1 << 16), height, width)
-
-
-def test_tables_of_long_photos_do_not_overflow() -> None:
-    """Bins times length exceed 32 bits."""
-    piece = Piece(0, 0, 13, 240_001, 0, 0)
-    canvas = build_canvas(Plan([(13, 240_001)], [0.6], [(14, 240_002, [piece])]), 0, 20, 400_000, CPU)
-    assert canvas.corners.min() >= 0 and int(canvas.corners.max()) == 20 * 400_001 + 400_000
 
 
 def test_tables_are_kept_up_to_a_number_of_bytes() -> None:
