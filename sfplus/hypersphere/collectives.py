@@ -15,9 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from sfplus.hypersphere.riesz_kernel import wide_dtype
 
-# The collectives of one tensor by their new names; the old ones are deprecated, and older torch has no other.
-_all_gather: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
-_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or getattr(dist, "reduce_scatter_tensor", None)
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the names until torch 2.13
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 class Ranks:
