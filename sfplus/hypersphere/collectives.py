@@ -15,6 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from sfplus.hypersphere.riesz_kernel import wide_dtype
 
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the names until torch 2.13
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class Ranks:
     """A process group, or a single process if none was initialised."""
@@ -47,7 +50,7 @@ class Ranks:
         result = values.new_empty(self.world, *values.shape)
         if self.world == 1:
             return result.copy_(values[None])
-        dist.all_gather_into_tensor(result.view(-1), values.contiguous().view(-1), group=self.group)
+        _all_gather(result.view(-1), values.contiguous().view(-1), group=self.group)
         return result
 
     def reduce_scatter(self, values: Tensor) -> Tensor:
@@ -55,7 +58,7 @@ class Ranks:
         result = values.new_empty(values.shape[1:])
         if self.world == 1:
             return result.copy_(values[0])
-        dist.reduce_scatter_tensor(result.view(-1), values.contiguous().view(-1), group=self.group)
+        _reduce_scatter(result.view(-1), values.contiguous().view(-1), group=self.group)
         return result
 
 

@@ -20,6 +20,7 @@ from sfplus.errors import TrainingError, UsageError, one_line
 from sfplus.io.prefetch import batch_by_size
 
 _BUCKET = 1 << 24  # numbers in a broadcast
+_all_gather: Any = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor  # older torch
 
 
 class ProcessGroup:
@@ -101,7 +102,7 @@ class ProcessGroup:
             return tensor
         gathered = tensor.new_empty(self.count * len(tensor), *tensor.shape[1:])
         with connection_errors():
-            distributed.all_gather_into_tensor(gathered, tensor.contiguous())
+            _all_gather(gathered, tensor.contiguous())
         return gathered
 
     @torch.no_grad()
@@ -141,15 +142,17 @@ class ProcessGroup:
         names = [f"module.{name}" for name in local]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(wrapper, names)  # type: ignore[no-untyped-call]
         self._accelerator.ddp_handler = DistributedDataParallelKwargs(
-            broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
+            gradient_as_bucket_view=True, find_unused_parameters=unused
         )
         with connection_errors():
-            prepared: nn.Module = self._accelerator.prepare_model(wrapper)
+            prepared: Any = self._accelerator.prepare_model(wrapper)
+            prepared.broadcast_buffers = False  # deprecated as an argument; Accelerate does not know its successor
             if not unused:
-                prepared().backward()
+                prepared(None).backward()
         for parameter in trained:
             parameter.grad = None
-        return prepared
+        model: nn.Module = prepared
+        return model
 
     def no_exchange(self, module: nn.Module) -> AbstractContextManager[Any]:
         """Return a context in which passes through a prepared module only add up gradients; the next pass exchanges."""
@@ -213,7 +216,7 @@ def _leave() -> None:
 
 
 class _Rehearsable(nn.Module):
-    """A module that can rehearse its backward pass: without arguments it returns a sum of its parameters.
+    """A module that can rehearse its backward pass: for None it returns the sum of its parameters.
 
     DDP divides gradients into buckets anew after its first backward pass, in the order in which they arrived, and a sum
     over three or more processes depends on the position in a bucket. The rehearsal precedes step 1, so that a run that
@@ -226,7 +229,7 @@ class _Rehearsable(nn.Module):
         self.module, self._trained = module, trained
 
     def forward(self, *inputs: Any) -> Any:
-        if inputs:
+        if inputs[0] is not None:  # on a GPU, DDP does not accept a call without arguments
             return self.module(*inputs)
         total: Any = 0
         for parameter in self._trained:
@@ -242,12 +245,12 @@ def has_unused_parameters(network: nn.Module, size: tuple[int, int, int]) -> boo
     with torch.enable_grad():  # in evaluation mode, in which a pass changes no buffer and draws nothing
         pending = [network.eval()(first.new_zeros(1, *size)).grad_fn]
     network.train(training)
-    seen = set(pending)
+    visited = set(pending)
     while pending:
         node = pending.pop()
         trained.discard(getattr(node, "variable", None))
-        following = {parent for parent, _ in node.next_functions if parent is not None} - seen if node else set()
-        seen |= following
+        following = {parent for parent, _ in node.next_functions if parent is not None} - visited if node else set()
+        visited |= following
         pending += following
     return bool(trained)
 

@@ -104,8 +104,10 @@ def restore_state(state: TrainState, module: nn.Module, optimizers: Mapping[str,
                 else:
                     continue
                 restored["state"][index][key] = local
-        for saved, own in zip(restored.get("param_groups", ()), _groups(optimizer), strict=False):
-            saved |= {key: own[key] for key in ("fused", "foreach") if key in own}  # a choice of this device, no state
+        for saved, current in zip(restored.get("param_groups", ()), _groups(optimizer), strict=False):
+            saved |= {
+                key: current[key] for key in ("fused", "foreach") if key in current
+            }  # a choice of this device, no state
         optimizer.load_state_dict(restored)
 
 

@@ -63,14 +63,14 @@ def energy_of_pairs(weight: torch.Tensor, power: float, distance: str, half_spac
 
 
 @pytest.mark.parametrize("options", VARIANTS)
-def test_equals_the_formula_of_the_paper(options: dict[str, Any]) -> None:
+def test_equals_the_formula_of_the_paper(options: dict[str, Any], device: torch.device, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    weight = torch.randn(9, 4, dtype=torch.float64)
-    energy = hyperspherical_energy(weight, **options)
-    assert energy.shape == () and energy.dtype == torch.float64
+    weight = torch.randn(9, 4, dtype=dtype)
+    energy = hyperspherical_energy(weight.to(device), **options)
+    assert energy.shape == () and energy.dtype == dtype and energy.device.type == device.type
     exact_opposites = options["half_space"] and options["distance"] == "geodesic"  # their distance is below the floor
-    expected = energy_of_pairs(weight, **options)
-    assert float(energy) == pytest.approx(expected, rel=1e-6 if exact_opposites else 1e-12)
+    expected, tolerance = energy_of_pairs(weight, **options), 1e-6 if exact_opposites else 1e-12
+    assert float(energy) == pytest.approx(expected, rel=tolerance if dtype == torch.float64 else 1e-3)
 
 
 @pytest.mark.parametrize("options", VARIANTS)

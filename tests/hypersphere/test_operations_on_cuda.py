@@ -12,12 +12,15 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import torch.distributed as dist
 from fake_cuda import SYNCHRONISATIONS, fake_cuda
 from torch import Tensor, nn
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import sfplus.hypersphere
 from sfplus.hypersphere import (
     HEADS,
+    AdaFace,
     AdversarialProjection,
     AngleProjection,
     GroupProjection,
@@ -102,7 +105,7 @@ OPERATIONS: dict[str, Callable[[], Step]] = {
     "head sphereface-r, steps": partial(head, "sphereface-r", version="v2", steps=(1, 3), normalisation="soft"),
     **{f"ShardedHead {name}": partial(sharded, name) for name in HEADS},
     "ShardedHead, batch": partial(sharded, "cosface", mode="batch", count=50),
-    "ShardedHead, sampled": partial(sharded, "asoftmax", sample_rate=0.5),
+    "ShardedHead, sampled": partial(sharded, "asoftmax", sample_rate=0.9),
     **{f"class_energy {mode} {count}": partial(of_classes, mode, count)
        for mode in ("paper", "batch", "caffe") for count in (4, 20)},
     "hyperspherical_energy": partial(call, hyperspherical_energy, (7, 4), half_space=True),
@@ -159,6 +162,32 @@ def test_runs_on_fake_cuda_tensors_without_waiting(name: str) -> None:
             result = step()
             assert result.is_cuda
             result.sum().backward()
+
+
+@pytest.fixture
+def two_ranks() -> Iterator[None]:
+    """A process group of which this process is the first rank, and that communicates nothing."""
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("without_values", "two_ranks")
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name.startswith("ShardedHead")])
+def test_class_parallel_heads_do_not_wait_on_two_ranks(name: str) -> None:
+    with fake_cuda() as gpu:
+        with gpu.copies():
+            step = OPERATIONS[name]()
+        step().backward()
+
+
+@pytest.mark.usefixtures("two_ranks")
+def test_statistics_of_all_ranks_do_not_wait() -> None:
+    with fake_cuda() as gpu:
+        with gpu.copies():
+            module = AdaFace(8, 5).to("cuda")
+        module.synchronised = True
+        module(randn(6, 8), labels()).backward()
 
 
 @pytest.mark.gpu

@@ -88,8 +88,8 @@ def reference(layer: SphereConv2d, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-def test_equals_unfold_and_acos(operator: str, geometry: dict[str, Any], rescale: bool) -> None:
-    layer, x = create_layer(operator, rescale, **geometry), images().requires_grad_()
+def test_equals_unfold_and_acos(operator: str, geometry: dict[str, Any], rescale: bool, device: torch.device) -> None:
+    layer, x = create_layer(operator, rescale, **geometry).to(device), images().to(device).requires_grad_()
     response, expected = layer(x), reference(layer, x)
     assert response.shape == nn.Conv2d(4, 8, **geometry, dtype=torch.float64)(x).shape
     torch.testing.assert_close(response, expected, rtol=0, atol=1e-13)

@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +151,14 @@ def test_damaged_gz_file_is_refused(keep: int | None, tmp_path: Path) -> None:
         (tmp_path / f"{name}.gz").write_bytes(data)
     with pytest.raises(DatasetError, match=r"images-idx3-ubyte\.gz: cannot be read \(.*\); download the file again"):
         load_small_images("mnist", tmp_path, "train")
+
+
+def test_batches_of_files_share_their_threads(tmp_path: Path) -> None:
+    write_folders(tmp_path, size=(8, 8))
+    files = list_image_files(tmp_path, "train", size=6)
+    files.batch(np.arange(2))
+    before = {thread.ident for thread in threading.enumerate()}
+    for _ in range(3):
+        files.batch(np.arange(2))
+    decoders = {thread.ident for thread in threading.enumerate() if thread.name.startswith("decode")}
+    assert decoders and len(decoders - before) <= 1  # a pool adds threads one by one, up to its size

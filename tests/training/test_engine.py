@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sfplus.device import choose_device
+from sfplus.device import Device, choose_device
 from sfplus.errors import TrainingError
 from sfplus.recipes.settings.engine import LoopSettings
 from sfplus.training.distributed import ProcessGroup
@@ -177,3 +178,87 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"file: cannot be written \(File exists\)"):
         duel(tmp_path / "file")
+
+
+def fail(error: Exception) -> type[Duel]:
+    """Return a task whose second update raises an error."""
+
+    class Failing(Duel):
+        def update(self, step: int, batch: tuple[Tensor, ...], measure: bool) -> Row | None:
+            if step == 2:
+                raise error
+            return super().update(step, batch, measure)
+
+    return Failing
+
+
+class Accumulating(LoopSettings):
+    """Settings of a training that can divide its batches."""
+
+    accumulate: int = 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        (LoopSettings, "use a smaller batch_size or precision=bf16"),
+        (Accumulating, "use a smaller batch_size, a larger accumulate or precision=bf16"),
+    ],
+)
+def test_a_lack_of_memory_names_the_settings_that_help(
+    settings: type[LoopSettings], remedy: str, tmp_path: Path
+) -> None:
+    """It is not the end of another process."""
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free.\nMore.")
+    task = fail(error)(processes := ProcessGroup(choose_device("cpu")))
+    with pytest.raises(TrainingError) as caught:
+        train(task, settings.model_validate(SETTINGS.model_dump()), tmp_path, processes)
+    assert str(caught.value) == (
+        "not enough memory (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free.); " + remedy
+    )
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("x")])
+def test_errors_of_a_task_pass_unchanged(error: Exception, tmp_path: Path) -> None:
+    task = fail(error)(processes := ProcessGroup(choose_device("cpu")))
+    with pytest.raises(type(error)) as caught:
+        train(task, SETTINGS, tmp_path, processes)
+    assert caught.value is error
+
+
+def test_steps_have_no_tf32_and_settings_are_restored(tmp_path: Path) -> None:
+    def state() -> tuple[object, ...]:
+        cudnn = torch.backends.cudnn
+        return cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, torch.get_float32_matmul_precision()
+
+    class Watching(Duel):
+        def update(self, step: int, batch: tuple[Tensor, ...], measure: bool) -> Row | None:
+            seen.append(state())
+            if step == 3:
+                raise ZeroDivisionError
+            return super().update(step, batch, measure)
+
+    seen: list[object] = []
+    task = Watching(processes := ProcessGroup(choose_device("cpu")))
+    torch.set_float32_matmul_precision("high")
+    try:
+        before = state()
+        with pytest.raises(ZeroDivisionError):
+            train(task, SETTINGS, tmp_path, processes)
+        assert seen == [(False, True, False, "highest")] * 3
+        assert state() == before and before[0] and before[3] == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_batches_are_pinned_in_the_thread_that_prepares_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def pin(device: Device, tensor: Tensor) -> Tensor:
+        threads.append(threading.current_thread())
+        return tensor
+
+    monkeypatch.setattr(Device, "pin", pin)
+    duel(tmp_path)
+    assert len(threads) == 2 * SETTINGS.max_iter and threading.current_thread() not in threads

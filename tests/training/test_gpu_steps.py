@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_cuda import FakeGPU, fake_cuda
+from fake_cuda import SYNCHRONISATIONS, FakeGPU, FakeTensorDeviceMismatchError, WaitsForGPU, fake_cuda
 from torch import Tensor, nn
 
 from sfplus.device import Device
-from sfplus.hypersphere import HEADS
+from sfplus.hypersphere import HEADS, ShardedHead
 from sfplus.image_tasks.classification import ClassificationTask
 from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.image_tasks.gan import Discriminator, Generator
 from sfplus.image_tasks.generation import GanTask
 from sfplus.networks import create
+from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.recipes.settings.train import SolverSettings
@@ -26,6 +27,7 @@ from sfplus.training import face_task
 from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import Task
 from sfplus.training.face_task import FaceTask
+from sfplus.training.train_state import collect_state
 
 CUDA = Device(torch.device("cuda"))
 BATCH = 4
@@ -71,10 +73,11 @@ def pixels(*shape: int) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
 
 
-def face_step(**changes: Any) -> tuple[Task, tuple[Tensor, ...]]:
+def face_step(sharded: bool = False, **changes: Any) -> tuple[Task, tuple[Tensor, ...]]:
     settings = SolverSettings.model_validate({"batch_size": BATCH, "precision": "float32", **changes})
     network = create("sphereface4", feature_size=16, width=0.125)
-    head = HEADS[settings.head.name](16, 6, **settings.head.model_dump(exclude={"name"}))
+    kind, options = HEADS[settings.head.name], settings.head.model_dump(exclude={"name"})
+    head = ShardedHead(kind, 16, 6, averaged=True, **options) if sharded else kind(16, 6, **options)
     task = FaceTask(network, head, Crops(), settings, ProcessGroup(CUDA))  # type: ignore[arg-type]
     extra = [torch.randn(BATCH, 7, device="cuda")] if settings.augment else []
     return task, (pixels(BATCH, 112, 96, 3), torch.randint(0, 6, (BATCH,), device="cuda"), *extra)
@@ -108,13 +111,16 @@ STEPS: dict[str, tuple[Make, dict[str, Any]]] = {
     "face, fp16 and clip": (face_step, {"precision": "fp16", "clip": 1.0}),
     "face, augment": (face_step, {"augment": 1.0}),
     "face, clip": (face_step, {"clip": 1.0}),
+    "face, energy": (face_step, {"energy": {"mode": "paper", "weight": 1}}),
+    "face, energy of the batch": (face_step, {"energy": {"mode": "batch", "weight": 1}}),
+    "face, sharded classes": (face_step, {"sharded": True}),
+    "face, sharded classes, energy": (face_step, {"sharded": True, "energy": {"mode": "paper", "weight": 1}}),
     "image": (image_step, {}),
     "image, bf16": (image_step, {"precision": "bf16"}),
     "image, energy": (image_step, {"energy": {"mode": "mhe"}}),
     "image, half-space energy of angles": (image_step, {"energy": {"mode": "mhe", "power": "a1", "half_space": True}}),
     "image, orthonormal": (image_step, {"energy": {"mode": "orthonormal"}}),
     "image, convolutions on angles": (image_step, {"operator": "cosine", "optimizer": "adam"}),
-    "gan": (gan_step, {}),
     "gan, bf16": (gan_step, {"precision": "bf16"}),
     "gan, energy and spectral norm": (gan_step, {"energy": {"weight": 1e-6}, "spectral_norm": True}),
 }
@@ -127,3 +133,55 @@ def test_a_step_on_a_gpu_does_not_wait(name: str, gpu: FakeGPU) -> None:
         task, batch = make(**changes)
         task.modules.train()
     task.update(1, batch, measure=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_on_a_real_gpu_does_not_wait(name: str) -> None:
+    make, changes = STEPS[name]
+    task, batch = make(**changes)
+    CUDA.move(task.modules).train()
+    task.update(1, batch, measure=False)  # libraries are initialised
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        task.update(2, batch, measure=False)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    row = task.update(3, batch, measure=True)
+    assert row is not None and all(bool(v.isfinite()) for v in row.values() if isinstance(v, Tensor))
+
+
+def test_a_checkpoint_waits_once(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All parameters, buffers and velocities are copied before the program waits."""
+    waits: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    with gpu.copies():
+        task, _ = face_step()
+        for parameter in task.modules.parameters():
+            task.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)  # type: ignore[attr-defined]
+    state = collect_state(task.modules, task.optimizers)
+    assert state is not None and len(waits) == 1
+    assert len(state.optimizers) == len(list(task.modules.parameters()))
+    assert not any(tensor.is_cuda for tensor in [*state.modules.values(), *state.optimizers.values()])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (lambda images: images.cpu(), WaitsForGPU),
+        (lambda images: images * int(images.amax()), SYNCHRONISATIONS),
+        (lambda images: images[images.amax((1, 2, 3)) > 0], SYNCHRONISATIONS),
+        (lambda images: images + torch.zeros(images.shape), FakeTensorDeviceMismatchError),
+    ],
+    ids=["a copy", "a value", "a size", "another device"],
+)
+def test_a_step_that_waits_or_is_on_the_wrong_device_is_found(
+    spoil: Callable[[Tensor], Tensor], error: Any, gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gpu.copies():
+        task, batch = face_step()
+        task.modules.train()
+    monkeypatch.setattr(face_task, "normalize_crops", lambda crops: spoil(normalize_crops(crops)))
+    with pytest.raises(error):
+        task.update(1, batch, measure=False)

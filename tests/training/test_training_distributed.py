@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed
 
 from sfplus.device import choose_device
-from sfplus.errors import UsageError
-from sfplus.training.distributed import ProcessGroup
+from sfplus.errors import TrainingError, UsageError
+from sfplus.training.distributed import ProcessGroup, connection_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 STALLED = """
@@ -65,6 +66,40 @@ def test_batch_that_cannot_be_divided_is_refused(batch: int, passes: int, among:
         UsageError, match=f"batch_size: {batch} samples cannot be divided among {among}; use a multiple"
     ):
         processes.share(batch, passes)
+
+
+CONNECTION = [
+    distributed.DistError("x"),
+    distributed.DistBackendError("NCCL error: remote process exited or there was a network error"),
+    distributed.DistNetworkError("The client socket has timed out"),
+    distributed.DistStoreError("wait timeout after 1000ms"),
+    RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]"),
+    RuntimeError("[enforce fail at ../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting"),
+]
+
+
+@pytest.mark.parametrize("error", CONNECTION, ids=lambda error: type(error).__name__)
+def test_errors_of_connections_are_one_line_with_their_cause(error: RuntimeError) -> None:
+    with pytest.raises(TrainingError, match="another process of this training is gone") as caught, connection_errors():
+        raise error
+    assert caught.value.__cause__ is error and str(error)[:50] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        RuntimeError("Expected all tensors to be on the same device"),
+        NotImplementedError("gloo/"),
+        ValueError("x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_other_errors_are_not_about_connections(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, connection_errors():
+        raise error
+    assert caught.value is error
 
 
 @pytest.mark.slow

@@ -21,17 +21,18 @@ from sfplus.hypersphere.heads.base import Head
 
 
 @each_head(ALL)
-def test_heads_share_one_interface(name: str, options: dict[str, Any]) -> None:
+def test_heads_share_one_interface(name: str, options: dict[str, Any], device: torch.device) -> None:
     torch.manual_seed(0)
-    head = HEADS[name](8, 4, **options)
-    x, labels = torch.randn(6, 8), torch.tensor([0, 3, 2, 1, 3, 3])
+    head = HEADS[name](8, 4, **options).to(device)
+    x, labels = torch.randn(6, 8).to(device), torch.tensor([0, 3, 2, 1, 3, 3]).to(device)
     assert isinstance(head, Head) and head.weight.shape == (4, 8)
     for length in (6, 1, 0):
         logits, plain = head.logits(x[:length], labels[:length]), head.predict(x[:length])
         assert logits.shape == plain.shape == (length, 4) and logits.dtype == plain.dtype == torch.float32
         assert logits.isfinite().all() and plain.isfinite().all()
-    loss = head.loss(x, labels)
+    loss = head(x, labels)
     loss.backward()
+    assert loss.device == x.device and torch.equal(head.eval()(x, labels), head.loss(x, labels))
     assert loss.shape == () and loss.isfinite() and head.current_lambda >= 0
     for parameter in head.parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all()
@@ -76,15 +77,16 @@ def test_training_separates_twenty_points(name: str, options: dict[str, Any]) ->
     assert torch.equal(head.predict(x).argmax(1), labels)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @each_head(ALL)
-def test_extreme_features_give_finite_results(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+def test_extreme_features_give_finite_results(
+    name: str, options: dict[str, Any], device: torch.device, dtype: torch.dtype
+) -> None:
     """The features have a length of about 0, or the angle 0, pi or pi/2 to their classifier."""
-    head = HEADS[name](3, 3, **options).to(dtype)
+    head = HEADS[name](3, 3, **options).to(device, dtype)
     head.weight.data.copy_(torch.eye(3))
     points = [[0, 0, 0], [3, 0, 0], [-3, 0, 0], [0, 2, 0], [1e-20, 0, 0], [-1e5, 1, 0]]
-    x = torch.tensor(points, dtype=dtype, requires_grad=True)
-    labels = torch.zeros(6, dtype=torch.int64)
+    x = torch.tensor(points, dtype=dtype, device=device, requires_grad=True)
+    labels = torch.zeros(6, dtype=torch.int64, device=device)
     for value in (head.logits(x, labels).square().sum(), head.loss(x, labels), head.predict(x).square().sum()):
         x.grad = None
         head.zero_grad()
