@@ -66,9 +66,17 @@ def setting(change: Callable[[Any], None], value: Any, default: Any) -> Iterator
         change(default)
 
 
+@contextlib.contextmanager
+def another_device_and_one_thread() -> Iterator[None]:
+    """With one thread, detection runs in the calling thread, which alone has the default device."""
+    with setting(torch.set_num_threads, 1, 3), torch.device("meta"):
+        yield
+
+
 PROGRAMS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "float64 by default": lambda: setting(torch.set_default_dtype, torch.float64, torch.float32),
     "another device by default": lambda: torch.device("meta"),
+    "another device and one thread": another_device_and_one_thread,
     "deterministic": lambda: setting(torch.use_deterministic_algorithms, True, False),
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "products in bfloat16": lambda: setting(torch.set_float32_matmul_precision, "medium", "highest"),
