@@ -56,7 +56,7 @@ class HypersphericalEnergy(nn.Module):
 
     Attributes:
         layers: The layers that have an energy; `layer.name` and `layer.shape`, (groups, N, d), describe them.
-        left_out: The names of the weights with two dimensions or more that have no energy.
+        left_out: The names of the weights with two dimensions or more, and of packed weights, that have no energy.
         values: The mean energy of each layer by name, detached, from the last call.
 
     Raises:
@@ -105,7 +105,7 @@ class HypersphericalEnergy(nn.Module):
         if projection is None or groups > 1 or layer.name == self.output_layer:
             return nn.Identity()
         module = projection(size)
-        return module.to(getattr(layer.module, layer.parameter).device) if size > module.dim else nn.Identity()
+        return module.to(layer.peek().device) if size > module.dim else nn.Identity()
 
     def extra_repr(self) -> str:
         """Return the options that `print(energy)` shows."""

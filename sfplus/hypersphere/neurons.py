@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from inspect import ismethod
+from inspect import isfunction
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +41,33 @@ class Layer:
         """The shape (groups, N, d) of the neurons.
 
         Raises:
-            ValueError: If the weight has no shape yet, or FullyShardedDataParallel holds it in pieces.
+            ValueError: If the weight has no shape yet, is packed, or FullyShardedDataParallel holds it in pieces.
         """
-        weight = self._check(getattr(self.module, self.parameter))
+        weight = self._check(self.peek())
         groups, rows = getattr(self.module, "groups", 1), len(weight)
         if isinstance(self.module, _ConvTransposeNd):  # stored as (Cin, Cout / groups, ...)
             return groups, weight.shape[1], rows // groups * weight[0, 0].numel()
         return groups, rows // groups // (1 if self.third is None else 3), weight[0].numel()
+
+    def peek(self) -> Tensor:
+        """Return the weight without an effect on the layer: in training, `spectral_norm` for example takes a step."""
+        computed = getattr(self.module, "parametrizations", {})
+        parts = computed[self.parameter].modules() if self.parameter in computed else ()
+        modes = {part: part.training for part in parts}
+        try:
+            for part in modes:
+                part.training = False
+            weight: Tensor = getattr(self.module, self.parameter)
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
+        return weight
+
+    @property
+    def is_packed(self) -> bool:
+        """True if the weight has one dimension in a format of the layer's own class, and thus no neurons."""
+        weight = self.peek()
+        return not is_lazy(weight) and weight.ndim < 2 and not _in_pieces(weight)
 
     def neurons(self) -> Tensor:
         """Return the neurons as vectors (groups, N, d), float32 or wider; neurons of different groups see
@@ -87,12 +107,20 @@ class Layer:
         title = self.name or type(self.module).__name__
         if is_lazy(weight):
             raise ValueError(f"layer {title} has no shape yet: run the model once first")
-        if weight.ndim < 2 or weight.numel() > 0 == weight.untyped_storage().nbytes():
+        if _in_pieces(weight):
             raise ValueError(
                 f"layer {title} is held in pieces by FullyShardedDataParallel; shard the model with fully_shard, or "
                 "compute the energy in the forward of the module that is wrapped, as one piece"
             )
+        if weight.ndim < 2:
+            raise ValueError(f"layer {title} has a packed weight, without neurons: skip the layer")
         return weight
+
+
+def _in_pieces(weight: Tensor) -> bool:
+    """True if FullyShardedDataParallel has freed the weight, or holds a piece of it; its mark has no public name."""
+    piece = weight.ndim < 2 and getattr(weight, "_fsdp_flattened", False)
+    return piece or weight.numel() > 0 == weight.untyped_storage().nbytes()
 
 
 def neuron_layers(model: nn.Module) -> list[Layer]:
@@ -100,8 +128,9 @@ def neuron_layers(model: nn.Module) -> list[Layer]:
 
     They are in the order of definition. The projections of `nn.MultiheadAttention` are layers of their own. A weight
     that several layers share is listed once. Depthwise convolutions have one neuron per group and are left out, as are
-    all other modules; `unlisted_weights` lists them. Weights that parametrisations (`weight_norm`, `spectral_norm`,
-    ...) or the older hooks of `torch.nn.utils` compute are read as the layer uses them.
+    layers with a packed weight, which has one dimension, and all other modules; `unlisted_weights` lists them. Weights
+    that parametrisations (`weight_norm`, `spectral_norm`, ...) or the older hooks of `torch.nn.utils` compute are read
+    as the layer uses them.
 
     Raises:
         ValueError: If a lazy layer has no shape yet.
@@ -109,7 +138,9 @@ def neuron_layers(model: nn.Module) -> list[Layer]:
     layers, listed = [], set()
     for name, module in model.named_modules():
         for layer in _layers_of(name, module):
-            weight = getattr(module, layer.parameter)
+            if layer.is_packed:
+                continue
+            weight = layer.peek()
             key = (id(weight), layer.third) if isinstance(weight, nn.Parameter) else None
             if key not in listed and layer.shape[1] > 1:
                 listed.update([key] if key else [])
@@ -121,12 +152,16 @@ def unlisted_weights(model: nn.Module, layers: list[Layer] | tuple[Layer, ...]) 
     """Return the names of the weights with two dimensions or more that belong to none of the layers.
 
     These are for example those of embeddings, recurrent layers and depthwise convolutions, and of modules with a class
-    of their own. Quantised modules have no such parameters and are listed by the names of the modules.
+    of their own. Packed weights are listed too, also those of quantised modules, which are not parameters.
     """
     used = {id(p) for layer in layers for p in _sources(layer)}
     names = [name for name, p in model.named_parameters() if not is_lazy(p) and p.ndim > 1 and id(p) not in used]
-    packed = [f"{name}.weight" for name, module in model.named_modules() if ismethod(getattr(module, "weight", None))]
-    return names + packed
+    for name, module in model.named_modules():
+        packed = list(dict.fromkeys(layer.parameter for layer in _layers_of(name, module) if layer.is_packed))
+        if isfunction(getattr(type(module), "weight", None)):  # read from the class: a property may raise
+            packed.append("weight")
+        names += [f"{name}.{parameter}".lstrip(".") for parameter in packed]
+    return names
 
 
 def _layers_of(name: str, module: nn.Module) -> list[Layer]:

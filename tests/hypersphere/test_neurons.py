@@ -8,9 +8,9 @@ import torch
 from test_network_energy import small
 from torch import nn
 from torch.nn.utils import prune
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from sfplus.hypersphere import ASoftmax, HypersphericalEnergy, SphereConv2d, hyperspherical_energy
+from sfplus.hypersphere import ASoftmax, HypersphericalEnergy, RandomProjection, SphereConv2d, hyperspherical_energy
 from sfplus.hypersphere.neurons import neuron_layers
 
 
@@ -49,6 +49,20 @@ class Own(nn.Module):
         self.filters = nn.Parameter(torch.randn(4, 3))
 
 
+class WithProperty(nn.Module):
+    @property
+    def weight(self) -> torch.Tensor:
+        raise RuntimeError("no weight before the first fit")
+
+
+class Packed(nn.Linear):
+    """A linear layer whose weight is in a format of its own, as in some libraries of quantised layers."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 5)
+        self.weight = nn.Parameter(torch.zeros(10, dtype=torch.uint8), requires_grad=False)
+
+
 LISTED: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "linear": (lambda: nn.Linear(4, 3), [""]),
     "bilinear": (lambda: nn.Bilinear(2, 3, 4), [""]),
@@ -78,6 +92,8 @@ LEFT_OUT: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "one neuron": (lambda: nn.Linear(4, 1), [".weight"]),
     "own class": (Own, [".filters"]),
     "quantised": (quantised, [".weight"]),
+    "packed": (Packed, [".weight"]),
+    "a property that raises": (WithProperty, []),
     "none": (lambda: nn.Sequential(nn.BatchNorm2d(4), nn.PReLU(4), nn.LayerNorm(4)), []),
 }  # fmt: skip
 
@@ -147,5 +163,20 @@ def test_a_layer_in_pieces_is_refused() -> None:
     model = nn.Linear(4, 3)
     energy = HypersphericalEnergy(model)
     model.weight = nn.Parameter(model.weight.detach().flatten()[:5])
-    with pytest.raises(ValueError, match=r"layer Linear is held in pieces .* with fully_shard, or"):
+    with pytest.raises(ValueError, match="layer Linear has a packed weight, without neurons: skip"):
         energy()
+    model.weight._fsdp_flattened = True  # type: ignore[assignment]
+    for refused in (energy, lambda: HypersphericalEnergy(model)):
+        with pytest.raises(ValueError, match=r"layer Linear is held in pieces .* with fully_shard, or"):
+            refused()
+
+
+@pytest.mark.parametrize("wrap", [spectral_norm, torch.nn.utils.spectral_norm, weight_norm])
+def test_construction_changes_nothing_in_the_model(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    """The weight of spectral_norm takes a step of its power iteration whenever it is read in training."""
+    model = nn.Sequential(wrap(nn.Linear(8, 8)), nn.Linear(8, 4)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    energy = HypersphericalEnergy(model, projection=lambda size: RandomProjection(size, 4))
+    assert [layer.shape for layer in energy.layers] == [(1, 8, 8), (1, 4, 8)]
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+    assert all(module.training for module in model.modules())
