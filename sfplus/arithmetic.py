@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+from sfplus.io.threads import fork_safe_lock
 
 _backends: Any = torch.backends
 _OPERATIONS = [
@@ -15,9 +18,20 @@ _OPERATIONS = [
     *(_backends.mkldnn.conv, _backends.mkldnn.rnn, _backends.mkldnn.matmul),
 ]
 
-_lock = threading.Lock()
+_lock = fork_safe_lock()
 _settings = contextlib.ExitStack()  # restores the settings of the process
-_users = 0  # the threads that compute exactly at the moment
+_users: list[int] = []  # the threads that compute exactly at the moment, once per context
+
+
+def _keep_own_thread() -> None:
+    """Restore the settings in a forked process, unless the only thread that it has computes exactly."""
+    _users[:] = [user for user in _users if user == threading.get_ident()]
+    if not _users:
+        _settings.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_own_thread)
 
 
 @contextlib.contextmanager
@@ -38,19 +52,20 @@ def exact_settings() -> Iterator[None]:
     """Let torch compute deterministically, and products of float32 without TF32 or bfloat16.
 
     These settings of torch belong to the process: the first thread that enters changes them, and the last one restores
-    them. Autocast is left as it is, for training: autocast keeps 16-bit copies of weights until its outermost context
-    ends, so that inside one context, even a disabled one, all steps would compute with the weights of the first.
+    them. A forked process has them restored at once, unless the thread that forks is itself inside. Autocast is left
+    as it is, for training: autocast keeps 16-bit copies of weights until its outermost context ends, so that inside
+    one context, even a disabled one, all steps would compute with the weights of the first.
     """
-    global _users
+    user = threading.get_ident()
     with _lock:
         if not _users:
             _settings.enter_context(_exact_settings())
-        _users += 1
+        _users.append(user)
     try:
         yield
     finally:
         with _lock:
-            _users -= 1
+            _users.remove(user)
             if not _users:
                 _settings.close()
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 import threading
+import warnings
 from typing import Any
 
+import pytest
 import torch
 
+from sfplus import arithmetic
 from sfplus.arithmetic import exact_arithmetic
 
 backends: Any = torch.backends
@@ -83,6 +88,53 @@ def test_settings_stay_until_the_last_thread_leaves() -> None:
     left.set()
     thread.join()
     assert inside == [True] and backends.cudnn.deterministic is before is False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_forked_process_restores_the_settings_when_its_own_thread_leaves(inside: bool) -> None:
+    """Another thread is inside at the time of the fork, and does not exist in the forked process."""
+    entered, left = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with exact_arithmetic("cpu"):
+            entered.set()
+            left.wait()
+
+    def fork() -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks of threaded processes
+            return os.fork()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait()
+    own = exact_arithmetic("cpu") if inside else contextlib.nullcontext()
+    with own:
+        child = fork()
+        seen = [backends.cudnn.deterministic]
+        with exact_arithmetic("cpu"):
+            seen.append(backends.cudnn.deterministic)
+        seen.append(backends.cudnn.deterministic)
+    if not child:
+        seen.append(backends.cudnn.deterministic)
+        os._exit(seen != [inside, True, inside, False])
+    left.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert seen == [True] * 3 and not backends.cudnn.deterministic
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_waits_for_a_thread_that_changes_the_settings() -> None:
+    arithmetic._lock.acquire()
+    threading.Timer(0.1, arithmetic._lock.release).start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        os._exit(arithmetic._lock.locked())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and not arithmetic._lock.locked()
 
 
 def test_autocast_around_it_has_no_effect_inside() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,6 +14,9 @@ from sfplus.detection.canvas_tables import tables_on_device, tables_on_host
 from sfplus.detection.pyramid_plan import EDGE, STRIDE, Piece, Plan, plan_pyramid
 from sfplus.detection.sizes import Sizes
 from sfplus.device import Device
+from sfplus.io.threads import fork_safe_lock
+
+_lock = fork_safe_lock()  # of the kept canvases of all pyramids
 
 
 class Canvas(NamedTuple):
@@ -86,12 +88,11 @@ class Pyramid:
         self._limit = sizes.tables
         self._kept: OrderedDict[tuple[int, int, int], Canvas] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.Lock()
 
     def canvas(self, height: int, width: int, index: int) -> Canvas:
         """Return canvas `index` of the plan for photos of this size."""
         key = height, width, index
-        with self._lock:
+        with _lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
@@ -102,7 +103,7 @@ class Pyramid:
         return canvas
 
     def _keep(self, key: tuple[int, int, int], canvas: Canvas) -> None:
-        with self._lock:
+        with _lock:
             if key not in self._kept:  # by another thread
                 self._kept[key] = canvas
                 self._bytes += _count_bytes(canvas)

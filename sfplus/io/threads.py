@@ -6,8 +6,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import torch
@@ -15,10 +15,20 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+
+def fork_safe_lock() -> threading.Lock:
+    """Return a lock that no forked process inherits locked: a fork waits until it is free.
+
+    It is for the variables of a module, for a short time, and never inside of another such lock.
+    """
+    lock = threading.Lock()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
+
+
 # Held while the threads of a pool start, when torch's number of threads is 1 for the whole process.
-_starting = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a forked process must not inherit a held lock
-    os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
+_starting = fork_safe_lock()
 
 
 def count_threads() -> int:
@@ -28,28 +38,40 @@ def count_threads() -> int:
 
 
 def _start_pool(size: int) -> ThreadPoolExecutor:
-    """Start threads that each run torch single-threaded; all other threads keep their number of threads of torch."""
+    """Start threads that each run torch single-threaded; all other threads keep their number of threads of torch.
+
+    Raises:
+        RuntimeError: If the system starts no more threads.
+    """
     ready = threading.Barrier(size + 1)
+    started: Future[ThreadPoolExecutor] = Future()
 
     def start() -> None:
         torch.get_num_threads()  # without this, the thread adopts the number later, after it has been set back
         torch.set_num_threads(1)
-        ready.wait()
-
-    pool = ThreadPoolExecutor(size, initializer=start)
+        with suppress(threading.BrokenBarrierError):  # another thread of the pool did not start
+            ready.wait()
 
     def start_all() -> None:
         count = torch.get_num_threads()  # of the process: the caller may have a number of its own
-        for _ in range(size):
-            pool.submit(int)
-        ready.wait()
-        torch.set_num_threads(count)  # for all threads but these
+        pool = ThreadPoolExecutor(size, initializer=start)
+        try:
+            for _ in range(size):
+                pool.submit(int)
+            ready.wait()
+            started.set_result(pool)
+        except BaseException as error:
+            ready.abort()
+            pool.shutdown()  # waits for its threads, each of which sets the number to 1
+            started.set_exception(error)
+        finally:
+            torch.set_num_threads(count)  # for all threads but these
 
     with _starting:
         starter = threading.Thread(target=start_all)
         starter.start()
         starter.join()
-    return pool
+    return started.result()
 
 
 @contextmanager
@@ -113,6 +135,7 @@ class WorkerPool:
             if self._threads is None or self._count != count:
                 if self._threads is not None:
                     self._threads.shutdown(wait=False)
+                    self._threads = None  # also if no others can be started
                 self._threads, self._count = _start_pool(count + 1), count
             yield WorkerThreads(self._threads, count)
 

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import threading
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +13,7 @@ from torch.nn.functional import interpolate
 from sfplus.detection.canvas_batches import CanvasBatch
 from sfplus.detection.integral_images import IntegralImages
 from sfplus.detection.mtcnn import Detector
-from sfplus.detection.pyramid import Canvas, Pyramid, _table_bytes
+from sfplus.detection.pyramid import Canvas, Pyramid, _lock, _table_bytes
 from sfplus.detection.pyramid_plan import plan_pyramid
 from sfplus.detection.sizes import sizes_for
 from sfplus.device import Device, choose_device
@@ -148,6 +152,20 @@ def test_tables_are_kept_up_to_a_number_of_bytes() -> None:
     assert pyramid._bytes <= bytes_of + 2000
     kept = dict(pyramid._kept)
     assert pyramid.canvas(400, 400, 0) is not pyramid.canvas(400, 400, 0) and pyramid._kept == kept
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_can_keep_tables_that_another_thread_was_keeping() -> None:
+    """The fork waits until the tables and their size agree."""
+    pyramid = Pyramid(20, 0.85, CPU, sizes_for(CPU))
+    _lock.acquire()
+    threading.Timer(0.1, _lock.release).start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks of threaded processes
+        child = os.fork()
+    if not child:
+        os._exit(_lock.locked() or pyramid.canvas(60, 60, 0) is not pyramid.canvas(60, 60, 0))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_cpu_keeps_the_tables_of_a_photo_of_one_megapixel_and_a_gpu_those_of_twelve() -> None:

@@ -175,3 +175,36 @@ def set_own_number(count: int) -> None:
     threadpoolctl = pytest.importorskip("threadpoolctl")
     torch.get_num_threads()
     threadpoolctl.threadpool_limits(count, user_api="openmp")
+
+
+def test_a_thread_that_cannot_start_is_an_error_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, start, count = threading.active_count(), threading.Thread.start, 0
+
+    def start_two(thread: threading.Thread) -> None:
+        nonlocal count
+        count += thread.name.startswith("ThreadPoolExecutor")
+        if count == 3:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    pool = WorkerPool()
+    with pool.workers(2), monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread"):
+        patch.setattr(threading.Thread, "start", start_two)
+        WorkerPool().workers(3).__enter__()
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread"):
+        count = 0
+        patch.setattr(threading.Thread, "start", start_two)
+        pool.workers(3).__enter__()
+    seen: list[int] = []
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == [3] and torch.get_num_threads() == 3
+    with pool.workers(2) as workers:  # the pool that had its threads replaced has none, and starts others
+        assert list(workers.map(abs, [-1])) == [1]
+    del pool, workers
+    gc.collect()
+    for thread in set(threading.enumerate()) - {threading.main_thread()}:
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(5)
+    assert threading.active_count() <= before
