@@ -72,7 +72,13 @@ def exact_settings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _exact_settings() -> Iterator[None]:
-    """Change the settings by torch's new names; those by the old names agree, since torch refuses a mixture."""
+    """Change the settings by torch's new names; those by the old names agree, since torch refuses a mixture.
+
+    Afterwards operations follow again the precision of their backend, or `torch.backends.fp32_precision`, where they
+    did before. Torch does not tell two cases apart: an operation that was set to the very precision of its backend
+    follows the backend from then on; and convolutions and recurrent layers of a program that has set nothing keep
+    torch's default, TF32, as if it had been set for them, so that a later setting of all backends does not reach them.
+    """
     convolutions = _by_old_name(lambda: _backends.cudnn.allow_tf32)
     products = _by_old_name(torch.get_float32_matmul_precision)
     precisions = [operation.fp32_precision for operation in _OPERATIONS]
@@ -86,7 +92,9 @@ def _exact_settings() -> Iterator[None]:
     finally:
         _set_by_old_names(convolutions, products)
         for operation, precision in zip(_OPERATIONS, precisions, strict=True):
-            operation.fp32_precision = precision
+            operation.fp32_precision = "none"  # that of the backend, or of all backends
+            if operation.fp32_precision != precision:
+                operation.fp32_precision = precision
         _backends.cudnn.deterministic, _backends.cudnn.benchmark = deterministic, benchmark
 
 

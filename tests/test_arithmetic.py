@@ -25,6 +25,7 @@ PROGRAMS = [
     "torch.set_float32_matmul_precision('high')",
     "b.cudnn.allow_tf32, b.cuda.matmul.allow_tf32 = False, True",
     "b.fp32_precision = 'tf32'",
+    "b.cudnn.fp32_precision = 'tf32'",
     "b.mkldnn.matmul.fp32_precision = 'bf16'",
     "b.cudnn.benchmark = True",
 ]
@@ -60,6 +61,11 @@ for program in sys.argv[1:]:
     assert inside[:5] == [True, False, False, False, "highest"], inside
     assert set(inside[5][2:] + inside[6]) == {"ieee"}, inside
     assert state() == before, (state(), before)
+    for settings in (b, b.cudnn):  # each operation without a setting of its own follows
+        if settings.fp32_precision != "none":
+            was, settings.fp32_precision = settings.fp32_precision, "none"
+            operations = [b.cudnn.conv, b.cuda.matmul, b.mkldnn.conv, b.mkldnn.rnn, b.mkldnn.matmul]
+            assert was not in [o.fp32_precision for o in operations], "a precision of the backend was set for good"
     os._exit(0)
 """
 

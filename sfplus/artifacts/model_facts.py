@@ -26,7 +26,7 @@ _HEADS = {
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known about a model; what is not known is empty.
+    """The facts known about a model; those not known are empty.
 
     Attributes:
         label: the name that its user or its config.json gives it; empty for a model that the recipe trains.

@@ -15,8 +15,17 @@ from torch.autograd.function import once_differentiable
 
 from sfplus.hypersphere.riesz_kernel import wide_dtype
 
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the names until torch 2.13
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+def all_gather(result: Tensor, values: Tensor, group: dist.ProcessGroup | None = None) -> None:
+    """Concatenate the tensors of all ranks in `result`; the second name is that of torch before 2.13."""
+    gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(result, values, group=group)
+
+
+def _reduce_scatter(result: Tensor, values: Tensor, group: dist.ProcessGroup | None) -> None:
+    """Write this rank's share of the sum over the ranks to `result`."""
+    scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+    scatter(result, values, group=group)
 
 
 class Ranks:
@@ -50,7 +59,7 @@ class Ranks:
         result = values.new_empty(self.world, *values.shape)
         if self.world == 1:
             return result.copy_(values[None])
-        _all_gather(result.view(-1), values.contiguous().view(-1), group=self.group)
+        all_gather(result.view(-1), values.contiguous().view(-1), self.group)
         return result
 
     def reduce_scatter(self, values: Tensor) -> Tensor:
@@ -58,7 +67,7 @@ class Ranks:
         result = values.new_empty(values.shape[1:])
         if self.world == 1:
             return result.copy_(values[0])
-        _reduce_scatter(result.view(-1), values.contiguous().view(-1), group=self.group)
+        _reduce_scatter(result.view(-1), values.contiguous().view(-1), self.group)
         return result
 
 

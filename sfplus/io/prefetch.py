@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,77 +31,103 @@ def prefetch_map(
         ready: returns the result of an item that needs no thread, else None.
         size: the size of a result, for example in pixels.
         limit: with `size`, no item is started while waiting results add up to this or more, so that they never
-            exceed it by more than one result of each thread.
+            exceed it by more than one result of each thread. Nor are more items taken than make results of about this
+            size in all, or than two for each thread.
     """
-    gate = _Gate(size, limit)
-    pool = ThreadPoolExecutor(threads)
+    work = _Work(function, threads, size, limit)
+    pending: deque[Future[Result]] = deque()
     try:
-        pending: deque[tuple[int, Callable[[], Result], bool]] = deque()
-        for number, item in enumerate(items):
+        for item in items:
             result = ready(item) if ready else None
-            if result is None:
-                pending.append((number, pool.submit(gate.call, function, number, item).result, True))
-            else:
-                pending.append((number, partial(_identity, result), False))
-            if len(pending) > buffer_size:
-                yield gate.take(*pending.popleft())
+            pending.append(work.add(item) if result is None else _finished(result))
+            while len(pending) > buffer_size or (pending and work.is_enough()):
+                yield work.take(pending.popleft())
         while pending:
-            yield gate.take(*pending.popleft())
+            yield work.take(pending.popleft())
     finally:
-        gate.open()
-        pool.shutdown(cancel_futures=True)
+        work.close()
 
 
-class _Gate:
-    """Lets threads start items while the results that wait for the caller are small.
+class _Work(Generic[Item, Result]):
+    """Items in order, of which threads work on a few; a thread never waits, so that none is left when Python ends.
 
     Args:
-        size: of a result; without it, the gate is always open.
-        limit: the sum of sizes at which the gate closes for all items but the one that the caller waits for.
+        function: computes the result of an item.
+        threads: the number of threads.
+        size: of a result; without it, all items may start.
+        limit: the sum of the sizes of waiting results from which no item starts.
     """
 
-    def __init__(self, size: Callable[[Any], int] | None, limit: int) -> None:
-        self._size = size
-        self._limit = limit
-        self._waiting = 0
-        self._next = 0  # the item that the caller takes next; the threads start items in order, so it is never stuck
-        self._is_open = size is None
-        self._changed = threading.Condition()
+    def __init__(
+        self, function: Callable[[Item], Result], threads: int, size: Callable[[Result], int] | None, limit: int
+    ) -> None:
+        self._function, self._threads, self._size, self._limit = function, threads, size, limit
+        self._pool = ThreadPoolExecutor(threads)
+        self._lock = threading.Lock()
+        self._queue: deque[tuple[Item, Future[Result]]] = deque()  # items that are not started
+        self._sizes: dict[Future[Result], int] = {}  # of the results that wait
+        self._running = self._waiting = self._done = self._total = 0
 
-    def call(self, function: Callable[[Item], Result], number: int, item: Item) -> Result:
-        """Return `function(item)`, once the item may start."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_open or self._waiting < self._limit or number <= self._next)
-        result = function(item)
-        self._add(result, 1)
+    def add(self, item: Item) -> Future[Result]:
+        """Return the future result of an item; items start in the order in which they are added."""
+        future: Future[Result] = Future()
+        with self._lock:
+            self._queue.append((item, future))
+        self._start()
+        return future
+
+    def is_enough(self) -> bool:
+        """Return True if items were added for about as many results as may wait, by the mean size of all so far."""
+        if self._size is None:
+            return False
+        with self._lock:
+            unfinished = self._running + len(self._queue)
+            expected = self._waiting + unfinished * (self._total / self._done if self._done else self._limit)
+            return self._waiting >= self._limit or (unfinished >= 2 * self._threads and expected >= self._limit)
+
+    def take(self, future: Future[Result]) -> Result:
+        """Wait for a result and return it; others may then start in its place."""
+        result = future.result()
+        with self._lock:
+            self._waiting -= self._sizes.pop(future, 0)
+        self._start()
         return result
 
-    def take(self, number: int, result: Callable[[], Result], is_counted: bool) -> Result:
-        """Return a result to the caller."""
-        with self._changed:
-            self._next = number
-            self._changed.notify_all()
-        value = result()
-        if is_counted:
-            self._add(value, -1)
-        return value
+    def close(self) -> None:
+        """Wait for the items that have started, and start no more."""
+        with self._lock:
+            self._queue.clear()
+        self._pool.shutdown()
 
-    def open(self) -> None:
-        """Let all items start."""
-        with self._changed:
-            self._is_open = True
-            self._changed.notify_all()
+    def _start(self) -> None:
+        with self._lock:
+            while self._queue and self._running < self._threads and (not self._size or self._waiting < self._limit):
+                self._pool.submit(self._run, *self._queue.popleft())
+                self._running += 1
 
-    def _add(self, result: object, sign: int) -> None:
-        if self._size is None:
-            return
-        with self._changed:
-            self._waiting += sign * self._size(result)
-            self._changed.notify_all()
+    def _run(self, item: Item, future: Future[Result]) -> None:
+        try:
+            result = self._function(item)
+            size = self._size(result) if self._size else 0
+        except BaseException as error:
+            with self._lock:
+                self._running -= 1
+            future.set_exception(error)
+        else:
+            with self._lock:
+                self._running -= 1
+                self._done += 1
+                self._total += size
+                self._waiting += size
+                self._sizes[future] = size
+            future.set_result(result)
+        self._start()
 
 
-def _identity(result: Result) -> Result:
-    return result
+def _finished(result: Result) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(result)
+    return future
 
 
 def batch_by_size(

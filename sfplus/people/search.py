@@ -38,7 +38,7 @@ class Matches:
 
     @property
     def has_probabilities(self) -> bool:
-        """Whether the model has scores, from which probabilities follow."""
+        """True if the model has scores, from which probabilities follow."""
         return not np.isnan(self.probabilities).any()
 
     def first(self, count: int) -> Matches:

@@ -17,10 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sfplus.device import Device
 from sfplus.errors import TrainingError, UsageError, one_line
+from sfplus.hypersphere.collectives import all_gather
 from sfplus.io.prefetch import batch_by_size
 
 _BUCKET = 1 << 24  # numbers in a broadcast
-_all_gather: Any = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor  # older torch
 
 
 class ProcessGroup:
@@ -102,7 +102,7 @@ class ProcessGroup:
             return tensor
         gathered = tensor.new_empty(self.count * len(tensor), *tensor.shape[1:])
         with connection_errors():
-            _all_gather(gathered, tensor.contiguous())
+            all_gather(gathered, tensor.contiguous())
         return gathered
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from sfplus.recipes.settings.teacher import TeacherSettings
 
 
 class Distillation:
-    """What a teacher adds to the loss of a batch.
+    """The terms that a teacher adds to the loss of a batch.
 
     The map has no bias, is trained with the network, and is not part of the model. Relations are those of the features
     themselves, over the batch of all processes.

@@ -142,7 +142,7 @@ class DecisionRule:
 
     @property
     def has_scores(self) -> bool:
-        """Whether the scores of the verification pairs are known."""
+        """True if the scores of the verification pairs are known."""
         return bool(len(self.same) and len(self.different))
 
     def log_likelihood_ratio(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:

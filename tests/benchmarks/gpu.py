@@ -24,8 +24,8 @@ from sfplus.errors import SfplusError
 from sfplus.io.files import write_atomically
 
 ROOT = Path(__file__).parents[2]
-KINDS = ("rates", "detection", "embedding", "training", "energies", "class_parallel", "image_tasks")
-SECONDS = {"tests": 90, "training": 120}  # limits on a GPU, eight minutes in all
+KINDS = ("rates", "detection", "alignment", "embedding", "training", "energies", "class_parallel", "image_tasks")
+SECONDS = {"tests": 90, "training": 120, "alignment": 20}  # limits on a GPU, eight minutes in all
 OTHER_SECONDS, CPU_SECONDS = 40, 600
 Row = dict[str, Any]
 

@@ -5,6 +5,7 @@ Started by `gpu.py` in a process of its own, so that a failure or an exhausted m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from train import Crops, port
 
+from sfplus.alignment import fit_similarity, warp, warp_batch
+from sfplus.arithmetic import exact_settings
 from sfplus.datasets.portraits import draw_portrait
 from sfplus.detection import Detector
 from sfplus.device import Device, choose_device
@@ -111,7 +114,7 @@ def rates(m: Measurement) -> Iterator[Figure]:
     a, b = torch.randn(2, side, side, device=device).unbind()
     runs: dict[str, Callable[[], object]] = {"float32": lambda: a @ b}
     if m.device.is_cuda:
-        runs["TF32"] = lambda: _with_tf32(lambda: a @ b)
+        runs["TF32"] = lambda: _product_in_tf32(a, b)
     left, right = a.bfloat16(), b.bfloat16()
     runs["bf16"] = lambda: left @ right
     for name, measured in m.compare(runs):
@@ -130,12 +133,22 @@ def rates(m: Measurement) -> Iterator[Figure]:
         yield Figure(f"copy {name}", moved, "bytes", **measured)
 
 
-def _with_tf32(run: Callable[[], object]) -> None:
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
+def _product_in_tf32(a: Tensor, b: Tensor) -> Tensor:
+    with _tf32():
+        return a @ b
+
+
+@contextlib.contextmanager
+def _tf32() -> Iterator[None]:
+    """Compute matrix products and convolutions with TF32."""
+    operations = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    for operation in operations:
+        operation.fp32_precision = "tf32"
     try:
-        run()
+        yield
     finally:
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        for operation in operations:
+            operation.fp32_precision = "ieee"
 
 
 def detection(m: Measurement) -> Iterator[Figure]:
@@ -156,6 +169,22 @@ def detection(m: Measurement) -> Iterator[Figure]:
         }
         for _, measured in m.compare(runs, "facenet-pytorch"):
             yield Figure(f"detect faces, {name}", len(tiled), "photos", **measured)
+
+
+def alignment(m: Measurement) -> Iterator[Figure]:
+    """Cut crops from photos that are on the device, next to one warp after the other on the CPU."""
+    portraits = [draw_portrait(n, 0) for n in range(m.size(64, 4))]
+    photos, points = [p.photo for p in portraits], np.stack([p.landmarks for p in portraits])
+    matrices = fit_similarity(points, "sphereface-112x96", "template")
+    repeats = m.size(8, 1)
+    batch = m.device.put(torch.from_numpy(np.stack(photos * repeats)).permute(0, 3, 1, 2))
+    tiled = np.tile(matrices, (repeats, 1, 1))
+    runs: dict[str, Callable[[], object]] = {
+        "sfplus": lambda: warp_batch(batch, tiled),
+        "on the CPU": lambda: [warp(p, matrix) for p, matrix in zip(photos * repeats, tiled, strict=True)],
+    }
+    for _, measured in m.compare(runs, "on the CPU"):
+        yield Figure("crops of photos of 250x250", len(tiled), "crops", **measured)
 
 
 def embedding(m: Measurement) -> Iterator[Figure]:
@@ -206,6 +235,7 @@ def training(m: Measurement) -> Iterator[Figure]:
             "bf16, class energy": _step(name, batch, people, m, precision="bf16", energy={"power": 2}),
         }
         if m.device.is_cuda:
+            runs["TF32"] = _step(name, batch, people, m, tf32=True, precision="float32")
             runs["bf16, torch.compile"] = _step(name, batch, people, m, compiled=True, precision="bf16")
         peer = ""
         if name == "sphereface20":
@@ -214,21 +244,34 @@ def training(m: Measurement) -> Iterator[Figure]:
         head = 2 * FEATURES * people
         operations = 3 * count * (_operations(m.device.move(create(name)), m.device) + head)
         for variant, measured in m.compare(runs, peer):
-            rate = "bf16" if "bf16" in variant else "float32"
+            rate = variant.partition(",")[0]
             work = f"training step, {name}, batch {count}, {variant}"
             yield Figure(work, count, "crops", **measured, operations=operations, rate=rate)
 
 
 def _step(
-    name: str, batch: tuple[Tensor, Tensor], people: int, m: Measurement, compiled: bool = False, **options: Any
+    name: str,
+    batch: tuple[Tensor, Tensor],
+    people: int,
+    m: Measurement,
+    compiled: bool = False,
+    tf32: bool = False,
+    **options: Any,
 ) -> Callable[[], object]:
+    """Return an update as the engine does it, with its arithmetic, or with TF32 instead."""
     settings = SolverSettings.model_validate({"batch_size": len(batch[0]), **options})
     network, head = create(name), HEADS["asoftmax"](FEATURES, people)
     task = FaceTask(network, head, Crops(), settings, ProcessGroup(m.device))  # type: ignore[arg-type]
     m.device.move(task.modules).train()
     if compiled:
         network.compile()
-    return lambda: task.update(1, batch, measure=False)
+
+    def step() -> None:
+        with _tf32() if tf32 else exact_settings():
+            task.update(1, batch, measure=False)
+        torch.clear_autocast_cache()
+
+    return step
 
 
 def energies(m: Measurement) -> Iterator[Figure]:
@@ -314,6 +357,7 @@ def _plain_classifier(data: Any, count: int, width: int, device: Device) -> Call
 KINDS: dict[str, Callable[[Measurement], Iterator[Figure]]] = {
     "rates": rates,
     "detection": detection,
+    "alignment": alignment,
     "embedding": embedding,
     "training": training,
     "energies": energies,

@@ -47,6 +47,7 @@ class Crops:
 
     labels = torch.arange(PEOPLE).repeat(2)
     digest = "none"
+    height, width = 112, 96
 
     def __len__(self) -> int:
         return len(self.labels)

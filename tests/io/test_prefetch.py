@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -69,7 +71,7 @@ def test_results_that_are_ready_need_no_thread_and_keep_their_place() -> None:
 
 def test_waiting_results_add_up_to_the_limit_and_one_result_of_each_thread() -> None:
     """Also while the caller works on a result for a long time, and whatever the sizes are."""
-    sizes = [3, 1, 9, 1, 1, 1, 20, 1, 1, 1, 1, 1, 30, 2, 2, 2, 2, 2, 2, 2]
+    sizes = [3, 1, 9, 1, 1, 1, 20, 1, 1, 1, 1, 1, 30, *[2] * 30, *[9] * 30]
     lock, started, most, taken = threading.Lock(), 0, 0, 0
 
     def decode(number: int) -> int:
@@ -86,7 +88,7 @@ def test_waiting_results_add_up_to_the_limit_and_one_result_of_each_thread() -> 
             with lock:
                 most = max(most, started - taken)
     assert taken == sum(sizes)
-    assert 5 <= most < 5 + 3 * 30
+    assert 5 <= most < 5 + 30 + 2 * 9
 
 
 def test_a_large_result_is_not_started_while_many_wait() -> None:
@@ -96,6 +98,15 @@ def test_a_large_result_is_not_started_while_many_wait() -> None:
     time.sleep(0.1)
     assert len(started) <= 1 + 3 + 4  # the result that was taken, those that wait, one of each thread
     assert list(results) == list(range(1, 50))
+
+
+def test_few_items_are_taken_while_results_are_large() -> None:
+    taken: list[int] = []
+    items = (taken.append(n) or n for n in range(1000))  # type: ignore[func-returns-value]
+    results = prefetch_map(lambda n: n, items, 500, 4, size=lambda _: 10, limit=30)
+    for number in range(20):
+        assert next(results) == number and len(taken) - number <= 1 + 2 * 4 + 3 + 4
+    results.close()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
@@ -132,3 +143,15 @@ def test_an_exception_is_raised_in_the_turn_of_its_item_with_a_limit() -> None:
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_a_program_ends_while_results_wait() -> None:
+    """Also if the generator is never closed: a traceback may hold it until Python ends."""
+    code = """
+from sfplus.io.prefetch import prefetch_map
+kept = prefetch_map(lambda n: n, range(1000), 500, 2, size=lambda _: 10, limit=20)
+next(kept)
+raise ValueError("of the user")
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 1 and "of the user" in process.stderr

@@ -172,7 +172,7 @@ class SolverSettings(LoopSettings):
 
     @property
     def classifies(self) -> bool:
-        """Whether a head is trained, which needs photos by person; if not, the teacher alone is learned."""
+        """True if a head is trained, which needs photos by person; if not, the teacher alone is learned."""
         return self.teacher is None or self.teacher.classify
 
     def in_steps(self, crops: int) -> Self:

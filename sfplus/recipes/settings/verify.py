@@ -64,7 +64,7 @@ class VerifySettings(StageKey, BaseModel):
 
     @property
     def has_crops(self) -> bool:
-        """Whether the photos are aligned crops."""
+        """True if the photos are aligned crops."""
         return self.crops or isinstance(self.photo_folder, UserBin)
 
     @property
