@@ -86,9 +86,10 @@ class Device:
         """Return the precision that a name stands for on this device: `float32`, `bf16` or `fp16`.
 
         Args:
-            name: `auto`: bf16 on a GPU that computes it natively (Ampere and later), else fp16 on one with tensor cores
-                (V100, T4), else float32. `float32`. `bf16`: also on CPUs and on GPUs that emulate it, which is slower
-                than float32. `fp16`: on GPUs.
+            name: `auto`: bf16 on a GPU that computes it natively (Ampere and later), else fp16 on Volta and Turing
+                (V100, T4; on the GTX 16 series, which has no tensor cores, it is still not slower than float32), else
+                float32. `float32`. `bf16`: also on CPUs and on GPUs that emulate it, which is slower than float32.
+                `fp16`: on GPUs.
             fp16: False if `auto` must not be fp16, which needs a gradient scaler (`scaler`) in training.
 
         Raises:
@@ -96,7 +97,7 @@ class Device:
         """
         if name == "auto":
             return self._fastest(fp16)
-        if name == "float32" or (name == "bf16" and not (self.is_cuda and not torch.cuda.is_bf16_supported())):
+        if name == "float32" or (name == "bf16" and (not self.is_cuda or self._has_bf16(emulated=True))):
             return name
         if name == "fp16" and self.is_cuda:
             return name
@@ -115,19 +116,25 @@ class Device:
     def _fastest(self, fp16: bool) -> str:
         if not self.is_cuda:
             return "float32"
-        with torch.cuda.device(self.torch):  # torch's question is about the current GPU
-            if torch.cuda.is_bf16_supported(including_emulation=False):
-                return "bf16"
+        if self._has_bf16(emulated=False):
+            return "bf16"
         return "fp16" if fp16 and torch.cuda.get_device_capability(self.torch) >= (7, 0) else "float32"
+
+    def _has_bf16(self, emulated: bool) -> bool:
+        with torch.cuda.device(self.torch):  # torch's question is about the current GPU
+            return bool(torch.cuda.is_bf16_supported(including_emulation=emulated))
 
     def autocast(self, precision: str = "auto") -> contextlib.AbstractContextManager[object]:
         """Return the autocast context of a precision; `fp16` needs `scaler` in training.
+
+        That of float32 disables the autocast of the program around it. Enter it anew in every step: autocast keeps
+        16-bit copies of weights until its outermost context ends, see `torch.clear_autocast_cache`.
 
         Raises:
             UsageError: As `precision`.
         """
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision(precision))
-        return contextlib.nullcontext() if dtype is None else torch.autocast(self.torch.type, dtype=dtype)
+        return torch.autocast(self.torch.type, dtype=dtype, enabled=dtype is not None)
 
     def scaler(self, precision: str = "auto") -> GradScaler | None:
         """Return a gradient scaler if the precision is fp16 on this device, and None if it needs none.
@@ -173,7 +180,10 @@ def local_device(name: str) -> str:
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Copy tensors to the host, waiting for a GPU once; tensors on the host are returned as they are."""
+    """Copy tensors to the host, waiting for a GPU once; tensors on the host are returned as they are.
+
+    Copies from a GPU are in pinned memory, which torch keeps for later copies until the process ends.
+    """
     copies = [tensor.detach().to("cpu", non_blocking=True) for tensor in tensors]
     for device in {tensor.device for tensor in tensors if tensor.is_cuda}:
         torch.cuda.synchronize(device)

@@ -1,5 +1,7 @@
 import contextlib
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +58,15 @@ def test_the_default_precision_of_the_cpu_is_float32() -> None:
     with choose_device("cpu").autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     assert Device(torch.device("cpu")).put(torch.ones(1)).device.type == "cpu"
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_precision_is_that_of_the_device_inside_an_autocast_of_the_program(
+    precision: str, dtype: torch.dtype
+) -> None:
+    outer = torch.autocast("cpu", torch.bfloat16 if precision == "float32" else torch.float16)
+    with outer, choose_device("cpu").autocast(precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
@@ -150,6 +161,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Devi
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (major, minor))
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     return Device(torch.device("cuda", 0))
 
 
@@ -160,16 +172,15 @@ AUTO = [
 
 
 @pytest.mark.parametrize(("gpu", "with_scaler", "without"), AUTO, indirect=["gpu"])
-@pytest.mark.filterwarnings("ignore:.*CUDA is not available")  # torch then disables autocast and scaler
 def test_auto_is_the_fastest_precision_that_a_gpu_computes_natively(
     gpu: Device, with_scaler: str, without: str
 ) -> None:
     """Autocast and scaler agree about it."""
     assert (gpu.precision(), gpu.precision("auto", fp16=False)) == (with_scaler, without)
     assert (gpu.scaler("auto") is not None) == (with_scaler == "fp16")
-    context = gpu.autocast("auto")
+    context: Any = gpu.autocast("auto")
     dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
-    assert getattr(context, "fast_dtype", None) == dtypes.get(with_scaler)
+    assert (context.fast_dtype if context._enabled else None) == dtypes.get(with_scaler)
     reason = ", because fp16 needs a gradient scaler, which this training does not have"
     assert gpu.describe_precision() == with_scaler
     assert gpu.describe_precision(fp16=False) == without + (reason if with_scaler == "fp16" else "")
@@ -179,6 +190,29 @@ def test_auto_is_the_fastest_precision_that_a_gpu_computes_natively(
 def test_a_requested_precision_is_not_replaced(gpu: Device) -> None:
     for name in ("float32", "bf16", "fp16"):
         assert gpu.precision(name) == gpu.describe_precision(name, fp16=False) == name
+
+
+@pytest.mark.parametrize("current", [0, 1])
+def test_precisions_are_those_of_the_device_not_of_the_current_gpu(
+    current: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two GPUs supports bf16."""
+    selected = [current]
+
+    @contextlib.contextmanager
+    def select(device: torch.device) -> Iterator[None]:
+        previous, selected[0] = selected[0], device.index
+        yield
+        selected[0] = previous
+
+    monkeypatch.setattr(torch.cuda, "device", select)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: selected[0] == 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 0))
+    first, second = (Device(torch.device("cuda", index)) for index in range(2))
+    assert (first.precision(), second.precision(), second.precision("bf16")) == ("fp16", "bf16", "bf16")
+    with pytest.raises(UsageError, match="cuda:0 does not support bf16; use float32"):
+        first.precision("bf16")
+    assert selected == [current]
 
 
 NO_MEMORY = [

@@ -181,6 +181,7 @@ class ClassificationTask(Task):
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        torch.clear_autocast_cache()  # else the evaluation would compute with the old weights
         if not measure:
             return None
         row: Row = {"loss": entropy, "train_accuracy": (logits.argmax(1) == labels).float().mean(), "rate": rate}

@@ -24,6 +24,7 @@ from torch import Tensor
 from sfplus.datasets.identities import assign_labels
 from sfplus.errors import DatasetError
 from sfplus.images import list_photos, read_photo
+from sfplus.io.cpus import count_cpus
 from sfplus.io.files import atomic_file
 
 SetName = Literal["cifar10", "cifar100", "mnist", "folder"]
@@ -116,7 +117,7 @@ class ImageFiles:
 @functools.cache
 def _decoders() -> ThreadPoolExecutor:
     """Return the threads that decode batches, the same for all batches of this process."""
-    return ThreadPoolExecutor(min(16, os.cpu_count() or 1), "decode")
+    return ThreadPoolExecutor(min(16, count_cpus()), "decode")
 
 
 if hasattr(os, "register_at_fork"):  # a forked process has no threads
@@ -188,7 +189,7 @@ def _from_folders(root: Path, split: Split, cache: Path | None) -> SmallImages:
         images = np.load(cached)
         if len(images) == len(labels):
             return SmallImages(torch.from_numpy(images), torch.tensor(labels), names)
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4, count_cpus())) as pool:
         decoded = pool.map(read_photo, paths)
         first = next(decoded)
         images = np.empty((len(paths), *first.shape), np.uint8)

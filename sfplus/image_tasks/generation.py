@@ -139,6 +139,7 @@ class GanTask(Task):
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]) if measure else None
         self.optimizers[name].step()
+        torch.clear_autocast_cache()  # else the next pass of this step would compute with the old weights
         return norm
 
     def describe(self, step: int) -> str:

@@ -56,7 +56,8 @@ def embed_crops(
         UsageError: If the dtype is unknown.
     """
     batches = torch.split(crops, batch_size or default_batch_size(device, preprocessing.mirror))
-    return np.concatenate(list(embed_batches(network, batches, device, preprocessing, dtype)))
+    remedy = f"use a smaller batch_size{' or device cpu' * device.is_cuda}"
+    return np.concatenate(list(embed_batches(network, batches, device, preprocessing, dtype, remedy)))
 
 
 def embed_batches(
@@ -65,12 +66,21 @@ def embed_batches(
     device: Device,
     preprocessing: Preprocessing = PRESETS["sphereface"],
     dtype: Dtype = "float32",
+    remedy: str = "",
 ) -> Iterator[np.ndarray]:
     """Compute the features of one batch of crops after the other; see `embed_crops`.
 
     A GPU gets the next batch before the features of the last one are waited for, so that it computes while they are
     used; two batches are in memory, independent of their number. The network is in evaluation mode until the iterator
     ends.
+
+    Args:
+        network: as in `embed_crops`, like the arguments that follow `batches`.
+        batches: uint8 RGB (B, H, W, 3) each, on the host.
+        device: the device to compute on.
+        preprocessing: of the network.
+        dtype: `float32` or `bfloat16`.
+        remedy: advice for the message about a lack of memory; by default about the device alone.
 
     Raises:
         UsageError: If the dtype is unknown.
@@ -83,7 +93,7 @@ def embed_batches(
     try:
         fetched: deque[Callable[[], Tensor]] = deque()
         for batch in batches:
-            with memory_errors(f"use a smaller batch{' or device cpu' * device.is_cuda}"):
+            with memory_errors(remedy or ("use device cpu" if device.is_cuda else "close other programs")):
                 features = _compute_features(network, device.put(batch), device, preprocessing, dtype)
                 fetched.append(device.fetch(features))
             if len(fetched) > 1:

@@ -240,11 +240,14 @@ class _Rehearsable(nn.Module):
 def has_unused_parameters(network: nn.Module, size: tuple[int, int, int]) -> bool:
     """Return True if the output of a network for an image (C, H, W) does not depend on all trained parameters."""
     trained = {p for p in network.parameters() if p.requires_grad}
-    training = network.training
+    modes = [(module, module.training) for module in network.modules()]  # some may be frozen in evaluation mode
     first = next(network.parameters())
-    with torch.enable_grad():  # in evaluation mode, in which a pass changes no buffer and draws nothing
-        pending = [network.eval()(first.new_zeros(1, *size)).grad_fn]
-    network.train(training)
+    try:
+        with torch.enable_grad():  # in evaluation mode, in which a pass changes no buffer and draws nothing
+            pending = [network.eval()(first.new_zeros(1, *size)).grad_fn]
+    finally:
+        for module, mode in modes:
+            module.training = mode
     visited = set(pending)
     while pending:
         node = pending.pop()

@@ -132,7 +132,7 @@ def train(
     with _writing(folder):
         history = History(folder, done) if processes.is_first else None
     try:
-        with exact_settings(), connection_errors(), memory_errors(_less_memory(settings), TrainingError):
+        with exact_settings(), connection_errors(), memory_errors(_less_memory(settings, processes), TrainingError):
             _Run(task, settings, folder, processes, history, on_step).steps(done)
     finally:
         if history is not None:
@@ -157,10 +157,12 @@ def _resume(task: Task, folder: Path, processes: ProcessGroup) -> int:
     return done
 
 
-def _less_memory(settings: LoopSettings) -> str:
+def _less_memory(settings: LoopSettings, processes: ProcessGroup) -> str:
     """Return the settings that save memory."""
     ways = ["use a smaller batch_size", *(["a larger accumulate"] if hasattr(settings, "accumulate") else [])]
-    return ", ".join(ways) + " or precision=bf16"
+    if settings.precision in ("auto", "float32") and processes.device.precision(settings.precision) == "float32":
+        ways.append("precision=bf16")
+    return ", ".join(ways[:-1]) + " or " * (len(ways) > 1) + ways[-1]
 
 
 @contextmanager
@@ -204,7 +206,8 @@ class _Run:
                 measure = step % settings.log_every == 0 or step == settings.max_iter
                 seed = np.random.SeedSequence((2, settings.seed, step, self.processes.rank))
                 torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-                values = self.task.update(step, tuple(map(put, batch)), measure)
+                with torch.autocast(self.processes.device.torch.type, enabled=False):  # that of the program around
+                    values = self.task.update(step, tuple(map(put, batch)), measure)
                 torch.clear_autocast_cache()  # it keeps copies of weights if the program has an autocast around this
                 row = self._log(step, values) if values is not None else {}
                 if step % settings.checkpoint_every == 0 or step == settings.max_iter:

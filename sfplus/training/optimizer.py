@@ -12,11 +12,20 @@ from torch.optim.swa_utils import AveragedModel
 from sfplus.hypersphere import SphereConv2d
 
 
-def create_caffe_sgd(module: nn.Module, *, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+def create_caffe_sgd(
+    module: nn.Module, *, lr: float, momentum: float, weight_decay: float, fused: bool | None = None
+) -> torch.optim.SGD:
     """Create SGD with the multipliers of sphereface_model.prototxt.
 
     Weights of convolutions, `fc5`, the head and PReLU slopes have rate 1 and decay 1; biases rate 2 and decay 0;
     frozen parameters (biases of the residual convolutions) are left out.
+
+    Args:
+        module: network and head, on their device.
+        lr: learning rate.
+        momentum: momentum.
+        weight_decay: weight decay.
+        fused: use torch's fused kernel; by default on GPUs.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     biases = [p for name, p in named if name.endswith("bias")]
@@ -26,8 +35,12 @@ def create_caffe_sgd(module: nn.Module, *, lr: float, momentum: float, weight_de
         {"params": biases, "lr": 2 * lr, "weight_decay": 0.0, "multiplier": 2.0},
     ]
     # the fused kernel of a GPU skips a step whose gradients overflow without telling the CPU, which would have to wait
-    fused = all(p.is_cuda for _, p in named) or None
-    return torch.optim.SGD([group for group in groups if group["params"]], lr=lr, momentum=momentum, fused=fused)
+    fused = (all(p.is_cuda for _, p in named) or None) if fused is None else fused
+    optimizer = torch.optim.SGD([group for group in groups if group["params"]], lr=lr, momentum=momentum, fused=fused)
+    if fused and momentum:  # torch's have no values until the first step, which the kernel may skip
+        for _, parameter in named:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    return optimizer
 
 
 def create_optimizer(

@@ -202,6 +202,22 @@ def test_history_has_energies_and_the_best_accuracy(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_classification_inside_an_autocast_of_the_program_is_not_changed(precision: str, tmp_path: Path) -> None:
+    """The evaluation after a step has the new weights, of which autocast keeps no copies."""
+    settings = make_settings(precision=precision, max_iter=3, base_lr=1.0)
+    results = []
+    for folder, enabled in (("alone", False), ("inside", True)):
+        run = task(settings)
+        predicted: list[Tensor] = []
+        run.predict = lambda test, run=run, seen=predicted: seen.append(run.features(test)) or test.labels  # type: ignore[method-assign,misc,func-returns-value]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            train(run, settings, tmp_path / folder, run.processes)
+        assert torch.equal(predicted[-1], run.features(run.test))
+        results.append(run.modules.state_dict())
+    assert all(torch.equal(tensor, results[1][name]) for name, tensor in results[0].items())
+
+
 def test_learning_rates_of_warmup_and_steps(tmp_path: Path) -> None:
     settings = make_settings(warmup=3, base_lr=0.3)
     run = task(settings)

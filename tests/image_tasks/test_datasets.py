@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision import datasets
 
 from sfplus.errors import DatasetError
+from sfplus.image_tasks import datasets as image_datasets
 from sfplus.image_tasks.datasets import SmallImages, accuracy_by_class, imbalance, list_image_files, load_small_images
 from sfplus.image_tasks.random_crop import centre_crop
 from sfplus.networks.normalize import normalize_images
@@ -162,3 +163,13 @@ def test_batches_of_files_share_their_threads(tmp_path: Path) -> None:
         files.batch(np.arange(2))
     decoders = {thread.ident for thread in threading.enumerate() if thread.name.startswith("decode")}
     assert decoders and len(decoders - before) <= 1  # a pool adds threads one by one, up to its size
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (3, 3), (64, 16)])
+def test_images_are_decoded_by_as_many_threads_as_the_process_has_cpus(
+    cpus: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its container or launcher may allow fewer than the machine has."""
+    monkeypatch.setattr(image_datasets, "count_cpus", lambda: cpus)
+    with image_datasets._decoders.__wrapped__() as pool:
+        assert pool._max_workers == threads

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -151,6 +152,23 @@ def test_interrupted_gan_ends_with_the_same_bits(images: SmallImages, tmp_path: 
     assert whole.keys() == parts.keys() and all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
     assert (tmp_path / "whole/history.jsonl").read_bytes() == (tmp_path / "parts/history.jsonl").read_bytes()
     assert {**summary, "seconds": 0} == {**resumed, "seconds": 0}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_gan_inside_an_autocast_of_the_program_is_not_changed(
+    precision: str, images: SmallImages, tmp_path: Path
+) -> None:
+    options = {"precision": precision, "energy": {}, "spectral_norm": False, "n_dis": 2, "max_iter": 2}
+    expected, _ = run(images, tmp_path / "alone", **options)
+    plain = task_of(images, **options)
+    CPU.move(plain.modules).train()
+    for step in (1, 2):  # as the engine does, without a context around
+        torch.manual_seed(int(np.random.SeedSequence((2, 0, step, 0)).generate_state(1, np.uint64)[0]))
+        plain.update(step, plain.batch(step, slice(0, 8)), measure=step == 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside, _ = run(images, tmp_path / "inside", **options)
+    for state in (plain.modules.state_dict(), inside):
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
 
 
 def test_non_finite_gan_loss_is_named(images: SmallImages, tmp_path: Path) -> None:

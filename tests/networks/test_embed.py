@@ -148,10 +148,19 @@ def test_the_features_of_a_gpu_are_those_of_the_cpu(network: torch.nn.Module, cr
     np.testing.assert_allclose(features, expected, atol=2e-5 * np.linalg.norm(expected, axis=1).mean())
 
 
-def test_too_little_memory_is_one_line_with_a_remedy(crops: torch.Tensor) -> None:
+def test_too_little_memory_is_one_line_with_a_remedy(crops: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     class Hungry(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
 
-    with pytest.raises(SfplusError, match=r"^not enough memory \(CUDA out of .* GiB.\); use a smaller batch$"):
+    message = r"^not enough memory \(CUDA out of .* GiB.\); "
+    with pytest.raises(SfplusError, match=message + "use a smaller batch_size$"):
         embed_crops(Hungry(), crops, CPU)
+    with pytest.raises(SfplusError, match=message + "close other programs$"):
+        list(embed_batches(Hungry(), [crops], CPU))
+    monkeypatch.setattr(Device, "is_cuda", True)
+    monkeypatch.setattr(Device, "put", lambda self, tensor: tensor)
+    with pytest.raises(SfplusError, match=message + "use a smaller batch_size or device cpu$"):
+        embed_crops(Hungry(), crops, CPU)
+    with pytest.raises(SfplusError, match=message + "use device cpu$"):
+        list(embed_batches(Hungry(), [crops], CPU))

@@ -199,20 +199,24 @@ class Accumulating(LoopSettings):
 
 
 @pytest.mark.parametrize(
-    ("settings", "remedy"),
+    ("settings", "precision", "remedy"),
     [
-        (LoopSettings, "use a smaller batch_size or precision=bf16"),
-        (Accumulating, "use a smaller batch_size, a larger accumulate or precision=bf16"),
+        (LoopSettings, "auto", "use a smaller batch_size or precision=bf16"),
+        (LoopSettings, "float32", "use a smaller batch_size or precision=bf16"),
+        (LoopSettings, "bf16", "use a smaller batch_size"),
+        (LoopSettings, "fp16", "use a smaller batch_size"),
+        (Accumulating, "auto", "use a smaller batch_size, a larger accumulate or precision=bf16"),
+        (Accumulating, "bf16", "use a smaller batch_size or a larger accumulate"),
     ],
 )
 def test_a_lack_of_memory_names_the_settings_that_help(
-    settings: type[LoopSettings], remedy: str, tmp_path: Path
+    settings: type[LoopSettings], precision: str, remedy: str, tmp_path: Path
 ) -> None:
     """It is not the end of another process."""
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free.\nMore.")
     task = fail(error)(processes := ProcessGroup(choose_device("cpu")))
     with pytest.raises(TrainingError) as caught:
-        train(task, settings.model_validate(SETTINGS.model_dump()), tmp_path, processes)
+        train(task, settings.model_validate({**SETTINGS.model_dump(), "precision": precision}), tmp_path, processes)
     assert str(caught.value) == (
         "not enough memory (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free.); " + remedy
     )

@@ -220,9 +220,12 @@ def test_only_frozen_parameters_stay(uninterrupted: Uninterrupted) -> None:
     np.testing.assert_allclose(uninterrupted[0]["head.weight"].norm(dim=1).numpy(), 1, atol=0.05)
 
 
-def test_training_inside_an_autocast_of_the_program_is_not_changed(train: Train, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_training_inside_an_autocast_of_the_program_is_not_changed(
+    precision: str, train: Train, tmp_path: Path
+) -> None:
     """Autocast keeps 16-bit copies of weights until its outermost context ends, also when it is disabled."""
-    expected, _ = train(tmp_path / "alone", precision="bf16")
-    with torch.autocast("cpu", enabled=False):
-        state, _ = train(tmp_path / "inside", precision="bf16")
+    expected, _ = train(tmp_path / "alone", precision=precision)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "float32"):
+        state, _ = train(tmp_path / "inside", precision=precision)
     assert is_equal(state, expected)

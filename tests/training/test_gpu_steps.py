@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from fake_cuda import SYNCHRONISATIONS, FakeGPU, FakeTensorDeviceMismatchError, WaitsForGPU, fake_cuda
@@ -38,9 +39,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGPU]:
     """A fake GPU on which autocast is not disabled, and whose copies from pinned memory do not wait."""
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(Device, "pin", lambda self, tensor: tensor)
     monkeypatch.setattr(face_task, "check_people", lambda *_, **__: None)  # these read labels, which are not fake
     monkeypatch.setattr(face_task, "create_sampler", lambda *_: None)
+    monkeypatch.setattr(Crops, "labels", SimpleNamespace(numpy=lambda: None))
     monkeypatch.setattr(torch, "_fused_sgd_", fused_sgd)
     monkeypatch.setattr(nn.init, "trunc_normal_", lambda tensor, **_: tensor)  # reads bounds
     with fake_cuda() as gpu:
@@ -60,10 +63,8 @@ def fused_sgd(parameters: list[Tensor], gradients: list[Tensor], *_: object, **o
 class Crops:
     """The members of a set of crops that a task uses."""
 
-    digest, height, width = "none", 112, 96
-
-    class labels:
-        numpy = staticmethod(lambda: np.arange(12) % 6)
+    digest, height, width, people = "none", 112, 96, ()
+    labels = torch.arange(12) % 6
 
     def __len__(self) -> int:
         return 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import shutil
@@ -190,6 +191,21 @@ def test_processes_exchange_gradients(count: int, tmp_path: Path) -> None:
         state = safetensors.torch.load_file(tmp_path / f"gan{rank}.safetensors")
         for name, tensor in one.items():
             torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+
+
+class Failing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("not this size")
+
+
+def test_frozen_layers_stay_frozen_when_unused_parameters_are_sought() -> None:
+    """Also if the network does not accept the image."""
+    for last in (nn.Linear(12, 2), Failing()):
+        network = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3), nn.Flatten(), last).train()
+        network[1].eval()
+        with pytest.raises(ValueError, match="size") if isinstance(last, Failing) else contextlib.nullcontext():
+            has_unused_parameters(network, (3, 2, 2))
+        assert [module.training for module in network] == [True, False, True, True] and network.training
 
 
 @pytest.mark.parametrize(

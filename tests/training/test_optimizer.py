@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -26,6 +28,41 @@ def test_groups_follow_the_prototxt() -> None:
     ]
     assert multipliers["head.weight"] == (0.1, 5e-4)
     assert sum(rule is None for rule in multipliers.values()) == 16, "biases of residual convolutions are frozen"
+
+
+def test_a_first_step_that_overflows_leaves_velocities_of_zero() -> None:
+    """The fused kernel skips such a step, and torch allocates velocities without values."""
+    layer = torch.nn.Linear(64, 64)
+    optimizer = create_caffe_sgd(layer, lr=1.0, momentum=0.9, weight_decay=0, fused=True)
+    scaler = torch.amp.GradScaler("cpu")  # type: ignore[attr-defined]
+    before = layer.weight.detach().clone()
+    for gradient in (math.inf, 1.0):
+        scaler.scale(torch.zeros(()))  # creates the scale
+        for parameter in layer.parameters():
+            parameter.grad = torch.full_like(parameter, gradient * scaler.get_scale())
+        del parameter
+        dirty = [torch.full((64, 64), 1e3) for _ in range(50)]  # the memory that is allocated next
+        del dirty
+        scaler.step(optimizer)
+        scaler.update()
+        velocity = optimizer.state[layer.weight]["momentum_buffer"]
+        assert torch.equal(velocity, torch.full_like(velocity, 0.0 if math.isinf(gradient) else 1.0))
+    torch.testing.assert_close(layer.weight, before - 1)
+
+
+def test_fused_and_other_kernels_have_the_same_steps() -> None:
+    weights = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(8, 4)
+        optimizer = create_caffe_sgd(layer, lr=0.1, momentum=0.9, weight_decay=0.01, fused=fused)
+        for rate in (0.1, 0.01, 0.01):
+            set_learning_rate(optimizer, rate, caffe_momentum=True)
+            optimizer.zero_grad()
+            layer(torch.randn(4, 8)).square().mean().backward()
+            optimizer.step()
+        weights.append(layer.weight.detach())
+    torch.testing.assert_close(*weights)
 
 
 def test_updates_match_caffe_across_changes_of_the_rate() -> None:
