@@ -40,7 +40,7 @@ def slow_case(*case: object) -> object:
         # One run per recipe is a fast test; the other variants of the papers are slow ones.
         ("mhe-cifar100", 32, NARROW, [1.9986, 3.1935, 1.5430, -7.5574]),
         slow_case("mhe-cifar100", 32, [*NARROW, "energy.mode=none"], [1.9986, 3.1702, 1.5101, 0]),
-        slow_case("mhe-cifar100", 32, [*NARROW, *ANGLES], [1.9986, 3.2756, 1.6171, 41.6846]),
+        slow_case("mhe-cifar100", 32, [*NARROW, *ANGLES], [1.9986, 3.1808, 1.4937, 42.4909]),
         ("mhe-cifar10", 32, NARROW, [1.9986, 3.1841, 1.5295, 5.5907]),
         ("comhe-cifar100", 32, NARROW, [1.9986, 3.1807, 1.4935, 5.4674]),
         slow_case("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-angle"], [1.9986, 3.1777, 1.4624, 5.5615]),
