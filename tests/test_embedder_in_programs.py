@@ -23,12 +23,7 @@ def photos(drawn: Path) -> list[Path]:
     return sorted(drawn.glob("*/*.jpg"))[:2]
 
 
-@pytest.fixture(autouse=True)
-def three_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("three_threads")
 
 
 def arrays(model: Path, photos: list[Path], detector: Detector | None, embedder: Embedder | None) -> list[np.ndarray]:

@@ -2,7 +2,6 @@ import gc
 import os
 import threading
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,13 +9,7 @@ import torch
 
 from sfplus.io.threads import WorkerPool, WorkerThreads, count_threads, single_threaded_pool
 
-
-@pytest.fixture(autouse=True)
-def three_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("three_threads")
 
 
 def test_torch_is_single_threaded_in_the_pool_only() -> None:
