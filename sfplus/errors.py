@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -109,3 +110,31 @@ class ArtefactError(SfplusError):
 
 class DependencyError(SfplusError):
     """A package that sfplus needs is missing or broken."""
+
+
+@contextmanager
+def explain_damage(
+    where: str | os.PathLike[str], *, remedy: str, error: type[SfplusError] = SfplusError
+) -> Iterator[None]:
+    """Turn any exception of a parser into one line that says that the file is damaged.
+
+    The parsers of other libraries raise a dozen different classes on damaged files. Only the call of such a parser
+    belongs into the block, because a mistake in our own code would be reported as a damaged file.
+
+    Args:
+        where: the file.
+        remedy: what to do about it.
+        error: the class of the exception.
+
+    Raises:
+        SfplusError: If the block raises an exception that is not one already.
+    """
+    try:
+        yield
+    except SfplusError:
+        raise
+    except MemoryError as fault:
+        raise error("does not fit into memory", where=where, remedy=remedy) from fault
+    except Exception as fault:
+        reason = fault.strerror if isinstance(fault, OSError) and fault.strerror else first_line(fault)
+        raise error(f"is damaged ({reason or type(fault).__name__})", where=where, remedy=remedy) from fault

@@ -1,7 +1,16 @@
 import pytest
 
 from sfplus import errors
-from sfplus.errors import DeviceError, PhotoError, SfplusError, UsageError, one_line, suggest
+from sfplus.errors import (
+    DeviceError,
+    PhotoError,
+    SfplusError,
+    UsageError,
+    WeightsError,
+    explain_damage,
+    one_line,
+    suggest,
+)
 
 
 def test_the_message_contains_file_reason_and_remedy() -> None:
@@ -33,3 +42,21 @@ def test_the_most_similar_name_is_suggested() -> None:
     assert suggest("sphereface21", {"sphereface20": 1, "sphereface64": 2}) == "did you mean 'sphereface20'?"
     assert suggest("netwrk", iter(["head", "network"])) == "did you mean 'network'?"
     assert suggest("x", ["network"]) == suggest("x", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (ValueError("bad\nsecond line"), "is damaged (bad)"),
+        (KeyError(), "is damaged (KeyError)"),
+        (RuntimeError("\x1b[2Jcleared"), r"is damaged (\x1b[2Jcleared)"),
+        (OSError(5, "Input/output error"), "is damaged (Input/output error)"),
+        (MemoryError(), "does not fit into memory"),
+    ],
+)
+def test_damage_is_explained_in_one_line(fault, reason):
+    with pytest.raises(WeightsError) as caught, explain_damage("m.bin", remedy="get it again", error=WeightsError):
+        raise fault
+    assert str(caught.value) == f"m.bin: {reason}; get it again"
+    with pytest.raises(UsageError), explain_damage("m.bin", remedy="get it again"):
+        raise UsageError("is ours")

@@ -1,0 +1,66 @@
+"""JSON that anybody may have changed, read as values of a declared type."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from sfplus.errors import ArtefactError, SfplusError, first_line
+from sfplus.io.files import file_size
+from sfplus.io.limits import check_limit
+
+Value = TypeVar("Value")
+
+
+def read_json(path: Path, kind: type[Value], *, remedy: str, error: type[SfplusError] = ArtefactError) -> Value:
+    """Read a JSON file as a value of a type.
+
+    Args:
+        path: the file.
+        kind: the type: a pydantic model, a dataclass, a typed dict, or a type such as `dict[str, int]`. Values are not
+            converted: a string is not read as a number.
+        remedy: what to do about a damaged file.
+        error: the class of the exception.
+
+    Raises:
+        SfplusError: If the file is missing, too large, not JSON or of another type.
+    """
+    try:
+        check_limit("json_bytes", file_size(path), path, error=error)
+        data = path.read_bytes()
+    except (OSError, ValueError) as fault:
+        reason = fault.strerror if isinstance(fault, OSError) else fault
+        raise error(f"cannot be read: {reason}", where=path, remedy=remedy) from fault
+    return parse_json(data, kind, where=path, remedy=remedy, error=error)
+
+
+def parse_json(
+    data: bytes | str, kind: type[Value], *, where: str | Path, remedy: str, error: type[SfplusError] = ArtefactError
+) -> Value:
+    """Parse JSON as a value of a type, like `read_json`.
+
+    Args:
+        data: the text.
+        kind: the type.
+        where: the file, or the part of a file, that is named in messages.
+        remedy: what to do about damaged text.
+        error: the class of the exception.
+
+    Raises:
+        SfplusError: If the text is not JSON or of another type.
+    """
+    try:
+        value: Any = json.loads(data)
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as fault:
+        first = fault.errors(include_url=False, include_context=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))[:100]
+        reason = f"{key}: {first['msg']}" if key else first["msg"]
+        raise error(f"is damaged ({reason})", where=where, remedy=remedy) from fault
+    except RecursionError as fault:
+        raise error("is damaged (it is nested too deeply)", where=where, remedy=remedy) from fault
+    except ValueError as fault:  # not JSON, not UTF-8, or an integer of thousands of digits
+        raise error(f"is damaged ({first_line(fault)})", where=where, remedy=remedy) from fault

@@ -1,0 +1,64 @@
+"""Limits on what is read from files of others, so that a small file cannot use all memory or run for hours.
+
+Each limit is far above what real files need. An environment variable changes it: `SFPLUS_MAX_PHOTO_PIXELS=200000000`
+lets photos of 200 megapixels be read.
+"""
+
+from __future__ import annotations
+
+import os
+from types import MappingProxyType
+
+from sfplus.errors import SfplusError, UsageError
+
+# name -> (largest value, its unit, where it applies)
+LIMITS = MappingProxyType(
+    {
+        "photo_pixels": (100_000_000, "pixels", "a photo"),
+        "json_bytes": (256 << 20, "bytes", "a JSON file"),
+    }
+)
+
+
+def limit(name: str) -> int:
+    """Return a limit: the value of the environment variable `SFPLUS_MAX_NAME` if it is set, else its default.
+
+    Args:
+        name: a key of `LIMITS`.
+
+    Raises:
+        UsageError: If the environment variable is not a positive integer.
+    """
+    variable = _variable(name)
+    text = os.environ.get(variable, "")
+    if not text:
+        return LIMITS[name][0]
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text)):
+        raise UsageError(f"'{text[:40]}' is not a positive integer", where=variable, remedy="correct or unset it")
+    return int(text)
+
+
+def check_limit(
+    name: str, amount: int, where: str | os.PathLike[str], *, error: type[SfplusError] = SfplusError
+) -> None:
+    """Refuse an amount above a limit.
+
+    Args:
+        name: a key of `LIMITS`.
+        amount: the size of what would be read, in the unit of the limit.
+        where: the file concerned.
+        error: the class of the exception.
+
+    Raises:
+        SfplusError: If the amount is above the limit; the message names the environment variable that raises it.
+    """
+    if amount > (most := limit(name)):
+        raise error(
+            f"has {amount:,} {LIMITS[name][1]}, more than the limit of {most:,}",
+            where=where,
+            remedy=f"check the file; if it is right, set {_variable(name)}={amount}",
+        )
+
+
+def _variable(name: str) -> str:
+    return f"SFPLUS_MAX_{name.upper()}"
