@@ -19,7 +19,7 @@ if sys.platform != "win32":
 _NO_SERVICE = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
-def file_lock(path: Path) -> filelock.BaseFileLock:
+def file_lock(path: Path, timeout: float = -1) -> filelock.BaseFileLock:
     """Return a lock, which ends with the process that holds it; it is not acquired yet.
 
     Network disks may have no lock service. The lock is then a file that exists while the lock is held, with the process
@@ -27,11 +27,12 @@ def file_lock(path: Path) -> filelock.BaseFileLock:
 
     Args:
         path: the file of the lock; it stays when the lock is released, unless the disk has no lock service.
+        timeout: how long `acquire` waits, in seconds, before it raises `filelock.Timeout`; negative: for ever.
     """
     folder = os.path.abspath(path.parent)  # noqa: PTH100 (keeps links)
     if not os.path.isdir(folder) or _has_service(folder):  # noqa: PTH112 (a string, as above)
-        return filelock.FileLock(path)
-    return filelock.SoftFileLock(path)
+        return filelock.FileLock(path, timeout)
+    return filelock.SoftFileLock(path, timeout)
 
 
 @functools.cache
