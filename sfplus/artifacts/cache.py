@@ -23,7 +23,8 @@ from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import StageInput
 from sfplus.artifacts.stage import Job, Stage, partial_folder, parts_folder
 from sfplus.errors import NoUsablePhotoError, SfplusError
-from sfplus.io.files import digest_json, remove_leftovers
+from sfplus.io.files import digest_json
+from sfplus.io.leftovers import remove_leftovers
 
 
 def run_stage(
@@ -51,7 +52,7 @@ def run_stage(
 def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, label: str) -> Artefact:
     partial, context = job.folder, job.context
     partial.mkdir(exist_ok=True)
-    remove_leftovers(partial)
+    remove_leftovers(partial, locked=True)
     if folder.exists():  # without a manifest it is not an artefact
         shutil.rmtree(folder)
     started, clock = datetime.now(UTC), time.monotonic()

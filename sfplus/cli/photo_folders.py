@@ -25,6 +25,7 @@ from sfplus.errors import NoUsablePhotoError, UsageError
 from sfplus.images import CACHE
 from sfplus.io.console import Console, print_failures, quantity
 from sfplus.io.files import remove_folder, write_atomically, write_json
+from sfplus.io.locks import file_lock
 from sfplus.io.memory import keep_freed_memory
 from sfplus.io.tables import FAILURES, read_failures, read_json_lines, read_parquet, write_json_lines
 from sfplus.pipeline.execute import run_steps
@@ -54,7 +55,7 @@ def run_on_folder(photos: PhotoInput, out: Path, device: str, steps: list[Step])
         check_inputs(steps, out / CACHE)
     users = out / CACHE / "users"
     users.mkdir(parents=True, exist_ok=True)
-    user = filelock.FileLock(users / f"{secrets.token_hex(8)}.lock")
+    user = file_lock(users / f"{secrets.token_hex(8)}.lock")
     with _publish_lock(out):
         user.acquire()
     try:
@@ -89,13 +90,13 @@ def _merge_failures(rows: Sequence[Mapping[str, Any]], photos: PhotoInput, out: 
 
 
 def _publish_lock(out: Path) -> filelock.BaseFileLock:
-    return filelock.FileLock(out / CACHE / "publish.lock")
+    return file_lock(out / CACHE / "publish.lock")
 
 
 def _is_held(lock: Path) -> bool:
     """Return whether the process that holds a lock is alive; the lock file of a killed process is deleted."""
     try:
-        with filelock.FileLock(lock, timeout=0):
+        with file_lock(lock, timeout=0):
             lock.unlink(missing_ok=True)
     except filelock.Timeout:
         return True

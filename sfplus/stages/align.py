@@ -27,7 +27,8 @@ from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import NoUsablePhotoError, PhotoError, SfplusError
 from sfplus.images import Pixels, encode_image, is_transient, read_photo
 from sfplus.io.console import quantity
-from sfplus.io.files import digest_json, remove_leftovers, write_atomically
+from sfplus.io.files import digest_json, write_atomically
+from sfplus.io.leftovers import remove_leftovers
 from sfplus.io.tables import FAILURES, NO_FACE, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.recipes.settings.align import AlignStageSettings
 
@@ -135,7 +136,7 @@ def _link(source: str, target: str) -> bool:
 def _move_crops(job: AlignJob) -> None:
     crops = job.parts / CROPS
     if crops.is_dir():
-        remove_leftovers(crops)
+        remove_leftovers(crops, locked=True)
         shutil.rmtree(job.folder / CROPS, ignore_errors=True)
         crops.replace(job.folder / CROPS)
 
