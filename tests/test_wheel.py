@@ -1,4 +1,4 @@
-"""The wheel, installed alone in an empty folder: it has all that the commands need, from types to recipes and models."""
+"""The wheel, installed alone in an empty folder: it has all that commands need, from types to recipes and models."""
 
 import subprocess
 import sys
