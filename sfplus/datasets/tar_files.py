@@ -7,7 +7,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from sfplus.errors import DatasetError
 from sfplus.io.files import file_size
@@ -33,12 +33,12 @@ def tar_members(path: Path, remedy: str, *, gzipped: bool = False) -> Iterator[t
     """
     try:
         file_size(path)  # raises for a pipe, which would be waited for
-        with gzip.open(path) if gzipped else path.open("rb") as file:
+        with cast(BinaryIO, gzip.open(path) if gzipped else path.open("rb")) as file:
             headers: Any = _Headers(file, path)
             with tarfile.open(fileobj=headers, mode="r:") as tar:
                 while member := headers.next_of(tar):
                     tar.members = []  # type: ignore[attr-defined]  # the list of a large file would fill the memory
-                    if member.size < 0 or tar.offset < member.offset_data:  # type: ignore[attr-defined]
+                    if member.size < 0 or tar.offset < member.offset_data:
                         raise tarfile.ReadError(f"it holds a file of {member.size} bytes")
                     yield member, file
     except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError, OverflowError, zlib.error) as error:

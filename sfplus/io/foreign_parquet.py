@@ -42,6 +42,7 @@ def open_parquet(
             file_size(path)  # raises for a pipe, which would be waited for
             file = pq.ParquetFile(path, read_dictionary=dictionaries)
             names = file.schema_arrow.names
+            _check_metadata(path, file.metadata)
         with file:
             check_limit("table_columns", file.metadata.num_columns, path, error=error)
             if len(set(names)) < len(names):
@@ -52,27 +53,42 @@ def open_parquet(
             raise fault
 
 
-def read_table(path: Path, *, remedy: str, error: type[SfplusError]) -> pa.Table:
+def _check_metadata(path: Path, metadata: pq.FileMetaData) -> None:
+    """Let Arrow check the metadata of all columns, without reading any value.
+
+    pyarrow ends the process when `metadata.row_group(i).column(j)` meets damage (pyarrow 26), whereas its readers raise
+    an exception. With batches of no row they read the metadata only.
+    """
+    with pq.ParquetFile(path, metadata=metadata) as file:
+        for group in range(metadata.num_row_groups):
+            list(file.reader.iter_batches(0, [group]))
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None, *, remedy: str, error: type[SfplusError]) -> pa.Table:
     """Read the columns of texts, numbers and lists of numbers of a Parquet file, and check all their values.
 
     Texts are valid UTF-8 in the result; categories become texts.
 
     Args:
         path: the file.
+        columns: the columns to read; a missing one is an error. None: all of these types.
         remedy: what to do about a damaged file.
         error: the class of the exception.
 
     Raises:
-        SfplusError: If the file cannot be read, is damaged, or has values above the limits `table_bytes` and
-            `expansion`.
+        SfplusError: If the file cannot be read, is damaged, lacks one of the columns, or has values above the limits
+            `table_bytes` and `expansion`.
     """
     with open_parquet(path, remedy=remedy, error=error) as file:
         schema = file.schema_arrow
         texts = [field.name for field in schema if is_text(field.type)]
-        columns = [field.name for field in schema if is_text(field.type) or _is_numeric(field.type)]
+        readable = [field.name for field in schema if is_text(field.type) or _is_numeric(field.type)]
+        for name in columns or ():
+            if name not in readable:
+                raise error(f"is damaged (it has no column '{name}' of texts or numbers)", where=path, remedy=remedy)
     with open_parquet(path, remedy=remedy, error=error, dictionaries=texts) as file:
         _check_size(_decoded_bytes(file), path, error)
-        table = file.read(columns)
+        table = file.read(readable if columns is None else list(columns))
         for number, field in enumerate(table.schema):
             if pa.types.is_dictionary(field.type):
                 column = table.column(number)

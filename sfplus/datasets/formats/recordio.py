@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,15 +59,13 @@ class RecordIO(PhotoCollection):
 
     def __init__(self, root: Path) -> None:
         self.root, self._index = root, root.with_suffix(".idx")
-        try:
+        with _explain(root):
             self._size = file_size(root)
             with root.open("rb") as file:
                 numbers, offsets = self._read_index() if self._index.is_file() else self._scan(file)
                 self._bounds = np.append(np.sort(offsets), self._size)
                 self._check_last_record(file, int(offsets.max()))
                 self._numbers, self._offsets = self._select_images(file, numbers, offsets)
-        except OSError as error:
-            raise DatasetError(f"cannot be read ({error.strerror})", where=root, remedy="check the path") from error
 
     @classmethod
     def open(cls, path: Path, split: str) -> RecordIO | None:
@@ -87,7 +86,7 @@ class RecordIO(PhotoCollection):
 
     def records(self, start: int = 0) -> Iterator[Record]:
         """Yield the images from number `start` (counted from 0) on."""
-        with self.root.open("rb") as file:
+        with _explain(self.root), self.root.open("rb") as file:
             for number, offset in zip(self._numbers[start:].tolist(), self._offsets[start:].tolist(), strict=True):
                 yield self._record(file, number, offset)
 
@@ -164,6 +163,14 @@ class RecordIO(PhotoCollection):
             raise DatasetError(reason, where=self.root, remedy=_REMEDY)
         is_image = (numbers > 0) & (numbers < end)
         return numbers[is_image], offsets[is_image]
+
+
+@contextmanager
+def _explain(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot be read ({error.strerror})", where=path, remedy="check the path") from error
 
 
 def _read_part_header(file: BinaryIO, offset: int, inside: bool) -> tuple[int, int]:

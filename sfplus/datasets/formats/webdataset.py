@@ -16,7 +16,7 @@ from typing import BinaryIO
 from sfplus.datasets.records import PhotoCollection, Record, person_from_path, person_from_text, skip_records
 from sfplus.datasets.shards import list_shards, select_split
 from sfplus.datasets.tar_files import tar_members
-from sfplus.errors import DatasetError, PhotoError
+from sfplus.errors import DatasetError, PhotoError, explain_damage
 from sfplus.images import PHOTO_SUFFIXES
 from sfplus.io.limits import check_limit
 
@@ -72,7 +72,9 @@ class WebDataset(PhotoCollection):
     def records(self, start: int = 0) -> Iterator[Record]:
         """Yield the images from number `start` on."""
         for shard, first in skip_records(self._shards, self._counts, start):
-            with shard.open("rb") as file:
+            with explain_damage(shard, remedy=_REMEDY, error=DatasetError):
+                file = shard.open("rb")
+            with file:
                 for key, members in islice(_samples(shard), first, None):
                     yield _record(file, key, members)
 
@@ -115,8 +117,9 @@ def _read_member(file: BinaryIO, member: tarfile.TarInfo, limit: str, name: str)
     if member.issparse():
         raise PhotoError(f"its file '{member.name}' is sparse", where=name)
     check_limit(limit, member.size, name, error=PhotoError)
-    file.seek(member.offset_data)
-    return file.read(member.size)
+    with explain_damage(name, remedy=_REMEDY, error=PhotoError):
+        file.seek(member.offset_data)
+        return file.read(member.size)
 
 
 def _person(file: BinaryIO, name: str, members: dict[str, tarfile.TarInfo]) -> str:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.datasets.pairs import text as module
 from sfplus.datasets.pairs.text import read_lines
 from sfplus.errors import PairsError
 
