@@ -15,6 +15,8 @@ from sfplus.errors import SfplusError, UsageError
 LIMITS = MappingProxyType(
     {
         "photo_pixels": (100_000_000, "pixels", "a photo"),
+        "recipe_bytes": (64 << 10, "bytes", "a recipe"),
+        "recipe_values": (100_000, "values", "a recipe, where an alias counts as all that it repeats"),
         "json_bytes": (256 << 20, "bytes", "a JSON file"),
     }
 )
