@@ -1,4 +1,4 @@
-"""Hook of MkDocs: the pages and plots of `pipelines/results`, which links in `docs/` reach as `../pipelines/results`."""
+"""Hook of MkDocs: adds the pages and plots of `pipelines/results`, which `docs/` links as `../pipelines/results`."""
 
 from __future__ import annotations
 

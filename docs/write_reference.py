@@ -1,4 +1,4 @@
-"""Write the references of recipe keys and of commands as Markdown, from the settings and the command line themselves."""
+"""Write the references of recipe keys and of commands as Markdown, from the settings and the command line."""
 
 from __future__ import annotations
 
