@@ -16,8 +16,6 @@ README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(?:bash|python)\n(.*?)^```", README, re.S | re.M)
 RAN = ("align", "compare", "group", "find", "embed", "verify", "calibrate", "recipes", "run", "status")
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def folder(drawn, tmp_path):
@@ -52,6 +50,7 @@ def test_pictures_and_links_exist():
         assert (Path(__file__).parents[1] / target).is_file(), target
 
 
+@pytest.mark.slow
 def test_commands_and_snippets_run(folder, sfplus, monkeypatch):
     monkeypatch.chdir(folder)
     ran = []
