@@ -6,11 +6,11 @@ import errno
 import functools
 import os
 import sys
-import warnings
 from pathlib import Path
 
 import filelock
 
+from sfplus.errors import warn_user
 from sfplus.io.leftovers import temporary_path
 
 if sys.platform != "win32":
@@ -47,10 +47,9 @@ def _has_service(folder: str) -> bool:
     except OSError as error:
         if error.errno not in _NO_SERVICE:
             return True  # such as a folder that cannot be written, which the lock itself reports
-        warnings.warn(
+        warn_user(
             f"{folder}: this disk has no lock service ({error.strerror}); "
             "if a process on another machine is killed, delete the .lock files that it leaves",
-            stacklevel=3,
         )
         return False
     finally:
