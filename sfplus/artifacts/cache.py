@@ -23,7 +23,9 @@ from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import StageInput
 from sfplus.artifacts.stage import Job, Stage, partial_folder, parts_folder
 from sfplus.errors import NoUsablePhotoError, SfplusError
-from sfplus.io.files import digest_json, remove_leftovers
+from sfplus.io.files import digest_json
+from sfplus.io.leftovers import remove_leftovers
+from sfplus.io.locks import file_lock, is_held
 
 
 def run_stage(
@@ -51,7 +53,7 @@ def run_stage(
 def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, label: str) -> Artefact:
     partial, context = job.folder, job.context
     partial.mkdir(exist_ok=True)
-    remove_leftovers(partial)
+    remove_leftovers(partial, locked=True)
     if folder.exists():  # without a manifest it is not an artefact
         shutil.rmtree(folder)
     started, clock = datetime.now(UTC), time.monotonic()
@@ -86,7 +88,7 @@ def _remove_what_cannot_resume(job: Job[Any]) -> Iterator[None]:
 
 @contextmanager
 def _lock(stage: Stage, job: Job[Any], folder: Path, label: str) -> Iterator[None]:
-    lock, context = filelock.FileLock(_lock_file(folder)), job.context
+    lock, context = file_lock(_lock_file(folder)), job.context
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -104,13 +106,7 @@ def _lock(stage: Stage, job: Job[Any], folder: Path, label: str) -> Iterator[Non
 
 def is_locked(folder: Path) -> bool:
     """Return whether a run is working on this artefact now."""
-    if not _lock_file(folder).exists():
-        return False
-    try:
-        with filelock.FileLock(_lock_file(folder), timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
+    return is_held(_lock_file(folder))
 
 
 def _lock_file(folder: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from sfplus.datasets.photo_lists import PhotoList, read_photo_list
 from sfplus.errors import UsageError
 from sfplus.images import CACHE, PHOTO_SUFFIXES, UNREAD_SUFFIXES, VIDEO_SUFFIXES, LeftOut, system_name
 from sfplus.io.files import paths_overlap
+from sfplus.io.leftovers import temporary_path
 from sfplus.pipeline.distributed import process_count
 
 Row = dict[str, str]
@@ -145,9 +145,10 @@ def _link(paths: list[Path], out: Path) -> Path:
         if links.setdefault(name, path) != path:
             raise UsageError(f"would give the same crop as {links[name]}", where=path, remedy="list only one of them")
     digest = hashlib.sha256(repr(links).encode(errors="surrogateescape")).hexdigest()[:20]
-    folder, partial = (out / CACHE / "listed" / f"{digest}{end}" for end in ("", f".{secrets.token_hex(8)}"))
+    folder = out / CACHE / "listed" / digest
     if folder.exists():
         return folder
+    partial = temporary_path(folder)
     for name, path in links.items():
         link = partial / name
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Files and folders that are written completely or not at all, checks of output paths, and digests.
 
-Files and folders grow under a temporary name `.{random}.part` in the folder of their destination, are flushed to the
-disk and then moved, so that a reader never sees half a file, not even after a power cut. `remove_leftovers` deletes
-those of a killed process.
+Files and folders grow under a temporary name in the folder of their destination, are flushed to the disk and are then
+moved, so that a reader never sees half a file, not even after a power cut; `leftovers` deletes those of a killed
+process.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import errno
 import hashlib
 import json
 import os
-import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -25,8 +23,8 @@ from typing import Any
 
 from sfplus.errors import UsageError
 from sfplus.io.disk import explain_write, flush, flush_folder
+from sfplus.io.leftovers import temporary_path
 
-_PART = re.compile(r"\..*\.part", re.DOTALL)  # see `_part`
 _CHUNK = 1 << 20  # bytes that are read at a time
 _REMOVED_AT_A_TIME = 8
 
@@ -83,7 +81,7 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
         SfplusError: If the file cannot be written. No temporary file is left, after any exception.
     """
     path = Path(path)
-    part = _part(path)
+    part = temporary_path(path)
     with explain_write(path):
         try:
             yield part
@@ -115,7 +113,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         check_folder(path.parent)
     else:
         check_new(path)
-    part = _part(path)
+    part = temporary_path(path)
     with explain_write(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,20 +154,6 @@ def write_or_remove(path: Path, data: bytes | None) -> None:
         path.unlink(missing_ok=True)
     else:
         write_atomically(path, data)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files and folders that a killed process left in a folder or below it."""
-    for parent, folders, files in os.walk(folder):
-        for name in [name for name in folders if _PART.fullmatch(name)]:
-            path = Path(parent) / name
-            if path.is_symlink():
-                path.unlink(missing_ok=True)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
-            folders.remove(name)
-        for name in filter(_PART.fullmatch, files):
-            (Path(parent) / name).unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> None:
@@ -227,7 +211,3 @@ def walk_files(root: Path) -> Iterator[str]:
         prefix = folder[start:].replace(os.sep, "/")
         for name in sorted(files):
             yield f"{prefix}/{name}" if prefix else name
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{secrets.token_hex(8)}.part")

@@ -7,10 +7,9 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import filelock
-
-from sfplus.io.disk import explain_write
 
 _NO_SERVICE = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP})
 _services: dict[int, bool] = {}  # whether the disk with this number has locks
@@ -24,12 +23,8 @@ def file_lock(path: Path) -> filelock.BaseFileLock:
 
     Args:
         path: the file of the lock, in an existing folder; it stays when the lock is released.
-
-    Raises:
-        SfplusError: If the folder does not exist.
     """
-    with explain_write(path):
-        return filelock.FileLock(path) if _has_lock_service(path.parent) else _MarkerLock(_marker(path))
+    return filelock.FileLock(path) if _has_lock_service(path.parent) else _MarkerLock(_marker(path))
 
 
 def is_held(path: Path) -> bool:
@@ -46,7 +41,7 @@ def is_held(path: Path) -> bool:
 class _MarkerLock(filelock.SoftFileLock):
     """A lock on a disk without a lock service, which says whom it waits for, since it may be for ever."""
 
-    def acquire(self, timeout: float | None = None, *args: object, **options: object) -> filelock.AcquireReturnProxy:
+    def acquire(self, timeout: float | None = None, *args: object, **options: object) -> Any:
         """Acquire the lock; see `filelock.BaseFileLock.acquire`."""
         try:
             return super().acquire(0)
@@ -78,12 +73,14 @@ def _has_lock_service(folder: Path) -> bool:
         return True
     import fcntl  # Windows does not have it
 
-    device = folder.stat().st_dev
-    if device not in _services:
-        try:
+    try:
+        device = folder.stat().st_dev
+        if device not in _services:
             with tempfile.TemporaryFile(dir=folder) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _services[device] = True
-        except OSError as error:  # where the folder cannot be written, the lock itself will say so
-            _services[device] = error.errno not in _NO_SERVICE
+    except OSError as error:
+        if error.errno not in _NO_SERVICE:
+            return True  # the folder is missing or cannot be written, as the lock itself will say
+        _services[device] = False
     return _services[device]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from sfplus.images import CACHE
-from sfplus.io.files import remove_leftovers, write_json
+from sfplus.io.files import write_json
+from sfplus.io.leftovers import temporary_path
 
 PEOPLE_FOLDER = "people"
 _RECORD = f"{CACHE}/group/photo_folders.json"
@@ -38,7 +38,6 @@ def write_photo_folders(out: Path, photos: Path, links: Mapping[str, str], copy:
     """
     record, root, photos = out / _RECORD, out / PEOPLE_FOLDER, photos.resolve()
     earlier = set(_read_record(record))
-    remove_leftovers(record.parent)
     write_json(record, sorted({*earlier, *links}))  # before the files: what a killed process wrote is removed later
     for name in earlier - set(links):
         _remove(root, name)
@@ -49,7 +48,7 @@ def write_photo_folders(out: Path, photos: Path, links: Mapping[str, str], copy:
         if _is_current(path, target, copy):
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = record.with_name(f".{secrets.token_hex(8)}.part")
+        partial = temporary_path(record)
         if copy:
             shutil.copy2(target, partial)
         else:

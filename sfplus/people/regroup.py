@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
 from sfplus.images import CACHE
 from sfplus.io.files import write_atomically
+from sfplus.io.locks import file_lock
 from sfplus.people.assignment import Numbers, assign_people
 from sfplus.people.gallery import draw_gallery
 from sfplus.people.grouped_photos import GroupedPhotos
@@ -47,7 +47,7 @@ def regroup(out: Path) -> GroupedPhotos:
         ArtefactError: If a file of the results is missing or damaged.
         DatasetError: If `people.csv` or `corrections.csv` cannot be read.
     """
-    with filelock.FileLock(out / CACHE / "group.lock"):
+    with file_lock(out / CACHE / "group.lock"):
         grouped = GroupedPhotos.load(out)
         names, corrections = read_names(out), read_corrections(out)
         features = unit_features(grouped)

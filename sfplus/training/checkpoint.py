@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from sfplus.errors import SfplusError, TrainingError, one_line
-from sfplus.io.files import atomic_folder, file_digest, remove_leftovers, write_atomically
+from sfplus.io.files import atomic_folder, file_digest, write_atomically
+from sfplus.io.leftovers import remove_leftovers
 from sfplus.training.train_state import Stateful, TrainState, restore_state
 from sfplus.weights.model_folder import load_tensors, to_bytes
 
@@ -54,7 +55,7 @@ def save_checkpoint(
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     files[_STATE] = json.dumps(header | {"digest": _digest(header)}, indent=2).encode()
-    remove_leftovers(folder)
+    remove_leftovers(folder, locked=True)
     # An existing checkpoint of this step is damaged: a valid one would have been resumed.
     with atomic_folder(folder / f"checkpoint-{step:06d}", replace=True) as partial:
         for name, data in files.items():

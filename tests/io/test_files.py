@@ -17,7 +17,6 @@ from sfplus.io.files import (
     digest_json,
     file_digest,
     remove_folder,
-    remove_leftovers,
     walk_files,
     write_atomically,
     write_json,
@@ -126,14 +125,6 @@ def test_an_atomic_folder_replaces_an_existing_one_only_on_request(tmp_path: Pat
     with atomic_folder(tmp_path / "a", replace=True) as part:
         (part / "new").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "new"]
-
-
-def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "a" / ".0.part").mkdir(parents=True)
-    for name in (".1.part", "a/.0.part/x", "a/.2.part", "a/kept", "kept.part"):
-        (tmp_path / name).touch()
-    remove_leftovers(tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "kept", "kept.part"]
 
 
 def test_a_folder_is_removed_and_links_out_of_it_are_not_followed(tmp_path: Path) -> None:
