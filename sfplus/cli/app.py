@@ -16,6 +16,7 @@ from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, Mod
 from sfplus.detection.choose import Rule
 from sfplus.embedder import Embedder
 from sfplus.errors import DependencyError, UsageError
+from sfplus.io.extras import install_command
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.recipes.steps import UserModel
 
@@ -56,8 +57,8 @@ def serve(
 
         from sfplus.app.server import Site  # imports starlette, of the same extra
     except ImportError as error:
-        reason, remedy = f"the page needs {error.name}, which is missing", "install it: pip install 'sfplus[app]'"
-        raise DependencyError(reason, where="sfplus app", remedy=remedy) from error
+        reason = f"the page needs {error.name}, which is missing"
+        raise DependencyError(reason, where="sfplus app", remedy=f"install it: {install_command('app')}") from error
     with _listen(port) as listener, UploadReader() as reader:
         people = PeopleFolder(folder, reader) if folder else None
         source = _find_model(people, model, network, input)

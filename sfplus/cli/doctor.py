@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from sfplus import detection
 from sfplus.artifacts.context import RunContext
 from sfplus.cli.options import DATA, Workspace
 from sfplus.errors import SfplusError
-from sfplus.images import heic_is_readable
+from sfplus.io.extras import EXTRAS, install_command, pip_command
 from sfplus.io.resources import shipped_models
 
 app = typer.Typer(add_completion=False)
@@ -38,9 +39,11 @@ def _checks(workspace: Path) -> Iterator[tuple[str, str, str]]:
     """Yield the name and the result of each check, and the remedy if something is wrong."""
     for package, version in RunContext.versions().items():
         missing = version == "missing" and package != "facenet-pytorch"  # which `_check_detector` loads
-        yield package, version, f"pip install {package}" if missing else ""
+        yield package, version, f"{pip_command()} install {package}" if missing else ""
     yield _check_detector()
-    yield "HEIC photos", "can be read" if heic_is_readable() else "cannot be read: pip install 'sfplus[heic]'", ""
+    for extra, (purpose, modules) in EXTRAS.items():
+        absent = [module for module in modules if importlib.util.find_spec(module) is None]
+        yield f"extra {extra}", f"not installed; {purpose}: {install_command(extra)}" if absent else purpose, ""
     yield from _check_devices()
     yield "threads", f"{os.cpu_count()} cores", ""
     folder = next(folder for folder in (workspace.absolute(), *workspace.absolute().parents) if folder.is_dir())
@@ -66,7 +69,7 @@ def _check_devices() -> Iterator[tuple[str, str, str]]:
     try:
         import torch  # here, so that a broken torch is reported
     except ImportError as error:
-        yield "device", f"torch cannot be imported ({error})", "pip install torch"
+        yield "device", f"torch cannot be imported ({error})", f"{pip_command()} install torch torchvision"
         return
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     names = [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(count)]

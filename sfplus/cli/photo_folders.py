@@ -96,7 +96,7 @@ def _publish_lock(out: Path) -> filelock.BaseFileLock:
 def _is_held(lock: Path) -> bool:
     """Return whether the process that holds a lock is alive; the lock file of a killed process is deleted."""
     try:
-        with file_lock(lock).acquire(timeout=0):
+        with file_lock(lock, timeout=0):
             lock.unlink(missing_ok=True)
     except filelock.Timeout:
         return True

@@ -1,8 +1,10 @@
-"""List, show, copy and check recipes."""
+"""List, show, copy and check recipes, and explain their keys."""
 
 from __future__ import annotations
 
 import shlex
+import shutil
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +13,12 @@ import typer
 from sfplus.cli.options import Overrides, RecipeName
 from sfplus.errors import RecipeError, UsageError
 from sfplus.pipeline.plan import plan
+from sfplus.recipes.key_reference import list_keys, stage_descriptions
 from sfplus.recipes.load import about_faces, find_recipe, header, load_recipe, recipe_names
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, copy and check recipes.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="List, show, copy and check recipes, and explain their keys."
+)
 
 
 @app.command("list")
@@ -61,3 +66,27 @@ def check(recipe: RecipeName, overrides: Overrides = None) -> None:
     path = find_recipe(recipe)
     steps = plan(load_recipe(path, overrides or []))
     print(f"{path}: valid; {' -> '.join(step.name for step in steps)}")
+
+
+@app.command()
+def keys(
+    key: Annotated[
+        str, typer.Argument(metavar="[STAGE[.KEY]]", help="A stage, or a key of it.", show_default=False)
+    ] = "",
+) -> None:
+    """Explain the keys of recipes: type, default, meaning and source.
+
+    Examples: sfplus recipes keys train;  sfplus recipes keys train.head.m
+    """
+    if not key:
+        print("\n".join(f"{name:<10} {text}" for name, text in stage_descriptions().items()))
+        print("the keys of a stage: sfplus recipes keys STAGE")
+        return
+    for entry in list_keys(key):
+        head = f"  (head: {entry.head})" if entry.head else ""
+        print(f"{entry.name}{head}  {entry.type}, default {entry.default}")
+        print(textwrap.fill(entry.description, _width(), initial_indent="    ", subsequent_indent="    "))
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 120)

@@ -17,8 +17,7 @@ from torch.nn.functional import conv2d, linear, pad, prelu
 
 from sfplus.device import Device
 from sfplus.errors import DependencyError
-
-_REMEDY = "run: pip install --no-deps facenet-pytorch==2.6.0"
+from sfplus.io.extras import pip_command
 
 
 class MtcnnNetworks:
@@ -123,6 +122,11 @@ def _load() -> tuple[Any, Any, Any]:
         return PNet().eval(), RNet().eval(), ONet().eval()
     except ModuleNotFoundError as error:
         missing = "facenet-pytorch" if (error.name or "").startswith("facenet_pytorch") else error.name
-        raise DependencyError(f"the detector needs {missing}, which is not installed", remedy=_REMEDY) from error
+        raise DependencyError(f"the detector needs {missing}, which is not installed", remedy=_remedy()) from error
     except Exception as error:
-        raise DependencyError(f"facenet-pytorch is installed but broken ({error})", remedy=_REMEDY) from error
+        raise DependencyError(f"facenet-pytorch is installed but broken ({error})", remedy=_remedy()) from error
+
+
+def _remedy() -> str:
+    """Return how to install the package; its pins of other packages are too old to be followed."""
+    return f"run: {pip_command()} install --no-deps facenet-pytorch==2.6.0"

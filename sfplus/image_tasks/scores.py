@@ -15,6 +15,7 @@ from sfplus.device import Device
 from sfplus.errors import DependencyError, UsageError, WeightsError, one_line
 from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.datasets import SmallImages
+from sfplus.io.extras import install_command
 from sfplus.networks.normalize import normalize_images
 from sfplus.weights import CONFIG, MODEL
 from sfplus.weights.model_folder import assign_tensors, load_tensors
@@ -186,5 +187,5 @@ def _evaluate(network: nn.Module, images: Tensor, device: Device) -> Iterable[tu
 
 
 def _missing(package: str, error: ImportError) -> DependencyError:
-    remedy = "install it: pip install 'sfplus[scores]'"
+    remedy = f"install it: {install_command('scores')}"
     return DependencyError(f"cannot be imported ({error})", where=package, remedy=remedy)

@@ -23,6 +23,7 @@ from PIL import (
 )
 
 from sfplus.errors import PhotoError
+from sfplus.io.extras import install_command
 
 HEIC_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 PHOTO_SUFFIXES = HEIC_SUFFIXES | {
@@ -105,7 +106,7 @@ def _register_heif(path: Path) -> str:
         import pillow_heif  # an optional extra
     except ImportError as error:
         reason = "is a HEIC photo, which needs the package pillow-heif"
-        raise PhotoError(reason, where=path, remedy="pip install 'sfplus[heic]'") from error
+        raise PhotoError(reason, where=path, remedy=install_command("heic")) from error
     pillow_heif.register_heif_opener()
     return "HEIF"
 

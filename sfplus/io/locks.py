@@ -5,26 +5,30 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-_NO_SERVICE = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP})
+from sfplus.errors import warn_user
+
+_NO_SERVICE = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 _services: dict[int, bool] = {}  # whether the disk with this number has locks
 
 
-def file_lock(path: Path) -> filelock.BaseFileLock:
+def file_lock(path: Path, timeout: float = -1) -> filelock.BaseFileLock:
     """Return a lock, not yet acquired, that one process at a time holds and that ends with its process.
 
     On a disk without a lock service a marker `{name}.held{suffix}` stands for the lock. That of a dead process is
     removed, unless the process ran on another computer: then a warning names the marker to delete.
 
     Args:
-        path: the file of the lock, in an existing folder; it stays when the lock is released.
+        path: the file of the lock, which stays when the lock is released.
+        timeout: how long `acquire` waits, in seconds, before it raises `filelock.Timeout`; negative: for ever.
     """
-    return filelock.FileLock(path) if _has_lock_service(path.parent) else _MarkerLock(_marker(path))
+    if _has_lock_service(path.parent):
+        return filelock.FileLock(path, timeout)
+    return _MarkerLock(_marker(path), timeout)
 
 
 def is_held(path: Path) -> bool:
@@ -32,7 +36,7 @@ def is_held(path: Path) -> bool:
     if not (path.exists() or _marker(path).exists()):
         return False
     try:
-        with file_lock(path).acquire(timeout=0):
+        with file_lock(path, timeout=0):
             return False
     except filelock.Timeout:
         return True
@@ -46,11 +50,11 @@ class _MarkerLock(filelock.SoftFileLock):
         try:
             return super().acquire(0)
         except filelock.Timeout:
-            if timeout == 0:
+            if (self.timeout if timeout is None else timeout) == 0:
                 raise
         marker = Path(self.lock_file)
         text = f"waits for {_describe_holder(marker)}; if that does not run any more, delete this file"
-        warnings.warn(f"{marker}: {text}", stacklevel=2)
+        warn_user(f"{marker}: {text}")
         return super().acquire(timeout, *args, **options)  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sfplus.errors import DependencyError, UsageError
+from sfplus.io.extras import install_command
 
 NETWORKS = {"timm:": "timm", "torchvision:": "torchvision.models"}
 """The package that lists and creates the networks of a prefix."""
@@ -32,7 +33,7 @@ def build(name: str, *, feature_size: int, crop_size: tuple[int, int]) -> nn.Mod
     try:
         package: Any = importlib.import_module(NETWORKS[f"{library}:"])
     except ImportError as error:
-        remedy = "install it: pip install 'sfplus[timm]'"
+        remedy = f"install it: {install_command('timm')}" if library == "timm" else ""
         raise DependencyError(f"cannot be imported ({error})", where=library, remedy=remedy) from None
     only_classifiers = {} if library == "timm" else {"module": package}  # torchvision also lists detectors
     if model not in package.list_models(**only_classifiers):  # names that mean a download or a folder are not listed

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from sfplus.images import CACHE
 from sfplus.io.files import write_json
-from sfplus.io.leftovers import temporary_path
+from sfplus.io.leftovers import remove_leftovers, temporary_path
 
 PEOPLE_FOLDER = "people"
 _RECORD = f"{CACHE}/group/photo_folders.json"
@@ -38,6 +38,7 @@ def write_photo_folders(out: Path, photos: Path, links: Mapping[str, str], copy:
     """
     record, root, photos = out / _RECORD, out / PEOPLE_FOLDER, photos.resolve()
     earlier = set(_read_record(record))
+    remove_leftovers(record.parent, locked=True)  # by the caller, `regroup`
     write_json(record, sorted({*earlier, *links}))  # before the files: what a killed process wrote is removed later
     for name in earlier - set(links):
         _remove(root, name)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sfplus.errors import DependencyError, PairsError
+from sfplus.io.extras import install_command
 
 _Singles = NDArray[np.float32]
 _Ints = NDArray[np.int64]
@@ -213,7 +214,7 @@ def _faiss() -> Callable[[_Singles, _Singles, int], tuple[_Singles, _Ints]]:
     try:
         import faiss  # an optional extra
     except ImportError as error:
-        raise DependencyError("faiss is not installed", remedy="pip install 'sfplus[faiss]'") from error
+        raise DependencyError("faiss is not installed", remedy=install_command("faiss")) from error
     return lambda probes, gallery, k: faiss.knn(probes, gallery, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.errors import DependencyError, WeightsError, first_line
+from sfplus.io.extras import install_command
 from sfplus.networks import DEFAULT_INPUT, parse_size
 
 TOLERANCE = 1e-4
@@ -220,7 +221,7 @@ def import_onnx(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        remedy = "install it: pip install 'sfplus[onnx]'"
+        remedy = f"install it: {install_command('onnx')}"
         raise DependencyError(f"cannot be imported ({error})", where=name, remedy=remedy) from None
 
 

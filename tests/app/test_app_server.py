@@ -17,7 +17,7 @@ from sfplus.app.people import PeopleFolder
 from sfplus.app.uploads import UploadReader
 from sfplus.people.grouped_photos import GroupedPhotos
 
-testclient = pytest.importorskip("starlette.testclient", reason="pip install 'sfplus[app]'")
+testclient = pytest.importorskip("starlette.testclient", reason="pip install -e '.[app]'")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from sfplus.io.extras import install_command
+
 
 def test_the_extra_is_named_if_a_package_is_missing(sfplus: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
@@ -22,7 +24,7 @@ def test_the_extra_is_named_if_a_package_is_missing(sfplus: Callable, monkeypatc
     assert answer.code == 1
     assert (
         answer.err
-        == "sfplus: sfplus app: the page needs uvicorn, which is missing; install it: pip install 'sfplus[app]'\n"
+        == f"sfplus: sfplus app: the page needs uvicorn, which is missing; install it: {install_command('app')}\n"
     )
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sfplus.io.extras import install_command, pip_command
+
 
 def test_doctor_lists_packages_and_reports_a_missing_one(
     sfplus: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -14,10 +16,11 @@ def test_doctor_lists_packages_and_reports_a_missing_one(
     answer = sfplus("doctor", "--workspace", tmp_path)
     assert answer.code == 0 and f"torch            {torch.__version__.split('+')[0]}" in answer.out
     assert "P-, R- and O-Net load" in answer.out and "wrong" not in answer.out
-    assert "HEIC photos      can be read\n" in answer.out
+    assert "extra heic       HEIC photos of iPhones\n" in answer.out
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # an optional extra
     answer = sfplus("doctor", "--workspace", tmp_path)
-    assert answer.code == 0 and "cannot be read: pip install 'sfplus[heic]'" in answer.out
+    line = f"extra heic       not installed; HEIC photos of iPhones: {install_command('heic')}\n"
+    assert answer.code == 0 and line in answer.out
     monkeypatch.setitem(sys.modules, "facenet_pytorch.models.mtcnn", None)
     answer = sfplus("doctor", "--workspace", tmp_path)
-    assert answer.code == 1 and "pip install --no-deps facenet-pytorch" in answer.out
+    assert answer.code == 1 and f"{pip_command()} install --no-deps facenet-pytorch" in answer.out

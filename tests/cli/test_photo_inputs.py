@@ -22,6 +22,7 @@ from unusual_photos import jpeg, png_header
 
 from sfplus.errors import PhotoError
 from sfplus.images import read_photo
+from sfplus.io.extras import install_command
 
 Command = Callable[..., object]
 
@@ -222,7 +223,7 @@ def test_heic_is_read_once_its_package_is_installed(
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pillow_heif", None)
         answer = sfplus("align", tmp_path / "in", tmp_path / "out")
-    line = "'IMG_0001.HEIC': is a HEIC photo, which needs the package pillow-heif; pip install 'sfplus[heic]'"
+    line = f"'IMG_0001.HEIC': is a HEIC photo, which needs the package pillow-heif; {install_command('heic')}"
     assert answer.code == 1 and line in answer.err and "1 crop, 0 photos without a face, 1 failed" in answer.out
     answer = sfplus("align", tmp_path / "in", tmp_path / "out")
     assert answer.code == 0 and "2 crops, " in answer.out

@@ -118,7 +118,7 @@ def test_heic_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: p
     assert heic_is_readable()
     (tmp_path / name).write_bytes(encode("HEIF"))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(PhotoError, match=r"needs the package pillow-heif; pip install 'sfplus\[heic\]'"):
+    with pytest.raises(PhotoError, match=r"needs the package pillow-heif; .*pip install .*\[heic\]"):
         read_photo(tmp_path / name)
     assert not heic_is_readable()
     broken = tmp_path / "broken/pillow_heif.py"

@@ -14,7 +14,7 @@ import pytest
 from sfplus.io import locks
 from sfplus.io.locks import file_lock, is_held
 
-NO_SERVICE = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS]
+NO_SERVICE = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL]
 HOLD = "import sys; from pathlib import Path; from sfplus.io import locks; locks._services.update(eval(sys.argv[2]));"
 HOLD += "k = locks.file_lock(Path(sys.argv[1])); k.acquire(); print(1, flush=True); sys.stdin.read()"
 
@@ -75,3 +75,9 @@ def test_who_waits_for_a_marker_of_another_computer_is_told_at_once(folder: Path
         timer.start()
         with file_lock(folder / "a.lock"):
             assert is_held(folder / "a.lock")
+
+
+def test_errors_are_those_of_the_lock_itself(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError), file_lock(tmp_path / "file" / "a.lock"):
+        pass

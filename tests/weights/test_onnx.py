@@ -158,7 +158,7 @@ def test_a_file_that_computes_different_features_is_refused(monkeypatch: pytest.
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
 def test_without_a_package_the_message_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(DependencyError, match=rf"{package}: .*pip install 'sfplus\[onnx\]'"):
+    with pytest.raises(DependencyError, match=rf"{package}: .*pip install .*\[onnx\]"):
         to_onnx(network("sphereface4", 0.05, 6), {"network": "sphereface4"})
 
 
