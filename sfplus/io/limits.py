@@ -16,6 +16,7 @@ LIMITS = MappingProxyType(
     {
         "photo_pixels": (100_000_000, "pixels", "a photo"),
         "json_bytes": (256 << 20, "bytes", "a JSON file"),
+        "table_bytes": (1 << 30, "bytes", "a Parquet table of an artefact, in memory"),
     }
 )
 
