@@ -18,6 +18,7 @@ LIMITS = MappingProxyType(
         "recipe_bytes": (64 << 10, "bytes", "a recipe"),
         "recipe_values": (100_000, "values", "a recipe, where an alias counts as all that it repeats"),
         "json_bytes": (256 << 20, "bytes", "a JSON file"),
+        "table_bytes": (1 << 30, "bytes", "a Parquet table of an artefact, in memory"),
     }
 )
 
