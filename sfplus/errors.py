@@ -68,7 +68,7 @@ def suggest(name: str, choices: Iterable[str]) -> str:
 
     Callers give all choices where there is no suggestion: `suggest(name, TABLE) or f"use one of {', '.join(TABLE)}"`.
     """
-    matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name[:100], list(choices), n=1, cutoff=0.5)
     return f"did you mean '{matches[0]}'?" if matches else ""
 
 

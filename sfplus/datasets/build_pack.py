@@ -19,6 +19,7 @@ from sfplus.errors import DatasetError, SfplusError, UsageError
 from sfplus.io.console import Console
 from sfplus.io.files import check_folder, paths_overlap, write_json
 from sfplus.io.json_files import read_json
+from sfplus.io.locks import file_lock
 
 
 def build_pack(
@@ -103,7 +104,7 @@ def _lock(out: Path) -> Iterator[None]:
     Raises:
         UsageError: If another process is building it.
     """
-    lock = filelock.FileLock(out.with_name(f".{out.name}.lock"))
+    lock = file_lock(out.with_name(f".{out.name}.lock"))
     try:
         with lock.acquire(timeout=0):
             try:

@@ -8,24 +8,16 @@ import zlib
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
-from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, with_config
+from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from sfplus.datasets.formats import pack
 from sfplus.errors import SfplusError, explain_damage
 from sfplus.io.json_files import parse_json
+from sfplus.io.tables import Failure
 
 JOURNAL = "journal.jsonl"
 _LARGEST_BLOCK = 1 << 28  # bytes of a line of the journal
-
-
-def _check_text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("is not text")
-    return value
-
-
-_Text = Annotated[str, PlainValidator(_check_text)]  # also of a file whose name is not UTF-8
 
 
 def _check_utf8(value: str) -> str:
@@ -34,15 +26,6 @@ def _check_utf8(value: str) -> str:
 
 
 _Utf8 = Annotated[str, AfterValidator(_check_utf8)]
-
-
-class Failure(TypedDict):
-    """An image that was left out."""
-
-    photo: _Text
-    stage: str
-    reason: _Text
-    remedy: _Text
 
 
 @with_config(ConfigDict(strict=True))

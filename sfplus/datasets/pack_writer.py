@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from sfplus import __version__
 from sfplus.datasets.formats.pack import BLOCK, FORMAT_NAME, INDEX, MANIFEST, PEOPLE, PIXELS, content_digest
-from sfplus.datasets.pack_journal import JOURNAL, Block, Failure, journal_line, new_block, read_journal
+from sfplus.datasets.pack_journal import JOURNAL, Block, journal_line, new_block, read_journal
 from sfplus.datasets.records import PhotoCollection, Record
 from sfplus.errors import DatasetError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient
@@ -23,7 +23,7 @@ from sfplus.io.console import ProgressLine, byte_count
 from sfplus.io.disk import explain_write
 from sfplus.io.files import file_digest, write_atomically, write_json
 from sfplus.io.prefetch import prefetch_map
-from sfplus.io.tables import FAILURES, write_json_lines, write_parquet
+from sfplus.io.tables import FAILURES, Failure, write_json_lines, write_parquet
 
 Narrow = Callable[[Pixels, str], Pixels]
 """A function that cuts a crop, given with its name, to the size of a narrower template: `alignment.narrow_crop`."""

@@ -77,7 +77,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, *, remedy: str,
 
     Raises:
         SfplusError: If the file cannot be read, is damaged, lacks one of the columns, or has values above the limits
-            `table_bytes` and `expansion`.
+            `feature_bytes` and `expansion`.
     """
     with open_parquet(path, remedy=remedy, error=error) as file:
         schema = file.schema_arrow
@@ -129,5 +129,5 @@ def _text_bytes(column: pa.ChunkedArray) -> int:
 
 
 def _check_size(size: int, path: Path, error: type[SfplusError]) -> None:
-    check_limit("table_bytes", size, path, error=error)
+    check_limit("feature_bytes", size, path, error=error)
     check_expansion(size, file_size(path), path, error=error)

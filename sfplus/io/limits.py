@@ -17,14 +17,17 @@ _SMALL = 64 << 20  # bytes that any compressed data may expand to
 LIMITS = MappingProxyType(
     {
         "photo_pixels": (100_000_000, "pixels", "a photo"),
+        "recipe_bytes": (64 << 10, "bytes", "a recipe"),
+        "recipe_values": (100_000, "values", "a recipe, where an alias counts as all that it repeats"),
         "json_bytes": (256 << 20, "bytes", "a JSON file"),
+        "table_bytes": (1 << 30, "bytes", "a Parquet table of an artefact, in memory"),
         "expansion": (30, "times its size", "a compressed file that expands to more than 64 MiB"),
         # datasets, verification, image_tasks
         "encoded_image_bytes": (64 << 20, "bytes", "an image in a data set file"),
         "label_bytes": (1 << 20, "bytes", "the label of an image in a tar file"),
         "tar_header_bytes": (16 << 10, "bytes", "the headers of a file in a tar file"),
         "table_columns": (20_000, "columns", "a table"),
-        "table_bytes": (32 << 30, "bytes", "a table or an array of features, when it is read"),
+        "feature_bytes": (32 << 30, "bytes", "a table or an array of features, when it is read"),
         # the largest list in use, 15.7 million pairs of IJB-C, has 220 MB
         "text_bytes": (1 << 30, "bytes", "a list of pairs, of people or of names"),
         "recordio_index_bytes": (1 << 30, "bytes", "the .idx file of a .rec file"),

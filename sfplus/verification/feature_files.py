@@ -42,7 +42,7 @@ def _read_npz(path: Path) -> Table:
             raise DatasetError("is not an .npz file", where=path, remedy=LAYOUT)
     with explain_damage(path, remedy=LAYOUT, error=DatasetError), zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
-    check_limit("table_bytes", size, path, error=DatasetError)
+    check_limit("feature_bytes", size, path, error=DatasetError)
     check_expansion(size, file_size(path), path, error=DatasetError)
     with _explain_numpy(path), np.load(path, allow_pickle=False) as file:
         arrays = {key: np.asarray(file[key]) for key in file.files}

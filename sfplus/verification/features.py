@@ -52,7 +52,7 @@ def read_features(path: Path) -> tuple[list[str], Features]:
         remedy = f"give {', '.join(READERS)}; pickles (.pkl, .pt) may run code and are not read"
         raise DatasetError("is not a file of features", where=path, remedy=remedy)
     try:
-        check_limit("table_bytes", file_size(path), path, error=DatasetError)
+        check_limit("feature_bytes", file_size(path), path, error=DatasetError)
         names, features = reader(path)
     except OSError as error:
         raise DatasetError(

@@ -202,7 +202,7 @@ def _columns(path: Path, kinds: Sequence[str]) -> list[NDArray[Any]]:
 def _read(path: Path, separator: str, kinds: Sequence[str] | None) -> Any:
     names = [f"column {i}" for i in range(len(kinds))] if kinds else None
     with explain_damage(path, remedy="download the file again", error=PairsError):
-        check_limit("table_bytes", file_size(path), path, error=PairsError)
+        check_limit("feature_bytes", file_size(path), path, error=PairsError)
         table = csv.read_csv(
             path,
             csv.ReadOptions(column_names=names, use_threads=False),  # so that messages name the row
