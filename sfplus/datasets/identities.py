@@ -112,3 +112,8 @@ def read_person_list(path: Path) -> tuple[str, ...]:
         raise DatasetError(f"is not a list of people ({reason})", where=path, remedy=remedy) from error
     names = (line.strip() for line in lines)
     return tuple(dict.fromkeys(name for name in names if name and name != "#" and not name.startswith("# ")))
+
+
+def is_listable(person: str) -> bool:
+    """Return True if `read_person_list` reads a line with this name as the same name."""
+    return person.isprintable() and person == person.strip() not in ("", "#") and not person.startswith("# ")
