@@ -16,6 +16,10 @@ LIMITS = MappingProxyType(
     {
         "photo_pixels": (100_000_000, "pixels", "a photo"),
         "json_bytes": (256 << 20, "bytes", "a JSON file"),
+        "crop_pixels": (1 << 22, "pixels", "a crop of a template"),
+        "config_bytes": (16 << 20, "bytes", "the config.json of a model"),
+        "weights_bytes": (64 << 30, "bytes", "the weights of a model"),
+        "tensor_list_bytes": (16 << 20, "bytes", "the names and shapes at the start of a .safetensors file"),
     }
 )
 

@@ -14,8 +14,7 @@ from sfplus.alignment.templates import find_template
 from sfplus.errors import SfplusError, WeightsError, first_line
 from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
-
-MAX_FEATURE = 65_536
+from sfplus.weights.model_config import MAX_FEATURE
 
 
 class FeatureNetwork(nn.Module):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from sfplus.alignment.templates import TEMPLATE_OF_SIZE, find_template
@@ -33,8 +32,8 @@ from sfplus.weights.foreign_models import (
 from sfplus.weights.layouts import CONVOLUTION, ImportedWeights, from_pytorch, infer_config
 from sfplus.weights.model_folder import (
     assign_tensors,
-    create_from_config,
     create_uninitialised,
+    create_with_tensors,
     is_finite,
     load_folder,
     load_tensors,
@@ -212,13 +211,7 @@ def _infer_model(weights: ImportedWeights, path: Path, network: str, block: str)
 
 def _assemble(config: dict[str, Any], weights: ImportedWeights, path: Path) -> LoadedModel:
     """Create the network of a config and assign weights; biases and counters that files omit become 0."""
-    network, tensors = create_from_config(config, path), dict(weights.tensors)
-    for name, expected in network.state_dict().items():
-        omitted_bias = name.startswith("conv") and name.endswith(".bias") and f"{name[:-4]}weight" in tensors
-        if name not in tensors and (omitted_bias or name.endswith("num_batches_tracked")):
-            tensors[name] = torch.zeros(expected.shape, dtype=expected.dtype)
-    assign_tensors(network, tensors, config["network"], path)
-    head = weights.head
+    network, head = create_with_tensors(config, weights.tensors, path, path, fill=True), weights.head
     if head is None:
         return LoadedModel(network, config, None)
     if head.dim() != 2 or head.shape[1] != config["feature_size"] or not head.is_floating_point():
