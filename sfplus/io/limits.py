@@ -19,6 +19,14 @@ LIMITS = MappingProxyType(
         "crop_pixels": (1 << 22, "pixels", "a crop of a template"),
         "config_bytes": (16 << 20, "bytes", "the config.json of a model"),
         "weights_bytes": (64 << 30, "bytes", "the weights of a model"),
+        "caffe_fields": (200_000, "fields", "a .caffemodel"),
+        "prototxt_fields": (50_000, "fields", "a .prototxt"),
+        "onnx_fields": (1_000_000, "fields", "an ONNX file"),
+        "onnx_bytes": (4 << 30, "bytes", "the memory of an ONNX graph on the CPU"),
+        "onnx_seconds": (600, "seconds", "an ONNX graph and a batch of crops"),
+        "archive_members": (100_000, "members", "a .pth, TorchScript or .pt2 file"),
+        "archive_expansion": (256 << 20, "bytes", "what a .pth, TorchScript or .pt2 file has more when it is unpacked"),
+        "pickle_instructions": (10_000_000, "instructions", "a pickle"),
         "tensor_list_bytes": (16 << 20, "bytes", "the names and shapes at the start of a .safetensors file"),
     }
 )

@@ -16,11 +16,11 @@ class AllocationError(Exception):
     """More memory would be used than the limit."""
 
 
-class _Limit(TorchDispatchMode):
+class _Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the sizes of new tensors, which functions without a tensor among their arguments create."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._remaining = limit
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:

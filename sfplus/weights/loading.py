@@ -30,6 +30,7 @@ from sfplus.weights.foreign_models import (
     read_weights_of_function,
 )
 from sfplus.weights.layouts import CONVOLUTION, ImportedWeights, from_pytorch, infer_config
+from sfplus.weights.model_config import encode_config
 from sfplus.weights.model_folder import (
     assign_tensors,
     create_uninitialised,
@@ -206,6 +207,7 @@ def _infer_model(weights: ImportedWeights, path: Path, network: str, block: str)
     config = infer_config(weights, network, block)
     config["template"] = TEMPLATE_OF_SIZE[config.get("input", DEFAULT_INPUT)].name
     config["provenance"] = {"file": path.name, "layout": weights.layout}
+    encode_config(config, path)  # what the shapes suggest may be no network
     return _assemble(config, weights, path)
 
 
