@@ -25,6 +25,7 @@ from sfplus.artifacts.stage import Job, Stage, partial_folder, parts_folder
 from sfplus.errors import NoUsablePhotoError, SfplusError
 from sfplus.io.files import digest_json
 from sfplus.io.leftovers import remove_leftovers
+from sfplus.io.locks import file_lock, is_held
 
 
 def run_stage(
@@ -87,7 +88,7 @@ def _remove_what_cannot_resume(job: Job[Any]) -> Iterator[None]:
 
 @contextmanager
 def _lock(stage: Stage, job: Job[Any], folder: Path, label: str) -> Iterator[None]:
-    lock, context = filelock.FileLock(_lock_file(folder)), job.context
+    lock, context = file_lock(_lock_file(folder)), job.context
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -105,13 +106,7 @@ def _lock(stage: Stage, job: Job[Any], folder: Path, label: str) -> Iterator[Non
 
 def is_locked(folder: Path) -> bool:
     """Return whether a run is working on this artefact now."""
-    if not _lock_file(folder).exists():
-        return False
-    try:
-        with filelock.FileLock(_lock_file(folder), timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
+    return is_held(_lock_file(folder))
 
 
 def _lock_file(folder: Path) -> Path:

@@ -15,6 +15,7 @@ from typing import Any, Self
 import filelock
 
 from sfplus.artifacts.stage import Job
+from sfplus.io.locks import file_lock
 from sfplus.io.tables import read_json_lines, write_json_lines
 
 
@@ -91,7 +92,7 @@ class SharedWork:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of all parts, in order."""
-        return [row for part in range(self._count) for row in read_json_lines(self._file(part))]
+        return [row for part in range(self._count) for row in read_json_lines(self._file(part), dict[str, Any])]
 
     @contextlib.contextmanager
     def _ignore_missing_when_over(self) -> Iterator[None]:
@@ -117,4 +118,4 @@ class SharedWork:
         return self._job.parts / f"{part:06}.{suffix}"
 
     def _lock(self, part: int) -> filelock.BaseFileLock:
-        return filelock.FileLock(self._file(part, "lock"))
+        return file_lock(self._file(part, "lock"))

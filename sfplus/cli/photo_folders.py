@@ -19,7 +19,7 @@ import filelock
 
 from sfplus.artifacts.artefact import MANIFEST, Artefact
 from sfplus.artifacts.context import RunContext, is_first
-from sfplus.artifacts.layout import FACES
+from sfplus.artifacts.layout import FACE_COLUMNS, FACES
 from sfplus.cli.photo_inputs import PhotoInput
 from sfplus.errors import NoUsablePhotoError, UsageError
 from sfplus.images import CACHE
@@ -27,7 +27,7 @@ from sfplus.io.console import Console, print_failures, quantity
 from sfplus.io.files import remove_folder, write_atomically, write_json
 from sfplus.io.locks import file_lock
 from sfplus.io.memory import keep_freed_memory
-from sfplus.io.tables import FAILURES, read_failures, read_json_lines, read_parquet, write_json_lines
+from sfplus.io.tables import FAILURES, Failure, read_failures, read_json_lines, read_parquet, write_json_lines
 from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import check_inputs
 from sfplus.recipes.steps import Step
@@ -80,7 +80,7 @@ def run_on_folder(photos: PhotoInput, out: Path, device: str, steps: list[Step])
 def failures_file(artefact: Artefact, photos: PhotoInput, out: Path) -> Path:
     """Return the list of failures of an artefact, together with the paths of a list that lead to no file."""
     file = artefact.folder / FAILURES
-    return _merge_failures(read_json_lines(file), photos, out) if photos.failures else file
+    return _merge_failures(read_json_lines(file, Failure), photos, out) if photos.failures else file
 
 
 def _merge_failures(rows: Sequence[Mapping[str, Any]], photos: PhotoInput, out: Path) -> Path:
@@ -171,7 +171,7 @@ def print_summary(artefact: Artefact, out: Path, faces: Path | None = None, reme
 
 
 def _describe_other_faces(faces: Path) -> str:
-    table = read_parquet(faces / FACES)
+    table = read_parquet(faces / FACES, FACE_COLUMNS)
     other = [photo for photo, chosen in zip(table["photo"], table["chosen"], strict=True) if not chosen]
     if not other:
         return ""

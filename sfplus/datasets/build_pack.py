@@ -18,6 +18,7 @@ from sfplus.datasets.records import PeopleRule
 from sfplus.errors import DatasetError, SfplusError, UsageError
 from sfplus.io.console import Console
 from sfplus.io.files import check_folder, paths_overlap, write_json
+from sfplus.io.locks import file_lock
 from sfplus.io.tables import read_json_lines
 
 
@@ -100,7 +101,7 @@ def _lock(out: Path) -> Iterator[None]:
     Raises:
         UsageError: If another process is building it.
     """
-    lock = filelock.FileLock(out.with_name(f".{out.name}.lock"))
+    lock = file_lock(out.with_name(f".{out.name}.lock"))
     try:
         with lock.acquire(timeout=0):
             try:
@@ -154,7 +155,7 @@ def _remove_if_empty(partial: Path) -> Iterator[None]:
     try:
         yield
     except SfplusError:
-        if not any(block["names"] for block in read_json_lines(partial / JOURNAL)):
+        if not any(block["names"] for block in read_json_lines(partial / JOURNAL, dict[str, Any])):
             shutil.rmtree(partial)
         raise
 

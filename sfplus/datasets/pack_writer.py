@@ -63,7 +63,7 @@ class PackWriter:
             UsageError: If the disk is too small.
         """
         journal = self.folder / JOURNAL
-        blocks = read_json_lines(journal)
+        blocks = read_json_lines(journal, dict[str, Any])
         write_json_lines(journal, blocks)  # without the incomplete line that a kill may have left
         start = blocks[-1]["next"] if blocks else 0
         if blocks:

@@ -15,6 +15,8 @@ from sfplus.errors import SfplusError, UsageError
 LIMITS = MappingProxyType(
     {
         "photo_pixels": (100_000_000, "pixels", "a photo"),
+        "recipe_bytes": (64 << 10, "bytes", "a recipe"),
+        "recipe_values": (100_000, "values", "a recipe, where an alias counts as all that it repeats"),
         "json_bytes": (256 << 20, "bytes", "a JSON file"),
         "crop_pixels": (1 << 22, "pixels", "a crop of a template"),
         "config_bytes": (16 << 20, "bytes", "the config.json of a model"),
@@ -28,6 +30,7 @@ LIMITS = MappingProxyType(
         "archive_expansion": (256 << 20, "bytes", "what a .pth, TorchScript or .pt2 file has more when it is unpacked"),
         "pickle_instructions": (10_000_000, "instructions", "a pickle"),
         "tensor_list_bytes": (16 << 20, "bytes", "the names and shapes at the start of a .safetensors file"),
+        "table_bytes": (1 << 30, "bytes", "a Parquet table of an artefact, in memory"),
     }
 )
 

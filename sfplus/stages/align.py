@@ -21,7 +21,7 @@ from sfplus.alignment.similarity import Fit, fit_similarity
 from sfplus.alignment.templates import Template
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import PhotoFolder
-from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES, PHOTOS, photo_stem
+from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACE_COLUMNS, FACES, PHOTO_COLUMNS, PHOTOS, photo_stem
 from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import NoUsablePhotoError, PhotoError, SfplusError
@@ -29,7 +29,7 @@ from sfplus.images import Pixels, encode_image, is_transient, read_photo
 from sfplus.io.console import quantity
 from sfplus.io.files import digest_json, write_atomically
 from sfplus.io.leftovers import remove_leftovers
-from sfplus.io.tables import FAILURES, NO_FACE, read_json_lines, read_parquet, write_json_lines, write_parquet
+from sfplus.io.tables import FAILURES, NO_FACE, Failure, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.recipes.settings.align import AlignStageSettings
 
 _PART = 64  # photos
@@ -42,7 +42,7 @@ def build(job: AlignJob) -> dict[str, Any]:
     root, faces = job.input("photos", PhotoFolder).root, job.input("faces", Artefact).folder
     _warn_about_crops(job, faces)
     planned = _plan_crops(faces, job.settings)
-    failures = read_json_lines(faces / FAILURES) + _share(job, planned).rows()
+    failures = [*read_json_lines(faces / FAILURES, Failure), *_share(job, planned).rows()]
     _move_crops(job)
     crops = os.fspath(job.folder / CROPS)
     rows = [row for row in planned if os.path.isfile(f"{crops}/{row['crop']}")]  # noqa: PTH113 (pathlib is slow)
@@ -143,7 +143,7 @@ def _move_crops(job: AlignJob) -> None:
 
 def _plan_crops(faces: Path, settings: AlignStageSettings) -> list[Row]:
     """Return a row per crop: photo, name of the crop, how it is cut, landmarks; crops of one photo are numbered."""
-    table, photos = read_parquet(faces / FACES), read_parquet(faces / PHOTOS)["photo"]
+    table, photos = read_parquet(faces / FACES, FACE_COLUMNS), read_parquet(faces / PHOTOS, PHOTO_COLUMNS)["photo"]
     landmarks: dict[str, list[Any]] = {photo: [] for photo in photos}
     for photo, is_chosen, points in zip(table["photo"], table["chosen"], table["landmarks"], strict=True):
         if is_chosen:
@@ -249,7 +249,7 @@ def _cut(photo: Pixels, row: Row, settings: AlignStageSettings) -> Pixels:
 
 def _warn_about_crops(job: AlignJob, faces: Path) -> None:
     """Warn if the photos look like crops that are aligned already."""
-    photos = read_parquet(faces / PHOTOS)
+    photos = read_parquet(faces / PHOTOS, PHOTO_COLUMNS)
     sizes = Counter(zip(photos["height"], photos["width"], strict=True))
     crop_sizes = {(template.height, template.width) for template in TEMPLATES.values()}
     count = sum(count for size, count in sizes.items() if size in crop_sizes)

@@ -14,7 +14,7 @@ from sfplus.alignment import narrow_crop
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import PhotoFolder, StageInput, check_name
-from sfplus.artifacts.layout import CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES, NOT_MIRRORED
+from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES, NOT_MIRRORED
 from sfplus.artifacts.pair_inputs import BinCrops
 from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
@@ -119,7 +119,7 @@ class _CropReader:
                 f"the crops follow {aligned_to}, the model was trained on {template.name}",
                 where="align.template", remedy=f"align to {template.name}",
             )  # fmt: skip
-        table = read_parquet(source.folder / CROP_TABLE)
+        table = read_parquet(source.folder / CROP_TABLE, CROP_COLUMNS)
         self._names, self._how = table["photo"], table["how"]
         self.paths = [source.folder / CROPS / name for name in table["crop"]]
 

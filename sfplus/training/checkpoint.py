@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from sfplus.errors import SfplusError, TrainingError, one_line
+from sfplus.errors import SfplusError, TrainingError, one_line, warn_user
 from sfplus.io.files import atomic_folder, file_digest, write_atomically
 from sfplus.io.leftovers import remove_leftovers
 from sfplus.training.train_state import Stateful, TrainState, restore_state
@@ -90,7 +89,7 @@ def load_checkpoint(
         try:
             header = _verified_header(path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            warnings.warn(f"{path}: is damaged ({one_line(error)}); the one before it is used", stacklevel=2)
+            warn_user(f"{path}: is damaged ({one_line(error)}); the one before it is used")
             continue
         if header["settings"] != settings:
             raise TrainingError(
@@ -104,10 +103,9 @@ def load_checkpoint(
             reason = f"does not fit this network and head ({one_line(error)})"
             raise TrainingError(reason, where=path, remedy="train into another folder") from None
         if environment not in ("", header["place"]):
-            warnings.warn(
+            warn_user(
                 f"{path}: was written by {header['place']} and is continued by {environment}: the training is equally "
                 "valid, but its weights will no longer equal those of an uninterrupted run bit for bit",
-                stacklevel=2,
             )
         return int(header["step"])
     return 0

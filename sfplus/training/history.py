@@ -9,6 +9,7 @@ from typing import Any
 from sfplus.io.files import write_atomically
 
 HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
+HistoryRow = dict[str, int | float | None]
 
 
 class History:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import threading
-import warnings
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.alignment.templates import template_of_size
-from sfplus.errors import WeightsError, first_line
+from sfplus.errors import WeightsError, first_line, warn_user
 from sfplus.io.console import first_names
 from sfplus.io.limits import limit
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
@@ -115,7 +114,7 @@ class OnnxNetwork(nn.Module):
                 providers.insert(0, "CUDAExecutionProvider")
             else:
                 reason = "onnxruntime has no GPU support here, so it runs on the CPU"
-                warnings.warn(f"{self._where}: {reason}; install onnxruntime-gpu", stacklevel=2)
+                warn_user(f"{self._where}: {reason}; install onnxruntime-gpu")
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfplus.errors import UsageError, WeightsError, first_line
+from sfplus.errors import UsageError, WeightsError, first_line, warn_user
 
 # What a shape of torch.export, which its loader evaluates, may consist of.
 _SYMBOL = re.compile(r"Symbol\('[a-z]+\d+'(, \w+=(True|False))*\)")
@@ -181,7 +181,7 @@ def _is_arithmetic(expression: str) -> bool:
 
 
 def _announce(path: Path, kind: str) -> None:
-    warnings.warn(f"{path}: is a program ({kind}) and runs as one; use only files that you trust", stacklevel=3)
+    warn_user(f"{path}: is a program ({kind}) and runs as one; use only files that you trust")
 
 
 def _failed(name: str, what: str, error: Exception) -> WeightsError:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfplus.errors import WeightsError
+from sfplus.errors import WeightsError, warn_user
 from sfplus.io.console import first_names
 from sfplus.weights.checkpoint_faults import explain_fault, unread_class
 from sfplus.weights.model_folder import load_tensors
@@ -146,7 +146,7 @@ def fit_names(
         else:
             renamed[fitted] = tensor
     if unused and renamed:
-        warnings.warn(f"{where}: the network has no {first_names(unused)}, which are not used", stacklevel=2)
+        warn_user(f"{where}: the network has no {first_names(unused)}, which are not used")
     if any(name in renamed for name in names):
         for name in names:
             if name.endswith("num_batches_tracked"):
@@ -203,7 +203,7 @@ def _choose(keys: list[str], path: Path) -> str:
         raise WeightsError(reason, where=path, remedy="save the one of the network to a file of its own")
     if len(keys) > 1:
         ignored = ", ".join(key for key in keys if key != best[0])
-        warnings.warn(f"{path}: its '{best[0]}' is read, not {ignored}", stacklevel=3)
+        warn_user(f"{path}: its '{best[0]}' is read, not {ignored}")
     return best[0]
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from result_files import read_parquet
 from safetensors.numpy import load_file
 from untrained_models import save_untrained
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import list_photos
 from sfplus.io.console import quantity
-from sfplus.io.tables import read_parquet
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_damaged_artefact_is_an_error_with_a_remedy(task: Path, sfplus: Callab
         table.unlink()
     shutil.rmtree(task / "data/cache/embed")
     answer = verify(sfplus, task)
-    assert answer.code == 1 and "crops.parquet: is missing or damaged; delete" in answer.err
+    assert answer.code == 1 and "crops.parquet: is damaged (No such file or directory); delete" in answer.err
 
 
 def test_the_number_of_unused_photos_is_printed(task: Path, sfplus: Callable) -> None:
