@@ -11,6 +11,8 @@ from types import MappingProxyType
 
 from sfplus.errors import SfplusError, UsageError
 
+_SMALL = 64 << 20  # bytes that any compressed data may expand to
+
 # name -> (largest value, its unit, where it applies)
 LIMITS = MappingProxyType(
     {
@@ -31,6 +33,20 @@ LIMITS = MappingProxyType(
         "pickle_instructions": (10_000_000, "instructions", "a pickle"),
         "tensor_list_bytes": (16 << 20, "bytes", "the names and shapes at the start of a .safetensors file"),
         "table_bytes": (1 << 30, "bytes", "a Parquet table of an artefact, in memory"),
+        "expansion": (30, "times its size", "a compressed file that expands to more than 64 MiB"),
+        # datasets, verification, image_tasks
+        "encoded_image_bytes": (64 << 20, "bytes", "an image in a data set file"),
+        "label_bytes": (1 << 20, "bytes", "the label of an image in a tar file"),
+        "tar_header_bytes": (16 << 10, "bytes", "the headers of a file in a tar file"),
+        "table_columns": (20_000, "columns", "a table"),
+        "feature_bytes": (32 << 30, "bytes", "a table or an array of features, when it is read"),
+        # the largest list in use, 15.7 million pairs of IJB-C, has 220 MB
+        "text_bytes": (1 << 30, "bytes", "a list of pairs, of people or of names"),
+        "recordio_index_bytes": (1 << 30, "bytes", "the .idx file of a .rec file"),
+        "pickle_bytes": (2 << 30, "bytes", "a .bin file of pairs"),
+        "pickle_instructions": (10_000_000, "instructions", "a .bin file of pairs"),
+        "bin_pairs": (1_000_000, "pairs", "a .bin file of pairs"),
+        "idx_bytes": (4 << 30, "bytes", "an .idx file of images or labels, when it is read"),
     }
 )
 
@@ -73,6 +89,26 @@ def check_limit(
             where=where,
             remedy=f"check the file; if it is right, set {_variable(name)}={amount}",
         )
+
+
+def check_expansion(
+    expanded: int, stored: int, where: str | os.PathLike[str], *, error: type[SfplusError] = SfplusError
+) -> None:
+    """Refuse compressed data that grows far more than real data, before it is read.
+
+    Args:
+        expanded: the size that it would have in memory, bytes.
+        stored: its size in the file, bytes.
+        where: the file concerned.
+        error: the class of the exception.
+
+    Raises:
+        SfplusError: If it expands to more than 64 MiB and more than the limit `expansion` times its size.
+    """
+    if expanded > max(_SMALL, limit("expansion") * stored):
+        ratio = -(-expanded // max(stored, 1))
+        reason = f"{stored:,} bytes expand to {expanded:,}, more than {limit('expansion')} times their size"
+        raise error(reason, where=where, remedy=f"check the file; if it is right, set {_variable('expansion')}={ratio}")
 
 
 def _variable(name: str) -> str:
