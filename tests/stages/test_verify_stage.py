@@ -94,7 +94,7 @@ def test_a_damaged_artefact_is_an_error_with_a_remedy(task: Path, sfplus: Callab
         table.unlink()
     shutil.rmtree(task / "data/cache/embed")
     answer = verify(sfplus, task)
-    assert answer.code == 1 and "crops.parquet: is damaged (No such file or directory); delete" in answer.err
+    assert answer.code == 1 and "crops.parquet: cannot be read: No such file or directory; delete" in answer.err
 
 
 def test_the_number_of_unused_photos_is_printed(task: Path, sfplus: Callable) -> None:
