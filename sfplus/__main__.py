@@ -74,7 +74,7 @@ def _run() -> int:
         raise
     except BaseException as error:  # a few libraries derive theirs from it
         if isinstance(error, OSError) and error.errno in _DISK:
-            return _fail(f"{error.filename or 'disk'}: {error.strerror}; {_DISK[error.errno]}")
+            return _fail(f"{cut(str(error.filename or 'disk'))}: {error.strerror}; {_DISK[error.errno]}")
         reason = f"a mistake in sfplus ({type(error).__name__}: {first_line(error)})"
         return _fail(f"{reason}; {write_crash_log(error)}")
 

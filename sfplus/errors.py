@@ -68,7 +68,7 @@ def suggest(name: str, choices: Iterable[str]) -> str:
 
     Callers give all choices where there is no suggestion: `suggest(name, TABLE) or f"use one of {', '.join(TABLE)}"`.
     """
-    matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name[:100], list(choices), n=1, cutoff=0.5)
     return f"did you mean '{matches[0]}'?" if matches else ""
 
 
@@ -184,5 +184,7 @@ def explain_damage(
     except MemoryError as fault:
         raise error("does not fit into memory", where=where, remedy=remedy) from fault
     except Exception as fault:
-        reason = fault.strerror if isinstance(fault, OSError) and fault.strerror else first_line(fault)
-        raise error(f"is damaged ({reason or type(fault).__name__})", where=where, remedy=remedy) from fault
+        if isinstance(fault, OSError) and fault.strerror:
+            raise error(f"cannot be read: {fault.strerror}", where=where, remedy=remedy) from fault
+        reason = first_line(fault) or type(fault).__name__
+        raise error(f"is damaged ({reason})", where=where, remedy=remedy) from fault

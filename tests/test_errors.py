@@ -98,7 +98,7 @@ def test_the_most_similar_name_is_suggested() -> None:
         (ValueError("bad\nsecond line"), "is damaged (bad)"),
         (KeyError(), "is damaged (KeyError)"),
         (RuntimeError("\x1b[2Jcleared"), r"is damaged (\x1b[2Jcleared)"),
-        (OSError(5, "Input/output error"), "is damaged (Input/output error)"),
+        (OSError(5, "Input/output error"), "cannot be read: Input/output error"),
         (MemoryError(), "does not fit into memory"),
     ],
 )

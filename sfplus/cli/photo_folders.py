@@ -121,12 +121,12 @@ def _publish_locked(files: Mapping[str, Path], out: Path) -> None:
     for name in set(earlier) - set(files):  # before the copies: a file may have become a folder, or the reverse
         if (out / name).parent.resolve().is_relative_to(root):
             _remove(name, out)
-    copied = {source: out / name for name, source in files.items() if not _is_copy(source, out / name)}
-    for source, target in copied.items():
+    copied = [(source, out / name) for name, source in files.items() if not _is_copy(source, out / name)]
+    for source, target in copied:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, source.read_bytes(), sync=False)
-    flush_all(copied.values())
-    for source, target in copied.items():
+    flush_all(target for _, target in copied)
+    for source, target in copied:
         shutil.copystat(source, target)  # after the flush: `_is_copy` trusts these times also after a power cut
     write_json(record, sorted(files))
 

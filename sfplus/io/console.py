@@ -38,6 +38,13 @@ def quantity(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
+def byte_count(number: int) -> str:
+    """Return a number of bytes in the unit that shows it best: `850 bytes`, `1.2 kB`, `3.4 MB`, `5.6 GB`."""
+    units = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+    size, unit = next(((size, unit) for size, unit in units if number >= size), (0, ""))
+    return f"{number / size:.1f} {unit}" if size else quantity(number, "byte")
+
+
 def first_names(names: Sequence[str]) -> str:
     """Return up to three names, of 80 characters at most, and how many more there are: `a, b, c and 2 more`."""
     return ", ".join(name[:80] for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

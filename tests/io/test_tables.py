@@ -117,7 +117,7 @@ def test_missing_columns_files_and_what_is_no_file_are_named(tmp_path: Path) -> 
     with pytest.raises(ArtefactError, match="has no column 'crop'"):
         read_parquet(tmp_path / "valid", {"crop": Column(str)})
     for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(ArtefactError, match=rf"{path}: is damaged"):
+        with pytest.raises(ArtefactError, match=rf"{path}: (is damaged|cannot be read)"):
             read_parquet(path, COLUMNS, remedy="look")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ArtefactError, match="not a regular file"):

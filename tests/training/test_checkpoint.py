@@ -117,12 +117,9 @@ def test_run_starts_again_if_all_checkpoints_are_damaged(tmp_path: Path) -> None
 
 
 HISTORIES = {
-    "missing": None,
-    "empty": b"",
-    "cut": b'{"step": 1}\n{"st',
-    "zeros": b"\0" * 24,
+    "missing": None, "empty": b"", "cut": b'{"step": 1}\n{"st', "zeros": b"\0" * 24,
     "other": b'{"step": 1}\n{"step": 9}\n',
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("how", HISTORIES)
