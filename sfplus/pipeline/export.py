@@ -22,7 +22,8 @@ from sfplus.weights import CONFIG, FOLDER_FILES, PEOPLE
 from sfplus.weights.convert import write_folder
 from sfplus.weights.find_model import ModelSource
 from sfplus.weights.loading import load_model
-from sfplus.weights.model_folder import read_config, save_model, write_config
+from sfplus.weights.model_config import read_config, write_config
+from sfplus.weights.model_folder import save_model
 
 
 def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Path, half: bool) -> None:

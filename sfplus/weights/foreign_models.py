@@ -17,7 +17,8 @@ from sfplus.networks.preprocessing import PRESETS, Preprocessing, parse_preproce
 from sfplus.weights import CONFIG, MODEL, ONNX_MODEL, PROTOTXT
 from sfplus.weights.caffe_graph import CaffeNetwork, caffe_network_from_text, read_caffe_network
 from sfplus.weights.feature_network import FeatureNetwork, measure_features
-from sfplus.weights.model_folder import assign_tensors, load_tensors, read_config, to_bytes
+from sfplus.weights.model_config import read_config
+from sfplus.weights.model_folder import assign_tensors, load_tensors, to_bytes
 from sfplus.weights.onnx import OnnxFile
 from sfplus.weights.onnx_runtime import OnnxNetwork, guess_preprocessing
 from sfplus.weights.programs import call_function, load_exported_program, load_function, load_torchscript
