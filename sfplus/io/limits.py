@@ -44,7 +44,6 @@ LIMITS = MappingProxyType(
         "text_bytes": (1 << 30, "bytes", "a list of pairs, of people or of names"),
         "recordio_index_bytes": (1 << 30, "bytes", "the .idx file of a .rec file"),
         "pickle_bytes": (2 << 30, "bytes", "a .bin file of pairs"),
-        "pickle_instructions": (10_000_000, "instructions", "a .bin file of pairs"),
         "bin_pairs": (1_000_000, "pairs", "a .bin file of pairs"),
         "idx_bytes": (4 << 30, "bytes", "an .idx file of images or labels, when it is read"),
     }
