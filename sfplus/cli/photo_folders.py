@@ -7,24 +7,25 @@ part (see `artifacts.work_sharing`), and each leaves the complete result.
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
 import filelock
+from pydantic import PlainValidator
 
 from sfplus.artifacts.artefact import MANIFEST, Artefact
 from sfplus.artifacts.context import RunContext, is_first
-from sfplus.artifacts.layout import FACE_COLUMNS, FACES
+from sfplus.artifacts.layout import FACE_COLUMNS, FACES, FEATURES, PHOTOS
 from sfplus.cli.photo_inputs import PhotoInput
-from sfplus.errors import NoUsablePhotoError, UsageError
+from sfplus.errors import ArtefactError, NoUsablePhotoError, UsageError, warn_user
 from sfplus.images import CACHE
 from sfplus.io.console import Console, print_failures, quantity
 from sfplus.io.files import remove_folder, write_atomically, write_json
+from sfplus.io.json_files import read_json
 from sfplus.io.locks import file_lock
 from sfplus.io.memory import keep_freed_memory
 from sfplus.io.tables import FAILURES, Failure, read_failures, read_json_lines, read_parquet, write_json_lines
@@ -32,9 +33,27 @@ from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import check_inputs
 from sfplus.recipes.steps import Step
 
+FOUND_CSV = "found.csv"  # of the command `find`
+_RECORD = f"{CACHE}/published.json"
+
+
+def _check_name(value: object) -> str:
+    """Check that a value names a file below OUT, outside the cache."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("is not the name of a file")
+    parts = PurePosixPath(value).parts
+    if value.startswith("/") or ".." in parts or parts[0] == CACHE:
+        raise ValueError("is not a file in OUT")
+    return value
+
+
+_RelativeName = Annotated[str, PlainValidator(_check_name)]  # pydantic refuses names that are not UTF-8
+
 
 @contextlib.contextmanager
-def run_on_folder(photos: PhotoInput, out: Path, device: str, steps: list[Step]) -> Iterator[dict[str, Artefact]]:
+def run_on_folder(
+    photos: PhotoInput, out: Path, device: str, steps: list[Step], command: str
+) -> Iterator[dict[str, Artefact]]:
     """Run steps and yield their artefacts, which no other call deletes before the block ends.
 
     The last call to end deletes older artefacts. Where no photo can be used, OUT gets the list of failures alone.
@@ -44,10 +63,15 @@ def run_on_folder(photos: PhotoInput, out: Path, device: str, steps: list[Step])
         out: The folder for the results.
         device: The device to run on.
         steps: The steps; none where no listed path leads to a photo.
+        command: The name of the command: `align`, `detect`, `embed`, `group` or `find`.
 
     Raises:
+        UsageError: If OUT holds the results of another command, which would be deleted.
         NoUsablePhotoError: If no photo can be used; the first reasons have been printed.
     """
+    if (earlier := _command_of(out)) not in ("", command):
+        remedy = "choose another OUT, or delete this one"
+        raise UsageError(f"holds the results of sfplus {earlier}", where=out, remedy=remedy)
     console = Console(quiet=not is_first())
     for text in photos.warnings():
         console.warn(text)
@@ -110,8 +134,7 @@ def publish(files: Mapping[str, Path], out: Path) -> None:
 
 
 def _publish_locked(files: Mapping[str, Path], out: Path) -> None:
-    record = out / CACHE / "published.json"
-    earlier = json.loads(record.read_text("utf-8")) if record.is_file() else []
+    record, earlier = out / _RECORD, _published(out)
     write_json(record, sorted({*earlier, *files}))
     root = out.resolve()
     for name in files:
@@ -123,6 +146,32 @@ def _publish_locked(files: Mapping[str, Path], out: Path) -> None:
     for name, source in files.items():
         _copy_changed(source, out / name)
     write_json(record, sorted(files))
+
+
+def _published(out: Path) -> list[str]:
+    """Return the files that an earlier call copied into OUT; none, with a warning, if the record is damaged."""
+    record = out / _RECORD
+    if not record.exists():
+        return []
+    try:
+        return read_json(record, list[_RelativeName], remedy="the files of an earlier call stay")
+    except ArtefactError as error:
+        warn_user(str(error))
+        return []
+
+
+def _command_of(out: Path) -> str:
+    """Return the command whose results are in OUT; "" if there are none."""
+    names = set(_published(out))
+    if (out / CACHE / "group").is_dir():
+        return "group"
+    if (out / FOUND_CSV).is_file():
+        return "find"
+    if FEATURES in names:
+        return "embed"
+    if PHOTOS in names:
+        return "detect"
+    return "align" if FACES in names else ""
 
 
 def _remove(name: str, out: Path) -> None:

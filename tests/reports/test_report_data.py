@@ -74,7 +74,7 @@ def test_a_changed_value_is_an_error_of_one_line_or_a_valid_value(path: tuple[An
 )  # fmt: skip
 def test_a_damaged_file_is_an_error_of_one_line(text: bytes, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_bytes(text)
-    with pytest.raises(ArtefactError, match="is damaged .*; give the report.json of sfplus verify"):
+    with pytest.raises(ArtefactError, match=r"is damaged .*; give the report\.json of sfplus verify"):
         read_report_data(tmp_path / "report.json")
 
 
