@@ -12,10 +12,9 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
 import filelock
-from pydantic import PlainValidator
 
 from sfplus.artifacts.artefact import MANIFEST, Artefact
 from sfplus.artifacts.context import RunContext, is_first
@@ -25,7 +24,7 @@ from sfplus.errors import ArtefactError, NoUsablePhotoError, UsageError, warn_us
 from sfplus.images import CACHE
 from sfplus.io.console import Console, print_failures, quantity
 from sfplus.io.files import remove_folder, write_atomically, write_json
-from sfplus.io.json_files import read_json
+from sfplus.io.json_files import RelativeName, read_json
 from sfplus.io.locks import file_lock
 from sfplus.io.memory import keep_freed_memory
 from sfplus.io.tables import FAILURES, Failure, read_failures, read_json_lines, read_parquet, write_json_lines
@@ -35,19 +34,6 @@ from sfplus.recipes.steps import Step
 
 FOUND_CSV = "found.csv"  # of the command `find`
 _RECORD = f"{CACHE}/published.json"
-
-
-def _check_name(value: object) -> str:
-    """Check that a value names a file below OUT, outside the cache."""
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("is not the name of a file")
-    parts = PurePosixPath(value).parts
-    if value.startswith("/") or ".." in parts or parts[0] == CACHE:
-        raise ValueError("is not a file in OUT")
-    return value
-
-
-_RelativeName = Annotated[str, PlainValidator(_check_name)]  # pydantic refuses names that are not UTF-8
 
 
 @contextlib.contextmanager
@@ -154,7 +140,8 @@ def _published(out: Path) -> list[str]:
     if not record.exists():
         return []
     try:
-        return read_json(record, list[_RelativeName], remedy="the files of an earlier call stay")
+        names = read_json(record, list[RelativeName], remedy="the files of an earlier call stay")
+        return [name for name in names if PurePosixPath(name).parts[:1] != (CACHE,)]
     except ArtefactError as error:
         warn_user(str(error))
         return []
