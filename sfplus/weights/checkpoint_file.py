@@ -156,7 +156,7 @@ def open_checkpoint(path: Path) -> Iterator[CheckpointFile]:
 
 def _read_bytes(file: IO[bytes], size: int) -> Tensor:
     data = torch.empty(size, dtype=torch.uint8)
-    view, done = memoryview(data.numpy()), 0
+    view, done = memoryview(data.numpy()), 0  # type: ignore[arg-type]
     while done < size:
         if not (count := file.readinto(view[done : done + (1 << 24)])):  # type: ignore[attr-defined]
             raise ValueError("it ends too early")
