@@ -23,6 +23,7 @@ from sfplus.cli.photo_inputs import PhotoInput
 from sfplus.errors import ArtefactError, NoUsablePhotoError, UsageError, warn_user
 from sfplus.images import CACHE
 from sfplus.io.console import Console, print_failures, quantity
+from sfplus.io.disk import flush_all
 from sfplus.io.files import remove_folder, write_atomically, write_json
 from sfplus.io.json_files import RelativeName, read_json
 from sfplus.io.locks import file_lock
@@ -129,8 +130,13 @@ def _publish_locked(files: Mapping[str, Path], out: Path) -> None:
     for name in set(earlier) - set(files):  # before the copies: a file may have become a folder, or the reverse
         if (out / name).parent.resolve().is_relative_to(root):
             _remove(name, out)
-    for name, source in files.items():
-        _copy_changed(source, out / name)
+    copied = [(source, out / name) for name, source in files.items() if not _is_copy(source, out / name)]
+    for source, target in copied:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, source.read_bytes(), sync=False)
+    flush_all(target for _, target in copied)
+    for source, target in copied:
+        shutil.copystat(source, target)  # after the flush: `_is_copy` trusts these times also after a power cut
     write_json(record, sorted(files))
 
 
@@ -140,7 +146,7 @@ def _published(out: Path) -> list[str]:
     if not record.exists():
         return []
     try:
-        names = read_json(record, list[RelativeName], remedy="the files of an earlier call stay")
+        names = read_json(record, list[RelativeName], remedy="files of earlier runs stay in OUT")
         return [name for name in names if PurePosixPath(name).parts[:1] != (CACHE,)]
     except ArtefactError as error:
         warn_user(str(error))
@@ -215,11 +221,7 @@ def _describe_other_faces(faces: Path) -> str:
     return f"{quantity(len(other), 'more face')} in {quantity(len(set(other)), 'photo')} {verb} left out"
 
 
-def _copy_changed(source: Path, target: Path) -> None:
-    """Copy a file atomically, unless the target has the same size and modification time."""
+def _is_copy(source: Path, target: Path) -> bool:
+    """Return whether the target has the size and the modification time of the source."""
     stat = source.stat()
-    if target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, source.read_bytes())
-    shutil.copystat(source, target)
+    return target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)

@@ -37,12 +37,14 @@ def explain_write(path: Path) -> Iterator[None]:
     """Turn the failure to write a file, by whatever library, into one line with a remedy.
 
     Raises:
-        SfplusError: If the block raises an OSError, or another exception because the disk is full.
+        SfplusError: If the block raises an OSError of the system, or another exception because the disk is full.
     """
     try:
         with explain_full_disk(path):
             yield
     except OSError as error:
+        if error.errno is None:  # not of the system, such as the time-out of a lock
+            raise
         raise _write_error(path, error) from error
 
 

@@ -101,7 +101,12 @@ def test_leftovers_of_a_killed_run_do_not_change_the_content(context: RunContext
     (folder / "without a manifest").write_text("")
     artefact = run_text_stage(context)
     assert artefact.content == clean
-    assert sorted(path.name for path in artefact.folder.iterdir()) == ["manifest.json", "tensorboard", "text"]
+    assert sorted(path.name for path in artefact.folder.iterdir()) == [
+        "files.json",
+        "manifest.json",
+        "tensorboard",
+        "text",
+    ]
 
 
 def test_of_two_simultaneous_runs_one_builds_and_the_other_reports_that_it_waits(

@@ -130,7 +130,7 @@ def test_a_damaged_list_of_published_files_is_written_anew(text: str, tmp_path: 
     (tmp_path / "user").write_text("user")
     publish(out, "a/1.jpg")
     (out / ".sfplus/published.json").write_text(text)
-    with pytest.warns(UserWarning, match="published.json: .*; the files of an earlier call stay"):
+    with pytest.warns(UserWarning, match="published.json: .*; files of earlier runs stay in OUT"):
         publish(out, "b/1.jpg")
     assert (out / "a/1.jpg").exists() and (tmp_path / "user").read_text() == "user"
     publish(out, "c/1.jpg")
