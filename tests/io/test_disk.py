@@ -63,6 +63,7 @@ for name, write in WRITERS.items():
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_is_one_line_whatever_library_writes(tmp_path: Path) -> None:
     """A limit on the size of files stands for the end of the disk; libraries report both alike."""
     command = [sys.executable, "-W", "ignore", "-c", _WRITE, str(Path(__file__).parent), str(tmp_path)]
