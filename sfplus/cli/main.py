@@ -42,7 +42,7 @@ def _first_line(command: str) -> str:
 
 
 app = typer.Typer(
-    cls=_LazyGroup, no_args_is_help=True, rich_markup_mode="rich", add_completion=False,
+    cls=_LazyGroup, no_args_is_help=True, rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Face recognition on the hypersphere: detect, align, train, fine-tune, verify, report.
 

@@ -30,10 +30,10 @@ LIMITS = MappingProxyType(
         "onnx_seconds": (600, "seconds", "an ONNX graph and a batch of crops"),
         "archive_members": (100_000, "members", "a .pth, TorchScript or .pt2 file"),
         "archive_expansion": (256 << 20, "bytes", "what a .pth, TorchScript or .pt2 file has more when it is unpacked"),
-        "pickle_instructions": (10_000_000, "instructions", "a pickle"),
         "tensor_list_bytes": (16 << 20, "bytes", "the names and shapes at the start of a .safetensors file"),
         "table_bytes": (1 << 30, "bytes", "a Parquet table of an artefact, in memory"),
         "expansion": (30, "times its size", "a compressed file that expands to more than 64 MiB"),
+        "people_bytes": (256 << 20, "bytes", "people.csv or corrections.csv"),
         # datasets, verification, image_tasks
         "encoded_image_bytes": (64 << 20, "bytes", "an image in a data set file"),
         "label_bytes": (1 << 20, "bytes", "the label of an image in a tar file"),
@@ -44,6 +44,7 @@ LIMITS = MappingProxyType(
         "text_bytes": (1 << 30, "bytes", "a list of pairs, of people or of names"),
         "recordio_index_bytes": (1 << 30, "bytes", "the .idx file of a .rec file"),
         "pickle_bytes": (2 << 30, "bytes", "a .bin file of pairs"),
+        "pickle_instructions": (10_000_000, "instructions", "a .bin file of pairs, or a .pth file"),
         "bin_pairs": (1_000_000, "pairs", "a .bin file of pairs"),
         "idx_bytes": (4 << 30, "bytes", "an .idx file of images or labels, when it is read"),
     }
