@@ -15,7 +15,7 @@ from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork, 
 from sfplus.cli.person_features import People, PersonFeatures, first_images, holds_features
 from sfplus.datasets.overlap import Threshold, choose_threshold, is_numeric_name, match_features, match_names
 from sfplus.datasets.records import PeopleRule
-from sfplus.errors import UsageError
+from sfplus.errors import UsageError, one_line
 from sfplus.images import Pixels, encode_image
 from sfplus.io.console import quantity
 from sfplus.io.files import check_file, write_atomically
@@ -104,7 +104,7 @@ def overlap(
         print("{} of them {} a number instead of a name and {} compared by face only".format(numbers, *verbs))
     print(summary)
     for match in matches[:_PRINTED]:
-        print(f"  {match.train:<32} {match.test:<32} {match.cosine:6.3f}  {match.reason}")
+        print(f"  {one_line(match.train):<32} {one_line(match.test):<32} {match.cosine:6.3f}  {match.reason}")
     if len(matches) > _PRINTED:
         print(f"  ... and {len(matches) - _PRINTED} more")
     listed = {match.train for match in matches}

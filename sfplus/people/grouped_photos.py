@@ -39,12 +39,17 @@ _COLUMNS = {
 Table = dict[str, list[Any]]
 
 
+class _Config(TypedDict, total=False):
+    verification: dict[str, Any] | None
+    feature_size: Annotated[int, Field(gt=0, le=1 << 20)] | None
+
+
 class _Model(TypedDict):
     name: AnyText
     network: AnyText
     input: str
     content: str
-    config: dict[str, Any]
+    config: _Config
 
 
 class _State(TypedDict):
@@ -136,7 +141,8 @@ class GroupedPhotos:
         with explain_damage(path, remedy=_REMEDY, error=ArtefactError), safe_open(path, "numpy") as file:
             features = np.asarray(file.get_tensor("features"))
         is_right = features.dtype == np.float32 and features.ndim == 2 and len(features) == len(self.table["photo"])
-        if not (is_right and np.isfinite(features).all()):
+        size = len(self.rule.mean) if self.rule else features.shape[-1]
+        if not (is_right and features.shape[1] == size > 0 and np.isfinite(features).all()):
             raise ArtefactError("is not that of these faces", where=path, remedy=_REMEDY)
         return features
 
