@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,11 @@ class _Config(TypedDict, total=False):
     feature_size: Annotated[int, Field(gt=0, le=1 << 20)] | None
 
 
+class _Counts(TypedDict):
+    undetected: int
+    failed: int
+
+
 class _Model(TypedDict):
     name: AnyText
     network: AnyText
@@ -59,7 +64,7 @@ class _State(TypedDict):
     photos: AnyText
     model: _Model
     features_folder: RelativeName
-    counts: dict[Literal["undetected", "failed"], int]
+    counts: _Counts
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None
     copy: bool
     linked_above: Annotated[float, Field(allow_inf_nan=False)] | None

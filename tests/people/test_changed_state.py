@@ -40,6 +40,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from _paths(value[key], (*path, key))
 
 
+@pytest.mark.slow
 def test_a_changed_state_is_an_error_of_one_line(make_grouped: Make) -> None:
     out = make_grouped().folder
     regroup(out)
