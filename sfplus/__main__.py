@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from sfplus.cli.main import app
-from sfplus.errors import SfplusError, one_line
+from sfplus.errors import SfplusError, SfplusWarning, cut, first_line, one_line
+from sfplus.io.crash_log import write_crash_log
+from sfplus.io.terminal import escaped_output, finish_output
 
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # base class of usage errors, in typer's own click
 _STOPPED = 130
-_FOLDER = str(Path(__file__).parent)
 _DISK = {
     errno.ENOSPC: "free some space; the same command resumes",
     errno.EDQUOT: "free some space; the same command resumes",
+    errno.EFBIG: "the disk or a limit of the system (ulimit -f) allows no larger file",
     errno.EROFS: "choose another --workspace or OUT",
     errno.EACCES: "change its permissions, or choose another folder",
     errno.EPERM: "change its permissions, or choose another folder",
@@ -27,44 +30,67 @@ _DISK = {
     errno.EISDIR: "name a file in it",
     errno.ENOENT: "check the path",
     errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "remove the links that lead to each other",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check the network disk; the same command resumes",
+    errno.ENOTEMPTY: "check that no other program writes there",
+    errno.EBUSY: "check that no other program uses it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "close other programs, or use a smaller batch",
 }
 
 
 def main() -> None:
     """Run the command and exit: 0 for success, 2 for misuse, 1 for failure, 130 for Ctrl-C."""
+    if not sys.warnoptions:  # else `python -W` decides what is shown
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", SfplusWarning)
+        logging.lastResort = logging.NullHandler()  # what other libraries log is not for people
     warnings.formatwarning = _format_warning
-    for package in ("PIL", "pillow_heif"):  # what matters about a photo is a failure with a reason
-        warnings.filterwarnings("ignore", module=rf"{package}\b")
+    with escaped_output():
+        sys.exit(finish_output(_run()))
+
+
+def _run() -> int:
+    """Run the command, print any error as one line, and return the exit code."""
     try:
         code = app(standalone_mode=False)
         if code == _STOPPED:  # Ctrl-C, as typer reports it
             raise KeyboardInterrupt
-        sys.exit(code)
+        return code if isinstance(code, int) else 0
     except _UsageError as error:
-        error.show()
-        sys.exit(2)
+        _UsageError(cut(one_line(" ".join(error.format_message().split()))), error.ctx).show(sys.stderr)
+        return 2
     except SfplusError as error:
-        print(f"sfplus: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("sfplus: stopped; the same command resumes", file=sys.stderr)
-        sys.exit(_STOPPED)
+        return _fail("stopped; the same command resumes", _STOPPED)
     except ModuleNotFoundError as error:
-        print(f"sfplus: the package '{error.name}' is missing; install sfplus again, see: README.md", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        print(f"sfplus: {error.filename or 'disk'}: {error.strerror}; {_DISK[error.errno]}", file=sys.stderr)
-        sys.exit(1)
+        return _fail(f"the package '{error.name}' is missing; install sfplus again, see: README.md")
+    except MemoryError:
+        return _fail("the memory is full; close other programs, or use a smaller batch")
+    except SystemExit:
+        raise
+    except BaseException as error:  # a few libraries derive theirs from it
+        if isinstance(error, OSError) and error.errno in _DISK:
+            return _fail(f"{cut(str(error.filename or 'disk'))}: {error.strerror}; {_DISK[error.errno]}")
+        reason = f"a mistake in sfplus ({type(error).__name__}: {first_line(error)})"
+        return _fail(f"{reason}; {write_crash_log(error)}")
+
+
+def _fail(message: str, code: int = 1) -> int:
+    with contextlib.suppress(SfplusError):  # standard error is full or closed
+        print(f"sfplus: {one_line(message)}", file=sys.stderr)
+    return code
 
 
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """Return a warning as one line; those of sfplus, which are for users, without the line of code."""
-    place = "sfplus: warning" if issubclass(category, UserWarning) and _FOLDER in filename else f"{filename}:{lineno}"
-    return f"{place}: {one_line(message)}\n"
+    place = "sfplus: warning" if issubclass(category, SfplusWarning) else f"{filename}:{lineno}"
+    return f"{place}: {cut(one_line(message))}\n"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -43,10 +44,43 @@ def test_a_missing_package_is_reported_in_one_line(
     assert stop.value.code == 1 and "the package 'no_such_package' is missing" in capsys.readouterr().err
 
 
-def test_unexpected_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_errors_are_written_to_a_file_that_one_line_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SFPLUS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(script, "app", lambda **_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stop:
+            script.main()
+        (file,) = (tmp_path / "home" / "errors").iterdir()
+        assert stop.value.code == 1
+        assert capsys.readouterr().err == (
+            f"sfplus: a mistake in sfplus (ZeroDivisionError: division by zero); please report it with {file}\n"
+        )
+    assert "in <lambda>" in file.read_text() and file.read_text().endswith("ZeroDivisionError: division by zero\n")
+
+
+class _Panic(BaseException):
+    """As libraries in Rust raise it."""
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a\n\x1b[2Jb"), _Panic(), OSError("no number"), RecursionError(), KeyError(1)]
+)
+def test_a_traceback_that_cannot_be_written_is_mentioned_in_one_line(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail() -> None:
+        raise error
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SFPLUS_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(script, "app", lambda **_: fail())
+    with pytest.raises(SystemExit) as stop:
         script.main()
+    message = capsys.readouterr().err
+    assert stop.value.code == 1 and message.count("\n") == 1 and "\x1b" not in message
+    assert message.startswith(f"sfplus: a mistake in sfplus ({type(error).__name__}") and "cannot be written" in message
 
 
 @pytest.mark.parametrize("number", [errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG])

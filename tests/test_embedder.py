@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from result_files import read_json_lines, read_parquet
 from safetensors.numpy import load_file
 
 from sfplus import Embedder, Faces
 from sfplus.alignment import align
 from sfplus.errors import PhotoError, UsageError
 from sfplus.images import read_photo
-from sfplus.io.tables import read_json_lines, read_parquet
 from sfplus.weights.convert import convert
 
 

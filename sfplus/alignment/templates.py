@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sfplus.errors import UsageError
+from sfplus.io.limits import check_limit
 
 DEFAULT_TEMPLATE = "sphereface-112x96"
 TemplateFit = Literal["image", "template"]
@@ -160,7 +161,9 @@ def find_template(template: str | Template) -> Template:
     if template not in registered:
         families = {name.split("-")[0]: member for name, member in registered.items()}
         if (size := re.fullmatch(r"(\w+)-(\d{1,4})x(\d{1,4})", template)) and size[1] in families:
-            return families[size[1]].resized(int(size[2]), int(size[3]))
+            height, width = int(size[2]), int(size[3])
+            check_limit("crop_pixels", height * width, f"template {template}", error=UsageError)
+            return families[size[1]].resized(height, width)
         raise UsageError(
             f"no template is called '{template}'",
             where="template",

@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from sfplus.artifacts.file_record import (
+    RECORD,
+    content_digest,
+    digest_all,
+    find_changes,
+    read_record,
+    remember,
+    write_record,
+)
 from sfplus.artifacts.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
 from sfplus.errors import ArtefactError
-from sfplus.io.files import digest_files, walk_files, write_json
+from sfplus.io.disk import flush, flush_all
+from sfplus.io.files import digest_json, walk_files, write_json
+from sfplus.io.json_files import read_json
 
 MANIFEST = "manifest.json"
 _CHECKPOINT = "checkpoint-"  # folders from which a stage resumes; deleted once the artefact is in place
 # Files with dates and durations are left out of an artefact's content digest.
-_TIMED = frozenset({MANIFEST, "tensorboard", "timings.jsonl", REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN})
+_REPORTS = frozenset({REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN})
+_UNREAD = frozenset({MANIFEST, RECORD, "tensorboard", "timings.jsonl"})  # no stage reads them, so they may change
+_OF_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # written by programs that show folders
+_REMEDY = "delete this folder and run again"
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Manifest(TypedDict):
+    stage: str
+    version: int
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    sources: dict[str, str]
+    counts: dict[str, Any]
+    fingerprint: str
+    device: str
+    seconds: float
+    content: str
+    digest: NotRequired[str]  # of all the rest; artefacts of earlier versions have none
 
 
 @dataclass(frozen=True)
@@ -33,20 +65,20 @@ class Artefact:
 
     @classmethod
     def open(cls, folder: Path) -> Artefact | None:
-        """Open the artefact in a folder, or return None if there is none.
+        """Open the artefact in a folder, or return None if there is none; its files are not looked at.
 
         Raises:
-            ArtefactError: If there is a manifest that cannot be read.
+            ArtefactError: If there is a manifest that cannot be read, or was changed.
         """
+        path = folder / MANIFEST
         try:
-            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-            manifest["content"], manifest["stage"]
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtefactError(
-                "its manifest is damaged", where=folder, remedy="delete this folder and run again"
-            ) from error
+            manifest: dict[str, Any] = dict(read_json(path, _Manifest, remedy=_REMEDY))
+        except ArtefactError as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                return None
+            raise
+        if "digest" in manifest and manifest["digest"] != _manifest_digest(manifest):
+            raise ArtefactError("is damaged (it was changed)", where=path, remedy=_REMEDY)
         return cls(folder, manifest)
 
     @property
@@ -58,16 +90,61 @@ class Artefact:
         """Name the artefact in a few characters."""
         return f"{self.manifest['stage']} {self.content[:12]}"
 
+    def find_damage(self, *, all_content: bool = False) -> str:
+        """Return the first file that is missing or was changed, and how; "" if none.
+
+        Sizes and modification times are compared, and the content of files whose time differs.
+
+        Args:
+            all_content: Whether the content of all files is compared.
+
+        Raises:
+            ArtefactError: If a file cannot be read, which may be a fault of the disk.
+        """
+        changes = find_changes(self.folder, all_content=all_content)
+        if changes is None:  # an artefact of an earlier version, or a damaged record
+            digests = digest_all(self.folder, _recorded_files(self.folder))
+            if _content(digests) != self.content:
+                return "its files were changed"
+            remember(self.folder, digests)
+            return ""
+        if all_content and not changes:
+            record = read_record(self.folder) or {}
+            if _content({name: file.sha256 for name, file in record.items()}) != self.content:
+                return f"{RECORD} was changed"
+        return changes
+
 
 def commit(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artefact:
-    """Digest the files, write the manifest last, flush it and move the folder into place in one step."""
-    names = [
-        name for name in walk_files(partial) if name.split("/")[0] not in _TIMED and not name.startswith(_CHECKPOINT)
-    ]
+    """Digest the files and flush them, write the manifest last, and move the folder into place in one step."""
+    digests = digest_all(partial, _recorded_files(partial), durable=True)
+    names = [name for name in digests if name not in _REPORTS]
     size = sum((partial / name).stat().st_size for name in names)
-    manifest = manifest | {"content": digest_files(partial, names), "files": len(names), "bytes": size}
-    write_json(partial / MANIFEST, manifest, sync=True, indent=1, sort_keys=True)
+    manifest = manifest | {"content": _content(digests), "files": len(names), "bytes": size}
+    manifest["digest"] = _manifest_digest(manifest)
+    write_record(partial, digests)
+    flush_all([Path(parent) for parent, _, _ in os.walk(partial)])
+    write_json(partial / MANIFEST, manifest, indent=1, sort_keys=True)
     partial.replace(folder)
+    flush(folder.parent)  # before what it was made from is deleted
     for checkpoint in folder.glob(f"{_CHECKPOINT}*"):
         shutil.rmtree(checkpoint)
     return Artefact(folder, manifest)
+
+
+def _recorded_files(folder: Path) -> list[str]:
+    return [
+        name
+        for name in walk_files(folder)
+        if name.split("/")[0] not in _UNREAD
+        and not name.startswith(_CHECKPOINT)
+        and name.rpartition("/")[2] not in _OF_SYSTEMS
+    ]
+
+
+def _content(digests: dict[str, str]) -> str:
+    return content_digest((name, digest) for name, digest in digests.items() if name not in _REPORTS)
+
+
+def _manifest_digest(manifest: dict[str, Any]) -> str:
+    return digest_json({key: value for key, value in manifest.items() if key != "digest"})

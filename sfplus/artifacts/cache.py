@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from typing import Any
 import filelock
 from pydantic import BaseModel
 
-from sfplus.artifacts.artefact import Artefact, commit
+from sfplus.artifacts.artefact import MANIFEST, Artefact, commit
 from sfplus.artifacts.context import RunContext
-from sfplus.artifacts.inputs import StageInput
+from sfplus.artifacts.inputs import StageInput, UserInput
 from sfplus.artifacts.stage import Job, Stage, partial_folder, parts_folder
-from sfplus.errors import NoUsablePhotoError, SfplusError
+from sfplus.errors import ArtefactError, NoUsablePhotoError, SfplusError
+from sfplus.io.disk import explain_full_disk, explain_write
 from sfplus.io.files import digest_json
 from sfplus.io.leftovers import remove_leftovers
+from sfplus.io.locks import file_lock, is_held
 
 
 def run_stage(
@@ -34,12 +37,16 @@ def run_stage(
     identity = stage.identity(settings, inputs)
     folder = context.artefact_folder(stage.name, digest_json(identity))
     label = label or stage.name
-    artefact = Artefact.open(folder)
+    artefact, _ = open_sound(folder)
     if artefact is None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        with explain_write(folder.parent):
+            folder.parent.mkdir(parents=True, exist_ok=True)
         job = Job(settings, inputs, partial_folder(folder), context)
         with _lock(stage, job, folder, label):
-            artefact = Artefact.open(folder)  # the run that held the lock may have built it
+            artefact, damage = open_sound(folder)  # the run that held the lock may have built it
+            if damage:
+                context.console.warn(f"{folder}: {damage}; it is built again")
+                (folder / MANIFEST).unlink(missing_ok=True)
             built = None if artefact else _build(stage, identity, job, folder, label)
             shutil.rmtree(parts_folder(folder), ignore_errors=True)
         if built:
@@ -47,6 +54,29 @@ def run_stage(
     assert artefact is not None
     context.console.print_fresh(label)
     return artefact
+
+
+def open_sound(folder: Path, *, all_content: bool = False) -> tuple[Artefact | None, str]:
+    """Open the artefact in a folder, if its files are those that its stage wrote.
+
+    Args:
+        folder: The folder.
+        all_content: Whether the content of all files is compared, not only where size or time differ.
+
+    Returns:
+        The artefact, None if there is none or it is damaged; and what is damaged, "" if nothing.
+
+    Raises:
+        ArtefactError: If a file cannot be read, which may be a fault of the disk.
+    """
+    try:
+        artefact = Artefact.open(folder)
+    except ArtefactError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        return None, f"its manifest {error.reason}"
+    damage = artefact.find_damage(all_content=all_content) if artefact else ""
+    return (None, f"is damaged ({damage})") if damage else (artefact, "")
 
 
 def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, label: str) -> Artefact:
@@ -57,8 +87,11 @@ def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, 
         shutil.rmtree(folder)
     started, clock = datetime.now(UTC), time.monotonic()
     with context.console.progress(label, resumed=any(partial.iterdir()) or job.parts.is_dir()) as progress:
-        with _remove_what_cannot_resume(job):
-            counts = stage.build(Job(job.settings, job.inputs, partial, context.with_progress(progress)))
+        with _remove_what_cannot_resume(job), explain_full_disk(partial):
+            counts = stage.build(replace(job, context=context.with_progress(progress)))
+        for value in job.inputs.values():
+            if isinstance(value, UserInput):
+                value.check_unchanged()
         manifest = identity | {
             "fingerprint": folder.name,
             "sources": {name: value.describe() for name, value in sorted(job.inputs.items())},
@@ -68,7 +101,8 @@ def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, 
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 2),
         }
-        return commit(partial, folder, manifest)
+        with explain_write(folder):
+            return commit(partial, folder, manifest)
 
 
 @contextmanager
@@ -87,15 +121,16 @@ def _remove_what_cannot_resume(job: Job[Any]) -> Iterator[None]:
 
 @contextmanager
 def _lock(stage: Stage, job: Job[Any], folder: Path, label: str) -> Iterator[None]:
-    lock, context = filelock.FileLock(_lock_file(folder)), job.context
+    lock, context = file_lock(_lock_file(folder)), job.context
     try:
-        lock.acquire(timeout=0)
+        with explain_write(folder):
+            lock.acquire(timeout=0)
     except filelock.Timeout:
         doing = "helping" if stage.share else "waiting for"
         context.console.print(f"{label}: another run is working on this; {doing} it")
         if stage.share:
             with context.console.progress(label, resumed=False) as progress:
-                stage.share(Job(job.settings, job.inputs, job.folder, context.with_progress(progress)))
+                stage.share(replace(job, context=context.with_progress(progress), helps=True))
         lock.acquire()
     try:
         yield
@@ -105,13 +140,7 @@ def _lock(stage: Stage, job: Job[Any], folder: Path, label: str) -> Iterator[Non
 
 def is_locked(folder: Path) -> bool:
     """Return whether a run is working on this artefact now."""
-    if not _lock_file(folder).exists():
-        return False
-    try:
-        with filelock.FileLock(_lock_file(folder), timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
+    return is_held(_lock_file(folder))
 
 
 def _lock_file(folder: Path) -> Path:

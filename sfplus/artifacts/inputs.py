@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from sfplus.datasets.formats.pack import read_manifest
-from sfplus.errors import DatasetError, PhotoError
+from sfplus.datasets.formats.pack import INDEX, MANIFEST, PEOPLE, PIXELS, read_manifest
+from sfplus.errors import ArtefactError, DatasetError, PhotoError, warn_user
 from sfplus.images import list_photos, needs_missing_package
 from sfplus.io.console import quantity
 from sfplus.io.files import digest_json, file_digest, write_json
+from sfplus.io.json_files import read_json
+from sfplus.io.tables import AnyText
+from sfplus.weights import FOLDER_FILES
 from sfplus.weights.find_model import ModelSource
 
 _CLOCK_TICK_NS = 2_000_000_000  # a file changed this recently may change again with the same time stamp
@@ -32,7 +34,38 @@ class StageInput(Protocol):
         """Describe the input for people: its kind and size."""
 
 
-class PhotoFolder:
+class UserInput:
+    """An input of the user's, who may change it while it is read.
+
+    Attributes:
+        seen: The stamp and the SHA-256, or "", of each file by its path, as they were when the content was computed.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[list[int], str]] = {}
+
+    def see(self, *files: Path) -> None:
+        """Remember the state of files; what was seen first counts."""
+        for file in files:
+            self.seen.setdefault(os.fspath(file), (_stamp(os.fspath(file)), ""))
+
+    def check_unchanged(self, files: Iterable[Path] | None = None) -> None:
+        """Check that files are still those whose content decided the fingerprint.
+
+        Args:
+            files: Some of the files; by default all.
+
+        Raises:
+            DatasetError: If one was changed.
+        """
+        for path in self.seen if files is None else map(os.fspath, files):
+            stamp, digest = self.seen.get(path, ([], ""))
+            # the stamp also changes when a file gets a link, other rights or the same content again
+            if stamp and _stamp(path) != stamp and not (digest and digest_or_reason(Path(path)) == digest):
+                raise DatasetError("was changed while it was read", where=path, remedy="run again")
+
+
+class PhotoFolder(UserInput):
     """A folder of photos; its content is the names and bytes of the photos in it.
 
     Args:
@@ -42,6 +75,7 @@ class PhotoFolder:
     """
 
     def __init__(self, root: Path, index: Path, names: list[str] | None = None) -> None:
+        super().__init__()
         self.root = root
         self._index, self._names = index, names
 
@@ -81,6 +115,7 @@ class PhotoFolder:
         if settled != index:
             self._index.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._index, settled)
+        self.seen = {f"{root}/{name}": (entry[:3], entry[3]) for name, entry in entries.items()}
         return {name: entries[name][3] for name in self.photos}
 
     @cached_property
@@ -95,7 +130,7 @@ class PhotoFolder:
         return f"{self.root}, {quantity(len(self.photos), 'photo')}"
 
 
-class PackFolder:
+class PackFolder(UserInput):
     """A pack of crops (see `datasets.pack`); its content is the digests in its manifest.
 
     Args:
@@ -103,6 +138,7 @@ class PackFolder:
     """
 
     def __init__(self, root: Path) -> None:
+        super().__init__()
         self.root = root
 
     @cached_property
@@ -112,6 +148,7 @@ class PackFolder:
         Raises:
             DatasetError: If there is no finished pack in this folder, or it was changed.
         """
+        self.see(*(self.root / name for name in (MANIFEST, INDEX, PEOPLE, PIXELS)))
         return str(read_manifest(self.root)["content"])
 
     def describe(self) -> str:
@@ -119,7 +156,7 @@ class PackFolder:
         return f"{self.root}, a pack of {quantity(read_manifest(self.root)['crops'], 'crop')}"
 
 
-class InputFile:
+class InputFile(UserInput):
     """A file of the user's, or several files that are read as one.
 
     Args:
@@ -128,6 +165,7 @@ class InputFile:
     """
 
     def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
+        super().__init__()
         self.path, self._files = path, files or (path,)
 
     @cached_property
@@ -137,6 +175,7 @@ class InputFile:
         Raises:
             DatasetError: If a file is missing or unreadable.
         """
+        self.see(*self._files)
         try:
             digests = [file_digest(file) for file in self._files]
         except OSError as error:
@@ -150,7 +189,7 @@ class InputFile:
         return str(self.path)
 
 
-class ModelInput:
+class ModelInput(UserInput):
     """A model of the user's: a folder, a file or a function.
 
     Args:
@@ -161,6 +200,7 @@ class ModelInput:
     """
 
     def __init__(self, source: ModelSource) -> None:
+        super().__init__()
         self.source = source
 
     @property
@@ -175,6 +215,8 @@ class ModelInput:
         Raises:
             WeightsError: If there is no model.
         """
+        path = self.source.path
+        self.see(*(path / name for name in FOLDER_FILES)) if path.is_dir() else self.see(path)
         return self.source.content
 
     def describe(self) -> str:
@@ -212,7 +254,9 @@ def digest_or_reason(path: Path) -> str:
 
 def _read_index(path: Path) -> dict[str, list[Any]]:
     try:
-        index = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        index = read_json(path, dict[AnyText, tuple[int, int, int, str]], remedy="run again")
+    except ArtefactError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            warn_user(f"{path}: {error.reason}; all photos are read again")
         return {}
-    return index if isinstance(index, dict) else {}
+    return {name: list(entry) for name, entry in index.items()}

@@ -10,20 +10,30 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from sfplus.datasets.pairs import Pairs
-from sfplus.io.tables import read_parquet
+from sfplus.io.tables import Column, read_parquet
 from sfplus.verification.result import Result
 
 # sample
 TRAIN_PHOTOS, VERIFY_PHOTOS, PAIRS = "photos/train", "photos/verify", "pairs.txt"
 # detect
 FACES, PHOTOS = "faces.parquet", "photos.parquet"
+FACE_COLUMNS = {
+    "photo": Column(str), "face": Column(int), "chosen": Column(bool), "reason": Column(str), "score": Column(float),
+    "box": Column(float, 4), "landmarks": Column(float, 10),
+}  # fmt: skip
+PHOTO_COLUMNS = {"photo": Column(str), "height": Column(int), "width": Column(int), "choice": Column(str)}
 # align
 CROPS, CROP_TABLE = "crops", "crops.parquet"
+CROP_COLUMNS = {"photo": Column(str), "crop": Column(str), "how": Column(str)}
 # embed; the stage classify writes features in 2-D under the same name
 FEATURES, FEATURE_INDEX = "features.safetensors", "index.parquet"
+FEATURE_COLUMNS = {"photo": Column(str), "how": Column(str)}
 NOT_MIRRORED = {"mirrored": "false"}  # metadata of features without those of mirror images
 # verify and classify
 SCORES, RESULT = "scores.parquet", "result.json"
+SCORE_COLUMNS = {
+    "left": Column(str), "right": Column(str), "same": Column(bool), "fold": Column(int), "score": Column(float),
+}  # fmt: skip
 # report
 REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN = "report.html", "report.json", "report.md"
 # classify and generate
@@ -61,7 +71,7 @@ def read_verification(folder: Path) -> tuple[Result, Pairs]:
     Raises:
         ArtefactError: If the table of scores is missing or damaged.
     """
-    table = read_parquet(folder / SCORES)
+    table = read_parquet(folder / SCORES, SCORE_COLUMNS)
     arrays = {"scores": table["score"], "same": table["same"], "fold": table["fold"]}
     result = Result.from_dict(json.loads((folder / RESULT).read_text("utf-8")) | arrays)
     photos = {*table["left"], *table["right"]}

@@ -102,6 +102,7 @@ class BinCrops(PhotoFolder):
         Raises:
             PairsError: If it cannot be read.
         """
+        self.see(self.path)
         try:
             return file_digest(self.path)
         except OSError as error:

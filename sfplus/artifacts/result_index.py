@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+from sfplus.errors import warn_user
 
 _CHUNK = 500  # keys in a query; SQLite accepts 999 in old versions
 _TIMEOUT = 60.0  # seconds to wait for another process that writes
@@ -14,7 +17,8 @@ _TIMEOUT = 60.0  # seconds to wait for another process that writes
 class ResultIndex:
     """A file that maps digests to results; several processes may read and write it.
 
-    It only saves time: a file that is missing, damaged or on a read-only disk counts as empty.
+    It only saves time: a file that is missing, damaged or on a read-only disk counts as empty. Each result is stored
+    with a digest, so that none is returned that damage has changed.
 
     Args:
         path: The file; it is created, with its folder, by the first `put`.
@@ -31,8 +35,9 @@ class ResultIndex:
         with contextlib.suppress(sqlite3.Error), self._open() as database:
             for start in range(0, len(keys), _CHUNK):
                 chunk = keys[start : start + _CHUNK]
-                query = f"SELECT key, result FROM results WHERE key IN ({','.join('?' * len(chunk))})"
-                results.update(database.execute(query, chunk))
+                query = f"SELECT key, result, digest FROM checked WHERE key IN ({','.join('?' * len(chunk))})"
+                rows = database.execute(query, chunk)
+                results |= {key: result for key, result, digest in rows if digest == _digest(key, result)}
         return results
 
     def put(self, results: Iterable[tuple[str, str]]) -> None:
@@ -40,8 +45,11 @@ class ResultIndex:
         with contextlib.suppress(OSError, sqlite3.Error):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._open() as database, database:
-                database.execute("CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, result TEXT) WITHOUT ROWID")
-                database.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", results)
+                # not the table `results` of earlier versions, which has no digests
+                columns = "(key TEXT PRIMARY KEY, result TEXT, digest TEXT)"
+                database.execute(f"CREATE TABLE IF NOT EXISTS checked {columns} WITHOUT ROWID")
+                rows = ((key, result, _digest(key, result)) for key, result in results)
+                database.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?, ?)", rows)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -50,5 +58,11 @@ class ResultIndex:
                 yield database
             except sqlite3.DatabaseError as error:
                 if type(error) is sqlite3.DatabaseError:  # the file is damaged: it is started anew by the next `put`
-                    self._path.unlink(missing_ok=True)
+                    warn_user(f"{self._path}: is damaged ({error}); what it remembers is computed again")
+                    for suffix in ("-journal", "-wal", "-shm", ""):  # a journal would be applied to the new file
+                        self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
                 raise
+
+
+def _digest(key: object, result: object) -> str:
+    return hashlib.sha256(f"{key} {result}".encode(errors="surrogateescape")).hexdigest()[:16]

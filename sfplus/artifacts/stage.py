@@ -32,12 +32,14 @@ class Job(Generic[Settings]):
         inputs: The inputs by name.
         folder: The folder to write to; it may hold the files of an interrupted run with the same fingerprint.
         context: Device, workspace and console.
+        helps: Whether another process builds the artefact, and this one shares its work.
     """
 
     settings: Settings
     inputs: Mapping[str, StageInput]
     folder: Path
     context: RunContext
+    helps: bool = False
 
     def input(self, name: str, kind: type[Input]) -> Input:
         """Return an input, checked to be of the kind that the stage expects.

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import PackFolder, StageInput
-from sfplus.artifacts.layout import CROP_TABLE
+from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE
 from sfplus.datasets.formats.pack import read_manifest
 from sfplus.errors import ArtefactError, DatasetError
 from sfplus.io.files import digest_json
-from sfplus.io.tables import read_parquet
+from sfplus.io.tables import Column, read_parquet
 
 FEATURES, INDEX, ABOUT = "features.npy", "index.parquet", "teacher.json"
 
@@ -27,7 +27,7 @@ def crop_names(crops: StageInput) -> list[str]:
     if isinstance(crops, PackFolder):
         return [str(row) for row in range(read_manifest(crops.root)["crops"])]
     assert isinstance(crops, Artefact)
-    names: list[str] = read_parquet(crops.folder / CROP_TABLE)["crop"]
+    names: list[str] = read_parquet(crops.folder / CROP_TABLE, CROP_COLUMNS)["crop"]
     return names
 
 
@@ -58,7 +58,8 @@ class TeacherFeatures:
         if self._about["crops"] != crop_origin(crops):
             reason = "these features of the teacher are those of other photos or faces than the crops to train on"
             raise DatasetError(reason, where=self._folder, remedy="compute them for these crops: run the recipe again")
-        row_of = {name: row for row, name in enumerate(read_parquet(self._folder / INDEX)["crop"])}
+        index = read_parquet(self._folder / INDEX, {"crop": Column(str)})["crop"]
+        row_of = {name: row for row, name in enumerate(index)}
         try:
             self._table = np.load(self._folder / FEATURES, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:

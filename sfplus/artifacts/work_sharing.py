@@ -1,21 +1,38 @@
 """Work that several processes share part by part, on one machine or on several with a common disk.
 
-A part is finished once the file with its rows exists. The process that works on a part holds its lock, which is
-released when that process ends, however it ends: another process then takes the part over. Processes have no numbers,
-so they may come and go.
+A part is finished once there is a record of its rows and files that fits its items. The process that works on a part
+holds its lock, which is released when that process ends, however it ends: another process then takes the part over.
+Processes have no numbers, so they may come and go.
+
+Parts are not flushed to the disk. After a power cut a record or a file of a part may be empty, cut or full of zeros;
+the next process that builds the artefact compares them with their digests, and computes such a part again.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import filelock
+from typing_extensions import TypedDict
 
+from sfplus.artifacts.file_record import digest_all
 from sfplus.artifacts.stage import Job
-from sfplus.io.tables import read_json_lines, write_json_lines
+from sfplus.errors import ArtefactError
+from sfplus.io.files import digest_json, write_json
+from sfplus.io.json_files import read_json
+from sfplus.io.locks import file_lock
+
+_REMEDY = "run again"
+
+
+class _Part(TypedDict):
+    items: str  # digest of their names
+    rows: list[dict[str, Any]]
+    files: dict[str, str]  # the SHA-256 of each by its name
+    digest: str  # of all of this
 
 
 class SharedWork:
@@ -26,13 +43,24 @@ class SharedWork:
         items: The items to work on; the same in all processes.
         part_size: The number of items in a part.
         unit: The name of the items on the progress line.
+        name: Returns the name of an item, ready for JSON; by default the item itself.
     """
 
-    def __init__(self, job: Job[Any], items: Sequence[Any], part_size: int, unit: str) -> None:
-        self._job, self._items, self._size = job, items, part_size
+    def __init__(
+        self,
+        job: Job[Any],
+        items: Sequence[Any],
+        part_size: int,
+        unit: str,
+        name: Callable[[Any], object] = lambda item: item,
+    ) -> None:
+        self._job, self._items, self._size, self._name = job, items, part_size, name
         self._count = -(-len(items) // part_size)
         self._locks: dict[int, filelock.BaseFileLock] = {}
+        self._finished: set[int] = set()
         job.parts.mkdir(parents=True, exist_ok=True)
+        if not job.helps:
+            self._delete_damaged()
         self._counted = {part for part in range(self._count) if self._is_finished(part)}
         job.context.progress.start(len(items), unit, done=sum(len(self._slice(part)) for part in self._counted))
 
@@ -83,15 +111,61 @@ class SharedWork:
         """Return the number of items in a part."""
         return len(self._slice(part))
 
-    def finish(self, part: int, rows: Sequence[Mapping[str, Any]], note: str | None = None) -> None:
-        """Write the rows of a part in one step and release it."""
-        write_json_lines(self._file(part), rows)
+    def finish(
+        self, part: int, rows: Sequence[Mapping[str, Any]], note: str | None = None, files: Iterable[str] = ()
+    ) -> None:
+        """Write the record of a part in one step and release it.
+
+        Args:
+            part: The number of the part.
+            rows: Its rows.
+            note: The text at the end of the progress line.
+            files: Files that belong to it, as POSIX paths relative to the folder of parts.
+        """
+        digests = digest_all(self._job.parts, files)
+        record = {"items": self._items_digest(part), "rows": list(rows), "files": digests}
+        write_json(self._file(part), record | {"digest": digest_json(record)}, sync=False)
+        self._finished.add(part)
         self._locks.pop(part).release()
         self._advance(part, note)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of all parts, in order."""
-        return [row for part in range(self._count) for row in read_json_lines(self._file(part))]
+        """Return the rows of all parts, in order.
+
+        Raises:
+            ArtefactError: If a part was damaged since it was finished.
+        """
+        return [row for part in range(self._count) for row in self._read(part)["rows"]]
+
+    def files(self) -> set[str]:
+        """Return the files of all parts."""
+        return {name for part in range(self._count) for name in self._read(part)["files"]}
+
+    def _delete_damaged(self) -> None:
+        """Delete the records of parts of which a file is missing or was changed."""
+        for part in filter(self._is_finished, range(self._count)):
+            with contextlib.suppress(ArtefactError):
+                files = self._read(part)["files"]
+                if digest_all(self._job.parts, files) == files:
+                    continue
+            self._file(part).unlink(missing_ok=True)
+            self._finished.discard(part)
+
+    def _read(self, part: int) -> _Part:
+        """Return the record of a part.
+
+        Raises:
+            ArtefactError: If there is none, or it is damaged.
+        """
+        path = self._file(part)
+        record = read_json(path, _Part, remedy=_REMEDY)
+        content = {key: record[key] for key in ("items", "rows", "files")}
+        if record["digest"] != digest_json(content) or record["items"] != self._items_digest(part):
+            raise ArtefactError("is damaged (it was changed)", where=path, remedy=_REMEDY)
+        return record
+
+    def _items_digest(self, part: int) -> str:
+        return digest_json([self._name(item) for item in self._slice(part)])
 
     @contextlib.contextmanager
     def _ignore_missing_when_over(self) -> Iterator[None]:
@@ -106,15 +180,19 @@ class SharedWork:
         return self._items[part * self._size : (part + 1) * self._size]
 
     def _is_finished(self, part: int) -> bool:
-        return self._file(part).exists() or self._job.is_over
+        if part not in self._finished and self._file(part).exists():
+            with contextlib.suppress(ArtefactError):
+                self._read(part)
+                self._finished.add(part)
+        return part in self._finished or self._job.is_over
 
     def _advance(self, part: int, note: str | None = None) -> None:
         if part not in self._counted:
             self._counted.add(part)
             self._job.context.progress.advance(len(self._slice(part)), note)
 
-    def _file(self, part: int, suffix: str = "jsonl") -> Path:
+    def _file(self, part: int, suffix: str = "json") -> Path:
         return self._job.parts / f"{part:06}.{suffix}"
 
     def _lock(self, part: int) -> filelock.BaseFileLock:
-        return filelock.FileLock(self._file(part, "lock"))
+        return file_lock(self._file(part, "lock"))

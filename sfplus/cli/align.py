@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, find_template
-from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
+from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS, FACES
 from sfplus.cli.options import Choose, Device, MinFace, OutFolder, Parity, PhotoFolderOrList
 from sfplus.cli.photo_folders import failures_file, print_summary, publish, run_on_folder
 from sfplus.cli.photo_inputs import list_inputs
@@ -106,7 +106,7 @@ def align_folder(
     steps = crop_steps(UserPhotos(source.root), recipe.plan_request(), "photos")
     with run_on_folder(source, out, device, steps) as done:
         folder, faces = done["align/photos"].folder, done["detect/photos"].folder
-        crops = {name: folder / CROPS / name for name in read_parquet(folder / CROP_TABLE)["crop"]}
+        crops = {name: folder / CROPS / name for name in read_parquet(folder / CROP_TABLE, CROP_COLUMNS)["crop"]}
         files = crops | {FACES: faces / FACES, FAILURES: failures_file(done["align/photos"], source, out)}
         if report:
             files[CONTACT_SHEET] = out / CACHE / CONTACT_SHEET

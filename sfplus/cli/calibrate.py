@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sfplus.artifacts.artefact import MANIFEST
 from sfplus.cli.options import DATA, Device, ModelInputText, ModelNetwork, PhotosAreCrops, Undetected, Workspace
 from sfplus.cli.run import run_recipe
 from sfplus.cli.verify import find_pairs, lfw_overrides
@@ -67,8 +68,8 @@ def _target(source: ModelSource, out: Path | None) -> Path:
     """Return the folder for the threshold, after checking that it may be written.
 
     Raises:
-        UsageError: If `out` exists, or is needed: a folder of sfplus, a file or a function is not changed, and a
-            folder is not changed to be used with another input.
+        UsageError: If `out` exists, or is needed: a folder of sfplus or of its cache, a file or a function is not
+            changed, and a folder is not changed to be used with another input.
     """
     if out:
         check_new(out)
@@ -76,6 +77,8 @@ def _target(source: ModelSource, out: Path | None) -> Path:
     folder, remedy = source.path, "give a new folder: --out FOLDER"
     if not folder.is_dir():
         raise UsageError("is not a folder, in which a threshold can be kept", where=source.name, remedy=remedy)
+    if (folder / MANIFEST).is_file():
+        raise UsageError("is an artefact of the cache, which is not changed", where=source.name, remedy=remedy)
     homes = [shipped_folder("pretrained").resolve(), user_folder().resolve()]
     if source.name.startswith("hf:") or folder.resolve().parent in homes:
         raise UsageError("is not a folder of yours, and is not changed", where=source.name, remedy=remedy)

@@ -14,7 +14,7 @@ import typer
 from sfplus import detection
 from sfplus.artifacts.context import RunContext
 from sfplus.cli.options import DATA, Workspace
-from sfplus.errors import SfplusError
+from sfplus.errors import SfplusError, first_line
 from sfplus.io.extras import EXTRAS, install_command, pip_command
 from sfplus.io.resources import shipped_models
 
@@ -60,8 +60,9 @@ def _check_detector() -> tuple[str, str, str]:
         detection.Detector(device="cpu")  # imports its packages now, so that a broken one is reported
     except SfplusError as error:
         return "detector", error.reason, error.remedy
-    except ImportError as error:
-        return "detector", f"cannot be imported ({error})", "install sfplus again, see README.md"
+    except Exception as error:  # packages that do not fit together, such as torch and torchvision, fail in many ways
+        remedy = f"{pip_command()} install --force-reinstall torch torchvision"
+        return "detector", f"cannot be imported ({first_line(error)})", remedy
     return "detector", "P-, R- and O-Net load", ""
 
 

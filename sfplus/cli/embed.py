@@ -11,7 +11,7 @@ import pyarrow as pa
 import typer
 
 from sfplus.artifacts.context import is_first
-from sfplus.artifacts.layout import FACES, FEATURE_INDEX, FEATURES
+from sfplus.artifacts.layout import FACE_COLUMNS, FACES, FEATURE_COLUMNS, FEATURE_INDEX, FEATURES
 from sfplus.cli.options import (
     Choose,
     ChosenFace,
@@ -125,8 +125,8 @@ def describe_model(model: UserModel, out: Path) -> dict[str, Path]:
 
 def _add_faces(index: Path, faces: Path, out: Path) -> Path:
     """Write the index of features with the column `face` of the table of faces, and return the file."""
-    rows = read_parquet(index)
-    column = number_faces(rows["photo"], read_parquet(faces / FACES))
+    rows = read_parquet(index, FEATURE_COLUMNS)
+    column = number_faces(rows["photo"], read_parquet(faces / FACES, FACE_COLUMNS))
     write_parquet(out / CACHE / FEATURE_INDEX, rows | {"face": pa.array(column, pa.int64())})
     return out / CACHE / FEATURE_INDEX
 

@@ -13,7 +13,7 @@ import typer
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
-from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
+from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS, FACE_COLUMNS, FACES
 from sfplus.cli.embed import describe_model, embed_steps, number_faces
 from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork, OutFolder, PhotoFolderOrList
 from sfplus.cli.photo_folders import failures_file, publish, run_on_folder
@@ -112,8 +112,8 @@ def embed_all_faces(photos: PhotoInput, out: Path, model: UserModel, device: str
 
 def _table(done: dict[str, Artefact], source: PhotoInput, out: Path) -> Table:
     """Return the columns of `people.parquet` for all faces, of which the person is not known yet."""
-    crops = read_parquet(done["align/photos"].folder / CROP_TABLE)
-    faces = read_parquet(done["detect/photos"].folder / FACES)
+    crops = read_parquet(done["align/photos"].folder / CROP_TABLE, CROP_COLUMNS)
+    faces = read_parquet(done["detect/photos"].folder / FACES, FACE_COLUMNS)
     photos, numbers = crops["photo"], number_faces(crops["photo"], faces)
     boxes = dict(zip(zip(faces["photo"], faces["face"], strict=True), faces["box"], strict=True))
     digests = RunContext(out / CACHE, Console(quiet=True)).photo_folder(source.root).digests

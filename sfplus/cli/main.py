@@ -15,8 +15,8 @@ from sfplus import __version__
 # In the order of the help. Each is a module of this package, whose docstring opens with the line shown in the help.
 COMMANDS = (
     "run", "train", "finetune", "sweep", "status", "export", "verify", "report", "calibrate", "compare", "app",
-    "detect", "align", "embed", "group", "find", "energy", "sample", "convert", "unpack", "pack", "overlap", "lfw",
-    "doctor", "recipes", "models",
+    "detect", "align", "embed", "group", "find", "energy", "sample", "pairs", "convert", "unpack", "pack", "overlap",
+    "lfw", "doctor", "recipes", "models",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def _first_line(command: str) -> str:
 
 
 app = typer.Typer(
-    cls=_LazyGroup, no_args_is_help=True, rich_markup_mode="rich", add_completion=False,
+    cls=_LazyGroup, no_args_is_help=True, rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Face recognition on the hypersphere: detect, align, train, fine-tune, verify, report.
 

@@ -16,7 +16,7 @@ from sfplus.datasets.formats.pack import Pack
 from sfplus.datasets.identities import read_person_list
 from sfplus.datasets.records import PeopleRule
 from sfplus.io.console import Console, print_failures, quantity
-from sfplus.io.tables import FAILURES, read_json_lines
+from sfplus.io.tables import FAILURES, Failure, read_json_lines
 
 app = typer.Typer(add_completion=False)
 Exclude = Annotated[
@@ -58,7 +58,7 @@ def pack(
         split=split,
         people=people,
     )
-    failures = read_json_lines(out / FAILURES)
+    failures = read_json_lines(out / FAILURES, Failure)
     print_failures(failures, out / FAILURES)
     if len(packed.people) < 2:
         console.warn(f"{out}: contains only one person; training needs at least two")

@@ -7,7 +7,6 @@ part (see `artifacts.work_sharing`), and each leaves the complete result.
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import shutil
 import sys
@@ -19,15 +18,17 @@ import filelock
 
 from sfplus.artifacts.artefact import MANIFEST, Artefact
 from sfplus.artifacts.context import RunContext, is_first
-from sfplus.artifacts.layout import FACES
+from sfplus.artifacts.layout import FACE_COLUMNS, FACES
 from sfplus.cli.photo_inputs import PhotoInput
-from sfplus.errors import NoUsablePhotoError, UsageError
+from sfplus.errors import ArtefactError, NoUsablePhotoError, UsageError, warn_user
 from sfplus.images import CACHE
 from sfplus.io.console import Console, print_failures, quantity
+from sfplus.io.disk import flush_all
 from sfplus.io.files import remove_folder, write_atomically, write_json
+from sfplus.io.json_files import read_json
 from sfplus.io.locks import file_lock
 from sfplus.io.memory import keep_freed_memory
-from sfplus.io.tables import FAILURES, read_failures, read_json_lines, read_parquet, write_json_lines
+from sfplus.io.tables import FAILURES, Failure, read_failures, read_json_lines, read_parquet, write_json_lines
 from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import check_inputs
 from sfplus.recipes.steps import Step
@@ -80,7 +81,7 @@ def run_on_folder(photos: PhotoInput, out: Path, device: str, steps: list[Step])
 def failures_file(artefact: Artefact, photos: PhotoInput, out: Path) -> Path:
     """Return the list of failures of an artefact, together with the paths of a list that lead to no file."""
     file = artefact.folder / FAILURES
-    return _merge_failures(read_json_lines(file), photos, out) if photos.failures else file
+    return _merge_failures(read_json_lines(file, Failure), photos, out) if photos.failures else file
 
 
 def _merge_failures(rows: Sequence[Mapping[str, Any]], photos: PhotoInput, out: Path) -> Path:
@@ -111,7 +112,7 @@ def publish(files: Mapping[str, Path], out: Path) -> None:
 
 def _publish_locked(files: Mapping[str, Path], out: Path) -> None:
     record = out / CACHE / "published.json"
-    earlier = json.loads(record.read_text("utf-8")) if record.is_file() else []
+    earlier = _read_published(record)
     write_json(record, sorted({*earlier, *files}))
     root = out.resolve()
     for name in files:
@@ -120,9 +121,24 @@ def _publish_locked(files: Mapping[str, Path], out: Path) -> None:
     for name in set(earlier) - set(files):  # before the copies: a file may have become a folder, or the reverse
         if (out / name).parent.resolve().is_relative_to(root):
             _remove(name, out)
-    for name, source in files.items():
-        _copy_changed(source, out / name)
+    copied = [(source, out / name) for name, source in files.items() if not _is_copy(source, out / name)]
+    for source, target in copied:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, source.read_bytes(), sync=False)
+    flush_all(target for _, target in copied)
+    for source, target in copied:
+        shutil.copystat(source, target)  # after the flush: `_is_copy` trusts these times also after a power cut
     write_json(record, sorted(files))
+
+
+def _read_published(record: Path) -> list[str]:
+    """Return the files that earlier calls copied into OUT."""
+    try:
+        return read_json(record, list[str], remedy="run again")
+    except ArtefactError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            warn_user(f"{record}: {error.reason}; files of earlier runs stay in OUT")
+        return []
 
 
 def _remove(name: str, out: Path) -> None:
@@ -171,7 +187,7 @@ def print_summary(artefact: Artefact, out: Path, faces: Path | None = None, reme
 
 
 def _describe_other_faces(faces: Path) -> str:
-    table = read_parquet(faces / FACES)
+    table = read_parquet(faces / FACES, FACE_COLUMNS)
     other = [photo for photo, chosen in zip(table["photo"], table["chosen"], strict=True) if not chosen]
     if not other:
         return ""
@@ -179,11 +195,7 @@ def _describe_other_faces(faces: Path) -> str:
     return f"{quantity(len(other), 'more face')} in {quantity(len(set(other)), 'photo')} {verb} left out"
 
 
-def _copy_changed(source: Path, target: Path) -> None:
-    """Copy a file atomically, unless the target has the same size and modification time."""
+def _is_copy(source: Path, target: Path) -> bool:
+    """Return whether the target has the size and the modification time of the source."""
     stat = source.stat()
-    if target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, source.read_bytes())
-    shutil.copystat(source, target)
+    return target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)

@@ -11,10 +11,12 @@ from typing import Annotated
 import typer
 
 from sfplus.cli.options import Overrides, RecipeName
-from sfplus.errors import RecipeError, UsageError
+from sfplus.errors import UsageError
+from sfplus.io.files import check_new, write_atomically
 from sfplus.pipeline.plan import plan
 from sfplus.recipes.key_reference import list_keys, stage_descriptions
 from sfplus.recipes.load import about_faces, find_recipe, header, load_recipe, recipe_names
+from sfplus.recipes.yaml_file import read_text
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="List, show, copy and check recipes, and explain their keys."
@@ -32,11 +34,7 @@ def list_recipes() -> None:
 @app.command()
 def show(recipe: RecipeName) -> None:
     """Print a recipe."""
-    path = find_recipe(recipe)
-    try:
-        print(path.read_text("utf-8"), end="")
-    except UnicodeDecodeError:
-        raise RecipeError("is not UTF-8", where=path, remedy="save it as UTF-8") from None
+    print(read_text(find_recipe(recipe)), end="")
 
 
 @app.command()
@@ -47,16 +45,13 @@ def copy(
 
     Example: sfplus recipes copy demo mine.yaml
     """
-    text = find_recipe(recipe).read_bytes()
+    text = read_text(find_recipe(recipe))
     if file.suffix not in (".yaml", ".yml"):
         raise UsageError("is not the name of a recipe", where=file, remedy="end it in .yaml")
-    try:
-        with file.open("xb") as target:
-            target.write(text)
-    except FileExistsError:
-        raise UsageError("already exists", where=file, remedy="choose another name") from None
-    except FileNotFoundError:
-        raise UsageError("there is no such folder", where=file.parent, remedy="create it first") from None
+    check_new(file)
+    if not file.parent.is_dir():
+        raise UsageError("there is no such folder", where=file.parent, remedy="create it first")
+    write_atomically(file, text.encode())
     print(f"change it, then: sfplus run {shlex.quote(str(file))}")
 
 

@@ -1,6 +1,8 @@
-"""Show the status of each stage of a recipe: fresh, stale (and why), partial, running or missing."""
+"""Show the status of each stage of a recipe: fresh, damaged, stale (and why), partial, running or missing."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
@@ -18,12 +20,14 @@ def status(
     workspace: Workspace = DATA,
     name: RunName = "",
     small: Small = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare the content of all files of the cache.")] = False,
 ) -> None:
-    """Show the status of each stage of a recipe: fresh, stale (and why), partial, running or missing.
+    """Show the status of each stage of a recipe: fresh, damaged, stale (and why), partial, running or missing.
 
     Example: sfplus status demo
     """
     settings, small_name = apply_small(recipe, overrides, small)
-    for row in step_statuses(*open_recipe(recipe, settings, "cpu", workspace, name or small_name)):
+    steps, context, record = open_recipe(recipe, settings, "cpu", workspace, name or small_name)
+    for row in step_statuses(steps, context, record, check=check):
         detail = row.reason or (str(row.artefact.folder) if row.artefact else "")
         print(f"{row.step:<18} {row.state:<8} {detail}".rstrip())

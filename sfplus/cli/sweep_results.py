@@ -26,7 +26,7 @@ from sfplus.recipes.steps import Step
 from sfplus.recipes.sweep_grid import VARIANT, Configuration
 from sfplus.reports.feature_plot import feature_plot
 from sfplus.reports.sweep_table import LEVEL, ControlDifference, SweepRow, SweepTable, format_metric, to_markdown
-from sfplus.training.history import HISTORY
+from sfplus.training.history import HISTORY, HistoryRow
 from sfplus.verification.bootstrap import Interval, people_intervals, stratified_mean
 from sfplus.verification.curves import accuracy_interval
 from sfplus.verification.result import Result
@@ -282,6 +282,6 @@ def _classifier_metrics(folder: Path) -> dict[str, float]:
     return {"class_energy": uniformity.energy, "min_angle": math.degrees(uniformity.min_angle)}
 
 
-def _history(artefact: Artefact) -> list[dict[str, Any]]:
+def _history(artefact: Artefact) -> list[HistoryRow]:
     file = artefact.folder / HISTORY
-    return read_json_lines(file) if file.is_file() else []
+    return read_json_lines(file, HistoryRow) if file.is_file() else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -13,12 +12,14 @@ import filelock
 
 from sfplus.datasets.collections import open_collection, stat_digest
 from sfplus.datasets.formats.pack import MANIFEST, Pack
-from sfplus.datasets.pack_writer import JOURNAL, STATE, Narrow, PackWriter
+from sfplus.datasets.pack_journal import JOURNAL, read_journal
+from sfplus.datasets.pack_writer import STATE, Narrow, PackWriter, State
 from sfplus.datasets.records import PeopleRule
 from sfplus.errors import DatasetError, SfplusError, UsageError
 from sfplus.io.console import Console
 from sfplus.io.files import check_folder, paths_overlap, write_json
-from sfplus.io.tables import read_json_lines
+from sfplus.io.json_files import read_json
+from sfplus.io.locks import file_lock
 
 
 def build_pack(
@@ -64,17 +65,20 @@ def build_pack(
     }  # fmt: skip
     if people != "path":  # the default is left out, as in earlier packs
         options["people"] = people
-    state = {"source": stat_digest(collection), "options": options, "version": 1}
+    state: State = {"source": stat_digest(collection), "options": options, "version": 1}
     out.parent.mkdir(parents=True, exist_ok=True)
     with _lock(out):
         if not (out / MANIFEST).is_file():
             partial = _prepare_partial(out, state)
             if not _is_finished(partial, state):
                 writer = PackWriter(collection, partial, state, narrow, set(exclude))
-                with _remove_if_empty(partial), console.progress("pack", (partial / JOURNAL).exists()) as progress:
+                with (
+                    _remove_if_empty(partial, len(collection)),
+                    console.progress("pack", (partial / JOURNAL).exists()) as progress,
+                ):
                     writer.write(progress)
             _move_into_place(partial, out)
-        elif Pack(out).manifest.get("state") == state:
+        elif Pack(out).manifest["state"] == state:
             console.print_fresh("pack")
         else:
             reason = "is a pack of another source, of this source before it changed, or with other options"
@@ -100,7 +104,7 @@ def _lock(out: Path) -> Iterator[None]:
     Raises:
         UsageError: If another process is building it.
     """
-    lock = filelock.FileLock(out.with_name(f".{out.name}.lock"))
+    lock = file_lock(out.with_name(f".{out.name}.lock"))
     try:
         with lock.acquire(timeout=0):
             try:
@@ -116,7 +120,7 @@ def _partial_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def _prepare_partial(out: Path, state: dict[str, Any]) -> Path:
+def _prepare_partial(out: Path, state: State) -> Path:
     """Return the folder in which the pack is written; it is emptied unless it contains the beginning of this pack.
 
     Raises:
@@ -126,12 +130,12 @@ def _prepare_partial(out: Path, state: dict[str, Any]) -> Path:
     if _is_finished(partial, state):
         return partial
     try:
-        earlier = json.loads((partial / STATE).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        earlier = read_json(partial / STATE, State, remedy="run again")
+    except SfplusError:
         earlier = None
     if earlier == state:
         return partial
-    if isinstance(earlier, dict) and earlier.keys() == state.keys() and not partial.is_symlink():
+    if earlier and not partial.is_symlink():
         shutil.rmtree(partial)
     elif partial.is_symlink() or (partial.exists() and (not partial.is_dir() or any(partial.iterdir()))):
         raise UsageError("contains other files", where=partial, remedy="choose another OUT, or move this away")
@@ -140,21 +144,21 @@ def _prepare_partial(out: Path, state: dict[str, Any]) -> Path:
     return partial
 
 
-def _is_finished(partial: Path, state: dict[str, Any]) -> bool:
+def _is_finished(partial: Path, state: State) -> bool:
     """Return True if an interrupted call completed this pack and only had to move it into place."""
     try:
-        return Pack(partial).manifest.get("state") == state
+        return Pack(partial).manifest["state"] == state
     except DatasetError:
         return False
 
 
 @contextmanager
-def _remove_if_empty(partial: Path) -> Iterator[None]:
+def _remove_if_empty(partial: Path, count: int) -> Iterator[None]:
     """Delete the partial folder after an error if no block of crops was finished, since there is nothing to resume."""
     try:
         yield
     except SfplusError:
-        if not any(block["names"] for block in read_json_lines(partial / JOURNAL)):
+        if not any(block["names"] for block in read_journal(partial, count)):
             shutil.rmtree(partial)
         raise
 

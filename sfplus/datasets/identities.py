@@ -9,6 +9,7 @@ from sfplus.datasets.records import PeopleRule, person_from_path
 from sfplus.errors import DatasetError
 from sfplus.io.console import first_names, quantity
 from sfplus.io.files import file_size
+from sfplus.io.limits import check_limit
 
 _STRAY_REMEDY = "put the photos of each person into a folder"
 
@@ -100,13 +101,14 @@ def read_person_list(path: Path) -> tuple[str, ...]:
     A comment is `#` alone or starts with `#` and a space, so `#1 Fan` is a person.
 
     Raises:
-        DatasetError: If the file cannot be read or is not text.
+        DatasetError: If the file cannot be read, is too large or is not text.
     """
     try:
-        file_size(path)  # raises for a pipe, which would be waited for
+        check_limit("text_bytes", file_size(path), path, error=DatasetError)
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         remedy = "give a text file with one name per line"
-        raise DatasetError(f"is not a list of people ({error})", where=path, remedy=remedy) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DatasetError(f"is not a list of people ({reason})", where=path, remedy=remedy) from error
     names = (line.strip() for line in lines)
     return tuple(dict.fromkeys(name for name in names if name and name != "#" and not name.startswith("# ")))

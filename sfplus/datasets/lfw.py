@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tarfile
-import zlib
 from pathlib import Path, PurePosixPath
 
-from sfplus.errors import DatasetError
+from sfplus.datasets.tar_files import tar_members
+from sfplus.errors import DatasetError, explain_damage
 from sfplus.io.download import download
 from sfplus.io.files import write_atomically
+from sfplus.io.limits import check_limit
 
 # The archive of the original, unaligned photos and the pairs of view 2 (scikit-learn, datasets/_lfw.py).
 _ARCHIVE = (
@@ -56,23 +56,25 @@ def extract(archive: Path, folder: Path) -> int:
     Raises:
         DatasetError: If the archive is damaged or contains such a member.
     """
-    count = 0
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.isdir():
-                    continue
-                parts = PurePosixPath(member.name).parts[1:]
-                if not member.isfile() or not parts or ".." in parts or PurePosixPath(member.name).is_absolute():
-                    reason = f"contains '{member.name}', which is not a regular file in a folder"
-                    raise DatasetError(reason, where=archive, remedy="download it again")
-                file = tar.extractfile(member)
-                assert file is not None
-                target = folder.joinpath(*parts)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(target, file.read())
-                count += 1
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        reason = f"is not a readable archive ({error})"
-        raise DatasetError(reason, where=archive, remedy="delete it and try again") from error
+    count, remedy = 0, "delete it and try again"
+    for member, file in tar_members(archive, remedy, gzipped=True):
+        if member.isdir():
+            continue
+        parts = PurePosixPath(member.name).parts[1:]
+        if (
+            not member.isfile()
+            or member.issparse()
+            or not parts
+            or ".." in parts
+            or PurePosixPath(member.name).is_absolute()
+        ):
+            reason = f"contains '{member.name}', which is not a regular file in a folder"
+            raise DatasetError(reason, where=archive, remedy=remedy)
+        check_limit("encoded_image_bytes", member.size, archive, error=DatasetError)
+        with explain_damage(archive, remedy=remedy, error=DatasetError):
+            data = file.read(member.size)
+        target = folder.joinpath(*parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, data)
+        count += 1
     return count

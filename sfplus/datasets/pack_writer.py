@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from sfplus import __version__
 from sfplus.datasets.formats.pack import BLOCK, FORMAT_NAME, INDEX, MANIFEST, PEOPLE, PIXELS, content_digest
+from sfplus.datasets.pack_journal import JOURNAL, Block, journal_line, new_block, read_journal
 from sfplus.datasets.records import PhotoCollection, Record
 from sfplus.errors import DatasetError, PhotoError, UsageError
 from sfplus.images import PhotoHeader, Pixels, is_transient
-from sfplus.io.console import ProgressLine
-from sfplus.io.files import file_digest, write_json
+from sfplus.io.console import ProgressLine, byte_count
+from sfplus.io.disk import explain_write
+from sfplus.io.files import file_digest, write_atomically, write_json
 from sfplus.io.prefetch import prefetch_map
-from sfplus.io.tables import FAILURES, read_json_lines, write_json_lines, write_parquet
+from sfplus.io.tables import FAILURES, Failure, write_json_lines, write_parquet
 
 Narrow = Callable[[Pixels, str], Pixels]
 """A function that cuts a crop, given with its name, to the size of a narrower template: `alignment.narrow_crop`."""
 
-STATE, JOURNAL = "state.json", "journal.jsonl"
+STATE = "state.json"
 MAX_SIZE = 512
 """Largest height and width of a crop, pixels; larger images are photos that were not aligned."""
 _OTHER_SIZE = "align it again"
 _THREADS = min(8, os.cpu_count() or 1)
+
+
+class State(TypedDict):
+    """What decides a pack."""
+
+    source: str
+    options: dict[str, Any]
+    version: int
 
 
 class PackWriter:
@@ -49,7 +59,7 @@ class PackWriter:
     """
 
     def __init__(
-        self, collection: PhotoCollection, folder: Path, state: dict[str, Any], narrow: Narrow | None, exclude: set[str]
+        self, collection: PhotoCollection, folder: Path, state: State, narrow: Narrow | None, exclude: set[str]
     ) -> None:
         self.collection, self.folder, self.state = collection, folder, state
         self.narrow, self.exclude = narrow, exclude
@@ -64,26 +74,28 @@ class PackWriter:
             UsageError: If the disk is too small.
         """
         journal = self.folder / JOURNAL
-        blocks = read_json_lines(journal)
-        write_json_lines(journal, blocks)  # without the incomplete line that a kill may have left
+        blocks = read_journal(self.folder, len(self.collection))
+        write_atomically(journal, "".join(map(journal_line, blocks)).encode())  # without an incomplete last line
         start = blocks[-1]["next"] if blocks else 0
         if blocks:
             self.size = tuple(blocks[0]["size"])
         progress.start(len(self.collection), "crops", start)
-        with (self.folder / PIXELS).open("ab") as file, journal.open("a", encoding="utf-8") as lines:
-            finished = sum(len(block["names"]) for block in blocks)
-            file.truncate(finished * self._crop_bytes)  # without the incomplete block that a kill may have left
+        with (
+            explain_write(self.folder),
+            (self.folder / PIXELS).open("ab") as file,
+            journal.open("a", encoding="utf-8") as lines,
+        ):
             for block in self._write_blocks(start, progress, file):
                 file.flush()
                 os.fsync(file.fileno())
-                lines.write(json.dumps(block) + "\n")
+                lines.write(journal_line(block))
                 lines.flush()
                 blocks.append(block)
         if not any(block["names"] for block in blocks):
             raise self._no_crop_error([failure for block in blocks for failure in block["failures"]])
         self._finish(blocks)
 
-    def _no_crop_error(self, failures: list[dict[str, Any]]) -> DatasetError:
+    def _no_crop_error(self, failures: list[Failure]) -> DatasetError:
         """Return the reason why there is no crop; a wrong size is named before all other reasons."""
         if not failures:
             reason, remedy = "is empty", "give aligned crops: sfplus align"
@@ -94,16 +106,16 @@ class PackWriter:
         remedy = "give another --size, or omit it" if wrong_size else "give aligned crops: sfplus align"
         return DatasetError(reason, where=self.collection.root, remedy=remedy)
 
-    def _write_blocks(self, start: int, progress: ProgressLine, file: BinaryIO) -> Iterator[dict[str, Any]]:
+    def _write_blocks(self, start: int, progress: ProgressLine, file: BinaryIO) -> Iterator[Block]:
         """Write the pixels block by block, and yield the journal entry of each block."""
-        block, digest = _new_block(), hashlib.sha256()
+        block, digest = new_block(), hashlib.sha256()
         failed, check_disk = 0, not start
         decoded = prefetch_map(self._decode, self.collection.records(start), 4 * _THREADS, _THREADS)
         for number, (record, crop) in enumerate(decoded, start + 1):
             if isinstance(crop, DatasetError):
                 raise crop
             if isinstance(crop, PhotoError):
-                failure = {"photo": record.name, "stage": "pack", "reason": crop.reason, "remedy": crop.remedy}
+                failure: Failure = {"photo": record.name, "stage": "pack", "reason": crop.reason, "remedy": crop.remedy}
                 block["failures"].append(failure)
                 failed += 1
             elif crop is not None:
@@ -118,10 +130,13 @@ class PackWriter:
                 block["sums"].append(zlib.crc32(crop.data))
             progress.advance(1, f"{failed} failed" if failed else None)
             if len(block["names"]) == BLOCK:
-                yield block | {"size": list(self.size), "next": number, "sha256": digest.hexdigest()}
-                block, digest = _new_block(), hashlib.sha256()
+                yield self._finish_block(block, number, digest)
+                block, digest = new_block(), hashlib.sha256()
         if block["names"] or block["failures"]:
-            yield block | {"size": list(self.size), "next": len(self.collection), "sha256": digest.hexdigest()}
+            yield self._finish_block(block, len(self.collection), digest)
+
+    def _finish_block(self, block: Block, end: int, digest: hashlib._Hash) -> Block:
+        return {**block, "size": list(self.size), "next": end, "sha256": digest.hexdigest()}
 
     def _decode(self, record: Record) -> tuple[Record, Pixels | PhotoError | DatasetError | None]:
         """Return a record with its crop, with an error of the record or the collection, or with None if excluded.
@@ -176,17 +191,17 @@ class PackWriter:
     def _check_disk_space(self, count: int) -> None:
         required = count * self._crop_bytes
         if required > (free := shutil.disk_usage(self.folder).free):
-            reason = f"the pack needs {required / 1e9:.1f} GB, the disk has {free / 1e9:.1f}"
+            reason = f"the pack needs {byte_count(required)}, the disk has {byte_count(free)}"
             raise UsageError(reason, where=self.folder.parent, remedy="free some space or choose another disk")
 
     @property
     def _crop_bytes(self) -> int:
         return 3 * self.size[0] * self.size[1] if self.size else 0
 
-    def _finish(self, blocks: list[dict[str, Any]]) -> None:
+    def _finish(self, blocks: list[Block]) -> None:
         """Write the tables, the failures and, last, the manifest."""
 
-        def column(key: str) -> list[Any]:
+        def column(key: Literal["names", "people", "sums", "failures"]) -> list[Any]:
             return [value for block in blocks for value in block[key]]
 
         owners = column("people")
@@ -206,10 +221,6 @@ class PackWriter:
             "state": self.state, "source": f"{self.collection.root}, {self.collection.kind}", "sfplus": __version__,
         }  # fmt: skip
         write_json(self.folder / MANIFEST, manifest, sync=True, indent=1)
-
-
-def _new_block() -> dict[str, Any]:
-    return {"names": [], "people": [], "sums": [], "failures": []}
 
 
 def _pixels(shape: tuple[int, ...]) -> str:

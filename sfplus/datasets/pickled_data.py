@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_MAX_INSTRUCTIONS = 10_000_000
+from sfplus.io.limits import limit
+
 _PUSH = frozenset({
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE",
     "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
@@ -26,6 +27,8 @@ _PUSH = frozenset({
 _PYTHON_2_STRINGS = frozenset({"STRING", "BINSTRING", "SHORT_BINSTRING"})
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_ORDERS = ("|", "<", ">", "=")
+_MAX_DIMENSIONS, _MAX_SIDE = 32, 1 << 40  # of an array
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]|S[1-9]\d{0,8}|O8?", re.ASCII)
 
 
@@ -47,7 +50,9 @@ class PickledArray:
         """
         if not (isinstance(shape, tuple) and isinstance(dtype, _DType) and order in ("C", "F")):
             raise ValueError("an array has no shape or type")
-        size = math.prod(n if isinstance(n, int) and n >= 0 else -1 for n in shape)
+        if len(shape) > _MAX_DIMENSIONS or not all(isinstance(n, int) and 0 <= n < _MAX_SIDE for n in shape):
+            raise ValueError("an array has an impossible shape")
+        size = math.prod(shape)
         if isinstance(data, list) and dtype.code[0] == "O" and size == len(data):
             self.values = data
         elif isinstance(data, bytes | bytearray) and dtype.code[0] != "O":
@@ -118,14 +123,15 @@ def read_pickled_data(data: bytes) -> object:
         Python 2 are bytes.
 
     Raises:
-        ValueError: If it holds other objects, is damaged, or has more than 10,000,000 instructions.
+        ValueError: If it holds other objects, is damaged, or has more instructions than the limit
+            `pickle_instructions`.
     """
     file, state = io.BytesIO(data), _State(budget=len(data))
-    position = 0
+    position, most = 0, limit("pickle_instructions")
     try:
         for count, (opcode, operand, at) in enumerate(pickletools.genops(file)):
-            if count >= _MAX_INSTRUCTIONS:
-                raise ValueError(f"it has more than {_MAX_INSTRUCTIONS:,} instructions")
+            if count >= most:
+                raise ValueError(f"it has more than {most:,} instructions, see SFPLUS_MAX_PICKLE_INSTRUCTIONS")
             position = at or 0
             _follow(state, opcode.name, operand)
     except _RefusedError as refused:
@@ -168,7 +174,7 @@ def _follow(state: _State, name: str, operand: Any) -> None:
             raise ValueError("it loads an object that was never stored")
         stack.append(state.memo[operand])
     elif name in ("GLOBAL", "STACK_GLOBAL"):
-        stack.append(_function(operand if name == "GLOBAL" else " ".join(map(str, state.pop(2))), name))
+        stack.append(_function(operand if name == "GLOBAL" else " ".join(map(_text, state.pop(2))), name))
     elif name == "REDUCE":
         function, arguments = state.pop(2)
         stack.append(_call(state, function, arguments))
@@ -208,13 +214,18 @@ def _build(target: object, content: object) -> object:
         target.fill(shape, dtype, data, "F" if is_fortran else "C")
     elif isinstance(target, _DType) and isinstance(content, tuple) and len(content) > 1:
         target.order = _text(content[1])
+        if target.order not in _ORDERS:
+            raise ValueError("an array has elements of an unknown byte order")
     else:
         raise _RefusedError("BUILD")
     return target
 
 
 def _text(value: object) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    """Return text; other objects are refused, since a short pickle can build one whose text has no end."""
+    if not isinstance(value, str | bytes):
+        raise ValueError(f"it has a {type(value).__name__} in place of text")
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def _bytes(*arguments: object) -> bytes | bytearray:

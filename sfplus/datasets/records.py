@@ -14,8 +14,6 @@ from sfplus.images import Inspect, Pixels, decode_photo, read_photo
 
 PeopleRule = Literal["path", "first-folder", "last-folder"]
 
-MAX_IMAGE_BYTES = 64 << 20
-"""Size limit of one encoded image; larger files are not photos of faces."""
 _MAX_NAME = 255
 _INTEGER = re.compile(r"-?[0-9]+")
 

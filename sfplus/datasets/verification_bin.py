@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfplus.datasets.pickled_data import PickledArray, read_pickled_data
-from sfplus.datasets.records import MAX_IMAGE_BYTES
 from sfplus.errors import PairsError
 from sfplus.io.console import quantity
 from sfplus.io.files import file_size, write_atomically
+from sfplus.io.limits import check_limit, limit
 
 BIN_SUFFIX = ".bin"
-_MAX_BYTES, _MAX_PAIRS = 2 << 30, 1_000_000
 _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"BM": ".bmp"}
 _REMEDY = (
     "it must be a pickle of (encoded photos, labels) as insightface writes it: photos as bytes or 1-D uint8 arrays in "
@@ -49,11 +48,12 @@ def read_bin(path: Path) -> VerificationBin:
     a boolean, 0 or 1 of any type. All protocols of `pickle` are read.
 
     Raises:
-        PairsError: If the file cannot be read, is damaged, is larger than 2 GiB, has more than 1,000,000 pairs, or
+        PairsError: If the file cannot be read, is damaged, is above the limits `pickle_bytes` and `bin_pairs`, or
             contains anything but encoded photos and labels.
     """
     photos, labels = _read_parts(path)
-    if not labels or len(labels) > _MAX_PAIRS or len(photos) != 2 * len(labels):
+    check_limit("bin_pairs", len(labels), path, error=PairsError)
+    if not labels or len(photos) != 2 * len(labels):
         reason = f"contains {quantity(len(photos), 'photo')} and {quantity(len(labels), 'label')}"
         raise PairsError(f"{reason}: there must be two photos per label", where=path, remedy=_REMEDY)
     invalid = next((i for i, label in enumerate(labels) if not isinstance(label, int | float)), None)
@@ -62,26 +62,42 @@ def read_bin(path: Path) -> VerificationBin:
         raise PairsError(reason, where=path, remedy=_REMEDY)
     if not set(labels) <= {0, 1}:
         raise PairsError("contains labels other than true and false", where=path, remedy=_REMEDY)
+    images, indices = _distinct_photos(photos, path)
+    return VerificationBin(images, indices[::2], indices[1::2], np.array(labels, bool))
+
+
+def _distinct_photos(photos: list[Any], path: Path) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Return the distinct photos, and the index of each photo among them."""
+    index_of_object: dict[int, int] = {}  # a photo in many pairs is one object, which is read once
     index_of: dict[bytes, int] = {}
     images: list[bytes] = []
+    unread = file_size(path)
     indices = np.empty(len(photos), np.int64)
     for i, value in enumerate(photos):
-        try:
-            photo = _encoded_photo(value)
-        except ValueError as error:
-            raise PairsError(f"photo {i} (counted from 0) {error}", where=path, remedy=_REMEDY) from None
-        indices[i] = index_of.setdefault(hashlib.sha256(photo).digest(), len(images))
-        if indices[i] == len(images):
-            images.append(photo)
-    return VerificationBin(images, indices[::2], indices[1::2], np.array(labels, bool))
+        index = index_of_object.get(id(value))
+        if index is None:
+            try:
+                photo = _encoded_photo(value)
+            except ValueError as error:
+                raise PairsError(f"photo {i} (counted from 0) {error}", where=path, remedy=_REMEDY) from None
+            unread -= len(photo)
+            if unread < 0:
+                raise PairsError("its photos have more bytes than the file", where=path, remedy=_REMEDY)
+            index = index_of.setdefault(hashlib.sha256(photo).digest(), len(images))
+            if index == len(images):
+                images.append(photo)
+            index_of_object[id(value)] = index
+        indices[i] = index
+    return images, indices
 
 
 def _read_parts(path: Path) -> tuple[list[Any], list[Any]]:
     """Return the photos and the labels of a file as they were pickled."""
     try:
-        if file_size(path) > _MAX_BYTES:
-            raise PairsError(f"is larger than {_MAX_BYTES >> 30} GiB", where=path, remedy="split the file")
+        check_limit("pickle_bytes", file_size(path), path, error=PairsError)
         value = read_pickled_data(path.read_bytes())
+    except MemoryError as error:
+        raise PairsError("does not fit into memory", where=path, remedy=_REMEDY) from error
     except OSError as error:
         raise PairsError(f"cannot be read ({error.strerror})", where=path, remedy="check the path") from error
     except ValueError as error:
@@ -97,7 +113,7 @@ def _elements(value: object) -> list[Any] | None:
     if isinstance(value, PickledArray):
         value = value.values
     if isinstance(value, np.ndarray):
-        if value.ndim == 0 or len(value) > 2 * _MAX_PAIRS:
+        if value.ndim == 0 or len(value) > 2 * limit("bin_pairs"):
             return None
         flat = value.reshape(-1) if value.size == len(value) else value
         return flat.tolist() if flat.ndim == 1 else list(flat)
@@ -122,7 +138,7 @@ def _encoded_photo(value: object) -> bytes:
         size = len(value)
     else:
         raise ValueError(f"is {_describe(value)}, not an encoded photo")
-    if not 0 < size <= MAX_IMAGE_BYTES:
+    if not 0 < size <= limit("encoded_image_bytes"):
         raise ValueError(f"has {size:,} bytes")
     return bytes(value)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import gzip
+import math
 import os
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from sfplus.datasets.identities import assign_labels
-from sfplus.errors import DatasetError
+from sfplus.errors import DatasetError, explain_damage
 from sfplus.images import list_photos, read_photo
 from sfplus.io.cpus import count_cpus
-from sfplus.io.files import atomic_file
+from sfplus.io.files import atomic_file, file_size
+from sfplus.io.limits import check_expansion, check_limit
 
 SetName = Literal["cifar10", "cifar100", "mnist", "folder"]
 Split = Literal["train", "test"]
@@ -185,10 +186,8 @@ def _split_folder(root: Path, split: str) -> Path:
 def _from_folders(root: Path, split: Split, cache: Path | None) -> SmallImages:
     paths, labels, names = _list_images(root, split)
     cached = cache / f"{split}.npy" if cache else None
-    if cached and cached.is_file():
-        images = np.load(cached)
-        if len(images) == len(labels):
-            return SmallImages(torch.from_numpy(images), torch.tensor(labels), names)
+    if cached and (images := _read_cached(cached, len(labels))) is not None:
+        return SmallImages(torch.from_numpy(images), torch.tensor(labels), names)
     with ThreadPoolExecutor(min(4, count_cpus())) as pool:
         decoded = pool.map(read_photo, paths)
         first = next(decoded)
@@ -205,6 +204,16 @@ def _from_folders(root: Path, split: Split, cache: Path | None) -> SmallImages:
         with atomic_file(cached) as part, part.open("wb") as file:
             np.save(file, images)
     return SmallImages(torch.from_numpy(images), torch.tensor(labels), names)
+
+
+def _read_cached(path: Path, count: int) -> np.ndarray | None:
+    """Return the decoded images of a cache, or None if there is none or somebody changed it."""
+    try:
+        images = np.load(path, allow_pickle=False)
+    except Exception:  # NumPy raises errors of many types on damaged files
+        return None
+    is_images = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4
+    return images if is_images and len(images) == count and images.shape[3] == 3 else None
 
 
 def _from_torchvision(name: str, root: Path, split: Split, download: bool) -> SmallImages:
@@ -236,6 +245,8 @@ def _from_idx(root: Path, split: Split, download: bool) -> SmallImages:
         what = f"has {len(images)} images and {len(labels)} labels"
         raise DatasetError(what, where=root, remedy="download the files again")
     names = tuple(str(digit) for digit in range(10))
+    if labels.max() >= len(names):
+        raise DatasetError(f"has the label {labels.max()}, beyond {names[-1]}", where=root, remedy="give MNIST's files")
     return SmallImages(torch.from_numpy(images).unsqueeze(-1), torch.from_numpy(labels.astype(np.int64)), names)
 
 
@@ -246,15 +257,24 @@ def _idx_file(root: Path, name: str) -> Path | None:
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Read an idx file: two zero bytes, the type (8 is uint8), the number of dimensions, their sizes, the values."""
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DatasetError(f"cannot be read ({error})", where=path, remedy="download the file again") from error
-    start = 4 + 4 * dimensions
-    shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
-    if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != start + int(np.prod(shape)):
-        raise DatasetError("is not an idx file of bytes, or is cut short", where=path, remedy="download the file again")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
+    start, remedy = 4 + 4 * dimensions, "download the file again"
+    invalid = DatasetError("is not an idx file of bytes, or is cut short", where=path, remedy=remedy)
+    with explain_damage(path, remedy=remedy, error=DatasetError):
+        stored = file_size(path)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(start)
+            if len(header) < start or header[:4] != bytes((0, 0, 8, dimensions)):
+                raise invalid
+            shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, start, 4))
+            size = math.prod(shape)
+            check_limit("idx_bytes", size, path, error=DatasetError)
+            check_expansion(size, stored, path, error=DatasetError)
+            data = file.read(size + 1)
+    if len(data) != size:
+        raise invalid
+    if not size:
+        raise DatasetError("is empty", where=path, remedy=remedy)
+    return np.frombuffer(data, np.uint8).reshape(shape).copy()
 
 
 def imbalance(images: SmallImages, label: int, keep: float, seed: int) -> SmallImages:

@@ -9,12 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
-import filelock
-
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import digest_or_reason
 from sfplus.errors import DatasetError
 from sfplus.io.files import digest_json, file_size, walk_files
+from sfplus.io.locks import file_lock
 from sfplus.recipes.settings.images import ImageDataSettings
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class ImageSet:
             return digest_json([[split, self.context.photo_folder(root / split).content] for split in splits])
         if self.settings.download:
             root.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(root / ".sfplus.lock") if self.settings.download else nullcontext():
+        with file_lock(root / ".sfplus.lock") if self.settings.download else nullcontext():
             self._load("train")  # downloads the dataset, or names what is missing
         files = [path for path in walk_files(root) if path.rpartition("/")[2].startswith(_FILES[name])]
         return digest_json([[path, digest_or_reason(root / path)] for path in files])

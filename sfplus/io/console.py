@@ -13,6 +13,9 @@ import rich.console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sfplus.errors import cut, one_line
+from sfplus.io.terminal import escape_redirected_output
+
 _PLAIN_SECONDS = 30.0  # between two lines of progress where there is no terminal
 _PRINTED_FAILURES = 5
 
@@ -25,7 +28,7 @@ def print_failures(failures: Sequence[Mapping[str, Any]], file: Path) -> None:
         file: the list of all failures.
     """
     for row in failures[:_PRINTED_FAILURES]:
-        print(f"{row['photo']!r}: {row['reason']}; {row['remedy']}", file=sys.stderr)
+        print(cut(one_line(f"{row['photo']!r}: {row['reason']}; {row['remedy']}")), file=sys.stderr)
     if len(failures) > _PRINTED_FAILURES:
         print(f"... and {len(failures) - _PRINTED_FAILURES} more, in {file}", file=sys.stderr)
 
@@ -35,9 +38,21 @@ def quantity(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
+def byte_count(number: int) -> str:
+    """Return a number of bytes in the unit that shows it best: `850 bytes`, `1.2 kB`, `3.4 MB`, `5.6 GB`."""
+    units = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+    size, unit = next(((size, unit) for size, unit in units if number >= size), (0, ""))
+    return f"{number / size:.1f} {unit}" if size else quantity(number, "byte")
+
+
 def first_names(names: Sequence[str]) -> str:
     """Return up to three names, of 80 characters at most, and how many more there are: `a, b, c and 2 more`."""
     return ", ".join(name[:80] for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _plain(text: str) -> str:
+    """Return text as one line that rich prints as it is, cut if it is very long."""
+    return escape(cut(one_line(text)))
 
 
 class ProgressLine:
@@ -71,19 +86,20 @@ class ProgressLine:
         self._started = time.monotonic()
         if self._console.rich.is_terminal:
             self._progress = Progress(
-                TextColumn("{task.description:<18}"), BarColumn(24), MofNCompleteColumn(),
+                TextColumn("{task.description:<18}", markup=False), BarColumn(24), MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
                 console=self._console.rich, transient=True,
             )  # fmt: skip
-            self._task = self._progress.add_task(self.label, total=total, completed=done, rate="", note="")
+            self._task = self._progress.add_task(one_line(self.label), total=total, completed=done, rate="", note="")
             self._progress.start()
+            escape_redirected_output()
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
         """Add `count` finished units; a `note` replaces the text at the end of the line."""
         self.done += count
         self.note = self.note if note is None else note
         if self._progress:
-            self._progress.update(self._task, completed=self.done, rate=self.rate(), note=escape(self.note))
+            self._progress.update(self._task, completed=self.done, rate=self.rate(), note=_plain(self.note))
         elif time.monotonic() - self._printed > _PLAIN_SECONDS:
             self._printed = time.monotonic()
             self._console.print(f"{self.label:<18} {self.done}/{self.total}  {self.rate()}  {self.note}")
@@ -125,7 +141,7 @@ class Console:
 
     def print(self, text: str) -> None:
         """Print one plain line."""
-        self.rich.print(escape(text))
+        self.rich.print(_plain(text))
 
     def print_once(self, text: str) -> None:
         """Print one plain line, unless this console has printed it before."""
@@ -135,7 +151,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Print one line that is marked as a warning."""
-        self.rich.print(f"[yellow]warning:[/] {escape(text)}")
+        self.rich.print(f"[yellow]warning:[/] {_plain(text)}")
 
     def warn_once(self, text: str) -> None:
         """Print one line that is marked as a warning, unless this console has printed it before."""
@@ -145,7 +161,7 @@ class Console:
 
     def print_fresh(self, label: str) -> None:
         """Print the line of a stage whose artefact already exists."""
-        self.rich.print(f"{escape(label):<18} [green]fresh[/]")
+        self.rich.print(f"{_plain(label):<18} [green]fresh[/]")
 
     @contextmanager
     def progress(self, label: str, resumed: bool) -> Iterator[ProgressLine]:
@@ -163,5 +179,5 @@ class Console:
         finally:
             line.finish()
         self.rich.print(
-            f"{escape(label):<18} [green]done[/] {time.monotonic() - started:7.1f} s  {escape(line.summary())}"
+            f"{_plain(label):<18} [green]done[/] {time.monotonic() - started:7.1f} s  {_plain(line.summary())}"
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from sfplus.errors import SfplusError
 from sfplus.io.files import atomic_file, file_digest
+from sfplus.io.terminal import terminal
 
 _PAGE_BYTES = 4096  # at the start of a file, enough to recognise a web page
 
@@ -37,7 +40,7 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(target) as part:
         try:
-            pooch.HTTPDownloader(progressbar=True, timeout=30)(url, str(part), None)
+            pooch.HTTPDownloader(progressbar=_bar(), timeout=30)(url, str(part), None)
         except requests.RequestException as failure:
             raise error(f"cannot be downloaded ({_reason(failure)})", where=url, remedy=remedy) from failure
         if is_page(part):
@@ -46,6 +49,13 @@ def download(
         if sha256 and digest != sha256:
             raise error("the download is damaged: its SHA-256 differs", where=url, remedy="try again later")
     return digest
+
+
+def _bar() -> Any:
+    """Return a bar, which needs the terminal itself to move the cursor."""
+    from tqdm.auto import tqdm  # only downloads need it
+
+    return tqdm(total=0, ncols=79, unit="B", unit_scale=True, file=terminal(sys.stderr))
 
 
 def is_page(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """Files and folders that are written completely or not at all, checks of output paths, and digests.
 
-Files and folders grow under a temporary name in the folder of their destination and are then moved, so that a reader
-never sees half a file; `leftovers` deletes those of a killed process.
+Files and folders grow under a temporary name in the folder of their destination, are flushed to the disk and are then
+moved, so that a reader never sees half a file, not even after a power cut; `leftovers` deletes those of a killed
+process.
 """
 
 from __future__ import annotations
@@ -20,19 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sfplus.errors import SfplusError, UsageError
+from sfplus.errors import UsageError
+from sfplus.io.disk import explain_write, flush, flush_folder
 from sfplus.io.leftovers import temporary_path
-
-_WRITE_REMEDIES = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-    errno.EROFS: "choose a folder that can be written",
-    errno.EACCES: "choose a folder that can be written",
-    errno.EPERM: "choose a folder that can be written",
-    errno.ENOENT: "make the folder first",
-    errno.ENAMETOOLONG: "use a shorter name",
-}
-
 
 _CHUNK = 1 << 20  # bytes that are read at a time
 _REMOVED_AT_A_TIME = 8
@@ -78,35 +69,37 @@ def paths_overlap(first: Path, second: Path) -> bool:
 
 
 @contextmanager
-def atomic_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
+def atomic_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the same folder; the file written there replaces `path` when the block succeeds.
 
     Args:
         path: the destination, whose folder must exist.
-        sync: flush the file to the disk before it is moved.
+        sync: flush the file to the disk before it is moved, and the move after it, so that a power cut leaves the old
+            file or the new one. False is for one of many files, which are flushed together (see `flush_folder`).
 
     Raises:
         SfplusError: If the file cannot be written. No temporary file is left, after any exception.
     """
     path = Path(path)
     part = temporary_path(path)
-    try:
+    with explain_write(path):
         try:
             yield part
             if sync:
-                with part.open("r+b") as file:
-                    os.fsync(file.fileno())
+                flush(part)
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise _write_error(path, error) from error
+        if sync:
+            flush(path.parent)
 
 
 @contextmanager
 def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a new temporary folder in the same parent folder; it is moved to `path` when the block succeeds.
+
+    All files in it are flushed to the disk before the move.
 
     Args:
         path: the destination; missing parents are created.
@@ -121,26 +114,27 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     else:
         check_new(path)
     part = temporary_path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.mkdir()
-        yield part
-        if replace and path.exists():
-            shutil.rmtree(path)
-        part.replace(path)
-    except OSError as error:
-        raise _write_error(path, error) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with explain_write(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.mkdir()
+            yield part
+            flush_folder(part)
+            if replace and path.exists():
+                shutil.rmtree(path)
+            part.replace(path)
+            flush(path.parent)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
-def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
+def write_atomically(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Write bytes to a file, which replaces an existing one.
 
     Args:
         path: the file; its folder must exist.
         data: its new contents.
-        sync: flush the file to the disk before it is moved into place.
+        sync: as for `atomic_file`.
 
     Raises:
         SfplusError: If the file cannot be written (full disk, read-only folder, name too long).
@@ -149,7 +143,7 @@ def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
         file.write(data)
 
 
-def write_json(path: Path, value: object, *, sync: bool = False, **options: Any) -> None:
+def write_json(path: Path, value: object, *, sync: bool = True, **options: Any) -> None:
     """Write a value as JSON, as `write_atomically` does; `options` are those of `json.dumps`, such as `indent`."""
     write_atomically(path, json.dumps(value, **options).encode(), sync=sync)
 
@@ -217,8 +211,3 @@ def walk_files(root: Path) -> Iterator[str]:
         prefix = folder[start:].replace(os.sep, "/")
         for name in sorted(files):
             yield f"{prefix}/{name}" if prefix else name
-
-
-def _write_error(path: Path, error: OSError) -> SfplusError:
-    remedy = _WRITE_REMEDIES.get(error.errno or 0, "check the folder")
-    return SfplusError(f"cannot be written: {error.strerror}", where=path, remedy=remedy)

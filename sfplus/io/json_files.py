@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,7 +55,7 @@ def parse_json(
     """
     try:
         value: Any = json.loads(data)
-        return TypeAdapter(kind).validate_python(value)
+        return _adapter(kind).validate_python(value)  # type: ignore[arg-type, no-any-return]
     except ValidationError as fault:
         first = fault.errors(include_url=False, include_context=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"]))[:100]
@@ -64,3 +65,8 @@ def parse_json(
         raise error("is damaged (it is nested too deeply)", where=where, remedy=remedy) from fault
     except ValueError as fault:  # not JSON, not UTF-8, or an integer of thousands of digits
         raise error(f"is damaged ({first_line(fault)})", where=where, remedy=remedy) from fault
+
+
+@lru_cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:  # which is slow to make, and JSON lines need it for each line
+    return TypeAdapter(kind)

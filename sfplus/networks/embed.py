@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sfplus.arithmetic import exact_arithmetic
 from sfplus.device import Device, memory_errors
-from sfplus.errors import UsageError
+from sfplus.errors import UsageError, WeightsError
 from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
 
@@ -54,6 +54,7 @@ def embed_crops(
 
     Raises:
         UsageError: If the dtype is unknown.
+        WeightsError: If a feature is not finite, which the similarity would hide as "different people".
     """
     batches = torch.split(crops, batch_size or default_batch_size(device, preprocessing.mirror))
     remedy = f"use a smaller batch_size{' or device cpu' * device.is_cuda}"
@@ -85,6 +86,7 @@ def embed_batches(
     Raises:
         UsageError: If the dtype is unknown.
         SfplusError: If the memory of the device is not enough.
+        WeightsError: If a feature is not finite.
     """
     if dtype not in get_args(Dtype):
         raise UsageError(f"no dtype is called '{dtype}'", where="dtype", remedy="use float32 or bfloat16")
@@ -97,11 +99,19 @@ def embed_batches(
                 features = _compute_features(network, device.put(batch), device, preprocessing, dtype)
                 fetched.append(device.fetch(features))
             if len(fetched) > 1:
-                yield fetched.popleft()().numpy()
+                yield _to_finite(fetched.popleft()())
         if fetched:
-            yield fetched.popleft()().numpy()
+            yield _to_finite(fetched.popleft()())
     finally:
         network.train(was_training)
+
+
+def _to_finite(features: Tensor) -> np.ndarray:
+    array = features.numpy()
+    if not np.isfinite(array).all():
+        remedy = "use another model, or check the description of its input"
+        raise WeightsError("computes features that are not finite numbers", where="model", remedy=remedy)
+    return array
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from sfplus.errors import UsageError, suggest
 Channels = Literal["rgb", "bgr"]
 Layout = Literal["nchw", "nhwc"]
 _DEFAULT_TEMPLATE = "sphereface-112x96"
+_LARGEST = 1e6  # of a mean or a scale: pixels are 0 to 255, and products must stay far from infinity
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,12 @@ class Preprocessing:
         for key in ("mean", "scale"):
             values = getattr(self, key)
             if len(values) not in (1, 3) or not all(math.isfinite(value) for value in values):
-                raise _invalid(f"{key} is {_format(values) or 'empty'}", "give one finite number, or three")
+                raise _invalid(f"{key} is {_format(values[:9]) or 'empty'}", "give one finite number, or three")
         if not all(value > 0 for value in self.scale):
             raise _invalid(f"scale is {_format(self.scale)}", "give positive numbers, such as 127.5")
+        if max(map(abs, self.mean)) > _LARGEST or not all(1 / _LARGEST <= value <= _LARGEST for value in self.scale):
+            reason = f"mean is {_format(self.mean)} and scale {_format(self.scale)}"
+            raise _invalid(reason, "give numbers that fit pixels of 0 to 255")
 
     def __str__(self) -> str:
         mirror = ", with mirror image" if self.mirror else ""
@@ -132,7 +136,7 @@ def read_preprocessing(config: dict[str, Any]) -> Preprocessing:
     result: dict[str, Any] = dict(values)
     for key in ("mean", "scale"):
         numbers = result.get(key, [0.0])
-        if not isinstance(numbers, list) or not all(type(number) in (int, float) for number in numbers):
+        if not isinstance(numbers, list) or not all(_is_float(number) for number in numbers):
             raise _invalid(f"{key} is {numbers!r:.40}", "give a list of one or three numbers")
         if key in result:
             result[key] = tuple(map(float, numbers))
@@ -165,6 +169,10 @@ def _parse_value(key: str, words: list[str]) -> Any:
             raise _invalid(f"mirror is '{text}'", "use true or false")
         return text.lower() in ("true", "yes")
     return text.lower() if key in ("channels", "layout") else text
+
+
+def _is_float(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < _LARGEST)
 
 
 def _invalid(reason: str, remedy: str) -> UsageError:

@@ -19,7 +19,7 @@ from sfplus.artifacts.layout import FEATURES
 from sfplus.errors import ArtefactError, UsageError
 from sfplus.images import CACHE
 from sfplus.io.files import atomic_file, write_json
-from sfplus.io.tables import read_parquet, write_parquet
+from sfplus.io.tables import Column, read_parquet, write_parquet
 from sfplus.verification.decision import DecisionRule
 
 PEOPLE_PARQUET = "people.parquet"
@@ -28,6 +28,12 @@ _STATE, _ASSIGNMENTS, _RESOLVED, _NEIGHBOURS = (f"{_FOLDER}/{name}" for name in 
     "group.json", "assignments.parquet", "resolved.json", "neighbours.safetensors"
 ))  # fmt: skip
 _VERSION = 1
+_REMEDY = "run sfplus group again"
+_COLUMNS = {
+    "photo": Column(str), "face": Column(int, optional=True), "person": Column(str), "name": Column(str),
+    "confidence": Column(float, optional=True), "box": Column(float, 4, optional=True), "crop": Column(str),
+    "digest": Column(str),
+}  # fmt: skip
 
 Table = dict[str, list[Any]]
 
@@ -80,7 +86,7 @@ class GroupedPhotos:
             raise UsageError("is not a folder of grouped photos", where=folder, remedy=remedy) from None
         except (OSError, ValueError) as error:
             raise _damaged(folder, _STATE) from error
-        table = read_parquet(folder / PEOPLE_PARQUET)
+        table = read_parquet(folder / PEOPLE_PARQUET, _COLUMNS, remedy=_REMEDY)
         try:
             if state.pop("version") != _VERSION:
                 raise ValueError
@@ -137,7 +143,7 @@ class GroupedPhotos:
         path = self.folder / _ASSIGNMENTS
         if not path.is_file():
             return {}
-        table = read_parquet(path)
+        table = read_parquet(path, {"face": Column(str), "person": Column(int)}, remedy=_REMEDY)
         return dict(zip(table["face"], table["person"], strict=True))
 
     def write_assignments(self, people: dict[str, int]) -> None:
@@ -167,4 +173,4 @@ class GroupedPhotos:
 
 
 def _damaged(folder: Path, name: str) -> ArtefactError:
-    return ArtefactError("is missing or damaged", where=folder / name, remedy="run sfplus group again")
+    return ArtefactError("is missing or damaged", where=folder / name, remedy=_REMEDY)

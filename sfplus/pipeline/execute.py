@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
+from sfplus.errors import ArtefactError, warn_user
 from sfplus.io.files import write_json
+from sfplus.io.json_files import read_json
 from sfplus.pipeline.distributed import count_local_steps, run_stage_in_all_processes
 from sfplus.pipeline.plan import check_inputs, resolve_inputs
 from sfplus.recipes.steps import Step
+
+
+class Identity(TypedDict):
+    """What decided the artefact of a step (see `Stage.identity`)."""
+
+    stage: str
+    version: int
+    settings: dict[str, Any]
+    inputs: dict[str, str]
 
 
 def run_steps(steps: Sequence[Step], context: RunContext, record: Path | None = None) -> dict[str, Artefact]:
@@ -37,16 +49,18 @@ def run_steps(steps: Sequence[Step], context: RunContext, record: Path | None = 
     return artefacts
 
 
-def read_record(record: Path) -> dict[str, Any]:
+def read_record(record: Path) -> dict[str, Identity]:
     """Read the identities of the steps that were run last, by name; empty if there is no readable record."""
     try:
-        return dict(json.loads(record.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        return read_json(record, dict[str, Identity], remedy="run again")
+    except ArtefactError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            warn_user(f"{record}: {error.reason}; the next run writes it anew")
         return {}
 
 
 def _write_record(record: Path, step: str, identity: dict[str, Any]) -> None:
-    identities = read_record(record)
+    identities: dict[str, Any] = dict(read_record(record))
     if identities.get(step) != identity:
         record.parent.mkdir(parents=True, exist_ok=True)
         write_json(record, identities | {step: identity}, indent=1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.layout import FEATURE_INDEX, RESULT, SCORES, read_features
+from sfplus.artifacts.layout import FEATURE_COLUMNS, FEATURE_INDEX, RESULT, SCORE_COLUMNS, SCORES, read_features
 from sfplus.errors import UsageError
 from sfplus.io.console import quantity
 from sfplus.io.files import atomic_folder
@@ -22,7 +22,8 @@ from sfplus.weights import CONFIG, FOLDER_FILES, PEOPLE
 from sfplus.weights.convert import write_folder
 from sfplus.weights.find_model import ModelSource
 from sfplus.weights.loading import load_model
-from sfplus.weights.model_folder import read_config, save_model, write_config
+from sfplus.weights.model_config import read_config, write_config
+from sfplus.weights.model_folder import save_model
 
 
 def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Path, half: bool) -> None:
@@ -68,7 +69,8 @@ def measure_decision(artefacts: dict[str, Artefact]) -> DecisionRule:
         raise UsageError(
             "its thresholds apply to different scores", where=f"protocol {result['protocol']}", remedy=remedy
         )
-    table, index = read_parquet(verified.folder / SCORES), read_parquet(features / FEATURE_INDEX)
+    table = read_parquet(verified.folder / SCORES, SCORE_COLUMNS)
+    index = read_parquet(features / FEATURE_INDEX, FEATURE_COLUMNS)
     row_of = {photo: row for row, photo in enumerate(index["photo"])}
     values, _ = read_features(features)
     left, right = (values[[row_of[photo] for photo in table[side]]] for side in ("left", "right"))

@@ -10,6 +10,7 @@ from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.inputs import InputFile, ModelInput, PackFolder, StageInput
 from sfplus.artifacts.pair_inputs import BinCrops, PairList
 from sfplus.datasets.identities import describe_people
+from sfplus.datasets.known_sets import describe_missing
 from sfplus.errors import UsageError
 from sfplus.image_tasks.image_set import ImageSet
 from sfplus.images import list_left_out, list_photos
@@ -78,15 +79,13 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
     pair_lists: set[UserPairs] = set()
     folders: dict[Path, None] = {}
     people: dict[UserPhotos, None] = {}
-    for reference in [reference for step in steps for reference in step.inputs.values()]:
+    references = [reference for step in steps for reference in step.inputs.values()]
+    _check_paths(references)
+    for reference in references:
         if isinstance(reference, UserModel):
             _ = reference.content  # raises if the model cannot be used
-        elif isinstance(reference, UserImages):
-            _check_images(reference)
-        elif not isinstance(reference, StepOutput):
-            path = reference.root if isinstance(reference, UserPhotos | UserPack) else reference.path
-            if not path.exists():
-                raise UsageError("does not exist", where=path, remedy="check the path")
+        elif not isinstance(reference, StepOutput | UserImages):
+            path = _path(reference)
             if isinstance(reference, UserPairs):
                 pair_lists.add(reference)
             elif path.resolve() in (workspace / "cache").resolve().parents:
@@ -110,14 +109,32 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
         _ = pair_list.listed, pair_list.match
 
 
-def _check_images(reference: UserImages) -> None:
-    data = reference.settings
-    downloadable = data.name not in ("files", "folder")
-    if data.folder.exists() or (downloadable and data.download):
+def _check_paths(references: Sequence[InputReference]) -> None:
+    """Check that all paths exist, and name those that do not in one message, with what is known about them."""
+    missing: dict[Path, str] = {}
+    for reference in references:
+        if isinstance(reference, UserImages):
+            data = reference.settings
+            downloadable = data.name not in ("files", "folder")
+            if not (data.folder.exists() or (downloadable and data.download)):
+                missing[data.folder] = f"say where it is: data.root=FOLDER{', or data.download=true' * downloadable}"
+        elif not isinstance(reference, UserModel | StepOutput) and not _path(reference).exists():
+            missing[_path(reference)] = "check the path"
+    if not missing:
         return
-    kind, alternative = (data.name, ", or data.download=true") if downloadable else ("folder", "")
-    remedy = f"say where it is: data.root=FOLDER{alternative}"
-    raise UsageError(f"there is no {kind} at this path", where=data.folder, remedy=remedy)
+    first, *others = missing
+    reason = "does not exist" + (f", nor {'does' if len(others) == 1 else 'do'} {_join(others)}" if others else "")
+    remedies = list(dict.fromkeys(missing.values()))
+    raise UsageError(reason, where=first, remedy="; ".join(filter(None, [*remedies, describe_missing(missing)])))
+
+
+def _join(paths: Sequence[Path]) -> str:
+    names = [str(path) for path in paths]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _path(reference: UserPhotos | UserBin | UserPack | UserPairs | UserFile) -> Path:
+    return reference.root if isinstance(reference, UserPhotos | UserPack) else reference.path
 
 
 def resolve_inputs(step: Step, artefacts: Mapping[str, Artefact], context: RunContext) -> dict[str, StageInput]:

@@ -1,4 +1,4 @@
-"""The status of the steps of a recipe: fresh, running, partial, stale or missing, and why."""
+"""The status of the steps of a recipe: fresh, damaged, running, partial, stale or missing, and why."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.cache import is_locked
+from sfplus.artifacts.cache import is_locked, open_sound
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.stage import partial_folder
 from sfplus.errors import SfplusError
 from sfplus.image_tasks.image_set import ImageSet
 from sfplus.io.files import digest_json
-from sfplus.pipeline.execute import read_record
+from sfplus.pipeline.execute import Identity, read_record
 from sfplus.pipeline.plan import resolve_inputs
 from sfplus.recipes.steps import Step, StepOutput
 
@@ -25,7 +25,7 @@ class StepStatus:
 
     Attributes:
         step: The name of the step.
-        state: `fresh`, `running`, `partial`, `stale` or `missing`.
+        state: `fresh`, `damaged`, `running`, `partial`, `stale` or `missing`.
         reason: Why it is in this state.
         artefact: Its artefact, if it is fresh.
     """
@@ -36,13 +36,24 @@ class StepStatus:
     artefact: Artefact | None = None
 
 
-def step_statuses(steps: Sequence[Step], context: RunContext, record: Path) -> list[StepStatus]:
-    """Return the status of each step without running anything."""
+def step_statuses(steps: Sequence[Step], context: RunContext, record: Path, *, check: bool = False) -> list[StepStatus]:
+    """Return the status of each step without running anything.
+
+    Args:
+        steps: The steps of a plan.
+        context: Workspace, device and console.
+        record: The record of what was run last.
+        check: Whether the content of all files of artefacts is compared with the digests in their records; else that
+            of the files whose size or modification time changed.
+
+    Raises:
+        ArtefactError: If a file of an artefact cannot be read, which may be a fault of the disk.
+    """
     artefacts: dict[str, Artefact] = {}
     last_run = read_record(record)
     statuses = []
     for step in steps:
-        status = _status(step, artefacts, context, last_run.get(step.name))
+        status = _status(step, artefacts, context, last_run.get(step.name), check)
         if status.artefact:
             artefacts[step.name] = status.artefact
         statuses.append(status)
@@ -50,7 +61,7 @@ def step_statuses(steps: Sequence[Step], context: RunContext, record: Path) -> l
 
 
 def _status(
-    step: Step, artefacts: Mapping[str, Artefact], context: RunContext, last: dict[str, Any] | None
+    step: Step, artefacts: Mapping[str, Artefact], context: RunContext, last: Identity | None, check: bool
 ) -> StepStatus:
     outputs = [reference.step for reference in step.inputs.values() if isinstance(reference, StepOutput)]
     if pending := [name for name in outputs if name not in artefacts]:
@@ -63,8 +74,11 @@ def _status(
     except SfplusError as error:
         return StepStatus(step.name, "missing", str(error))
     folder = context.artefact_folder(step.stage.name, digest_json(identity))
-    if artefact := Artefact.open(folder):
+    artefact, damage = open_sound(folder, all_content=check)
+    if artefact:
         return StepStatus(step.name, "fresh", "", artefact)
+    if damage:
+        return StepStatus(step.name, "damaged", f"{folder}: {damage}; the next run builds it again")
     if is_locked(folder):
         return StepStatus(step.name, "running", "another run is working on it")
     if partial_folder(folder).exists():
@@ -74,7 +88,7 @@ def _status(
     )
 
 
-def _describe_changes(last: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+def _describe_changes(last: Identity, current: Mapping[str, Any]) -> str:
     """Describe in words which settings or inputs changed."""
     old, new = _flatten(last["settings"]), _flatten(current["settings"])
     changes = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]

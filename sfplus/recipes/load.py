@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from sfplus.errors import RecipeError, UsageError, suggest
 from sfplus.io.resources import shipped_folder
 from sfplus.recipes.recipe import Recipe, image_keys
 from sfplus.recipes.validation_errors import explain
+from sfplus.recipes.yaml_file import parse_yaml, read_text
 
 
 def recipe_names() -> list[str]:
@@ -50,25 +50,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: If something is wrong; names `file:line` of the first mistake, or the override.
     """
-    try:
-        text = path.read_text("utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text) or {}
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(
-            f"is not YAML: {error.problem}", where=f"{path}:{line}", remedy="correct this line"
-        ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"cannot be read ({error})", where=path, remedy="check the file") from error
+    data, node = parse_yaml(read_text(path), str(path))
+    data = {} if data is None else data
     if not isinstance(data, dict):
         raise RecipeError(
             "is not a recipe: it must hold stages as keys", where=f"{path}:1", remedy="see: sfplus recipes show demo"
         )
-    try:
-        _check_unique_keys(node, path)
-    except RecursionError:
-        raise RecipeError("contains itself", where=f"{path}:1", remedy="remove the anchor") from None
     overrides = [full for override in overrides for full in _with_stage(data, override)]
     for override in overrides:
         _override(data, override)
@@ -83,7 +70,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def about_faces(path: Path) -> bool:
     """Return whether a recipe is about faces, without validating it."""
-    return not set(image_keys()) & set(yaml.safe_load(path.read_text("utf-8")))
+    return not set(image_keys()) & set(parse_yaml(read_text(path), str(path))[0])
 
 
 def small_settings(path: Path) -> list[str]:
@@ -100,7 +87,7 @@ def small_settings(path: Path) -> list[str]:
 
 def header(path: Path) -> str:
     """Return the first sentence of the comment at the top of a recipe."""
-    lines = [line.removeprefix("#").strip() for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
+    lines = [line.removeprefix("#").strip() for line in read_text(path).splitlines() if line.startswith("#")]
     return lines[0] if lines else ""
 
 
@@ -125,20 +112,6 @@ def _override(data: dict[str, Any], override: str) -> None:
         data[parent] = dict(child or {})  # a copy: with YAML aliases several keys share one mapping
         data = data[parent]
     try:
-        data[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError("the value is not YAML", where=override, remedy="put it in quotes") from error
-
-
-def _check_unique_keys(node: yaml.Node | None, path: Path) -> None:
-    """Refuse a key that is given twice: YAML would keep the last one, which is never intended."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    names: set[str] = set()
-    for key, value in node.value:
-        if key.value in names:
-            raise RecipeError(
-                f"the key '{key.value}' is given twice", where=f"{path}:{key.start_mark.line + 1}", remedy="remove one"
-            )
-        names.add(key.value)
-        _check_unique_keys(value, path)
+        data[last], _ = parse_yaml(value, override, has_lines=False)
+    except RecipeError as error:
+        raise RecipeError(f"the value {error.reason}", where=override, remedy="put it in quotes") from error

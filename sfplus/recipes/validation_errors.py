@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from sfplus.errors import RecipeError, suggest
+from sfplus.errors import RecipeError, short_repr, suggest
 from sfplus.recipes.settings.heads import head_settings
 
 
@@ -46,7 +46,7 @@ def explain(
             remedy = f"a different head has different keys: {head}={{name: ..., {options}}}"
         return RecipeError(f"unknown key '{key}'", where=where, remedy=remedy)
     reason = re.sub(r"^Value error, ", "", first["msg"])
-    got = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
+    got = "" if first["type"] in ("missing", "value_error") else f", not {short_repr(first['input'])}"
     return RecipeError(
         f"{key}: {reason}{got}" if key else reason,
         where=where,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES
+from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS, FACE_COLUMNS, FACES
 from sfplus.errors import PhotoError
 from sfplus.images import read_photo
 from sfplus.io.console import quantity
@@ -36,7 +36,7 @@ def draw_contact_sheet(photos: Path, faces: Path, crops: Path) -> NDArray[np.uin
     Raises:
         ArtefactError: If a table of an artefact is missing or damaged.
     """
-    crop_table, face_table = read_parquet(crops / CROP_TABLE), read_parquet(faces / FACES)
+    crop_table, face_table = read_parquet(crops / CROP_TABLE, CROP_COLUMNS), read_parquet(faces / FACES, FACE_COLUMNS)
     files = [crops / CROPS / name for name, how in zip(*(crop_table[key] for key in ("crop", "how")), strict=True)
              if how == "face"]  # fmt: skip
     sample = [(file, file.stem) for file in _sample(files, _CROPS)]

@@ -29,7 +29,7 @@ def page_templates(*folders: Path) -> jinja2.Environment:
 @cache
 def markdown_templates() -> jinja2.Environment:
     """Return the environment of Markdown, in which text cannot create tables, links, markup or HTML."""
-    return _environment(False, _markdown, percent=percent, block=_indented)
+    return _environment(False, _markdown, percent=percent, block=_fenced)
 
 
 def _environment(autoescape: bool, text: Any, folders: tuple[Path, ...] = (), **filters: Any) -> jinja2.Environment:
@@ -104,10 +104,17 @@ def data_uri(image: bytes) -> Markup:
     return Markup(f"data:image/{kind};base64,{base64.b64encode(image).decode()}")
 
 
+# What is no text at the start of a line: an item of a list, a rule, the underline of a heading.
+_LINE_STARTS = re.compile(r"^(\s*)(\d*)(?=[-+](?:\s|$)|[-=][-=\s]*$|(?<=\d)[.)](?:\s|$))")
+
+
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", one_line(text))
+    """Escape text so that it is shown as it is."""
+    return _LINE_STARTS.sub(r"\1\2\\", re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", one_line(text)))
 
 
-def _indented(text: str) -> Markup:
-    """Format text as a Markdown code block by indentation, which no text can end."""
-    return Markup("\n".join(f"    {one_line(line.expandtabs(4))}" for line in text.strip("\n").split("\n")))
+def _fenced(text: str) -> Markup:
+    """Format text as a Markdown code block, between fences that are longer than any in the text."""
+    lines = [one_line(line.expandtabs(4)) for line in text.strip("\n").split("\n")]
+    fence = "`" * max(3, 1 + max((len(run) for line in lines for run in re.findall("`+", line)), default=0))
+    return Markup("\n".join([fence, *lines, fence]))

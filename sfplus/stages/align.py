@@ -20,8 +20,9 @@ from sfplus.alignment import TEMPLATES, centre_crop, warp
 from sfplus.alignment.similarity import Fit, fit_similarity
 from sfplus.alignment.templates import Template
 from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.cache import open_sound
 from sfplus.artifacts.inputs import PhotoFolder
-from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACES, PHOTOS, photo_stem
+from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACE_COLUMNS, FACES, PHOTO_COLUMNS, PHOTOS, photo_stem
 from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import NoUsablePhotoError, PhotoError, SfplusError
@@ -30,7 +31,7 @@ from sfplus.io.console import quantity
 from sfplus.io.files import digest_json, write_atomically
 from sfplus.io.leftovers import remove_leftovers
 from sfplus.io.prefetch import Reserve, prefetch_batches
-from sfplus.io.tables import FAILURES, NO_FACE, read_json_lines, read_parquet, write_json_lines, write_parquet
+from sfplus.io.tables import FAILURES, NO_FACE, Failure, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.recipes.settings.align import AlignStageSettings
 
 _PART = 64  # photos
@@ -44,10 +45,12 @@ def build(job: AlignJob) -> dict[str, Any]:
     root, faces = job.input("photos", PhotoFolder).root, job.input("faces", Artefact).folder
     _warn_about_crops(job, faces)
     planned = _plan_crops(faces, job.settings)
-    failures = read_json_lines(faces / FAILURES) + _share(job, planned).rows()
+    _move_crops_back(job)
+    work = _share(job, planned)
+    failures = [*read_json_lines(faces / FAILURES, Failure), *work.rows()]
+    crops = work.files()
+    rows = [row for row in planned if f"{CROPS}/{row['crop']}" in crops]
     _move_crops(job)
-    crops = os.fspath(job.folder / CROPS)
-    rows = [row for row in planned if os.path.isfile(f"{crops}/{row['crop']}")]  # noqa: PTH113 (pathlib is slow)
     if not rows:
         missed = sum(row["reason"] == NO_FACE for row in failures)
         reason = f"no photo gave a crop ({missed} without a face, {len(failures) - missed} failed)"
@@ -69,15 +72,26 @@ def _share(job: AlignJob, rows: list[Row]) -> SharedWork:
     photos = [list(group) for _, group in groupby(rows, itemgetter("photo"))]
     earlier = _EarlierCrops(job)
     threads = max(2, torch.get_num_threads())
-    with SharedWork(job, photos, _PART, "photos") as work:
+    with SharedWork(job, photos, _PART, "photos", _name_photo) as work:
         for items in work.rounds():
             for part, group in groupby(items, itemgetter(0)):
                 part_photos = [rows for _, rows in group]
+                _delete_crops(job, part_photos)
                 new = earlier.link(part_photos, job.parts / CROPS)
                 cut = partial(_cut_photo, root, job.parts / CROPS, settings)
                 failures = prefetch_batches(cut, _fit(new, settings), len(new), threads, memory=_MEMORY)
-                work.finish(part, [row for batch in failures for rows in batch for row in rows])
+                failed = [row for batch in failures for rows in batch for row in rows]
+                work.finish(part, failed, files=_existing_crops(job, part_photos))
     return work
+
+
+def _name_photo(rows: list[Row]) -> list[str]:
+    return [rows[0]["photo"], *(row["crop"] for row in rows)]
+
+
+def _existing_crops(job: AlignJob, photos: list[list[Row]]) -> list[str]:
+    names = [f"{CROPS}/{row['crop']}" for rows in photos for row in rows]
+    return [name for name in names if (job.parts / name).is_file()]
 
 
 class _EarlierCrops:
@@ -88,6 +102,7 @@ class _EarlierCrops:
         deciding = [stage.version, job.settings.model_dump(mode="json", exclude={"undetected"})]
         self._index = job.context.result_index(stage.name, deciding)
         self._digests = job.input("photos", PhotoFolder).digests
+        self._sound: dict[str, bool] = {}  # whether earlier artefacts are there and not damaged
 
     def link(self, photos: Sequence[list[Row]], crops: Path) -> list[list[Row]]:
         """Link the crops that exist, and return the photos of which crops are missing, with the rows of these.
@@ -98,16 +113,23 @@ class _EarlierCrops:
         """
         keys = [[self._key(row) for row in rows] for rows in photos]
         known = self._index.get([key for keys_of_photo in keys for key in keys_of_photo])
-        root, folder = os.fspath(self._root), os.fspath(crops)
+        folder = os.fspath(crops)
         missing = (
             [
                 row
                 for row, key in zip(rows, keys_of_photo, strict=True)
-                if key not in known or not _link(f"{root}/{known[key]}", f"{folder}/{row['crop']}")
+                if not self._link_sound(known.get(key, ""), f"{folder}/{row['crop']}")
             ]
             for rows, keys_of_photo in zip(photos, keys, strict=True)
         )
         return [rows for rows in missing if rows]
+
+    def _link_sound(self, crop: str, target: str) -> bool:
+        """Link a crop if its artefact is there and not damaged; return whether it was linked."""
+        folder = crop.partition("/")[0]
+        if folder and folder not in self._sound:
+            self._sound[folder] = open_sound(self._root / folder)[0] is not None
+        return self._sound.get(folder, False) and _link(f"{self._root}/{crop}", target)
 
     def put(self, rows: Sequence[Row], folder: str) -> None:
         """Remember the crops of an artefact."""
@@ -125,13 +147,23 @@ def _link(source: str, target: str) -> bool:
         except FileNotFoundError:  # the source, or the folder of the target
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             os.link(source, target)
-    except FileExistsError:  # written before an interruption; crops are written atomically
-        return True
     except FileNotFoundError:
         return False
     except OSError:
-        write_atomically(Path(target), Path(source).read_bytes())
+        write_atomically(Path(target), Path(source).read_bytes(), sync=False)
     return True
+
+
+def _delete_crops(job: AlignJob, photos: list[list[Row]]) -> None:
+    """Delete the crops of a part that was interrupted: after a power cut they may be empty."""
+    for name in _existing_crops(job, photos):
+        (job.parts / name).unlink(missing_ok=True)
+
+
+def _move_crops_back(job: AlignJob) -> None:
+    """Undo `_move_crops` of a process that ended before the artefact was in place, for the check of parts."""
+    if (job.folder / CROPS).is_dir() and job.parts.is_dir() and not (job.parts / CROPS).exists():
+        (job.folder / CROPS).replace(job.parts / CROPS)
 
 
 def _move_crops(job: AlignJob) -> None:
@@ -144,7 +176,7 @@ def _move_crops(job: AlignJob) -> None:
 
 def _plan_crops(faces: Path, settings: AlignStageSettings) -> list[Row]:
     """Return a row per crop: photo, name of the crop, how it is cut, landmarks; crops of one photo are numbered."""
-    table, photos = read_parquet(faces / FACES), read_parquet(faces / PHOTOS)["photo"]
+    table, photos = read_parquet(faces / FACES, FACE_COLUMNS), read_parquet(faces / PHOTOS, PHOTO_COLUMNS)["photo"]
     landmarks: dict[str, list[Any]] = {photo: [] for photo in photos}
     for photo, is_chosen, points in zip(table["photo"], table["chosen"], table["landmarks"], strict=True):
         if is_chosen:
@@ -218,13 +250,11 @@ def _fit_one(points: npt.NDArray[np.float32], template: Template, fit: Fit) -> n
 
 
 def _cut_photo(root: Path, crops: Path, settings: AlignStageSettings, rows: list[Row], reserve: Reserve) -> list[Row]:
-    """Cut those crops of a photo that do not exist yet, and return the failures."""
+    """Cut the crops of a photo and return the failures."""
     photo: Pixels | None = None
     failures = []
     for row in rows:
         path = crops / row["crop"]
-        if path.is_file():  # written before an interruption; crops are written atomically
-            continue
         try:
             photo = read_photo(root / row["photo"], inspect=reserve_memory(reserve)) if photo is None else photo
             crop = _cut(photo, row, settings)
@@ -236,7 +266,7 @@ def _cut_photo(root: Path, crops: Path, settings: AlignStageSettings, rows: list
                 break
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode_image(crop, settings.suffix, settings.jpeg_quality))
+        write_atomically(path, encode_image(crop, settings.suffix, settings.jpeg_quality), sync=False)
     return failures
 
 
@@ -250,7 +280,7 @@ def _cut(photo: Pixels, row: Row, settings: AlignStageSettings) -> Pixels:
 
 def _warn_about_crops(job: AlignJob, faces: Path) -> None:
     """Warn if the photos look like crops that are aligned already."""
-    photos = read_parquet(faces / PHOTOS)
+    photos = read_parquet(faces / PHOTOS, PHOTO_COLUMNS)
     sizes = Counter(zip(photos["height"], photos["width"], strict=True))
     crop_sizes = {(template.height, template.width) for template in TEMPLATES.values()}
     count = sum(count for size, count in sizes.items() if size in crop_sizes)

@@ -57,6 +57,7 @@ def share(job: Job[DetectSettings]) -> SharedWork:
             batches = _decode(folder.root, add_known(items), detector.sizes)
             for part, detected in _whole_parts(batches, detector, settings, work.part_length):
                 if new := [row for row, is_new in detected if is_new]:
+                    folder.check_unchanged(folder.root / row["photo"] for row in new)
                     index.put((folder.digests[row["photo"]], json.dumps(_keep(row))) for row in new)
                 rows = [row for row, _ in detected]
                 counts.update(_count(rows))

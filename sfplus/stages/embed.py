@@ -14,14 +14,16 @@ from torch import Tensor
 from sfplus.alignment import narrow_crop
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
 from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.cache import open_sound
 from sfplus.artifacts.inputs import PhotoFolder, StageInput, check_name
-from sfplus.artifacts.layout import CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES, NOT_MIRRORED
+from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES, NOT_MIRRORED
 from sfplus.artifacts.pair_inputs import BinCrops
 from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
 from sfplus.errors import NoUsablePhotoError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient, read_photo, reserve_memory
 from sfplus.io.cpus import count_decoders
+from sfplus.io.disk import explain_write
 from sfplus.io.files import file_digest
 from sfplus.io.prefetch import Reserve, prefetch_batches
 from sfplus.io.tables import FAILURES, read_parquet, write_json_lines, write_parquet
@@ -56,7 +58,8 @@ def build(job: Job[EmbedSettings]) -> dict[str, Any]:
         raise NoUsablePhotoError(reason, where=first["photo"], remedy=first["remedy"], failures=reader.failures)
     rows = sorted(of_row)
     features = np.stack([of_row[row] for row in rows])
-    save_file({"features": features}, job.folder / FEATURES, None if preprocessing.mirror else NOT_MIRRORED)
+    with explain_write(job.folder / FEATURES):
+        save_file({"features": features}, job.folder / FEATURES, None if preprocessing.mirror else NOT_MIRRORED)
     write_parquet(job.folder / FEATURE_INDEX, reader.index(rows))
     write_json_lines(job.folder / FAILURES, reader.failures)
     earlier.put(rows)
@@ -74,14 +77,14 @@ class _EarlierFeatures:
 
     def find(self) -> dict[int, Features]:
         """Return the features that are known, by the row of their crop."""
-        known, loaded, features = self._index.get(self._keys), dict[str, Features](), dict[int, Features]()
+        known, loaded, features = self._index.get(self._keys), dict[str, Features | None](), dict[int, Features]()
         for row, key in enumerate(self._keys):
             folder, _, index = known.get(key, "").partition("/")
-            path = self._folder.parent / folder / FEATURES
-            if folder and folder not in loaded and path.is_file():
-                loaded[folder] = load_file(path)["features"]
-            if folder in loaded:
-                features[row] = loaded[folder][int(index)]
+            if folder and folder not in loaded:
+                artefact, _ = open_sound(self._folder.parent / folder)
+                loaded[folder] = load_file(artefact.folder / FEATURES)["features"] if artefact else None
+            if (table := loaded.get(folder)) is not None:
+                features[row] = table[int(index)]
         return features
 
     def put(self, rows: Sequence[int]) -> None:
@@ -122,7 +125,7 @@ class _CropReader:
                 f"the crops follow {aligned_to}, the model was trained on {template.name}",
                 where="align.template", remedy=f"align to {template.name}",
             )  # fmt: skip
-        table = read_parquet(source.folder / CROP_TABLE)
+        table = read_parquet(source.folder / CROP_TABLE, CROP_COLUMNS)
         self._names, self._how = table["photo"], table["how"]
         self.paths = [source.folder / CROPS / name for name in table["crop"]]
 

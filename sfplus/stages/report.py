@@ -16,11 +16,15 @@ from PIL import Image
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import ModelInput, PhotoFolder, StageInput
 from sfplus.artifacts.layout import (
+    CROP_COLUMNS,
     CROP_TABLE,
     CROPS,
+    FACE_COLUMNS,
     FACES,
+    PHOTO_COLUMNS,
     PHOTOS,
     RESULT,
+    SCORE_COLUMNS,
     SCORES,
     read_verification,
 )
@@ -38,7 +42,7 @@ from sfplus.io.tables import read_failures, read_json_lines, read_parquet
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.report import PublishedSettings, ReportStageSettings
 from sfplus.reports.html import PairCrop, Report, Undetected, render, worst_crops
-from sfplus.training.history import HISTORY
+from sfplus.training.history import HISTORY, HistoryRow
 from sfplus.verification.result import Result
 from sfplus.weights.classifier import classifier_uniformity
 from sfplus.weights.zoo import zoo
@@ -81,7 +85,7 @@ class _Model:
         """Load a model and the result of its verification."""
         assert isinstance(model, Artefact | ModelInput) and isinstance(verified, Artefact)
         result, pairs = read_verification(verified.folder)
-        table = read_parquet(verified.folder / SCORES)
+        table = read_parquet(verified.folder / SCORES, SCORE_COLUMNS)
         return cls(ModelFacts.read(model), model.folder, verified, table, result, pairs)
 
 
@@ -179,7 +183,7 @@ def _worst_pairs(model: _Model, crops: Artefact | PhotoFolder) -> dict[str, list
     if isinstance(crops, PhotoFolder):
         path_of = {name: crops.root / name for name in crops.photos}
     else:
-        table = read_parquet(crops.folder / CROP_TABLE)
+        table = read_parquet(crops.folder / CROP_TABLE, CROP_COLUMNS)
         path_of = {
             photo: crops.folder / CROPS / crop for photo, crop in zip(table["photo"], table["crop"], strict=True)
         }
@@ -194,8 +198,8 @@ def _read_for_browser(crop: Path) -> bytes:
 
 def _gallery(root: Path, detected: Artefact, drawn: bool) -> list[tuple[str, bytes]]:
     """Return a few photos, evenly spaced over the set, with their faces, and the real photograph of the demo."""
-    photos = read_parquet(detected.folder / PHOTOS)["photo"]
-    faces = read_parquet(detected.folder / FACES)
+    photos = read_parquet(detected.folder / PHOTOS, PHOTO_COLUMNS)["photo"]
+    faces = read_parquet(detected.folder / FACES, FACE_COLUMNS)
     real = [photo for photo in photos if drawn and photo.startswith("astronaut/")]
     rest = [photo for photo in photos if photo not in real]
     chosen = [rest[i] for i in np.linspace(0, len(rest) - 1, min(_GALLERY, len(rest))).astype(int)] + real
@@ -222,9 +226,9 @@ def _thumbnail(photo: Pixels) -> Pixels:
     return np.asarray(image)
 
 
-def _histories(models: Mapping[str, _Model]) -> dict[str, list[dict[str, Any]]]:
+def _histories(models: Mapping[str, _Model]) -> dict[str, list[HistoryRow]]:
     files = {title: model.folder / HISTORY for title, model in models.items()}
-    return {title: read_json_lines(file) for title, file in files.items() if file.is_file()}
+    return {title: read_json_lines(file, HistoryRow) for title, file in files.items() if file.is_file()}
 
 
 def _stage_rows(inputs: Mapping[str, StageInput]) -> list[dict[str, Any]]:

@@ -40,12 +40,12 @@ def build(job: TeachJob) -> dict[str, Any]:
     """Compute the features of all crops and write them as one file, with the names of the crops."""
     share(job)
     names = crop_names(job.inputs["crops"])
-    starts = range(0, len(names), PART)
     shape = np.load(_part_file(job, 0), mmap_mode="r").shape[1:]
-    table = np.lib.format.open_memmap(job.folder / FEATURES, "w+", np.float16, (len(names), *shape))
-    for part, start in enumerate(starts):
-        table[start : start + PART] = np.load(_part_file(job, part))
-    table.flush()
+    with (job.folder / FEATURES).open("wb") as file:  # not memory-mapped: a full disk would kill the process
+        header = {"descr": "<f2", "fortran_order": False, "shape": (len(names), *shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in range(-(-len(names) // PART)):
+            file.write(np.load(_part_file(job, part)).astype("<f2", copy=False).tobytes())
     write_parquet(job.folder / INDEX, {"crop": names})
     path, licence = job.input_folder("model"), job.load_model("model").config.get("licence")
     sha256 = file_digest(path) if path.is_file() else job.inputs["model"].content
@@ -69,8 +69,8 @@ def share(job: TeachJob) -> None:
                 features = np.concatenate(list(embed_batches(model.network, batches, device, preprocessing)))
                 buffer = io.BytesIO()
                 np.save(buffer, _directions(features, job.settings.mirror, [names[row] for row in rows], where))
-                write_atomically(_part_file(job, part), buffer.getvalue())
-                work.finish(part, [])
+                write_atomically(_part_file(job, part), buffer.getvalue(), sync=False)
+                work.finish(part, [], files=[_part_file(job, part).name])
 
 
 def _part_file(job: TeachJob, part: int) -> Path:

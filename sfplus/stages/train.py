@@ -15,7 +15,7 @@ from sfplus.alignment.templates import TEMPLATE_OF_SIZE, TEMPLATES
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import is_first
 from sfplus.artifacts.inputs import InputFile, PackFolder
-from sfplus.artifacts.layout import CROP_TABLE, CROPS
+from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS
 from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.artifacts.pair_inputs import locate_pairs
 from sfplus.artifacts.stage import Job
@@ -147,7 +147,7 @@ def _load_training_set(job: Job[Any], settings: TrainSettings | FinetuneSettings
         names = [str(row) for row in packed.rows]
         return _TrainingSet(packed.people if settings.classifies else [], packed, template.name, names)
     assert isinstance(source, Artefact)
-    names = read_parquet(source.folder / CROP_TABLE)["crop"]
+    names = read_parquet(source.folder / CROP_TABLE, CROP_COLUMNS)["crop"]
     template = TEMPLATES[source.manifest["settings"]["template"]]
     if settings.classifies:
         people, labels, names = assign_labels(names, exclude, settings.people)
@@ -195,7 +195,7 @@ def _held_out(job: Job[Settings], training_set: _TrainingSet) -> HeldOut:
     if crops.manifest["settings"]["template"] != training_set.template:
         reason = f"the held-out crops follow {crops.manifest['settings']['template']}, not {training_set.template}"
         raise DatasetError(reason, where=pair_file.path, remedy="align both to the same template")
-    table = read_parquet(crops.folder / CROP_TABLE)
+    table = read_parquet(crops.folder / CROP_TABLE, CROP_COLUMNS)
     pairs, sides = locate_pairs(pair_file, table["photo"])
     complete = (sides >= 0).all(0)
     rows, (left, right) = np.unique(sides[:, complete], return_inverse=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import InputFile
-from sfplus.artifacts.layout import FEATURE_INDEX, RESULT, SCORES, read_features
+from sfplus.artifacts.layout import FEATURE_COLUMNS, FEATURE_INDEX, RESULT, SCORES, read_features
 from sfplus.artifacts.pair_inputs import locate_pairs, pairs_content
 from sfplus.artifacts.stage import Job
 from sfplus.errors import PairsError
@@ -24,7 +24,7 @@ def build(job: Job[VerifySettings]) -> dict[str, Any]:
     settings, pair_list = job.settings, job.input("pairs", InputFile)
     folder = job.input("features", Artefact).folder
     features, mirrored = read_features(folder)
-    index = read_parquet(folder / FEATURE_INDEX)
+    index = read_parquet(folder / FEATURE_INDEX, FEATURE_COLUMNS)
     pairs, (left, right) = locate_pairs(pair_list, index["photo"])
     complete = (left >= 0) & (right >= 0)
     both = zip((*pairs.left, *pairs.right), (*left, *right), strict=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sfplus.errors import warn_user
 from sfplus.training.distributed import ProcessGroup
 
 
@@ -37,9 +36,8 @@ def synchronise_batch_norm(
             groups *= processes.count
     if norms and groups > 1 and processes.is_first:
         remedy = "use one process and accumulate=1" if passes > 1 else "use one process"
-        warnings.warn(
+        warn_user(
             f"batch normalisation is over {batch_size // groups} {unit}, not over the batch of {batch_size}: "
             f"the result depends on how it is divided; {remedy}, or a network without batch normalisation",
-            stacklevel=2,
         )
     return network

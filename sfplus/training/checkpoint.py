@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch import nn
 
-from sfplus.errors import SfplusError, TrainingError, one_line
+from sfplus.errors import SfplusError, TrainingError, one_line, warn_user
+from sfplus.io.disk import flush
 from sfplus.io.files import atomic_folder, file_digest, write_atomically
 from sfplus.io.leftovers import remove_leftovers
+from sfplus.training.history import HISTORY
 from sfplus.training.train_state import Stateful, TrainState, restore_state
 from sfplus.weights.model_folder import load_tensors, to_bytes
 
@@ -32,8 +34,8 @@ def save_checkpoint(
     """Write `checkpoint-<step>/` and delete all but the newest `keep`.
 
     The folder holds `module.safetensors` (parameters and buffers), `optimizer.safetensors` (the tensors of the
-    optimizers) and `state.json` (the step, a digest of the settings, the numbers of the optimizers and the SHA-256 of
-    the other files).
+    optimizers) and `state.json` (the step, a digest of the settings, the numbers of the optimizers, the SHA-256 of the
+    other files and that of the history so far, which is flushed to the disk first).
 
     Args:
         folder: folder of the run.
@@ -53,13 +55,14 @@ def save_checkpoint(
         "place": environment,
         "optimizers": state.numbers,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "history": _describe_history(folder),
     }
     files[_STATE] = json.dumps(header | {"digest": _digest(header)}, indent=2).encode()
     remove_leftovers(folder, locked=True)
     # An existing checkpoint of this step is damaged: a valid one would have been resumed.
     with atomic_folder(folder / f"checkpoint-{step:06d}", replace=True) as partial:
         for name, data in files.items():
-            write_atomically(partial / name, data, sync=True)
+            write_atomically(partial / name, data, sync=False)  # the folder is flushed as a whole
     previous = [path for path in _checkpoints(folder) if _step(path) <= step]
     for path in set(_checkpoints(folder)) - set(previous[:keep]):
         shutil.rmtree(path)
@@ -90,7 +93,7 @@ def load_checkpoint(
         try:
             header = _verified_header(path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            warnings.warn(f"{path}: is damaged ({one_line(error)}); the one before it is used", stacklevel=2)
+            warn_user(f"{path}: is damaged ({one_line(error)}); the one before it is used")
             continue
         if header["settings"] != settings:
             raise TrainingError(
@@ -104,10 +107,9 @@ def load_checkpoint(
             reason = f"does not fit this network and head ({one_line(error)})"
             raise TrainingError(reason, where=path, remedy="train into another folder") from None
         if environment not in ("", header["place"]):
-            warnings.warn(
+            warn_user(
                 f"{path}: was written by {header['place']} and is continued by {environment}: the training is equally "
                 "valid, but its weights will no longer equal those of an uninterrupted run bit for bit",
-                stacklevel=2,
             )
         return int(header["step"])
     return 0
@@ -135,7 +137,25 @@ def _verified_header(path: Path) -> dict[str, Any]:
     for name in ("module.safetensors", "optimizer.safetensors"):
         if file_digest(path / name) != header["files"][name]:
             raise ValueError(f"{name} was changed or cut short")
+    if "history" in header:  # checkpoints of earlier versions do not say
+        length, digest = header["history"]
+        with _open_history(path.parent) as file:
+            if hashlib.sha256(file.read(length)).hexdigest() != digest:
+                raise ValueError(f"{HISTORY} was changed or cut short")
     return header
+
+
+def _describe_history(folder: Path) -> list[Any]:
+    """Return the length in bytes and the SHA-256 of the history so far, after flushing it to the disk."""
+    if (folder / HISTORY).is_file():
+        flush(folder / HISTORY)
+    with _open_history(folder) as file:
+        data = file.read()
+    return [len(data), hashlib.sha256(data).hexdigest()]
+
+
+def _open_history(folder: Path) -> BinaryIO:
+    return (folder / HISTORY).open("rb") if (folder / HISTORY).is_file() else io.BytesIO()
 
 
 def _digest(header: dict[str, Any]) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from sfplus.datasets.crops import CropDataset, PackedCrops
-from sfplus.errors import DatasetError
+from sfplus.errors import DatasetError, warn_user
 from sfplus.io.console import first_names
 
 
@@ -27,7 +26,7 @@ def check_people(crops: CropDataset | PackedCrops, classes: int, warn: bool) -> 
         if few := (counts == number).nonzero().flatten().tolist():
             names = first_names([crops.people[label] if crops.people else f"label {label}" for label in few])
             verb = "has" if len(few) == 1 else "have"
-            warnings.warn(f"{len(few)} of {classes} people {verb} {description}: {names}", stacklevel=2)
+            warn_user(f"{len(few)} of {classes} people {verb} {description}: {names}")
 
 
 def warn_at_chance(rows: Sequence[Mapping[str, Any]], classes: int) -> bool:
@@ -41,10 +40,9 @@ def warn_at_chance(rows: Sequence[Mapping[str, Any]], classes: int) -> bool:
     at_chance = (abs(row["loss"] - chance) < 0.01 * chance and row["accuracy"] < 3 / classes for row in rows)
     if len(rows) < 5 or not all(at_chance):
         return False
-    warnings.warn(
+    warn_user(
         f"the loss stays at {chance:.3f} = ln({classes}), which is chance: the network learns nothing; "
         "let lambda fall more slowly (smaller gamma), start from a model trained with a smaller m, or change "
         "base_lr or batch_size",
-        stacklevel=2,
     )
     return True

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sfplus.io.files import write_atomically
 
 HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
+HistoryRow = dict[str, int | float | None]
 
 
 class History:
@@ -27,8 +32,6 @@ class History:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # imports slowly: start-up time of commands that only read
-
         self.rows: list[dict[str, Any]] = []
         for name in (HISTORY, TIMINGS):
             kept = [row for row in read_rows(folder / name) if row["step"] <= step]
@@ -36,7 +39,7 @@ class History:
             self.rows = kept if name == HISTORY else self.rows
         self._history = (folder / HISTORY).open("a", encoding="utf-8")
         self._timings = (folder / TIMINGS).open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._board = _EventFile(folder / "tensorboard", step)
 
     def add(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
         """Append a row.
@@ -49,15 +52,52 @@ class History:
         for file, values in ((self._history, row), (self._timings, timing)):
             file.write(json.dumps(values) + "\n")
             file.flush()
-        for name, value in {**row, **timing}.items():
-            if name != "step" and value is not None:
-                self._board.add_scalar(name, value, row["step"])
+        values = {name: value for name, value in {**row, **timing}.items() if name != "step" and value is not None}
+        self._board.add(values, row["step"])
 
     def close(self) -> None:
         """Flush and close all files."""
         self._history.close()
         self._timings.close()
         self._board.close()
+
+
+class _EventFile:
+    """A file of scalars for TensorBoard.
+
+    TensorBoard's own writer uses a thread, which prints a traceback when the disk is full.
+
+    Args:
+        folder: its folder, which is created if it is missing.
+        step: later steps in other files of the folder are ignored, because they will be written again.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        # import slowly: start-up time of commands that only read
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+
+        self._event = Event
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter((folder / name).open("wb"))
+        self._write(file_version="brain.Event:2")
+        self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Write the scalars of a step."""
+        from torch.utils.tensorboard.summary import scalar  # see above
+
+        for name, value in values.items():
+            self._write(step=step, summary=scalar(name, value))  # type: ignore[no-untyped-call]
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._writer.close()
+
+    def _write(self, **fields: Any) -> None:
+        self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as save_tensors
 
-from sfplus.errors import UsageError, WeightsError
+from sfplus.errors import UsageError, WeightsError, explain_damage
 from sfplus.io.files import write_atomically
+from sfplus.io.tensor_files import check_tensor_list
 from sfplus.weights import CONFIG, MEAN
 
 FARS = (0.1, 0.01, 0.001, 0.0001)
@@ -71,18 +71,20 @@ class DecisionRule:
         if not verification or not folder.is_dir():
             return None
         _check_verification(verification, folder / CONFIG)
-        try:
+        if not (folder / MEAN).is_file():
+            raise WeightsError("there is no such file", where=folder / MEAN, remedy=_REMEDY)
+        check_tensor_list(folder / MEAN, WeightsError)
+        with explain_damage(folder / MEAN, remedy=_REMEDY, error=WeightsError):
             tensors = load_file(folder / MEAN)
             mean = tensors["mean"]
-        except FileNotFoundError:
-            raise WeightsError("there is no such file", where=folder / MEAN, remedy=_REMEDY) from None
-        except (OSError, SafetensorError, KeyError) as error:
-            raise WeightsError(f"is damaged ({error})", where=folder / MEAN, remedy=_REMEDY) from None
         empty = np.zeros(0, np.float32)
         rule = cls(mean, tensors.get("same", empty), tensors.get("different", empty), verification)
         for name, values in (("mean", mean), ("same", rule.same), ("different", rule.different)):
             if values.ndim != 1 or values.dtype != np.float32 or not np.isfinite(values).all():
                 reason = f"its '{name}' is not a row of finite float32 numbers"
+                raise WeightsError(reason, where=folder / MEAN, remedy=_REMEDY)
+            if name != "mean" and not _are_scores(values):
+                reason = f"its '{name}' are not similarities in ascending order"
                 raise WeightsError(reason, where=folder / MEAN, remedy=_REMEDY)
         size = config.get("feature_size", len(mean))
         if len(mean) not in (size, 2 * size):
@@ -197,8 +199,12 @@ class DecisionRule:
 
         Raises:
             UsageError: As in `threshold`.
+            WeightsError: If the score is NaN.
         """
         threshold, score = self.threshold(far), float(np.float32(score))
+        if math.isnan(score):
+            reason = "does not compare these faces: their similarity is not a number"
+            raise WeightsError(reason, where="model", remedy="use another model")
         lines = [f"similarity {score:.3f}: {'same person' if score > threshold else 'different people'}"]
         if far is None:
             lines.append(
@@ -245,8 +251,13 @@ def _check_verification(verification: Any, where: Path) -> None:
     for key in ("threshold", "accuracy", "pairs", "protocol"):
         value = verification.get(key) if isinstance(verification, dict) else None
         expected = (int, float) if key in ("threshold", "accuracy") else str
-        if not isinstance(value, expected) or (not isinstance(value, str) and not math.isfinite(value)):
+        if not isinstance(value, expected) or (not isinstance(value, str) and not abs(value) < math.inf):
             raise WeightsError(f"its verification.{key} is {value!r:.40}", where=where, remedy=_REMEDY)
+
+
+def _are_scores(values: NDArray[np.float32]) -> bool:
+    """Return whether finite numbers ascend and are cosines, but for rounding."""
+    return not len(values) or bool((np.diff(values) >= 0).all() and values[0] > -1.01 and values[-1] < 1.01)
 
 
 def _above(scores: NDArray[np.float32], threshold: float, side: Literal["left", "right"] = "right") -> int:

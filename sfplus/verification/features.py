@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from sfplus.errors import DatasetError
 from sfplus.io.console import first_names, quantity
 from sfplus.io.files import file_size
-from sfplus.verification.feature_files import LAYOUT, READERS, Features
+from sfplus.io.limits import check_limit
+from sfplus.verification.feature_files import READERS
+from sfplus.verification.feature_tables import LAYOUT, Features
 
 __all__ = ["FEATURE_SUFFIXES", "Features", "check_features", "read_features", "unusable_features"]
 
 FEATURE_SUFFIXES = tuple(READERS)
-_MAX_BYTES = 1 << 35  # of features
 
 
 def read_features(path: Path) -> tuple[list[str], Features]:
@@ -51,8 +52,7 @@ def read_features(path: Path) -> tuple[list[str], Features]:
         remedy = f"give {', '.join(READERS)}; pickles (.pkl, .pt) may run code and are not read"
         raise DatasetError("is not a file of features", where=path, remedy=remedy)
     try:
-        if file_size(path) > _MAX_BYTES:
-            raise DatasetError(f"is larger than {_MAX_BYTES >> 30} GiB", where=path, remedy="split the file")
+        check_limit("feature_bytes", file_size(path), path, error=DatasetError)
         names, features = reader(path)
     except OSError as error:
         raise DatasetError(

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from pyarrow import csv
 from scipy.sparse import csr_array
 
-from sfplus.errors import PairsError
+from sfplus.errors import PairsError, explain_damage
 from sfplus.io.console import quantity
+from sfplus.io.files import file_size
+from sfplus.io.limits import check_limit
 from sfplus.verification.identification import Identification, identify
 
 _Floats = NDArray[np.float64]
@@ -181,10 +182,10 @@ def identify_templates(
 def _subjects(path: Path) -> tuple[_Ints, _Ints]:
     """Read the templates and subjects of a CSV file, without duplicate templates."""
     table = _read(path, ",", None)
-    lower = {name.strip().lower(): name for name in table.column_names}
-    chosen = [lower.get(name) for name in ("template_id", "subject_id")]
-    names = chosen if all(chosen) else table.column_names[:2]
-    columns = [table[name].to_numpy() for name in names]
+    number_of = {name.strip().lower(): number for number, name in enumerate(table.column_names)}
+    chosen = [number_of.get(name, -1) for name in ("template_id", "subject_id")]
+    numbers = chosen if min(chosen) >= 0 else range(min(2, table.num_columns))
+    columns = [table.column(number).to_numpy() for number in numbers]
     if len(columns) < 2 or any(column.dtype.kind != "i" for column in columns):
         remedy = "its columns must be TEMPLATE_ID,SUBJECT_ID"
         raise PairsError("has no integer columns of templates and subjects", where=path, remedy=remedy)
@@ -200,8 +201,9 @@ def _columns(path: Path, kinds: Sequence[str]) -> list[NDArray[Any]]:
 
 def _read(path: Path, separator: str, kinds: Sequence[str] | None) -> Any:
     names = [f"column {i}" for i in range(len(kinds))] if kinds else None
-    try:
-        return csv.read_csv(
+    with explain_damage(path, remedy="download the file again", error=PairsError):
+        check_limit("feature_bytes", file_size(path), path, error=PairsError)
+        table = csv.read_csv(
             path,
             csv.ReadOptions(column_names=names, use_threads=False),  # so that messages name the row
             csv.ParseOptions(delimiter=separator, quote_char=False if kinds else '"'),
@@ -209,7 +211,8 @@ def _read(path: Path, separator: str, kinds: Sequence[str] | None) -> Any:
                 column_types=dict(zip(names, kinds, strict=True)) if names and kinds else None, null_values=[]
             ),
         )
-    except OSError as error:
-        raise PairsError(f"cannot be read ({error.strerror or error})", where=path, remedy="check the path") from error
-    except pa.ArrowInvalid as error:
-        raise PairsError(f"is malformed ({error})", where=path, remedy="download the file again") from error
+        check_limit("table_columns", table.num_columns, path, error=PairsError)
+        if not all(name.isprintable() for name in table.column_names):
+            raise ValueError("its header is not text")
+        table.validate(full=True)
+        return table

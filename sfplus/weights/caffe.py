@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sfplus.errors import WeightsError
 from sfplus.io.files import write_atomically
+from sfplus.io.limits import limit
 from sfplus.weights.caffe_schema import NetParameter
 from sfplus.weights.protobuf_reader import BYTES, MalformedError, Reader, encode_tag, encode_varint
 
@@ -61,7 +62,7 @@ def read_caffemodel(path: Path) -> CaffeModel:
             raise WeightsError("there is no such file", where=path, remedy="check the path")
         if path.stat().st_size > _MAX_BYTES:
             raise MalformedError("larger than the 2 GiB that the format allows")
-        return _read_net(Reader(path.read_bytes()))
+        return _read_net(Reader(path.read_bytes(), limit("caffe_fields")))
     except OSError as error:
         raise WeightsError(f"cannot be read: {error.strerror}", where=path, remedy="check the path") from error
     except (MalformedError, DecodeError, UnicodeError) as error:

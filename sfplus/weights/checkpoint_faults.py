@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 from sfplus.io.download import is_page
 
 _START = 1 << 20  # bytes; the pickle stands at the start of both formats
-_END = 256  # bytes, longer than any name of a class
+_MAX_NAME = 80  # characters of a class
 _AGAIN = "get the file again"
 _STATE_DICT = "where you trust the file, save its state_dict() with torch.save"
 _STARTS = (
@@ -26,46 +24,31 @@ _STARTS = (
 )
 
 
-def explain_fault(path: Path, error: Exception) -> tuple[str, str]:
-    """Return a short reason, without torch's advice, why `torch.load` did not read a file, and the remedy.
+def explain_blocked(path: Path, name: str) -> tuple[str, str]:
+    """Return a short reason why a file would run code, and the remedy.
 
     Args:
         path: the file.
-        error: what `torch.load` raised.
+        name: the full name of the function or class that it would call.
     """
-    if reason := _explain_pickle(path, error):
+    with path.open("rb") as file:
+        kind = "a pickled network" if b"torch.nn.modules" in file.read(_START) else "an object"
+    reason = f"it has {kind} that needs {name[:_MAX_NAME]}"
+    return f"contains no state dict that can be read without running code ({reason})", _STATE_DICT
+
+
+def explain_damaged(path: Path, *, is_pickle: bool) -> tuple[str, str]:
+    """Return a short reason why a file is no checkpoint, and the remedy.
+
+    Args:
+        path: the file.
+        is_pickle: whether it is a pickle that torch did not write.
+    """
+    if is_pickle:
+        reason = "it is a pickle of Python, not a file of torch.save"
         return f"contains no state dict that can be read without running code ({reason})", _STATE_DICT
     reason, remedy = _explain_format(path)
     return f"contains no state dict that can be read ({reason})", remedy
-
-
-def unread_class(error: Exception) -> str:
-    """Return the full name of the class that torch refused to read, or ""."""
-    match = re.search(r"Unsupported global: GLOBAL (\S+) was not", str(error))
-    name = match[1] if match else ""
-    return name if "." in name or not name else f"builtins.{name}"
-
-
-def _blocked_function(error: Exception) -> str:
-    match = re.search(r"unsupported GLOBAL (\S+) whose module", str(error))
-    return match[1] if match else ""
-
-
-def _explain_pickle(path: Path, error: Exception) -> str:
-    """Return what a file would run, or "" if the fault is another one."""
-    blocked = _blocked_function(error)
-    called = blocked or unread_class(error)
-    with path.open("rb") as file:
-        start = file.read(_START)
-        file.seek(-min(_END, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        end = file.read()
-    last = called.rpartition(".")[2].encode()  # torch cuts off a byte of a name in which the file ends
-    if called and not end.endswith(last) and not end[:-1].endswith(last):
-        kind = "a pickled network" if not blocked and b"torch.nn.modules" in start else "an object"
-        return f"it has {kind} that needs {called}"
-    if start[:1] == b"\x80" and not called and (start[1:2] not in (b"", b"\x02") or "magic number" in str(error)):
-        return "it is a pickle of Python, not a file of torch.save"
-    return ""
 
 
 def _explain_format(path: Path) -> tuple[str, str]:

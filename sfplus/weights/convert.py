@@ -16,7 +16,8 @@ from sfplus.weights.caffe_networks import to_caffe
 from sfplus.weights.feature_network import FeatureNetwork
 from sfplus.weights.foreign_models import ONNX, LoadedModel
 from sfplus.weights.loading import read_model
-from sfplus.weights.model_folder import save_model, to_bytes, write_config
+from sfplus.weights.model_config import write_config
+from sfplus.weights.model_folder import save_model, to_bytes
 from sfplus.weights.onnx import describe_onnx, to_onnx
 from sfplus.weights.prototxt import write_prototxt
 

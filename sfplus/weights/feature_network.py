@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from sfplus.alignment.templates import find_template
 from sfplus.errors import SfplusError, WeightsError, first_line
+from sfplus.io.console import first_names
 from sfplus.networks.normalize import normalize_crops
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
-
-MAX_FEATURE = 65_536
+from sfplus.weights.model_config import MAX_FEATURE
 
 
 class FeatureNetwork(nn.Module):
@@ -61,7 +61,7 @@ class FeatureNetwork(nn.Module):
         if not choices or (not self._output and (len(choices) == 1 or "0" in choices)):
             return next(iter(choices.values()), result)
         if self._output not in choices:
-            reason = f"has the outputs {', '.join(choices)}"
+            reason = f"has the outputs {first_names(list(choices))}"
             raise WeightsError(reason, where=self._where, remedy="choose one: --input output=NAME")
         return choices[self._output]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from sfplus.io.files import digest_json, file_digest
 from sfplus.io.resources import HUB, shipped_folder, user_folder
 from sfplus.networks import DEFAULT_INPUT, is_function, network_names, parse_size
 from sfplus.weights import CONFIG, FOLDER_FILES, WEIGHTS_FILES
+from sfplus.weights.model_config import read_config
 from sfplus.weights.zoo import zoo
 
 if TYPE_CHECKING:
@@ -63,12 +63,7 @@ class ModelSource:
     def config(self) -> Mapping[str, Any]:
         """The contents of `config.json`, which are read without loading the weights where there is such a file."""
         if self.path.is_dir() and not (self.network or self.input):
-            try:
-                config = json.loads((self.path / CONFIG).read_bytes())
-            except (OSError, ValueError):
-                config = None
-            if isinstance(config, dict):
-                return config
+            return read_config(self.path / CONFIG)
         return self.loaded.config
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.alignment.templates import find_template, template_of_size
-from sfplus.errors import UsageError, WeightsError
+from sfplus.errors import UsageError, WeightsError, warn_user
 from sfplus.networks.preprocessing import PRESETS, Preprocessing, parse_preprocessing, read_preprocessing
 from sfplus.weights import CONFIG, MODEL, ONNX_MODEL, PROTOTXT
 from sfplus.weights.caffe_graph import CaffeNetwork, caffe_network_from_text, read_caffe_network
 from sfplus.weights.feature_network import FeatureNetwork, measure_features
-from sfplus.weights.model_folder import assign_tensors, load_tensors, read_config, to_bytes
+from sfplus.weights.model_config import read_config
+from sfplus.weights.model_folder import assign_tensors, load_tensors, to_bytes
 from sfplus.weights.onnx import OnnxFile
 from sfplus.weights.onnx_runtime import OnnxNetwork, guess_preprocessing
 from sfplus.weights.programs import call_function, load_exported_program, load_function, load_torchscript
@@ -89,7 +89,7 @@ def read_onnx_graph(file: OnnxFile, input: str = "") -> LoadedModel:
     network, config = OnnxNetwork(file.data, file.path), file.config or {}
     stated = read_preprocessing(config) if config else guess_preprocessing(network, file.first_operators)
     if stated and not (input or config):
-        warnings.warn(f"{file.path}: its input is assumed to be {stated}; if not, give --input", stacklevel=2)
+        warn_user(f"{file.path}: its input is assumed to be {stated}; if not, give --input")
     preprocessing = _preprocessing(stated, input, file.path)
     return _finish(network, preprocessing, file.path, {**config, "network": ONNX}, {ONNX_MODEL: file.data})
 
@@ -107,7 +107,7 @@ def read_caffe_graph(prototxt: Path, weights: Path, input: str = "") -> LoadedMo
     if (shape := network.input_shape) and shape[0] == 3:
         guess = replace(PRESETS["sphereface"], template=template_of_size(shape[1], shape[2]), mirror=False)
         if not input:
-            warnings.warn(f"{prototxt}: its input is assumed to be {guess}; if not, give --input", stacklevel=2)
+            warn_user(f"{prototxt}: its input is assumed to be {guess}; if not, give --input")
     preprocessing = _preprocessing(guess, input, prototxt)
     return _finish(network, preprocessing, weights, {"network": CAFFE}, _caffe_files(network, prototxt.read_bytes()))
 

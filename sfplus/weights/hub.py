@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import write_atomically
 from sfplus.io.resources import HUB
+from sfplus.io.terminal import terminal
 from sfplus.networks.preprocessing import read_preprocessing
 from sfplus.weights import CONFIG, FOLDER_FILES, MEAN, WEIGHTS_FILES
 from sfplus.weights.loading import load_model
@@ -182,6 +185,13 @@ def hub_folder(name: str) -> Path:
     return _download_snapshot(repository, revision or None)
 
 
+class _Bar(tqdm):  # type: ignore[misc]
+    """A bar on the terminal itself, because it moves the cursor."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"file": terminal(sys.stderr)} | options)
+
+
 def _download_snapshot(repository: str, revision: str | None, **options: Any) -> Path:
     where = f"{HUB}{repository}" + (f"@{revision}" if revision else "")
 
@@ -189,7 +199,9 @@ def _download_snapshot(repository: str, revision: str | None, **options: Any) ->
         return WeightsError(reason, where=where, remedy=remedy)
 
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(_FILES), **options))
+        folder = Path(
+            snapshot_download(repository, revision=revision, allow_patterns=list(_FILES), tqdm_class=_Bar, **options)
+        )
     except HFValidationError:
         remedy = "use hf:owner/name[@revision]"
         raise UsageError("is not the name of a repository", where=where, remedy=remedy) from None

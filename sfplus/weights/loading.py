@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from sfplus.alignment.templates import TEMPLATE_OF_SIZE, find_template
@@ -31,10 +30,11 @@ from sfplus.weights.foreign_models import (
     read_weights_of_function,
 )
 from sfplus.weights.layouts import CONVOLUTION, ImportedWeights, from_pytorch, infer_config
+from sfplus.weights.model_config import encode_config
 from sfplus.weights.model_folder import (
     assign_tensors,
-    create_from_config,
     create_uninitialised,
+    create_with_tensors,
     is_finite,
     load_folder,
     load_tensors,
@@ -207,18 +207,13 @@ def _infer_model(weights: ImportedWeights, path: Path, network: str, block: str)
     config = infer_config(weights, network, block)
     config["template"] = TEMPLATE_OF_SIZE[config.get("input", DEFAULT_INPUT)].name
     config["provenance"] = {"file": path.name, "layout": weights.layout}
+    encode_config(config, path)  # what the shapes suggest may be no network
     return _assemble(config, weights, path)
 
 
 def _assemble(config: dict[str, Any], weights: ImportedWeights, path: Path) -> LoadedModel:
     """Create the network of a config and assign weights; biases and counters that files omit become 0."""
-    network, tensors = create_from_config(config, path), dict(weights.tensors)
-    for name, expected in network.state_dict().items():
-        omitted_bias = name.startswith("conv") and name.endswith(".bias") and f"{name[:-4]}weight" in tensors
-        if name not in tensors and (omitted_bias or name.endswith("num_batches_tracked")):
-            tensors[name] = torch.zeros(expected.shape, dtype=expected.dtype)
-    assign_tensors(network, tensors, config["network"], path)
-    head = weights.head
+    network, head = create_with_tensors(config, weights.tensors, path, path, fill=True), weights.head
     if head is None:
         return LoadedModel(network, config, None)
     if head.dim() != 2 or head.shape[1] != config["feature_size"] or not head.is_floating_point():

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from sfplus.errors import UsageError, WeightsError
+from sfplus.errors import UsageError, WeightsError, explain_damage
 from sfplus.io.files import check_folder, write_atomically
-from sfplus.networks import DEFAULT_INPUT, create, is_library_network, network_options
+from sfplus.io.tensor_files import check_tensor_list
+from sfplus.networks import create, is_library_network, network_options
 from sfplus.weights import CONFIG, HEAD, MODEL
+from sfplus.weights.allocations import AllocationError, limit_allocations
 from sfplus.weights.feature_network import FeatureNetwork
+from sfplus.weights.model_config import encode_config, read_config
 
+_FITTING = "use the config.json of this file, or the right network"
+_SPARE = 64 << 20  # bytes of tensors that a library creates beside those of the network
+_MAX_NAME = 100  # characters of the name of a tensor in a message
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
-
-
-class _Config(BaseModel):
-    """The keys of config.json that define the network; further keys are kept unchanged."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-    network: str
-    feature_size: int = Field(ge=1, le=65536)
-    width: float = Field(1.0, gt=0, le=16)
-    input: str = DEFAULT_INPUT
-    block: str = "original"
-    batch_norm: bool = False
 
 
 def save_model(
@@ -63,7 +54,7 @@ def save_model(
     if isinstance(network, FeatureNetwork):
         remedy = "use the folder that sfplus convert writes"
         raise WeightsError("is not a network of sfplus", where=str(config.get("network")), remedy=remedy)
-    text = _encode_config(folder / CONFIG, config | getattr(network, "options", {}))
+    text = encode_config(config | getattr(network, "options", {}), folder / CONFIG)
     folder.mkdir(parents=True, exist_ok=True)
     if head is not None:
         write_atomically(folder / HEAD, to_bytes(head.state_dict(), dtype))
@@ -71,54 +62,44 @@ def save_model(
     write_atomically(folder / CONFIG, text)
 
 
-def write_config(file: Path, config: Mapping[str, Any]) -> None:
-    """Write a `config.json` atomically.
-
-    Raises:
-        WeightsError: If the config lacks a key or is not JSON.
-    """
-    write_atomically(file, _encode_config(file, config))
-
-
 def load_folder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Load a model that `save_model` wrote, from its folder or .safetensors file; see `loading.load_model`."""
     file = weights_file(path)
     config = read_config(file.with_name(CONFIG))
-    network = create_from_config(config, file.with_name(CONFIG))
-    assign_tensors(network, load_tensors(file), config["network"], file)
-    return network, config
+    return create_with_tensors(config, load_tensors(file), file.with_name(CONFIG), file), config
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """Read the `config.json` of a model.
+def create_with_tensors(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], described_by: Path, where: Path, *, fill: bool = False
+) -> nn.Module:
+    """Create the network that a config describes, with weights; no random numbers are drawn.
 
-    Raises:
-        WeightsError: If there is none, or it does not describe a model.
-    """
-    try:
-        config = json.loads(file.read_bytes())
-        _Config.model_validate(config)
-    except FileNotFoundError:
-        raise WeightsError("there is no such file", where=file, remedy="keep it next to the weights") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"does not describe a model: {_reason(error)}", where=file) from None
-    return dict(config)
+    A network that is much larger than the weights is refused before it uses memory, because anybody may have written
+    the config.
 
-
-def create_from_config(config: Mapping[str, Any], where: Path) -> nn.Module:
-    """Create the network that a config describes, with uninitialised weights; no random numbers are drawn.
+    Args:
+        config: as `read_config` returns it.
+        tensors: the weights, as for `assign_tensors`.
+        described_by: the file of the config, for messages.
+        where: the file of the tensors, for messages.
+        fill: use 0 for the biases of convolutions and the counters of batches that some formats omit.
 
     Raises:
-        WeightsError: If the config does not describe a network; `where` is the file in the message.
+        WeightsError: If the config does not describe a network, or a tensor differs.
     """
+    name = config["network"]
     try:
-        checked = _Config.model_validate(config)
-        options = checked.model_dump(include=set(network_options(checked.network)))
-        return create_uninitialised(checked.network, **options)
+        options = {key: value for key, value in config.items() if key in network_options(name)}
+        with limit_allocations(2 * sum(4 * tensor.numel() for tensor in tensors.values()) + _SPARE):
+            network = create_uninitialised(name, **options)
     except UsageError as error:
-        raise WeightsError(error.reason, where=where, remedy=error.remedy) from None
-    except ValidationError as error:
-        raise WeightsError(f"does not describe a model: {_reason(error)}", where=where) from None
+        raise WeightsError(error.reason, where=described_by, remedy=error.remedy) from None
+    except AllocationError:
+        raise WeightsError(f"{name} is larger than these weights", where=where, remedy=_FITTING) from None
+    if fill:
+        tensors = {**tensors, **_omitted(network, tensors)}
+    assign_tensors(network, tensors, name, where)
+    return network
 
 
 def create_uninitialised(name: str, **options: Any) -> nn.Module:
@@ -128,6 +109,16 @@ def create_uninitialised(name: str, **options: Any) -> nn.Module:
             return create(name, **options)
     with torch.device("meta"):
         return create(name, **options)
+
+
+def _omitted(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return zeros for the biases of convolutions and the counters of batches that are missing."""
+    zeros = {}
+    for name, expected in network.state_dict().items():
+        omitted_bias = name.startswith("conv") and name.endswith(".bias") and f"{name[:-4]}weight" in tensors
+        if name not in tensors and (omitted_bias or name.endswith("num_batches_tracked")):
+            zeros[name] = torch.zeros(expected.shape, dtype=expected.dtype)
+    return zeros
 
 
 def assign_tensors(network: nn.Module, tensors: Mapping[str, Tensor], name: str, where: Path) -> None:
@@ -142,25 +133,31 @@ def assign_tensors(network: nn.Module, tensors: Mapping[str, Tensor], name: str,
     Raises:
         WeightsError: If a tensor differs; the message names the first one, with both shapes.
     """
-    expected, remedy = network.state_dict(), "use the config.json of this file, or the right network"
+    _check_tensors(network, tensors, name, where)
     checked: dict[str, Tensor] = {}
+    for key, expected in network.state_dict().items():
+        if tensors[key].is_floating_point() and expected.is_floating_point():
+            checked[key] = tensors[key].to(expected.dtype)
+            if not is_finite(checked[key]):
+                raise WeightsError(f"tensor {key} does not hold finite floating-point numbers", where=where)
+        elif tensors[key].dtype == expected.dtype:  # a counter
+            checked[key] = tensors[key]
+        else:
+            raise WeightsError(f"tensor {key} holds {tensors[key].dtype}, not {expected.dtype}", where=where)
+    network.load_state_dict(checked, assign=True)
+    network.eval()
+
+
+def _check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], name: str, where: Path) -> None:
+    """Compare the names and shapes of tensors with those of a network; see `assign_tensors`."""
+    expected = network.state_dict()
     for key in dict.fromkeys([*expected, *tensors]):
         if key not in tensors or key not in expected:
             reason = "is missing" if key in expected else f"does not belong to {name}"
-            raise WeightsError(f"tensor {key} {reason}", where=where, remedy=remedy)
+            raise WeightsError(f"tensor {key[:_MAX_NAME]} {reason}", where=where, remedy=_FITTING)
         if tensors[key].shape != expected[key].shape:
             shapes = f"{tuple(tensors[key].shape)}, {name} needs {tuple(expected[key].shape)}"
-            raise WeightsError(f"tensor {key} is {shapes}", where=where, remedy=remedy)
-        if tensors[key].is_floating_point() and expected[key].is_floating_point():
-            checked[key] = tensors[key].to(expected[key].dtype)
-            if not is_finite(checked[key]):
-                raise WeightsError(f"tensor {key} does not hold finite floating-point numbers", where=where)
-        elif tensors[key].dtype == expected[key].dtype:  # a counter
-            checked[key] = tensors[key]
-        else:
-            raise WeightsError(f"tensor {key} holds {tensors[key].dtype}, not {expected[key].dtype}", where=where)
-    network.load_state_dict(checked, assign=True)
-    network.eval()
+            raise WeightsError(f"tensor {key} is {shapes}", where=where, remedy=_FITTING)
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -208,11 +205,9 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: If the file cannot be read or is not a valid safetensors file.
     """
-    try:
+    check_tensor_list(file, WeightsError)
+    with explain_damage(file, remedy="get the file again", error=WeightsError):
         return dict(safetensors.torch.load_file(file))
-    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-        reason = f"is not a readable safetensors file ({_reason(error)})"
-        raise WeightsError(reason, where=file, remedy="get the file again") from None
 
 
 @dataclass(frozen=True)
@@ -255,19 +250,3 @@ def copy_by_name(source: Mapping[str, Tensor], module: nn.Module) -> CopyReport:
         mismatched=tuple(name for name in common if name not in matching),
         unused=tuple(sorted(source.keys() - parameters.keys() - buffers.keys())),
     )
-
-
-def _encode_config(file: Path, config: Mapping[str, Any]) -> bytes:
-    try:
-        _Config.model_validate(config)
-        text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
-    except (ValidationError, TypeError, ValueError) as error:
-        raise WeightsError(f"does not describe a model: {_reason(error)}", where=file) from None
-    return text.encode()
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'config'}: {first['msg']}"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -16,15 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfplus.errors import DependencyError, WeightsError, first_line
+from sfplus.errors import DependencyError, WeightsError, explain_damage, first_line
 from sfplus.io.extras import install_command
+from sfplus.io.files import file_size
 from sfplus.networks import DEFAULT_INPUT, parse_size
+from sfplus.weights.model_config import parse_config
+from sfplus.weights.onnx_fields import check_onnx_fields
 
 TOLERANCE = 1e-4
 """Largest accepted difference of onnxruntime from torch, relative to the largest number of the features."""
 _CONFIG_KEY = "sfplus.config"
 _FIRST_NODES = 8  # of a graph, in which insightface looks for the normalisation
 _MAX_BYTES = (1 << 31) - 1  # of any protobuf message
+_GRAPHS = (5, 10)  # AttributeProto.GRAPH and GRAPHS
 
 
 def to_onnx(
@@ -160,13 +164,11 @@ class OnnxFile:
         """
         to_array = import_onnx("onnx").numpy_helper.to_array
         slopes = {node.input[1] for node in self.model.graph.node if node.op_type == "PRelu"}
-        try:
+        with explain_damage(self.path, remedy="get the file again", error=WeightsError):
             arrays = {weight.name: np.array(to_array(weight)) for weight in self.model.graph.initializer}
             return {
                 name: torch.from_numpy(array.reshape(-1) if name in slopes else array) for name, array in arrays.items()
             }
-        except Exception as error:  # numpy and onnx have no common exception
-            raise _unreadable(self.path, error) from None
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -176,40 +178,40 @@ def read_onnx(path: Path) -> OnnxFile:
         WeightsError: If the file cannot be read, or its weights are in other folders.
         DependencyError: If onnx is missing.
     """
-    onnx = import_onnx("onnx")
-    try:
-        if path.stat().st_size > _MAX_BYTES:
+    onnx, remedy = import_onnx("onnx"), "get the file again, with its .data file beside it"
+    with explain_damage(path, remedy=remedy, error=WeightsError):
+        if file_size(path) > _MAX_BYTES:
             raise ValueError("larger than the 2 GiB that the format allows")
         data = path.read_bytes()
+        check_onnx_fields(data)
         model = onnx.load_model_from_string(data)
         if _has_external_weights(model, path):
             onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
             data = bytes(model.SerializeToString())
-        config = next((json.loads(entry.value) for entry in model.metadata_props if entry.key == _CONFIG_KEY), None)
-        if config is not None and not isinstance(config, dict):
-            raise ValueError("its config is not a JSON object")
-    except WeightsError:
-        raise
-    except Exception as error:  # protobuf and onnx have no common exception
-        raise _unreadable(path, error) from None
-    return OnnxFile(path, data, model, config)
+    text = next((entry.value for entry in model.metadata_props if entry.key == _CONFIG_KEY), None)
+    return OnnxFile(path, data, model, None if text is None else parse_config(text, path))
 
 
 def _has_external_weights(model: Any, path: Path) -> bool:
     """Return whether weights are in files beside the graph, after checking that they are not elsewhere or too large."""
-    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
+    entries = [entry for tensor in _tensors(model.graph) for entry in tensor.external_data]
     names = {entry.value for entry in entries if entry.key == "location"}
-    if any(Path(name).name != name for name in names):
+    if any(Path(name).name != name or "\\" in name for name in names):
         reason = "has its weights in other folders, which are not read"
         raise WeightsError(reason, where=path, remedy="export it as a single file")
-    if sum(file.stat().st_size for file in (path, *(path.parent / name for name in names))) > _MAX_BYTES:
+    if sum(file_size(file) for file in (path, *(path.parent / name for name in names))) > _MAX_BYTES:
         raise ValueError("larger than the 2 GiB that the format allows")
     return bool(names)
 
 
-def _unreadable(path: Path, error: Exception) -> WeightsError:
-    reason = f"is not a readable ONNX file ({first_line(error)})"
-    return WeightsError(reason, where=path, remedy="get the file again, with its .data file beside it")
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Yield the tensors of a graph: its weights, and the constants in its nodes and inner graphs."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs) if attribute.type in _GRAPHS else ():
+                yield from _tensors(inner)
 
 
 def import_onnx(name: str) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
-import warnings
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.alignment.templates import template_of_size
-from sfplus.errors import WeightsError, first_line
+from sfplus.errors import WeightsError, first_line, warn_user
+from sfplus.io.console import first_names
+from sfplus.io.limits import limit
 from sfplus.networks.preprocessing import PRESETS, Preprocessing
 from sfplus.weights.onnx import import_onnx
 
@@ -48,7 +50,7 @@ class OnnxNetwork(nn.Module):
         session = self._session("cpu")
         inputs = session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _DTYPES:
-            shapes = ", ".join(f"{node.name} {node.shape} {node.type}" for node in inputs)
+            shapes = first_names([f"{node.name[:40]} {node.shape} {node.type}" for node in inputs])
             raise WeightsError(
                 f"has the inputs {shapes}, not one image input (N, 3, height, width) or (N, height, width, 3)",
                 where=where, remedy="give a face recognition network",
@@ -62,14 +64,41 @@ class OnnxNetwork(nn.Module):
         array = np.ascontiguousarray(x.detach().cpu().numpy().astype(self._dtype))
         session, size = self._session(x.device.type), self.input_shape[0]
         if size is None or size == len(array):
-            results = session.run(None, {self._input: array})
+            results = self._run(session, array)
         else:  # the graph has a fixed batch size
             parts = [
-                session.run(None, {self._input: _pad(array[start : start + size], size)})
-                for start in range(0, len(array), size)
+                self._run(session, _pad(array[start : start + size], size)) for start in range(0, len(array), size)
             ]
             results = [np.concatenate(part)[: len(array)] for part in zip(*parts, strict=True)]
         return {name: torch.from_numpy(np.array(value)) for name, value in zip(self.outputs, results, strict=True)}
+
+    def _run(self, session: Any, array: np.ndarray) -> list[Any]:
+        """Run the graph in a thread, so that Ctrl-C and the limit `onnx_seconds` end one that loops for ever.
+
+        Raises:
+            WeightsError: If it takes longer.
+        """
+        options, done = import_onnx("onnxruntime").RunOptions(), threading.Event()
+        results: list[Any] = []
+
+        def run() -> None:
+            try:
+                results.append(session.run(None, {self._input: array}, options))
+            except Exception as error:  # raised by the caller's thread
+                results.append(error)
+            done.set()
+
+        threading.Thread(target=run, daemon=True).start()
+        try:
+            in_time = done.wait(seconds := limit("onnx_seconds"))
+        finally:
+            options.terminate = True
+        if not in_time:
+            remedy = f"use another model, or set SFPLUS_MAX_ONNX_SECONDS={2 * seconds}"
+            raise WeightsError(f"takes more than {seconds:,} seconds", where=self._where, remedy=remedy)
+        if isinstance(results[0], Exception):
+            raise results[0]
+        return list(results[0])
 
     def _session(self, device: str) -> Any:
         with self._lock:
@@ -85,10 +114,12 @@ class OnnxNetwork(nn.Module):
                 providers.insert(0, "CUDAExecutionProvider")
             else:
                 reason = "onnxruntime has no GPU support here, so it runs on the CPU"
-                warnings.warn(f"{self._where}: {reason}; install onnxruntime-gpu", stacklevel=2)
+                warn_user(f"{self._where}: {reason}; install onnxruntime-gpu")
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if device == "cpu" and _has_arena():
+            options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             return runtime.InferenceSession(self._data, options, providers=providers)
         except Exception as error:  # onnxruntime has no common exception
@@ -100,6 +131,18 @@ class OnnxNetwork(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state | {"_lock": threading.Lock()}
+
+
+@functools.cache
+def _has_arena() -> bool:
+    """Create the memory of the graphs on the CPU, limited to `onnx_bytes`, and return whether that was possible."""
+    runtime = import_onnx("onnxruntime")
+    kind = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
+    try:
+        runtime.create_and_register_allocator(kind, runtime.OrtArenaCfg({"max_mem": limit("onnx_bytes")}))
+    except RuntimeError:  # the program that uses sfplus has one already
+        return False
+    return True
 
 
 def guess_preprocessing(network: OnnxNetwork, operators: Set[str]) -> Preprocessing | None:

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfplus.errors import UsageError, WeightsError, first_line
+from sfplus.errors import UsageError, WeightsError, first_line, warn_user
+from sfplus.weights.checkpoint_file import check_archive
 
 # What a shape of torch.export, which its loader evaluates, may consist of.
 _SYMBOL = re.compile(r"Symbol\('[a-z]+\d+'(, \w+=(True|False))*\)")
@@ -28,7 +29,6 @@ _SHAPE_NAME = re.compile(
     r"[suiz]\d+|Add|Mul|Pow|Max|Min|Mod|FloorDiv|CleanDiv|CeilDiv|PythonMod|Integer|Rational|Eq|Ne|Equality|Unequality"
     r"|(Strict)?(Greater|Less)Than|oo|int_oo"
 )
-_MAX_MEMBERS, _MAX_JSON = 100_000, 256 << 20
 
 
 def call_function(name: str) -> Any:
@@ -95,9 +95,13 @@ def load_torchscript(path: Path) -> nn.Module:
     """
     _announce(path, "TorchScript")
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated
             network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    except WeightsError:
+        raise
     except Exception as error:  # torch has no common exception
         raise _unreadable(path, "TorchScript", error) from None
     return network.float().eval()
@@ -128,11 +132,8 @@ def _without_pickles(path: Path) -> bytes:
     copy = io.BytesIO()
     try:
         with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as target:
-            members = archive.infolist()
-            total = sum(member.file_size for member in members)
-            if len(members) > _MAX_MEMBERS or total > path.stat().st_size + _MAX_JSON:
-                raise WeightsError("is too large once unpacked", where=path, remedy="get the file again")
-            for member in members:
+            check_archive(archive, path)
+            for member in archive.infolist():
                 _, _, name = member.filename.partition("/")
                 content = b"" if name.startswith("data/sample_inputs/") else archive.read(member)
                 _check_member(path, name, content)
@@ -181,7 +182,7 @@ def _is_arithmetic(expression: str) -> bool:
 
 
 def _announce(path: Path, kind: str) -> None:
-    warnings.warn(f"{path}: is a program ({kind}) and runs as one; use only files that you trust", stacklevel=3)
+    warn_user(f"{path}: is a program ({kind}) and runs as one; use only files that you trust")
 
 
 def _failed(name: str, what: str, error: Exception) -> WeightsError:

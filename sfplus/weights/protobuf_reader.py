@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _SIZES = {FIXED64: 8, FIXED32: 4}
-MAX_FIELDS = 200_000
-"""Maximum number of fields in a file: ten times that of the largest networks."""
 
 
 class MalformedError(Exception):
@@ -22,11 +20,12 @@ class Reader:
 
     Args:
         data: the contents of the file.
+        max_fields: the largest number of fields of which to read the tags.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, max_fields: int) -> None:
         self.data = memoryview(data)
-        self._remaining_fields = MAX_FIELDS
+        self._max_fields = self._remaining_fields = max_fields
 
     def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
         """Iterate over the fields of the message in `data[start:end]`, in order.
@@ -44,7 +43,7 @@ class Reader:
         while start < end:
             self._remaining_fields -= 1
             if self._remaining_fields < 0:
-                raise MalformedError(f"more than {MAX_FIELDS:,} fields")
+                raise MalformedError(f"more than {self._max_fields:,} fields")
             tag = start
             key, start = self.varint(start, end)
             number, kind = key >> 3, key & 7

@@ -10,6 +10,7 @@ from google.protobuf import text_format
 
 from sfplus.errors import WeightsError
 from sfplus.io.files import write_atomically
+from sfplus.io.limits import check_limit
 from sfplus.weights.caffe_schema import NetParameter
 
 _MAX_BYTES = 1 << 20  # ResNet-152 has a tenth of it
@@ -17,6 +18,7 @@ _MAX_DEPTH = 32
 _MAX_REASON = 200  # characters
 _COMMENT_OR_STRING = re.compile(rb"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""")
 _OPEN, _CLOSE = b"{<[", b"}>]"
+_FIELD_SIGNS = (b":", b"{", b"<", b",")  # each field and each number of a list has one
 
 
 def read_prototxt(path: Path) -> Any:
@@ -49,8 +51,11 @@ def parse_prototxt(data: bytes, where: Path) -> Any:
     try:
         if len(data) > _MAX_BYTES:
             raise ValueError(f"larger than {_MAX_BYTES >> 20} MiB")
-        if _nesting_depth(data) > _MAX_DEPTH:
+        structure, strings = _COMMENT_OR_STRING.subn(b"", data)
+        if _nesting_depth(structure) > _MAX_DEPTH:
             raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
+        fields = strings + sum(map(structure.count, _FIELD_SIGNS))
+        check_limit("prototxt_fields", fields, where, error=WeightsError)  # the parser needs 25 microseconds for each
         return text_format.Parse(data.decode("utf-8"), NetParameter(), allow_unknown_field=True)
     except (text_format.ParseError, ValueError) as error:
         reason = f"is not a readable description of a network ({_shorten(error)})"
@@ -62,9 +67,9 @@ def write_prototxt(path: Path, net: Any) -> None:
     write_atomically(Path(path), text_format.MessageToString(net, as_utf8=True).encode())
 
 
-def _nesting_depth(data: bytes) -> int:
+def _nesting_depth(structure: bytes) -> int:
     depth = deepest = 0
-    for byte in _COMMENT_OR_STRING.sub(b"", data):
+    for byte in structure:
         depth += (byte in _OPEN) - (byte in _CLOSE)
         deepest = max(deepest, depth)
     return deepest

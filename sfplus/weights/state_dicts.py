@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-import warnings
-from collections import Counter, OrderedDict
+import struct
+import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfplus.errors import WeightsError
+from sfplus.errors import WeightsError, warn_user
 from sfplus.io.console import first_names
-from sfplus.weights.checkpoint_faults import explain_fault, unread_class
+from sfplus.io.files import file_size
+from sfplus.io.limits import check_limit
+from sfplus.weights.checkpoint_faults import explain_blocked, explain_damaged
+from sfplus.weights.checkpoint_file import NotTorchError, open_checkpoint
+from sfplus.weights.checkpoint_pickle import BlockedError
+from sfplus.weights.checkpoint_tensors import StoredTensor
 from sfplus.weights.model_folder import load_tensors
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")  # .pth.tar too; .safetensors contain no pickle
+_DAMAGE = (
+    NotTorchError, ValueError, RuntimeError, EOFError, OSError, OverflowError, MemoryError, struct.error,
+    zipfile.BadZipFile, zlib.error, NotImplementedError,
+)  # fmt: skip
+_MAX_ITEMS = 1_000_000  # in the mappings of a checkpoint, without those of its optimizers
+_MAX_NAME = 100  # characters
 _KEYS = (
     "state_dict", "model_state_dict", "model_state", "model", "network", "net", "backbone", "module", "encoder",
     "student", "params", "weights",
@@ -38,36 +52,6 @@ _CLASSIFIER = re.compile(  # at the top of a network: a deeper `se.fc1` belongs 
 )
 
 
-class _Object:
-    """Stands for an object of a harmless class, which is not needed; nothing of it is created."""
-
-    def __new__(cls, *_: Any) -> _Object:
-        return object.__new__(cls)
-
-    def __setstate__(self, _: Any) -> None: ...
-
-
-class _Mapping:
-    """Stands for a mapping of a harmless class, for example of settings."""
-
-    def __new__(cls, *_: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
-        return OrderedDict()
-
-
-_BUILTINS = ("slice", "range", "complex", "list", "dict", "int", "float", "str", "frozenset", "bytearray")
-# Packages whose objects are often stored beside weights, and what stands for them.
-_STAND_INS: dict[str, type] = {
-    "argparse": _Object, "numpy": _Object, "pathlib": _Object, "datetime": _Object, "decimal": _Object,
-    "types.SimpleNamespace": _Object,
-    **dict.fromkeys((f"builtins.{name}" for name in _BUILTINS), _Object),
-    "torch.optim": _Object, "torchmetrics": _Object, "collections.defaultdict": _Mapping, "easydict": _Mapping,
-    "yacs.config": _Mapping, "addict": _Mapping, "munch": _Mapping, "box": _Mapping, "ml_collections": _Object,
-    "omegaconf": _Object, "pytorch_lightning.utilities.parsing.AttributeDict": _Mapping,
-    "lightning.pytorch.utilities.parsing.AttributeDict": _Mapping, "pytorch_lightning.callbacks": _Object,
-    "lightning.pytorch.callbacks": _Object, "mmengine.config": _Mapping, "mmcv.utils.config": _Mapping,
-}  # fmt: skip
-
-
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a network from a checkpoint; nothing in it is executed.
 
@@ -86,18 +70,29 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError("there is no such file", where=path, remedy="check the path")
-    content = load_tensors(path) if path.suffix.lower() == ".safetensors" else _load(path)
-    candidates = dict(_find_state_dicts(content))
-    if not candidates:
-        raise WeightsError("contains no state dict", where=path, remedy="save the network's state_dict()")
-    key = _choose(list(candidates), path)
-    tensors = candidates[key]
-    for name, tensor in tensors.items():
-        dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
-        if not dense or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
-            reason = f"tensor {name} is not stored completely, as plain numbers"
-            raise WeightsError(reason, where=path, remedy="save the network's state_dict() with dense tensors")
-    return {name: tensor.detach() for name, tensor in tensors.items()}
+    if path.suffix.lower() == ".safetensors":
+        return _choose(load_tensors(path), path)
+    try:
+        with open_checkpoint(path) as checkpoint:
+            tensors = _choose(checkpoint.content, path)
+            for name, tensor in tensors.items():
+                if not tensor.is_complete:
+                    reason = f"tensor {name[:_MAX_NAME]} is not stored completely, as plain numbers"
+                    raise WeightsError(reason, where=path, remedy="save the network's state_dict() with dense tensors")
+                checkpoint.check(tensor)
+            _check_size(tensors.values(), path)
+            return {name: checkpoint.load(tensor) for name, tensor in tensors.items()}
+    except BlockedError as error:
+        reason, remedy = explain_blocked(path, str(error))
+    except _DAMAGE as error:
+        reason, remedy = explain_damaged(path, is_pickle=isinstance(error, NotTorchError))
+    raise WeightsError(reason, where=path, remedy=remedy)
+
+
+def _check_size(tensors: Iterable[StoredTensor], path: Path) -> None:
+    """Refuse tensors that share numbers, so that a small file would become a network that fills the memory."""
+    size = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors)
+    check_limit("archive_expansion", max(size - file_size(path), 0), path, error=WeightsError)
 
 
 def strip_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -146,7 +141,7 @@ def fit_names(
         else:
             renamed[fitted] = tensor
     if unused and renamed:
-        warnings.warn(f"{where}: the network has no {first_names(unused)}, which are not used", stacklevel=2)
+        warn_user(f"{where}: the network has no {first_names(unused)}, which are not used")
     if any(name in renamed for name in names):
         for name in names:
             if name.endswith("num_batches_tracked"):
@@ -154,42 +149,53 @@ def fit_names(
     return renamed if renamed else dict(cleaned)
 
 
-def _load(path: Path) -> Any:
-    """Return the contents of a file of `torch.save`; stand-ins replace the harmless classes that it names."""
-    stand_ins: dict[str, type] = {}
-    while True:
-        try:
-            allowed: Any = [(stand_in, name) for name, stand_in in stand_ins.items()]
-            with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
-                warnings.simplefilter("ignore")  # about old protocols
-                return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # damaged files raise a dozen different classes
-            name = unread_class(error)
-            stand_in = next((_STAND_INS[start] for start in _parents(name) if start in _STAND_INS), None)
-            if stand_in is None or name in stand_ins:
-                reason, remedy = explain_fault(path, error)
-                raise WeightsError(reason, where=path, remedy=remedy) from None
-            stand_ins[name] = stand_in
+def _choose(content: Any, path: Path) -> dict[str, Any]:
+    """Return the trained weights in a checkpoint; a warning names those that are not taken.
+
+    Raises:
+        WeightsError: If there are none, or more than one part of the checkpoint may be them.
+    """
+    candidates = dict(_find_state_dicts(content, [_MAX_ITEMS]))
+    if not candidates:
+        raise WeightsError("contains no state dict", where=path, remedy="save the network's state_dict()")
+    return candidates[_choose_key(list(candidates), path)]
 
 
-def _find_state_dicts(content: Any, key: str = "", depth: int = 4) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the state dicts in a checkpoint by their keys, joined by dots."""
+def _find_state_dicts(
+    content: Any, budget: list[int], key: str = "", depth: int = 4
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the state dicts in a checkpoint by their keys, joined by dots.
+
+    Args:
+        content: the checkpoint.
+        budget: the number of items that may still be looked at: a mapping that contains another a thousand times, which
+            contains another a thousand times, has millions of them.
+        key: where the content is.
+        depth: how many mappings may be inside of one another.
+    """
     if not isinstance(content, Mapping) or "param_groups" in content or depth == 0:
         return
+    budget[0] -= 1 + len(content)
+    if budget[0] < 0:
+        raise ValueError("it has too many mappings")
     nested = [
         state_dict
         for name, value in content.items()
-        if isinstance(name, str) and isinstance(value, Mapping) and not _TRAINING.search(name.lower())
-        for state_dict in _find_state_dicts(value, f"{key}.{name}" if key else name, depth - 1)
+        if isinstance(name, str) and isinstance(value, Mapping) and not _TRAINING.search(name[:_MAX_NAME].lower())
+        for state_dict in _find_state_dicts(value, budget, f"{key}.{name}" if key else name, depth - 1)
     ]
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor) and isinstance(name, str)}
+    tensors = {
+        name: value
+        for name, value in content.items()
+        if isinstance(value, Tensor | StoredTensor) and isinstance(name, str)
+    }
     if nested:
         yield from nested
     elif any(tensor.dim() for tensor in tensors.values()):
         yield key, tensors
 
 
-def _choose(keys: list[str], path: Path) -> str:
+def _choose_key(keys: list[str], path: Path) -> str:
     """Return the key of the trained weights; a warning names those that are not taken.
 
     Raises:
@@ -199,11 +205,10 @@ def _choose(keys: list[str], path: Path) -> str:
     ranks = [min((_KEYS.index(part) for part in key.split(".") if part in _KEYS), default=99) for key in trained]
     best = [key for key, rank in zip(trained, ranks, strict=True) if rank == min(ranks)]
     if len(best) > 1:
-        reason = f"contains several state dicts: {', '.join(best[:5])}"
+        reason = f"contains several state dicts: {first_names(best)}"
         raise WeightsError(reason, where=path, remedy="save the one of the network to a file of its own")
     if len(keys) > 1:
-        ignored = ", ".join(key for key in keys if key != best[0])
-        warnings.warn(f"{path}: its '{best[0]}' is read, not {ignored}", stacklevel=3)
+        warn_user(f"{path}: its '{best[0][:_MAX_NAME]}' is read, not {first_names([k for k in keys if k != best[0]])}")
     return best[0]
 
 

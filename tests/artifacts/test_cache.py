@@ -96,12 +96,17 @@ def test_leftovers_of_a_killed_run_do_not_change_the_content(context: RunContext
     identity = STAGE.identity(TextSettings(), {"words": TextInput()})
     folder = context.artefact_folder("write", digest_json(identity))
     partial_folder(folder).mkdir(parents=True)
-    (partial_folder(folder) / ".0123abcd.part").write_text("half")
+    (partial_folder(folder) / ".0123456789abcdef.part").write_text("half")
     folder.mkdir()
     (folder / "without a manifest").write_text("")
     artefact = run_text_stage(context)
     assert artefact.content == clean
-    assert sorted(path.name for path in artefact.folder.iterdir()) == ["manifest.json", "tensorboard", "text"]
+    assert sorted(path.name for path in artefact.folder.iterdir()) == [
+        "files.json",
+        "manifest.json",
+        "tensorboard",
+        "text",
+    ]
 
 
 def test_of_two_simultaneous_runs_one_builds_and_the_other_reports_that_it_waits(

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from result_files import read_json_lines, read_parquet
 from skimage.data import astronaut
 from unusual_photos import BAD, jpeg, tree
 
 from sfplus.images import list_photos, read_photo
-from sfplus.io.tables import read_json_lines, read_parquet
 
 Command = Callable[..., object]
 

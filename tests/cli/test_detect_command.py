@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sfplus.io.tables import read_parquet
+from result_files import read_parquet
 
 Command = Callable[..., object]
 

@@ -21,6 +21,11 @@ def test_doctor_lists_packages_and_reports_a_missing_one(
     answer = sfplus("doctor", "--workspace", tmp_path)
     line = f"extra heic       not installed; HEIC photos of iPhones: {install_command('heic')}\n"
     assert answer.code == 0 and line in answer.out
+    with monkeypatch.context() as broken:  # as torchvision fails beside another torch
+        broken.setattr("sfplus.detection.Detector", lambda **_: torch.ops.torchvision.no_such_operator())
+        answer = sfplus("doctor", "--workspace", tmp_path)
+    assert answer.code == 1 and "wrong  detector         cannot be imported (" in answer.out
+    assert "install --force-reinstall torch torchvision" in answer.out
     monkeypatch.setitem(sys.modules, "facenet_pytorch.models.mtcnn", None)
     answer = sfplus("doctor", "--workspace", tmp_path)
     assert answer.code == 1 and f"{pip_command()} install --no-deps facenet-pytorch" in answer.out

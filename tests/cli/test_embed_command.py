@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from result_files import read_parquet
 from safetensors.numpy import load_file
 
 from sfplus.images import read_photo
-from sfplus.io.tables import read_parquet
 
 Command = Callable[..., object]
 

@@ -68,7 +68,7 @@ def test_caffe_models_of_both_formats_are_measured(sfplus: Callable[..., Any], t
         (("sphereface10-small", "--power", "-1"), 2, "use 0 or more"),
         (("sphereface10-small", "--power", "nan"), 2, "use 0 or more"),
         (("bias.safetensors",), 1, "no weights of two neurons"),
-        (("broken.safetensors",), 1, "not a readable safetensors file"),
+        (("broken.safetensors",), 1, "broken.safetensors: is damaged"),
         (("model.pth",), 1, "is a pickle"),
     ],
 )

@@ -1,5 +1,6 @@
 """The command line: help, version, invalid arguments."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 COMMANDS = [
     "run", "train", "finetune", "sweep", "status", "detect", "align", "embed", "verify", "report", "calibrate",
-    "compare", "app", "sample", "export", "lfw", "doctor", "recipes", "models",
+    "compare", "app", "sample", "pairs", "export", "lfw", "doctor", "recipes", "models",
 ]  # fmt: skip
 
 
@@ -93,3 +94,18 @@ def test_results_cannot_be_written_to_or_below_a_file(
     answer = sfplus(*words)
     assert answer.code == 2 and "file: is not a folder; choose another one" in answer.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pairs.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [("sfplus ru", {"run"}), ("sfplus run demo --un", {"--until"}), ("sfplus align in out --templ", {"--template"})],
+)
+def test_the_shell_completes_commands_and_options(words: str, completions: set[str]) -> None:
+    environment = os.environ | {
+        "_SFPLUS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1),
+    }  # fmt: skip
+    program = "import sys; sys.argv[0] = 'sfplus'; from sfplus.__main__ import main; main()"
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert set(answer.stdout.split()) == completions, answer.stderr

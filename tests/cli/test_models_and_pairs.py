@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from result_files import read_parquet
 from safetensors.numpy import load_file, save_file
 from untrained_models import save_untrained
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import encode_image, list_photos
-from sfplus.io.tables import read_parquet
 from sfplus.weights.caffe import CaffeModel, write_caffemodel
 from sfplus.weights.convert import convert
 from sfplus.weights.prototxt import read_prototxt

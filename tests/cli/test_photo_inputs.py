@@ -16,13 +16,13 @@ import numpy as np
 import pillow_heif
 import pytest
 from PIL import Image
+from result_files import read_json_lines, read_parquet
 from skimage.data import astronaut
 from unusual_photos import jpeg, png_header
 
 from sfplus.errors import PhotoError
 from sfplus.images import read_photo
 from sfplus.io.extras import install_command
-from sfplus.io.tables import read_json_lines, read_parquet
 
 Command = Callable[..., object]
 

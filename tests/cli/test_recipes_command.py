@@ -47,4 +47,4 @@ def test_recipes_are_copied_to_yaml_files_in_existing_folders(
 def test_a_recipe_that_is_not_text_is_refused(sfplus: Callable, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe")
     answer = sfplus("recipes", "show", tmp_path / "bad.yaml")
-    assert answer.code == 2 and "bad.yaml: is not UTF-8" in answer.err
+    assert answer.code == 2 and "bad.yaml: cannot be read: it is not UTF-8" in answer.err

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from result_files import read_parquet
 from safetensors.numpy import load_file
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.result_index import ResultIndex
 from sfplus.detection import Detector
-from sfplus.io.tables import read_parquet
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_missing_images_are_reported_before_anything_runs(
 ) -> None:
     path = write(CLASSIFY + GENERATE)
     answer = sfplus("run", path, "generate.data.root=nowhere", "--workspace", tmp_path / "data")
-    assert answer.code == 2 and "nowhere: there is no folder at this path; say where it is: data.root=" in answer.err
+    assert answer.code == 2 and "nowhere: does not exist; say where it is: data.root=" in answer.err
     answer = sfplus("run", path, "inception=nowhere.pth", "--workspace", tmp_path / "data")
     assert answer.code == 2 and "nowhere.pth: does not exist" in answer.err
     assert not (tmp_path / "data").exists()
@@ -95,7 +95,7 @@ def test_a_download_is_not_recommended_for_data_that_cannot_be_downloaded(
     words = [f"data.name={name}", "data.root=nowhere", "--workspace", tmp_path / "data"]
     for download in ([], ["data.download=true"]):
         answer = sfplus("run", write(CLASSIFY), *words, *download)
-        assert answer.code == 2 and "nowhere: there is no folder at this path; say where it is: data.root" in answer.err
+        assert answer.code == 2 and "nowhere: does not exist; say where it is: data.root" in answer.err
         assert "download" not in answer.err
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from result_files import read_parquet
 from safetensors.numpy import load_file
 from untrained_models import save_untrained
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import encode_image, list_photos
-from sfplus.io.tables import read_parquet
 from sfplus.networks import create
 from sfplus.weights.model_folder import save_model
 

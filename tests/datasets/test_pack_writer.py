@@ -77,7 +77,7 @@ def test_other_sizes_are_an_error_or_left_out(tmp_path: Path) -> None:
 def test_full_disk_is_reported_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folders(tmp_path / "crops", PEOPLE)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=2879))
-    with pytest.raises(UsageError, match=r"the pack needs 0.0 GB, the disk has 0.0; free some space"):
+    with pytest.raises(UsageError, match=r"the pack needs 2\.9 kB, the disk has 2\.9 kB; free some space"):
         pack(tmp_path / "crops", tmp_path / "pack")
 
 

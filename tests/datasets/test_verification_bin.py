@@ -206,7 +206,7 @@ BROKEN = {
     "append to a tuple": (b"))a.", "appends to an object that is not a list"),
     "huge integer": (b"\x8b\xff\xff\xff\x7f.", "is damaged"),
     "huge shape": (ARRAY.format(f"(I{2**70}\nI0\ntp").encode(), "is damaged"),
-    "negative shape": (ARRAY.format("(I-2\ntp").encode(), "an array of -?\\d+ elements has data for 2"),
+    "negative shape": (ARRAY.format("(I-2\ntp").encode(), "an array has an impossible shape"),
     "wrong shape": (ARRAY.format("(I3\ntp").encode(), "an array of 3 elements has data for 2"),
     "bytes of a number": (b"cbuiltins\nbytes\n(I999999999999\ntR.", "bytes are not made of text or bytes"),
     "text used again": (TEXT_USED_AGAIN, "builds more bytes than it holds"),
@@ -245,7 +245,7 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_instructions_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfplus.datasets.pickled_data._MAX_INSTRUCTIONS", 1000)
+    monkeypatch.setenv("SFPLUS_MAX_PICKLE_INSTRUCTIONS", "1000")
     (tmp_path / "x.bin").write_bytes(b"]" * 2000 + b".")
     with pytest.raises(PairsError, match="more than 1,000 instructions"):
         read_bin(tmp_path / "x.bin")

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from result_files import read_parquet
 from teacher_models import colour_network
 from test_shipped_recipes import SMALL, SMALL_TRAIN
 
 from sfplus.datasets.pairs import draw_pairs, write_pairs
 from sfplus.datasets.portraits import write_portraits
 from sfplus.images import list_photos, read_photo
-from sfplus.io.tables import read_parquet
 from sfplus.networks import create
 from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.load import find_recipe

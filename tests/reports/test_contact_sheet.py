@@ -34,8 +34,12 @@ def test_a_sheet_has_crops_doubtful_faces_and_photos_without_a_face(tmp_path: Pa
     write_parquet(crops / CROP_TABLE, {"photo": ["a.png"], "crop": ["a.png"], "how": ["face"]})
     write_parquet(faces / FACES, {
         "photo": ["a.png"] * 2, "score": [0.9, 0.8], "box": [[50.0, 50.0, 100.0, 100.0]] * 2, "chosen": [True, False],
+        "face": [0, 1], "reason": [""] * 2, "landmarks": [[60.0] * 10] * 2,
     })  # fmt: skip
-    write_json_lines(crops / FAILURES, [{"photo": "b.png", "reason": NO_FACE}, {"photo": "c.png", "reason": NO_FACE}])
+    write_json_lines(
+        crops / FAILURES,
+        [{"photo": photo, "stage": "detect", "reason": NO_FACE, "remedy": ""} for photo in ("b.png", "c.png")],
+    )
     sheet = draw_contact_sheet(photos, faces, crops)
     assert sheet.shape == (3 * 134 + 3 * 32 + 6, 8 * 118 + 6, 3) and sheet.dtype == np.uint8
     tops = [6 + 32 + section * (134 + 32) for section in range(3)]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from result_files import read_parquet
 from teacher_models import align_artefact, colour_network, random_crops, write_onnx
 
 from sfplus.artifacts.artefact import Artefact
@@ -23,7 +24,6 @@ from sfplus.artifacts.teacher_features import ABOUT, FEATURES, INDEX, TeacherFea
 from sfplus.datasets.build_pack import build_pack
 from sfplus.errors import SfplusError, UsageError, WeightsError
 from sfplus.io.console import Console
-from sfplus.io.tables import read_parquet
 from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.teacher import TeachSettings
 from sfplus.weights.convert import convert

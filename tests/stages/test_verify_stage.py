@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from result_files import read_parquet
 from safetensors.numpy import load_file
 from untrained_models import save_untrained
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
 from sfplus.images import list_photos
 from sfplus.io.console import quantity
-from sfplus.io.tables import read_parquet
 
 
 @pytest.fixture
@@ -88,13 +88,21 @@ def test_a_model_without_a_template_is_refused_with_a_remedy(task: Path, sfplus:
     assert answer.code == 1 and 'does not name a template; add "template"' in answer.err
 
 
-def test_a_damaged_artefact_is_an_error_with_a_remedy(task: Path, sfplus: Callable) -> None:
+def test_damaged_artefacts_are_built_again_and_the_result_is_the_same(task: Path, sfplus: Callable) -> None:
+    def contents() -> dict[str, str]:
+        manifests = (task / "data/cache").glob("*/*/manifest.json")
+        return {path.parent.as_posix(): json.loads(path.read_text())["content"] for path in manifests}
+
     assert verify(sfplus, task).code == 0
-    for table in (task / "data/cache/align").glob("*/crops.parquet"):
-        table.unlink()
-    shutil.rmtree(task / "data/cache/embed")
-    answer = verify(sfplus, task)
-    assert answer.code == 1 and "crops.parquet: is missing or damaged; delete" in answer.err
+    expected = contents()
+    for stage, name in (("align", "*.jpg"), ("embed", "*.safetensors"), ("verify", "scores.parquet")):
+        (path, *_) = (task / "data/cache" / stage).rglob(name)
+        changed = path.relative_to(task / "data/cache" / stage).as_posix().partition("/")[2]
+        path.write_bytes(b"junk" + path.read_bytes()[4:])
+        answer = verify(sfplus, task)
+        assert answer.code == 0 and answer.err.count("it is built again") == 1, answer.err
+        assert f"is damaged ({changed} was changed" in answer.err
+        assert contents() == expected
 
 
 def test_the_number_of_unused_photos_is_printed(task: Path, sfplus: Callable) -> None:

@@ -116,6 +116,30 @@ def test_run_starts_again_if_all_checkpoints_are_damaged(tmp_path: Path) -> None
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
 
 
+HISTORIES = {
+    "missing": None, "empty": b"", "cut": b'{"step": 1}\n{"st', "zeros": b"\0" * 24,
+    "other": b'{"step": 1}\n{"step": 9}\n',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HISTORIES)
+def test_a_checkpoint_whose_history_was_lost_falls_back_to_the_previous_one(tmp_path: Path, how: str) -> None:
+    module, optimizer = small_model()
+    for step in range(1, 3):
+        advance(module, optimizer)
+        with (tmp_path / "history.jsonl").open("a") as file:
+            file.write(f'{{"step": {step}}}\n')
+        save_checkpoint(tmp_path, step, "digest", collected(module, {"sgd": optimizer}))
+    with (tmp_path / "history.jsonl").open("a") as file:
+        file.write('{"step": 3')  # rows after the checkpoint do not count
+    assert load_checkpoint(tmp_path, "digest", *named(*small_model())) == 2
+    data = HISTORIES[how]
+    (tmp_path / "history.jsonl").unlink() if data is None else (tmp_path / "history.jsonl").write_bytes(data)
+    with pytest.warns(UserWarning, match=r"checkpoint-000002: is damaged \(history.jsonl was changed or cut short\)"):
+        step = load_checkpoint(tmp_path, "digest", *named(*small_model()))
+    assert step == (1 if how in ("cut", "other") else 0)
+
+
 @pytest.mark.parametrize("crash", range(1, 14))
 def test_crash_at_any_write_leaves_a_valid_checkpoint(
     tmp_path: Path, crash: int, monkeypatch: pytest.MonkeyPatch
@@ -142,7 +166,7 @@ def test_crash_at_any_write_leaves_a_valid_checkpoint(
         with contextlib.suppress(InterruptedError, SfplusError):
             save_checkpoint(tmp_path, 4, "digest", collected(module, {"sgd": optimizer}))
     step = load_checkpoint(tmp_path, "digest", *named(*small_model()))
-    assert step == (4 if crash > 9 else 3), "two mkdir, three files with a flush and a name each, then the name"
+    assert step == (4 if crash > 10 else 3), "two mkdir, the names of three files, four flushes, then the name"
     save_checkpoint(tmp_path, 5, "digest", collected(module, {"sgd": optimizer}))
     assert names(tmp_path) == [f"checkpoint-{step:06d}", "checkpoint-000005"]
 

@@ -81,7 +81,7 @@ def test_pickled_objects_are_not_executed(tmp_path: Path) -> None:
         {"names": np.array(NAMES), "features": np.array([payload], object)},
     ):
         np.savez(path, allow_pickle=True, **arrays)
-        with pytest.raises(DatasetError, match=r"is not a readable \.npz"):
+        with pytest.raises(DatasetError, match="holds pickled objects, which are not read"):
             read_features(path)
         assert not payload.path.exists()
     path.write_bytes(pickle.dumps(payload))
@@ -97,7 +97,7 @@ def test_false_and_damaged_headers_are_refused(shape: str, tmp_path: Path) -> No
     with zipfile.ZipFile(npz(tmp_path / "a.npz")) as source, zipfile.ZipFile(tmp_path / "b.npz", "w") as target:
         target.writestr("names.npy", source.read("names.npy"))
         target.writestr("features.npy", array)
-    with pytest.raises(DatasetError, match=r"is not a readable \.npz"):
+    with pytest.raises(DatasetError, match=r"b\.npz: (is damaged|does not fit into memory)"):
         read_features(tmp_path / "b.npz")
 
 
@@ -128,11 +128,11 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     cases: dict[str, tuple[bytes | None, str]] = {
         "a.pkl": (b"", "is not a file of features; give .npz, .npy, .* pickles"), "a.npz": (None, "cannot be read"),
         "b.npz": (b"x", "is not an .npz"),
-        "c.npz": (b"", "is not an .npz"), "a.safetensors": (b"xxxxxxxxxxxx", "not a readable .safetensors"),
+        "c.npz": (b"", "is not an .npz"), "a.safetensors": (b"xxxxxxxxxxxx", "is damaged"),
         "b.safetensors": (None, "cannot be read"),
-        "a.npy": (b"x", "is not a readable .npy"), "b.npy": (None, "cannot be read"),
-        "a.csv": (b"\x00\x01", "is not a text file"), "b.csv": (b"a,1\nb\n", "is not a readable table"),
-        "a.parquet": (b"PAR1xxxxPAR1", "not a readable Parquet"),
+        "a.npy": (b"x", "is not an .npy file"), "b.npy": (None, "cannot be read"),
+        "a.csv": (b"\x00\x01", "is not a text file"), "b.csv": (b"a,1\nb\n", "is damaged"),
+        "a.parquet": (b"PAR1xxxxPAR1", "is damaged"),
     }  # fmt: skip
     for name, (data, words) in cases.items():
         if data is not None:
@@ -154,7 +154,12 @@ def test_wrong_tensors_and_columns_are_refused(tmp_path: Path) -> None:
     save_file({"values": FEATURES, "others": FEATURES}, path)
     with pytest.raises(DatasetError, match="has no tensor `features`"):
         read_features(path)
-    for text, words in (("[1, 2]", "not a list of strings"), ("{", "is not JSON"), ('"x"', "not a list of strings")):
+    for text, words in (
+        ("[1, 2]", "valid string"),
+        ("{", "is damaged"),
+        ('"x"', "valid list"),
+        ("[" * 99999, "nested"),
+    ):
         save_file({"features": FEATURES}, path, {"names": text})
         with pytest.raises(DatasetError, match=words):
             read_features(path)
@@ -165,7 +170,7 @@ def test_wrong_tensors_and_columns_are_refused(tmp_path: Path) -> None:
         ({"names": NAMES, "features": [1.0, 2.0, 3.0, 4.0]}, "does not hold lists"),
         ({"names": NAMES, "features": [[1.0], [1.0, 2.0], [1.0], [1.0]]}, "differ in length"),
         ({"names": NAMES, "features": [[1.0], None, [1.0], [1.0]]}, "differ in length"),
-        ({"names": NAMES, "features": [["a"], ["b"], ["c"], ["d"]]}, "not floating-point"),
+        ({"names": NAMES, "features": [["a"], ["b"], ["c"], ["d"]]}, "no column `features`"),
     ]
     for table, words in columns:
         with pytest.raises(DatasetError, match=words):
@@ -243,10 +248,10 @@ def test_npy_with_fields(tmp_path: Path) -> None:
 def test_pickled_objects_in_npy_are_not_executed(tmp_path: Path) -> None:
     payload = Payload(tmp_path / "created")
     np.save(tmp_path / "a.npy", np.array([payload], object), allow_pickle=True)
-    with pytest.raises(DatasetError, match="save a matrix of numbers, and the names as text"):
+    with pytest.raises(DatasetError, match="holds pickled objects, which are not read; save a matrix of numbers"):
         read_features(tmp_path / "a.npy")
     np.savez(tmp_path / "a.npz", names=np.array(NAMES, object), features=FEATURES)
-    with pytest.raises(DatasetError, match=r"save the names as np.array\(names, dtype=str\)"):
+    with pytest.raises(DatasetError, match=r"holds pickled objects.*names as text: np.array\(names, dtype=str\)"):
         read_features(tmp_path / "a.npz")
     assert not payload.path.exists()
 

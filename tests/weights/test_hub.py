@@ -183,7 +183,7 @@ def test_a_cached_model_needs_no_network(
 
 def test_the_message_names_a_damaged_config(the_hub: Hub, files: dict[str, bytes]) -> None:
     the_hub.put("me/small", {**files, "config.json": b"{}"})
-    with pytest.raises(SfplusError, match=r"config.json: does not describe a model"):
+    with pytest.raises(SfplusError, match=r"config.json: is damaged"):
         PretrainedModel.from_pretrained("me/small")
 
 

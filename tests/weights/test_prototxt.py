@@ -82,6 +82,9 @@ def test_a_written_file_reads_the_same(tmp_path: Path) -> None:
         (b"a {" * 100_000, "nested more than 32 levels deep"),
         (b"layer { x: [" * 33 + b"]}" * 33, "nested more than 32 levels deep"),
         (b" " * (2 << 20), "is 2 MiB large"),
+        (b"a: 1\n" * 150_000, "150,000 fields, more than the limit of 50,000"),
+        (b"input_dim: [1" + b",1" * 150_000 + b"]", "150,001 fields, more than the limit"),
+        (b"name: " + b"''" * 150_000, "150,001 fields, more than the limit"),
         (b"name: '" + b"x" * 1000, "not a readable"),
     ],
 )

@@ -14,19 +14,22 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from sfplus.datasets.records import PhotoCollection, Record
 from sfplus.errors import DatasetError
 from sfplus.io.files import file_digest
+from sfplus.io.foreign_parquet import read_table
+from sfplus.io.json_files import read_json
 
 PIXELS, INDEX, PEOPLE, MANIFEST = "crops.u8", "index.parquet", "people.parquet", "manifest.json"
 FORMAT_NAME = "sfplus-pack"
@@ -54,23 +57,23 @@ class Pack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_manifest(folder)
-        self.height, self.width, count = (int(self.manifest[key]) for key in ("height", "width", "crops"))
+        self.height, self.width = self.manifest["height"], self.manifest["width"]
+        count = self.manifest["crops"]
         for name in (PIXELS, INDEX, PEOPLE):
             self._check(name, (folder / name).is_file(), "is missing")
         for name in (INDEX, PEOPLE):
-            self._check(name, file_digest(folder / name) == self.manifest["tables"][name], "was changed")
+            self._check(name, file_digest(folder / name) == self.manifest["tables"].get(name), "was changed")
         size, expected = (folder / PIXELS).stat().st_size, count * self.height * self.width * 3
         self._check(PIXELS, size == expected, f"has {size:,} bytes, not {expected:,}: it was cut short or changed")
-        try:
-            table = pq.read_table(folder / INDEX, columns=["label", "crc32"])
-            self.people: list[str] = pq.read_table(folder / PEOPLE)["person"].to_pylist()
-            self.labels: NDArray[np.int64] = table["label"].to_numpy().astype(np.int64)
-            self._checksums: NDArray[np.uint32] = table["crc32"].to_numpy().astype(np.uint32)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise DatasetError(f"cannot be read ({error})", where=folder / INDEX, remedy=_REMEDY) from error
-        self._check(INDEX, len(self.labels) == count, f"has {len(self.labels)} rows for {count} crops")
+        self.people: list[str] = self._column(PEOPLE, "person", pa.types.is_string).to_pylist()
+        self._check(PEOPLE, len(set(self.people)) == len(self.people), "names a person twice")
+        labels = self._column(INDEX, "label", pa.types.is_integer)
+        self._check(INDEX, len(labels) == count, f"has {len(labels)} rows for {count} crops")
+        self.labels: NDArray[np.int64] = labels.to_numpy().astype(np.int64)
         in_range = int(self.labels.min()) >= 0 and int(self.labels.max()) < len(self.people)
         self._check(INDEX, in_range, f"has labels beyond its {len(self.people)} people")
+        checksums = self._column(INDEX, "crc32", pa.types.is_integer)
+        self._checksums: NDArray[np.uint32] = checksums.to_numpy().astype(np.uint32)
         shape = (count, self.height, self.width, 3)
         self.pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=shape).view(np.ndarray)
         self._verified = np.zeros(count, bool)
@@ -81,7 +84,7 @@ class Pack:
     @cached_property
     def names(self) -> list[str]:
         """The name of each crop in the collection that was packed."""
-        names: list[str] = pq.read_table(self.folder / INDEX, columns=["name"])["name"].to_pylist()
+        names: list[str] = self._column(INDEX, "name", pa.types.is_string).to_pylist()
         return names
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -117,6 +120,13 @@ class Pack:
     def _changed_crop(self, row: int) -> DatasetError:
         crop = f"crop {row} (counted from 0; {self.names[row]}) in block {row // BLOCK}"
         return self._error(PIXELS, f"{crop} was changed: its checksum differs")
+
+    def _column(self, name: str, column: str, is_kind: Callable[[pa.DataType], bool]) -> pa.ChunkedArray:
+        """Return a column of a table, without empty cells."""
+        values = read_table(self.folder / name, [column], remedy=_REMEDY, error=DatasetError).column(column)
+        valid = is_kind(values.type) and not values.null_count
+        self._check(name, valid, f"was changed: its column '{column}' is {values.type} with {values.null_count} empty")
+        return values
 
     def _check(self, name: str, valid: bool, reason: str) -> None:
         if not valid:
@@ -166,28 +176,34 @@ def is_pack(folder: Path) -> bool:
     return (folder / PIXELS).is_file()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+@with_config(ConfigDict(strict=True))
+class Manifest(TypedDict):
+    """The content of `manifest.json` that is used; it also names the source and the version of sfplus."""
+
+    format: Literal["sfplus-pack"]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    crops: Annotated[int, Field(ge=1)]
+    alone: Annotated[int, Field(ge=0)]
+    sha256: list[str]
+    tables: dict[str, str]
+    content: str
+    state: dict[str, Any]
+
+
+def read_manifest(folder: Path) -> Manifest:
     """Return the content of `manifest.json` of a pack.
 
     Raises:
         DatasetError: If there is no manifest, or it was changed.
     """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
-        blocks = -(-int(manifest["crops"]) // BLOCK)
-        valid = (
-            manifest["format"] == FORMAT_NAME
-            and blocks == len(manifest["sha256"]) > 0
-            and min(int(manifest["height"]), int(manifest["width"])) > 0
-            and manifest["content"] == content_digest(manifest["sha256"], manifest["tables"])
-        )
-    except FileNotFoundError:
-        raise DatasetError("is not a finished pack", where=folder, remedy="make one with sfplus pack") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        valid = False
-    if not valid:
-        reason = "is not the manifest of a pack, or was changed"
-        raise DatasetError(reason, where=folder / MANIFEST, remedy=_REMEDY)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DatasetError("is not a finished pack", where=folder, remedy="make one with sfplus pack")
+    manifest = read_json(path, Manifest, remedy=_REMEDY, error=DatasetError)
+    fits = -(-manifest["crops"] // BLOCK) == len(manifest["sha256"])
+    if not fits or manifest["content"] != content_digest(manifest["sha256"], manifest["tables"]):
+        raise DatasetError("is not the manifest of a pack, or was changed", where=path, remedy=_REMEDY)
     return manifest
 
 

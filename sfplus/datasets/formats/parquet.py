@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sfplus.datasets.records import (
-    MAX_IMAGE_BYTES,
-    PhotoCollection,
-    Record,
-    person_from_number,
-    person_from_text,
-    skip_records,
-)
+from sfplus.datasets.records import PhotoCollection, Record, person_from_number, person_from_text, skip_records
 from sfplus.datasets.shards import list_shards, select_split
 from sfplus.errors import DatasetError, PhotoError
 from sfplus.images import list_photos
+from sfplus.io.files import file_size
+from sfplus.io.foreign_parquet import is_text, open_parquet
+from sfplus.io.limits import check_expansion, check_limit, limit
 
 _LABELS = ("label", "identity", "person", "labels", "id", "name", "class", "target")
 _BATCH_ROWS = 16  # rows that are decompressed at once; fewer where cells may be large
-_MAX_RATIO = 100  # compression ratio of a column of images: they are compressed already, so the ratio is low
+_ROW_BYTES = 16  # a file without images may have this many bytes per row, and images need many times more
+_FEW_ROWS = 100_000
+_REMEDY = "download it again"
 _REQUIRED = f"it needs a column of images (bytes, or bytes and path) and a column of labels: {' or '.join(_LABELS)}"
 
 
@@ -54,7 +52,7 @@ class ParquetTables(PhotoCollection):
         for table in self._tables:
             with _open_parquet(table) as file:
                 _find_columns(table, file.schema_arrow)
-                self._counts.append(file.metadata.num_rows)
+                self._counts.append(_row_count(table, file))
         if not sum(self._counts):
             raise DatasetError("contains no row", where=root, remedy=_REQUIRED)
 
@@ -93,29 +91,35 @@ def has_images(table: Path) -> bool:
         return False
 
 
-@contextmanager
-def _open_parquet(table: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; damage that is found later, while rows are read, raises the same error."""
-    try:
-        with pq.ParquetFile(table) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        reason = f"is not a readable Parquet file ({error})"
-        raise DatasetError(reason, where=table, remedy="download it again") from error
+def _open_parquet(table: Path) -> AbstractContextManager[pq.ParquetFile]:
+    return open_parquet(table, remedy=_REMEDY, error=DatasetError)
+
+
+def _row_count(table: Path, file: pq.ParquetFile) -> int:
+    """Return the number of rows; a tiny file with millions of rows has no images, but a failure for each row."""
+    rows, size = int(file.metadata.num_rows), file_size(table)
+    if rows > max(_FEW_ROWS, size // _ROW_BYTES):
+        raise DatasetError(f"contains no images: it has {rows:,} rows in {size:,} bytes", where=table, remedy=_REMEDY)
+    return rows
 
 
 def _find_columns(table: Path, schema: pa.Schema) -> tuple[str, str, list[str]]:
     """Return the column of images, the column of labels, and the names of the labels (often none)."""
     images = [column.name for column in schema if _is_binary(column.type) or _has_binary_field(column.type)]
-    labels = [name for name in _LABELS if name in schema.names and name not in images]
+    labels = [name for name in _LABELS if name in schema.names and _is_label(schema.field(name).type)]
     if not images or not labels:
         raise DatasetError(f"has the columns {', '.join(schema.names)}", where=table, remedy=_REQUIRED)
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[labels[0]].get("names") or []
+        names = list(features[labels[0]].get("names") or [])
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         names = []
     return images[0], labels[0], [str(name) for name in names]
+
+
+def _is_label(kind: pa.DataType) -> bool:
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return is_text(kind) or bool(is_number)
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -135,15 +139,26 @@ def _records(table: Path, start: int) -> Iterator[Record]:
             if row + metadata.num_rows <= start:
                 row += metadata.num_rows
                 continue
-            batch_rows = _batch_rows(table, metadata, image, label)
-            for batch in file.iter_batches(batch_rows, row_groups=[group], columns=[image, label]):
+            used = _used_columns(file.schema_arrow, image, label)
+            batch_rows = _batch_rows(table, metadata, used)
+            for batch in file.iter_batches(batch_rows, row_groups=[group], columns=used):
+                batch.validate(full=True)
                 for number in range(max(row, start), row + len(batch)):
                     cell, person = batch.column(image)[number - row], batch.column(label)[number - row]
                     yield _record(f"{table.stem}/{number}", cell, person.as_py(), names)
                 row += len(batch)
 
 
-def _batch_rows(table: Path, group: pq.RowGroupMetaData, *names: str) -> int:
+def _used_columns(schema: pa.Schema, image: str, label: str) -> list[str]:
+    """Return the columns to read; of a column of images only its bytes and paths, since others may be huge."""
+    kind = schema.field(image).type
+    if _is_binary(kind):
+        return [image, label]
+    has_path = any(field.name == "path" and is_text(field.type) for field in kind)
+    return [f"{image}.bytes", *[f"{image}.path"] * has_path, label]
+
+
+def _batch_rows(table: Path, group: pq.RowGroupMetaData, used: Sequence[str]) -> int:
     """Return the number of rows to decompress at once, so that the rows fit into memory.
 
     A small file can expand to gigabytes, since equal cells are stored once.
@@ -152,16 +167,12 @@ def _batch_rows(table: Path, group: pq.RowGroupMetaData, *names: str) -> int:
         DatasetError: If the group expands so much that it cannot contain images.
     """
     columns = [group.column(i) for i in range(group.num_columns)]
-    columns = [
-        column for column in columns if any(f"{column.path_in_schema}.".startswith(f"{name}.") for name in names)
-    ]
+    columns = [column for column in columns if column.path_in_schema in used]
     compressed: int = sum(column.total_compressed_size for column in columns)
     uncompressed: int = sum(column.total_uncompressed_size for column in columns)
-    if uncompressed > max(MAX_IMAGE_BYTES, _MAX_RATIO * compressed):
-        reason = f"contains no images: a row group of {compressed:,} bytes expands to {uncompressed:,}"
-        raise DatasetError(reason, where=table, remedy="download it again")
+    check_expansion(uncompressed, compressed, table, error=DatasetError)
     # A cell is at most as large as the sum of all different cells.
-    return min(max(MAX_IMAGE_BYTES // max(uncompressed, 1), 1), _BATCH_ROWS)
+    return min(max(limit("encoded_image_bytes") // max(uncompressed, 1), 1), _BATCH_ROWS)
 
 
 def _record(name: str, cell: pa.Scalar, label: Any, names: Sequence[str]) -> Record:
@@ -176,8 +187,7 @@ def _record(name: str, cell: pa.Scalar, label: Any, names: Sequence[str]) -> Rec
         person = _person(name, label, names)
         if not image:
             raise PhotoError("has no bytes" + (", only a path" if path else ""), where=name)
-        if image.size > MAX_IMAGE_BYTES:
-            raise PhotoError(f"is too large ({image.size:,} bytes)", where=name)
+        check_limit("encoded_image_bytes", image.size, name, error=PhotoError)
         return Record(name, person, image.to_pybytes())
     except PhotoError as error:
         return Record(name, "", error)
@@ -193,6 +203,8 @@ def _person(name: str, label: Any, names: Sequence[str]) -> str:
         return number
     if int(number) >= len(names):
         raise PhotoError(f"its label {int(number)} is beyond the {len(names)} names of the file", where=name)
+    if not names[int(number)].strip() or not names[int(number)].isprintable():
+        raise PhotoError(f"its label {int(number)} has no readable name in the file", where=name)
     return names[int(number)]
 
 

@@ -18,21 +18,24 @@ from __future__ import annotations
 import struct
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfplus.datasets.records import MAX_IMAGE_BYTES, PhotoCollection, Record, person_from_number
+from sfplus.datasets.records import PhotoCollection, Record, person_from_number
 from sfplus.datasets.shards import list_shards
 from sfplus.errors import DatasetError, PhotoError
+from sfplus.io.files import file_size
+from sfplus.io.limits import check_limit
 
 _MAGIC = 0xCED7230A
 _MAGIC_BYTES = struct.pack("<I", _MAGIC)
 _LENGTH_MASK = (1 << 29) - 1
 _HEADER = struct.Struct("<IfQQ")
-_MAX_LABELS, _MAX_PARTS, _MAX_INDEX_BYTES = 1024, 1024, 1 << 30
+_MAX_LABELS, _MAX_PARTS = 1024, 1024
 _REMEDY = "get the file again; it must be MXNet RecordIO, as insightface packs its training sets"
 
 Integers = NDArray[np.int64]
@@ -56,14 +59,13 @@ class RecordIO(PhotoCollection):
 
     def __init__(self, root: Path) -> None:
         self.root, self._index = root, root.with_suffix(".idx")
-        try:
-            self._size = root.stat().st_size
+        with _explain(root):
+            self._size = file_size(root)
             with root.open("rb") as file:
                 numbers, offsets = self._read_index() if self._index.is_file() else self._scan(file)
+                self._bounds = np.append(np.sort(offsets), self._size)
                 self._check_last_record(file, int(offsets.max()))
                 self._numbers, self._offsets = self._select_images(file, numbers, offsets)
-        except OSError as error:
-            raise DatasetError(f"cannot be read ({error.strerror})", where=root, remedy="check the path") from error
 
     @classmethod
     def open(cls, path: Path, split: str) -> RecordIO | None:
@@ -84,14 +86,14 @@ class RecordIO(PhotoCollection):
 
     def records(self, start: int = 0) -> Iterator[Record]:
         """Yield the images from number `start` (counted from 0) on."""
-        with self.root.open("rb") as file:
+        with _explain(self.root), self.root.open("rb") as file:
             for number, offset in zip(self._numbers[start:].tolist(), self._offsets[start:].tolist(), strict=True):
                 yield self._record(file, number, offset)
 
     def _record(self, file: BinaryIO, number: int, offset: int) -> Record:
         name = f"record {number}"
         try:
-            labels, image = _split_payload(_read_payload(file, offset), name)
+            labels, image = _split_payload(self._read_payload(file, offset), name)
             person = person_from_number(labels[0], name)
             return Record(f"{person}/{number}", person, image)
         except PhotoError as error:
@@ -101,20 +103,26 @@ class RecordIO(PhotoCollection):
         """Return the numbers and offsets of the records from the `.idx` file."""
         reason = "is not an index: each line must contain a number, a tab and an offset in the .rec file"
         try:
-            if self._index.stat().st_size > _MAX_INDEX_BYTES:
-                raise DatasetError(f"is larger than {_MAX_INDEX_BYTES >> 30} GiB", where=self._index, remedy=_REMEDY)
+            check_limit("recordio_index_bytes", file_size(self._index), self._index, error=DatasetError)
             with warnings.catch_warnings(action="ignore"):  # NumPy warns about an empty file
                 table = np.loadtxt(self._index, np.int64, comments=None, delimiter="\t", ndmin=2)
         except (ValueError, OverflowError) as error:
             raise DatasetError(reason, where=self._index, remedy=_REMEDY) from error
-        if table.ndim != 2 or table.shape[1] != 2 or not len(table) or len(np.unique(table[:, 0])) < len(table):
+        if table.ndim != 2 or table.shape[1] != 2 or not len(table):
             raise DatasetError(reason, where=self._index, remedy=_REMEDY)
+        for column, what in ((0, "number"), (1, "offset")):
+            if len(np.unique(table[:, column])) < len(table):
+                raise DatasetError(f"lists a record twice, by its {what}", where=self._index, remedy=_REMEDY)
         outside = (table[:, 1] < 0) | (table[:, 1] > self._size - 8)
         if outside.any():
             number, offset = table[outside][0].tolist()
             reason = f"is cut short: record {number} begins at byte {offset:,} of {self._size:,}"
             raise DatasetError(reason, where=self.root, remedy="get it and its .idx again; they belong together")
         return table[:, 0], table[:, 1]
+
+    def _read_payload(self, file: BinaryIO, offset: int) -> bytes:
+        """Return the payload of a record, which ends before the next one, so that no byte is read twice."""
+        return _read_payload(file, offset, int(self._bounds[np.searchsorted(self._bounds, offset, "right")]))
 
     def _scan(self, file: BinaryIO) -> tuple[Integers, Integers]:
         """Return the numbers and offsets of the records from the `.rec` file itself, numbered in their order."""
@@ -135,7 +143,7 @@ class RecordIO(PhotoCollection):
     def _check_last_record(self, file: BinaryIO, offset: int) -> None:
         """Read the last record, so that an incomplete download is reported now and not hours later."""
         try:
-            _read_payload(file, offset)
+            self._read_payload(file, offset)
         except PhotoError as error:
             raise DatasetError(error.reason, where=self.root, remedy=_REMEDY) from None
 
@@ -144,7 +152,7 @@ class RecordIO(PhotoCollection):
         order = np.argsort(numbers)
         numbers, offsets = numbers[order], offsets[order]
         try:
-            labels, _ = _split_payload(_read_payload(file, int(offsets[0])), f"record {numbers[0]}")
+            labels, _ = _split_payload(self._read_payload(file, int(offsets[0])), f"record {numbers[0]}")
         except PhotoError as error:
             raise DatasetError(f"record {numbers[0]} {error.reason}", where=self.root, remedy=_REMEDY) from None
         if numbers[0] != 0 or len(labels) == 1:
@@ -155,6 +163,14 @@ class RecordIO(PhotoCollection):
             raise DatasetError(reason, where=self.root, remedy=_REMEDY)
         is_image = (numbers > 0) & (numbers < end)
         return numbers[is_image], offsets[is_image]
+
+
+@contextmanager
+def _explain(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot be read ({error.strerror})", where=path, remedy="check the path") from error
 
 
 def _read_part_header(file: BinaryIO, offset: int, inside: bool) -> tuple[int, int]:
@@ -176,25 +192,24 @@ def _read_part_header(file: BinaryIO, offset: int, inside: bool) -> tuple[int, i
     return flag, length
 
 
-def _read_payload(file: BinaryIO, offset: int) -> bytes:
-    """Return the joined parts of the record at an offset, at most 64 MiB."""
+def _read_payload(file: BinaryIO, offset: int, end: int) -> bytes:
+    """Return the joined parts of the record from an offset to the beginning of the next record at the latest."""
     parts: list[bytes] = []
-    size = 0
+    size, start = 0, offset
     while len(parts) < _MAX_PARTS:
         flag, length = _read_part_header(file, offset, bool(parts))
         size += length
-        if size > MAX_IMAGE_BYTES:
-            break
+        check_limit("encoded_image_bytes", size, f"the record at byte {start:,}", error=PhotoError)
         data = file.read(length)
         if len(data) < length:
             raise PhotoError(f"is cut short: the end of the record at byte {offset:,} is missing")
         parts.append(data)
+        offset += 8 + (length + 3 & ~3)
+        if offset > end + 3:  # the padding of the last record may be missing
+            raise PhotoError(f"has a record at byte {start:,} that runs into the next one", remedy=_REMEDY)
         if flag in (0, 3):
             return _MAGIC_BYTES.join(parts)
-        offset += 8 + (length + 3 & ~3)
-    raise PhotoError(
-        f"has a record of more than {MAX_IMAGE_BYTES >> 20} MiB or {_MAX_PARTS} parts near byte {offset:,}"
-    )
+    raise PhotoError(f"has a record of more than {_MAX_PARTS} parts near byte {offset:,}")
 
 
 def _split_payload(payload: bytes, name: str) -> tuple[list[float], bytes]:

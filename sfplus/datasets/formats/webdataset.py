@@ -13,21 +13,16 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from sfplus.datasets.records import (
-    MAX_IMAGE_BYTES,
-    PhotoCollection,
-    Record,
-    person_from_path,
-    person_from_text,
-    skip_records,
-)
+from sfplus.datasets.records import PhotoCollection, Record, person_from_path, person_from_text, skip_records
 from sfplus.datasets.shards import list_shards, select_split
-from sfplus.errors import DatasetError, PhotoError
+from sfplus.datasets.tar_files import tar_members
+from sfplus.errors import DatasetError, PhotoError, explain_damage
 from sfplus.images import PHOTO_SUFFIXES
+from sfplus.io.limits import check_limit
 
 _LABEL, _TEXT, _JSON = "cls", "txt", "json"
 _JSON_KEYS = ("label", "identity", "person", "cls")
-_MAX_LABEL_BYTES = 1 << 20
+_REMEDY = "download it again; a compressed tar file must be decompressed first"
 _NO_LABEL = f"add a .{_LABEL} file, a .{_JSON} file with {' or '.join(_JSON_KEYS)}, or a folder per person in the shard"
 
 Sample = tuple[str, dict[str, tarfile.TarInfo]]
@@ -77,7 +72,9 @@ class WebDataset(PhotoCollection):
     def records(self, start: int = 0) -> Iterator[Record]:
         """Yield the images from number `start` on."""
         for shard, first in skip_records(self._shards, self._counts, start):
-            with shard.open("rb") as file:
+            with explain_damage(shard, remedy=_REMEDY, error=DatasetError):
+                file = shard.open("rb")
+            with file:
                 for key, members in islice(_samples(shard), first, None):
                     yield _record(file, key, members)
 
@@ -86,7 +83,7 @@ def _samples(shard: Path) -> Iterator[Sample]:
     """Yield the samples that contain an image."""
     key: str | None = None
     members: dict[str, tarfile.TarInfo] = {}
-    for member in _members(shard):
+    for member, _ in tar_members(shard, _REMEDY):
         folder, _, name = member.name.rpartition("/")
         stem, _, suffix = name.partition(".")
         if not stem or not member.isreg():  # hidden files, folders, links, devices
@@ -101,18 +98,6 @@ def _samples(shard: Path) -> Iterator[Sample]:
         yield key, members
 
 
-def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            while member := tar.next():
-                tar.members = []  # type: ignore[attr-defined]  # the list of a large shard would fill the memory
-                yield member
-    except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
-        reason = f"is not a readable tar file ({error})"
-        remedy = "download it again; a compressed tar file must be decompressed first"
-        raise DatasetError(reason, where=shard, remedy=remedy) from error
-
-
 def _image_suffix(members: dict[str, tarfile.TarInfo]) -> str:
     """Return the suffix of the first image of a sample, or an empty string."""
     return next((suffix for suffix in members if f".{suffix.rpartition('.')[2]}" in PHOTO_SUFFIXES), "")
@@ -123,21 +108,23 @@ def _record(file: BinaryIO, key: str, members: dict[str, tarfile.TarInfo]) -> Re
     name = f"{key}.{suffix}"
     try:
         person = _person(file, name, members)
-        return Record(name, person, _read_member(file, members[suffix], MAX_IMAGE_BYTES, name))
+        return Record(name, person, _read_member(file, members[suffix], "encoded_image_bytes", name))
     except PhotoError as error:
         return Record(name, "", error)
 
 
-def _read_member(file: BinaryIO, member: tarfile.TarInfo, max_bytes: int, name: str) -> bytes:
-    if member.issparse() or member.size > max_bytes:
-        raise PhotoError(f"its file '{member.name}' is sparse or too large ({member.size:,} bytes)", where=name)
-    file.seek(member.offset_data)
-    return file.read(member.size)
+def _read_member(file: BinaryIO, member: tarfile.TarInfo, limit: str, name: str) -> bytes:
+    if member.issparse():
+        raise PhotoError(f"its file '{member.name}' is sparse", where=name)
+    check_limit(limit, member.size, name, error=PhotoError)
+    with explain_damage(name, remedy=_REMEDY, error=PhotoError):
+        file.seek(member.offset_data)
+        return file.read(member.size)
 
 
 def _person(file: BinaryIO, name: str, members: dict[str, tarfile.TarInfo]) -> str:
     suffixes = [suffix for suffix in (_LABEL, _JSON, _TEXT) if suffix in members]
-    contents = {suffix: _read_member(file, members[suffix], _MAX_LABEL_BYTES, name) for suffix in suffixes}
+    contents = {suffix: _read_member(file, members[suffix], "label_bytes", name) for suffix in suffixes}
     try:
         if _LABEL in contents:
             label = contents[_LABEL].decode().strip()

@@ -13,6 +13,7 @@ from sfplus.errors import PairsError
 from sfplus.images import PHOTO_SUFFIXES
 from sfplus.io.encodings import decode
 from sfplus.io.files import file_size
+from sfplus.io.limits import check_limit
 
 SEPARATORS = "\t,; "
 ACCEPTED = (
@@ -20,7 +21,6 @@ ACCEPTED = (
     "commas, semicolons or spaces (labels 1 or 0, true or false, yes or no, same or different), and LFW's "
     "'name n1 n2' and 'name1 n1 name2 n2'"
 )
-_MAX_BYTES = 1 << 30  # the largest list in use, 15.7 million pairs of IJB-C, has 220 MB
 _LINE_END = re.compile(r"\r\n|\r|\n")
 PHOTO_ENDS = tuple(PHOTO_SUFFIXES)
 _COMMENT = re.compile(r"(^|\s+)#")
@@ -83,8 +83,7 @@ def read_lines(path: Path) -> list[Line]:
         PairsError: If the file is missing, too large or not text.
     """
     try:
-        if file_size(path) > _MAX_BYTES:
-            raise PairsError(f"is larger than {_MAX_BYTES >> 20} MiB", where=path, remedy="give a list of pairs")
+        check_limit("text_bytes", file_size(path), path, error=PairsError)
         text = decode(path.read_bytes())
     except OSError as error:
         remedy = "give a list of pairs, such as LFW's pairs.txt"

@@ -22,7 +22,7 @@ class LoopSettings(StrictSettings):
     """Settings of the training loop; see `training.engine`."""
 
     max_iter: int = Field(default=10000, ge=1, description="number of steps")
-    batch_size: int = Field(default=128, ge=1, description="samples per step over all processes")
+    batch_size: int = Field(default=128, ge=1, le=10_000_000, description="samples per step over all processes")
     seed: int = Field(
         default=0, ge=0, le=2**63 - 1, description="random seed of weights, batches and everything else that is drawn"
     )

@@ -16,10 +16,10 @@ class SampleSettings(StageKey, BaseModel):
     model_config = ConfigDict(extra="forbid")
     stage: ClassVar[Stage] = Stage("sample", 1, Deferred("sfplus.stages.sample:build"))
 
-    people: int = Field(60, ge=4, description="number of people to draw")
-    photos: int = Field(10, ge=2, description="photos of each person")
-    verify_people: int = Field(20, ge=2, description="number of people that are kept for verification")
-    folds: int = Field(10, ge=2, description="folds of the pair list")
+    people: int = Field(60, ge=4, le=1_000_000, description="number of people to draw")
+    photos: int = Field(10, ge=2, le=10_000, description="photos of each person")
+    verify_people: int = Field(20, ge=2, le=1_000_000, description="number of people that are kept for verification")
+    folds: int = Field(10, ge=2, le=1000, description="folds of the pair list")
     pairs_per_fold: int = Field(20, ge=1, description="same-person pairs per fold, and as many different-people pairs")
     seed: int = Field(0, ge=0, description="random seed; another seed draws other people")
 

@@ -96,7 +96,9 @@ class SolverSettings(LoopSettings):
         ge=1,
         description="passes over the crops, instead of max_iter; steps and warmup are then in epochs",
     )
-    batch_size: int = Field(default=512, ge=1, description="crops per step over all processes (256 per GPU, two GPUs)")
+    batch_size: int = Field(
+        default=512, ge=1, le=10_000_000, description="crops per step over all processes (256 per GPU, two GPUs)"
+    )
     accumulate: int = Field(
         default=1, ge=1, description="forward passes per batch, to save memory (iter_size); counters of heads count "
         "batches, not passes as in Caffe"

@@ -22,7 +22,7 @@ PEOPLE = {"Ben": 3, "Ada": 4, "Cyd": 1}
         ("crops.u8", r"crops\.u8: has 2,870 bytes, not 2,880"),
         ("index.parquet", r"index\.parquet: was changed"),
         ("people.parquet", r"people\.parquet: was changed"),
-        ("manifest.json", r"manifest\.json: is not the manifest of a pack"),
+        ("manifest.json", r"manifest\.json: is damaged"),
     ],
 )
 def test_truncated_and_missing_files_are_named(tmp_path: Path, name: str, message: str) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.datasets.pairs import text as module
 from sfplus.datasets.pairs.text import read_lines
 from sfplus.errors import PairsError
 
@@ -30,7 +29,7 @@ def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> Non
 
 
 def test_too_large_lists_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_BYTES", 3)
+    monkeypatch.setenv("SFPLUS_MAX_TEXT_BYTES", "3")
     (tmp_path / "pairs.txt").write_text("abcd")
-    with pytest.raises(PairsError, match="is larger than 0 MiB"):
+    with pytest.raises(PairsError, match=r"pairs\.txt: has 4 bytes, more than the limit of 3"):
         read_lines(tmp_path / "pairs.txt")

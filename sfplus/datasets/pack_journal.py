@@ -1,0 +1,126 @@
+"""The journal of a pack that is being written, from which an interrupted run continues."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+from pydantic import AfterValidator, ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+from sfplus.datasets.formats import pack
+from sfplus.errors import SfplusError, explain_damage
+from sfplus.io.json_files import parse_json
+from sfplus.io.tables import Failure
+
+JOURNAL = "journal.jsonl"
+_LARGEST_BLOCK = 1 << 28  # bytes of a line of the journal
+
+
+def _check_utf8(value: str) -> str:
+    value.encode()
+    return value
+
+
+_Utf8 = Annotated[str, AfterValidator(_check_utf8)]
+
+
+@with_config(ConfigDict(strict=True))
+class Block(TypedDict):
+    """A block of crops whose pixels are safe on the disk."""
+
+    names: list[_Utf8]
+    people: list[_Utf8]
+    sums: list[Annotated[int, Field(ge=0, lt=1 << 32)]]
+    failures: list[Failure]
+    size: Annotated[list[Annotated[int, Field(ge=1, le=1 << 16)]], Field(max_length=2)]  # none without a crop
+    next: Annotated[int, Field(ge=1)]
+    sha256: str
+
+
+@with_config(ConfigDict(strict=True))
+class _Line(TypedDict):
+    block: Block
+    crc32: int
+
+
+def journal_line(block: Block) -> str:
+    """Return a line of the journal: a block, and a checksum by which a changed line is recognised."""
+    return json.dumps({"block": block, "crc32": _checksum(block)}) + "\n"
+
+
+def _checksum(block: Block) -> int:
+    return zlib.crc32(json.dumps(block, sort_keys=True).encode())
+
+
+def new_block() -> Block:
+    """Return an empty block."""
+    return {"names": [], "people": [], "sums": [], "failures": [], "size": [], "next": 1, "sha256": ""}
+
+
+def read_journal(folder: Path, count: int) -> list[Block]:
+    """Return the blocks from which an interrupted run continues, and cut off all pixels behind them.
+
+    Those are the first lines of the journal that fit to one another and to the pixels; what a kill, a power cut or
+    somebody else changed behind them is packed again.
+
+    Args:
+        folder: of the unfinished pack.
+        count: the number of records of the collection.
+
+    Raises:
+        SfplusError: If the files cannot be read or written.
+    """
+    blocks: list[Block] = []
+    remedy = f"delete {folder} and run again"
+    with explain_damage(folder / JOURNAL, remedy=remedy), (folder / JOURNAL).open("a+b") as file:
+        file.seek(0)
+        while line := file.readline(_LARGEST_BLOCK):
+            try:
+                entry = parse_json(line, _Line, where=folder / JOURNAL, remedy=remedy)
+            except SfplusError:
+                break
+            block, is_complete = entry["block"], line.endswith(b"\n") and entry["crc32"] == _checksum(entry["block"])
+            if not is_complete or not _follows(block, blocks, count):
+                break
+            blocks.append(block)
+    with explain_damage(folder / pack.PIXELS, remedy=remedy), (folder / pack.PIXELS).open("a+b") as pixels:
+        size = pixels.seek(0, 2)
+        while blocks and (_end(blocks) > size or not _is_last_block(pixels, blocks)):
+            del blocks[-1]
+        pixels.truncate(_end(blocks))
+    return blocks
+
+
+def _follows(block: Block, blocks: list[Block], count: int) -> bool:
+    """Return True if a block can follow others."""
+    crops = len(block["names"])
+    fits = crops == len(block["people"]) == len(block["sums"]) and crops <= pack.BLOCK and block["next"] <= count
+    if len(block["size"]) != 2:  # no crop was usable so far
+        fits = fits and not crops and not block["size"]
+    if blocks:
+        last = blocks[-1]
+        fits = (
+            fits and len(last["names"]) == pack.BLOCK and last["size"] == block["size"] and last["next"] < block["next"]
+        )
+    return fits
+
+
+def _end(blocks: list[Block]) -> int:
+    return sum(len(block["names"]) for block in blocks) * _crop_bytes(blocks)
+
+
+def _crop_bytes(blocks: list[Block]) -> int:
+    height, width = (blocks[0]["size"] or (0, 0)) if blocks else (0, 0)
+    return 3 * height * width
+
+
+def _is_last_block(pixels: BinaryIO, blocks: list[Block]) -> bool:
+    """Return True if the last pixels are those of the last block."""
+    pixels.seek(_end(blocks[:-1]))
+    return (
+        hashlib.sha256(pixels.read(len(blocks[-1]["names"]) * _crop_bytes(blocks))).hexdigest() == blocks[-1]["sha256"]
+    )

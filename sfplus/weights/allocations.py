@@ -1,0 +1,44 @@
+"""A limit on the tensors that the construction of a network may create."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class AllocationError(Exception):
+    """More memory would be used than the limit."""
+
+
+class _Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the sizes of new tensors, which functions without a tensor among their arguments create."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._remaining = limit
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if not any(isinstance(arg, Tensor | list | tuple) and _has_tensor(arg) for arg in args):
+            sizes = args[0] if args and isinstance(args[0], list | tuple) else ()
+            dtype = (kwargs or {}).get("dtype") or torch.get_default_dtype()
+            self._remaining -= math.prod(sizes) * dtype.itemsize if sizes else 0
+            if self._remaining < 0:
+                raise AllocationError
+        return func(*args, **(kwargs or {}))
+
+
+def _has_tensor(arg: Any) -> bool:
+    return isinstance(arg, Tensor) or any(isinstance(item, Tensor) for item in arg)
+
+
+@contextmanager
+def limit_allocations(limit: int) -> Iterator[None]:
+    """Raise AllocationError in the block before new tensors take more than `limit` bytes."""
+    with _Limit(limit):
+        yield
