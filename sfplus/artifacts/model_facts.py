@@ -208,4 +208,6 @@ def _brackets(*parts: str) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**63  # a larger one may not be a float
+    return isinstance(value, float) and math.isfinite(value)

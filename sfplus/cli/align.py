@@ -104,7 +104,7 @@ def align_folder(
 
         torch.set_num_threads(workers)
     steps = crop_steps(UserPhotos(source.root), recipe.plan_request(), "photos")
-    with run_on_folder(source, out, device, steps) as done:
+    with run_on_folder(source, out, device, steps, "align") as done:
         folder, faces = done["align/photos"].folder, done["detect/photos"].folder
         crops = {name: folder / CROPS / name for name in read_parquet(folder / CROP_TABLE, CROP_COLUMNS)["crop"]}
         files = crops | {FACES: faces / FACES, FAILURES: failures_file(done["align/photos"], source, out)}

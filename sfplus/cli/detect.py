@@ -48,7 +48,7 @@ def detect_folder(photos: Path, out: Path, device: str, settings: Mapping[str, A
     recipe = Recipe.model_validate({"detect": settings or {}})
     source = list_inputs(photos, out)
     steps = crop_steps(UserPhotos(source.root), recipe.plan_request(), "photos")[:1]
-    with run_on_folder(source, out, device, steps) as done:
+    with run_on_folder(source, out, device, steps, "detect") as done:
         detected = done["detect/photos"]
         files = {name: detected.folder / name for name in (FACES, PHOTOS)}
         publish(files | {FAILURES: failures_file(detected, source, out)}, out)

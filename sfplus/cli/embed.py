@@ -88,7 +88,7 @@ def embed_folder(
     """
     source = list_inputs(photos, out)
     steps = embed_steps(UserPhotos(source.root), model, choose, crops, dtype)
-    with run_on_folder(source, out, device, steps) as done:
+    with run_on_folder(source, out, device, steps, "embed") as done:
         files = {name: done["embed"].folder / name for name in (FEATURES, FEATURE_INDEX)}
         last, faces = done["embed" if crops else "align/photos"], None
         if not crops:

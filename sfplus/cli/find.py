@@ -18,10 +18,11 @@ from sfplus.artifacts.context import is_first
 from sfplus.cli.compare import describe_box, read_faces
 from sfplus.cli.group import embed_all_faces
 from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, ModelNetwork
+from sfplus.cli.photo_folders import FOUND_CSV
 from sfplus.cli.photo_inputs import keep_apart, list_inputs
 from sfplus.detection.choose import Rule
 from sfplus.embedder import Embedder
-from sfplus.errors import UsageError
+from sfplus.errors import UsageError, one_line
 from sfplus.images import CACHE, encode_image, list_photos
 from sfplus.io.console import quantity
 from sfplus.io.files import check_folder, write_atomically
@@ -33,7 +34,7 @@ from sfplus.recipes.steps import UserModel
 from sfplus.reports.people_page import FaceView, photo_link, render_matches
 
 app = typer.Typer(add_completion=False)
-FOUND_CSV, FOUND_HTML = "found.csv", "found.html"
+FOUND_HTML = "found.html"
 _PRINTED, _SHOWN = 20, 500  # photos at most, on the console and on the page
 
 
@@ -96,7 +97,7 @@ def find_person(
     with contextlib.ExitStack() as stack:
         if grouped is None:
             inputs = list_inputs(photos, out)
-            grouped = stack.enter_context(embed_all_faces(inputs, out, source, device))
+            grouped = stack.enter_context(embed_all_faces(inputs, out, source, device, "find"))
         if not is_first():  # the first process searches for all
             return 0
         found = _best_faces(grouped, np.stack([example.feature for example in examples]))
@@ -167,7 +168,7 @@ def _print(found: Matches, faces: GroupedPhotos, out: Path) -> None:
     has_scores, likely = found.has_probabilities, int((found.probabilities >= 0.5).sum())
     for row, similarity, probability in found.first(min(max(likely, 5), _PRINTED) if has_scores else _PRINTED):
         chance = f"{100 * probability:3.0f} %  " if has_scores else ""
-        print(f"{chance}{similarity:6.3f}  {faces.table['photo'][row]}")
+        print(f"{chance}{similarity:6.3f}  {one_line(faces.table['photo'][row])}")
     if has_scores:
         verb = "is" if likely == 1 else "are"
         print(f"{quantity(likely, 'photo')} {verb} more likely than not to show this person: {out / FOUND_HTML}")

@@ -76,7 +76,7 @@ def group_photos(
         copy: Whether the folders of people get copies of the photos and not links.
     """
     source = list_inputs(photos, out)
-    with embed_all_faces(source, out, model, device) as faces:
+    with embed_all_faces(source, out, model, device, "group") as faces:
         if not is_first():  # the first process groups for all
             return 0
         missed, failed = read_failures(out)
@@ -88,7 +88,9 @@ def group_photos(
 
 
 @contextlib.contextmanager
-def embed_all_faces(photos: PhotoInput, out: Path, model: UserModel, device: str) -> Iterator[GroupedPhotos]:
+def embed_all_faces(
+    photos: PhotoInput, out: Path, model: UserModel, device: str, command: str
+) -> Iterator[GroupedPhotos]:
     """Detect and embed every face of the photos and yield them, without people yet.
 
     OUT gets the description of the model and the list of failures. No other call deletes the features before the block
@@ -99,8 +101,10 @@ def embed_all_faces(photos: PhotoInput, out: Path, model: UserModel, device: str
         out: The folder for the results.
         model: The model.
         device: The device to run on.
+        command: The name of the command.
     """
-    with run_on_folder(photos, out, device, embed_steps(UserPhotos(photos.root), model, "all")) as done:
+    steps = embed_steps(UserPhotos(photos.root), model, "all")
+    with run_on_folder(photos, out, device, steps, command) as done:
         publish(describe_model(model, out) | {FAILURES: failures_file(done["align/photos"], photos, out)}, out)
         missed, failed = read_failures(out)
         config = {key: model.config.get(key) for key in ("verification", "feature_size")}

@@ -11,21 +11,21 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import filelock
 
 from sfplus.artifacts.artefact import MANIFEST, Artefact
 from sfplus.artifacts.context import RunContext, is_first
-from sfplus.artifacts.layout import FACE_COLUMNS, FACES
+from sfplus.artifacts.layout import FACE_COLUMNS, FACES, FEATURES, PHOTOS
 from sfplus.cli.photo_inputs import PhotoInput
 from sfplus.errors import ArtefactError, NoUsablePhotoError, UsageError, warn_user
 from sfplus.images import CACHE
 from sfplus.io.console import Console, print_failures, quantity
 from sfplus.io.disk import flush_all
 from sfplus.io.files import remove_folder, write_atomically, write_json
-from sfplus.io.json_files import read_json
+from sfplus.io.json_files import RelativeName, read_json
 from sfplus.io.locks import file_lock
 from sfplus.io.memory import keep_freed_memory
 from sfplus.io.tables import FAILURES, Failure, read_failures, read_json_lines, read_parquet, write_json_lines
@@ -33,9 +33,14 @@ from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import check_inputs
 from sfplus.recipes.steps import Step
 
+FOUND_CSV = "found.csv"  # of the command `find`
+_RECORD = f"{CACHE}/published.json"
+
 
 @contextlib.contextmanager
-def run_on_folder(photos: PhotoInput, out: Path, device: str, steps: list[Step]) -> Iterator[dict[str, Artefact]]:
+def run_on_folder(
+    photos: PhotoInput, out: Path, device: str, steps: list[Step], command: str
+) -> Iterator[dict[str, Artefact]]:
     """Run steps and yield their artefacts, which no other call deletes before the block ends.
 
     The last call to end deletes older artefacts. Where no photo can be used, OUT gets the list of failures alone.
@@ -45,10 +50,15 @@ def run_on_folder(photos: PhotoInput, out: Path, device: str, steps: list[Step])
         out: The folder for the results.
         device: The device to run on.
         steps: The steps; none where no listed path leads to a photo.
+        command: The name of the command: `align`, `detect`, `embed`, `group` or `find`.
 
     Raises:
+        UsageError: If OUT holds the results of another command, which would be deleted.
         NoUsablePhotoError: If no photo can be used; the first reasons have been printed.
     """
+    if (earlier := _command_of(out)) not in ("", command):
+        remedy = "choose another OUT, or delete this one"
+        raise UsageError(f"holds the results of sfplus {earlier}", where=out, remedy=remedy)
     console = Console(quiet=not is_first())
     for text in photos.warnings():
         console.warn(text)
@@ -111,8 +121,7 @@ def publish(files: Mapping[str, Path], out: Path) -> None:
 
 
 def _publish_locked(files: Mapping[str, Path], out: Path) -> None:
-    record = out / CACHE / "published.json"
-    earlier = _read_published(record)
+    record, earlier = out / _RECORD, _published(out)
     write_json(record, sorted({*earlier, *files}))
     root = out.resolve()
     for name in files:
@@ -131,14 +140,31 @@ def _publish_locked(files: Mapping[str, Path], out: Path) -> None:
     write_json(record, sorted(files))
 
 
-def _read_published(record: Path) -> list[str]:
-    """Return the files that earlier calls copied into OUT."""
-    try:
-        return read_json(record, list[str], remedy="run again")
-    except ArtefactError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
-            warn_user(f"{record}: {error.reason}; files of earlier runs stay in OUT")
+def _published(out: Path) -> list[str]:
+    """Return the files that an earlier call copied into OUT; none, with a warning, if the record is damaged."""
+    record = out / _RECORD
+    if not record.exists():
         return []
+    try:
+        names = read_json(record, list[RelativeName], remedy="files of earlier runs stay in OUT")
+        return [name for name in names if PurePosixPath(name).parts[:1] != (CACHE,)]
+    except ArtefactError as error:
+        warn_user(str(error))
+        return []
+
+
+def _command_of(out: Path) -> str:
+    """Return the command whose results are in OUT; "" if there are none."""
+    names = set(_published(out))
+    if (out / CACHE / "group").is_dir():
+        return "group"
+    if (out / FOUND_CSV).is_file():
+        return "find"
+    if FEATURES in names:
+        return "embed"
+    if PHOTOS in names:
+        return "detect"
+    return "align" if FACES in names else ""
 
 
 def _remove(name: str, out: Path) -> None:

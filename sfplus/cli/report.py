@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +15,9 @@ from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.cli.options import DATA, Title, Workspace
 from sfplus.cli.run import print_verdicts, this_command
-from sfplus.datasets.pairs import Pairs
-from sfplus.errors import ArtefactError, SfplusError, UsageError
+from sfplus.errors import ArtefactError, UsageError
 from sfplus.reports.html import HTML, JSON, Report, render, worst_crops
-from sfplus.verification.result import Result
+from sfplus.reports.report_data import PublishedRow, ReportData, read_report_data
 
 app = typer.Typer(add_completion=False)
 
@@ -49,11 +48,11 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
         raise UsageError("holds the report of one of the runs", where=out, remedy="choose another --out")
     reports = {file: _read_report(file) for file in files}
     labels = _labels(reports)
-    verified = {label: _parse_result(reports[file]["results"][name], file) for (file, name), label in labels.items()}
-    results = {label: result for label, (result, _) in verified.items()}
-    names = {str(data.get("dataset") or "") for data in reports.values()}
+    verified = {label: reports[file].results[name] for (file, name), label in labels.items()}
+    results = {label: data.result for label, data in verified.items()}
+    names = {data.dataset for data in reports.values()}
     dataset = names.pop() if len(names) == 1 else ""
-    pairs = {label: listed for label, (_, listed) in verified.items() if listed}
+    pairs = {label: listed for label, data in verified.items() if (listed := data.pairs)}
     last = list(results)[-1]
     comparable = len(pairs) == len(results) and len({(p.left, p.right) for p in pairs.values()}) == 1
     report = Report(
@@ -69,7 +68,7 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
         histories=_by_label("histories", reports, labels),
         hashes={
             f"{file.parent.name}, {name}": digest
-            for file, data in reports.items() for name, digest in data.get("hashes", {}).items()
+            for file, data in reports.items() for name, digest in data.hashes.items()
         },
         versions=RunContext.versions(),
         command=command,
@@ -80,11 +79,11 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
     print(f"report: {out / HTML}")
 
 
-def _by_label(key: str, reports: dict[Path, dict[str, Any]], labels: dict[tuple[Path, str], str]) -> dict[str, Any]:
+def _by_label(key: str, reports: Mapping[Path, ReportData], labels: Mapping[tuple[Path, str], str]) -> dict[str, Any]:
     """Return the values that the reports hold for their models under a key, by label."""
     return {
-        label: reports[file][key][name]
-        for (file, name), label in labels.items() if name in reports[file].get(key, {})
+        label: getattr(reports[file], key)[name]
+        for (file, name), label in labels.items() if name in getattr(reports[file], key)
     }  # fmt: skip
 
 
@@ -97,47 +96,25 @@ def _find_report(run: str, workspace: Path) -> Path:
     raise UsageError(f"there is no report of '{run}'", where=workspace / "runs", remedy=f"runs: {runs}")
 
 
-def _read_report(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_bytes())
-        kinds = dict.fromkeys(("results", "models", "histories", "protocols", "hashes"), dict) | {"published": list}
-        if not all(isinstance(data.get(key, kind()), kind) for key, kind in kinds.items()):
-            reason = "is not a report"
-        elif data["results"]:
-            return dict(data)
-        else:
-            reason = "holds no result"
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
-    except (ValueError, KeyError, AttributeError, RecursionError):
-        reason = "is not a report"
-    raise ArtefactError(reason, where=file, remedy="give the report.json of sfplus verify or sfplus run")
+def _read_report(file: Path) -> ReportData:
+    data = read_report_data(file)
+    if not data.results:
+        raise ArtefactError("holds no result", where=file, remedy="verify a model")
+    return data
 
 
-def _parse_result(row: dict[str, Any], file: Path) -> tuple[Result, Pairs | None]:
-    """Return a result and its pairs, or None where the report does not list them."""
-    try:
-        result = Result.from_dict(row)
-        result.scores[result.fold], result.threshold[result.fold]
-        if "left" not in row:
-            return result, None
-        return result, Pairs(tuple(row["left"]), tuple(row["right"]), result.same, result.fold)
-    except (KeyError, TypeError, ValueError, IndexError, SfplusError) as error:
-        raise ArtefactError(f"holds a damaged result ({error})", where=file, remedy="verify again") from None
-
-
-def _published(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _published(reports: Iterable[ReportData]) -> list[PublishedRow]:
     """Return the published figures of all reports without duplicates."""
-    rows = [row for data in reports for row in data.get("published", [])]
+    rows = [row for data in reports for row in data.published]
     return [row for i, row in enumerate(rows) if row not in rows[:i]]
 
 
-def _labels(reports: dict[Path, dict[str, Any]]) -> dict[tuple[Path, str], str]:
+def _labels(reports: Mapping[Path, ReportData]) -> dict[tuple[Path, str], str]:
     """Return a unique label for each model of each run: its name, with the run's name or path where models share it.
 
     A model that several runs verified with the same result, such as the start of two fine-tunings, is listed once.
     """
-    runs = [(file, name) for file, data in reports.items() for name in data["results"]]
+    runs = [(file, name) for file, data in reports.items() for name in data.results]
     distinct = {_identity(reports[file], file, name): (file, name) for file, name in runs}
     models = [model for model in runs if model in distinct.values()]
     uses = Counter(name for _, name in models)
@@ -146,10 +123,10 @@ def _labels(reports: dict[Path, dict[str, Any]]) -> dict[tuple[Path, str], str]:
     return {key: text if duplicates[text] == 1 else f"{key[0].parent}: {key[1]}" for key, text in labels.items()}
 
 
-def _identity(data: dict[str, Any], file: Path, name: str) -> str:
+def _identity(data: ReportData, file: Path, name: str) -> str:
     """Return what two runs have in common if they verified one model on the same pairs: its digest and its result."""
-    content = ModelFacts.from_json(data.get("models", {}).get(name)).content
-    return json.dumps([name, content, data["results"][name]] if content else [str(file), name])
+    content = ModelFacts.from_json(data.models.get(name)).content
+    return json.dumps([name, content, data.results[name].model_dump()] if content else [str(file), name])
 
 
 @app.command()

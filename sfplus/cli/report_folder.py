@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from sfplus.artifacts.layout import REPORT_JSON
 from sfplus.artifacts.pair_inputs import pairs_content
 from sfplus.datasets.pairs.dataset_name import dataset_folder, dataset_name
-from sfplus.errors import UsageError
+from sfplus.errors import ArtefactError, UsageError
 from sfplus.io.files import check_folder
+from sfplus.reports.report_data import ReportSummary, read_report_summary
 
 
 def run_name_of(workspace: Path, pairs: Path, photos: Path | None = None) -> str:
@@ -40,17 +39,14 @@ def check_report_folder(folder: Path, pairs: Path | None) -> None:
         raise UsageError(f"holds a report of other pairs than {pairs}", where=folder, remedy=remedy)
 
 
-def read_report(folder: Path) -> dict[str, Any]:
-    """Return the content of the report.json in a folder; empty if there is none that can be read."""
+def read_report(folder: Path) -> ReportSummary:
+    """Return what the report in a folder says; nothing if there is none that can be read."""
     try:
-        data = json.loads((folder / REPORT_JSON).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
+        return read_report_summary(folder / REPORT_JSON)
+    except ArtefactError:
+        return ReportSummary()
 
 
 def _pairs_of_report(folder: Path) -> str:
     """Return the digest of the pairs of the report in a folder; empty if there is none, or it compares several."""
-    hashes = read_report(folder).get("hashes")
-    items = hashes.items() if isinstance(hashes, dict) else ()
-    return next((str(digest) for name, digest in items if str(name).startswith("pairs: ")), "")
+    return next((digest for name, digest in read_report(folder).hashes.items() if name.startswith("pairs: ")), "")

@@ -170,7 +170,7 @@ def run_recipe(
 
 def print_verdicts(folder: Path) -> None:
     """Print the conclusions of the report in a folder: which differences are significant, and what they show."""
-    for verdict in read_report(folder).get("verdicts", []):
+    for verdict in read_report(folder).verdicts:
         print(one_line(verdict))
 
 

@@ -6,12 +6,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sfplus.datasets.records import PeopleRule, person_from_path
-from sfplus.errors import DatasetError
+from sfplus.errors import DatasetError, one_line, short_repr
 from sfplus.io.console import first_names, quantity
 from sfplus.io.files import file_size
 from sfplus.io.limits import check_limit
 
 _STRAY_REMEDY = "put the photos of each person into a folder"
+_LIST_SUFFIXES = (".txt", ".lst", ".csv")
 
 
 def assign_labels(
@@ -101,8 +102,12 @@ def read_person_list(path: Path) -> tuple[str, ...]:
     A comment is `#` alone or starts with `#` and a space, so `#1 Fan` is a person.
 
     Raises:
-        DatasetError: If the file cannot be read, is too large or is not text.
+        DatasetError: If the name of the file does not end in .txt, .lst or .csv, or it cannot be read, is too large or
+            is not text.
     """
+    if path.suffix.lower() not in _LIST_SUFFIXES:  # any other text, such as /etc/passwd, would be taken as people
+        remedy = f"end its name in {', '.join(_LIST_SUFFIXES)}"
+        raise DatasetError("is not the name of a list of people", where=path, remedy=remedy)
     try:
         check_limit("text_bytes", file_size(path), path, error=DatasetError)
         lines = path.read_text("utf-8-sig").splitlines()
@@ -110,5 +115,8 @@ def read_person_list(path: Path) -> tuple[str, ...]:
         remedy = "give a text file with one name per line"
         reason = error.strerror if isinstance(error, OSError) else error
         raise DatasetError(f"is not a list of people ({reason})", where=path, remedy=remedy) from error
+    if wrong := next((line for line in lines if one_line(line.strip()) != line.strip()), ""):
+        reason = f"is not a list of people (a line is {short_repr(wrong)})"
+        raise DatasetError(reason, where=path, remedy="give a text file with one name per line")
     names = (line.strip() for line in lines)
     return tuple(dict.fromkeys(name for name in names if name and name != "#" and not name.startswith("# ")))

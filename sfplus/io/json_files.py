@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PlainValidator, TypeAdapter, ValidationError
 
 from sfplus.errors import ArtefactError, SfplusError, first_line
 from sfplus.io.files import file_size
 from sfplus.io.limits import check_limit
 
 Value = TypeVar("Value")
+
+
+def is_relative(name: str) -> bool:
+    """Return whether a text is a POSIX path below a folder."""
+    return bool(name) and "\0" not in name and not name.startswith("/") and ".." not in PurePosixPath(name).parts
+
+
+def _check_relative(value: object) -> str:
+    if not (isinstance(value, str) and is_relative(value)):
+        raise ValueError("is not the name of a file below the folder")
+    return value
+
+
+# A POSIX path below a folder. pydantic's own type refuses the names of files that are not UTF-8.
+RelativeName = Annotated[str, PlainValidator(_check_relative)]
 
 
 def read_json(path: Path, kind: type[Value], *, remedy: str, error: type[SfplusError] = ArtefactError) -> Value:

@@ -41,6 +41,7 @@ LIMITS = MappingProxyType(
         "tensor_list_bytes": (16 << 20, "bytes", "the names and shapes at the start of a .safetensors file"),
         "table_bytes": (1 << 30, "bytes", "a Parquet table of an artefact, in memory"),
         "expansion": (30, "times its size", "a compressed file that expands to more than 64 MiB"),
+        "people_bytes": (256 << 20, "bytes", "people.csv or corrections.csv"),
         # datasets, verification, image_tasks
         "encoded_image_bytes": (64 << 20, "bytes", "an image in a data set file"),
         "label_bytes": (1 << 20, "bytes", "the label of an image in a tar file"),

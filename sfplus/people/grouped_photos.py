@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from pydantic import Field
+from safetensors import safe_open
+from typing_extensions import TypedDict
 
 from sfplus.artifacts.layout import FEATURES
-from sfplus.errors import ArtefactError, UsageError
+from sfplus.errors import ArtefactError, UsageError, explain_damage, short_repr
 from sfplus.images import CACHE
 from sfplus.io.files import atomic_file, write_json
-from sfplus.io.tables import Column, read_parquet, write_parquet
+from sfplus.io.json_files import RelativeName, read_json
+from sfplus.io.tables import AnyText, Column, read_parquet, write_parquet
 from sfplus.verification.decision import DecisionRule
 
 PEOPLE_PARQUET = "people.parquet"
@@ -36,6 +37,27 @@ _COLUMNS = {
 }  # fmt: skip
 
 Table = dict[str, list[Any]]
+
+
+class _Model(TypedDict):
+    name: AnyText
+    network: AnyText
+    input: str
+    content: str
+    config: dict[str, Any]
+
+
+class _State(TypedDict):
+    """The content of _STATE."""
+
+    version: int
+    photos: AnyText
+    model: _Model
+    features_folder: RelativeName
+    counts: dict[Literal["undetected", "failed"], int]
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None
+    copy: bool
+    linked_above: Annotated[float, Field(allow_inf_nan=False)] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,20 +101,16 @@ class GroupedPhotos:
             UsageError: If the folder is not such a result.
             ArtefactError: If a file in it is missing or damaged.
         """
-        try:
-            state = json.loads((folder / _STATE).read_text("utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
+        if not cls.exists(folder):
             remedy = f"group photos first: sfplus group PHOTOS {folder}"
-            raise UsageError("is not a folder of grouped photos", where=folder, remedy=remedy) from None
-        except (OSError, ValueError) as error:
-            raise _damaged(folder, _STATE) from error
+            raise UsageError("is not a folder of grouped photos", where=folder, remedy=remedy)
+        state: dict[str, Any] = dict(read_json(folder / _STATE, _State, remedy=_REMEDY))
+        if state.pop("version") != _VERSION:
+            raise ArtefactError("is of another version of sfplus", where=folder / _STATE, remedy=_REMEDY)
         table = read_parquet(folder / PEOPLE_PARQUET, _COLUMNS, remedy=_REMEDY)
-        try:
-            if state.pop("version") != _VERSION:
-                raise ValueError
-            return cls(folder, Path(state.pop("photos")), table=table, **state)
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise _damaged(folder, _STATE) from error
+        if wrong := [name for name in (*table["photo"], *table["crop"]) if not name or "\0" in name]:
+            raise ArtefactError(f"is damaged ({short_repr(wrong[0])})", where=folder / PEOPLE_PARQUET, remedy=_REMEDY)
+        return cls(folder, Path(state.pop("photos")), table=table, **state)
 
     def save(self) -> None:
         """Write what `load` reads, atomically."""
@@ -115,13 +133,11 @@ class GroupedPhotos:
             ArtefactError: If they are missing or damaged, or are not those of the table.
         """
         path = self.folder / self.features_folder / FEATURES
-        try:
-            with safe_open(path, "numpy") as file:
-                features = np.asarray(file.get_tensor("features"))
-        except (OSError, SafetensorError) as error:
-            raise _damaged(self.folder, self.features_folder) from error
-        if len(features) != len(self.table["photo"]):
-            raise _damaged(self.folder, self.features_folder)
+        with explain_damage(path, remedy=_REMEDY, error=ArtefactError), safe_open(path, "numpy") as file:
+            features = np.asarray(file.get_tensor("features"))
+        is_right = features.dtype == np.float32 and features.ndim == 2 and len(features) == len(self.table["photo"])
+        if not (is_right and np.isfinite(features).all()):
+            raise ArtefactError("is not that of these faces", where=path, remedy=_REMEDY)
         return features
 
     @cached_property
@@ -153,10 +169,11 @@ class GroupedPhotos:
 
     def read_resolved(self) -> dict[tuple[str, int, str], int]:
         """Return the numbers that a run, which did not end, gave to new people in corrections."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            rows = json.loads((self.folder / _RESOLVED).read_text("utf-8"))
-            return {(photo, face, person): int(number) for photo, face, person, number in rows}
-        return {}
+        path = self.folder / _RESOLVED
+        if not path.is_file():
+            return {}
+        rows = read_json(path, list[tuple[AnyText, int, str, int]], remedy=f"delete it, then {_REMEDY}")
+        return {(photo, face, person): number for photo, face, person, number in rows}
 
     def write_resolved(self, numbers: Mapping[Any, int]) -> None:
         """Write the numbers of the people in corrections, or delete them once the corrections have ids."""
@@ -170,7 +187,3 @@ class GroupedPhotos:
         """A key for each face that stays the same if the photo is moved or renamed."""
         digests, faces = self.table["digest"], self.table["face"]
         return [f"{digest[:32]}/{face}" for digest, face in zip(digests, faces, strict=True)]
-
-
-def _damaged(folder: Path, name: str) -> ArtefactError:
-    return ArtefactError("is missing or damaged", where=folder / name, remedy=_REMEDY)

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sfplus.errors import DatasetError
+from sfplus.errors import DatasetError, short_repr
 from sfplus.io.encodings import decode
-from sfplus.io.files import write_atomically
+from sfplus.io.files import file_size, write_atomically
+from sfplus.io.limits import check_limit
 
 PEOPLE_CSV, CORRECTIONS_CSV = "people.csv", "corrections.csv"
-_MAX_BYTES = 1 << 28
+_MAX_DIGITS = 9
 _ID = re.compile(r"person-(\d{1,9})")
 
 
@@ -56,7 +57,7 @@ def read_names(folder: Path) -> dict[int, str]:
     for where, row in _read(folder / PEOPLE_CSV, ("person", "name")):
         number = person_number(row["person"])
         if number is None:
-            reason = f"{row['person']!r} is not the id of a person, such as {person_id(1)}"
+            reason = f"{short_repr(row['person'])} is not the id of a person, such as {person_id(1)}"
             raise DatasetError(reason, where=where, remedy="change only the column name")
         if row["name"]:
             names[number] = row["name"]
@@ -82,8 +83,8 @@ def read_corrections(folder: Path) -> list[Correction]:
     """
     corrections: dict[tuple[str, int], Correction] = {}
     for where, row in _read(folder / CORRECTIONS_CSV, ("photo", "face", "person")):
-        if not row["face"].isdecimal():
-            reason = f"{row['face']!r} is not the number of a face"
+        if not _is_count(row["face"]):
+            reason = f"{short_repr(row['face'])} is not the number of a face"
             raise DatasetError(reason, where=where, remedy="use the columns photo, face and person")
         key = row["photo"], int(row["face"])
         corrections.pop(key, None)
@@ -103,8 +104,7 @@ def _read(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
     """Yield `file:line` and some columns of each row of a CSV file, in any common encoding and with any separator."""
     if not path.is_file():
         return
-    if path.stat().st_size > _MAX_BYTES:
-        raise DatasetError(f"is larger than {_MAX_BYTES >> 20} MiB", where=path, remedy="check the file")
+    check_limit("people_bytes", file_size(path), path, error=DatasetError)
     text = decode(path.read_bytes())
     if text is None:
         raise DatasetError("is not a text file", where=path, remedy="save it as CSV, or delete it")
@@ -119,6 +119,10 @@ def _read(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
             yield f"{path}:{rows.line_num}", {name: _clean(name, row[name] or "") for name in columns}
     except csv.Error as error:
         raise DatasetError(f"is not a CSV file ({error})", where=path, remedy="save it as CSV, or delete it") from error
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
 def _clean(column: str, text: str) -> str:
@@ -160,6 +164,6 @@ def save_changes(folder: Path, names: Mapping[str, str], moves: Iterable[tuple[s
 def _read_people(folder: Path) -> Iterator[tuple[int, str, int, int]]:
     for where, row in _read(folder / PEOPLE_CSV, ("person", "name", "photos", "faces")):
         number = person_number(row["person"])
-        if number is None or not (row["photos"].isdecimal() and row["faces"].isdecimal()):
+        if number is None or not (_is_count(row["photos"]) and _is_count(row["faces"])):
             raise DatasetError("is not a line of a person", where=where, remedy="run sfplus group again")
         yield number, row["name"], int(row["photos"]), int(row["faces"])

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as save_tensors
 
+from sfplus.errors import SfplusError, explain_damage
 from sfplus.io.files import write_atomically
 from sfplus.verification.identification import search
 
@@ -49,10 +49,16 @@ class Neighbours:
     def load(cls, path: Path) -> Neighbours | None:
         """Read neighbours from a file; None if it is missing or damaged."""
         try:
-            tensors = load_file(path)
-            return cls(tensors["rows"], tensors["similarities"], tensors["keys"])
-        except (OSError, SafetensorError, KeyError):
+            with explain_damage(path, remedy="it is computed again"):
+                tensors = load_file(path)
+        except SfplusError:
             return None
+        rows, similarities, keys = (tensors.get(name, np.empty(0)) for name in ("rows", "similarities", "keys"))
+        kinds = rows.dtype == np.int32 and similarities.dtype == np.float32 and keys.dtype == np.uint64
+        shapes = rows.ndim == 2 and similarities.shape == rows.shape and keys.shape == rows.shape[:1]
+        if not (kinds and shapes and ((rows >= 0) & (rows < len(rows))).all() and np.isfinite(similarities).all()):
+            return None
+        return cls(rows, similarities, keys)
 
 
 def find_neighbours(features: Floats, earlier: Neighbours | None = None) -> Neighbours:

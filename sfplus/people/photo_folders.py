@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from sfplus.errors import ArtefactError, warn_user
 from sfplus.images import CACHE
 from sfplus.io.files import write_json
+from sfplus.io.json_files import RelativeName, read_json
 from sfplus.io.leftovers import remove_leftovers, temporary_path
 
 PEOPLE_FOLDER = "people"
@@ -59,12 +60,14 @@ def write_photo_folders(out: Path, photos: Path, links: Mapping[str, str], copy:
 
 
 def _read_record(record: Path) -> list[str]:
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        names = json.loads(record.read_text("utf-8"))
-        return [
-            name for name in names if ".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute()
-        ]
-    return []
+    """Return the links and copies of an earlier call; none, with a warning, if the record is damaged."""
+    if not record.exists():
+        return []
+    try:
+        return read_json(record, list[RelativeName], remedy="the links and copies of an earlier call stay")
+    except ArtefactError as error:
+        warn_user(str(error))
+        return []
 
 
 def _is_current(path: Path, target: Path, copy: bool) -> bool:

@@ -82,3 +82,64 @@ def test_artefacts_that_another_run_uses_are_not_deleted(
 def test_the_lock_of_a_killed_run_is_removed(tmp_path: Path) -> None:
     (lock := tmp_path / "1.lock").touch()
     assert not photo_folders._is_held(lock) and not lock.exists()
+
+
+_RESULTS = {
+    "align": ["faces.parquet", "failures.jsonl", "a/1.jpg"],
+    "detect": ["faces.parquet", "photos.parquet", "failures.jsonl"],
+    "embed": ["features.safetensors", "index.parquet", "faces.parquet", "model.json", "failures.jsonl"],
+    "group": ["model.json", "failures.jsonl"],
+    "find": ["model.json", "failures.jsonl"],
+}
+
+
+def _results(command: str, out: Path) -> None:
+    """Make a folder of the results of a command."""
+    publish(out, *_RESULTS[command])
+    if command == "group":
+        (out / ".sfplus/group").mkdir()
+    if command == "find":
+        (out / "found.csv").touch()
+
+
+@pytest.mark.parametrize("first", _RESULTS)
+def test_the_results_of_another_command_are_not_touched(
+    first: str, drawn: Path, tmp_path: Path, sfplus: Command
+) -> None:
+    out = tmp_path / "out"
+    _results(first, out)
+    before = tree(out)
+    for second in {*_RESULTS} - {first}:
+        words = ["find", next(drawn.glob("*/*")), drawn, "--out", out] if second == "find" else [second, drawn, out]
+        answer = sfplus(*words)
+        assert answer.code == 2 and answer.err.endswith(
+            f"{out}: holds the results of sfplus {first}; choose another OUT, or delete this one\n"
+        ), answer
+        assert tree(out) == before
+    assert photo_folders._command_of(out) == first
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\0\0\0", "{", "{}", "[1]", "[null]", '["../user"]', '["/etc/passwd"]', '["a/../../user"]', '["a/.."]',
+     '["a\\u0000"]', '[""]', "[" * 100_000, '[["a"]]', "9" * 5000],
+    ids=range(15),
+)  # fmt: skip
+def test_a_damaged_list_of_published_files_is_written_anew(text: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "user").write_text("user")
+    publish(out, "a/1.jpg")
+    (out / ".sfplus/published.json").write_text(text)
+    with pytest.warns(UserWarning, match="published.json: .*; files of earlier runs stay in OUT"):
+        publish(out, "b/1.jpg")
+    assert (out / "a/1.jpg").exists() and (tmp_path / "user").read_text() == "user"
+    publish(out, "c/1.jpg")
+    assert not (out / "b/1.jpg").exists() and (out / "c/1.jpg").exists()
+
+
+def test_names_that_are_not_utf_8_are_published_and_removed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    publish(out, "a\udcff/1.jpg")
+    assert (out / "a\udcff/1.jpg").exists()
+    publish(out, "b/1.jpg")
+    assert not (out / "a\udcff").exists()

@@ -30,7 +30,13 @@ def test_lists_of_people_have_comments(tmp_path: Path) -> None:
     assert read_person_list(tmp_path / "people.txt") == ("Ada", "#1 Fan", "Ben")
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe\x00", None])
+@pytest.mark.parametrize("name", ["/etc/passwd", "people", "people.yaml", ".txt", "people.txt/.."])
+def test_a_file_that_is_not_named_as_a_list_is_not_read(name: str) -> None:
+    with pytest.raises(DatasetError, match=r"is not the name of a list of people; end its name in \.txt, \.lst, \.csv"):
+        read_person_list(Path(name))
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", None, b"Ada\0Ben\n", b"\x7fELF\1\n"])
 def test_missing_and_binary_lists_are_refused(tmp_path: Path, data: bytes | None) -> None:
     if data:
         (tmp_path / "a.txt").write_bytes(data)

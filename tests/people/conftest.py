@@ -44,7 +44,8 @@ def make_grouped(tmp_path: Path) -> Callable[..., GroupedPhotos]:
         config = {"verification": VERIFICATION, "feature_size": 16} if scores else {}
         if scores:
             rng = np.random.default_rng(0)
-            same, different = (np.sort(rng.normal(mean, 0.1, 1000)).astype(np.float32) for mean in (0.9, 0))
+            drawn = (np.clip(rng.normal(mean, 0.1, 1000), -1, 1) for mean in (0.9, 0))
+            same, different = (np.sort(scores).astype(np.float32) for scores in drawn)
             DecisionRule(np.full(16, 0.3, np.float32), same, different, VERIFICATION).save(out)
         model = {"name": "model", "network": "", "input": "", "content": "abc", "config": config}
         table = {
