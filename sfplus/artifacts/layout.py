@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, with_config
 from safetensors import safe_open
+from typing_extensions import TypedDict
 
 from sfplus.datasets.pairs import Pairs
+from sfplus.errors import ArtefactError, explain_damage
+from sfplus.io.files import file_size
+from sfplus.io.json_files import read_json
 from sfplus.io.tables import Column, read_parquet
 from sfplus.verification.result import Result
 
@@ -40,6 +45,20 @@ REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN = "report.html", "report.json", "repor
 CURVES, FEATURE_PLOT, SAMPLES = "curves.png", "plane.png", "samples.png"
 
 
+@with_config(ConfigDict(extra="allow"))
+class Summary(TypedDict):
+    """The content of RESULT: the chosen protocol without the scores of the pairs, and all protocols."""
+
+    protocol: str
+    mean: float
+    standard_error: float
+    accuracy: list[float]
+    threshold: list[float]
+    protocols: dict[str, dict[str, Any]]
+    pairs_sha256: str
+    undetected: dict[str, Any]
+
+
 def photo_stem(photo: str) -> str:
     """Return the path of a photo without its extension, which is how pair lists name photos."""
     dot = photo.rfind(".")
@@ -54,9 +73,28 @@ def read_features(folder: Path) -> tuple[NDArray[np.float32], bool]:
 
     Returns:
         float32 (N, D), and True if the second half of each row is the feature of the mirror image.
+
+    Raises:
+        ArtefactError: If the file is missing or damaged.
     """
-    with safe_open(folder / FEATURES, "numpy") as file:
-        return file.get_tensor("features"), file.metadata() != NOT_MIRRORED
+    path = folder / FEATURES
+    with explain_damage(path, remedy=f"delete {folder} and run again", error=ArtefactError):
+        file_size(path)  # a pipe is refused
+        with safe_open(path, "numpy") as file:
+            features, metadata = file.get_tensor("features"), file.metadata()
+    if features.dtype != np.float32 or features.ndim != 2 or not np.isfinite(features).all():
+        reason = f"is damaged (it holds {features.dtype} {features.shape}, not finite float32 (N, D))"
+        raise ArtefactError(reason, where=path, remedy=f"delete {folder} and run again")
+    return features, metadata != NOT_MIRRORED
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Read the result of a `verify` artefact without the pairs.
+
+    Raises:
+        ArtefactError: If it is missing or damaged.
+    """
+    return dict(read_json(folder / RESULT, Summary, remedy=f"delete {folder} and run again"))
 
 
 def read_verification(folder: Path) -> tuple[Result, Pairs]:
@@ -73,7 +111,7 @@ def read_verification(folder: Path) -> tuple[Result, Pairs]:
     """
     table = read_parquet(folder / SCORES, SCORE_COLUMNS)
     arrays = {"scores": table["score"], "same": table["same"], "fold": table["fold"]}
-    result = Result.from_dict(json.loads((folder / RESULT).read_text("utf-8")) | arrays)
+    result = Result.from_dict(read_summary(folder) | arrays)
     photos = {*table["left"], *table["right"]}
     names = {photo: photo_stem(photo) for photo in photos}
     if len(set(names.values())) < len(photos):

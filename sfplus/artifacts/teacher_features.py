@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import PackFolder, StageInput
@@ -17,9 +16,18 @@ from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE
 from sfplus.datasets.formats.pack import read_manifest
 from sfplus.errors import ArtefactError, DatasetError
 from sfplus.io.files import digest_json
+from sfplus.io.json_files import read_json
 from sfplus.io.tables import Column, read_parquet
 
 FEATURES, INDEX, ABOUT = "features.npy", "index.parquet", "teacher.json"
+
+
+class _About(TypedDict):
+    """What the features are those of."""
+
+    crops: str  # the digest of `crop_origin`
+    sha256: str  # of the teacher
+    licence: str
 
 
 def crop_names(crops: StageInput) -> list[str]:
@@ -97,12 +105,8 @@ class TeacherFeatures:
         return directions
 
     @cached_property
-    def _about(self) -> dict[str, Any]:
-        try:
-            about: dict[str, Any] = json.loads((self._folder / ABOUT).read_bytes())
-        except (OSError, ValueError) as error:
-            raise ArtefactError("is missing or damaged", where=self._folder / ABOUT, remedy=self._remedy) from error
-        return about
+    def _about(self) -> _About:
+        return read_json(self._folder / ABOUT, _About, remedy=self._remedy)
 
     @property
     def _remedy(self) -> str:

@@ -13,11 +13,12 @@ from PIL import Image
 
 from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork, PeopleFolders
 from sfplus.cli.person_features import People, PersonFeatures, first_images, holds_features
+from sfplus.datasets.identities import is_listable
 from sfplus.datasets.overlap import Threshold, choose_threshold, is_numeric_name, match_features, match_names
 from sfplus.datasets.records import PeopleRule
-from sfplus.errors import UsageError
+from sfplus.errors import UsageError, one_line
 from sfplus.images import Pixels, encode_image
-from sfplus.io.console import quantity
+from sfplus.io.console import Console, first_names, quantity
 from sfplus.io.files import check_file, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.reports.contact_sheet import compose_sheet
@@ -112,6 +113,8 @@ def overlap(
     for path in results:
         path.parent.mkdir(parents=True, exist_ok=True)
     if out:
+        if unlisted := [person for person in listed if not is_listable(person)]:
+            Console().warn(f"names that cannot be written to a list: {first_names(unlisted)}; rename these folders")
         _write_list(out, matches, f"{train} and {test}: {summary}")
     if sheet:
         write_atomically(sheet, encode_image(_draw(left, right, matches[:_DRAWN]), ".png"))
@@ -147,17 +150,18 @@ def _describe(threshold: Threshold, people: int) -> str:
 def _write_list(out: Path, matches: list[Match], summary: str) -> None:
     lines = [
         "# People to leave out, one per line, written by sfplus overlap. # and a space start a comment.",
-        f"# {summary}",
+        f"# {one_line(summary)}",
     ]
     by_person: dict[str, list[Match]] = {}
     for match in matches:
         by_person.setdefault(match.train, []).append(match)
     for person, person_matches in by_person.items():
         lines += [
-            f"# {match.test}: {match.reason}" + ("" if math.isnan(match.cosine) else f", cosine {match.cosine:.3f}")
+            f"# {one_line(match.test)}: {match.reason}"
+            + ("" if math.isnan(match.cosine) else f", cosine {match.cosine:.3f}")
             for match in person_matches
         ]
-        lines.append(person)
+        lines.append(person if is_listable(person) else f"# cannot be listed, rename the folder: {one_line(person)}")
     write_atomically(out, ("\n".join(lines) + "\n").encode())
 
 

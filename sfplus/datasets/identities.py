@@ -120,3 +120,8 @@ def read_person_list(path: Path) -> tuple[str, ...]:
         raise DatasetError(reason, where=path, remedy="give a text file with one name per line")
     names = (line.strip() for line in lines)
     return tuple(dict.fromkeys(name for name in names if name and name != "#" and not name.startswith("# ")))
+
+
+def is_listable(person: str) -> bool:
+    """Return True if `read_person_list` reads a line with this name as the same name."""
+    return person.isprintable() and person == person.strip() not in ("", "#") and not person.startswith("# ")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -88,11 +91,10 @@ def read_journal(folder: Path, count: int) -> list[Block]:
                 break
             blocks.append(block)
     with explain_damage(folder / pack.PIXELS, remedy=remedy), (folder / pack.PIXELS).open("a+b") as pixels:
-        size = pixels.seek(0, 2)
-        while blocks and (_end(blocks) > size or not _is_last_block(pixels, blocks)):
-            del blocks[-1]
-        pixels.truncate(_end(blocks))
-    return blocks
+        pixels.seek(0)
+        valid = list(takewhile(partial(_is_next, pixels), blocks))
+        pixels.truncate(sum(map(_size, valid)))
+    return valid
 
 
 def _follows(block: Block, blocks: list[Block], count: int) -> bool:
@@ -109,18 +111,12 @@ def _follows(block: Block, blocks: list[Block], count: int) -> bool:
     return fits
 
 
-def _end(blocks: list[Block]) -> int:
-    return sum(len(block["names"]) for block in blocks) * _crop_bytes(blocks)
+def _size(block: Block) -> int:
+    """Return the bytes of the pixels of a block."""
+    return len(block["names"]) * 3 * math.prod(block["size"] or [0])
 
 
-def _crop_bytes(blocks: list[Block]) -> int:
-    height, width = (blocks[0]["size"] or (0, 0)) if blocks else (0, 0)
-    return 3 * height * width
-
-
-def _is_last_block(pixels: BinaryIO, blocks: list[Block]) -> bool:
-    """Return True if the last pixels are those of the last block."""
-    pixels.seek(_end(blocks[:-1]))
-    return (
-        hashlib.sha256(pixels.read(len(blocks[-1]["names"]) * _crop_bytes(blocks))).hexdigest() == blocks[-1]["sha256"]
-    )
+def _is_next(pixels: BinaryIO, block: Block) -> bool:
+    """Return True if the next pixels of the file are those of a block."""
+    data = pixels.read(_size(block))
+    return len(data) == _size(block) and hashlib.sha256(data).hexdigest() == block["sha256"]

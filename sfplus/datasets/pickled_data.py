@@ -27,6 +27,7 @@ _PUSH = frozenset({
 _PYTHON_2_STRINGS = frozenset({"STRING", "BINSTRING", "SHORT_BINSTRING"})
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_FEW_INSTRUCTIONS, _BYTES_PER_INSTRUCTION = 1_000_000, 16  # of photos and labels; data has few instructions
 _ORDERS = ("|", "<", ">", "=")
 _MAX_DIMENSIONS, _MAX_SIDE = 32, 1 << 40  # of an array
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]|S[1-9]\d{0,8}|O8?", re.ASCII)
@@ -124,14 +125,14 @@ def read_pickled_data(data: bytes) -> object:
 
     Raises:
         ValueError: If it holds other objects, is damaged, or has more instructions than the limit
-            `pickle_instructions`.
+            `pickle_instructions` or than data needs.
     """
     file, state = io.BytesIO(data), _State(budget=len(data))
-    position, most = 0, limit("pickle_instructions")
+    position, most = 0, min(limit("pickle_instructions"), _FEW_INSTRUCTIONS + len(data) // _BYTES_PER_INSTRUCTION)
     try:
         for count, (opcode, operand, at) in enumerate(pickletools.genops(file)):
             if count >= most:
-                raise ValueError(f"it has more than {most:,} instructions, see SFPLUS_MAX_PICKLE_INSTRUCTIONS")
+                raise ValueError(f"it has more than {most:,} instructions, too many for its {len(data):,} bytes")
             position = at or 0
             _follow(state, opcode.name, operand)
     except _RefusedError as refused:

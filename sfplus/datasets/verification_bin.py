@@ -102,10 +102,11 @@ def _read_parts(path: Path) -> tuple[list[Any], list[Any]]:
         raise PairsError(f"cannot be read ({error.strerror})", where=path, remedy="check the path") from error
     except ValueError as error:
         raise PairsError(str(error), where=path, remedy=_REMEDY) from error
-    parts = [_elements(part) for part in (_elements(value) or [])]
-    if len(parts) != 2 or parts[0] is None or parts[1] is None:
+    parts = _elements(value) or []
+    photos, labels = map(_elements, parts) if len(parts) == 2 else (None, None)
+    if photos is None or labels is None:
         raise PairsError("does not contain two lists", where=path, remedy=_REMEDY)
-    return parts[0], parts[1]
+    return photos, labels
 
 
 def _elements(value: object) -> list[Any] | None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from sfplus.device import Device
-from sfplus.errors import DependencyError, UsageError, WeightsError, one_line
-from sfplus.image_tasks.cnn import create_classifier
+from sfplus.errors import DependencyError, UsageError, WeightsError, first_line, one_line
+from sfplus.image_tasks.cnn import BN_MOMENTUM, create_classifier
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.io.extras import install_command
+from sfplus.io.json_files import read_json
 from sfplus.networks.normalize import normalize_images
 from sfplus.weights import CONFIG, MODEL
 from sfplus.weights.model_folder import assign_tensors, load_tensors
@@ -49,6 +50,19 @@ def diversity_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
         scores.append(float((part.exp() * (part - marginal)).sum(1).mean().exp()))
     values = torch.tensor(scores, dtype=torch.float64)
     return float(values.mean()), float(values.std(correction=0))
+
+
+class _ClassifierConfig(BaseModel, extra="forbid", strict=True):
+    """The `config.json` of the stage `classify`; see `create_classifier`."""
+
+    classifier: str
+    classes: Annotated[list[str], Field(min_length=1)]
+    width: Annotated[int, Field(ge=0, lt=1 << 20)] = 0
+    operator: str = "none"
+    weight_norm: bool = False
+    bn_momentum: Annotated[float, Field(gt=0, le=1)] = BN_MOMENTUM
+    channels: Annotated[int, Field(ge=1, lt=1 << 10)] = 3
+    size: Annotated[int, Field(ge=1, lt=1 << 16)] = 32
 
 
 @torch.no_grad()
@@ -103,14 +117,19 @@ def load_classifier(folder: Path) -> tuple[nn.Module, int]:
     Raises:
         WeightsError: If the folder does not hold a classifier.
     """
+    remedy = "give a folder of the stage classify"
+    config = read_json(folder / CONFIG, _ClassifierConfig, remedy=remedy, error=WeightsError).model_dump()
+    name, classes = config.pop("classifier"), len(config.pop("classes"))
+    tensors = load_tensors(folder / MODEL)
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
-        name, classes = str(config.pop("classifier")), len(config.pop("classes"))
-        network = create_classifier(name, classes, **config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
-        reason = f"does not describe an image classifier ({one_line(error)})"
-        raise WeightsError(reason, where=folder / CONFIG, remedy="give a folder of the stage classify") from None
-    assign_tensors(network, load_tensors(folder / MODEL), name, folder / MODEL)
+        with torch.device("meta"):  # takes no memory, however large the network is that the file describes
+            planned = create_classifier(name, classes, **config)
+    except (ValueError, RuntimeError, TypeError, OverflowError, UsageError) as error:
+        reason = f"does not describe an image classifier ({first_line(error)})"
+        raise WeightsError(reason, where=folder / CONFIG, remedy=remedy) from None
+    assign_tensors(planned, tensors, name, folder / MODEL)
+    network = create_classifier(name, classes, **config)
+    assign_tensors(network, tensors, name, folder / MODEL)
     return network, classes
 
 

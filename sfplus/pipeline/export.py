@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.layout import FEATURE_COLUMNS, FEATURE_INDEX, RESULT, SCORE_COLUMNS, SCORES, read_features
+from sfplus.artifacts.layout import FEATURE_COLUMNS, FEATURE_INDEX, SCORE_COLUMNS, SCORES, read_features, read_summary
 from sfplus.errors import UsageError
 from sfplus.io.console import quantity
 from sfplus.io.files import atomic_folder
@@ -63,7 +62,7 @@ def measure_decision(artefacts: dict[str, Artefact]) -> DecisionRule:
     """
     name = _verified_model(artefacts)
     features, verified = artefacts[f"embed/{name}"].folder, artefacts[f"verify/{name}"]
-    result = json.loads((verified.folder / RESULT).read_text("utf-8"))
+    result = read_summary(verified.folder)
     if result["protocol"] != "sphereface":
         remedy = "use verify.protocol=sphereface"
         raise UsageError(

@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from sfplus.errors import one_line
+from sfplus.io.markdown import escape_markdown
 
 
 @cache
@@ -29,7 +30,7 @@ def page_templates(*folders: Path) -> jinja2.Environment:
 @cache
 def markdown_templates() -> jinja2.Environment:
     """Return the environment of Markdown, in which text cannot create tables, links, markup or HTML."""
-    return _environment(False, _markdown, percent=percent, block=_fenced)
+    return _environment(False, escape_markdown, percent=percent, block=_fenced)
 
 
 def _environment(autoescape: bool, text: Any, folders: tuple[Path, ...] = (), **filters: Any) -> jinja2.Environment:
@@ -102,15 +103,6 @@ def data_uri(image: bytes) -> Markup:
     """Return a JPEG or PNG image as a data URI."""
     kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
     return Markup(f"data:image/{kind};base64,{base64.b64encode(image).decode()}")
-
-
-# What is no text at the start of a line: an item of a list, a rule, the underline of a heading.
-_LINE_STARTS = re.compile(r"^(\s*)(\d*)(?=[-+](?:\s|$)|[-=][-=\s]*$|(?<=\d)[.)](?:\s|$))")
-
-
-def _markdown(text: str) -> str:
-    """Escape text so that it is shown as it is."""
-    return _LINE_STARTS.sub(r"\1\2\\", re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", one_line(text)))
 
 
 def _fenced(text: str) -> Markup:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,9 +22,9 @@ from sfplus.artifacts.layout import (
     FACES,
     PHOTO_COLUMNS,
     PHOTOS,
-    RESULT,
     SCORE_COLUMNS,
     SCORES,
+    read_summary,
     read_verification,
 )
 from sfplus.artifacts.model_facts import ModelFacts, name_models
@@ -139,7 +138,7 @@ def _load_models(inputs: Mapping[str, StageInput]) -> dict[str, _Model]:
 
 
 def _read_result(verified: Artefact) -> dict[str, Any]:
-    return dict(json.loads((verified.folder / RESULT).read_text("utf-8")))
+    return read_summary(verified.folder)
 
 
 def _published_rows(settings: ReportStageSettings, models: Mapping[str, _Model]) -> list[dict[str, Any]]:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from sfplus.alignment.templates import TEMPLATE_OF_SIZE
 from sfplus.errors import WeightsError, first_line
+from sfplus.io.limits import limit
 from sfplus.networks import parse_size
 from sfplus.weights.caffe import Blob, read_caffemodel
-from sfplus.weights.caffe_layers import LAYERS, MAX_NUMBERS, BatchNorm, InnerProduct, LayerError, Shape
+from sfplus.weights.caffe_layers import LAYERS, BatchNorm, InnerProduct, LayerError, Shape
 from sfplus.weights.caffe_schema import NetParameter
 from sfplus.weights.caffe_steps import Graph, read_graph
 from sfplus.weights.prototxt import parse_prototxt, read_prototxt
@@ -166,6 +167,7 @@ def _create_modules(graph: Graph, shape: Shape, batch: int, where: Path) -> tupl
     """Create the modules, on the meta device, and return whether one of them fixes the size of the input."""
     shapes: dict[int, Shape] = {graph.input: shape}
     modules, names, total, linear = list[nn.Module](), set[str](), 0, False
+    most_computed, most_weights = limit("caffe_blob_numbers"), limit("caffe_numbers")
     for step in graph.steps:
         layer, inputs = step.layer, [shapes[number] for number in step.inputs]
         try:
@@ -176,12 +178,12 @@ def _create_modules(graph: Graph, shape: Shape, batch: int, where: Path) -> tupl
                 module, results = LAYERS[layer.type](layer, inputs)
             if len(results) != len(step.outputs):
                 raise LayerError(f"has {len(step.outputs)} outputs, needs {len(results)}")
-            if any(math.prod(result) > MAX_NUMBERS for result in results):
-                raise LayerError(f"computes more than {MAX_NUMBERS:,} numbers for a photo")
+            if any(math.prod(result) > most_computed for result in results):
+                raise LayerError(f"computes more than {most_computed:,} numbers for a photo")
             count = sum(tensor.numel() for tensor in module.state_dict().values())
             total += count
-            if total > MAX_NUMBERS:
-                raise LayerError(f"brings the weights to more than {MAX_NUMBERS:,} numbers")
+            if total > most_weights:
+                raise LayerError(f"brings the weights to more than {most_weights:,} numbers")
             if count and layer.name in names:
                 raise LayerError("has the name of another layer with weights")
         except (LayerError, RuntimeError, ValueError, OverflowError) as error:

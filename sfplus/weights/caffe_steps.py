@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfplus.errors import suggest
-from sfplus.weights.caffe_layers import MAX_NUMBERS, LayerError, Shape
+from sfplus.io.limits import limit
+from sfplus.weights.caffe_layers import LayerError, Shape
 from sfplus.weights.caffe_schema import NetParameter
 
 _SPECIAL_NAMES = {"INNER_PRODUCT": "InnerProduct", "LRN": "LRN", "PRELU": "PReLU", "RELU": "ReLU", "TANH": "TanH",
@@ -209,9 +210,10 @@ def _check_input(name: str, shape: Shape | None) -> Shape | None:
     count = 1
     for size in shape:
         count *= max(size, 0)
-    if len(shape) != 4 or not 0 < count <= MAX_NUMBERS or min(shape) < 1:
+    most = limit("caffe_blob_numbers")
+    if len(shape) != 4 or not 0 < count <= most or min(shape) < 1:
         reason = f"states the shape {shape[:8]} for its input '{name}'"
-        raise LayerError(f"{reason}; photos are (N, C, H, W), of 1 to {MAX_NUMBERS:,} numbers")
+        raise LayerError(f"{reason}; photos are (N, C, H, W), of 1 to {most:,} numbers")
     return shape
 
 

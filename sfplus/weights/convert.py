@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sfplus.alignment.templates import find_template
-from sfplus.errors import UsageError, WeightsError
+from sfplus.errors import SfplusError, UsageError, WeightsError
 from sfplus.io.files import atomic_folder, check_new, file_digest, write_atomically
 from sfplus.networks.sphereface import SphereFaceNet
 from sfplus.weights import CONFIG, HEAD, ONNX_MODEL
@@ -19,7 +19,7 @@ from sfplus.weights.loading import read_model
 from sfplus.weights.model_config import write_config
 from sfplus.weights.model_folder import save_model, to_bytes
 from sfplus.weights.onnx import describe_onnx, to_onnx
-from sfplus.weights.prototxt import write_prototxt
+from sfplus.weights.prototxt import encode_prototxt
 
 _UNSUPPORTED_SUFFIXES = {
     ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".prototxt", ".json", ".pb", ".h5",
@@ -50,8 +50,7 @@ def convert(source: Path, target: Path, network: str = "", block: str = "", *, i
     if suffix in _UNSUPPORTED_SUFFIXES:
         remedy = "give a folder, or a name that ends in .caffemodel or .onnx"
         raise UsageError(f"{suffix} files are not written", where=target, remedy=remedy)
-    for path in [target, target.with_suffix(".prototxt")] if suffix == ".caffemodel" else [target]:
-        check_new(path)
+    check_new(target)
     model = read_with_digest(source, network, block, input=input)
     target.parent.mkdir(parents=True, exist_ok=True)
     write = {".caffemodel": _write_caffe, ".onnx": _write_onnx}.get(suffix, write_folder)
@@ -132,7 +131,13 @@ def _write_caffe(model: LoadedModel, target: Path) -> list[str]:
         remedy = "only SphereFace networks can be written as .caffemodel; write .onnx instead"
         raise WeightsError(reason, where=target, remedy=remedy)
     deploy, weights = to_caffe(model.network, target.stem, model.head)
-    prototxt = target.with_suffix(".prototxt")
-    write_prototxt(prototxt, deploy)
-    write_caffemodel(target, weights)
+    prototxt, text = target.with_suffix(".prototxt"), encode_prototxt(deploy)
+    if not (prototxt.is_file() and prototxt.read_bytes() == text):  # else a killed run wrote it
+        check_new(prototxt)
+        write_atomically(prototxt, text)
+    try:
+        write_caffemodel(target, weights)
+    except SfplusError:
+        prototxt.unlink(missing_ok=True)
+        raise
     return [f"model: {target} with {prototxt}"]

@@ -21,12 +21,13 @@ from tqdm.auto import tqdm
 
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import write_atomically
+from sfplus.io.markdown import escape_markdown
 from sfplus.io.resources import HUB
 from sfplus.io.terminal import terminal
 from sfplus.networks.preprocessing import read_preprocessing
 from sfplus.weights import CONFIG, FOLDER_FILES, MEAN, WEIGHTS_FILES
 from sfplus.weights.loading import load_model
-from sfplus.weights.model_folder import load_tensors, save_model, to_bytes
+from sfplus.weights.model_folder import is_finite, load_tensors, save_model, to_bytes
 from sfplus.weights.teachers import describe_teachers, read_teachers
 
 _FILES = (*FOLDER_FILES, MEAN)
@@ -93,6 +94,9 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             )  # fmt: skip
         network, config = load_model(folder)
         mean = load_tensors(folder / MEAN).get("mean") if (folder / MEAN).is_file() else None
+        if mean is not None and (mean.ndim != 1 or not mean.is_floating_point() or not is_finite(mean)):
+            reason = "its 'mean' is not a row of finite numbers"
+            raise WeightsError(reason, where=folder / MEAN, remedy="get the file again")
         return cls(network, config, mean)
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -126,9 +130,10 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             "accuracy": _accuracy(config),
             "licence": licence,
         }
-        table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
-        teachers = describe_teachers(read_teachers(config))
-        text = _CARD.format(network=config["network"], teachers=teachers and f"\n{teachers}\n", table=table)
+        table = "".join(f"| {key} | {escape_markdown(value)} |\n" for key, value in rows.items())
+        teachers = escape_markdown(describe_teachers(read_teachers(config)))
+        network = escape_markdown(config["network"])
+        text = _CARD.format(network=network, teachers=teachers and f"\n{teachers}\n", table=table)
         return ModelCard(f"---\n{ModelCardData(**data).to_yaml()}\n---\n{text}")
 
 
@@ -165,7 +170,9 @@ def _training_data(config: dict[str, Any]) -> str:
 
 def _accuracy(config: dict[str, Any]) -> str:
     if verification := config.get("verification"):
-        accuracy = f"{100 * verification['accuracy']:.2f} % +- {100 * verification['standard_error']:.2f}"
+        accuracy = f"{100 * verification['accuracy']:.2f} %"
+        if "standard_error" in verification:
+            accuracy += f" +- {100 * verification['standard_error']:.2f}"
         protocol = f"{verification['protocol']} protocol, threshold {verification['threshold']:.3f}"
         return f"{accuracy} on {verification['pairs']} ({protocol})"
     if published := config.get("published"):

@@ -64,7 +64,13 @@ def parse_prototxt(data: bytes, where: Path) -> Any:
 
 def write_prototxt(path: Path, net: Any) -> None:
     """Write a NetParameter message as text, atomically."""
-    write_atomically(Path(path), text_format.MessageToString(net, as_utf8=True).encode())
+    write_atomically(Path(path), encode_prototxt(net))
+
+
+def encode_prototxt(net: Any) -> bytes:
+    """Return a NetParameter message as text; equal messages give equal bytes."""
+    text: str = text_format.MessageToString(net, as_utf8=True)
+    return text.encode()
 
 
 def _nesting_depth(structure: bytes) -> int:

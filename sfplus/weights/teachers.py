@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from sfplus.errors import one_line
 
 UNKNOWN = "unknown"
+_MAX_TEXT = 200  # characters
 
 
 def read_teachers(config: Mapping[str, object]) -> list[dict[str, str]]:
@@ -14,7 +15,7 @@ def read_teachers(config: Mapping[str, object]) -> list[dict[str, str]]:
     teachers = config.get("teachers")
     rows = [row for row in teachers if isinstance(row, Mapping)] if isinstance(teachers, list | tuple) else []
     keys = {"name": "a model without a name", "sha256": UNKNOWN, "licence": UNKNOWN}
-    return [{key: one_line(row.get(key) or default) for key, default in keys.items()} for row in rows]
+    return [{key: one_line(row.get(key) or default)[:_MAX_TEXT] for key, default in keys.items()} for row in rows]
 
 
 def describe_teachers(teachers: Sequence[Mapping[str, str]]) -> str:

@@ -18,11 +18,13 @@ from sfplus.alignment.templates import DEFAULT_TEMPLATE
 from sfplus.errors import UsageError, WeightsError, suggest
 from sfplus.io.download import download, is_page
 from sfplus.io.files import file_digest, write_json
+from sfplus.io.json_files import read_json
+from sfplus.io.locks import file_lock
 from sfplus.io.resources import shipped_folder, user_folder
 from sfplus.networks.preprocessing import parse_preprocessing
 from sfplus.weights import MODEL, WEIGHTS_FILES
 
-ZOO, PINS = "zoo.yaml", "pins.json"
+ZOO, PINS, LOCKS = "zoo.yaml", "pins.json", ".locks"
 UNKNOWN = "unknown until first fetched"
 _NAME = r"^[a-z0-9][a-z0-9-]*$"
 _FILE = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -201,23 +203,34 @@ def fetch(name: str, path: Path | None = None) -> tuple[str, bool]:
         WeightsError: If the download fails, or `verify` refuses the file.
     """
     entry, current = find_entry(name), status(name)
+    ready = f"use it with --model {name}"
     if current in ("shipped", "fetched"):
-        return f"{name} is {current}: use it with --model {name}", True
+        return f"{name} is {current}: {ready}", True
     if current == "not released":
         raise UsageError("its weights are not released", where=name, remedy=f"see: sfplus models info {name}")
-    if path is None and entry.url:
-        path = user_folder() / "downloads" / list(entry.files)[-1]
-        sha256 = checksums(name)[path.name]
-        remedy = f"without a network: {_fetch_command(name)}"
-        download(entry.url, path, "" if sha256 == UNKNOWN else sha256, WeightsError, remedy)
-    if path is None:
+    if path is None and not entry.url:
         pages = "".join(f"  {page}\n" for page in entry.pages)
         return f"{name} can only be downloaded by hand, from one of\n{pages}then: {_fetch_command(name)}", False
-    verdict = verify(path, name)
-    if path.suffix.lower() == ".7z":
-        return f"{verdict}\nunpack it, for example with 7z, then: {_fetch_command(name)}", False
-    _install(name, entry, path)
-    return f"{verdict}\nuse it with --model {name}", True
+    verdict = verify(path, name) if path else ""
+    (user_folder() / LOCKS).mkdir(parents=True, exist_ok=True)
+    with file_lock(user_folder() / LOCKS / f"{name}.lock"):
+        if status(name) == "fetched":  # by another process meanwhile
+            return f"{name} is fetched: {ready}", True
+        if path is None:
+            path = _download(name, entry)
+            verdict = verify(path, name)
+        if path.suffix.lower() == ".7z":
+            return f"{verdict}\nunpack it, for example with 7z, then: {_fetch_command(name)}", False
+        _install(name, entry, path)
+    return f"{verdict}\n{ready}", True
+
+
+def _download(name: str, entry: Entry) -> Path:
+    path = user_folder() / "downloads" / list(entry.files)[-1]
+    sha256 = checksums(name)[path.name]
+    remedy = f"without a network: {_fetch_command(name)}"
+    download(entry.url, path, "" if sha256 == UNKNOWN else sha256, WeightsError, remedy)
+    return path
 
 
 def _fetch_command(name: str) -> str:
@@ -268,18 +281,15 @@ def _install(name: str, entry: Entry, path: Path) -> None:
 
 def _load_pins() -> dict[str, dict[str, str]]:
     path = user_folder() / PINS
-    adapter = TypeAdapter(dict[str, dict[str, str]])
-    try:
-        return adapter.validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValidationError):
-        remedy = "delete it; files are then pinned again"
-        raise WeightsError("is damaged", where=path, remedy=remedy) from None
+    remedy = "delete it; files are then pinned again"
+    return read_json(path, dict[str, dict[str, str]], remedy=remedy, error=WeightsError)
 
 
 def _pin(name: str, file: str, sha256: str) -> None:
-    pins = _load_pins()
-    pins.setdefault(name, {})[file] = sha256
-    user_folder().mkdir(parents=True, exist_ok=True)
-    write_json(user_folder() / PINS, pins, indent=1, sort_keys=True)
+    (user_folder() / LOCKS).mkdir(parents=True, exist_ok=True)
+    with file_lock(user_folder() / LOCKS / "pins.lock"):
+        pins = _load_pins()
+        pins.setdefault(name, {})[file] = sha256
+        write_json(user_folder() / PINS, pins, indent=1, sort_keys=True)

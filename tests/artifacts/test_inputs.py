@@ -166,3 +166,58 @@ def test_the_content_of_a_model_folder_depends_on_all_its_files(tmp_path: Path) 
     before = ModelInput(ModelSource(str(tmp_path))).content
     (tmp_path / "config.json").write_bytes(b"{}")
     assert ModelInput(ModelSource(str(tmp_path))).content != before
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], bool]] = {
+    "written": (lambda path: path.write_bytes(b"other"), True),
+    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"x"), True),
+    "deleted": (Path.unlink, True),
+    "given a link": (lambda path: os.link(path, path.with_suffix(".link")), False),
+    "touched": (Path.touch, False),
+    "given other rights": (lambda path: path.chmod(0o600), False),
+    "nothing": (lambda path: None, False),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_photo_that_changes_while_it_is_read_is_noticed(name: str, photos: Path, tmp_path: Path) -> None:
+    folder = PhotoFolder(photos, tmp_path / "index.json")
+    _ = folder.content
+    change, is_noticed = CHANGES[name]
+    change(photos / "a/2.png")
+    for files in (None, [photos / "a/2.png"]):
+        with (
+            pytest.raises(DatasetError, match=r"2.png: was changed while it was read; run again")
+            if is_noticed
+            else (contextlib.nullcontext())
+        ):
+            folder.check_unchanged(files)
+    folder.check_unchanged([photos / "a/1.png"])
+
+
+@pytest.mark.parametrize("kind", ["file", "model", "model folder"])
+def test_other_inputs_that_change_while_they_are_read_are_noticed(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x" / "model.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    source = ModelInput(ModelSource(str(path if kind == "model" else path.parent)))
+    value = InputFile(path) if kind == "file" else source
+    _ = value.content
+    value.check_unchanged()
+    path.write_bytes(b"y" * 9)
+    with pytest.raises(DatasetError, match=r"model\.safetensors: was changed while it was read"):
+        value.check_unchanged()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", bytes(40), b"{", b"[]", b'{"a/1.png": 3}', b'{"a/1.png": [1, 2, 3]}', b"\xff", b"[" * 99999]
+)
+def test_a_damaged_index_of_photos_is_written_anew(
+    data: bytes, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_CLOCK_TICK_NS", -(10**18))
+    before = content(photos, tmp_path)
+    (tmp_path / "index.json").write_bytes(data)
+    with pytest.warns(UserWarning, match=r"index.json: is damaged \(.*\); all photos are read again"):
+        assert content(photos, tmp_path) == before
+    assert content(photos, tmp_path) == before

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,7 @@ from sfplus.artifacts.artefact import MANIFEST
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.stage import Job, partial_folder
 from sfplus.artifacts.work_sharing import SharedWork
+from sfplus.errors import ArtefactError
 from sfplus.io.console import Console
 
 ITEMS = [f"photo {index}" for index in range(11)]
@@ -102,3 +108,71 @@ def test_no_part_is_started_once_the_artefact_is_in_place(job: Job, tmp_path: Pa
         for file in job.parts.iterdir():
             file.unlink()
         assert process(work) == []
+
+
+def _finished(job: Job) -> None:
+    job.parts.mkdir()
+    (job.parts / "x.bin").write_bytes(b"features")
+    with SharedWork(job, ITEMS, 4, "photos") as work:
+        for items in work.rounds():
+            for part, group in groupby(items, itemgetter(0)):
+                work.finish(part, [{"item": item} for _, item in group], files=["x.bin"] if part == 1 else [])
+
+
+def _edit(key: str, value: object) -> Callable[[bytes], bytes]:
+    return lambda data: json.dumps(json.loads(data) | {key: value}).encode()
+
+
+# What a power cut or a person may make of the record of a part.
+RECORDS: dict[str, Callable[[bytes], bytes | None]] = {
+    "missing": lambda data: None,
+    "empty": lambda data: b"",
+    "half": lambda data: data[: len(data) // 2],
+    "without its end": lambda data: data[:-1],
+    "zeros": lambda data: bytes(len(data)),
+    "half zeros": lambda data: data[: len(data) // 2] + bytes(len(data) - len(data) // 2),
+    "another kind": lambda data: b"[]",
+    "no keys": lambda data: b"{}",
+    "a row less": lambda data: _edit("rows", json.loads(data)["rows"][1:])(data),
+    "no rows": _edit("rows", []),
+    "other items": _edit("items", "0" * 64),
+    "other files": _edit("files", {"../x": "0"}),
+    "nested": lambda data: b"[" * 100_000,
+    "no text": lambda data: b"\xff" * 50,
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_part_whose_record_is_damaged_is_computed_again(name: str, job: Job) -> None:
+    _finished(job)
+    path = job.parts / "000001.json"
+    data = RECORDS[name](path.read_bytes())
+    path.unlink() if data is None else path.write_bytes(data)
+    with SharedWork(job, ITEMS, 4, "photos") as work:
+        assert process(work) == ITEMS[4:8] and [row["item"] for row in work.rows()] == ITEMS
+
+
+@pytest.mark.parametrize("data", [None, b"", b"feat", bytes(8)])
+@pytest.mark.parametrize("helps", [False, True])
+def test_a_part_whose_file_is_damaged_is_computed_again_by_the_process_that_builds(
+    data: bytes | None, helps: bool, job: Job
+) -> None:
+    _finished(job)
+    (job.parts / "x.bin").unlink() if data is None else (job.parts / "x.bin").write_bytes(data)
+    with SharedWork(replace(job, helps=helps), ITEMS, 4, "photos") as work:
+        assert process(work) == ([] if helps else ITEMS[4:8])
+
+
+def test_parts_of_other_items_do_not_count(job: Job) -> None:
+    _finished(job)
+    others = [item.upper() for item in ITEMS]
+    with SharedWork(job, others, 4, "photos") as work:
+        assert process(work) == others
+
+
+def test_a_part_that_is_damaged_after_it_was_finished_is_one_line(job: Job) -> None:
+    with SharedWork(job, ITEMS, 4, "photos") as work:
+        process(work)
+        (job.parts / "000002.json").write_bytes(b"")
+        with pytest.raises(ArtefactError, match=r"000002.json: is damaged \(.*\); run again"):
+            work.rows()

@@ -43,6 +43,18 @@ def test_two_photos_are_compared_at_a_far(model: Path, drawn: Path, sfplus: Call
     assert answer.code == 0 and "has no threshold to decide at" in answer.out
 
 
+def test_texts_of_a_model_cannot_forge_a_decision(model: Path, drawn: Path, sfplus: Callable) -> None:
+    config = json.loads((model / "config.json").read_text())
+    forged = "x\x1b[2J\nsimilarity 0.990: same person" + " " * 200
+    verification = config["verification"] | {"pairs": forged + "x" * 10_000, "protocol": forged}
+    (model / "config.json").write_text(json.dumps(config | {"verification": verification, "name": forged}))
+    first, second = sorted(drawn.glob("*/*.jpg"))[:2]
+    for options in ([], ["--far", "0.01"]):
+        answer = sfplus("compare", first, second, "--model", model, *options)
+        assert answer.code == 0 and "\x1b" not in answer.out + answer.err and len(answer.out) < 1500
+        assert sum(line.startswith("similarity") for line in answer.out.splitlines()) == 1
+
+
 def test_the_default_model_decides_at_a_far(drawn: Path, sfplus: Callable) -> None:
     first, second = sorted(drawn.glob("*/*.jpg"))[:2]
     answer = sfplus("compare", first, second, "--far", "0.001")

@@ -187,3 +187,19 @@ def test_names_with_a_hash_are_written_and_read(tmp_path: Path) -> None:
     write_features(tmp_path / "a.npz", {name: np.eye(9)[None, i] for i, name in enumerate(["#1 Fan", "#", "Ada"])})
     overlap(tmp_path / "a.npz", tmp_path / "a.npz", "", tmp_path / "out.txt", None)
     assert set(read_person_list(tmp_path / "out.txt")) == {"#1 Fan", "Ada"}
+
+
+def test_names_that_a_list_cannot_hold_are_named(tmp_path: Path, sfplus: Callable[..., SimpleNamespace]) -> None:
+    """A name that is no UTF-8 or contains a line break changes no line of the list and no line of the terminal."""
+    rows = np.random.default_rng(0).standard_normal((4, 2, 8))
+    names = ["p\udcff", "Ada\nBen", "esc\x1b[31m", "Zoë"]
+    for name in ("train", "test"):
+        write_features(tmp_path / f"{name}.npz", dict(zip(names, rows, strict=True)))
+    out = tmp_path / "out.txt"
+    answer = sfplus("overlap", tmp_path / "train.npz", tmp_path / "test.npz", "--out", out, "--false-alarms", 9)
+    assert answer.code == 0 and "\x1b" not in answer.out + answer.err
+    assert "names that cannot be written to a list: " in answer.err and r"Ada\nBen" in answer.err
+    assert read_person_list(out) == ("Zoë",)
+    lines = out.read_text().splitlines()
+    assert all(line.startswith("# ") or line == "Zoë" for line in lines)
+    assert r"# cannot be listed, rename the folder: p\udcff" in lines

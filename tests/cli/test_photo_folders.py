@@ -143,3 +143,33 @@ def test_names_that_are_not_utf_8_are_published_and_removed(tmp_path: Path) -> N
     assert (out / "a\udcff/1.jpg").exists()
     publish(out, "b/1.jpg")
     assert not (out / "a\udcff").exists()
+
+
+@pytest.mark.parametrize("data", [b"", bytes(20), b"{", b"{}", b"[1]", b"[" * 99999, b"\xff"])
+def test_a_damaged_list_of_published_files_is_one_line_and_written_anew(data: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    publish(out, "a.jpg")
+    record = out / ".sfplus/published.json"
+    record.write_bytes(data)
+    with pytest.warns(UserWarning, match=r"published.json: is damaged \(.*\); files of earlier runs stay in OUT"):
+        publish(out, "b.jpg")
+    assert (out / "a.jpg").is_file() and (out / "b.jpg").is_file()
+    publish(out, "c.jpg")
+    assert not (out / "b.jpg").exists()
+
+
+def test_a_copy_that_a_power_cut_emptied_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a copy is that of its source only after the copy was flushed."""
+    out = tmp_path / "out"
+
+    def cut(paths: object) -> None:
+        for path in paths:  # type: ignore[attr-defined]
+            path.write_bytes(bytes(path.stat().st_size))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(photo_folders, "flush_all", cut)
+        with pytest.raises(KeyboardInterrupt):
+            publish(out, "a.jpg")
+    publish(out, "a.jpg")
+    assert (out / "a.jpg").read_bytes().strip(b"\0")

@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
+from hostile_files import damaged, read_or_refuse
 
-from sfplus.datasets.identities import assign_labels, describe_people, read_person_list
+from sfplus.datasets.identities import assign_labels, describe_people, is_listable, read_person_list
 from sfplus.datasets.records import PeopleRule
 from sfplus.errors import DatasetError
 
@@ -76,3 +77,30 @@ def test_people_of_nested_folders_are_described(
 def test_photos_in_no_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"in no person's folder: 1\.jpg, 2\.jpg, 3\.jpg and 2 more; put"):
         describe_people([f"{number}.jpg" for number in range(1, 6)] + ["a/1.jpg"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "person",
+    ["Ada", "Zoë Ünal", "#1 Fan", "p\udcff", "a\nb", "a\x1b[31m", "a\u2028b", " a", "a ", "#", "# a", "", "\ud800"],
+)
+def test_a_name_is_listable_if_a_list_of_it_is_read_as_the_same_name(tmp_path: Path, person: str) -> None:
+    (tmp_path / "list").write_bytes(f"{person}\n".encode("utf-8", "surrogatepass"))
+    try:
+        read = read_person_list(tmp_path / "list")
+    except DatasetError:
+        read = ()
+    if is_listable(person):
+        assert read == (person,)
+    else:
+        assert read != (person,) or not person.isprintable()
+
+
+def test_lists_of_people_are_limited_and_damage_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "list"
+    for data in damaged(b"# people\nAda\nBen Bo\n", 60, 10):
+        path.write_bytes(data)
+        read_or_refuse(lambda: read_person_list(path))
+    monkeypatch.setenv("SFPLUS_MAX_TEXT_BYTES", "3")
+    path.write_text("Adam")
+    with pytest.raises(DatasetError, match="has 4 bytes, more than the limit of 3"):
+        read_person_list(path)

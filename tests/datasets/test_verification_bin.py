@@ -247,7 +247,7 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 def test_instructions_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFPLUS_MAX_PICKLE_INSTRUCTIONS", "1000")
     (tmp_path / "x.bin").write_bytes(b"]" * 2000 + b".")
-    with pytest.raises(PairsError, match="more than 1,000 instructions"):
+    with pytest.raises(PairsError, match="more than 1,000 instructions, too many for its 2,001 bytes"):
         read_bin(tmp_path / "x.bin")
 
 
@@ -285,3 +285,54 @@ def _read_or_refuse(data: bytes, folder: Path) -> None:
     else:
         assert len(verification_set.left) == len(verification_set.right) == len(verification_set.same) > 0
         assert max(verification_set.left.max(), verification_set.right.max()) < len(verification_set.images)
+
+
+PHOTO = b"\xff\xd8\xff" + bytes(range(256)) * 4000
+ALIASED = b"".join(b"\x94h" + bytes([number]) + b"\x86" for number in range(100))  # (x, x) of (x, x) of ...
+SMALL_AND_LONG = {  # a pickle, and the words of the error, or None if it is read
+    "one photo in 200,000 pairs": (pickle.dumps(([PHOTO] * 400_000, [True] * 200_000), 4), None),
+    "arrays of one photo": (
+        pickle.dumps(([np.frombuffer(PHOTO, np.uint8)] * 400_000, [True] * 200_000), 4), None
+    ),
+    "doubled tuples": (b"\x80\x04)" + ALIASED + b".", "does not contain two lists|0 labels|two photos per label|not a"),
+    "doubled tuples as a photo": (b"\x80\x04](()" + ALIASED + b"eK\x01\x85\x86.", "damaged|photo"),
+    "doubled tuples as a name": (b"\x80\x04)" + ALIASED + b"\x8c\x01a\x93.", "tuple in place of text"),
+    "doubled tuples as a byte order": (
+        b"\x80\x02)" + ALIASED + b"cnumpy\ndtype\nU\x02u1\x85RK\x03h\x63\x86b.", "tuple in place of text"
+    ),
+    "nested tuples": (b"\x80\x04)" + b"\x85" * 100_000 + b".", "does not contain two lists"),
+    "nested lists": (b"]" * 500_000 + b"a" * 499_999 + b".", "does not contain two lists"),
+    "marks": (b"(" * 2_000_000, "instructions, too many for its 2,000,000 bytes"),
+    "objects": (b"N" * 2_000_000 + b".", "instructions, too many for its"),
+    "digits": (b"I" + b"9" * 100_000 + b"\n.", "damaged"),
+    "digits of a long integer": (b"L" + b"9" * 100_000 + b"L\n.", "damaged"),
+    "a key of digits": (b")p" + b"9" * 5000 + b"\n.", "damaged"),
+    "sides": (ARRAY.format(f"(I{2**39}\nI{2**39}\nI{2**39}\ntp").encode(), "damaged"),
+    "dimensions": (ARRAY.format("(" + "I1\n" * 100 + "tp").encode(), "impossible shape"),
+    "rows without columns": (
+        pickle.dumps((np.zeros((2_000_000, 0), np.uint8), np.zeros(1_000_000, bool)), 4), "photo 0 .* is an array"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL_AND_LONG)
+def test_small_files_of_long_programs_end(name: str, tmp_path: Path) -> None:
+    data, words = SMALL_AND_LONG[name]
+    (tmp_path / "x.bin").write_bytes(data)
+    if words is None:
+        verification_set = read_bin(tmp_path / "x.bin")
+        assert verification_set.images == [PHOTO] and len(verification_set.same) == 200_000
+    else:
+        with pytest.raises(PairsError, match=words):
+            read_bin(tmp_path / "x.bin")
+
+
+def test_arrays_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """Each of 1,000 arrays is another object with the same megabyte."""
+    dtype = b"cnumpy\ndtype\nU\x02u1\x85R"
+    array = b"cnumpy.core.numeric\n_frombuffer\n(h\x00%bJ" + struct.pack("<i", len(PHOTO)) + b"\x85X\x01\0\0\0CtR"
+    photo = b"T" + struct.pack("<i", len(PHOTO)) + PHOTO + b"q\x00"
+    arrays = array.replace(b"%b", dtype + b"q\x01") + array.replace(b"%b", b"h\x01") * 998
+    (tmp_path / "x.bin").write_bytes(b"\x80\x02](" + photo + arrays + b"e](" + b"\x88" * 500 + b"e\x86.")
+    with pytest.raises(PairsError, match="its photos have more bytes than the file"):
+        read_bin(tmp_path / "x.bin")

@@ -2,12 +2,15 @@
 
 import gzip
 import shutil
+import struct
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hostile_files import damaged, read_or_refuse
 from PIL import Image
 from torchvision import datasets
 
@@ -176,3 +179,89 @@ def test_images_are_decoded_by_as_many_threads_as_the_process_has_cpus(
     monkeypatch.setattr(image_datasets, "count_cpus", lambda: cpus)
     with image_datasets._decoders.__wrapped__() as pool:
         assert pool._max_workers == threads
+
+
+IMAGES = bytes((0, 0, 8, 3)) + struct.pack(">III", 5, 4, 4) + bytes(range(80))
+DIGITS = bytes((0, 0, 8, 1)) + struct.pack(">I", 5) + bytes(range(5))
+
+
+def write_idx(root: Path, images: bytes, labels: bytes = DIGITS, suffix: str = "") -> Path:
+    root.mkdir(exist_ok=True)
+    for name, data in (("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)):
+        (root / f"{name}{suffix}").write_bytes(gzip.compress(data) if suffix else data)
+    return root
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_damaged_idx_files_are_one_line(suffix: str, tmp_path: Path) -> None:
+    root, refused = write_idx(tmp_path, IMAGES, DIGITS, suffix), 0
+    for file in sorted(root.iterdir()):
+        data = file.read_bytes()
+        for case in damaged(data, 60, 30):
+            file.write_bytes(case)
+            refused += read_or_refuse(lambda: load_small_images("mnist", root, "train"))
+        file.write_bytes(data)
+    assert refused > 60 and len(load_small_images("mnist", root, "train")) == 5
+
+
+@pytest.mark.parametrize(
+    ("sides", "labels", "message"),
+    [
+        ((2**31, 2**31, 4), DIGITS, "more than the limit of 4,294,967,296"),
+        ((2**32 - 1,) * 3, DIGITS, "more than the limit"),
+        ((1000, 1000, 1000), DIGITS, r"bytes expand to 1,000,000,000"),
+        ((0, 4, 4), DIGITS[:4] + bytes(4), "is empty"),
+        ((5, 4, 4), DIGITS[:8] + b"\xff" * 5, "has the label 255, beyond 9"),
+        ((5, 4, 4), DIGITS[:7] + b"\4" + bytes(4), "has 5 images and 4 labels"),
+    ],
+)
+def test_idx_files_with_wrong_sizes_and_labels_are_refused(
+    sides: tuple[int, int, int], labels: bytes, message: str, tmp_path: Path
+) -> None:
+    write_idx(tmp_path, IMAGES[:4] + struct.pack(">III", *sides) + IMAGES[16:] * bool(sides[0]), labels)
+    with pytest.raises(DatasetError, match=message):
+        load_small_images("mnist", tmp_path, "train")
+
+
+def test_an_archive_of_gigabytes_is_read_as_far_as_it_is_announced(tmp_path: Path) -> None:
+    """After the right header come zeros without end, 100 MB of them."""
+    write_idx(tmp_path, IMAGES + bytes(100_000_000), DIGITS, ".gz")
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match="is not an idx file of bytes"):
+        load_small_images("mnist", tmp_path, "train")
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_damaged_cache_is_decoded_again(tmp_path: Path) -> None:
+    write_folders(tmp_path / "set", classes=2, count=2)
+    expected = load_small_images("folder", tmp_path / "set", "train", cache=tmp_path / "cache").images
+    cache = tmp_path / "cache" / "train.npy"
+    np.save(tmp_path / "other.npy", np.zeros((4, 8, 8, 3)))
+    cases = [
+        *damaged(cache.read_bytes()[:300], 30, 20),
+        (tmp_path / "other.npy").read_bytes(),
+        b"cos\nsystem\n(S'x'\ntR.",
+    ]
+    for case in cases:
+        cache.write_bytes(case)
+        loaded = load_small_images("folder", tmp_path / "set", "train", cache=tmp_path / "cache")
+        assert torch.equal(loaded.images, expected), case
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_pickles_with_another_digest_are_not_opened(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[name]
+    folder.mkdir()
+    for file in (
+        *(f"data_batch_{number}" for number in range(1, 6)),
+        "test_batch",
+        "batches.meta",
+        "train",
+        "test",
+        "meta",
+    ):
+        (folder / file).write_bytes(b"cos\nmkdir\n(S'" + str(tmp_path / "owned").encode() + b"'\ntR.")
+    with pytest.raises(DatasetError, match="is missing or damaged"):
+        load_small_images(name, tmp_path, "train")  # type: ignore[arg-type]
+    assert not (tmp_path / "owned").exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile_files import WRONG_VALUES, damaged, read_or_refuse
 from torch import nn
 
 from sfplus.device import choose_device
@@ -90,8 +91,22 @@ def test_classifier_of_other_classes_is_refused(classifier: Path) -> None:
     with pytest.raises(WeightsError, match="has 4 classes, the images have 5"):
         surrogate_scores(images, real, classifier, CPU, 1)
     (classifier / "config.json").write_text('{"network": "sphereface4"}')
-    with pytest.raises(WeightsError, match="does not describe an image classifier"):
+    with pytest.raises(WeightsError, match=r"is damaged \(classifier: Field required"):
         load_classifier(classifier)
+
+
+@pytest.mark.parametrize(
+    "key", ["classifier", "classes", "width", "size", "channels", "operator", "bn_momentum", "other"]
+)
+def test_any_description_of_a_classifier_is_one_line(classifier: Path, key: str) -> None:
+    """A network of gigabytes is refused before it is built, because its weights are smaller."""
+    config = json.loads((classifier / "config.json").read_text())
+    for value in (*WRONG_VALUES, 1 << 19, ["a"] * 100_000):
+        (classifier / "config.json").write_text(json.dumps(config | {key: value}))
+        read_or_refuse(lambda: load_classifier(classifier))
+    for data in damaged(json.dumps(config).encode(), 20, 10):
+        (classifier / "config.json").write_bytes(data)
+        read_or_refuse(lambda: load_classifier(classifier))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sfplus.io import console
-from sfplus.io.console import Console, first_names, print_failures, quantity
+from sfplus.io.console import Console, byte_count, first_names, print_failures, quantity
 
 
 def test_messages_go_to_standard_error_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,3 +84,12 @@ def test_the_unit_of_progress_agrees_with_the_amount(
 )
 def test_a_few_names_stand_for_many(names: list[str], text: str) -> None:
     assert first_names(names) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (2880, "2.9 kB"), (3_400_000, "3.4 MB"), (5.6e9, "5.6 GB"),
+     (7 * 10**12, "7.0 TB")],
+)  # fmt: skip
+def test_bytes_have_the_unit_that_shows_them_best(number: int, text: str) -> None:
+    assert byte_count(number) == text

@@ -3,7 +3,7 @@
 import pytest
 
 from sfplus.errors import PhotoError, SfplusError, UsageError
-from sfplus.io.limits import LIMITS, check_limit, limit
+from sfplus.io.limits import LIMITS, check_expansion, check_limit, limit
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -26,3 +26,12 @@ def test_refuses_other_values(text, monkeypatch):
 def test_raises_the_class_of_the_caller():
     with pytest.raises(PhotoError):
         check_limit("photo_pixels", 1 << 40, "photo.png", error=PhotoError)
+
+
+def test_what_expands_too_much_is_refused(monkeypatch):
+    check_expansion(64 << 20, 1, "a.npz")
+    check_expansion(30 << 30, 1 << 30, "a.npz")
+    with pytest.raises(PhotoError, match=r"a.npz: 1,000 bytes expand to 100,000,000, more than 30 times .*EXPANSION=1"):
+        check_expansion(100_000_000, 1000, "a.npz", error=PhotoError)
+    monkeypatch.setenv("SFPLUS_MAX_EXPANSION", "100000")
+    check_expansion(100_000_000, 1000, "a.npz")

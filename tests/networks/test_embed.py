@@ -9,7 +9,7 @@ import torch
 from fake_cuda import fake_cuda
 
 from sfplus.device import Device, choose_device
-from sfplus.errors import SfplusError, UsageError
+from sfplus.errors import SfplusError, UsageError, WeightsError
 from sfplus.networks import create
 from sfplus.networks.embed import _compute_features, default_batch_size, embed_batches, embed_crops
 from sfplus.networks.normalize import normalize_crops
@@ -51,6 +51,15 @@ def test_features_do_not_depend_on_the_batch(network: torch.nn.Module, crops: to
         rebatched = embed_crops(network, crops, CPU, batch_size=batch_size)
         np.testing.assert_allclose(rebatched, features, atol=1e-6 * length)
     np.testing.assert_array_equal(embed_crops(network, crops, CPU, batch_size=11), features)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_refused(value: float, crops: torch.Tensor) -> None:
+    network = create("sphereface4", feature_size=4, width=0.125)
+    with torch.no_grad():
+        network.get_parameter("fc5.bias")[1] = value
+    with pytest.raises(WeightsError, match="computes features that are not finite numbers"):
+        embed_crops(network, crops, CPU)
 
 
 def test_embed_batches_returns_the_same_features_as_embed_crops(network: torch.nn.Module, crops: torch.Tensor) -> None:

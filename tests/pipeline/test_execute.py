@@ -18,8 +18,11 @@ def test_a_folder_of_photos_that_contains_the_cache_is_refused(drawn: Path, tmp_
         run_steps(plan(load_recipe(tmp_path / "r.yaml")), RunContext(tmp_path / "data", Console(quiet=True), "cpu"))
 
 
-@pytest.mark.parametrize("text", [None, "", "{"])
-def test_a_missing_or_damaged_record_is_empty(text: str | None, tmp_path: Path) -> None:
-    if text is not None:
-        (tmp_path / "run.json").write_text(text)
+@pytest.mark.parametrize(
+    "data", [b"", bytes(20), b"{", b"[]", b'{"train": 3}', b'{"train": {"settings": 1}}', b"[" * 99999, b"\xff"]
+)
+def test_a_damaged_record_is_one_line_and_counts_as_none(data: bytes, tmp_path: Path) -> None:
     assert read_record(tmp_path / "run.json") == {}
+    (tmp_path / "run.json").write_bytes(data)
+    with pytest.warns(UserWarning, match=r"run.json: is damaged \(.*\); the next run writes it anew"):
+        assert read_record(tmp_path / "run.json") == {}

@@ -28,7 +28,8 @@ def test_an_exported_model_has_the_mean_threshold_of_all_folds_and_the_scores_of
     write_parquet(verified / SCORES, {
         "left": photos[:2], "right": photos[2:], "same": [True, False], "fold": [0, 1], "score": [0.5, 0.1],
     })  # fmt: skip
-    result = {"protocol": "sphereface", "mean": 0.9, "standard_error": 0.01, "threshold": [0.1, 0.2, 0.6],
+    result = {"protocol": "sphereface", "mean": 0.9, "standard_error": 0.01, "accuracy": [0.9] * 3, "protocols": {}, 
+              "threshold": [0.1, 0.2, 0.6],
               "pairs_sha256": "0" * 64, "undetected": {"policy": "skip"}}  # fmt: skip
     (verified / RESULT).write_text(json.dumps(result))
     manifest = {"sources": {"pairs": "lists/pairs.txt"}}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,19 @@ def test_a_threshold_that_is_damaged_is_one_error(change: Any, message: str, tmp
     with pytest.raises(WeightsError, match=message) as caught:
         DecisionRule.load(tmp_path, {"verification": verification})
     assert "config.json" in str(caught.value) and "sfplus calibrate" in caught.value.remedy
+
+
+@pytest.mark.parametrize("key", ["same", "different"])
+@pytest.mark.parametrize("scores", [[0.5, 0.1], [0.1, 7.0], [-9.0, 0.1], [0.1, np.nan]])
+def test_scores_that_are_no_similarities_are_refused(key: str, scores: list[float], tmp_path: Path) -> None:
+    replace(random_rule(), **{key: np.array(scores, np.float32)}).save(tmp_path)
+    with pytest.raises(WeightsError, match=f"its '{key}' (are not similarities in ascending order|is not a row of)"):
+        DecisionRule.load(tmp_path, {"verification": VERIFICATION})
+
+
+def test_a_similarity_that_is_not_a_number_is_no_decision() -> None:
+    with pytest.raises(WeightsError, match="their similarity is not a number"):
+        random_rule().explain(float("nan"))
 
 
 ROW, ONE = np.zeros(4, np.float32), np.ones(1, np.float32)

@@ -14,6 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hostile_files import damaged, read_or_refuse
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
@@ -364,3 +365,122 @@ def test_a_single_column_of_numbers_is_refused_by_its_name(word: str, tmp_path: 
     pq.write_table(pa.table({"name": NAMES, word: X_AND_Y["x"]}), tmp_path / "a.parquet")
     with pytest.raises(DatasetError, match=f"its column `{word}` does not hold lists"):
         read_features(tmp_path / "a.parquet")
+
+
+def test_damage_of_any_format_is_one_line(tmp_path: Path) -> None:
+    names = tmp_path / "names"
+    names.mkdir()
+    save_file({"features": FEATURES}, tmp_path / "a.safetensors", {"names": json.dumps(NAMES)})
+    np.savez(tmp_path / "a.npz", names=np.array(NAMES), features=FEATURES)
+    np.savez_compressed(tmp_path / "b.npz", names=np.array(NAMES), features=FEATURES)
+    parquet(tmp_path / "a.parquet", names=NAMES, features=FEATURES.tolist())
+    rows = [[name, *row] for name, row in zip(PLAIN, FEATURES.tolist(), strict=True)]
+    (tmp_path / "a.csv").write_text(csv_text(",", ["name", *"abcdef"], rows))
+    np.save(tmp_path / "a.npy", FEATURES)
+    (tmp_path / "a.txt").write_text("\n".join(NAMES))
+    np.save(names / "c.npy", FEATURES)
+    np.save(names / "c.names.npy", np.array(NAMES))
+    np.save(names / "d.npy", FEATURES)
+    parquet(names / "index.parquet", photo=NAMES)
+    cases = refused = 0
+    for number, file in enumerate(sorted(tmp_path.rglob("*.*"))):
+        data = file.read_bytes()
+        read = {"a.txt": tmp_path / "a.npy", "c.names.npy": names / "c.npy", "index.parquet": names / "d.npy"}
+        for case in damaged(data, 70, 30, number):
+            file.write_bytes(case)
+            refused += read_or_refuse(lambda file=file, read=read: read_features(read.get(file.name, file)))
+            cases += 1
+        file.write_bytes(data)
+    assert cases > 1000 and refused > 600
+
+
+def zipped(path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, data in members.items():
+            target.writestr(f"{name}.npy", data)
+    return path
+
+
+def array_file(shape: str, kind: str = "'<f4'", data: bytes = b"") -> bytes:
+    header = f"{{'descr': {kind}, 'fortran_order': False, 'shape': ({shape}), }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
+
+
+@pytest.mark.parametrize("shape", ["-1, 6", "0, 1000000000000", "4, " * 40, "9" * 30, "'a'", "None", "1e3", "4, True"])
+@pytest.mark.parametrize(
+    "kind", ["'<f4'", "'|O'", "'<U1000000000'", "'V8'", "'<f4', '<f4'", "[('a', '<f4')]", "(" * 200]
+)
+def test_headers_of_arrays_are_checked(tmp_path: Path, shape: str, kind: str) -> None:
+    array = array_file(shape, kind, FEATURES.tobytes())
+    (tmp_path / "a.npy").write_bytes(array)
+    (tmp_path / "a.txt").write_text("\n".join(NAMES))
+    names = npz(tmp_path / "a.npz")
+    with zipfile.ZipFile(names) as source:
+        path = zipped(tmp_path / "b.npz", names=source.read("names.npy"), features=array)
+    assert read_or_refuse(lambda: read_features(tmp_path / "a.npy")) and read_or_refuse(lambda: read_features(path))
+
+
+def test_small_files_that_expand_are_refused(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.npz", features=array_file("4, 5000000", data=bytes(80_000_000)))
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(DatasetError, match=r"bytes expand to 80,000,\d+, more than 30 times their size"):
+        read_features(path)
+
+
+NAMES_OF_ANY_KIND = ["a\0b", "\udcff/1", "\ud800", "a\x1b[31m", "a\nb", "\u202eb"]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".names.npy", ".json", ".safetensors"])
+def test_names_of_any_characters_are_read_and_shown_escaped(tmp_path: Path, suffix: str) -> None:
+    features, path = np.tile(FEATURES, (2, 1))[:6], tmp_path / "a.npy"
+    for names in (NAMES_OF_ANY_KIND, ["\udcff\n"] * 6):
+        np.save(path, features)
+        if suffix == ".npz":
+            path = npz(tmp_path / "a.npz", names, features)
+        elif suffix == ".safetensors":
+            path = tmp_path / "a.safetensors"
+            save_file({"features": features}, path, {"names": json.dumps(names)})
+        elif suffix == ".json":
+            (tmp_path / "a.json").write_text(json.dumps(names))
+        else:
+            np.save(tmp_path / "a.names.npy", np.array(names))
+        refused = read_or_refuse(lambda path=path: read_features(path))
+        assert refused or (names is NAMES_OF_ANY_KIND and read_features(path)[0] == names)
+
+
+def test_names_beyond_unicode_are_refused(tmp_path: Path) -> None:
+    names = array_file("2,", "'<U1'", (0x110000).to_bytes(4, "little") + b"A\0\0\0")
+    path = zipped(tmp_path / "a.npz", names=names, features=array_file("2, 2", data=bytes(range(16))))
+    with pytest.raises(DatasetError, match="its names are not text"):
+        read_features(path)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [{"dtype": kind, "shape": shape, "data_offsets": [0, size]}
+     for kind in ("F32", "BF16", "F8_E4M3", "I64", "BOOL", "F4")
+     for shape in ([1, 4], [0, 8], [1] * 100, [2**40, 0], [0, 2**63], [], [-1])
+     for size in (0, 4, 16)],
+)  # fmt: skip
+def test_tensors_of_any_shape_are_one_line(tmp_path: Path, tensor: dict[str, object]) -> None:
+    header = json.dumps({"features": tensor, "__metadata__": {"names": '["a"]'}}).encode()
+    size = tensor["data_offsets"][1]
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\1" * size)
+    read_or_refuse(lambda: read_features(tmp_path / "a.safetensors"))
+
+
+CSV_TEXTS = {
+    "long header": "n" * 200_000 + ",f\na,1.5\n", "quotes": '"' * 300_000 + "\n", "commas": ",,,\n,,,\n",
+    "digits": "name,f\na," + "9" * 5000 + "\n", "lists of digits": 'name,features\na,"[' + "9" * 5000 + ']"\n',
+    "no numbers": 'name,features\na,"[1e999 nan]"\n', "NUL": "name,f\na\0b,1.5\n", "ragged": "name,f\na,1.5,3\n",
+    "equal columns": "name,f,f,f 2\na,1.5,2.5,3.5\nb,1.5,2.5,3.5\n", "dates": "name,f\na,2020-01-01\n",
+    "columns": ",".join(["name", *"f" * 30_000]) + "\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CSV_TEXTS)
+def test_texts_of_any_kind_are_one_line(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.csv").write_text(CSV_TEXTS[kind])
+    features: list[np.ndarray] = []
+    refused = read_or_refuse(lambda: features.append(read_features(tmp_path / "a.csv")[1]))
+    assert refused or kind == "equal columns" or unusable_features(features[0]).all()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_files import damaged, read_or_refuse
 
 from sfplus.errors import PairsError
 from sfplus.verification.ijb import (
@@ -158,3 +159,29 @@ def test_features_that_do_not_fit_are_refused() -> None:
         template_features(zeros, ones, ones, quality=np.ones(2))
     with pytest.raises(PairsError, match="do not fit"):
         template_features(np.ones((3, 3)), ones, ones, mirrored=True)
+
+
+META = {
+    "ijbc_face_tid_mid.txt": "1.jpg 1 1\n2.jpg 1 2\n3.jpg 2 3\n", "ijbc_template_pair_label.txt": "1 2 0\n1 1 1\n",
+    "ijbc_1N_gallery_G1.csv": "TEMPLATE_ID,SUBJECT_ID\n1,1\n",
+    "ijbc_1N_gallery_G2.csv": "TEMPLATE_ID,SUBJECT_ID\n2,2\n",
+    "ijbc_1N_probe_mixed.csv": "TEMPLATE_ID,SUBJECT_ID\n1,1\n2,2\n",
+}  # fmt: skip
+TEXTS = (
+    "\n", "a,b\n", "1\n", "TEMPLATE_ID\n1\n", "TEMPLATE_ID,SUBJECT_ID,TEMPLATE_ID\n1,2,3\n", "a,a\n1,1\n",
+    "\xff,a\n1,1\n",
+    "TEMPLATE_ID,SUBJECT_ID\n1,99999999999999999999\n", "1.jpg 99999999999999999999 1\n",
+    "\xff.jpg 1 1\n", "a\0,b\n1,1\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", META)
+def test_damaged_metadata_is_one_line(tmp_path: Path, name: str) -> None:
+    for file, text in META.items():
+        (tmp_path / file).write_text(text)
+    cases = [*damaged(META[name].encode(), 80, 20), *(text.encode("latin-1") for text in TEXTS)]
+    refused = 0
+    for case in cases:
+        (tmp_path / name).write_bytes(case)
+        refused += read_or_refuse(lambda: read_template_protocol(tmp_path))
+    assert len(cases) > 90 and refused > 40

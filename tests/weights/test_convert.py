@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -15,9 +18,11 @@ import safetensors.torch
 import torch
 from models import crops, network
 
+from sfplus.errors import SfplusError
 from sfplus.io.resources import shipped_folder
 from sfplus.networks import create
 from sfplus.networks.normalize import normalize_crops
+from sfplus.weights.convert import convert
 from sfplus.weights.loading import create_network, load_model
 from sfplus.weights.model_folder import save_model
 
@@ -101,6 +106,48 @@ def test_an_existing_prototxt_is_not_overwritten(folder: Path, sfplus: Callable[
     path.write_text("mine")
     answer = sfplus("convert", folder, path.with_suffix(".caffemodel"))
     assert answer.code == 2 and "x.prototxt: already exists" in answer.err and path.read_text() == "mine"
+
+
+def test_a_run_that_was_killed_between_its_two_files_is_repeated(folder: Path, sfplus: Callable[..., Any]) -> None:
+    target = folder.with_name("x.caffemodel")
+    assert sfplus("convert", folder, target).code == 0
+    files = {path: path.read_bytes() for path in (target, target.with_suffix(".prototxt"))}
+    target.unlink()
+    assert sfplus("convert", folder, target).code == 0
+    assert {path: path.read_bytes() for path in files} == files
+
+
+@pytest.mark.parametrize("target", ["out", "out.caffemodel", "out.onnx"])
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(target: str, folder: Path) -> None:
+    """Also where the second of two files does not fit."""
+    before, limits = sorted(folder.parent.rglob("*")), resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (0, 8_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            with pytest.raises(SfplusError, match="cannot be written: File too large"):
+                convert(folder, folder.with_name(target))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert sorted(folder.parent.rglob("*")) == before
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from sfplus.io.files import atomic_file, atomic_folder
+
+with atomic_folder(Path(sys.argv[1])) as folder, atomic_file(folder / "config.json") as file:
+    file.write_text("{")
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("target", ["out", "out.caffemodel", "out.onnx"])
+def test_the_next_run_deletes_what_a_killed_one_left(target: str, folder: Path, sfplus: Callable[..., Any]) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(folder.with_name(target))], check=False)
+    assert len([path for path in folder.parent.iterdir() if path.name.startswith(".")]) == 1
+    assert sfplus("convert", folder, folder.with_name(target)).code == 0
+    assert not [path for path in folder.parent.rglob("*") if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from local_server import Server, serve
-from safetensors.numpy import load_file
+from markdown_it import MarkdownIt
+from safetensors.numpy import load_file, save_file
 
 from sfplus import Embedder
 from sfplus.errors import SfplusError
@@ -118,6 +119,32 @@ def test_a_card_states_what_is_missing_from_the_config() -> None:
     fetched = minimal | {"published": published, "licence": "MIT", "data": "CASIA-WebFace"}
     text = str(PretrainedModel(network, fetched).generate_model_card())
     assert "99.30 % on LFW as published (sphereface protocol)" in text and "license: mit" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["x\n# heading\n", "<img src=x onerror=alert(1)>", "a | b |\n| c", "[a](javascript:b)", "`a`",
+             "---\nlicense: mit", "{network}", "\x1b[2J", "same person\u202e", "**a**"],
+)  # fmt: skip
+def test_no_text_of_a_config_becomes_markup_of_the_card(text: str) -> None:
+    network, config = load_model(SMALL)
+    verification = config["verification"] | {"pairs": text, "protocol": text}
+    shown = {"licence": text, "data": text, "verification": verification, "teachers": [{"name": text, "licence": text}]}
+    card = PretrainedModel(network, config | shown).generate_model_card()
+    plain = PretrainedModel(network, config | {"teachers": [{"name": "t"}]}).generate_model_card()
+    kinds = []
+    for page in (card.text, plain.text):
+        tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(page)
+        inline = [child.type for token in tokens for child in token.children or () if "text" not in child.type]
+        kinds.append([token.type for token in tokens] + inline)
+    assert kinds[0] == kinds[1] and "\x1b" not in card.text and "\u202e" not in card.text
+    assert card.data.to_dict()["license"] == "other"
+
+
+def test_a_mean_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(SMALL, tmp_path / "m")
+    save_file({"mean": np.full(256, np.nan, np.float32)}, tmp_path / "m" / "mean.safetensors")
+    with pytest.raises(SfplusError, match="its 'mean' is not a row of finite numbers"):
+        PretrainedModel.from_pretrained(tmp_path / "m")
 
 
 def test_pickles_are_not_downloaded_from_the_hub(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
 
@@ -156,7 +157,7 @@ def test_a_file_from_disk_is_checked_pinned_converted_and_used(
     crops = np.random.default_rng(0).integers(0, 256, (3, 112, 96, 3), dtype=np.uint8)
     np.testing.assert_array_equal(Embedder(NEW, "cpu").features(crops), Embedder(weights.parent, "cpu").features(crops))
     assert "as it should be" in sfplus("models", "verify", weights).out  # the SHA-256 identifies the entry
-    assert not list(home.glob(".*"))
+    assert [path.name for path in home.glob(".*")] == [zoo.LOCKS]
 
     changed = tmp_path / "sphereface_model.caffemodel"
     changed.write_bytes(weights.read_bytes() + b"\0")
@@ -274,6 +275,21 @@ def test_a_download_is_pinned_and_a_different_file_is_then_refused(
     assert answer.code == 1 and "its SHA-256 differs" in answer.err and not (home / NEW).exists()
 
 
+def test_several_fetches_at_once_download_once_and_agree(host: Server, home: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: zoo.fetch(NEW), range(4)))
+    assert all(ready for _, ready in answers) and len(host.requests) == 1
+    assert sum("is fetched: use it" in text for text, _ in answers) == 3
+    assert load_model(home / NEW)[1]["network"] == "sphereface20"
+    assert not list(home.rglob("*.part"))
+
+
+def test_files_that_are_pinned_at_once_are_all_pinned(home: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: zoo._pin(f"m{number}", "x", "0" * 64), range(32)))
+    assert len(json.loads((home / zoo.PINS).read_text())) == 32
+
+
 @pytest.mark.parametrize(
     ("response", "message"),
     [
@@ -310,4 +326,4 @@ def test_damaged_pins_are_refused(home: Path, sfplus: Callable) -> None:
     home.mkdir()
     (home / zoo.PINS).write_text("[]")
     answer = sfplus("models", "info", NEW)
-    assert answer.code == 1 and "pins.json: is damaged; delete it" in answer.err
+    assert answer.code == 1 and "pins.json: is damaged (Input should be a valid dictionary); delete it" in answer.err

@@ -6,11 +6,10 @@ changes its input, keeps state between calls or depends on the number of photos.
 
 from sfplus.weights.caffe_layers import activations, arithmetic, shapes, windows
 from sfplus.weights.caffe_layers.arithmetic import BatchNorm, InnerProduct
-from sfplus.weights.caffe_layers.registry import LAYERS, MAX_NUMBERS, LayerError, Shape
+from sfplus.weights.caffe_layers.registry import LAYERS, LayerError, Shape
 
 __all__ = [
     "LAYERS",
-    "MAX_NUMBERS",
     "BatchNorm",
     "InnerProduct",
     "LayerError",

@@ -11,12 +11,11 @@ from typing import Any
 
 from torch import nn
 
+from sfplus.io.limits import limit
+
 Shape = tuple[int, ...]
 Layer = tuple[nn.Module, list[Shape]]
 """A module and the shapes of its outputs."""
-
-MAX_NUMBERS = 1 << 28
-"""Largest size of a blob and of a network's weights: twice that of VGG's, the largest of its time."""
 
 
 class LayerError(ValueError):
@@ -59,8 +58,8 @@ def get_option(options: Any, name: str, default: Any) -> Any:
 
 def check_size(*shape: int) -> None:
     """Raise an error if a weight of this shape would be empty or too large."""
-    if min(shape, default=1) < 1 or math.prod(shape) > MAX_NUMBERS:
-        raise LayerError(f"needs {' x '.join(map(str, shape))} numbers, the limit is 1 to {MAX_NUMBERS:,}")
+    if min(shape, default=1) < 1 or math.prod(shape) > (most := limit("caffe_numbers")):
+        raise LayerError(f"needs {' x '.join(map(str, shape))} numbers, the limit is 1 to {most:,}")
 
 
 def get_pair(options: Any, name: str, default: int | None, suffix: str = "") -> tuple[int, int]:

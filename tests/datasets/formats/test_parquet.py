@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from collection_writers import encode, random_crop
+from hostile_files import damaged, not_utf8, read_or_refuse
 
 from sfplus.datasets.collections import open_collection
 from sfplus.errors import DatasetError, PhotoError
@@ -152,3 +153,67 @@ def test_damaged_file_is_refused(tmp_path: Path, change: str) -> None:
     path.write_bytes({"cut": data[:-30], "garbage": b"PAR1" + bytes(50) + b"PAR1", "middle": middle}[change])
     with pytest.raises(DatasetError, match=r"a\.parquet: is damaged .*; download it again"):
         list(open_collection(path).records())
+
+
+def test_damage_is_one_line_or_lost_images(tmp_path: Path) -> None:
+    images = [{"bytes": data, "path": "a.png"} for data in IMAGES]
+    for number, compression in enumerate(("none", "zstd")):
+        path = tmp_path / f"{compression}.parquet"
+        pq.write_table(pa.table({"image": images, "label": [0, 1, 0, 1]}), path, compression=compression)
+        for data in damaged(path.read_bytes(), 120, 40, number):
+            path.write_bytes(data)
+            read_or_refuse(lambda path=path: list(open_collection(path).records()))
+
+
+LABELS = {
+    "none": pa.nulls(4, pa.int64()), "not a number": [float("nan")] * 4, "infinite": [float("inf")] * 4,
+    "lists": [[1]] * 4, "bytes": [b"a"] * 4, "times": pa.array([2**60] * 4, pa.timestamp("ns")),
+    "durations": pa.array([2**60] * 4, pa.duration("ns")), "dates": pa.array([2**30] * 4, pa.date32()),
+    "decimals": pa.array([1] * 4, pa.decimal128(10)), "large": pa.array([2**64 - 1] * 4, pa.uint64()),
+    "not UTF-8": not_utf8(4), "controls": ["a\x1b[31m\n"] * 4, "NUL": ["a\0b"] * 4,
+    "categories": pa.array(["a"] * 4).dictionary_encode(), "nothing": pa.nulls(4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_any_type_are_read_or_refused(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / "a.parquet", {"image": IMAGES, "label": LABELS[kind]})
+    records = []
+    refused = read_or_refuse(lambda: records.extend(open_collection(path).records()))
+    usable = sum(isinstance(record.image, bytes) for record in records)
+    assert refused or usable == (4 if kind == "categories" else 0)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["[]", "1", '{"info": 1}', '{"info": {"features": {"label": 1}}}', "[" * 100_000, "9" * 5000]
+    + [f'{{"info": {{"features": {{"label": {{"names": {names}}}}}}}}}' for names in ("5", '"ab"', '{"a": 1}')]
+    + ['{"info": {"features": {"label": {"names": ["\\ud800", "b\\u0000", "\\u001b[31m", ""]}}}}'],
+)
+def test_names_of_labels_are_checked(tmp_path: Path, metadata: str) -> None:
+    table = pa.table({"image": IMAGES, "label": [0, 1, 2, 3]}).replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "a.parquet")
+    for record in open_collection(tmp_path / "a.parquet").records():
+        assert isinstance(record.image, PhotoError) or record.person.isprintable()
+
+
+def test_columns_of_one_name_and_texts_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    images, labels = pa.array(IMAGES), pa.array([0] * 4)
+    for arrays, names in (
+        ([images, images, labels], ["i", "i", "label"]),
+        ([images, labels, labels], ["i", *["id"] * 2]),
+    ):
+        pq.write_table(pa.Table.from_arrays(arrays, names), tmp_path / "a.parquet")
+        with pytest.raises(DatasetError, match="two columns of the same name"):
+            open_collection(tmp_path / "a.parquet")
+    paths = pa.StructArray.from_arrays([images, not_utf8(4)], ["bytes", "path"])
+    pq.write_table(pa.table({"image": paths, "label": labels}), tmp_path / "a.parquet")
+    with pytest.raises(DatasetError, match="is damaged"):
+        list(open_collection(tmp_path / "a.parquet").records())
+
+
+def test_millions_of_rows_in_few_bytes_are_refused(tmp_path: Path) -> None:
+    empty = {"image": pa.nulls(2_000_000, pa.binary()), "label": pa.nulls(2_000_000, pa.int64())}
+    pq.write_table(pa.table(empty), tmp_path / "a.parquet", compression="zstd")
+    with pytest.raises(DatasetError, match="contains no images: it has 2,000,000 rows in"):
+        open_collection(tmp_path / "a.parquet")

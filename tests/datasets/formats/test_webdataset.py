@@ -140,3 +140,25 @@ def test_only_the_named_split_is_read(tmp_path: Path) -> None:
     assert [record.person for record in open_collection(tmp_path, "test").records()] == ["test-00000-of-00001"]
     with pytest.raises(DatasetError, match="none of 'dev'"):
         open_collection(tmp_path, "dev")
+
+
+def test_sizes_below_zero_and_sparse_files_are_refused(tmp_path: Path) -> None:
+    image = encode(random_crop(0))
+    write_tar(tmp_path / "a.tar", [("a/1.png", image), ("b/2.png", image)])
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    data[156:157] = tarfile.GNUTYPE_SPARSE
+    data[483:495] = b"%011o\0" % (7 << 30)  # its size when it is unpacked
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    (tmp_path / "a.tar").write_bytes(data)
+    sparse, whole = WebDataset(tmp_path, [tmp_path / "a.tar"]).records()
+    with pytest.raises(PhotoError, match="is sparse"):
+        sparse.decode()
+    assert whole.image == image
+
+
+@pytest.mark.parametrize("name", ["p\udcff/1.png", "p/\udcff.png", "p\n/1.png", "p\x1b[31m/1.png"])
+def test_names_of_any_bytes_are_read(tmp_path: Path, name: str) -> None:
+    write_tar(tmp_path / "a.tar", [(name, encode(random_crop(0)))])
+    (record,) = WebDataset(tmp_path, [tmp_path / "a.tar"]).records()
+    assert record.name == name and record.person == name.split("/")[0]
