@@ -14,7 +14,7 @@ from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, Mod
 from sfplus.detection.choose import Rule
 from sfplus.detection.choose import choose as choose_face
 from sfplus.embedded_faces import EmbeddedFaces
-from sfplus.errors import PhotoError, UsageError
+from sfplus.errors import PhotoError, UsageError, one_line
 from sfplus.images import encode_image, read_photo
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
@@ -101,7 +101,8 @@ def _print_other_faces(path: Path, faces: EmbeddedFaces, used: int, scores: Any,
     if len(faces) == 1:
         return
     names = [describe_box(box) for box in faces.boxes]
-    print(f"{path} has {len(faces)} faces; the one of {names[used]} was compared (--choose {choose}). The others:")
+    used_face = f"the one of {names[used]} was compared (--choose {choose})"
+    print(f"{one_line(path)} has {len(faces)} faces; {used_face}. The others:")
     for index, (name, score) in enumerate(zip(names, scores, strict=True)):
         if index != used:
             print(f"  {name}: similarity {score:.3f}")

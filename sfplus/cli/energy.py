@@ -10,7 +10,7 @@ import torch
 import typer
 from torch import Tensor
 
-from sfplus.errors import UsageError, WeightsError
+from sfplus.errors import UsageError, WeightsError, one_line
 from sfplus.hypersphere import Uniformity, measure_uniformity
 from sfplus.io.files import check_file, write_atomically
 from sfplus.reports.energy_plot import energy_plot
@@ -52,7 +52,7 @@ def print_energy(model: str, power: float, half_space: bool, plot: Path) -> None
     columns = f"{'layer':<{width}} {'N':>6} {'d':>6} {'energy':>10} {'random':>10} {'least':>10}"
     print(f"{columns} {'excess':>7} {'nearest':>8} {'smallest':>8} {'redundancy':>10}")
     for name, row in layers.items():
-        print(f"{name:<{width}} {_row(row)}")
+        print(f"{one_line(name):<{width}} {_row(row)}")
     kind = f"s = {power:g}{', half-space' if half_space else ''}"
     print(f"\n{_LEGEND.format(kind)}")
     write_atomically(plot, energy_plot(layers, f"{Path(model).name}: energy of the neurons, {kind}"))

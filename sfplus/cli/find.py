@@ -131,7 +131,7 @@ def _embed(path: Path, embedder: Embedder, choose: Rule) -> _Example:
     faces, used = read_faces(embedder, path, choose)
     if len(faces) > 1:
         name = describe_box(faces.boxes[used])
-        print(f"{path} has {len(faces)} faces; the one of {name} is searched (--choose {choose})")
+        print(f"{one_line(path)} has {len(faces)} faces; the one of {name} is searched (--choose {choose})")
     return _Example(path, faces.features[used], faces.crops[used])
 
 

@@ -105,7 +105,7 @@ def overlap(
         print("{} of them {} a number instead of a name and {} compared by face only".format(numbers, *verbs))
     print(summary)
     for match in matches[:_PRINTED]:
-        print(f"  {match.train:<32} {match.test:<32} {match.cosine:6.3f}  {match.reason}")
+        print(f"  {one_line(match.train):<32} {one_line(match.test):<32} {match.cosine:6.3f}  {match.reason}")
     if len(matches) > _PRINTED:
         print(f"  ... and {len(matches) - _PRINTED} more")
     listed = {match.train for match in matches}

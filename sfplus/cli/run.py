@@ -150,7 +150,7 @@ def run_recipe(
         return artefacts
     _print_failures(artefacts, context.console)
     for model, step in _model_names(steps, artefacts, context).items():
-        print(_headline(model, artefacts[step]))
+        print(one_line(_headline(model, artefacts[step])))
     last = steps[-1].name
     if "report" in artefacts:
         page = _publish_report(artefacts["report"], folder)

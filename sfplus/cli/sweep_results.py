@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from typing_extensions import TypedDict
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.layout import CURVES, FEATURE_PLOT, FEATURES, RESULT, SAMPLES, read_verification
@@ -20,6 +20,7 @@ from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
 from sfplus.io.files import write_atomically, write_or_remove
+from sfplus.io.json_files import read_json
 from sfplus.io.tables import read_json_lines
 from sfplus.recipes.settings.report import ReportSettings
 from sfplus.recipes.steps import Step
@@ -37,6 +38,10 @@ _AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "images", 
     "pictures", "train_pictures", "test_pictures",  # in manifests of earlier versions
 }  # fmt: skip
 _MAIN = ("accuracy", "inception_score", "surrogate_score", "training_accuracy")
+
+
+class _Classes(TypedDict):
+    classes: list[str]
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ def feature_plots(cells: Sequence[Cell], results: Mapping[int, Mapping[str, Step
     ):
         return None
     order = [label for label in dict.fromkeys(cell.label(recipe) for cell in cells) if label in runs]
-    classes = json.loads((folders[order[0]] / CONFIG).read_text("utf-8"))["classes"]
+    classes = read_json(folders[order[0]] / CONFIG, _Classes, remedy="delete its folder and run again")["classes"]
     return feature_plot({label: runs[label] for label in order}, classes)
 
 

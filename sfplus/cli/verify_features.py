@@ -13,7 +13,7 @@ from sfplus.cli.report_folder import check_report_folder, run_name_of
 from sfplus.cli.run import print_verdicts
 from sfplus.datasets.pairs import Pairs, match_photos, read_pairs
 from sfplus.datasets.pairs.dataset_name import dataset_name
-from sfplus.errors import PairsError, UsageError
+from sfplus.errors import PairsError, UsageError, one_line
 from sfplus.io.console import quantity
 from sfplus.io.files import check_folder, file_digest
 from sfplus.reports.html import HTML, Report, Undetected, render, worst_crops
@@ -107,7 +107,7 @@ def verify_features(
     render(report, out)
     for name, result in results.items():
         figure = f"{100 * result.mean:.2f} % +- {100 * result.standard_error:.2f}"
-        print(f"{name}: {figure} ({protocol} protocol, {quantity(len(tested), 'pair')})")
+        print(f"{one_line(name)}: {figure} ({protocol} protocol, {quantity(len(tested), 'pair')})")
     print_verdicts(out)
     print(f"report: {out / HTML}")
 

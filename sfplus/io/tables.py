@@ -27,7 +27,7 @@ Row = TypeVar("Row")
 
 
 def _check_text(value: object) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "\0" in value:
         raise ValueError("is not text")
     return value
 

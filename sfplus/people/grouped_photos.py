@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,12 +39,22 @@ _COLUMNS = {
 Table = dict[str, list[Any]]
 
 
+class _Config(TypedDict, total=False):
+    verification: dict[str, Any] | None
+    feature_size: Annotated[int, Field(gt=0, le=1 << 20)] | None
+
+
+class _Counts(TypedDict):
+    undetected: int
+    failed: int
+
+
 class _Model(TypedDict):
     name: AnyText
     network: AnyText
     input: str
     content: str
-    config: dict[str, Any]
+    config: _Config
 
 
 class _State(TypedDict):
@@ -54,7 +64,7 @@ class _State(TypedDict):
     photos: AnyText
     model: _Model
     features_folder: RelativeName
-    counts: dict[Literal["undetected", "failed"], int]
+    counts: _Counts
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None
     copy: bool
     linked_above: Annotated[float, Field(allow_inf_nan=False)] | None
@@ -136,7 +146,8 @@ class GroupedPhotos:
         with explain_damage(path, remedy=_REMEDY, error=ArtefactError), safe_open(path, "numpy") as file:
             features = np.asarray(file.get_tensor("features"))
         is_right = features.dtype == np.float32 and features.ndim == 2 and len(features) == len(self.table["photo"])
-        if not (is_right and np.isfinite(features).all()):
+        size = len(self.rule.mean) if self.rule else features.shape[-1]
+        if not (is_right and features.shape[1] == size > 0 and np.isfinite(features).all()):
             raise ArtefactError("is not that of these faces", where=path, remedy=_REMEDY)
         return features
 

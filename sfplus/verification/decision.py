@@ -86,7 +86,7 @@ class DecisionRule:
             if name != "mean" and not _are_scores(values):
                 reason = f"its '{name}' are not similarities in ascending order"
                 raise WeightsError(reason, where=folder / MEAN, remedy=_REMEDY)
-        size = config.get("feature_size", len(mean))
+        size = config.get("feature_size") or len(mean)
         if len(mean) not in (size, 2 * size):
             reason = f"its mean has {len(mean)} numbers, features have {size} or {2 * size}"
             raise WeightsError(reason, where=folder / MEAN, remedy=_REMEDY)
