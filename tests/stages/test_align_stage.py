@@ -39,7 +39,7 @@ def test_a_read_error_of_the_disk_stops_alignment_and_is_not_recorded(
     def broken(path: Path, **_: object) -> None:
         raise PhotoError("cannot be decoded", where=path) from OSError(5, "Input/output error")
 
-    assert sfplus("detect", drawn, tmp_path / "out").code == 0  # align continues from these faces
+    assert sfplus("detect", drawn, tmp_path / "faces").code == 0  # align knows these faces
     monkeypatch.setattr("sfplus.stages.align.read_photo", broken)
     assert sfplus("align", drawn, tmp_path / "out").code == 1
     monkeypatch.undo()
