@@ -242,3 +242,10 @@ def test_a_model_is_not_saved_below_a_file(network: torch.nn.Module, tmp_path: P
     for folder in (tmp_path / "file", tmp_path / "file" / "model"):
         with pytest.raises(UsageError, match="file: is not a folder"):
             save_model(folder, network, CONFIG)
+
+
+def test_a_list_of_many_empty_tensors_is_refused_before_it_is_read(folder: Path) -> None:
+    entries = b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % number for number in range(100_000))
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(entries) + 2) + b"{" + entries + b"}" + b"\0" * 9)
+    with pytest.raises(WeightsError, match="bytes, more than the limit of 4,194,304"):
+        load_model(folder)
