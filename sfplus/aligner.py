@@ -15,10 +15,11 @@ from sfplus.detection import Detector, Faces, choose
 from sfplus.detection.choose import Rule, check_rule
 from sfplus.detection.photos import Channels, Photo, check_channels, name_photo, split_photos, to_pixels
 from sfplus.errors import PhotoError
-from sfplus.images import Pixels
-from sfplus.io.prefetch import batch_by_size, prefetch_map
+from sfplus.images import Pixels, reserve_memory
+from sfplus.io.prefetch import Reserve, prefetch_batches
 
 FaceRule = Rule | Literal["all"]
+_LARGE = 1 << 24  # bytes of an array
 Read = tuple[str, Pixels | PhotoError]  # the name of a photo in messages, and its pixels
 
 
@@ -62,8 +63,8 @@ class Aligner:
     ) -> tuple[Iterator[AlignedPhoto], bool]:
         """Return the chosen faces of each photo, in order, and True if the argument is a single photo.
 
-        Memory is bounded (see `Sizes`): on a CPU, by 64 photos or fewer with more than 4 megapixels, and 8 that
-        are prefetched; on a GPU, by 512 photos or fewer with more than 16 megapixels, and as many that are prefetched.
+        Memory is bounded, whatever the sizes of the photos (see `Sizes`): photos are read in advance while they take
+        200 MB or less on a CPU, 1 GB on a GPU; a larger photo is read and detected alone.
 
         Args:
             photos: one photo, or several (see `split_photos`).
@@ -79,15 +80,10 @@ class Aligner:
         sources, single = split_photos(photos)
         named = ((name_photo(photo, n, single), photo) for n, photo in enumerate(sources))
         sizes = self._detector.sizes
-        decoded = prefetch_map(
-            partial(_read, channels),
-            named,
-            sizes.prefetched,
-            sizes.decoders,
-            size=_count_pixels,
-            limit=sizes.pixels,
-        )
-        batches = batch_by_size(decoded, _count_pixels, sizes.pixels, sizes.photos)
+        batches = prefetch_batches(
+            partial(_read, channels), named, sizes.prefetched, sizes.decoders, partial(_read_large_array, channels),
+            size=_count_bytes, memory=sizes.memory, batch_size=3 * sizes.pixels, max_items=sizes.photos,
+        )  # fmt: skip
         return (aligned for batch in batches for aligned in self._align(batch, rule)), single
 
     def _align(self, batch: list[Read], rule: FaceRule) -> Iterator[AlignedPhoto]:
@@ -107,13 +103,18 @@ class Aligner:
                 yield AlignedPhoto(where, faces, [], PhotoError(reason, where=where, remedy=error.remedy))
 
 
-def _read(channels: Channels, named: tuple[str, Photo]) -> Read:
+def _read(channels: Channels, named: tuple[str, Photo], reserve: Reserve) -> Read:
     where, photo = named
     try:
-        return where, to_pixels(photo, channels, where)
+        return where, to_pixels(photo, channels, where, reserve_memory(reserve))
     except PhotoError as error:
         return where, error
 
 
-def _count_pixels(read: Read) -> int:
-    return 0 if isinstance(read[1], PhotoError) else read[1].size // 3
+def _read_large_array(channels: Channels, named: tuple[str, Photo]) -> Read | None:
+    """Read an array at once, whose memory counts already, so that few are taken from a generator in advance."""
+    return _read(channels, named, lambda _: True) if getattr(named[1], "nbytes", 0) > _LARGE else None
+
+
+def _count_bytes(read: Read) -> int:
+    return 0 if isinstance(read[1], PhotoError) else read[1].nbytes

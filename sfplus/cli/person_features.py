@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,15 @@ from sfplus.datasets.overlap import PersonMeans
 from sfplus.datasets.records import PeopleRule, PhotoCollection, Record, person_from_path
 from sfplus.embedder import Embedder
 from sfplus.errors import DatasetError, PhotoError
-from sfplus.images import Pixels
+from sfplus.images import Pixels, reserve_memory, shrink
 from sfplus.io.console import Console, ProgressLine, quantity
-from sfplus.io.prefetch import prefetch_map
+from sfplus.io.prefetch import Reserve, prefetch_batches
 from sfplus.verification.features import FEATURE_SUFFIXES, Features, check_features, read_features
 from sfplus.weights.find_model import ModelSource, crop_template
 
 _BATCH_SIZE = 128
+_SIDE = 1024  # pixels of an image that is kept to be shown
+_MEMORY = 200_000_000  # bytes of the images that are read in advance; a larger image, which is no crop, is read alone
 
 Decoded = tuple[Record, Pixels | PhotoError]
 Embedded = tuple[str, Features | PhotoError]
@@ -94,9 +96,9 @@ class PersonFeatures:
         failures = []
         with self._console.progress(label, resumed=False) as progress:
             progress.start(len(collection), "images")
-            decoded = prefetch_map(_decode, self._select(collection, images, progress), 8, 2)
+            records = self._select(collection, images, progress)
             aligned = self._crops or collection.kind == "pack"
-            for person, result in (_embed_crops if aligned else _embed_photos)(self._embedder, decoded):
+            for person, result in (_embed_crops if aligned else _embed_photos)(self._embedder, records):
                 if isinstance(result, PhotoError):
                     failures.append(result)
                 else:
@@ -133,31 +135,36 @@ def holds_features(path: Path) -> bool:
 
 
 def first_images(people: People, names: set[str]) -> dict[str, Pixels]:
-    """Return the first readable image of each of some people, uint8 RGB (H, W, 3)."""
+    """Return the first readable image of each of some people, uint8 RGB (H, W, 3), scaled down to 1024 pixels."""
     images: dict[str, Pixels] = {}
     for record in people.collection.records() if people.collection else ():
         if record.person in names and record.person not in images:
             _, image = _decode(record)
             if not isinstance(image, PhotoError):
-                images[record.person] = image
+                images[record.person] = shrink(image, _SIDE) if max(image.shape) > _SIDE else image
         if len(images) == len(names):
             break
     return images
 
 
-def _decode(record: Record) -> Decoded:
+def _decode(record: Record, reserve: Reserve = lambda _: True) -> Decoded:
     try:
-        return record, record.decode()
+        return record, record.decode(reserve_memory(reserve))
     except PhotoError as error:
         return record, PhotoError(error.reason, where=record.name, remedy=error.remedy)
 
 
-def _embed_crops(embedder: Embedder, decoded: Iterator[Decoded]) -> Iterator[Embedded]:
+def _count_bytes(decoded: Decoded) -> int:
+    return 0 if isinstance(decoded[1], PhotoError) else decoded[1].nbytes
+
+
+def _embed_crops(embedder: Embedder, records: Iterator[Record]) -> Iterator[Embedded]:
     template = find_template(crop_template(embedder.config, embedder.folder))
 
     def checked() -> Iterator[tuple[str, Pixels | PhotoError]]:
         """Replace images of another size by errors at once, so that a batch keeps no large images."""
-        for record, crop in decoded:
+        decoded = prefetch_batches(_decode, records, size=_count_bytes, memory=_MEMORY)
+        for record, crop in chain.from_iterable(decoded):
             if not isinstance(crop, PhotoError) and crop.shape[:2] != (template.height, template.width):
                 reason = f"is {crop.shape[0]}x{crop.shape[1]}, not a crop of {template.name}"
                 remedy = "make crops with sfplus align, or omit --crops"
@@ -176,17 +183,18 @@ def _embed_crops(embedder: Embedder, decoded: Iterator[Decoded]) -> Iterator[Emb
         yield from ((person, feature) for (person, _), feature in zip(valid, features, strict=True))
 
 
-def _embed_photos(embedder: Embedder, decoded: Iterator[Decoded]) -> Iterator[Embedded]:
+def _embed_photos(embedder: Embedder, records: Iterator[Record]) -> Iterator[Embedded]:
     pending: deque[Record] = deque()
     failures: list[Embedded] = []
 
-    def photos() -> Iterator[Pixels]:
-        for record, photo in decoded:
-            if isinstance(photo, PhotoError):
-                failures.append((record.person, photo))
+    def photos() -> Iterator[Path | bytes | Pixels]:  # which the embedder decodes, as many as fit into memory
+        for record in records:
+            if isinstance(record.image, PhotoError):
+                error = PhotoError(record.image.reason, where=record.name, remedy=record.image.remedy)
+                failures.append((record.person, error))
                 continue
             pending.append(record)
-            yield photo
+            yield record.image
 
     for result in embedder.stream(photos()):
         record = pending.popleft()

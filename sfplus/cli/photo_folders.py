@@ -27,7 +27,7 @@ from sfplus.io.disk import flush_all
 from sfplus.io.files import remove_folder, write_atomically, write_json
 from sfplus.io.json_files import RelativeName, read_json
 from sfplus.io.locks import file_lock
-from sfplus.io.memory import keep_freed_memory
+from sfplus.io.memory import return_photo_memory
 from sfplus.io.tables import FAILURES, Failure, read_failures, read_json_lines, read_parquet, write_json_lines
 from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import check_inputs
@@ -72,7 +72,7 @@ def run_on_folder(
     try:
         if not photos.has_photos:
             raise NoUsablePhotoError("no path in it leads to a photo")
-        keep_freed_memory()
+        return_photo_memory()
         artefacts = run_steps(steps, RunContext(out / CACHE, console, device))
         yield artefacts
     except NoUsablePhotoError as error:

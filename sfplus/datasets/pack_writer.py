@@ -7,6 +7,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -18,7 +19,7 @@ from sfplus.datasets.formats.pack import BLOCK, FORMAT_NAME, INDEX, MANIFEST, PE
 from sfplus.datasets.pack_journal import JOURNAL, Block, journal_line, new_block, read_journal
 from sfplus.datasets.records import PhotoCollection, Record
 from sfplus.errors import DatasetError, PhotoError, UsageError
-from sfplus.images import Pixels, is_transient
+from sfplus.images import PhotoHeader, Pixels, is_transient
 from sfplus.io.console import ProgressLine, byte_count
 from sfplus.io.disk import explain_write
 from sfplus.io.files import file_digest, write_atomically, write_json
@@ -147,7 +148,7 @@ class PackWriter:
         try:
             for text in (record.name, record.person):
                 text.encode()
-            crop = record.decode()
+            crop = record.decode(partial(self._check_header, record))
             if self.narrow:
                 crop = self.narrow(crop, record.name)
         except UnicodeEncodeError:
@@ -156,13 +157,26 @@ class PackWriter:
             if is_transient(error):
                 raise  # an error of the machine: the same command can continue later
             return record, error.with_traceback(None)
+        except DatasetError as error:
+            return record, error.with_traceback(None)
         if self._skip_other_sizes and crop.shape[:2] != self.size:
             return record, PhotoError(f"is {_pixels(crop.shape)}, not {_pixels(self.size)}", remedy=_OTHER_SIZE)
-        if max(crop.shape[:2]) > MAX_SIZE:
-            reason = f"{record.name} is {_pixels(crop.shape)}, aligned crops have at most {MAX_SIZE}x{MAX_SIZE}"
-            remedy = "align the photos: sfplus align; or leave out other sizes with --size HEIGHTxWIDTH"
-            return record, DatasetError(reason, where=self.collection.root, remedy=remedy)
         return record, crop
+
+    def _check_header(self, record: Record, header: PhotoHeader) -> None:
+        """Refuse an image that is no crop before it is decoded; it may be turned by 90 degrees in its file.
+
+        Raises:
+            PhotoError: If it has another size than the crops that are asked for.
+            DatasetError: If it is too large.
+        """
+        shape = header[:2]
+        if max(shape) > MAX_SIZE and self._skip_other_sizes and sorted(shape) != sorted(self.size):
+            raise PhotoError(f"is {_pixels(shape)}, not {_pixels(self.size)}", remedy=_OTHER_SIZE)
+        if max(shape) > MAX_SIZE:
+            reason = f"{record.name} is {_pixels(shape)}, aligned crops have at most {MAX_SIZE}x{MAX_SIZE}"
+            remedy = "align the photos: sfplus align; or leave out other sizes with --size HEIGHTxWIDTH"
+            raise DatasetError(reason, where=self.collection.root, remedy=remedy)
 
     def _check_size(self, record: Record, crop: Pixels) -> None:
         self.size = self.size or crop.shape[:2]

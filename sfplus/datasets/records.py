@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 from sfplus.errors import PhotoError, SfplusError, UsageError
-from sfplus.images import Pixels, decode_photo, read_photo
+from sfplus.images import Inspect, Pixels, decode_photo, read_photo
 
 PeopleRule = Literal["path", "first-folder", "last-folder"]
 
@@ -33,8 +33,11 @@ class Record:
     person: str
     image: bytes | Path | Pixels | PhotoError = field(repr=False)
 
-    def decode(self) -> Pixels:
+    def decode(self, inspect: Inspect | None = None) -> Pixels:
         """Return the pixels of the image, uint8 RGB (H, W, 3).
+
+        Args:
+            inspect: is called before a file is decoded (see `read_photo`).
 
         Raises:
             PhotoError: If the image cannot be decoded.
@@ -42,8 +45,10 @@ class Record:
         if isinstance(self.image, PhotoError):
             raise self.image
         if isinstance(self.image, Path):
-            return read_photo(self.image)
-        return decode_photo(self.image, Path(self.name)) if isinstance(self.image, bytes) else self.image
+            return read_photo(self.image, inspect=inspect)
+        return (
+            decode_photo(self.image, Path(self.name), inspect=inspect) if isinstance(self.image, bytes) else self.image
+        )
 
 
 class PhotoCollection(ABC):

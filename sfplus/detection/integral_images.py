@@ -7,7 +7,7 @@ look-ups, whatever its size, so that the candidates of all photos are cut and re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -19,6 +19,8 @@ from sfplus.detection.pyramid import Canvas
 from sfplus.device import Device
 from sfplus.images import Pixels
 
+# The row of the sums at which each photo starts, the number of its rows, and the order of the photos.
+_Layout = tuple[npt.NDArray[np.int32], npt.NDArray[Any], list[int]]
 _OPENCV = {torch.int32: cv2.CV_32S, torch.float64: cv2.CV_64F}
 
 
@@ -38,41 +40,33 @@ class IntegralImages:
 
     def __init__(self, photos: Sequence[Pixels], device: Device, squeeze: bool = False) -> None:
         groups = group_by_size(photos)
-        sizes = np.array([photo.shape[:2] for photo in photos], np.int32).reshape(-1, 2)
-        counts, order = (sizes + 1).prod(1), [index for group in groups for index in group]
-        starts = np.zeros(len(photos), np.int32)
-        starts[order] = np.cumsum([0, *counts[order]])[:-1]
+        starts, counts, order = self._describe(photos, device, squeeze)
         if device.is_cuda:
             pixels = np.concatenate([photos[index].reshape(-1) for index in order])
             shapes = [(len(group), *photos[group[0]].shape[:2]) for group in groups]
             self._sums = sum_on_device(device.put(torch.from_numpy(pixels)), shapes, self.sum_type)
         else:
             self._sums = _sum_on_host(photos, starts, counts, self.sum_type)
+
+    def _describe(self, photos: Sequence[Pixels], device: Device, squeeze: bool) -> _Layout:
+        """Set the attributes that do not depend on the pixels, and return the layout of the sums."""
+        sizes = np.array([photo.shape[:2] for photo in photos], np.int32).reshape(-1, 2)
+        counts, order = (sizes + 1).prod(1), [index for group in group_by_size(photos) for index in group]
+        starts = np.zeros(len(photos), np.int32)
+        starts[order] = np.cumsum([0, *counts[order]])[:-1]
         self._starts = device.put(torch.from_numpy(starts))
         self._sizes = device.put(torch.from_numpy(sizes))
         self._squeeze = squeeze
         self._offset = torch.full((), -127.5 / 128, dtype=torch.float32, device=device.torch)
+        return starts, counts, order
 
     def draw_canvas(self, photo_ids: Tensor, canvas: Canvas) -> Tensor:
         """Draw a canvas for each of B photos of its size: float32 (B, 4, h, w), channels_last; channel 4 is unused."""
         return self._area_means(canvas.corners + self._starts[photo_ids, None, None, None, None], canvas.weight)
 
     def _area_means(self, corners: Tensor, weight: Tensor) -> Tensor:
-        """Compute normalised means of rectangles.
-
-        Args:
-            corners: (N, 2, H, 2, W), rows of the sums, low and high in y and x.
-            weight: (N, H, W * 4) or (H, W * 4).
-
-        Returns:
-            float32 (N, 4, H, W), channels_last.
-        """
-        count, _, height, _, width = corners.shape
-        pixels = self._sums.view(torch.complex128)[:, 0]  # 16 bytes, moved as one
-        sums = pixels.index_select(0, corners.flatten()).view(torch.int32).view(count, 2, height, 2, width * 4)
-        rows = sums[:, 1].sub_(sums[:, 0])
-        means = torch.addcmul(self._offset, rows[:, :, 1].sub_(rows[:, :, 0]).float(), weight)
-        return means.view(count, height, width, 4).permute(0, 3, 1, 2)
+        """Compute normalised means of rectangles, see `area_means`: float32 (N, 4, H, W), channels_last."""
+        return area_means(self._sums, corners, weight, self._offset).permute(0, 3, 1, 2)
 
     def regions(self, photo_ids: Tensor, boxes: Tensor) -> Tensor:
         """Convert boxes to the regions to cut.
@@ -109,6 +103,26 @@ class IntegralImages:
         widths, heights = (edges[:, :, 1] - edges[:, :, 0]).float().unbind(1)
         weight = 1 / (128 * heights[:, :, None] * widths.repeat_interleave(4, 1)[:, None])
         return self._area_means(rows[:, :, :, None, None] + x[:, None, None], weight)
+
+
+def area_means(sums: Tensor, corners: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
+    """Compute normalised means of rectangles.
+
+    Args:
+        sums: int32 (S, 4), integral images.
+        corners: (N, 2, H, 2, W), rows of the sums, low and high in y and x.
+        weight: (N, H, W * 4) or (H, W * 4).
+        offset: is added.
+
+    Returns:
+        float32 (N, H, W, 4).
+    """
+    count, _, height, _, width = corners.shape
+    pixels = sums.view(torch.complex128)[:, 0]  # 16 bytes, moved as one
+    found = pixels.index_select(0, corners.flatten()).view(torch.int32).view(count, 2, height, 2, width * 4)
+    rows = found[:, 1].sub_(found[:, 0])
+    means = torch.addcmul(offset, rows[:, :, 1].sub_(rows[:, :, 0]).float(), weight)
+    return means.view(count, height, width, 4)
 
 
 def group_by_size(photos: Sequence[Pixels]) -> list[list[int]]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sfplus.arithmetic import exact_arithmetic
+from sfplus.detection.banded_integrals import BandedIntegralImages
 from sfplus.detection.boxes import shift_boxes, to_squares
 from sfplus.detection.canvas_batches import CanvasBatch, canvas_batches
 from sfplus.detection.faces import Faces
@@ -46,7 +47,7 @@ class Detector:
 
     On the same machine the result for a photo does not depend, to the last bit, on the other photos of a call nor on
     their order: the networks always run on batches of a fixed size, on the CPU each in one thread. (Tested on the CPU.)
-    Memory is bounded: one photo of 40 megapixels takes 1.8 GB at its peak, libraries included; see also `Sizes`.
+    Memory is bounded: one photo of 100 megapixels takes 1.5 GB at its peak, libraries included; see also `Sizes`.
     Several threads may use a detector; on a GPU, threads with CUDA streams of their own need a detector each.
 
     Coordinates: MTCNN counts pixels from 1, as MATLAB does, and facenet-pytorch returns those numbers. Here they are
@@ -145,9 +146,9 @@ class Detector:
             SfplusError: If the memory of the device is not enough.
         """
         pixels, single = read_photos(photos, channels)
-        faces: list[Faces] = []
-        for chunk in batch_by_size(pixels, lambda photo: photo.size // 3, self.sizes.pixels, self.sizes.photos):
-            faces += self._detect_together(chunk)  # generators of the caller run outside its modes
+        batches = batch_by_size(pixels, lambda photo: photo.size // 3, self.sizes.pixels, self.sizes.photos)
+        # Generators of the caller run outside the modes of `_detect_together`; no variable keeps a batch.
+        faces = list(itertools.chain.from_iterable(map(self._detect_together, batches)))
         return faces[0] if single else faces
 
     @torch.inference_mode()
@@ -162,7 +163,7 @@ class Detector:
             return workers.run(self._detect, photos, workers)
 
     def _detect(self, photos: list[Pixels], workers: WorkerThreads) -> list[Faces]:
-        integrals = (MatlabIntegralImages if self._matlab else IntegralImages)(photos, self.device, self._squeeze)
+        integrals = self._sum(photos)
         run = functools.partial(self._run_network, integrals, workers)
         photo_ids, boxes = self._propose(integrals, photos, workers)
         photo_ids, boxes = self._refine(run, integrals, photo_ids, boxes)
@@ -172,6 +173,12 @@ class Detector:
         return [
             Faces(rows[a:b, 2:6], rows[a:b, 1], rows[a:b, 6:].reshape(-1, 5, 2)) for a, b in itertools.pairwise(ends)
         ]
+
+    def _sum(self, photos: list[Pixels]) -> IntegralImages:
+        kind: type[IntegralImages] = MatlabIntegralImages if self._matlab else IntegralImages
+        if self.sizes.banded and not self._matlab and max(photo.size // 3 for photo in photos) > self.sizes.banded:
+            kind = BandedIntegralImages
+        return kind(photos, self.device, self._squeeze)
 
     def _propose(self, integrals: IntegralImages, photos: list[Pixels], workers: WorkerThreads) -> Tensors:
         """Run the first network on all positions and sizes: photo ids (N,) and square boxes (N, 4)."""

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from sfplus.errors import PhotoError, UsageError, first_line
-from sfplus.images import Pixels, convert_image, decode_photo, read_photo
+from sfplus.images import Inspect, Pixels, convert_image, decode_photo, read_photo
 
 Channels = Literal["rgb", "bgr"]
 File = str | os.PathLike[str] | bytes | Image.Image
@@ -77,7 +77,7 @@ def name_photo(photo: Photo, index: int, single: bool = False, kind: str = "phot
     return kind if single else f"{kind} {index}"
 
 
-def to_pixels(photo: Photo, channels: Channels = "rgb", where: str = "photo") -> Pixels:
+def to_pixels(photo: Photo, channels: Channels = "rgb", where: str = "photo", inspect: Inspect | None = None) -> Pixels:
     """Convert a photo to uint8 RGB (H, W, 3).
 
     Args:
@@ -86,6 +86,7 @@ def to_pixels(photo: Photo, channels: Channels = "rgb", where: str = "photo") ->
             becomes white, as in files.
         channels: order of the channels of arrays and tensors; `bgr` is that of OpenCV.
         where: the name of the photo in messages.
+        inspect: is called before a file or a Pillow image is decoded.
 
     Returns:
         A contiguous array; the argument itself if it is one.
@@ -94,11 +95,11 @@ def to_pixels(photo: Photo, channels: Channels = "rgb", where: str = "photo") ->
         PhotoError: If a file cannot be read, or the argument is not a photo.
     """
     if isinstance(photo, str | os.PathLike):
-        return read_photo(Path(os.fsdecode(photo)))
+        return read_photo(Path(os.fsdecode(photo)), inspect=inspect)
     if isinstance(photo, bytes):
-        return decode_photo(photo, Path(where))
+        return decode_photo(photo, Path(where), inspect=inspect)
     if isinstance(photo, Image.Image):
-        return convert_image(photo, Path(where))
+        return convert_image(photo, Path(where), inspect=inspect)
     array = np.ascontiguousarray(_channels_last(photo, where))
     count = array.shape[2] if array.ndim == 3 else 1
     if count == 1:

@@ -1,6 +1,15 @@
 """Image files: list the photos of a folder, decode a photo safely, encode an image."""
 
-from sfplus.images.decoding import Pixels, check_suffix, convert_image, decode_photo, is_transient, read_photo
+from sfplus.images.decoding import (
+    Inspect,
+    PhotoHeader,
+    check_suffix,
+    convert_image,
+    decode_photo,
+    is_transient,
+    read_photo,
+    reserve_memory,
+)
 from sfplus.images.encoding import encode_image, shrink
 from sfplus.images.formats import (
     PHOTO_SUFFIXES,
@@ -10,6 +19,7 @@ from sfplus.images.formats import (
     needs_missing_package,
 )
 from sfplus.images.listing import CACHE, CONTACT_SHEET, LeftOut, list_left_out, list_photos, system_name
+from sfplus.images.pixels import Pixels
 
 __all__ = [
     "CACHE",
@@ -17,7 +27,9 @@ __all__ = [
     "PHOTO_SUFFIXES",
     "UNREAD_SUFFIXES",
     "VIDEO_SUFFIXES",
+    "Inspect",
     "LeftOut",
+    "PhotoHeader",
     "Pixels",
     "check_suffix",
     "convert_image",
@@ -29,6 +41,7 @@ __all__ = [
     "list_photos",
     "needs_missing_package",
     "read_photo",
+    "reserve_memory",
     "shrink",
     "system_name",
 ]

@@ -4,35 +4,57 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from sfplus.errors import PhotoError, SfplusError
-from sfplus.images.formats import UNREAD_SUFFIXES, VIDEO_SUFFIXES, find_formats, keep_pixels_of_png
-
-Pixels = npt.NDArray[np.uint8]
+from sfplus.images.decoding_memory import PLAIN, bytes_per_pixel, relative_memory
+from sfplus.images.formats import UNREAD_SUFFIXES, VIDEO_SUFFIXES, find_formats, keep_pixels_of_png, open_image
+from sfplus.images.pixels import Pixels, to_rgb
+from sfplus.images.quiet import IgnoredWarnings
+from sfplus.images.structure import check_structure
+from sfplus.images.tags import check_exif
+from sfplus.io.limits import limit
+from sfplus.io.prefetch import Postponed, Reserve
 
 _DAMAGED_REMEDY = "get the file again or remove it"
-# EXIF orientation -> the operation that undoes it (EXIF 2.3, tag 0x0112).
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _TRANSIENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
-def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
+class PhotoHeader(NamedTuple):
+    """The size of a photo that is not decoded yet.
+
+    Attributes:
+        height: as stored in the file, before it is turned upright, pixels.
+        width: the same.
+        bytes: the memory that it takes to decode the photo, its pixels included.
+    """
+
+    height: int
+    width: int
+    bytes: int
+
+
+Inspect = Callable[[PhotoHeader], None]
+"""A function that is called before a photo is decoded, which is not decoded if the function raises an exception."""
+
+
+def reserve_memory(reserve: Reserve) -> Inspect:
+    """Return a function that asks for the memory of a photo (see `prefetch_batches`), and postpones it if refused."""
+
+    def inspect(header: PhotoHeader) -> None:
+        if not reserve(header.bytes):
+            raise Postponed
+
+    return inspect
+
+
+def read_photo(path: Path, max_pixels: int = 0, inspect: Inspect | None = None) -> Pixels:
     """Decode a photo.
 
     The EXIF rotation is applied; grey, 1-bit, palette and CMYK images become RGB; 16-bit grey is scaled by 1/257
@@ -43,9 +65,14 @@ def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
     faces and features of a photo, which are kept by its content, would depend on the machine. Besides, torchvision's
     interface to it ignores the EXIF rotation on a GPU and is deprecated (torchvision 0.29).
 
+    Decoding a photo of 100 megapixels takes 700 MB, its pixels of 300 MB included. Formats that need more (WebP, AVIF,
+    HEIC, JPEG 2000, progressive JPEG without subsampling) have proportionally lower limits.
+
     Args:
         path: the file.
-        max_pixels: photos with more pixels are refused before they are decoded.
+        max_pixels: photos with more pixels are refused before they are decoded; 0: the limit `photo_pixels`, 100
+            megapixels (see `sfplus.io.limits`).
+        inspect: is called with the size of the photo before it is decoded.
 
     Returns:
         uint8 RGB (H, W, 3), contiguous.
@@ -56,7 +83,7 @@ def read_photo(path: Path, max_pixels: int = 100_000_000) -> Pixels:
     """
     path = Path(path)
     check_suffix(path)
-    return _explain_errors(lambda: _decode(_open_regular(path), path, max_pixels), path, max_pixels)
+    return _explain_errors(lambda: _decode(_open_regular(path), path, max_pixels, inspect), path)
 
 
 def check_suffix(path: Path) -> None:
@@ -74,13 +101,14 @@ def check_suffix(path: Path) -> None:
         raise PhotoError("has a format that sfplus does not read", where=path, remedy="convert it to JPEG or PNG")
 
 
-def decode_photo(data: bytes, where: Path, max_pixels: int = 100_000_000) -> Pixels:
+def decode_photo(data: bytes, where: Path, max_pixels: int = 0, inspect: Inspect | None = None) -> Pixels:
     """Decode a photo from bytes, like `read_photo`.
 
     Args:
         data: the contents of the file.
         where: the name of the photo in messages.
-        max_pixels: photos with more pixels are refused before they are decoded.
+        max_pixels: as in `read_photo`, like `inspect`.
+        inspect: is called before the photo is decoded.
 
     Returns:
         uint8 RGB (H, W, 3), contiguous.
@@ -90,16 +118,17 @@ def decode_photo(data: bytes, where: Path, max_pixels: int = 100_000_000) -> Pix
     """
     if not data:
         raise PhotoError("is empty (0 bytes)", where=where, remedy=_DAMAGED_REMEDY)
-    return _explain_errors(lambda: _decode(io.BytesIO(data), where, max_pixels), where, max_pixels)
+    return _explain_errors(lambda: _decode(io.BytesIO(data), where, max_pixels, inspect), where)
 
 
-def convert_image(image: Image.Image, where: Path, max_pixels: int = 100_000_000) -> Pixels:
+def convert_image(image: Image.Image, where: Path, max_pixels: int = 0, inspect: Inspect | None = None) -> Pixels:
     """Convert a Pillow image of any mode, with the rules of `read_photo`, also for its EXIF rotation.
 
     Args:
         image: not modified.
         where: the name of the photo in messages.
-        max_pixels: images with more pixels are refused.
+        max_pixels: as in `read_photo`, like `inspect`.
+        inspect: is called before the image is decoded.
 
     Returns:
         uint8 RGB (H, W, 3), contiguous.
@@ -107,18 +136,19 @@ def convert_image(image: Image.Image, where: Path, max_pixels: int = 100_000_000
     Raises:
         PhotoError: If its file is truncated, or its size or mode is not that of a photo.
     """
-    return _explain_errors(lambda: _convert(image, where, max_pixels), where, max_pixels)
+    return _explain_errors(lambda: _convert(image, where, max_pixels, inspect), where)
 
 
-def _explain_errors(decode: Callable[[], Pixels], path: Path, max_pixels: int) -> Pixels:
+def _explain_errors(decode: Callable[[], Pixels], path: Path) -> Pixels:
     try:
-        return decode()
+        with IgnoredWarnings():
+            return decode()
     except SfplusError:
         raise
     except UnidentifiedImageError as error:
         raise PhotoError("is not a photo in a known format", where=path, remedy="convert it to JPEG or PNG") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(path, f"more than {max_pixels:,}") from error
+    except Image.DecompressionBombError as error:  # TIFF and GIF, above a limit of Pillow's
+        raise PhotoError("has too many pixels for Pillow", where=path, remedy="make it smaller") from error
     except MemoryError as error:
         raise PhotoError("does not fit into memory", where=path, remedy="make it smaller") from error
     except Exception as error:  # Pillow's decoders raise a dozen different classes on damaged files
@@ -152,56 +182,52 @@ def _open_regular(path: Path) -> io.BufferedReader:
     raise PhotoError("is empty (0 bytes)", where=path, remedy=_DAMAGED_REMEDY)
 
 
-def _too_large(path: Path, amount: str) -> PhotoError:
-    return PhotoError(f"has too many pixels ({amount})", where=path, remedy="make it smaller")
-
-
-def _decode(file: BinaryIO, path: Path, max_pixels: int) -> Pixels:
+def _decode(file: BinaryIO, path: Path, max_pixels: int, inspect: Inspect | None) -> Pixels:
     with file:
         formats = find_formats(file, path)
+        structure = check_structure(file, path)
+        if structure.size:
+            _check_size(*structure.size, relative_memory(structure.kind), path, max_pixels, inspect)
+            inspect = None  # is not called twice
         try:
-            with Image.open(file, formats=formats) as image:
-                return _convert(image, path, max_pixels)
+            with open_image(file, formats) as image:
+                return _convert(image, path, max_pixels, inspect, structure.buffered)
         except (UnidentifiedImageError, SyntaxError, ValueError):
             pixels_only = keep_pixels_of_png(file)
             if not pixels_only:
                 raise
-        with Image.open(io.BytesIO(pixels_only), formats=formats) as image:
-            return _convert(image, path, max_pixels)
+        with open_image(io.BytesIO(pixels_only), formats) as image:
+            return _convert(image, path, max_pixels, inspect, structure.buffered)
 
 
-def _convert(image: Image.Image, path: Path, max_pixels: int) -> Pixels:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise _too_large(path, f"{height}x{width}, the limit is {max_pixels:,}")
+def _convert(
+    image: Image.Image, path: Path, max_pixels: int, inspect: Inspect | None, buffered: bool = False
+) -> Pixels:
+    memory = relative_memory(image.format or "", bytes_per_pixel(image, buffered))
+    _check_size(*image.size, memory, path, max_pixels, inspect)
+    image.load()
+    return to_rgb(image, _orientation(image, path), path)
+
+
+def _check_size(width: int, height: int, memory: float, path: Path, max_pixels: int, inspect: Inspect | None) -> None:
+    most = int((max_pixels or limit("photo_pixels")) / memory)
+    if width * height > most:
+        reason = f"has too many pixels ({height}x{width}, the limit is {most:,})"
+        remedy = "make it smaller"
+        if not max_pixels:
+            remedy += f", or set SFPLUS_MAX_PHOTO_PIXELS={math.ceil(width * height * memory)}"
+        raise PhotoError(reason, where=path, remedy=remedy)
     if width < 1 or height < 1:
         raise PhotoError(f"has no pixels ({height}x{width})", where=path, remedy=_DAMAGED_REMEDY)
-    image.load()
-    upright = _upright(image)
-    if upright.mode == "RGB" and "transparency" not in upright.info:
-        return np.array(upright)
-    if upright.mode.startswith("I"):
-        return _from_16_bit(np.asarray(upright), path)
-    if upright.mode == "F":
-        raise PhotoError("has floating-point samples", where=path, remedy="convert it to 8 or 16 bits")
-    if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        white = Image.new("RGBA", upright.size, (255, 255, 255, 255))
-        upright = Image.alpha_composite(white, upright)
-    return np.array(upright.convert("RGB"))
+    if inspect:
+        inspect(PhotoHeader(height, width, int(width * height * memory * PLAIN)))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image, path: Path) -> object:
+    """Return the EXIF orientation of a loaded image."""
+    if isinstance(exif := image.info.get("exif"), bytes):
+        check_exif(exif, path)
     try:
-        orientation = image.getexif().get(0x0112, 1)
+        return image.getexif().get(0x0112, 1)
     except Exception:  # damaged EXIF has no usable orientation
-        orientation = 1
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-
-
-def _from_16_bit(samples: npt.NDArray[np.generic], path: Path) -> Pixels:
-    values = samples.astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise PhotoError("has 32-bit samples", where=path, remedy="convert it to 8 or 16 bits")
-    grey = ((values + 128) // 257).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+        return 1

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from sfplus.errors import UsageError
-from sfplus.images.decoding import Pixels
+from sfplus.images.pixels import Pixels
 
 _ENCODERS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from collections.abc import Iterable
+import io
+import struct
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,11 +16,13 @@ from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
+    Image,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
@@ -111,6 +115,27 @@ def _register_heif(path: Path) -> str:
     return "HEIF"
 
 
+def open_image(file: BinaryIO, formats: Sequence[str]) -> Image.Image:
+    """Open an image as `PIL.Image.open` does, whatever its size in pixels: the limit is that of sfplus.
+
+    Args:
+        file: An open file.
+        formats: The names of the formats that it may have.
+
+    Raises:
+        UnidentifiedImageError: If it has none of them.
+    """
+    file.seek(0)
+    start = file.read(16)
+    for name in formats:
+        create, accept = Image.OPEN[name]
+        if accept is None or accept(start) is True:
+            file.seek(0)
+            with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # as Pillow: not this format
+                return create(file, "")
+    raise UnidentifiedImageError("no known format")
+
+
 def keep_pixels_of_png(file: BinaryIO) -> bytes:
     """Return a PNG without the chunks that do not decide its pixels, which browsers ignore when they are damaged.
 
@@ -120,15 +145,16 @@ def keep_pixels_of_png(file: BinaryIO) -> bytes:
     file.seek(0)
     if file.read(8) != _PNG_START:
         return b""
-    chunks, data = [_PNG_START], file.read()
-    position = 0
-    while position < len(data):
-        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
-        kind = data[position + 4 : position + 8]
+    kept = io.BytesIO(_PNG_START)
+    kept.seek(0, io.SEEK_END)
+    while len(head := file.read(8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big") + 4, head[4:]  # with the checksum
         if kind[:1].isupper() or kind in (b"tRNS", b"eXIf"):  # ISO/IEC 15948, 5.4: a lower-case letter is ancillary
-            chunks.append(data[position:end])
-        position = end
-    return b"".join(chunks)
+            kept.write(head)
+            kept.write(file.read(length))
+        else:
+            file.seek(length, io.SEEK_CUR)
+    return kept.getvalue()
 
 
 @functools.cache

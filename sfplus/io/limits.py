@@ -16,7 +16,15 @@ _SMALL = 64 << 20  # bytes that any compressed data may expand to
 # name -> (largest value, its unit, where it applies)
 LIMITS = MappingProxyType(
     {
-        "photo_pixels": (100_000_000, "pixels", "a photo"),
+        "photo_pixels": (100_000_000, "pixels", "a photo; fewer of a format that takes more memory than JPEG"),
+        "photo_bytes": (256 << 20, "bytes", "a photo in a format that is read as one piece: AVIF, HEIC, WebP"),
+        "photo_metadata_bytes": (32 << 20, "bytes of metadata", "a photo"),
+        "photo_metadata_items": (1000, "items of metadata", "a photo: segments, chunks, blocks, boxes, comments"),
+        "photo_tags": (65_535, "tags", "a photo in TIFF or with EXIF data"),
+        "photo_tiles": (100_000, "tiles", "a photo in TIFF"),
+        "jpeg_scans": (100, "scans", "a progressive JPEG"),
+        "jpeg2000_tiles": (4096, "tiles", "a photo in JPEG 2000"),
+        "png_chunks": (200_000, "chunks", "a PNG"),
         "recipe_bytes": (64 << 10, "bytes", "a recipe"),
         "recipe_values": (100_000, "values", "a recipe, where an alias counts as all that it repeats"),
         "json_bytes": (256 << 20, "bytes", "a JSON file"),
@@ -72,7 +80,12 @@ def limit(name: str) -> int:
 
 
 def check_limit(
-    name: str, amount: int, where: str | os.PathLike[str], *, error: type[SfplusError] = SfplusError
+    name: str,
+    amount: int,
+    where: str | os.PathLike[str],
+    *,
+    error: type[SfplusError] = SfplusError,
+    at_least: bool = False,
 ) -> None:
     """Refuse an amount above a limit.
 
@@ -81,11 +94,16 @@ def check_limit(
         amount: the size of what would be read, in the unit of the limit.
         where: the file concerned.
         error: the class of the exception.
+        at_least: the amount is not known, it was not counted any further.
 
     Raises:
         SfplusError: If the amount is above the limit; the message names the environment variable that raises it.
     """
     if amount > (most := limit(name)):
+        if at_least:
+            reason = f"has more {LIMITS[name][1]} than the limit of {most:,}"
+            remedy = f"check the file; if it is right, set {_variable(name)} to a higher number"
+            raise error(reason, where=where, remedy=remedy)
         raise error(
             f"has {amount:,} {LIMITS[name][1]}, more than the limit of {most:,}",
             where=where,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,14 +14,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class Postponed(BaseException):
+    """Raised where memory is not granted. It is no `Exception`, so that nobody takes it for a damaged photo."""
+
+
+Reserve = Callable[[int], bool]
+"""A function that asks for memory, in bytes, and returns whether it is granted."""
+
+
 def prefetch_map(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     buffer_size: int = 8,
     threads: int = 2,
     ready: Callable[[Item], Result | None] | None = None,
-    size: Callable[[Result], int] | None = None,
-    limit: int = 0,
 ) -> Iterator[Result]:
     """Yield `function(item)` for all items in order, computed in threads before the caller asks.
 
@@ -29,23 +37,81 @@ def prefetch_map(
         buffer_size: the number of results that may wait.
         threads: the number of threads.
         ready: returns the result of an item that needs no thread, else None.
-        size: the size of a result, for example in pixels.
-        limit: with `size`, no item is started while waiting results add up to this or more, so that they never
-            exceed it by more than one result of each thread. Nor are more items taken than make results of about this
-            size in all, or than two for each thread.
     """
-    work = _Work(function, threads, size, limit)
-    pending: deque[Future[Result]] = deque()
+    batches = prefetch_batches(lambda item, _: function(item), items, buffer_size, threads, ready)
+    return (result for batch in batches for result in batch)
+
+
+def prefetch_batches(
+    function: Callable[[Item, Reserve], Result],
+    items: Iterable[Item],
+    buffer_size: int = 8,
+    threads: int = 2,
+    ready: Callable[[Item], Result | None] | None = None,
+    *,
+    size: Callable[[Result], int] | None = None,
+    memory: int = 0,
+    batch_size: int = 0,
+    max_items: int = 1,
+) -> Iterator[list[Result]]:
+    """Yield `function(item, reserve)` for all items in order, in lists, computed in threads before the caller asks.
+
+    The function asks `reserve` for the memory that it is about to take. It is granted while all memory stays within the
+    limit: of the results that are being computed, of those that wait, and of the list that the caller works on.
+    Otherwise the function must raise `Postponed`, and is called again when there is room. A result that needs more than
+    the limit is computed while the caller waits for it, so that the memory is never more than the limit, the list that
+    is being collected, and one result.
+
+    Args:
+        function: called in a thread; an exception is raised when the turn of its item comes.
+        items: any number of items, which are taken in the caller's thread.
+        buffer_size: the number of results that may wait.
+        threads: the number of threads.
+        ready: returns the result of an item that needs no thread, else None.
+        size: the memory of a result, bytes.
+        memory: the limit, bytes; with 0 everything is granted.
+        batch_size: a list ends when its results have more bytes than this.
+        max_items: a list ends at this number of results.
+
+    Yields:
+        Lists, each of which is emptied when the next one is asked for, so that no variable keeps the memory.
+    """
+    work = _Work(function, threads, size, memory)
+    results = _in_order(work, items, buffer_size, ready)
     try:
-        for item in items:
-            result = ready(item) if ready else None
-            pending.append(work.add(item) if result is None else _finished(result))
-            while len(pending) > buffer_size or (pending and work.is_enough()):
-                yield work.take(pending.popleft())
-        while pending:
-            yield work.take(pending.popleft())
+        while batch := list(_take_batch(work, results, batch_size, max_items)):
+            yield batch
+            batch.clear()  # the caller's next photos need the memory
+            work.release()
     finally:
         work.close()
+
+
+def _in_order(
+    work: _Work[Item, Result],
+    items: Iterable[Item],
+    buffer_size: int,
+    ready: Callable[[Item], Result | None] | None,
+) -> Iterator[Future[Result]]:
+    pending: deque[Future[Result]] = deque()
+    for item in items:
+        result = ready(item) if ready else None
+        pending.append(work.add(item) if result is None else work.add_result(result))
+        while len(pending) > buffer_size or (pending and work.is_enough()):
+            yield pending.popleft()
+    while pending:
+        yield pending.popleft()
+
+
+def _take_batch(
+    work: _Work[Item, Result], results: Iterator[Future[Result]], batch_size: int, max_items: int
+) -> Iterator[Result]:
+    total = 0
+    for number, future in enumerate(results, 1):
+        total += work.take(future)
+        yield future.result()
+        if total > batch_size or number == max_items:
+            return
 
 
 class _Work(Generic[Item, Result]):
@@ -54,44 +120,73 @@ class _Work(Generic[Item, Result]):
     Args:
         function: computes the result of an item.
         threads: the number of threads.
-        size: of a result; without it, all items may start.
-        limit: the sum of the sizes of waiting results from which no item starts.
+        size: the memory of a result, bytes.
+        limit: of the memory, bytes; 0: none.
     """
 
     def __init__(
-        self, function: Callable[[Item], Result], threads: int, size: Callable[[Result], int] | None, limit: int
+        self,
+        function: Callable[[Item, Reserve], Result],
+        threads: int,
+        size: Callable[[Result], int] | None,
+        limit: int,
     ) -> None:
         self._function, self._threads, self._size, self._limit = function, threads, size, limit
         self._pool = ThreadPoolExecutor(threads)
         self._lock = threading.Lock()
-        self._queue: deque[tuple[Item, Future[Result]]] = deque()  # items that are not started
-        self._sizes: dict[Future[Result], int] = {}  # of the results that wait
-        self._running = self._waiting = self._done = self._total = 0
+        self._numbers = itertools.count()
+        # Items that are not started, first the first one: their number, the memory that they need, if it is known.
+        self._queue: list[tuple[int, int, Item, Future[Result]]] = []
+        self._reserved: dict[Future[Result], int] = {}  # by items that are being computed, and results that wait
+        self._held = self._used = self._running = self._done = self._total = 0
+        self._awaited: Future[Result] | None = None
 
     def add(self, item: Item) -> Future[Result]:
         """Return the future result of an item; items start in the order in which they are added."""
         future: Future[Result] = Future()
         with self._lock:
-            self._queue.append((item, future))
+            heapq.heappush(self._queue, (next(self._numbers), 0, item, future))
         self._start()
+        return future
+
+    def add_result(self, result: Result) -> Future[Result]:
+        """Return a future that is finished."""
+        future: Future[Result] = Future()
+        with self._lock:
+            self._reserved[future] = size = self._size(result) if self._size else 0
+            self._used += size
+        future.set_result(result)
         return future
 
     def is_enough(self) -> bool:
         """Return True if items were added for about as many results as may wait, by the mean size of all so far."""
-        if self._size is None:
+        if not self._limit:
             return False
         with self._lock:
             unfinished = self._running + len(self._queue)
-            expected = self._waiting + unfinished * (self._total / self._done if self._done else self._limit)
-            return self._waiting >= self._limit or (unfinished >= 2 * self._threads and expected >= self._limit)
+            expected = self._used + unfinished * (self._total / self._done if self._done else self._limit)
+            return self._used >= self._limit or (unfinished >= 2 * self._threads and expected >= self._limit)
 
-    def take(self, future: Future[Result]) -> Result:
-        """Wait for a result and return it; others may then start in its place."""
-        result = future.result()
+    def take(self, future: Future[Result]) -> int:
+        """Wait for a result, which counts as held by the caller from now on, and return its size."""
         with self._lock:
-            self._waiting -= self._sizes.pop(future, 0)
+            self._awaited = future
         self._start()
-        return result
+        try:
+            future.result()
+        finally:
+            with self._lock:
+                self._awaited = None
+                size = self._reserved.pop(future, 0)
+                self._held += size
+        return size
+
+    def release(self) -> None:
+        """Give back the memory of the results that the caller has taken."""
+        with self._lock:
+            self._used -= self._held
+            self._held = 0
+        self._start()
 
     def close(self) -> None:
         """Wait for the items that have started, and start no more."""
@@ -99,35 +194,59 @@ class _Work(Generic[Item, Result]):
             self._queue.clear()
         self._pool.shutdown()
 
+    def _fits(self, future: Future[Result], size: int) -> bool:
+        """Return whether an item may take memory: within the limit, or if the caller waits for it."""
+        return self._used + size <= self._limit or future is self._awaited
+
     def _start(self) -> None:
         with self._lock:
-            while self._queue and self._running < self._threads and (not self._size or self._waiting < self._limit):
-                self._pool.submit(self._run, *self._queue.popleft())
+            while self._queue and self._running < self._threads:
+                _, size, _, future = self._queue[0]
+                if self._limit and not self._fits(future, max(1, size)):
+                    return
                 self._running += 1
+                self._pool.submit(self._run, *heapq.heappop(self._queue))
 
-    def _run(self, item: Item, future: Future[Result]) -> None:
+    def _reserve(self, future: Future[Result], size: int) -> bool:
+        if not self._limit:
+            return True
+        with self._lock:
+            fits = self._fits(future, size)
+            if fits:
+                self._used += size
+                self._reserved[future] = self._reserved.get(future, 0) + size
+        return fits
+
+    def _run(self, number: int, _: int, item: Item, future: Future[Result]) -> None:
+        needed = 0
+
+        def reserve(size: int) -> bool:
+            nonlocal needed
+            needed = size
+            return self._reserve(future, size)
+
         try:
-            result = self._function(item)
+            result = self._function(item, reserve)
             size = self._size(result) if self._size else 0
-        except BaseException as error:
+        except Postponed:
             with self._lock:
                 self._running -= 1
+                heapq.heappush(self._queue, (number, needed, item, future))
+        except BaseException as error:
+            self._finish(future, 0)
             future.set_exception(error)
         else:
-            with self._lock:
-                self._running -= 1
-                self._done += 1
-                self._total += size
-                self._waiting += size
-                self._sizes[future] = size
+            self._finish(future, size)
             future.set_result(result)
         self._start()
 
-
-def _finished(result: Result) -> Future[Result]:
-    future: Future[Result] = Future()
-    future.set_result(result)
-    return future
+    def _finish(self, future: Future[Result], size: int) -> None:
+        with self._lock:
+            self._running -= 1
+            self._done += 1
+            self._total += size
+            self._used += size - self._reserved.pop(future, 0)
+            self._reserved[future] = size
 
 
 def batch_by_size(
@@ -140,7 +259,8 @@ def batch_by_size(
         batch.append(item)
         total += size(item)
         if total > limit or len(batch) == max_items:
-            yield batch
-            batch, total = [], 0
+            del item  # no variable keeps an item or a batch while the next are read
+            full, batch, total = [batch], [], 0
+            yield full.pop()
     if batch:
         yield batch

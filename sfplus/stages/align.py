@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
@@ -26,14 +26,16 @@ from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACE_COLUMNS, FACES, PHOT
 from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import NoUsablePhotoError, PhotoError, SfplusError
-from sfplus.images import Pixels, encode_image, is_transient, read_photo
+from sfplus.images import Pixels, encode_image, is_transient, read_photo, reserve_memory
 from sfplus.io.console import quantity
 from sfplus.io.files import digest_json, write_atomically
 from sfplus.io.leftovers import remove_leftovers
+from sfplus.io.prefetch import Reserve, prefetch_batches
 from sfplus.io.tables import FAILURES, NO_FACE, Failure, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.recipes.settings.align import AlignStageSettings
 
 _PART = 64  # photos
+_MEMORY = 200_000_000  # bytes of the photos that are read at a time; a larger photo is read alone
 Row = dict[str, Any]
 AlignJob = Job[AlignStageSettings]
 
@@ -70,16 +72,15 @@ def _share(job: AlignJob, rows: list[Row]) -> SharedWork:
     photos = [list(group) for _, group in groupby(rows, itemgetter("photo"))]
     earlier = _EarlierCrops(job)
     threads = max(2, torch.get_num_threads())
-    with SharedWork(job, photos, _PART, "photos", _name_photo) as work, ThreadPoolExecutor(threads) as pool:
+    with SharedWork(job, photos, _PART, "photos", _name_photo) as work:
         for items in work.rounds():
             for part, group in groupby(items, itemgetter(0)):
                 part_photos = [rows for _, rows in group]
                 _delete_crops(job, part_photos)
                 new = earlier.link(part_photos, job.parts / CROPS)
-                failures = pool.map(
-                    lambda rows: _cut_photo(root, job.parts / CROPS, rows, settings), _fit(new, settings)
-                )
-                failed = [row for rows in failures for row in rows]
+                cut = partial(_cut_photo, root, job.parts / CROPS, settings)
+                failures = prefetch_batches(cut, _fit(new, settings), len(new), threads, memory=_MEMORY)
+                failed = [row for batch in failures for rows in batch for row in rows]
                 work.finish(part, failed, files=_existing_crops(job, part_photos))
     return work
 
@@ -248,14 +249,14 @@ def _fit_one(points: npt.NDArray[np.float32], template: Template, fit: Fit) -> n
     return np.asarray(matrix)
 
 
-def _cut_photo(root: Path, crops: Path, rows: list[Row], settings: AlignStageSettings) -> list[Row]:
+def _cut_photo(root: Path, crops: Path, settings: AlignStageSettings, rows: list[Row], reserve: Reserve) -> list[Row]:
     """Cut the crops of a photo and return the failures."""
     photo: Pixels | None = None
     failures = []
     for row in rows:
         path = crops / row["crop"]
         try:
-            photo = read_photo(root / row["photo"]) if photo is None else photo
+            photo = read_photo(root / row["photo"], inspect=reserve_memory(reserve)) if photo is None else photo
             crop = _cut(photo, row, settings)
         except SfplusError as error:
             if is_transient(error):

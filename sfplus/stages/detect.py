@@ -22,9 +22,9 @@ from sfplus.detection import Detector, Faces, choose, choose_all
 from sfplus.detection.choose import ONLY_FACE
 from sfplus.detection.sizes import Sizes
 from sfplus.errors import PhotoError
-from sfplus.images import Pixels, is_transient, read_photo
+from sfplus.images import Pixels, is_transient, read_photo, reserve_memory
 from sfplus.io.console import quantity
-from sfplus.io.prefetch import batch_by_size, prefetch_map
+from sfplus.io.prefetch import Reserve, prefetch_batches
 from sfplus.io.tables import FAILURES, NO_FACE, write_json_lines, write_parquet
 from sfplus.recipes.settings.detect import DetectSettings
 
@@ -54,8 +54,8 @@ def share(job: Job[DetectSettings]) -> SharedWork:
         add_known = partial(_add_known, index, folder.digests)
         detector = Detector(**settings.model_dump(exclude={"choose"}), device=job.context.device)
         for items in work.rounds():
-            decoded = _decode(folder.root, add_known(items), detector.sizes)
-            for part, detected in _whole_parts(decoded, detector, settings, work.part_length):
+            batches = _decode(folder.root, add_known(items), detector.sizes)
+            for part, detected in _whole_parts(batches, detector, settings, work.part_length):
                 if new := [row for row, is_new in detected if is_new]:
                     folder.check_unchanged(folder.root / row["photo"] for row in new)
                     index.put((folder.digests[row["photo"]], json.dumps(_keep(row))) for row in new)
@@ -89,42 +89,43 @@ def _known_item(item: Item) -> tuple[int, NamedPhoto] | None:
     return None if known is None else (part, (name, json.loads(known)))
 
 
-def _read_item(root: Path, item: Item) -> tuple[int, NamedPhoto]:
+def _read_item(root: Path, item: Item, reserve: Reserve) -> tuple[int, NamedPhoto]:
     part, name, _ = item
     try:
         check_name(name, root / name)
-        return part, (name, read_photo(root / name))
+        return part, (name, read_photo(root / name, inspect=reserve_memory(reserve)))
     except PhotoError as error:
         if is_transient(error):
             raise  # a fault of the disk, not of the photo: the stage stops and can be resumed
         return part, (name, error)
 
 
-def _decode(root: Path, items: Iterator[Item], sizes: Sizes) -> Iterator[tuple[int, NamedPhoto]]:
-    """Decode photos in threads, as many in advance as are detected together."""
-    return prefetch_map(
-        partial(_read_item, root), items, sizes.prefetched, sizes.decoders, _known_item, _count_pixels, sizes.pixels
-    )
+def _decode(root: Path, items: Iterator[Item], sizes: Sizes) -> Iterator[list[tuple[int, NamedPhoto]]]:
+    """Decode photos in threads, and yield as many as are detected together; memory is bounded by their pixels."""
+    return prefetch_batches(
+        partial(_read_item, root), items, sizes.prefetched, sizes.decoders, _known_item,
+        size=_count_bytes, memory=sizes.memory, batch_size=3 * sizes.pixels, max_items=sizes.photos,
+    )  # fmt: skip
 
 
 def _whole_parts(
-    photos: Iterator[tuple[int, NamedPhoto]],
+    batches: Iterator[list[tuple[int, NamedPhoto]]],
     detector: Detector,
     settings: DetectSettings,
     part_length: Callable[[int], int],
 ) -> Iterator[tuple[int, list[tuple[Row, bool]]]]:
-    """Detect as many photos together as suit the device, and yield the rows of each part; True marks new ones."""
+    """Detect the photos of each batch together, and yield the rows of each part; True marks new ones."""
     parts: dict[int, list[tuple[Row, bool]]] = {}
-    for group in batch_by_size(photos, _count_pixels, detector.sizes.pixels, detector.sizes.photos):
-        rows = _detect([photo for _, photo in group], detector, settings)
-        for (part, _), row in zip(group, rows, strict=True):
+    for group in batches:
+        rows = list(_detect([photo for _, photo in group], detector, settings))
+        for part, row in zip([part for part, _ in group], rows, strict=True):  # no variable keeps a photo
             parts.setdefault(part, []).append(row)
         yield from [(part, parts.pop(part)) for part in list(parts) if len(parts[part]) == part_length(part)]
 
 
-def _count_pixels(item: tuple[int, NamedPhoto]) -> int:
+def _count_bytes(item: tuple[int, NamedPhoto]) -> int:
     photo = item[1][1]
-    return photo.size // 3 if isinstance(photo, np.ndarray) else 0
+    return photo.nbytes if isinstance(photo, np.ndarray) else 0
 
 
 def _detect(group: list[NamedPhoto], detector: Detector, settings: DetectSettings) -> Iterator[tuple[Row, bool]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
@@ -20,16 +21,18 @@ from sfplus.artifacts.pair_inputs import BinCrops
 from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
 from sfplus.errors import NoUsablePhotoError, PhotoError, UsageError
-from sfplus.images import Pixels, is_transient, read_photo
+from sfplus.images import Pixels, is_transient, read_photo, reserve_memory
 from sfplus.io.cpus import count_decoders
 from sfplus.io.disk import explain_write
 from sfplus.io.files import file_digest
-from sfplus.io.prefetch import prefetch_map
+from sfplus.io.prefetch import Reserve, prefetch_batches
 from sfplus.io.tables import FAILURES, read_parquet, write_json_lines, write_parquet
 from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.verification.features import Features
 from sfplus.weights.find_model import crop_template
+
+_MEMORY = 200_000_000  # bytes of the crops that are read in advance; a larger image, which is no crop, is read alone
 
 
 def build(job: Job[EmbedSettings]) -> dict[str, Any]:
@@ -146,7 +149,8 @@ class _CropReader:
         """
         crops = []
         rows = [row for row in range(len(self.paths)) if row not in skip]
-        for row, crop in zip(rows, prefetch_map(self._read, rows, 2 * size, threads), strict=True):
+        decoded = prefetch_batches(self._read, rows, 2 * size, threads, size=_count_bytes, memory=_MEMORY)
+        for row, crop in zip(rows, itertools.chain.from_iterable(decoded), strict=True):
             if isinstance(crop, PhotoError):
                 failure = {"stage": "embed", "reason": crop.reason, "remedy": crop.remedy}
                 self.failures.append({"photo": self._names[row], **failure})
@@ -159,11 +163,11 @@ class _CropReader:
         if crops:
             yield torch.from_numpy(np.stack(crops))
 
-    def _read(self, row: int) -> Pixels | PhotoError:
+    def _read(self, row: int, reserve: Reserve) -> Pixels | PhotoError:
         path = self.paths[row]
         try:
             check_name(self._names[row], path)
-            crop = read_photo(path)
+            crop = read_photo(path, inspect=reserve_memory(reserve))
             if self.narrowed:
                 crop = narrow_crop(crop, str(path))
             if crop.shape[:2] != self._size:
@@ -174,6 +178,10 @@ class _CropReader:
                 raise  # a fault of the disk or of the cache, not of the crop: the stage stops
             return error
         return crop
+
+
+def _count_bytes(crop: Pixels | PhotoError) -> int:
+    return 0 if isinstance(crop, PhotoError) else crop.nbytes
 
 
 def _must_be_narrowed(source: BinCrops, template: Template) -> bool:

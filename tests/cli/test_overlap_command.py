@@ -65,7 +65,7 @@ def test_large_images_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest
     alive: weakref.WeakSet[np.ndarray] = weakref.WeakSet()
     peak = 0
 
-    def decode(record: Record) -> np.ndarray:
+    def decode(record: Record, _: object) -> np.ndarray:
         nonlocal peak
         image = np.zeros((300, 300, 3), np.uint8).view(Tracked)
         alive.add(image)

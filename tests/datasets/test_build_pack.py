@@ -113,7 +113,9 @@ def test_resumed_pack_equals_an_uninterrupted_one(
     for stop in range(1, 8):
         out, calls = tmp_path / f"stopped {stop}", []
 
-        def interrupted(record: module.Record, calls: list[str] = calls, stop: int = stop) -> np.ndarray:
+        def interrupted(
+            record: module.Record, inspect: object, calls: list[str] = calls, stop: int = stop
+        ) -> np.ndarray:
             calls.append(record.name)
             if len(calls) == stop:
                 raise KeyboardInterrupt

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from collection_writers import encode, random_crop, write_folders, write_insightface
+from PIL import Image, ImageFile
 
 from sfplus.cli.pack import pack
 from sfplus.datasets import pack_writer as module
@@ -51,7 +52,7 @@ def test_memory_does_not_grow_with_the_block_size(tmp_path: Path, monkeypatch: p
     """Of 100 crops of 786 kB in one block, only the prefetched ones are in memory."""
     monkeypatch.setattr(module, "_THREADS", 2)
     write_folders(tmp_path / "crops", {"Ada": 50, "Ben": 50}, 2, 2)
-    monkeypatch.setattr(module.Record, "decode", lambda record: np.zeros((512, 512, 3), np.uint8))
+    monkeypatch.setattr(module.Record, "decode", lambda record, _: np.zeros((512, 512, 3), np.uint8))
     tracemalloc.start()
     try:
         pack(tmp_path / "crops", tmp_path / "out")
@@ -78,3 +79,22 @@ def test_full_disk_is_reported_before_writing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=2879))
     with pytest.raises(UsageError, match=r"the pack needs 2\.9 kB, the disk has 2\.9 kB; free some space"):
         pack(tmp_path / "crops", tmp_path / "pack")
+
+
+@pytest.mark.parametrize("size", [None, (20, 20)])
+def test_photos_are_refused_before_they_are_decoded(
+    tmp_path: Path, size: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos in the place of crops would take all memory."""
+    write_folders(tmp_path / "crops", {"Ada": 1}, 20, 20)
+    Image.new("RGB", (900, 700)).save(tmp_path / "crops" / "Ada" / "photo.jpg")
+    decoded: list[tuple[int, int]] = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: decoded.append(image.size) or load(image))  # type: ignore[func-returns-value]
+    if size:
+        assert pack(tmp_path / "crops", tmp_path / "out", size=size) == 1
+        assert "is 700x900 pixels, not 20x20 pixels" in (tmp_path / "out" / "failures.jsonl").read_text()
+    else:
+        with pytest.raises(DatasetError, match=r"Ada/photo\.jpg is 700x900 pixels, aligned crops have at most 512x512"):
+            pack(tmp_path / "crops", tmp_path / "out")
+    assert set(decoded) <= {(20, 20)}

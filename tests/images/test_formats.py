@@ -107,10 +107,12 @@ def test_truncated_files_are_refused(encoder: str, fraction: float) -> None:
         decode_photo(content[: int(len(content) * fraction)], Path("a"))
 
 
-@pytest.mark.parametrize("encoder", ["AVIF", "HEIF", "JPEG2000"])
-def test_max_pixels_limits_the_size(encoder: str) -> None:
-    with pytest.raises(PhotoError, match="96x128, the limit is 99"):
-        decode_photo(encode(encoder), Path("a"), max_pixels=99)
+@pytest.mark.parametrize(
+    ("encoder", "most"), [("AVIF", 63), ("HEIF", 77), ("JPEG2000", 28), ("WEBP", 41), ("PNG", 100)]
+)
+def test_max_pixels_limits_the_size_and_less_of_formats_that_need_much_memory(encoder: str, most: int) -> None:
+    with pytest.raises(PhotoError, match=f"too many pixels \\(96x128, the limit is {most}\\)"):
+        decode_photo(encode(encoder), Path("a"), max_pixels=100)
 
 
 @pytest.mark.parametrize("name", ["IMG_0001.HEIC", "renamed.jpg"])

@@ -1,3 +1,4 @@
+import itertools
 import random
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sfplus.io.prefetch import batch_by_size, prefetch_map
+from sfplus.io.prefetch import Postponed, Reserve, batch_by_size, prefetch_batches, prefetch_map
 
 
 def test_results_come_in_order_from_threads() -> None:
@@ -69,78 +70,147 @@ def test_results_that_are_ready_need_no_thread_and_keep_their_place() -> None:
     assert list(results) == list(range(0, 40, 2)) and sorted(computed) == list(range(0, 20, 3))
 
 
-def test_waiting_results_add_up_to_the_limit_and_one_result_of_each_thread() -> None:
-    """Also while the caller works on a result for a long time, and whatever the sizes are."""
-    sizes = [3, 1, 9, 1, 1, 1, 20, 1, 1, 1, 1, 1, 30, *[2] * 30, *[9] * 30]
-    lock, started, most, taken = threading.Lock(), 0, 0, 0
-
-    def decode(number: int) -> int:
-        nonlocal started
-        with lock:
-            started += sizes[number]
-        return sizes[number]
-
-    results = prefetch_map(decode, range(len(sizes)), 100, 3, size=lambda size: size, limit=5)
-    for size in results:
-        taken += size
-        for _ in range(20):  # more than enough for all that may start
-            time.sleep(0.001)
-            with lock:
-                most = max(most, started - taken)
-    assert taken == sum(sizes)
-    assert 5 <= most < 5 + 30 + 2 * 9
-
-
-def test_a_large_result_is_not_started_while_many_wait() -> None:
+def run(
+    sizes: list[int], memory: int, threads: int, *, first: dict[int, float] | None = None, **options: int
+) -> tuple[list[list[int]], int]:
+    """Compute numbers that need these sizes; return the batches and the most that was in memory at a time."""
+    lock = threading.Lock()
+    now = most = 0
     started: list[int] = []
-    results = prefetch_map(lambda n: started.append(n) or n, range(50), 40, 4, size=lambda _: 10, limit=30)  # type: ignore[func-returns-value]
-    assert next(results) == 0
+
+    def decode(number: int, reserve: Reserve) -> int:
+        nonlocal now, most
+        time.sleep((first or {}).get(number, 0))  # a slow disk
+        if not reserve(sizes[number]):
+            raise Postponed
+        with lock:
+            started.append(number)
+            now += sizes[number]
+            most = max(most, now)
+        return number
+
+    batches = []
+    results = prefetch_batches(
+        decode, range(len(sizes)), 100, threads, size=lambda number: sizes[number], memory=memory, **options
+    )
+    for batch in results:
+        batches.append(list(batch))
+        for _ in range(5):  # enough for all that may start
+            time.sleep(0.0005)
+        with lock:
+            now -= sum(sizes[number] for number in batch)
+    assert sorted(started) == list(range(len(sizes)))
+    return batches, most
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("sizes", "memory"),
+    [
+        ([3, 1, 9, 1, 1, 1, 20, 1, 1, 1, 1, 1, 30, *[2] * 30, *[9] * 30], 5),  # many alone
+        ([3, 1, 9, 1, 1, 1, 20, 1, 1, 1, 1, 1, 30, *[2] * 30, *[9] * 30], 40),
+        ([100] * 20, 10),  # each alone
+        ([0] * 50, 10),
+        ([10] * 50, 10),
+        ([1, 100] * 20, 10),
+        (random.Random(0).choices(range(1, 12), k=80), 20),
+    ],
+)
+@pytest.mark.parametrize(("batch_size", "max_items"), [(0, 1), (3, 4), (50, 16)])
+def test_results_fill_the_memory_or_are_computed_alone(
+    sizes: list[int], memory: int, threads: int, batch_size: int, max_items: int
+) -> None:
+    """Whatever the order is in which threads finish, no result is lost and none waits for ever."""
+    batches, most = run(sizes, memory, threads, batch_size=batch_size, max_items=max_items)
+    assert list(itertools.chain.from_iterable(batches)) == list(range(len(sizes)))
+    assert batches == list(batch_by_size(range(len(sizes)), lambda number: sizes[number], batch_size, max_items))
+    beside = max(memory, batch_size + max(sizes))  # a batch may be waiting for its last result
+    assert most <= beside + max(sizes)
+
+
+def test_memory_is_exact_where_results_are_taken_one_by_one() -> None:
+    rng = random.Random(1)
+    sizes = rng.choices([1, 2, 3, 10, 50], k=200)
+    _, most = run(sizes, 20, 4)
+    assert most <= 20 + 50
+    assert run([5] * 100, 20, 4)[1] <= 20 + 5
+    assert run([50] * 30, 20, 4)[1] == 50  # never two at a time, the caller waits for each
+
+
+def test_the_next_results_are_computed_while_the_caller_works() -> None:
+    computed: list[int] = []
+
+    def decode(number: int, reserve: Reserve) -> int:
+        if not reserve(10):
+            raise Postponed
+        computed.append(number)
+        return number
+
+    results = prefetch_batches(decode, range(50), 40, 4, size=lambda _: 10, memory=40)
+    assert next(results) == [0]
     time.sleep(0.1)
-    assert len(started) <= 1 + 3 + 4  # the result that was taken, those that wait, one of each thread
-    assert list(results) == list(range(1, 50))
+    assert len(computed) == 4  # within the memory, of which the caller holds a part
+    assert next(results) == [1]
+    time.sleep(0.1)
+    assert len(computed) == 5
+    results.close()
+
+
+def test_a_large_result_behind_slow_ones_does_not_deadlock() -> None:
+    """Later results, which are faster, have taken the memory when the first one asks for it."""
+    batches, most = run([30, *[3] * 40], 20, 4, first={0: 0.2})
+    assert [number for (number,) in batches] == list(range(41)) and most <= 50
+
+
+def test_a_batch_is_emptied_when_the_next_is_asked_for() -> None:
+    results = prefetch_batches(lambda number, _: number, range(4), max_items=2)
+    first = next(results)
+    assert first == [0, 1] and next(results) == [2, 3] and first == []
+
+
+def test_results_that_are_ready_count_too() -> None:
+    taken: list[int] = []
+    items = (taken.append(n) or n for n in range(100))  # type: ignore[func-returns-value]
+    results = prefetch_batches(lambda n, _: n, items, 50, 2, lambda n: n, size=lambda _: 10, memory=30)
+    for number in range(20):
+        assert next(results) == [number] and len(taken) <= number + 4
+    results.close()
 
 
 def test_few_items_are_taken_while_results_are_large() -> None:
     taken: list[int] = []
     items = (taken.append(n) or n for n in range(1000))  # type: ignore[func-returns-value]
-    results = prefetch_map(lambda n: n, items, 500, 4, size=lambda _: 10, limit=30)
+    results = prefetch_batches(lambda n, _: n, items, 500, 4, size=lambda _: 10, memory=30)
     for number in range(20):
-        assert next(results) == number and len(taken) - number <= 1 + 2 * 4 + 3 + 4
+        assert next(results) == [number] and len(taken) - number <= 1 + 2 * 4 + 3 + 4
     results.close()
-
-
-@pytest.mark.parametrize("threads", [1, 2, 7])
-def test_the_limit_never_stops_the_item_that_the_caller_waits_for(threads: int) -> None:
-    """Whatever the order is in which threads finish; results that are ready need no place."""
-    rng = random.Random(threads)
-    delays = [rng.random() / 500 for _ in range(150)]
-
-    def decode(number: int) -> int:
-        time.sleep(delays[number])
-        return number
-
-    ready = lambda number: number if number % 5 == 0 else None  # noqa: E731
-    results = prefetch_map(decode, range(150), 64, threads, ready, size=lambda _: 7, limit=8)
-    assert list(results) == list(range(150))
 
 
 def test_closing_ends_the_threads_without_starting_more_items() -> None:
     started: list[int] = []
 
-    def decode(number: int) -> int:
+    def decode(number: int, reserve: Reserve) -> int:
         started.append(number)
+        if not reserve(10):
+            raise Postponed
         return number
 
     before = threading.active_count()
-    results = prefetch_map(decode, range(1000), 500, 2, size=lambda _: 10, limit=20)
+    results = prefetch_batches(decode, range(1000), 500, 2, size=lambda _: 10, memory=20)
     next(results)
     results.close()
     assert threading.active_count() == before and len(started) < 20
 
 
-def test_an_exception_is_raised_in_the_turn_of_its_item_with_a_limit() -> None:
-    results = prefetch_map(lambda n: 1 // (3 - n), range(9), 8, size=lambda _: 10, limit=1)
-    assert [next(results) for _ in range(3)] == [0, 0, 1]
+@pytest.mark.parametrize("memory", [0, 1, 100])
+def test_an_exception_is_raised_in_the_turn_of_its_item_with_a_limit(memory: int) -> None:
+    def decode(number: int, reserve: Reserve) -> int:
+        if not reserve(10):
+            raise Postponed
+        return 1 // (3 - number)
+
+    results = prefetch_batches(decode, range(9), 8, size=lambda _: 10, memory=memory)
+    assert [list(next(results)) for _ in range(3)] == [[0], [0], [1]]
     with pytest.raises(ZeroDivisionError):
         next(results)
 
@@ -148,8 +218,8 @@ def test_an_exception_is_raised_in_the_turn_of_its_item_with_a_limit() -> None:
 def test_a_program_ends_while_results_wait() -> None:
     """Also if the generator is never closed: a traceback may hold it until Python ends."""
     code = """
-from sfplus.io.prefetch import prefetch_map
-kept = prefetch_map(lambda n: n, range(1000), 500, 2, size=lambda _: 10, limit=20)
+from sfplus.io.prefetch import prefetch_batches
+kept = prefetch_batches(lambda n, reserve: reserve(10) and n, range(1000), 500, 2, size=lambda _: 10, memory=20)
 next(kept)
 raise ValueError("of the user")
 """

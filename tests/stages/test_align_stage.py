@@ -36,10 +36,10 @@ def test_names_of_crops_differ_by_more_than_case(photos: list[str], names: list[
 def test_a_read_error_of_the_disk_stops_alignment_and_is_not_recorded(
     drawn: Path, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(path: Path) -> None:
+    def broken(path: Path, **_: object) -> None:
         raise PhotoError("cannot be decoded", where=path) from OSError(5, "Input/output error")
 
-    assert sfplus("detect", drawn, tmp_path / "out").code == 0  # align continues from these faces
+    assert sfplus("detect", drawn, tmp_path / "faces").code == 0  # align knows these faces
     monkeypatch.setattr("sfplus.stages.align.read_photo", broken)
     assert sfplus("align", drawn, tmp_path / "out").code == 1
     monkeypatch.undo()

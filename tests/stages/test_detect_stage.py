@@ -12,6 +12,7 @@ from sfplus.detection import Faces
 from sfplus.detection.sizes import sizes_for
 from sfplus.device import choose_device
 from sfplus.errors import PhotoError
+from sfplus.io.prefetch import batch_by_size
 from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.stages.detect import _whole_parts
 
@@ -23,7 +24,7 @@ def test_a_read_error_of_the_disk_stops_detection_and_is_not_recorded(
 ) -> None:
     """The stage can be resumed later, and the photo is not listed as a bad one."""
 
-    def broken(path: Path) -> None:
+    def broken(path: Path, **_: object) -> None:
         raise PhotoError("cannot be decoded", where=path) from OSError(5, "Input/output error")
 
     monkeypatch.setattr("sfplus.stages.detect.read_photo", broken)
@@ -50,7 +51,8 @@ def test_photos_of_several_parts_are_detected_together(photos: int, monkeypatch:
     taken: list[str] = []
     stream = (taken.append(item[1][0]) or item for item in items)  # type: ignore[func-returns-value]
     finished = []
-    for part, rows in _whole_parts(stream, detector, DetectSettings(), parts.__getitem__):  # type: ignore[arg-type]
+    batches = batch_by_size(stream, lambda _: 1, 1 << 20, photos)
+    for part, rows in _whole_parts(batches, detector, DetectSettings(), parts.__getitem__):  # type: ignore[arg-type]
         finished.append(part)
         assert [row["photo"] for row, _ in rows] == [f"{part}-{n}" for n in range(parts[part])]
         assert [is_new for _, is_new in rows] == [row["photo"] != "1-1" for row, _ in rows]

@@ -38,7 +38,7 @@ class AnnealedMargin(Head):
         iteration: Start of lambda's counter (prototxt; 2000 in SphereFace+ with m = 4).
     """
 
-    limits = "m >= 1, base >= 0, gamma >= 0, power >= 0, lambda_min >= 0, iteration >= 0"
+    limits = "m >= 1, m <= 1000, base >= 0, gamma >= 0, power >= 0, lambda_min >= 0, iteration >= 0"
     iteration: Tensor
 
     def __init__(

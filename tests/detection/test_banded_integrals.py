@@ -1,0 +1,52 @@
+"""Photos too large for integral images of all pixels: the same faces, bit by bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from sfplus.detection import Detector, banded_integrals
+from sfplus.detection.banded_integrals import BandedIntegralImages
+from sfplus.detection.integral_images import IntegralImages
+from sfplus.device import choose_device
+
+
+@pytest.fixture(autouse=True)
+def small_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(banded_integrals, "_BAND", 10_000)
+
+
+@pytest.mark.parametrize("settings", [{}, {"parity": "facenet-pytorch"}, {"min_face": 40, "factor": 0.709}])
+def test_faces_are_the_same_to_the_bit(settings: dict[str, object]) -> None:
+    astronaut = data.astronaut()
+    photos = [
+        astronaut[:256, 100:356], astronaut[20:220, 120:330], astronaut[20:170, 150:290],  # faces at the border
+        np.tile(astronaut[20:220, 130:310], (1, 2, 1)), astronaut[:40, :300], astronaut[:5, :5],
+    ]  # fmt: skip
+    photos = [np.ascontiguousarray(photo) for photo in photos]
+    whole, banded = (Detector(device="cpu", **settings) for _ in range(2))  # type: ignore[arg-type]
+    banded.sizes = banded.sizes._replace(banded=1)
+    for expected, faces in zip(whole.detect(photos), banded.detect(photos), strict=True):
+        assert len(expected) == len(faces)
+        for name in ("boxes", "scores", "landmarks"):
+            assert getattr(expected, name).tobytes() == getattr(faces, name).tobytes()
+    assert len(whole.detect(photos[0])) == 1
+
+
+def test_regions_of_any_size_and_position_have_the_same_means() -> None:
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((90, 140), (33, 20), (90, 140), (300, 7))]
+    device = choose_device("cpu")
+    for squeeze in (False, True):
+        whole, banded = (kind(photos, device, squeeze) for kind in (IntegralImages, BandedIntegralImages))
+        ids = torch.from_numpy(rng.integers(0, 4, 300))
+        corners = torch.from_numpy(rng.integers(-60, 200, (300, 2)).astype(np.float32))
+        boxes = torch.cat([corners, corners + torch.from_numpy(rng.integers(0, 150, (300, 2)).astype(np.float32))], 1)
+        regions = whole.regions(ids, boxes)
+        assert torch.equal(regions, banded.regions(ids, boxes))
+        ids, regions = ids[whole.touches(ids, boxes)], regions[whole.touches(ids, boxes)]
+        for mirrored in (False, True):
+            first, second = (sums.crop_and_resize(ids, regions, 24, mirrored) for sums in (whole, banded))
+            assert torch.equal(first, second) and first.stride() == second.stride()

@@ -1,0 +1,139 @@
+"""Memory is bounded by the pixels of photos, not by their number: peaks of separate processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+# Reads photos as all commands do, with a detector that finds nothing, and prints the growth of the peak in bytes.
+ALIGN = """
+import resource, sys
+from pathlib import Path
+from types import SimpleNamespace
+from sfplus.aligner import Aligner
+from sfplus.alignment import find_template
+from sfplus.detection import Faces
+from sfplus.detection.sizes import sizes_for
+from sfplus.device import choose_device
+from sfplus.io.memory import return_photo_memory
+return_photo_memory()  # as commands do
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+detect = lambda photos: [Faces.empty() for _ in photos]
+detector = SimpleNamespace(sizes=sizes_for(choose_device("cpu")), detect=detect)
+aligner, before = Aligner(detector, find_template("sphereface-112x96")), peak()
+photos = sorted(Path(sys.argv[1]).iterdir())
+results = list(aligner.align(photos, "all")[0])
+assert len(results) == len(photos)
+print(sum(result.error is None for result in results), peak() - before)
+"""
+READ = """
+import resource, sys
+from pathlib import Path
+from sfplus.images import read_photo
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+print(read_photo(Path(sys.argv[1])).size // 3, peak() - before)
+"""
+
+
+def run(code: str, path: Path) -> tuple[int, int]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    answer = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True, env=environment
+    )
+    first, second = map(int, answer.stdout.split())
+    return first, second
+
+
+def write_bomb(path: Path, number: int) -> None:
+    """Write a WebP of 34 bytes that declares 100 megapixels."""
+    bits = (12_000 - 1) | (8_333 - 1) << 14
+    body = b"\x2f" + bits.to_bytes(4, "little") + bytes([0x88, 0x88, 0x08, number, 0, 0, 0, 0, 0])
+    path.write_bytes(b"RIFF" + (26).to_bytes(4, "little") + b"WEBPVP8L" + (14).to_bytes(4, "little") + body)
+
+
+@pytest.mark.parametrize(("width", "height", "count", "most"), [
+    (6000, 5000, 4, 7 * 30_000_000),  # each alone
+    (4000, 3000, 5, 200_000_000),  # two at a time
+    (1000, 800, 60, 200_000_000),
+])  # fmt: skip
+def test_many_large_photos_take_the_memory_of_few(
+    width: int, height: int, count: int, most: int, tmp_path: Path
+) -> None:
+    for number in range(count):
+        Image.new("RGB", (width, height), (number, 9, 9)).save(tmp_path / f"{number}.jpg")
+    read, memory = run(ALIGN, tmp_path)
+    assert read == count and memory < 1.15 * most + 30_000_000
+
+
+def test_small_files_that_declare_many_pixels_take_no_memory(tmp_path: Path) -> None:
+    for number in range(12):
+        write_bomb(tmp_path / f"{number}.webp", number)
+    assert {path.stat().st_size for path in tmp_path.iterdir()} == {34}
+    read, memory = run(ALIGN, tmp_path)
+    assert read == 0 and memory < 30_000_000
+
+
+KINDS = {
+    "a.jpg": ("RGB", {}),
+    "progressive.jpg": ("RGB", {"progressive": True}),
+    "rotated.jpg": ("RGB", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"}),
+    "cmyk.jpg": ("CMYK", {}),
+    "a.png": ("RGB", {"compress_level": 1}),
+    "transparent.png": ("RGBA", {"compress_level": 1}),
+    "16 bits.png": ("I;16", {"compress_level": 1}),
+    "a.tif": ("RGB", {}),
+    "lzw.tif": ("RGB", {"compression": "tiff_lzw"}),
+    "cmyk.tif": ("CMYK", {}),
+    "a.gif": ("P", {}),
+    "a.bmp": ("RGB", {}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_decoding_takes_seven_bytes_per_pixel(name: str, tmp_path: Path) -> None:
+    mode, options = KINDS[name]
+    if mode == "I;16":
+        image = Image.fromarray(np.full((4000, 6000), 999, np.uint16))
+    else:
+        image = Image.new(mode, (6000, 4000), 9)
+    image.save(tmp_path / name, **options)  # type: ignore[arg-type]
+    pixels, memory = run(READ, tmp_path / name)
+    assert pixels == 24_000_000 and memory < 7 * pixels + 30_000_000
+
+
+@pytest.mark.parametrize(("name", "options", "most"), [
+    ("a.webp", {"lossless": True, "method": 0, "quality": 0}, 17),
+    ("a.avif", {"speed": 10}, 11),
+    ("a.jp2", {}, 25),
+    ("a.jpg", {"progressive": True, "subsampling": 0}, 10),
+    ("a.tif", {"compression": "tiff_lzw", "strip_size": 1 << 30}, 13),
+])  # fmt: skip
+def test_decoding_other_formats_takes_what_their_limit_of_pixels_allows_for(
+    name: str, options: dict[str, object], most: int, tmp_path: Path
+) -> None:
+    Image.new("RGB", (4000, 3000), 9).save(tmp_path / name, **options)
+    pixels, memory = run(READ, tmp_path / name)
+    assert pixels == 12_000_000 and memory < most * pixels + 30_000_000
+
+
+def test_a_command_on_hostile_photos_stays_within_its_memory(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(12):
+        write_bomb(tmp_path / "photos" / f"{number}.webp", number)
+    command = [sys.executable, "-m", "sfplus", "detect", tmp_path / "photos", tmp_path / "out", "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 1 and "12 failed" in output and "Traceback" not in output
+    assert usage.ru_maxrss * 1024 < 1.5e9
