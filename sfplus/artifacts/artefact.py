@@ -127,9 +127,14 @@ def commit(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artefact:
     write_json(partial / MANIFEST, manifest, indent=1, sort_keys=True)
     partial.replace(folder)
     flush(folder.parent)  # before what it was made from is deleted
-    for checkpoint in folder.glob(f"{_CHECKPOINT}*"):
-        shutil.rmtree(checkpoint)
+    remove_checkpoints(folder)
     return Artefact(folder, manifest)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a finished artefact; several processes may do so at once."""
+    for checkpoint in folder.glob(f"{_CHECKPOINT}*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _recorded_files(folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import filelock
 from pydantic import BaseModel
 
-from sfplus.artifacts.artefact import MANIFEST, Artefact, commit
+from sfplus.artifacts.artefact import MANIFEST, Artefact, commit, remove_checkpoints
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import StageInput, UserInput
 from sfplus.artifacts.stage import Job, Stage, partial_folder, parts_folder
@@ -52,6 +52,8 @@ def run_stage(
         if built:
             return built
     assert artefact is not None
+    shutil.rmtree(parts_folder(folder), ignore_errors=True)  # of a process that was killed just before it deleted them
+    remove_checkpoints(folder)
     context.console.print_fresh(label)
     return artefact
 

@@ -12,7 +12,7 @@ from sfplus.cli.options import DATA, Device, ModelInputText, ModelNetwork, Photo
 from sfplus.cli.run import run_recipe
 from sfplus.cli.verify import find_pairs, lfw_overrides
 from sfplus.errors import UsageError
-from sfplus.io.files import check_new
+from sfplus.io.files import atomic_folder, check_new
 from sfplus.io.resources import shipped_folder, user_folder
 from sfplus.weights.find_model import ModelSource
 
@@ -58,8 +58,12 @@ def calibrate(
     artefacts = run_recipe("lfw", overrides, "verify", device, workspace, "calibrate")
     rule = measure_decision(artefacts)
     if out:
-        copy_model(source, target)
-    add_decision(target, rule)
+        with atomic_folder(target) as partial:  # a copy never appears without its threshold
+            partial.rmdir()
+            copy_model(source, partial)
+            add_decision(partial, rule)
+    else:
+        add_decision(target, rule)
     print(rule.describe())
     print(f"model: {target}")
 

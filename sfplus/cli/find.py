@@ -141,7 +141,7 @@ def _best_faces(faces: GroupedPhotos, features: NDArray[np.float32]) -> Matches:
 
 
 def _write(faces: GroupedPhotos, found: Matches, examples: Sequence[_Example], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    (out / CACHE).mkdir(parents=True, exist_ok=True)  # first: it marks OUT as one of sfplus
     table, text = faces.table, io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["photo", "face", "similarity", "probability"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(target) as part:
         try:
-            pooch.HTTPDownloader(progressbar=_bar(), timeout=30)(url, str(part), None)
+            with contextlib.closing(_bar()) as bar:  # a full disk leaves it open, and its line would go on
+                pooch.HTTPDownloader(progressbar=bar, timeout=30)(url, str(part), None)
         except requests.RequestException as failure:
             raise error(f"cannot be downloaded ({_reason(failure)})", where=url, remedy=remedy) from failure
         if is_page(part):

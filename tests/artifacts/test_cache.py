@@ -13,7 +13,7 @@ from text_stage import STAGE, TextInput, TextSettings, run_text_stage, write_tex
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.cache import is_locked
 from sfplus.artifacts.context import RunContext
-from sfplus.artifacts.stage import Job, Stage, partial_folder
+from sfplus.artifacts.stage import Job, Stage, partial_folder, parts_folder
 from sfplus.errors import DatasetError, NoUsablePhotoError, PhotoError
 from sfplus.io.console import Console
 from sfplus.io.files import digest_json
@@ -107,6 +107,15 @@ def test_leftovers_of_a_killed_run_do_not_change_the_content(context: RunContext
         "tensorboard",
         "text",
     ]
+
+
+def test_what_a_run_killed_after_its_artefact_was_in_place_left_beside_it_is_deleted(context: RunContext) -> None:
+    folder = run_text_stage(context).folder
+    for leftover in (parts_folder(folder), folder / "checkpoint-000002"):
+        leftover.mkdir()
+        (leftover / "000000.jsonl").write_text("{}")
+    assert run_text_stage(context).folder == folder
+    assert not parts_folder(folder).exists() and not (folder / "checkpoint-000002").exists()
 
 
 def test_of_two_simultaneous_runs_one_builds_and_the_other_reports_that_it_waits(

@@ -1,0 +1,37 @@
+"""kill -9 of every stage and every command that writes: the same command ends with the same files and no leftovers."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from fault_cases import cases
+from fault_runs import FaultRuns
+
+NAMES = sorted(cases(Path(), ""))
+KILLS = 50
+
+
+def random_kills() -> list[tuple[str, str, float]]:
+    """Return case, kind and fraction of each kill: every case at least once."""
+    rng = random.Random(17)
+    slow = {"run", "convert to onnx", "report", "verify", "stage report", "sweep"}
+    names = NAMES + rng.sample(sorted(set(NAMES) - slow), KILLS - len(NAMES))
+    kinds = ["change", "change", "bytes", "time"]
+    return sorted((name, rng.choice(kinds), round(rng.random(), 2)) for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind", "fraction"), random_kills())
+def test_a_killed_command_ends_with_the_same_files_when_it_is_run_again(
+    runs: FaultRuns, name: str, kind: str, fraction: float
+) -> None:
+    case = runs.cases[name]
+    runs.undisturbed(case)
+    killed = runs.kill(case, kind, fraction)
+    assert killed.code < 0 or kind == "time", killed
+    if runs.compare(case):  # else it was killed after its last change
+        answer = runs.run(case)
+        assert answer.code == 0, answer.err
+    assert runs.compare(case) == []
