@@ -36,8 +36,8 @@ def read_json(path: Path, kind: type[Value], *, remedy: str, error: type[SfplusE
 
     Args:
         path: the file.
-        kind: the type: a pydantic model, a dataclass, a typed dict, or a type such as `dict[str, int]`. Values are not
-            converted: a string is not read as a number.
+        kind: the type: a pydantic model, a dataclass, a typed dict, or a type such as `dict[str, int]`. Values are
+            converted as pydantic does ("5" to 5), unless the type is declared as strict.
         remedy: what to do about a damaged file.
         error: the class of the exception.
 
