@@ -37,7 +37,7 @@ _THREADS = min(8, os.cpu_count() or 1)
 
 
 class State(TypedDict):
-    """What decides a pack."""
+    """The source and the options of a pack, which decide its contents."""
 
     source: str
     options: dict[str, Any]

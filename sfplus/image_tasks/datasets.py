@@ -7,8 +7,6 @@ A dataset is read in any of three layouts: torchvision's downloads, MNIST's idx 
 from __future__ import annotations
 
 import functools
-import gzip
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from sfplus.datasets.identities import assign_labels
-from sfplus.errors import DatasetError, explain_damage
+from sfplus.errors import DatasetError
+from sfplus.image_tasks.idx_files import read_idx
 from sfplus.images import list_photos, read_photo
 from sfplus.io.cpus import count_cpus
-from sfplus.io.files import atomic_file, file_size
-from sfplus.io.limits import check_expansion, check_limit
+from sfplus.io.files import atomic_file
 
 SetName = Literal["cifar10", "cifar100", "mnist", "folder"]
 Split = Literal["train", "test"]
@@ -240,7 +238,7 @@ def _from_idx(root: Path, split: Split, download: bool) -> SmallImages:
         missing = _IDX[split][files.index(None)]
         remedy = _MISSING.format(name="mnist") + " (data.download=true)"
         raise DatasetError(f"has no file {missing}.gz", where=root, remedy=remedy)
-    images, labels = (_read_idx(file, dimensions) for file, dimensions in zip(files, (3, 1), strict=True) if file)
+    images, labels = (read_idx(file, dimensions) for file, dimensions in zip(files, (3, 1), strict=True) if file)
     if len(images) != len(labels):
         what = f"has {len(images)} images and {len(labels)} labels"
         raise DatasetError(what, where=root, remedy="download the files again")
@@ -253,28 +251,6 @@ def _from_idx(root: Path, split: Split, download: bool) -> SmallImages:
 def _idx_file(root: Path, name: str) -> Path | None:
     folders = (root, root / "MNIST" / "raw")
     return next((p for folder in folders for p in (folder / f"{name}.gz", folder / name) if p.is_file()), None)
-
-
-def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Read an idx file: two zero bytes, the type (8 is uint8), the number of dimensions, their sizes, the values."""
-    start, remedy = 4 + 4 * dimensions, "download the file again"
-    invalid = DatasetError("is not an idx file of bytes, or is cut short", where=path, remedy=remedy)
-    with explain_damage(path, remedy=remedy, error=DatasetError):
-        stored = file_size(path)
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = file.read(start)
-            if len(header) < start or header[:4] != bytes((0, 0, 8, dimensions)):
-                raise invalid
-            shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, start, 4))
-            size = math.prod(shape)
-            check_limit("idx_bytes", size, path, error=DatasetError)
-            check_expansion(size, stored, path, error=DatasetError)
-            data = file.read(size + 1)
-    if len(data) != size:
-        raise invalid
-    if not size:
-        raise DatasetError("is empty", where=path, remedy=remedy)
-    return np.frombuffer(data, np.uint8).reshape(shape).copy()
 
 
 def imbalance(images: SmallImages, label: int, keep: float, seed: int) -> SmallImages:

@@ -72,7 +72,7 @@ def test_all_blocks_before_the_damage_are_kept(unfinished: Path, monkeypatch: py
     assert len(lines) == 3
     decoded: list[str] = []
     decode = Record.decode
-    monkeypatch.setattr(Record, "decode", lambda record: decoded.append(record.name) or decode(record))
+    monkeypatch.setattr(Record, "decode", lambda record, *most: decoded.append(record.name) or decode(record, *most))
     for kept, data in (
         (3, b"".join(lines)),
         (2, lines[0] + lines[1] + lines[2][:-9]),
