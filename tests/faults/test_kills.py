@@ -30,7 +30,8 @@ def test_a_killed_command_ends_with_the_same_files_when_it_is_run_again(
     case = runs.cases[name]
     runs.undisturbed(case)
     killed = runs.kill(case, kind, fraction)
-    assert killed.code < 0 or kind == "time", killed
+    varies = kind == "time" or name == "models fetch from the Hub"  # whose client works in threads
+    assert killed.code < 0 or varies, killed
     if runs.compare(case):  # else it was killed after its last change
         answer = runs.run(case)
         assert answer.code == 0, answer.err
