@@ -9,6 +9,7 @@ import reprlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 # Control characters, what changes the direction of text or is invisible, line separators, and what is not Unicode; but
@@ -89,6 +90,10 @@ class SfplusError(Exception):
         self.remedy = cut(one_line(remedy))
         super().__init__(self.reason, self.where, self.remedy)
 
+    def __reduce__(self) -> tuple[Any, ...]:  # else no other process could send it back
+        rebuild = partial(type(self), where=self.where, remedy=self.remedy)
+        return rebuild, (self.reason,), self.__dict__
+
     def __str__(self) -> str:
         text = f"{self.where}: {self.reason}" if self.where else self.reason
         return f"{text}; {self.remedy}" if self.remedy else text
@@ -167,7 +172,7 @@ def explain_damage(
     """Turn any exception of a parser into one line that says that the file is damaged.
 
     The parsers of other libraries raise a dozen different classes on damaged files. Only the call of such a parser
-    belongs into the block, because a mistake in our own code would be reported as a damaged file.
+    belongs in the block, because a mistake in our own code would be reported as a damaged file.
 
     Args:
         where: the file.

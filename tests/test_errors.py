@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from sfplus import errors
@@ -90,6 +92,13 @@ def test_the_most_similar_name_is_suggested() -> None:
     assert suggest("sphereface21", {"sphereface20": 1, "sphereface64": 2}) == "did you mean 'sphereface20'?"
     assert suggest("netwrk", iter(["head", "network"])) == "did you mean 'network'?"
     assert suggest("x", ["network"]) == suggest("x", []) == ""
+
+
+def test_errors_return_from_other_processes():
+    error = errors.NoUsablePhotoError("none", where="photos", remedy="add some", failures=[{"photo": "a.jpg"}])
+    for original in (PhotoError("is empty", where="a.jpg", remedy="get it again"), error):
+        copy = pickle.loads(pickle.dumps(original))
+        assert type(copy) is type(original) and str(copy) == str(original) and copy.__dict__ == original.__dict__
 
 
 @pytest.mark.parametrize(

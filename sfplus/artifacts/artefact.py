@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -121,6 +122,7 @@ def commit(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artefact:
     names = [name for name in digests if name not in _REPORTS]
     size = sum((partial / name).stat().st_size for name in names)
     manifest = manifest | {"content": _content(digests), "files": len(names), "bytes": size}
+    manifest = json.loads(json.dumps(manifest))  # as it will be read: the digest covers keys as texts
     manifest["digest"] = _manifest_digest(manifest)
     write_record(partial, digests)
     flush_all([Path(parent) for parent, _, _ in os.walk(partial)])

@@ -81,6 +81,14 @@ def open_sound(folder: Path, *, all_content: bool = False) -> tuple[Artefact | N
     return (None, f"is damaged ({damage})") if damage else (artefact, "")
 
 
+def open_earlier(folder: Path) -> Artefact | None:
+    """Return an artefact whose results may be used again; None if there is none, or it is damaged or unreadable."""
+    try:
+        return open_sound(folder)[0]
+    except ArtefactError:
+        return None
+
+
 def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, label: str) -> Artefact:
     partial, context = job.folder, job.context
     partial.mkdir(exist_ok=True)

@@ -103,7 +103,7 @@ def find_changes(folder: Path, *, all_content: bool = False) -> str | None:
 def read_record(folder: Path) -> dict[str, _File] | None:
     """Return the record of an artefact; None if there is none that can be read."""
     try:
-        data = read_json(folder / RECORD, _Record, remedy=_REMEDY)
+        data = read_json(folder / RECORD, _Record, remedy=_REMEDY, limit="record_bytes")
         return {name: _File(*file) for name, file in zip(data["names"], data["files"], strict=True)}
     except (SfplusError, ValueError):
         return None

@@ -47,7 +47,7 @@ class UserInput:
     def see(self, *files: Path) -> None:
         """Remember the state of files; what was seen first counts."""
         for file in files:
-            self.seen.setdefault(os.fspath(file), (_stamp(os.fspath(file)), ""))
+            self.seen.setdefault(os.fspath(file), (_written(os.fspath(file)), ""))
 
     def check_unchanged(self, files: Iterable[Path] | None = None) -> None:
         """Check that files are still those whose content decided the fingerprint.
@@ -60,8 +60,9 @@ class UserInput:
         """
         for path in self.seen if files is None else map(os.fspath, files):
             stamp, digest = self.seen.get(path, ([], ""))
+            now = _stamp(path) if digest else _written(path)
             # the stamp also changes when a file gets a link, other rights or the same content again
-            if stamp and _stamp(path) != stamp and not (digest and digest_or_reason(Path(path)) == digest):
+            if stamp and now != stamp and not (digest and digest_or_reason(Path(path)) == digest):
                 raise DatasetError("was changed while it was read", where=path, remedy="run again")
 
 
@@ -244,6 +245,15 @@ def _stamp(path: str) -> list[int]:
     return [status.st_size, max(status.st_mtime_ns, status.st_ctime_ns), status.st_ino]
 
 
+def _written(path: str) -> list[int]:
+    """Return the size and the time of the last write, which links, other rights and a remounted disk do not change."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (as above)
+    except OSError:
+        return [-1, 0]
+    return [status.st_size, status.st_mtime_ns]
+
+
 def digest_or_reason(path: Path) -> str:
     """Return the SHA-256 of a file; of one that cannot be read, or is not a regular file, the reason."""
     try:
@@ -254,7 +264,7 @@ def digest_or_reason(path: Path) -> str:
 
 def _read_index(path: Path) -> dict[str, list[Any]]:
     try:
-        index = read_json(path, dict[AnyText, tuple[int, int, int, str]], remedy="run again")
+        index = read_json(path, dict[AnyText, tuple[int, int, int, str]], remedy="run again", limit="record_bytes")
     except ArtefactError as error:
         if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             warn_user(f"{path}: {error.reason}; all photos are read again")

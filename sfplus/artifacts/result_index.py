@@ -60,7 +60,8 @@ class ResultIndex:
                 if type(error) is sqlite3.DatabaseError:  # the file is damaged: it is started anew by the next `put`
                     warn_user(f"{self._path}: is damaged ({error}); what it remembers is computed again")
                     for suffix in ("-journal", "-wal", "-shm", ""):  # a journal would be applied to the new file
-                        self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+                        with contextlib.suppress(OSError):  # a read-only disk; on Windows, a file in use
+                            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
                 raise
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from sfplus.artifacts.layout import REPORT_JSON
 from sfplus.artifacts.pair_inputs import pairs_content
 from sfplus.datasets.pairs.dataset_name import dataset_folder, dataset_name
-from sfplus.errors import ArtefactError, UsageError
+from sfplus.errors import ArtefactError, UsageError, warn_user
 from sfplus.io.files import check_folder
 from sfplus.reports.report_data import ReportSummary, read_report_summary
 
@@ -43,7 +43,9 @@ def read_report(folder: Path) -> ReportSummary:
     """Return what the report in a folder says; nothing if there is none that can be read."""
     try:
         return read_report_summary(folder / REPORT_JSON)
-    except ArtefactError:
+    except ArtefactError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            warn_user(str(error))
         return ReportSummary()
 
 

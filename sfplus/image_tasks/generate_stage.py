@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sfplus.artifacts.artefact import MANIFEST, Artefact
-from sfplus.artifacts.cache import open_sound
+from sfplus.artifacts.cache import open_earlier
 from sfplus.artifacts.context import is_first
 from sfplus.artifacts.inputs import InputFile
 from sfplus.artifacts.layout import CURVES, SAMPLES
@@ -60,7 +60,7 @@ def _find_trained(job: Job[GenerateSettings]) -> Artefact | None:
     """Return an artefact of the same training with other scores, if there is one."""
     training = _training(GenerateSettings.stage.identity(job.settings, job.inputs))
     folders = sorted(path.parent for path in job.folder.parent.glob(f"*/{MANIFEST}"))
-    artefacts = (artefact for artefact, _ in map(open_sound, folders) if artefact)
+    artefacts = filter(None, map(open_earlier, folders))
     return next((artefact for artefact in artefacts if _training(artefact.manifest) == training), None)
 
 

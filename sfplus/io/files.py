@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -196,11 +196,6 @@ def file_digest(path: Path) -> str:
 def digest_json(value: object) -> str:
     """Return the SHA-256 of the canonical JSON of a value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def digest_files(root: Path, names: Iterable[str]) -> str:
-    """Return one SHA-256 over names and contents of files; the names are relative to `root`, and their order counts."""
-    return digest_json([[name, file_digest(root / name)] for name in names])
 
 
 def walk_files(root: Path) -> Iterator[str]:

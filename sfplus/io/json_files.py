@@ -31,7 +31,14 @@ def _check_relative(value: object) -> str:
 RelativeName = Annotated[str, PlainValidator(_check_relative)]
 
 
-def read_json(path: Path, kind: type[Value], *, remedy: str, error: type[SfplusError] = ArtefactError) -> Value:
+def read_json(
+    path: Path,
+    kind: type[Value],
+    *,
+    remedy: str,
+    error: type[SfplusError] = ArtefactError,
+    limit: str = "json_bytes",
+) -> Value:
     """Read a JSON file as a value of a type.
 
     Args:
@@ -40,12 +47,13 @@ def read_json(path: Path, kind: type[Value], *, remedy: str, error: type[SfplusE
             converted as pydantic does ("5" to 5), unless the type is declared as strict.
         remedy: what to do about a damaged file.
         error: the class of the exception.
+        limit: the name of the limit on its size.
 
     Raises:
         SfplusError: If the file is missing, too large, not JSON or of another type.
     """
     try:
-        check_limit("json_bytes", file_size(path), path, error=error)
+        check_limit(limit, file_size(path), path, error=error)
         data = path.read_bytes()
     except (OSError, ValueError) as fault:
         reason = fault.strerror if isinstance(fault, OSError) else fault

@@ -170,7 +170,7 @@ class GroupedPhotos:
         path = self.folder / _ASSIGNMENTS
         if not path.is_file():
             return {}
-        table = read_parquet(path, {"face": Column(str), "person": Column(int)}, remedy=_REMEDY)
+        table = read_parquet(path, {"face": Column(str), "person": Column(int)}, remedy=f"delete it, then {_REMEDY}")
         return dict(zip(table["face"], table["person"], strict=True))
 
     def write_assignments(self, people: dict[str, int]) -> None:

@@ -39,7 +39,7 @@ def write_photo_folders(out: Path, photos: Path, links: Mapping[str, str], copy:
     """
     record, root, photos = out / _RECORD, out / PEOPLE_FOLDER, photos.resolve()
     earlier = set(_read_record(record))
-    remove_leftovers(record.parent, locked=True)  # by the caller, `regroup`
+    remove_leftovers(record.parent)  # not all: another run saves its faces here before it waits for the lock
     write_json(record, sorted({*earlier, *links}))  # before the files: what a killed process wrote is removed later
     for name in earlier - set(links):
         _remove(root, name)

@@ -21,6 +21,7 @@ from sfplus.artifacts.cache import run_stage
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.inputs import StageInput
 from sfplus.artifacts.stage import Job, Stage, partial_folder
+from sfplus.errors import ArtefactError
 from sfplus.io.files import digest_json
 
 _POLL_SECONDS = 0.1  # between two looks at the workspace
@@ -54,9 +55,16 @@ def run_stage_in_all_processes(
         return _train_with_first(stage, settings, inputs, context, folder, label)
     if not is_first():
         # Wait until the first process holds the lock, so that it is the one that reports progress.
-        while not (Artefact.open(folder) or partial_folder(folder).exists()):
+        while not (_is_there(folder) or partial_folder(folder).exists()):
             time.sleep(_POLL_SECONDS)
     return run_stage(stage, settings, inputs, context, label)
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        return Artefact.open(folder) is not None
+    except ArtefactError:  # its manifest is damaged: the first process builds it again
+        return False
 
 
 def _train_as_first(

@@ -20,7 +20,7 @@ from sfplus.alignment import TEMPLATES, centre_crop, warp
 from sfplus.alignment.similarity import Fit, fit_similarity
 from sfplus.alignment.templates import Template
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.cache import open_sound
+from sfplus.artifacts.cache import open_earlier
 from sfplus.artifacts.inputs import PhotoFolder
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACE_COLUMNS, FACES, PHOTO_COLUMNS, PHOTOS, photo_stem
 from sfplus.artifacts.stage import Job
@@ -128,7 +128,7 @@ class _EarlierCrops:
         """Link a crop if its artefact is there and not damaged; return whether it was linked."""
         folder = crop.partition("/")[0]
         if folder and folder not in self._sound:
-            self._sound[folder] = open_sound(self._root / folder)[0] is not None
+            self._sound[folder] = open_earlier(self._root / folder) is not None
         return self._sound.get(folder, False) and _link(f"{self._root}/{crop}", target)
 
     def put(self, rows: Sequence[Row], folder: str) -> None:

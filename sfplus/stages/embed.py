@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from sfplus.alignment import narrow_crop
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.cache import open_sound
+from sfplus.artifacts.cache import open_earlier
 from sfplus.artifacts.inputs import PhotoFolder, StageInput, check_name
-from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS, FEATURE_INDEX, FEATURES, NOT_MIRRORED
+from sfplus.artifacts.layout import (
+    CROP_COLUMNS,
+    CROP_TABLE,
+    CROPS,
+    FEATURE_INDEX,
+    FEATURES,
+    NOT_MIRRORED,
+    read_features,
+)
 from sfplus.artifacts.pair_inputs import BinCrops
 from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
-from sfplus.errors import NoUsablePhotoError, PhotoError, UsageError
+from sfplus.errors import ArtefactError, NoUsablePhotoError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient, read_photo, reserve_memory
 from sfplus.io.cpus import count_decoders
 from sfplus.io.disk import explain_write
@@ -81,8 +90,10 @@ class _EarlierFeatures:
         for row, key in enumerate(self._keys):
             folder, _, index = known.get(key, "").partition("/")
             if folder and folder not in loaded:
-                artefact, _ = open_sound(self._folder.parent / folder)
-                loaded[folder] = load_file(artefact.folder / FEATURES)["features"] if artefact else None
+                artefact = open_earlier(self._folder.parent / folder)
+                loaded[folder] = None
+                with contextlib.suppress(ArtefactError):
+                    loaded[folder] = read_features(artefact.folder)[0] if artefact else None
             if (table := loaded.get(folder)) is not None:
                 features[row] = table[int(index)]
         return features

@@ -227,7 +227,11 @@ def _thumbnail(photo: Pixels) -> Pixels:
 
 def _histories(models: Mapping[str, _Model]) -> dict[str, list[HistoryRow]]:
     files = {title: model.folder / HISTORY for title, model in models.items()}
-    return {title: read_json_lines(file, HistoryRow) for title, file in files.items() if file.is_file()}
+    return {
+        title: read_json_lines(file, HistoryRow, remedy="delete this file, or get the model again")
+        for title, file in files.items()
+        if file.is_file()
+    }
 
 
 def _stage_rows(inputs: Mapping[str, StageInput]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -21,6 +22,7 @@ from sfplus.training.train_state import Stateful, TrainState, restore_state
 from sfplus.weights.model_folder import load_tensors, to_bytes
 
 _STATE = "state.json"
+_INCOMPLETE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL})  # other errors are of the disk
 
 
 def save_checkpoint(
@@ -93,6 +95,9 @@ def load_checkpoint(
         try:
             header = _verified_header(path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, OSError) and error.errno not in _INCOMPLETE:
+                remedy = "check the disk and run again, or delete it: the one before it is used"
+                raise TrainingError(f"cannot be read: {error.strerror}", where=path, remedy=remedy) from error
             warn_user(f"{path}: is damaged ({one_line(error)}); the one before it is used")
             continue
         if header["settings"] != settings:

@@ -11,10 +11,11 @@ import pytest
 from text_stage import STAGE, TextInput, TextSettings, run_text_stage, write_text
 
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.cache import is_locked
+from sfplus.artifacts.cache import is_locked, open_earlier
 from sfplus.artifacts.context import RunContext
+from sfplus.artifacts.file_record import read_record
 from sfplus.artifacts.stage import Job, Stage, partial_folder, parts_folder
-from sfplus.errors import DatasetError, NoUsablePhotoError, PhotoError
+from sfplus.errors import ArtefactError, DatasetError, NoUsablePhotoError, PhotoError
 from sfplus.io.console import Console
 from sfplus.io.files import digest_json
 
@@ -150,3 +151,28 @@ def test_a_lock_is_released_when_its_process_is_killed(context: RunContext) -> N
         process.kill()
         process.wait()
     assert not is_locked(folder)
+
+
+def test_an_earlier_artefact_that_cannot_be_read_counts_as_none(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run_text_stage(context).folder
+    assert open_earlier(folder)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ArtefactError("cannot be read", where=folder)
+
+    monkeypatch.setattr("sfplus.artifacts.artefact.find_changes", fail)
+    assert open_earlier(folder) is None
+
+
+def test_counts_with_keys_that_are_numbers_stay_fresh(context: RunContext) -> None:
+    stage = Stage("counts", 1, lambda job: {"pairs": {10: 1, 2: 3}})
+    folder = run_text_stage(context, stage).folder
+    assert Artefact.open(folder)
+
+
+def test_a_record_may_be_larger_than_a_file_of_others(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_text_stage(context).folder
+    monkeypatch.setenv("SFPLUS_MAX_JSON_BYTES", "10")
+    assert read_record(folder)

@@ -203,6 +203,8 @@ def test_other_inputs_that_change_while_they_are_read_are_noticed(kind: str, tmp
     source = ModelInput(ModelSource(str(path if kind == "model" else path.parent)))
     value = InputFile(path) if kind == "file" else source
     _ = value.content
+    path.chmod(0o600)  # neither rights nor links, such as those of a backup, change a file
+    path.parent.joinpath("backup").hardlink_to(path) if kind == "file" else None
     value.check_unchanged()
     path.write_bytes(b"y" * 9)
     with pytest.raises(DatasetError, match=r"model\.safetensors: was changed while it was read"):

@@ -13,8 +13,6 @@ from sfplus.errors import SfplusError, UsageError
 from sfplus.io.files import (
     atomic_file,
     atomic_folder,
-    digest_files,
-    digest_json,
     file_digest,
     remove_folder,
     walk_files,
@@ -144,16 +142,6 @@ def test_writing_none_removes_the_file(tmp_path: Path) -> None:
     for _ in range(2):
         write_or_remove(tmp_path / "x", None)
         assert not (tmp_path / "x").exists()
-
-
-def test_the_digest_of_files_covers_names_contents_and_order(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("1")
-    (tmp_path / "b").write_text("1")
-    digests = {digest_files(tmp_path, names) for names in ([], ["a"], ["b"], ["a", "b"], ["b", "a"])}
-    assert len(digests) == 5
-    assert digest_files(tmp_path, ["a"]) == digest_json([["a", file_digest(tmp_path / "a")]])
-    (tmp_path / "a").write_text("2")
-    assert digest_files(tmp_path, ["a"]) not in digests
 
 
 def test_walked_files_are_sorted_and_relative(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -102,6 +103,24 @@ def test_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path: Path, how: 
     advance(module, optimizer)
     save_checkpoint(tmp_path, 3, "digest", collected(module, {"sgd": optimizer}))
     assert names(tmp_path) == ["checkpoint-000002", "checkpoint-000003"]
+    assert load_checkpoint(tmp_path, "digest", *named(*small_model())) == 3
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_fault_of_the_disk_does_not_discard_a_checkpoint(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots(tmp_path, range(1, 4))
+    read = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if "checkpoint-000003" in path.parts:
+            raise OSError(number, os.strerror(number))
+        return read(path)
+
+    with monkeypatch.context() as broken, pytest.raises(TrainingError, match=r"checkpoint-000003.*: cannot be read"):
+        broken.setattr(Path, "read_bytes", fail)
+        load_checkpoint(tmp_path, "digest", *named(*small_model()))
     assert load_checkpoint(tmp_path, "digest", *named(*small_model())) == 3
 
 
