@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -46,3 +48,21 @@ def not_utf8(count: int) -> pa.Array:
     """Return an Arrow array of texts that are not UTF-8, which pyarrow itself refuses to make."""
     offsets = struct.pack(f"<{count + 1}i", *range(0, 2 * count + 2, 2))
     return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(b"\xff\xfe" * count)])
+
+
+@contextmanager
+def memory_below(megabytes: int) -> Iterator[None]:
+    """Check that the peak memory of the block is not more than this above the memory before it; on Linux only."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    except OSError:
+        yield
+        return
+    before = _memory("VmRSS")
+    yield
+    assert _memory("VmHWM") - before < megabytes << 10
+
+
+def _memory(name: str) -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1])

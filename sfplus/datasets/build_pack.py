@@ -12,7 +12,7 @@ import filelock
 
 from sfplus.datasets.collections import open_collection, stat_digest
 from sfplus.datasets.formats.pack import MANIFEST, Pack
-from sfplus.datasets.pack_journal import JOURNAL, read_journal
+from sfplus.datasets.pack_journal import JOURNAL, list_blocks
 from sfplus.datasets.pack_writer import STATE, Narrow, PackWriter, State
 from sfplus.datasets.records import PeopleRule
 from sfplus.errors import DatasetError, SfplusError, UsageError
@@ -158,7 +158,7 @@ def _remove_if_empty(partial: Path, count: int) -> Iterator[None]:
     try:
         yield
     except SfplusError:
-        if not any(block["names"] for block in read_journal(partial, count)):
+        if not any(block["names"] for block in list_blocks(partial, count)):
             shutil.rmtree(partial)
         raise
 

@@ -67,8 +67,8 @@ def new_block() -> Block:
 def read_journal(folder: Path, count: int) -> list[Block]:
     """Return the blocks from which an interrupted run continues, and cut off all pixels behind them.
 
-    Those are the first lines of the journal that fit to one another and to the pixels; what a kill, a power cut or
-    somebody else changed behind them is packed again.
+    Those are the first lines of the journal that fit to one another and to the pixels, all of which are read; what a
+    kill, a power cut or somebody else changed behind them is packed again.
 
     Args:
         folder: of the unfinished pack.
@@ -77,6 +77,17 @@ def read_journal(folder: Path, count: int) -> list[Block]:
     Raises:
         SfplusError: If the files cannot be read or written.
     """
+    remedy = f"delete {folder} and run again"
+    blocks = list_blocks(folder, count)
+    with explain_damage(folder / pack.PIXELS, remedy=remedy), (folder / pack.PIXELS).open("a+b") as pixels:
+        pixels.seek(0)
+        valid = list(takewhile(partial(_is_next, pixels), blocks))
+        pixels.truncate(sum(map(_size, valid)))
+    return valid
+
+
+def list_blocks(folder: Path, count: int) -> list[Block]:
+    """Return the blocks that the journal lists, without reading pixels; see `read_journal`."""
     blocks: list[Block] = []
     remedy = f"delete {folder} and run again"
     with explain_damage(folder / JOURNAL, remedy=remedy), (folder / JOURNAL).open("a+b") as file:
@@ -90,11 +101,7 @@ def read_journal(folder: Path, count: int) -> list[Block]:
             if not is_complete or not _follows(block, blocks, count):
                 break
             blocks.append(block)
-    with explain_damage(folder / pack.PIXELS, remedy=remedy), (folder / pack.PIXELS).open("a+b") as pixels:
-        pixels.seek(0)
-        valid = list(takewhile(partial(_is_next, pixels), blocks))
-        pixels.truncate(sum(map(_size, valid)))
-    return valid
+    return blocks
 
 
 def _follows(block: Block, blocks: list[Block], count: int) -> bool:

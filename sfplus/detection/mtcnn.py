@@ -47,7 +47,8 @@ class Detector:
 
     On the same machine the result for a photo does not depend, to the last bit, on the other photos of a call nor on
     their order: the networks always run on batches of a fixed size, on the CPU each in one thread. (Tested on the CPU.)
-    Memory is bounded: one photo of 100 megapixels takes 1.5 GB at its peak, libraries included; see also `Sizes`.
+    Memory is bounded: one photo of 100 megapixels takes 1.5 GB at its peak, libraries included (with parity matlab
+    3 GB more); see also `Sizes`.
     Several threads may use a detector; on a GPU, threads with CUDA streams of their own need a detector each.
 
     Coordinates: MTCNN counts pixels from 1, as MATLAB does, and facenet-pytorch returns those numbers. Here they are

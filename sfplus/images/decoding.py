@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import math
@@ -225,7 +226,11 @@ def _check_size(width: int, height: int, memory: float, path: Path, max_pixels: 
 
 def _orientation(image: Image.Image, path: Path) -> object:
     """Return the EXIF orientation of a loaded image."""
-    if isinstance(exif := image.info.get("exif"), bytes):
+    exif = image.info.get("exif")
+    if exif is None and isinstance(text := image.info.get("Raw profile type exif"), str):  # of ImageMagick, in PNG
+        with contextlib.suppress(ValueError):
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))  # as Pillow does
+    if isinstance(exif, bytes):
         check_exif(exif, path)
     try:
         return image.getexif().get(0x0112, 1)

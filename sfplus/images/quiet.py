@@ -12,9 +12,13 @@ class _DecodingThread(threading.local):
     """Matches the name of any module in a thread that decodes a photo, and none in others."""
 
     depth = 0
+    pattern = "(?!)"  # scikit-learn copies `warnings.filters` to its workers, as texts and as pickles
 
     def match(self, _: str) -> bool:
         return self.depth > 0
+
+    def __reduce__(self) -> str:
+        return "_thread"
 
 
 _thread = _DecodingThread()

@@ -6,6 +6,7 @@ often as the file asks for: a file of 2 MB could take minutes, one of 1 MB gigab
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ from sfplus.images.tags import check_exif, check_tags
 from sfplus.io.limits import check_limit
 
 _BLOCK = 1 << 20
+_SCAN_BLOCK = 1 << 16
+# In the pixels of a JPEG, 0xFF is followed by 0 or by a restart marker.
+_IN_SCAN = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])(..)", re.DOTALL)
 _NO_SEGMENT = ("", "", None)  # of a marker that Pillow does not know
 
 
@@ -88,19 +92,28 @@ def _check_jpeg(file: BinaryIO, where: Path) -> Structure:
         elif marker == 0xDA:
             buffered = progressive or segment[:1] != components  # otherwise one scan has all pixels
             if buffered:
-                _count("jpeg_scans", _count_bytes(file, b"\xff\xda"), where)
+                _check_scans(file, where)
             break
     check_exif(b"".join(exif), where)
     return Structure(buffered=buffered)
 
 
-def _count_bytes(file: BinaryIO, pattern: bytes) -> int:
-    """Count a pattern of two bytes in the rest of a file."""
-    count, last = 1, b""
-    while block := file.read(_BLOCK):
-        count += (last + block).count(pattern)
-        last = block[-1:]
-    return count
+def _check_scans(file: BinaryIO, where: Path) -> None:
+    """Count the scans of an image up to its end, behind which phones append videos and other images."""
+    scans = segments = 1
+    while block := file.read(_SCAN_BLOCK):
+        if not (marker := _IN_SCAN.search(block)):
+            if len(block) == _SCAN_BLOCK:
+                file.seek(-3, io.SEEK_CUR)  # a marker and its length may be cut in two
+            continue
+        if marker[1] == b"\xd9":
+            return
+        segments += 1
+        scans += marker[1] == b"\xda"
+        _count("jpeg_scans", scans, where)
+        _count("photo_metadata_items", segments, where)
+        length = int.from_bytes(marker[2], "big")
+        file.seek(marker.end() - 2 + max(2, length) - len(block), io.SEEK_CUR)
 
 
 def _check_png(file: BinaryIO, where: Path) -> None:
@@ -135,10 +148,13 @@ def _check_gif(file: BinaryIO, where: Path) -> None:
         _count("photo_metadata_items", blocks, where)
         if start != b"!":
             continue
-        file.seek(1, io.SEEK_CUR)
-        while length := file.read(1)[:1].strip(b"\0"):
-            blocks += 1
-            _count("photo_metadata_items", blocks, where)
+        is_comment, size = file.read(1) == b"\xfe", 0
+        while length := file.read(1).strip(b"\0"):
+            size += 1 + length[0]
+            if is_comment:  # Pillow joins them in quadratic time; XMP and profiles are a thousand blocks and more
+                blocks += 1
+                _count("photo_metadata_items", blocks, where)
+            _count("photo_metadata_bytes", size, where)
             file.seek(length[0], io.SEEK_CUR)
 
 
@@ -181,6 +197,18 @@ def _check_webp(file: BinaryIO, where: Path) -> Structure:
 def _check_bytes(file: BinaryIO, where: Path) -> None:
     check_limit("photo_bytes", file.seek(0, io.SEEK_END), where, error=PhotoError)
     file.seek(0)
+
+
+def _check_avif(file: BinaryIO, where: Path) -> None:
+    """Check the EXIF data of AVIF, which Pillow reads when it opens the file; that of HEIC is checked later."""
+    _check_bytes(file, where)
+    exif = b""
+    with contextlib.suppress(Exception):  # not AVIF, damaged, or without its library: Pillow explains it
+        from PIL import _avif  # some builds of Pillow are without it
+
+        exif = _avif.AvifDecoder(file.read(), "auto", 1).get_info()[4]
+    if exif:
+        check_exif(exif, where)
 
 
 def _check_jpeg2000(file: BinaryIO, where: Path) -> Structure:
@@ -244,6 +272,6 @@ _CHECKS: tuple[tuple[re.Pattern[bytes], _Check], ...] = tuple(
         (rb"P[0-7]\s", _check_pnm),
         (rb"RIFF....WEBP", _check_webp),
         (rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ", _check_jpeg2000),
-        (rb"....ftyp", _check_bytes),
+        (rb"....ftyp", _check_avif),
     )
 )

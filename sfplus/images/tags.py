@@ -61,6 +61,7 @@ def check_tags(file: BinaryIO, where: Path) -> None:
         seen.add(position)
         file.seek(position)
         (count,) = count_layout.unpack(file.read(count_layout.size))
+        count = min(count, (end - file.tell()) // layout.size)  # Pillow reads no further
         tags += count
         check_limit("photo_tags", tags, where, error=PhotoError)
         entries = file.read(count * layout.size)

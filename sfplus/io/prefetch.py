@@ -78,13 +78,19 @@ def prefetch_batches(
     """
     work = _Work(function, threads, size, memory)
     results = _in_order(work, items, buffer_size, ready)
+    wait = True
     try:
         while batch := list(_take_batch(work, results, batch_size, max_items)):
             yield batch
             batch.clear()  # the caller's next photos need the memory
             work.release()
+    except GeneratorExit:
+        wait = (
+            False  # the garbage collector may close it anywhere, also where a thread starts: waiting would be for ever
+        )
+        raise
     finally:
-        work.close()
+        work.close(wait)
 
 
 def _in_order(
@@ -188,11 +194,11 @@ class _Work(Generic[Item, Result]):
             self._held = 0
         self._start()
 
-    def close(self) -> None:
-        """Wait for the items that have started, and start no more."""
+    def close(self, wait: bool) -> None:
+        """Start no more items, and perhaps wait for those that have started."""
         with self._lock:
             self._queue.clear()
-        self._pool.shutdown()
+        self._pool.shutdown(wait)
 
     def _fits(self, future: Future[Result], size: int) -> bool:
         """Return whether an item may take memory: within the limit, or if the caller waits for it."""
@@ -231,6 +237,7 @@ class _Work(Generic[Item, Result]):
         except Postponed:
             with self._lock:
                 self._running -= 1
+                self._used -= self._reserved.pop(future, 0)  # it may have been granted memory before it was refused
                 heapq.heappush(self._queue, (number, needed, item, future))
         except BaseException as error:
             self._finish(future, 0)

@@ -76,8 +76,9 @@ class CheckpointFile:
             with self._open(member) as file:
                 self._loaded[storage.key] = _read_bytes(file, size)
         start, size = storage.start * storage.dtype.itemsize, storage.count * storage.dtype.itemsize
-        data = self._loaded[storage.key][start : start + size - size % tensor.dtype.itemsize]
-        return data.view(tensor.dtype).as_strided(tensor.shape, tensor.strides, tensor.offset)
+        data = self._loaded[storage.key][start : start + size - size % tensor.dtype.itemsize].view(tensor.dtype)
+        # `as_strided` counts from the start of the memory, not from that of a view of the storage.
+        return data.as_strided(tensor.shape, tensor.strides, data.storage_offset() + tensor.offset)
 
     def _find(self, storage: Storage) -> tuple[Any, int]:
         """Return where a storage is, and its number of bytes."""

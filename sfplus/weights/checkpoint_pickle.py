@@ -27,12 +27,13 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MAPPINGS = re.compile(
     r"(collections\.(OrderedDict|defaultdict)|builtins\.dict"
-    r"|(pytorch_lightning\.utilities\.parsing|lightning\.pytorch\.utilities\.parsing)\.AttributeDict"
+    r"|(pytorch_lightning\.utilities\.parsing|lightning\.pytorch\.utilities\.parsing"
+    r"|lightning(_|\.)fabric\.utilities\.data)\.AttributeDict"
     r"|(easydict|yacs\.config|addict|munch|box|mmengine\.config|mmcv\.utils\.config)\..+)"
 )
 _HARMLESS = re.compile(  # objects that are often stored beside weights; nothing of them is created
     r"(argparse|numpy|pathlib|datetime|decimal|torchmetrics|ml_collections|omegaconf|torch\.optim"
-    r"|pytorch_lightning\.callbacks|lightning\.pytorch\.callbacks)\..+|types\.SimpleNamespace|collections\.Counter"
+    r"|pytorch_lightning\.callbacks|lightning\.pytorch\.callbacks)\..+|types\.SimpleNamespace|collections\.(Counter|deque)"
     r"|builtins\.(slice|x?range|complex|list|tuple|int|float|str|bool|set|frozenset|bytes|bytearray|object)|_codecs\.encode"
     r"|torch\.(Size|device|Tensor|[a-z]+\d+\w*|bool|float|double|half|long|int|short|strided|per_\w+)"
     r"|torch\.(nn\.parameter\.Parameter|serialization\._get_layout)"

@@ -132,12 +132,14 @@ def _write_caffe(model: LoadedModel, target: Path) -> list[str]:
         raise WeightsError(reason, where=target, remedy=remedy)
     deploy, weights = to_caffe(model.network, target.stem, model.head)
     prototxt, text = target.with_suffix(".prototxt"), encode_prototxt(deploy)
-    if not (prototxt.is_file() and prototxt.read_bytes() == text):  # else a killed run wrote it
+    is_written = prototxt.is_file() and prototxt.read_bytes() == text  # by a killed run, or by the user
+    if not is_written:
         check_new(prototxt)
         write_atomically(prototxt, text)
     try:
         write_caffemodel(target, weights)
     except SfplusError:
-        prototxt.unlink(missing_ok=True)
+        if not is_written:
+            prototxt.unlink(missing_ok=True)
         raise
     return [f"model: {target} with {prototxt}"]

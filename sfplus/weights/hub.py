@@ -16,8 +16,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import write_atomically
@@ -192,11 +192,11 @@ def hub_folder(name: str) -> Path:
     return _download_snapshot(repository, revision or None)
 
 
-class _Bar(tqdm):  # type: ignore[misc]
+class _Bar(tqdm):
     """A bar on the terminal itself, because it moves the cursor."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"file": terminal(sys.stderr)} | options)
+        super().__init__(*args, **{"file": terminal(sys.stderr)} | options)  # type: ignore[no-untyped-call]
 
 
 def _download_snapshot(repository: str, revision: str | None, **options: Any) -> Path:

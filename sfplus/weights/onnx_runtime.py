@@ -96,8 +96,11 @@ class OnnxNetwork(nn.Module):
         if not in_time:
             remedy = f"use another model, or set SFPLUS_MAX_ONNX_SECONDS={2 * seconds}"
             raise WeightsError(f"takes more than {seconds:,} seconds", where=self._where, remedy=remedy)
-        if isinstance(results[0], Exception):
-            raise results[0]
+        if isinstance(error := results[0], Exception):
+            if "arena" in str(error) or "allocate" in str(error):  # onnxruntime's exceptions are no RuntimeError
+                most = f"the limit of {limit('onnx_bytes'):,} bytes, SFPLUS_MAX_ONNX_BYTES"
+                raise MemoryError(most) from error
+            raise error
         return list(results[0])
 
     def _session(self, device: str) -> Any:

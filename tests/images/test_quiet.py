@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 import subprocess
 import sys
 import threading
@@ -10,8 +12,10 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from sklearn.ensemble import RandomForestClassifier
 
 from sfplus.errors import PhotoError
 from sfplus.images import decode_photo
@@ -119,3 +123,11 @@ def test_contexts_may_be_nested_and_left_by_exceptions() -> None:
         call()
     with pytest.warns(UserWarning, match="shown"):
         warnings.warn("shown", stacklevel=1)
+
+
+def test_scikit_learn_still_copies_the_filters_to_its_threads() -> None:
+    decode_photo(encode("PNG"), Path("a"))
+    assert pickle.loads(pickle.dumps(warnings.filters)) and copy.deepcopy(warnings.filters)
+    values = np.arange(40.0).reshape(20, 2)
+    forest = RandomForestClassifier(n_estimators=2, n_jobs=2).fit(values, values[:, 0] > 10)
+    assert forest.predict(values).shape == (20,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import re
 import struct
 import time
@@ -216,3 +217,58 @@ def test_a_photo_read_as_one_piece_has_a_limit_of_bytes(monkeypatch: pytest.Monk
 )
 def test_photos_with_metadata_are_read(kind: str, options: dict[str, object]) -> None:
     assert decode_photo(encode(kind, (300, 200), **options), Path("a")).shape == (200, 300, 3)
+
+
+def gif_with(label: bytes, *blocks: bytes) -> bytes:
+    """Return a GIF with an application extension of many blocks."""
+    content = encode("GIF", (300, 200))
+    position = 13 + (3 << (content[10] & 7) + 1 if content[10] & 128 else 0)
+    return insert(content, position, b"!\xff\x0b" + label + b"".join(blocks) + b"\0")
+
+
+def exif_of_the_size(make: Callable[[bytes], bytes], count: int) -> bytes:
+    """Return an image whose EXIF data has `count` tags that share 200,000 bytes."""
+    entries = [(274, 3, 1, 6), *((1000 + number, 7, 199_000, 16) for number in range(count))]
+    return make(tiff(*entries, data=bytes(200_000)))
+
+
+def png_with_text_exif(exif: bytes) -> bytes:
+    text = b"Raw profile type exif\0\0" + zlib.compress(f"\nexif\n{len(exif):8d}\n{exif.hex()}".encode(), 9)
+    return insert(encode("PNG", (300, 200)), 33, chunk(b"zTXt", text))
+
+
+VALID: dict[str, Make] = {
+    "progressive JPEG with a video behind it": lambda: (
+        encode("JPEG", (300, 200), progressive=True) + random.Random(0).randbytes(12 << 20)
+    ),
+    "GIF with XMP": lambda: gif_with(b"XMP DataXMP", b"<x>" + b"<rdf:li>uuid:8f7a2b1c</rdf:li>" * 4000, b"\x01",
+                                     bytes(range(255, -1, -1))),
+    "GIF with a profile": lambda: gif_with(b"ICCRGBG1012", *(b"\xff" + bytes(255) for _ in range(1100))),
+    "JPEG with damaged pointers in EXIF": lambda: encode(
+        "JPEG", (300, 200),
+        exif=b"Exif\0\0" + tiff((274, 3, 1, 1), (34665, 4, 1, 100), (34853, 4, 1, 200), data=b"\xfe\xca" * 300),
+    ),
+    "PNG with EXIF as text": lambda: png_with_text_exif(tiff((274, 3, 1, 1))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_unusual_photos_are_read(name: str) -> None:
+    assert decode_photo(VALID[name](), Path("a")).shape == (200, 300, 3)
+
+
+def avif_with_exif(exif: bytes) -> bytes:
+    """Return an AVIF image whose EXIF data is replaced, because Pillow would take minutes to write it."""
+    text = b"q" * (len(exif) - 26)  # behind a header and one tag
+    content = encode("AVIF", (300, 200), exif=tiff((270, 2, len(text), 26), data=text))
+    end = content.index(text) + len(text)
+    return content[: end - len(exif)] + exif + content[end:]
+
+
+@pytest.mark.parametrize("make", [png_with_text_exif, avif_with_exif])
+def test_exif_that_repeats_its_bytes_is_refused_in_every_place(make: Callable[[bytes], bytes]) -> None:
+    content = exif_of_the_size(make, 1000)
+    started = time.process_time()
+    with pytest.raises(PhotoError, match="SFPLUS_MAX_PHOTO_METADATA"):
+        decode_photo(content, Path("a"))
+    assert time.process_time() - started < SECONDS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import threading
 from collections.abc import Callable
@@ -13,13 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hostile_files import memory_below
 
 pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper
 
-from sfplus.errors import WeightsError
+from sfplus.device import choose_device
+from sfplus.errors import SfplusError, WeightsError
+from sfplus.networks.embed import embed_crops
 from sfplus.weights.loading import read_model
+from sfplus.weights.onnx_runtime import OnnxNetwork
 from sfplus.weights.protobuf_reader import BYTES, encode_tag
 
 CONFIG = {"network": "onnx", "feature_size": 3, "template": "arcface-112x112", "preprocessing": {"mirror": False}}
@@ -100,12 +104,10 @@ def test_hostile_files_are_one_line_without_much_memory(
     monkeypatch.setenv("SFPLUS_MAX_ONNX_FIELDS", "100000")  # a tenth of the default, which takes seconds
     make, message = HOSTILE[name]
     (tmp_path / "x.onnx").write_bytes(make())
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(Exception, match=message) as caught:
+    with memory_below(600), pytest.raises(Exception, match=message) as caught:
         read_model(tmp_path / "x.onnx", input="" if "config" in name else "insightface")
     text = str(caught.value)
     assert type(caught.value).__module__ == "sfplus.errors" and text.isprintable() and len(text) < 700
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10
 
 
 def test_an_endless_graph_stops_at_the_limit_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +126,15 @@ def test_an_endless_graph_stops_at_ctrl_c(tmp_path: Path) -> None:
             read_model(tmp_path / "x.onnx", input="insightface")
     finally:
         timer.cancel()
+
+
+def test_a_batch_above_the_limit_of_memory_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = OnnxNetwork(graph(IDENTITY), tmp_path / "x.onnx")
+
+    class Full:
+        def run(self, *_: Any) -> None:
+            raise Exception("bfc_arena.cc:376 Available memory of 1 is smaller than requested bytes of 2")
+
+    monkeypatch.setattr(network, "_session", lambda device: Full())
+    with pytest.raises(SfplusError, match=r"not enough memory .*SFPLUS_MAX_ONNX_BYTES.*use a smaller batch_size"):
+        embed_crops(network, torch.zeros(2, 112, 112, 3, dtype=torch.uint8), choose_device("cpu"))
