@@ -199,7 +199,21 @@ def test_closing_ends_the_threads_without_starting_more_items() -> None:
     results = prefetch_batches(decode, range(1000), 500, 2, size=lambda _: 10, memory=20)
     next(results)
     results.close()
-    assert threading.active_count() == before and len(started) < 20
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before and len(started) < 20
+
+
+def test_closing_waits_for_nobody() -> None:
+    """The garbage collector closes a generator anywhere, also in the start of a thread, where waiting is for ever."""
+    go_on = threading.Event()
+    results = prefetch_map(lambda number: number == 0 or go_on.wait(30), range(9), threads=2)
+    assert next(results)
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 5
+    go_on.set()
 
 
 @pytest.mark.parametrize("memory", [0, 1, 100])
