@@ -121,6 +121,8 @@ def _check_png(file: BinaryIO, where: Path) -> None:
     chunks = items = size = 0
     while len(head := file.read(8)) == 8:
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if kind == b"IEND":  # what follows is not of the image
+            return
         chunks += 1
         _count("png_chunks", chunks, where)
         if kind == b"eXIf":

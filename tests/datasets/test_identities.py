@@ -84,9 +84,9 @@ def test_photos_in_no_folder_are_named(tmp_path: Path) -> None:
     ["Ada", "Zoë Ünal", "#1 Fan", "p\udcff", "a\nb", "a\x1b[31m", "a\u2028b", " a", "a ", "#", "# a", "", "\ud800"],
 )
 def test_a_name_is_listable_if_a_list_of_it_is_read_as_the_same_name(tmp_path: Path, person: str) -> None:
-    (tmp_path / "list").write_bytes(f"{person}\n".encode("utf-8", "surrogatepass"))
+    (tmp_path / "list.txt").write_bytes(f"{person}\n".encode("utf-8", "surrogatepass"))
     try:
-        read = read_person_list(tmp_path / "list")
+        read = read_person_list(tmp_path / "list.txt")
     except DatasetError:
         read = ()
     if is_listable(person):
@@ -96,7 +96,7 @@ def test_a_name_is_listable_if_a_list_of_it_is_read_as_the_same_name(tmp_path: P
 
 
 def test_lists_of_people_are_limited_and_damage_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "list"
+    path = tmp_path / "list.txt"
     for data in damaged(b"# people\nAda\nBen Bo\n", 60, 10):
         path.write_bytes(data)
         read_or_refuse(lambda: read_person_list(path))

@@ -248,6 +248,7 @@ VALID: dict[str, Make] = {
         "JPEG", (300, 200),
         exif=b"Exif\0\0" + tiff((274, 3, 1, 1), (34665, 4, 1, 100), (34853, 4, 1, 200), data=b"\xfe\xca" * 300),
     ),
+    "PNG with text behind it": lambda: encode("PNG", (300, 200)) + b"and another file",
     "PNG with EXIF as text": lambda: png_with_text_exif(tiff((274, 3, 1, 1))),
 }  # fmt: skip
 
