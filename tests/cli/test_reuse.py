@@ -138,7 +138,7 @@ def test_nothing_is_read_or_fitted_again_for_known_crops(
 
     read, fitted = list[Path](), list[int]()
     read_photo, fit = stage.read_photo, stage.fit_similarity
-    monkeypatch.setattr(stage, "read_photo", lambda path: read.append(path) or read_photo(path))
+    monkeypatch.setattr(stage, "read_photo", lambda path, **options: read.append(path) or read_photo(path, **options))
     monkeypatch.setattr(stage, "fit_similarity", lambda points, *rest: fitted.append(len(points)) or fit(points, *rest))
     assert sfplus("align", photos, tmp_path / "out").code == 0 and len(read) == sum(fitted) == 12
     Image.open(next(photos.rglob("*.jpg"))).rotate(3).save(photos / "new.jpg")
