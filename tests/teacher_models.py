@@ -78,4 +78,8 @@ def features_artefact(
     write_parquet(partial / INDEX, {"crop": list(names)})
     about = {"crops": crop_origin(crops), "sha256": sha256, "licence": ""}
     (partial / ABOUT).write_text(json.dumps(about))
-    return commit(partial, folder, {"stage": "teach", "sources": {"model": "models/teacher.onnx"}, "inputs": {}})
+    manifest = {
+        "stage": "teach", "version": 1, "settings": {}, "inputs": {}, "sources": {"model": "models/teacher.onnx"},
+        "counts": {}, "fingerprint": folder.name, "device": "cpu", "seconds": 0.0,
+    }  # fmt: skip
+    return commit(partial, folder, manifest)

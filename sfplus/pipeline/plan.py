@@ -15,6 +15,7 @@ from sfplus.errors import UsageError
 from sfplus.image_tasks.image_set import ImageSet
 from sfplus.images import list_left_out, list_photos
 from sfplus.io.console import Console
+from sfplus.io.resources import HUB
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.steps import (
     InputReference,
@@ -118,14 +119,23 @@ def _check_paths(references: Sequence[InputReference]) -> None:
             downloadable = data.name not in ("files", "folder")
             if not (data.folder.exists() or (downloadable and data.download)):
                 missing[data.folder] = f"say where it is: data.root=FOLDER{', or data.download=true' * downloadable}"
-        elif not isinstance(reference, UserModel | StepOutput) and not _path(reference).exists():
-            missing[_path(reference)] = "check the path"
+        elif not isinstance(reference, StepOutput) and (path := _missing(reference)):
+            missing[path] = "check the path"
     if not missing:
         return
     first, *others = missing
     reason = "does not exist" + (f", nor {'does' if len(others) == 1 else 'do'} {_join(others)}" if others else "")
     remedies = list(dict.fromkeys(missing.values()))
     raise UsageError(reason, where=first, remedy="; ".join(filter(None, [*remedies, describe_missing(missing)])))
+
+
+def _missing(reference: UserModel | UserPhotos | UserBin | UserPack | UserPairs | UserFile) -> Path | None:
+    """Return the path of an input if there is nothing; of models, only those that are given as the path of a file."""
+    if isinstance(reference, UserModel):
+        path = Path(reference.name)
+        is_file = len(path.parts) > 1 and path.suffix and not reference.name.startswith(HUB)
+        return path if is_file and not path.exists() else None
+    return None if (path := _path(reference)).exists() else path
 
 
 def _join(paths: Sequence[Path]) -> str:

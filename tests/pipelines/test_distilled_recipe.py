@@ -18,6 +18,7 @@ from test_shipped_recipes import SMALL, SMALL_TRAIN
 from sfplus.datasets.pairs import draw_pairs, write_pairs
 from sfplus.datasets.portraits import write_portraits
 from sfplus.images import list_photos, read_photo
+from sfplus.io.markdown import escape_markdown
 from sfplus.networks import create
 from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.load import find_recipe
@@ -109,7 +110,7 @@ def test_the_shipped_recipe_says_what_it_is_distilled_from(photos: Path, tmp_pat
     exported = json.loads((tmp_path / "model/config.json").read_text())
     assert exported["teachers"] == [teacher] and exported["verification"]["protocol"] == "sphereface"
     card = str(PretrainedModel.from_pretrained(tmp_path / "model").generate_model_card())
-    assert f"\n{sentence}\n" in card[: card.index("| network |")] and "40 crops without labels" in card
+    assert f"\n{escape_markdown(sentence)}\n" in card[: card.index("| network |")] and "40 crops without labels" in card
 
 
 def test_a_teacher_beside_the_head_and_fine_tuning_from_its_student(tiny: Path, tmp_path: Path, sfplus: Sfplus) -> None:

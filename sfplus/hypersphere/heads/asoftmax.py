@@ -54,7 +54,7 @@ class AnnealedMargin(Head):
     ) -> None:
         super().__init__(features, classes)
         check_integer_margin(m, type(self).__name__)
-        self.check_options(base=base, gamma=gamma, power=power, lambda_min=lambda_min, iteration=iteration)
+        self.check_options(m=m, base=base, gamma=gamma, power=power, lambda_min=lambda_min, iteration=iteration)
         self.m, self.base, self.gamma, self.power, self.lambda_min = m, base, gamma, power, lambda_min
         self.register_buffer("iteration", torch.tensor(iteration, dtype=torch.int64))
 
