@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import collections
 import datetime
 import io
 import os
@@ -12,6 +11,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "cut, old format": (lambda: saved(STATE, _use_new_zipfile_serialization=False)[:-8], "it is incomplete or damaged"),
     "whole network": (lambda: saved(Small()), "it has a pickled network that needs test_state_dicts.Small"),
     "whole Sequential": (lambda: saved(nn.Sequential(nn.Linear(1, 1))), "a pickled network that needs torch.nn"),
-    "unknown class": (lambda: saved({"a": STATE, "b": collections.deque()}), "an object that needs collections.deque"),
+    "unknown class": (lambda: saved({"a": STATE, "b": Fraction(1, 2)}), "an object that needs fractions.Fraction"),
     "os.system": (lambda: saved(Bomb()), f"it has an object that needs {os.name}.system"),
     "os.system, old format": (
         lambda: saved(Bomb(), _use_new_zipfile_serialization=False), f"an object that needs {os.name}.system"
