@@ -18,7 +18,7 @@ from sfplus import __version__
 from sfplus.datasets.formats.pack import BLOCK, FORMAT_NAME, INDEX, MANIFEST, PEOPLE, PIXELS, content_digest
 from sfplus.datasets.pack_journal import JOURNAL, Block, journal_line, new_block, read_journal
 from sfplus.datasets.records import PhotoCollection, Record
-from sfplus.errors import DatasetError, PhotoError, UsageError
+from sfplus.errors import DatasetError, PhotoError, SfplusError
 from sfplus.images import PhotoHeader, Pixels, is_transient
 from sfplus.io.console import ProgressLine, byte_count
 from sfplus.io.disk import explain_write
@@ -71,7 +71,7 @@ class PackWriter:
 
         Raises:
             DatasetError: If the collection cannot be read, contains no usable crop, or contains crops of several sizes.
-            UsageError: If the disk is too small.
+            SfplusError: If the disk is too small.
         """
         journal = self.folder / JOURNAL
         blocks = read_journal(self.folder, len(self.collection))
@@ -192,7 +192,7 @@ class PackWriter:
         required = count * self._crop_bytes
         if required > (free := shutil.disk_usage(self.folder).free):
             reason = f"the pack needs {byte_count(required)}, the disk has {byte_count(free)}"
-            raise UsageError(reason, where=self.folder.parent, remedy="free some space or choose another disk")
+            raise SfplusError(reason, where=self.folder.parent, remedy="free some space or choose another disk")
 
     @property
     def _crop_bytes(self) -> int:

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 from sfplus.cli.pack import pack
 from sfplus.datasets import pack_writer as module
 from sfplus.datasets.formats.pack import Pack
-from sfplus.errors import DatasetError, UsageError
+from sfplus.errors import DatasetError, SfplusError
 
 PEOPLE = {"Ben": 3, "Ada": 4, "Cyd": 1}
 
@@ -77,7 +77,7 @@ def test_other_sizes_are_an_error_or_left_out(tmp_path: Path) -> None:
 def test_full_disk_is_reported_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folders(tmp_path / "crops", PEOPLE)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=2879))
-    with pytest.raises(UsageError, match=r"the pack needs 2\.9 kB, the disk has 2\.9 kB; free some space"):
+    with pytest.raises(SfplusError, match=r"the pack needs 2\.9 kB, the disk has 2\.9 kB; free some space"):
         pack(tmp_path / "crops", tmp_path / "pack")
 
 
