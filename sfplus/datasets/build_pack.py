@@ -51,8 +51,9 @@ def build_pack(
 
     Raises:
         DatasetError: If the collection cannot be read, contains no usable crop, or contains crops of several sizes.
-        UsageError: If OUT or `OUT.partial` contains other files or overlaps the collection, another process is building
-            this pack, or the disk is too small.
+        UsageError: If OUT or `OUT.partial` contains other files or overlaps the collection, or another process is
+            building this pack.
+        SfplusError: If the disk is too small.
     """
     _check_paths(path, out)
     collection = open_collection(path, split, people)
