@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,8 +58,14 @@ def align_artefact(
         (partial / CROPS / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(partial / CROPS / name)
     write_parquet(partial / CROP_TABLE, {"photo": list(crops), "crop": list(crops), "how": ["face"] * len(crops)})
-    manifest = {"stage": "align", "settings": {"template": template}, "inputs": inputs or {"photos": "p", "faces": "f"}}
-    return commit(partial, folder, manifest)
+    inputs = inputs or {"photos": "p", "faces": "f"}
+    return commit(partial, folder, manifest_of("align", folder, settings={"template": template}, inputs=inputs))
+
+
+def manifest_of(stage: str, folder: Path, **values: Any) -> dict[str, Any]:
+    """Return a manifest as `run_stage` writes it."""
+    keys = {"settings": {}, "inputs": {}, "sources": {}, "counts": {}} | values
+    return {"stage": stage, "version": 1, "fingerprint": folder.name, "device": "cpu", "seconds": 0.0} | keys
 
 
 def random_crops(count: int, height: int = 112, width: int = 96) -> dict[str, np.ndarray]:
@@ -78,8 +85,4 @@ def features_artefact(
     write_parquet(partial / INDEX, {"crop": list(names)})
     about = {"crops": crop_origin(crops), "sha256": sha256, "licence": ""}
     (partial / ABOUT).write_text(json.dumps(about))
-    manifest = {
-        "stage": "teach", "version": 1, "settings": {}, "inputs": {}, "sources": {"model": "models/teacher.onnx"},
-        "counts": {}, "fingerprint": folder.name, "device": "cpu", "seconds": 0.0,
-    }  # fmt: skip
-    return commit(partial, folder, manifest)
+    return commit(partial, folder, manifest_of("teach", folder, sources={"model": "models/teacher.onnx"}))
