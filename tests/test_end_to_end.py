@@ -115,7 +115,9 @@ def test_a_run_that_is_stopped_by_ctrl_c_prints_one_line_and_resumes(
 ) -> None:
     workspace = tmp_path / "data"
     process = subprocess.Popen(command(tiny, workspace), stderr=subprocess.PIPE, text=True)
-    while not list((workspace / "cache/detect").glob("*.parts/*.jsonl")):
+    deadline = time.monotonic() + 120
+    while not list((workspace / "cache/detect").glob("*.parts/*.json")) and process.poll() is None:
+        assert time.monotonic() < deadline
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=60)[1]
