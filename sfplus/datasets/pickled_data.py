@@ -12,21 +12,16 @@ import math
 import pickletools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfplus.io.limits import limit
+from sfplus.io.pickle_stack import PickleStack
 
-_PUSH = frozenset({
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE",
-    "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
-})  # fmt: skip
 _PYTHON_2_STRINGS = frozenset({"STRING", "BINSTRING", "SHORT_BINSTRING"})
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _FEW_INSTRUCTIONS, _BYTES_PER_INSTRUCTION = 1_000_000, 16  # of photos and labels; data has few instructions
 _ORDERS = ("|", "<", ">", "=")
 _MAX_DIMENSIONS, _MAX_SIDE = 32, 1 << 40  # of an array
@@ -79,38 +74,16 @@ class _Function(NamedTuple):
     name: str
 
 
-@dataclass
-class _State:
+class _State(PickleStack):
     """The objects that a pickle has built so far.
 
     Attributes:
-        stack: the objects that are in no other object yet.
-        marks: the lengths of the stack at each open MARK.
-        memo: objects that were stored to be used again.
         budget: number of bytes that may still be converted from text, so that a small file cannot fill the memory.
     """
 
-    budget: int
-    stack: list[Any] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
-    memo: dict[int, Any] = field(default_factory=dict)
-
-    def pop(self, count: int) -> list[Any]:
-        """Remove the last objects, none of them from below the last mark."""
-        start = len(self.stack) - count
-        if start < (self.marks or [0])[-1]:
-            raise ValueError("it takes more objects than there are")
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def pop_to_mark(self) -> list[Any]:
-        """Remove the objects behind the last mark, and the mark."""
-        if not self.marks:
-            raise ValueError("it closes a mark that was never opened")
-        items = self.pop(len(self.stack) - self.marks[-1])
-        self.marks.pop()
-        return items
+    def __init__(self, budget: int) -> None:
+        super().__init__()
+        self.budget = budget
 
 
 def read_pickled_data(data: bytes) -> object:
@@ -148,19 +121,10 @@ def read_pickled_data(data: bytes) -> object:
 def _follow(state: _State, name: str, operand: Any) -> None:
     """Carry out one instruction."""
     stack = state.stack
-    if name in _PUSH:
-        stack.append(operand)
-    elif name in _PYTHON_2_STRINGS:
+    if state.build(name, operand):
+        return
+    if name in _PYTHON_2_STRINGS:
         stack.append(operand.encode("latin-1"))
-    elif name in _CONSTANTS:
-        stack.append(_CONSTANTS[name])
-    elif name in ("EMPTY_LIST", "MARK"):
-        stack.append([]) if name == "EMPTY_LIST" else state.marks.append(len(stack))
-    elif name in _TUPLES:
-        stack.append(tuple(state.pop(_TUPLES[name])))
-    elif name in ("TUPLE", "LIST"):
-        items = state.pop_to_mark()
-        stack.append(tuple(items) if name == "TUPLE" else items)
     elif name in ("APPEND", "APPENDS"):
         items = state.pop(1) if name == "APPEND" else state.pop_to_mark()
         (target,) = state.pop(1)
@@ -168,12 +132,6 @@ def _follow(state: _State, name: str, operand: Any) -> None:
             raise ValueError("it appends to an object that is not a list")
         target.extend(items)
         stack.append(target)
-    elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-        state.memo[len(state.memo) if name == "MEMOIZE" else operand] = stack[-1] if stack else state.pop(1)
-    elif name in ("GET", "BINGET", "LONG_BINGET"):
-        if operand not in state.memo:
-            raise ValueError("it loads an object that was never stored")
-        stack.append(state.memo[operand])
     elif name in ("GLOBAL", "STACK_GLOBAL"):
         stack.append(_function(operand if name == "GLOBAL" else " ".join(map(_text, state.pop(2))), name))
     elif name == "REDUCE":
@@ -182,7 +140,7 @@ def _follow(state: _State, name: str, operand: Any) -> None:
     elif name == "BUILD":
         target, content = state.pop(2)
         stack.append(_build(target, content))
-    elif name not in ("PROTO", "FRAME", "STOP"):
+    else:
         raise _RefusedError(name)
 
 

@@ -14,17 +14,12 @@ from typing import IO, Any, NamedTuple
 import torch
 
 from sfplus.io.limits import limit
+from sfplus.io.pickle_stack import PickleStack
 from sfplus.weights.checkpoint_tensors import Storage, StoredTensor, describe_storage, describe_tensor
 
 Key = str | int | float | bool | None
 
-_PUSH = frozenset({
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE",
-    "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "STRING", "BINSTRING",
-    "SHORT_BINSTRING", "BYTEARRAY8",
-})  # fmt: skip
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_PUSH = frozenset({"LONG4", "STRING", "BINSTRING", "SHORT_BINSTRING"})  # others than in `PickleStack`
 _MAPPINGS = re.compile(
     r"(collections\.(OrderedDict|defaultdict)|builtins\.dict"
     r"|(pytorch_lightning\.utilities\.parsing|lightning\.pytorch\.utilities\.parsing"
@@ -82,54 +77,26 @@ def read_pickle(file: IO[bytes], storages: dict[str, Storage] | None = None) -> 
     return result
 
 
-class _Machine:
+class _Machine(PickleStack):
     """The objects that a pickle has built so far."""
 
     def __init__(self, storages: dict[str, Storage]) -> None:
+        super().__init__()
         self.storages = storages
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-
-    def pop(self, count: int) -> list[Any]:
-        """Remove the last objects, none of them from below the last mark."""
-        start = len(self.stack) - count
-        if start < (self.marks or [0])[-1]:
-            raise ValueError("it takes more objects than there are")
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def pop_to_mark(self) -> list[Any]:
-        """Remove the objects behind the last mark, and the mark."""
-        if not self.marks:
-            raise ValueError("it closes a mark that was never opened")
-        items = self.pop(len(self.stack) - self.marks[-1])
-        self.marks.pop()
-        return items
 
     def follow(self, name: str, operand: Any) -> None:
         """Carry out one instruction."""
+        if self.build(name, operand):
+            return
         if name in _PUSH:
             self.stack.append(operand)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name])
-        elif name in _TUPLES:
-            self.stack.append(tuple(self.pop(_TUPLES[name])))
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            (self.memo[len(self.memo) if name == "MEMOIZE" else operand],) = items = self.pop(1)
-            self.stack += items
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            if operand not in self.memo:
-                raise ValueError("it loads an object that was never stored")
-            self.stack.append(self.memo[operand])
         elif name in _CONTAINERS:
             _CONTAINERS[name](self)
         elif name == "GLOBAL":
             self.stack.append(_find_global(operand))
         elif name == "REDUCE":
             self.stack.append(_call(*self.pop(2)))
-        elif name not in ("PROTO", "FRAME", "STOP"):
+        else:
             raise ValueError(f"it has the instruction {name}")
 
     def add_items(self, items: list[Any]) -> None:
@@ -170,12 +137,8 @@ def _make_mapping(machine: _Machine) -> None:
 
 
 _CONTAINERS: dict[str, Callable[[_Machine], object]] = {
-    "MARK": lambda machine: machine.marks.append(len(machine.stack)),
-    "EMPTY_LIST": lambda machine: machine.put([]),
     "EMPTY_DICT": lambda machine: machine.put({}),
     "EMPTY_SET": lambda machine: machine.put(_OTHER),
-    "TUPLE": lambda machine: machine.put(tuple(machine.pop_to_mark())),
-    "LIST": lambda machine: machine.put(machine.pop_to_mark()),
     "DICT": _make_mapping,
     "FROZENSET": lambda machine: machine.put((machine.pop_to_mark(), _OTHER)[1]),
     "APPEND": lambda machine: machine.extend(machine.pop(1)),
