@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from collection_writers import write_folders
-from conftest import Answer
 from hostile_files import WRONG_VALUES, damaged, not_utf8, read_or_refuse
 
 from sfplus.cli.pack import pack
@@ -112,7 +111,7 @@ def test_any_value_in_the_manifest_is_one_line(tmp_path: Path, whole: Path, key:
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "index.parquet", "people.parquet", "crops.u8", "failures.jsonl"])
-def test_damaged_files_are_one_line(tmp_path: Path, whole: Path, name: str, sfplus: Callable[..., Answer]) -> None:
+def test_damaged_files_are_one_line(tmp_path: Path, whole: Path, name: str, sfplus: Callable) -> None:
     folder = tmp_path / "pack"
     shutil.copytree(whole, folder)
     manifest, data = json.loads((whole / "manifest.json").read_text()), (whole / name).read_bytes() or b"{}"
