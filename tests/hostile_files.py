@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,6 +19,7 @@ WRONG_VALUES: tuple[object, ...] = (
     [], [1], ["x"], [[]], {}, {"a": 1}, [None] * 5,
 )  # fmt: skip
 """Values of JSON that take the place of a right one."""
+DELETED = "DELETED"
 
 
 def damaged(data: bytes, flips: int = 60, cuts: int = 30, seed: int = 0) -> Iterator[bytes]:
@@ -48,6 +51,28 @@ def not_utf8(count: int) -> pa.Array:
     """Return an Arrow array of texts that are not UTF-8, which pyarrow itself refuses to make."""
     offsets = struct.pack(f"<{count + 1}i", *range(0, 2 * count + 2, 2))
     return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(b"\xff\xfe" * count)])
+
+
+def json_paths(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of a value of JSON, and of all values in it: the keys and positions that lead there."""
+    yield path
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from json_paths(value[key], (*path, key))
+
+
+def with_value(data: Any, path: tuple[Any, ...], value: object) -> Any:
+    """Return a copy of data for JSON in which a value is replaced, or `DELETED`."""
+    if not path:
+        return value
+    data = parent = copy.deepcopy(data)
+    for key in path[:-1]:
+        parent = parent[key]
+    if value == DELETED:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = value
+    return data
 
 
 @contextmanager

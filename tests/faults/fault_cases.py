@@ -22,6 +22,8 @@ from sfplus.datasets.pairs import draw_pairs, write_pairs
 from sfplus.datasets.portraits import write_portraits
 from sfplus.images import list_photos
 
+SLOW = {"run", "convert to onnx", "report", "verify", "stage report", "sweep"}  # cases that are met once only
+
 RECIPE = """sample: {people: 6, photos: 3, verify_people: 4, folds: 2, pairs_per_fold: 4}
 detect: {min_face: 80, factor: 0.6}
 train:

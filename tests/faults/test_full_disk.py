@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fault_cases import cases, is_one_line
+from fault_cases import SLOW, cases, is_one_line
 from fault_runs import FaultRuns
 
 NAMES = sorted(cases(Path(), ""))
@@ -22,9 +22,8 @@ ERRORS = {"EDQUOT": errno.EDQUOT, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "ERO
 def random_faults() -> list[tuple[str, str, float]]:
     """Return case, kind and fraction of each fault: a full disk for every case, and other faults for some."""
     rng = random.Random(17)
-    slow = {"run", "convert to onnx", "report", "verify", "stage report", "sweep"}
     faults = [(name, "full disk", round(rng.random(), 2)) for name in NAMES]
-    more = rng.sample(sorted(set(NAMES) - slow), FAULTS - len(NAMES))
+    more = rng.sample(sorted(set(NAMES) - SLOW), FAULTS - len(NAMES))
     return sorted([*faults, *((name, rng.choice(["long file", *ERRORS]), round(rng.random(), 2)) for name in more)])
 
 

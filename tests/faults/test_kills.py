@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from fault_cases import cases
+from fault_cases import SLOW, cases
 from fault_runs import FaultRuns
 
 NAMES = sorted(cases(Path(), ""))
@@ -16,8 +16,7 @@ KILLS = 50
 def random_kills() -> list[tuple[str, str, float]]:
     """Return case, kind and fraction of each kill: every case at least once."""
     rng = random.Random(17)
-    slow = {"run", "convert to onnx", "report", "verify", "stage report", "sweep"}
-    names = NAMES + rng.sample(sorted(set(NAMES) - slow), KILLS - len(NAMES))
+    names = NAMES + rng.sample(sorted(set(NAMES) - SLOW), KILLS - len(NAMES))
     kinds = ["change", "change", "bytes", "time"]
     return sorted((name, rng.choice(kinds), round(rng.random(), 2)) for name in names)
 

@@ -1,9 +1,8 @@
 """Files of `sfplus group` that anybody may have changed: an error of one line, or the same result."""
 
-import copy
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hostile_files import DELETED, json_paths, with_value
 from safetensors.numpy import save_file
 
 from sfplus.errors import SfplusError
@@ -18,7 +18,7 @@ from sfplus.people.grouped_photos import GroupedPhotos
 from sfplus.people.regroup import regroup
 
 Make = Callable[..., GroupedPhotos]
-_VALUES = (None, True, "x", "../x", "/etc", "a\0b", -1, 10**400, float("nan"), [], [[]], {"a": 1}, "DELETED")
+_VALUES = (None, True, "x", "../x", "/etc", "a\0b", -1, 10**400, float("nan"), [], [[]], {"a": 1}, DELETED)
 _TEXTS = ("", "\0\0\0\0", "{", "[]", "{}", "[" * 100_000, "9" * 5000, '["../../user"]', "[1]", '[["a", 0, "b"]]',
           '[["a", "0", "b", 1]]', '[["a", 0, "b", 1]]')  # fmt: skip
 
@@ -34,29 +34,15 @@ def _check(out: Path, what: object) -> None:
             raise AssertionError(what) from error
 
 
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
-    for key in value if isinstance(value, dict) else ():
-        yield from _paths(value[key], (*path, key))
-
-
 @pytest.mark.slow
 def test_a_changed_state_is_an_error_of_one_line(make_grouped: Make) -> None:
     out = make_grouped().folder
     regroup(out)
     file = out / ".sfplus/group/group.json"
     good = json.loads(file.read_text())
-    for path in [path for path in _paths(good) if path]:
+    for path in [path for path in json_paths(good) if path]:
         for value in _VALUES:
-            data = copy.deepcopy(good)
-            parent = data
-            for key in path[:-1]:
-                parent = parent[key]
-            if value == "DELETED":
-                del parent[path[-1]]
-            else:
-                parent[path[-1]] = value
-            file.write_text(json.dumps(data))
+            file.write_text(json.dumps(with_value(good, path, value)))
             _check(out, (path, value))
             file.write_text(json.dumps(good))
     regroup(out)

@@ -1,12 +1,11 @@
 """The report.json of another run, which anybody may have changed."""
 
-import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile_files import DELETED, json_paths, with_value
 
 from sfplus.errors import ArtefactError
 from sfplus.reports.report_data import ReportData, read_report_data, read_report_summary
@@ -27,35 +26,14 @@ GOOD: dict[str, Any] = {
     "published": [{"name": "Net", "accuracy": 0.99, "source": "paper"}],
     "verdicts": ["better"],
 }  # fmt: skip
-_VALUES = ("x", -1, 10**400, float("nan"), float("inf"), [], [[]], [None], {"a": {}}, "DELETED")
+_VALUES = ("x", -1, 10**400, float("nan"), float("inf"), [], [[]], [None], {"a": {}}, DELETED)
 
 
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
-    if isinstance(value, dict | list):
-        for key in value if isinstance(value, dict) else range(len(value)):
-            yield from _paths(value[key], (*path, key))
-
-
-def _changed(path: tuple[Any, ...], value: Any) -> Any:
-    data = copy.deepcopy(GOOD)
-    if not path:
-        return value
-    parent = data
-    for key in path[:-1]:
-        parent = parent[key]
-    if value == "DELETED":
-        del parent[path[-1]]
-    else:
-        parent[path[-1]] = value
-    return data
-
-
-@pytest.mark.parametrize("path", list(_paths(GOOD)), ids=lambda path: ".".join(map(str, path)))
+@pytest.mark.parametrize("path", list(json_paths(GOOD)), ids=lambda path: ".".join(map(str, path)))
 def test_a_changed_value_is_an_error_of_one_line_or_a_valid_value(path: tuple[Any, ...], tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     for value in _VALUES:
-        file.write_text(json.dumps(_changed(path, value)))
+        file.write_text(json.dumps(with_value(GOOD, path, value)))
         try:
             data = read_report_data(file)
         except ArtefactError as error:
