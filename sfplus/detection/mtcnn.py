@@ -47,9 +47,8 @@ class Detector:
 
     On the same machine the result for a photo does not depend, to the last bit, on the other photos of a call nor on
     their order: the networks always run on batches of a fixed size, on the CPU each in one thread. (Tested on the CPU.)
-    Memory is bounded: one photo of 100 megapixels takes 1.5 GB at its peak, libraries included (with parity matlab
-    3 GB more); see also `Sizes`.
-    Several threads may use a detector; on a GPU, threads with CUDA streams of their own need a detector each.
+    Memory is bounded: one photo of 100 megapixels takes 1.5 GB at its peak, libraries included (with parity matlab 3 GB
+    more); see `Sizes`. Several threads may use a detector; on a GPU, threads with own CUDA streams need one each.
 
     Coordinates: MTCNN counts pixels from 1, as MATLAB does, and facenet-pytorch returns those numbers. Here they are
     0-based pixel centres: facenet-pytorch's boxes and landmarks minus 1. Measurements on 120 photos of LFW confirm this
@@ -164,7 +163,9 @@ class Detector:
             return workers.run(self._detect, photos, workers)
 
     def _detect(self, photos: list[Pixels], workers: WorkerThreads) -> list[Faces]:
-        integrals = self._sum(photos)
+        is_large = 0 < self.sizes.banded < max(photo.size // 3 for photo in photos)
+        fast = BandedIntegralImages if is_large else IntegralImages
+        integrals = (MatlabIntegralImages if self._matlab else fast)(photos, self.device, self._squeeze)
         run = functools.partial(self._run_network, integrals, workers)
         photo_ids, boxes = self._propose(integrals, photos, workers)
         photo_ids, boxes = self._refine(run, integrals, photo_ids, boxes)
@@ -174,12 +175,6 @@ class Detector:
         return [
             Faces(rows[a:b, 2:6], rows[a:b, 1], rows[a:b, 6:].reshape(-1, 5, 2)) for a, b in itertools.pairwise(ends)
         ]
-
-    def _sum(self, photos: list[Pixels]) -> IntegralImages:
-        kind: type[IntegralImages] = MatlabIntegralImages if self._matlab else IntegralImages
-        if self.sizes.banded and not self._matlab and max(photo.size // 3 for photo in photos) > self.sizes.banded:
-            kind = BandedIntegralImages
-        return kind(photos, self.device, self._squeeze)
 
     def _propose(self, integrals: IntegralImages, photos: list[Pixels], workers: WorkerThreads) -> Tensors:
         """Run the first network on all positions and sizes: photo ids (N,) and square boxes (N, 4)."""

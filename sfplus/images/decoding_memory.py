@@ -26,12 +26,12 @@ def bytes_per_pixel(image: Image.Image, buffered: bool) -> float:
     stored = _OF_MODE.get(image.mode, 4)
     if kind in _OF_FORMAT:
         return _OF_FORMAT[kind]
-    beside = float(_RGB)
+    extra = float(_RGB)
     if buffered:
-        beside = max(beside, _coefficients(image))
+        extra = max(extra, _coefficients(image))
     if kind == "TIFF":
-        beside = max(beside, _STRIP * stored * _strip_share(image), stored * _is_turned(image))
-    return stored + beside
+        extra = max(extra, _STRIP * stored * _strip_share(image), stored * _is_turned(image))
+    return stored + extra
 
 
 def relative_memory(kind: str, needed: float = 0) -> float:

@@ -27,7 +27,7 @@ _NO_SEGMENT = ("", "", None)  # of a marker that Pillow does not know
 
 
 class Structure(NamedTuple):
-    """What is known about a photo before it is opened.
+    """The structure of a photo, as far as it is read before Pillow opens the file.
 
     Attributes:
         size: width and height in pixels, of formats for which opening the file already takes memory for them.
@@ -218,10 +218,10 @@ def _check_jpeg2000(file: BinaryIO, where: Path) -> Structure:
     if file.read(4) != b"\xff\x4f\xff\x51":
         for kind, position in _boxes(file, where, 0):
             if kind == b"jp2h":
-                here = file.tell()
+                header = file.tell()
                 for _ in _boxes(file, where, position):
                     pass
-                file.seek(here)
+                file.seek(header)
             if kind == b"jp2c":
                 file.seek(position + 4)
                 break

@@ -47,7 +47,7 @@ class Failure(TypedDict):
 
 @dataclass(frozen=True)
 class Column:
-    """What a column of a table contains.
+    """The type of the values in a column of a table.
 
     Attributes:
         kind: `str`, `int`, `float` or `bool`; floats are finite.

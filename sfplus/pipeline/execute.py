@@ -19,7 +19,7 @@ from sfplus.recipes.steps import Step
 
 
 class Identity(TypedDict):
-    """What decided the artefact of a step (see `Stage.identity`)."""
+    """The settings, inputs and version that decided the artefact of a step (see `Stage.identity`)."""
 
     stage: str
     version: int

@@ -77,7 +77,7 @@ class ResultData(_Data):
 
 
 class ReportData(_Data):
-    """What a report of several runs takes from the report of one."""
+    """The part of a report that a report of several runs shows."""
 
     dataset: str = ""
     results: dict[str, ResultData]
@@ -89,7 +89,7 @@ class ReportData(_Data):
 
 
 class ReportSummary(_Data):
-    """What the next run takes from the report of an earlier one."""
+    """The part of an earlier report that the next run needs."""
 
     hashes: dict[str, str] = Field(default_factory=dict)
     verdicts: list[str] = Field(default_factory=list)

@@ -57,7 +57,7 @@ class StoredTensor:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the file has each number of the tensor."""
+        """Return whether the file has all numbers of the tensor."""
         return self.storage is not None and math.prod(self.shape) * self.dtype.itemsize <= _nbytes(self.storage)
 
 
