@@ -88,8 +88,10 @@ def test_the_warnings_of_the_program_and_of_other_threads_are_shown() -> None:
         go_on.set()
         thread.join()
         warnings.warn("afterwards", stacklevel=1)
-    texts = [str(warning.message) for warning in shown]
-    assert texts[0] == "of another thread" and "File" in texts[1] and texts[-1] == "afterwards"
+    # the garbage collector may report files that other tests left open at any time
+    texts = [str(warning.message) for warning in shown if warning.category is not ResourceWarning]
+    assert texts[0] == "of another thread" and texts[-1] == "afterwards"
+    assert len(texts) > 2  # Pillow's own, whose words differ between its versions
     assert "of this thread" not in texts
 
 
