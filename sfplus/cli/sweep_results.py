@@ -44,6 +44,10 @@ class _Classes(TypedDict):
     classes: list[str]
 
 
+class _Energies(TypedDict):
+    energies: dict[str, float]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a sweep: a configuration with one seed.
@@ -79,6 +83,7 @@ class StepResult:
         result: The result of the verification, if it is a verify step.
         pairs: The pairs of the result.
         model: The face network by its head, margin and energy; empty if there is none, or it is the user's.
+        energies: The energy of each layer of an image classifier at the end, without its weight.
     """
 
     artefact: Artefact
@@ -87,6 +92,7 @@ class StepResult:
     result: Result | None = None
     pairs: Pairs | None = None
     model: str = ""
+    energies: dict[str, float] = field(default_factory=dict)
 
 
 def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
@@ -104,7 +110,7 @@ def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
     if stage in ("train", "finetune"):
         metrics = {f"training_{key}": value for key, value in metrics.items()} | _classifier_metrics(artefact.folder)
         return StepResult(artefact, metrics, _history(artefact), model=ModelFacts.read(artefact).name)
-    return StepResult(artefact, metrics, _history(artefact))
+    return StepResult(artefact, metrics, _history(artefact), energies=_energies(artefact))
 
 
 def table_rows(
@@ -221,7 +227,17 @@ def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, StepResult],
             else:
                 interval = _interval(np.mean([_correct(run) for run in results], axis=0), results[0].pairs)
     model = results[0].model if results else ""
-    return SweepRow(label, choices, list(runs), values, artefacts, histories, interval, model=model)
+    energies = {name: [run.energies.get(name, math.nan) for run in results] for name in _names(results)}
+    devices = list(dict.fromkeys(run.artefact.manifest["device"] for run in results))
+    return SweepRow(
+        label, choices, list(runs), values, artefacts, histories, interval,
+        model=model, energies=energies, devices=devices,
+    )  # fmt: skip
+
+
+def _names(results: Sequence[StepResult]) -> list[str]:
+    """Return the layers whose energies were computed in any of these runs."""
+    return list(dict.fromkeys(name for run in results for name in run.energies))
 
 
 def _control(choices: Mapping[str, Mapping[str, str]], label: str) -> str:
@@ -273,6 +289,14 @@ def _counted_metrics(artefact: Artefact) -> dict[str, float]:
         for name, value in sorted(artefact.manifest["counts"].items())
         if isinstance(value, int | float) and not isinstance(value, bool) and name not in _AMOUNTS
     }
+
+
+def _energies(artefact: Artefact) -> dict[str, float]:
+    """Return the energy of each layer that an image classifier ends with; of other artefacts none."""
+    file = artefact.folder / RESULT
+    if artefact.manifest["stage"] != "classify" or not file.is_file():
+        return {}
+    return read_json(file, _Energies, remedy="delete its folder and run again")["energies"]
 
 
 def _classifier_metrics(folder: Path) -> dict[str, float]:
