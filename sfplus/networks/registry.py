@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfplus.errors import UsageError, suggest
+from sfplus.io.import_path import is_import_path
 from sfplus.io.resources import HUB
 
 if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_INPUT = "112x96"
-
-_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 # Options that recipes and config.json always contain: networks that do not have them accept these values.
 _NEUTRAL = {"width": 1.0, "block": "original", "batch_norm": False}
@@ -137,4 +136,4 @@ def _defaults(build: Callable[..., nn.Module]) -> dict[str, Any]:
 def is_function(name: str) -> bool:
     """Return whether a name has the form `package.module:function`, and is neither a file nor a library's network."""
     reserved = name.startswith(HUB) or is_library_network(name)
-    return bool(_FUNCTION.fullmatch(name)) and not reserved and not Path(name).exists()
+    return is_import_path(name) and not reserved and not Path(name).exists()

@@ -6,11 +6,9 @@ itself, never from a model folder or the Hugging Face Hub, and pickles inside an
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import re
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.errors import UsageError, WeightsError, first_line, warn_user
+from sfplus.io.import_path import import_object
 from sfplus.weights.checkpoint_file import check_archive
 
 # What a shape of torch.export, which its loader evaluates, may consist of.
@@ -35,31 +34,17 @@ def call_function(name: str) -> Any:
     """Import `package.module:function`, also from the current folder, and return what the function returns.
 
     Raises:
-        UsageError: If the module or the function does not exist.
+        UsageError: If the module or the function does not exist, or the module cannot be imported.
         WeightsError: If the function fails.
     """
-    module_name, _, attribute = name.partition(":")
-    folder = str(Path.cwd())
-    sys.path.append(folder)  # at the end, so that no file of the folder replaces an installed module
-    try:
-        target: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            target = getattr(target, part)
-    except AttributeError:
-        raise UsageError(f"{module_name} has no '{attribute}'", where=name, remedy="check the name") from None
-    except ModuleNotFoundError as error:
-        remedy = "run the command in the folder that contains the module, or set PYTHONPATH"
-        raise UsageError(f"cannot be imported ({error})", where=name, remedy=remedy) from None
-    except Exception as error:  # code of the user's
-        raise _failed(name, "cannot be imported", error) from error
-    finally:
-        sys.path.remove(folder)
+    target = import_object(name)
     if not callable(target):
         raise UsageError("is not a function", where=name, remedy="name a function that returns the network")
     try:
         return target()
     except Exception as error:  # code of the user's
-        raise _failed(name, "failed", error) from error
+        reason = f"failed ({type(error).__name__}: {first_line(error)})"
+        raise WeightsError(reason, where=name, remedy="mend this function") from error
 
 
 def load_function(name: str) -> nn.Module | Callable[[Tensor], Any]:
@@ -183,12 +168,6 @@ def _is_arithmetic(expression: str) -> bool:
 
 def _announce(path: Path, kind: str) -> None:
     warn_user(f"{path}: is a program ({kind}) and runs as one; use only files that you trust")
-
-
-def _failed(name: str, what: str, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"{what} ({type(error).__name__}: {first_line(error)})", where=name, remedy="mend this function"
-    )
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> WeightsError:
