@@ -36,11 +36,14 @@ class Device:
         return self.torch.type == "cuda"
 
     def describe(self) -> str:
-        """Return a description for the user: `cpu, 2 threads` or `cuda:0, NVIDIA H100`."""
+        """Return a description for the user: `cpu, 2 threads, AVX2` or `cuda:0, NVIDIA H100`.
+
+        The threads and the instruction set of a CPU decide the order of sums, and so the last bits of every result.
+        """
         if self.is_cuda:
             return f"{self.torch}, {torch.cuda.get_device_name(self.torch)}"
-        threads = torch.get_num_threads()
-        return f"cpu, {threads} thread{'s' * (threads != 1)}"
+        threads, instructions = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+        return f"cpu, {threads} thread{'s' * (threads != 1)}, {instructions}"
 
     def pin(self, tensor: Tensor) -> Tensor:
         """Copy a host tensor to pinned memory, from which `put` copies to a GPU without waiting; on a CPU, do nothing.

@@ -20,9 +20,12 @@ def test_the_cpu_can_always_be_chosen() -> None:
     assert choose_device(device) is device
 
 
-@pytest.mark.parametrize(("threads", "text"), [(1, "cpu, 1 thread"), (2, "cpu, 2 threads")])
-def test_the_description_of_the_cpu_counts_threads(monkeypatch: pytest.MonkeyPatch, threads: int, text: str) -> None:
+@pytest.mark.parametrize(("threads", "text"), [(1, "cpu, 1 thread, AVX512"), (2, "cpu, 2 threads, AVX512")])
+def test_the_description_of_the_cpu_has_what_decides_the_order_of_sums(
+    monkeypatch: pytest.MonkeyPatch, threads: int, text: str
+) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert choose_device("cpu").describe() == text
 
 

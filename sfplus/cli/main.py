@@ -14,9 +14,9 @@ from sfplus import __version__
 
 # In the order of the help. Each is a module of this package, whose docstring opens with the line shown in the help.
 COMMANDS = (
-    "run", "train", "finetune", "sweep", "status", "export", "verify", "report", "calibrate", "compare", "app",
-    "detect", "align", "embed", "group", "find", "energy", "sample", "pairs", "convert", "unpack", "pack", "overlap",
-    "lfw", "doctor", "recipes", "models",
+    "run", "train", "finetune", "sweep", "status", "export", "verify", "identify", "report", "calibrate", "compare",
+    "app", "detect", "align", "embed", "group", "find", "energy", "sample", "pairs", "convert", "unpack", "pack",
+    "overlap", "lfw", "doctor", "recipes", "models",
 )  # fmt: skip
 
 

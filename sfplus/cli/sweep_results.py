@@ -26,6 +26,7 @@ from sfplus.recipes.settings.report import ReportSettings
 from sfplus.recipes.steps import Step
 from sfplus.recipes.sweep_grid import VARIANT, Configuration
 from sfplus.reports.feature_plot import feature_plot
+from sfplus.reports.plane_metrics import plane_metrics
 from sfplus.reports.sweep_table import LEVEL, ControlDifference, SweepRow, SweepTable, format_metric, to_markdown
 from sfplus.training.history import HISTORY, HistoryRow
 from sfplus.verification.bootstrap import Interval, people_intervals, stratified_mean
@@ -42,6 +43,10 @@ _MAIN = ("accuracy", "inception_score", "surrogate_score", "training_accuracy")
 
 class _Classes(TypedDict):
     classes: list[str]
+
+
+class _Energies(TypedDict):
+    energies: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class StepResult:
         result: The result of the verification, if it is a verify step.
         pairs: The pairs of the result.
         model: The face network by its head, margin and energy; empty if there is none, or it is the user's.
+        energies: The energy of each layer of an image classifier at the end, without its weight.
     """
 
     artefact: Artefact
@@ -87,6 +93,7 @@ class StepResult:
     result: Result | None = None
     pairs: Pairs | None = None
     model: str = ""
+    energies: dict[str, float] = field(default_factory=dict)
 
 
 def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
@@ -104,7 +111,10 @@ def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
     if stage in ("train", "finetune"):
         metrics = {f"training_{key}": value for key, value in metrics.items()} | _classifier_metrics(artefact.folder)
         return StepResult(artefact, metrics, _history(artefact), model=ModelFacts.read(artefact).name)
-    return StepResult(artefact, metrics, _history(artefact))
+    if stage == "classify" and (artefact.folder / FEATURES).is_file():
+        tensors, scarce = load_file(artefact.folder / FEATURES), artefact.manifest["settings"]["data"].get("scarce")
+        metrics |= plane_metrics(tensors["features"], tensors["labels"], tensors["classifiers"], scarce)
+    return StepResult(artefact, metrics, _history(artefact), energies=_energies(artefact))
 
 
 def table_rows(
@@ -221,7 +231,17 @@ def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, StepResult],
             else:
                 interval = _interval(np.mean([_correct(run) for run in results], axis=0), results[0].pairs)
     model = results[0].model if results else ""
-    return SweepRow(label, choices, list(runs), values, artefacts, histories, interval, model=model)
+    energies = {name: [run.energies.get(name, math.nan) for run in results] for name in _names(results)}
+    devices = list(dict.fromkeys(run.artefact.manifest["device"] for run in results))
+    return SweepRow(
+        label, choices, list(runs), values, artefacts, histories, interval,
+        model=model, energies=energies, devices=devices,
+    )  # fmt: skip
+
+
+def _names(results: Sequence[StepResult]) -> list[str]:
+    """Return the layers whose energies were computed in any of these runs."""
+    return list(dict.fromkeys(name for run in results for name in run.energies))
 
 
 def _control(choices: Mapping[str, Mapping[str, str]], label: str) -> str:
@@ -273,6 +293,14 @@ def _counted_metrics(artefact: Artefact) -> dict[str, float]:
         for name, value in sorted(artefact.manifest["counts"].items())
         if isinstance(value, int | float) and not isinstance(value, bool) and name not in _AMOUNTS
     }
+
+
+def _energies(artefact: Artefact) -> dict[str, float]:
+    """Return the energy of each layer that an image classifier ends with; of other artefacts none."""
+    file = artefact.folder / RESULT
+    if artefact.manifest["stage"] != "classify" or not file.is_file():
+        return {}
+    return read_json(file, _Energies, remedy="delete its folder and run again")["energies"]
 
 
 def _classifier_metrics(folder: Path) -> dict[str, float]:

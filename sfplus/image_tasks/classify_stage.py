@@ -13,7 +13,7 @@ from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
 from sfplus.image_tasks.classification import ClassificationTask
 from sfplus.image_tasks.cnn import create_classifier
-from sfplus.image_tasks.datasets import accuracy_by_class
+from sfplus.image_tasks.datasets import SmallImages, accuracy_by_class
 from sfplus.image_tasks.image_set import ImageSet
 from sfplus.io.files import digest_json, write_atomically, write_json
 from sfplus.recipes.settings.classify import ClassifySettings
@@ -51,6 +51,11 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
     summary = train(task, settings, job.folder, processes, on_step)
     predictions = task.predict(test_set)
     features = task.features(test_set) if _has_plane_features(network) else None
+    scarce = settings.data.scarce
+    learned = None
+    if scarce is not None and isinstance(train_set, SmallImages):
+        images_of_class = train_set.select(train_set.labels == scarce)
+        learned = float((task.predict(images_of_class) == scarce).double().mean())
     if not processes.is_first:
         return {}
     write_atomically(job.folder / MODEL, to_bytes(network.state_dict()))
@@ -60,8 +65,9 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
     result = _write_result(job, task, predictions, features)
     counts = {"train_images": len(train_set.labels), "test_images": len(test_set.labels)} | summary
     counts |= {name: result[name] for name in ("accuracy", "best_accuracy")}
-    if settings.data.scarce is not None:
-        counts["scarce_accuracy"] = list(result["accuracy_by_class"].values())[settings.data.scarce]
+    if scarce is not None:
+        counts["scarce_accuracy"] = list(result["accuracy_by_class"].values())[scarce]
+        counts["scarce_train_accuracy"] = learned
     return counts
 
 

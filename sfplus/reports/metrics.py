@@ -19,7 +19,7 @@ from sfplus.verification.bootstrap import Interval
 from sfplus.verification.curves import FARS, accuracy_interval, auc, eer, rate_intervals, tar_at_far
 from sfplus.verification.protocols import PROTOCOLS
 from sfplus.verification.result import Result
-from sfplus.verification.significance import Comparison, compare
+from sfplus.verification.significance import Comparison, compare, holm
 
 if TYPE_CHECKING:
     from sfplus.hypersphere import Uniformity
@@ -110,12 +110,9 @@ def compare_models(
         if a.protocol == b.protocol and _are_equal(left, right):
             with contextlib.suppress(PairsError):
                 comparisons.append(compare(a, b, right, names, replicates=_replicates(right)))
-    lower_bound, adjusted = 0.0, {}
-    for rank, row in enumerate(sorted(comparisons, key=lambda row: row.p)):
-        lower_bound = max(lower_bound, min(1.0, row.p * (len(comparisons) - rank)))
-        adjusted[row.first, row.second] = lower_bound
-    comparisons.sort(key=lambda row: effect_of(row, models) != MHE)
-    return [replace(row, p=adjusted[row.first, row.second]) for row in comparisons]
+    adjusted = holm([row.p for row in comparisons])
+    comparisons = [replace(row, p=p) for row, p in zip(comparisons, adjusted, strict=True)]
+    return sorted(comparisons, key=lambda row: effect_of(row, models) != MHE)
 
 
 def effect_of(row: Comparison, models: Mapping[str, ModelFacts]) -> str:

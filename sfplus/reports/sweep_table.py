@@ -14,9 +14,16 @@ from scipy.stats import ttest_1samp
 from sfplus.reports.jinja_filters import markdown_templates
 from sfplus.reports.metrics import to_json_value
 from sfplus.verification.bootstrap import Interval
+from sfplus.verification.significance import detectable_difference, holm
 
 LEVEL = 0.95  # nominal coverage of the intervals
-_TITLES = {"class_energy": "class energy, s = 2", "min_angle": "smallest angle between classes, degrees"}
+_TITLES = {
+    "class_energy": "class energy, s = 2",
+    "min_angle": "smallest angle between classes, degrees",
+    "training_energy_degrees": "dose of the energy, degrees",
+    "within_class_angle": "angle of a feature to its class, degrees",
+    "scarce_classifier_angle": "angle of the scarce class to the nearest other, degrees",
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,11 @@ class ControlDifference:
         return float(ttest_1samp(self.values, 0.0).pvalue)
 
     @property
+    def detectable(self) -> float:
+        """The smallest difference that as many seeds would show four times out of five; NaN for a single seed."""
+        return detectable_difference(self.values, level=LEVEL)
+
+    @property
     def verdict(self) -> str:
         """The conclusion in words."""
         chance = self.interval is not None and self.interval.low <= 0 <= self.interval.high
@@ -81,6 +93,8 @@ class SweepRow:
         interval: of the mean accuracy, over the people in the pairs.
         difference: from its control.
         model: the face network by its head, margin and energy; empty if there is none.
+        energies: for each layer of an image classifier, the energy at the end of each run, without its weight.
+        devices: on which its runs were made.
     """
 
     label: str
@@ -92,6 +106,8 @@ class SweepRow:
     interval: Interval | None = None
     difference: ControlDifference | None = None
     model: str = ""
+    energies: dict[str, list[float]] = field(default_factory=dict)
+    devices: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -109,7 +125,7 @@ class SweepTable:
         command: the command that reproduces the sweep.
         recipe: the text of the recipe.
         versions: version by name of the package.
-        device: name of the device.
+        device: name of the device of this command; runs from the cache may have another one.
     """
 
     title: str
@@ -123,6 +139,17 @@ class SweepTable:
     recipe: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices on which the runs were made."""
+        return list(dict.fromkeys(device for row in self.rows for device in row.devices)) or [self.device]
+
+    @property
+    def p_holm(self) -> dict[str, float]:
+        """The p-values over seeds of all configurations, adjusted by Holm's method, by label."""
+        compared = {row.label: row.difference.p_seeds for row in self.rows if row.difference}
+        return dict(zip(compared, holm(list(compared.values())), strict=True))
 
     @property
     def metrics(self) -> list[str]:
@@ -166,7 +193,7 @@ def format_metric(metric: str, value: float) -> str:
 
 def to_json(table: SweepTable) -> bytes:
     """Return the table as JSON; values that are not finite become null."""
-    rows = []
+    rows, p_holm = [], table.p_holm
     for row in table.rows:
         metrics = {
             name: {"mean": np.mean(values), "spread": standard_deviation(values), "values": values}
@@ -174,11 +201,13 @@ def to_json(table: SweepTable) -> bytes:
         }
         difference = None
         if row.difference:
-            statistics = ("mean", "standard_error", "p_seeds", "verdict")
+            statistics = ("mean", "standard_error", "p_seeds", "detectable", "verdict")
             difference = to_json_value(row.difference) | {name: getattr(row.difference, name) for name in statistics}
+            difference["p_holm"] = p_holm[row.label]
         rows.append({
             "label": row.label, "model": row.model, "choices": row.choices, "seeds": row.seeds, "metrics": metrics,
-            "artefacts": row.artefacts, "interval": row.interval, "against": difference,
+            "artefacts": row.artefacts, "devices": row.devices, "energies": row.energies,
+            "interval": row.interval, "against": difference,
         })  # fmt: skip
     names = ("title", "metric", "protocol", "cells", "failures", "published", "command", "recipe", "versions", "device")
     data = {name: getattr(table, name) for name in names} | {"rows": rows}

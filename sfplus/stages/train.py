@@ -34,6 +34,7 @@ from sfplus.networks.embed import default_batch_size, embed_batches
 from sfplus.networks.own_networks import create_own
 from sfplus.recipes.settings.finetune import FinetuneSettings
 from sfplus.recipes.settings.train import SolverSettings, TrainSettings
+from sfplus.training.energy_dose import energy_dose
 from sfplus.training.face_task import HeldOut, fit
 from sfplus.training.head_ops import create_head, gather_head, load_classifier
 from sfplus.training.teacher import Distillation
@@ -118,6 +119,10 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
     if loaded:
         job.context.console.print(f"the network is initialised from {start}; classifier: {loaded['classifier']}")
 
+    dose = energy_dose(head.weight, settings) if isinstance(head, Head) else None
+    if dose is not None and is_first():
+        job.context.console.print(dose.describe())
+
     def report_step(step: int, row: dict[str, Any]) -> None:
         note = _describe_row(row) if row else None
         job.context.progress.update(step, settings.max_iter, "steps", note)
@@ -145,7 +150,8 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
     save_model(job.folder, network, shape | about, head=full_head)
     if people:
         write_atomically(job.folder / PEOPLE, "".join(f"{person}\n" for person in people).encode())
-    return {"people": len(people), "crops": len(crops)} | loaded | summary
+    movement = {} if dose is None else {"energy_degrees": round(dose.degrees, 4)}
+    return {"people": len(people), "crops": len(crops)} | loaded | movement | summary
 
 
 def _describe_row(row: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def describe(self) -> str:
-        """Describe what decides the order of sums, as in `2 processes, each on cpu, 1 thread`."""
+        """Describe what decides the order of sums, as in `2 processes, each on cpu, 1 thread, AVX2`."""
         device = self.device.describe()
         return device if self.count == 1 else f"{self.count} processes, each on {device}"
 

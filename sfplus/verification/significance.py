@@ -1,13 +1,17 @@
-"""Comparison of two models on the same pairs: McNemar's test and an interval of the difference over people."""
+"""Significance of differences: McNemar's test, intervals over people, Holm's correction, detectable effects."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, chi2
+from scipy.optimize import brentq
+from scipy.stats import binom, chi2, norm
+from scipy.stats import t as student
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
@@ -103,6 +107,48 @@ def mcnemar(
     if method == "mid-p":
         p -= point / 2 if won == lost else point
     return won, lost, p
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjust p-values for their number by Holm's step-down method, which controls the family-wise error rate.
+
+    Args:
+        p: the p-values of one family of tests; those that are NaN stay NaN and are not counted.
+
+    Returns:
+        The adjusted p-values, in the same order; those below a level are significant at it, all taken together.
+    """
+    values = np.asarray(p, np.float64)
+    order = np.argsort(values)[: int(np.isfinite(values).sum())]
+    adjusted = np.full(len(values), np.nan)
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * values[order]), 1)
+    return [float(value) for value in adjusted]
+
+
+def detectable_difference(differences: Sequence[float], *, level: float = 0.95, power: float = 0.8) -> float:
+    """Return the smallest mean difference that a paired t-test of as many seeds would have found.
+
+    The standard deviation is that of the differences. A test that found nothing says that the effect is probably
+    smaller than this, and not that there is none.
+
+    Args:
+        differences: of a configuration from its control, one for each seed.
+        level: 1 minus the level of the two-sided test.
+        power: probability that a difference of the returned size is significant.
+
+    Returns:
+        The difference in the unit of `differences`; NaN for a single seed, and for differences that do not vary.
+    """
+    count = len(differences)
+    deviation = float(np.std(differences, ddof=1)) if count > 1 else 0.0
+    if deviation < 1e-12:
+        return math.nan
+    # the noncentral t distribution as a mean over that of the variance; scipy's own is NaN for few degrees of freedom
+    quantiles = chi2.ppf((np.arange(4000) + 0.5) / 4000, count - 1)
+    limits = student.ppf((1 + level) / 2, count - 1) * np.sqrt(quantiles / (count - 1))
+    shift = brentq(lambda x: norm.cdf(x - limits).mean() - power, 0, limits.max() + 10)
+    return float(shift) * deviation / math.sqrt(count)
 
 
 def difference_interval(

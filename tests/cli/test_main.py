@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 COMMANDS = [
-    "run", "train", "finetune", "sweep", "status", "detect", "align", "embed", "verify", "report", "calibrate",
-    "compare", "app", "sample", "pairs", "export", "lfw", "doctor", "recipes", "models",
+    "run", "train", "finetune", "sweep", "status", "detect", "align", "embed", "verify", "identify", "report",
+    "calibrate", "compare", "app", "sample", "pairs", "export", "lfw", "doctor", "recipes", "models",
 ]  # fmt: skip
 
 

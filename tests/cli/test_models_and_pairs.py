@@ -57,6 +57,9 @@ def folder(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(drawn, folder / "photos")
     write_pairs(folder / "pairs.txt", draw_pairs(list_photos(drawn), 2, 3, 0))
+    (folder / "strangers").mkdir()
+    for number, photo in enumerate(list_photos(drawn)[:3]):
+        shutil.copy(drawn / photo, folder / "strangers" / f"{number}.jpg")
     _write_models(folder)
     _write_pairs(folder)
     return folder
@@ -129,7 +132,9 @@ def test_the_face_of_a_photo_can_be_chosen(features: Path, sfplus: Callable, mon
 
 
 def test_the_page_has_commands() -> None:
-    assert len(ROWS) >= 25 and all(command.split()[1] in ("verify", "convert", "calibrate") for _, command in ROWS)
+    assert len(ROWS) >= 25 and all(
+        command.split()[1] in ("verify", "convert", "calibrate", "identify") for _, command in ROWS
+    )
 
 
 @pytest.mark.parametrize(("kind", "command"), ROWS, ids=[kind for kind, _ in ROWS])
@@ -146,6 +151,10 @@ def test_commands_work_as_documented(
         assert "(sphereface protocol, 12 pairs)" in answer.out
         (report,) = Path("data/runs").glob("*/report.json")
         assert len(json.loads(report.read_bytes())["results"]) == 1 + ("--against" in words)
+    elif words[0] == "identify":
+        (report,) = Path("data/runs").glob("*/report.json")
+        rows = json.loads(report.read_bytes())["identification"]["rows"]
+        assert [row["distractors"] for row in rows] == ([0, 3] if "--distractors" in words else [0])
     else:
         config = json.loads((Path(words[words.index("--out") + 1] if "--out" in words else words[-3]) / "config.json")
                             .read_bytes())  # fmt: skip

@@ -47,6 +47,29 @@ def test_verdicts_need_both_tests(values: list[float], interval: Interval | None
     assert ControlDifference("c", values, interval).verdict == verdict
 
 
+def test_p_values_of_several_configurations_are_adjusted() -> None:
+    table = SweepTable("T", rows=[row("c", [0.5, 0.5, 0.5]), row("a", [0.6, 0.61, 0.62]), row("b", [0.5, 0.53, 0.51])])
+    for line in table.rows[1:]:
+        line.difference = ControlDifference("c", [value - 0.5 for value in line.values["accuracy"]])
+    p = {line.label: line.difference.p_seeds for line in table.rows if line.difference}
+    assert table.p_holm == {"a": pytest.approx(2 * p["a"]), "b": pytest.approx(p["b"])} and p["a"] < p["b"]
+    text = to_markdown(table).decode()
+    assert "| p by Holm | Detectable |" in text
+    assert json.loads(to_json(table))["rows"][1]["against"]["p_holm"] == pytest.approx(2 * p["a"])
+
+
+def test_a_sweep_names_the_devices_of_its_runs_and_stores_energies() -> None:
+    lines = [
+        row("c", [0.5], devices=["cpu, 1 thread, AVX2"]),
+        row("a", [0.5], energies={"conv1": [0.5], "score": [2.0]}),
+    ]
+    lines[1].devices = ["cpu, 2 threads, AVX512"]
+    table = SweepTable("T", rows=lines, cells=2, device="cuda:0")
+    assert "2 runs on cpu, 1 thread, AVX2 and on cpu, 2 threads, AVX512;" in to_markdown(table).decode()
+    stored = json.loads(to_json(table))["rows"][1]
+    assert stored["energies"] == {"conv1": [0.5], "score": [2.0]} and stored["devices"] == lines[1].devices
+
+
 def full_sweep() -> SweepTable:
     rows = [row("control", [0.5, 0.52]), row("m|h*e", [0.6, 0.64], interval=Interval(0.55, 0.7))]
     rows[1].difference = ControlDifference("control", [0.1, 0.12], Interval(0.02, 0.2), [0.01, 0.2])
@@ -71,7 +94,10 @@ def test_markdown_tables_have_equal_numbers_of_columns() -> None:
     text = to_markdown(full_sweep()).decode()
     assert r"| m\|h\*e | 2 | 62.00 ± 2.83 | 60.00, 64.00 | 55.00 to 70.00 |" in text
     assert "| published: released | | 99.00 | paper | |" in text
-    assert r"| m\|h\*e | control | +11.00 ± 1.00 | 0.058 | +2.00 to +20.00 | 0.010, 0.20 | not significant |" in text
+    assert (
+        r"| m\|h\*e | control | +11.00 ± 1.00 | 0.058 | 16.33 | +2.00 to +20.00 | 0.010, 0.20 | not significant |"
+        in text
+    )
     assert "| wild | 1 | the loss is nan |" in text
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 3

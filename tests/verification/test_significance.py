@@ -6,12 +6,22 @@ from math import comb
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar as oracle
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
 from sfplus.verification.result import Result
-from sfplus.verification.significance import Comparison, compare, difference_interval, mcnemar
+from sfplus.verification.significance import (
+    Comparison,
+    compare,
+    detectable_difference,
+    difference_interval,
+    holm,
+    mcnemar,
+)
 
 
 def decisions(both: int, won: int, lost: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -141,3 +151,32 @@ def test_different_pairs_and_protocols_are_refused() -> None:
         compare(result(right, pairs), result(right, different), pairs)
     with pytest.raises(PairsError, match="do not belong to 100 pairs"):
         difference_interval(right[:50], right[:50], pairs)
+
+
+@pytest.mark.parametrize("p", [[0.04], [0.01, 0.04, 0.03, 0.005], [0.5, 0.9, 0.001], [0.2, 0.2]])
+def test_holm_equals_statsmodels(p: list[float]) -> None:
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
+
+
+def test_holm_does_not_count_tests_that_were_not_made() -> None:
+    first, missing, last = holm([0.03, float("nan"), 0.01])
+    assert (first, last) == pytest.approx((0.03, 0.02)) and np.isnan(missing) and holm([]) == []
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 20])
+@pytest.mark.parametrize("power", [0.8, 0.95])
+def test_the_detectable_difference_has_the_power(count: int, power: float) -> None:
+    differences = np.random.default_rng(count).normal(0, 0.3, count)
+    found = detectable_difference(differences, power=power)
+    if count > 2:  # statsmodels is NaN there
+        effect = TTestPower().solve_power(nobs=count, alpha=0.025, power=power, alternative="larger")
+        assert found == pytest.approx(effect * differences.std(ddof=1), rel=2e-3)
+    rng = np.random.default_rng(0)
+    runs = rng.normal(found, differences.std(ddof=1), (100_000, count))
+    t = runs.mean(1) / runs.std(1, ddof=1) * np.sqrt(count)
+    assert (t > student.ppf(0.975, count - 1)).mean() == pytest.approx(power, abs=0.005)
+
+
+@pytest.mark.parametrize("differences", [[0.1], [0.1, 0.1, 0.1], []])
+def test_seeds_that_do_not_vary_say_nothing_about_detectable_differences(differences: list[float]) -> None:
+    assert np.isnan(detectable_difference(differences))

@@ -1,0 +1,152 @@
+"""Identification rates of a set of photos of known people, for growing numbers of distractors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap
+
+from sfplus.errors import PairsError
+from sfplus.verification.bootstrap import Interval
+from sfplus.verification.features import Features
+from sfplus.verification.identification import Identification, identify, megaface
+
+RANKS = (1, 5, 10)
+FPIRS = (0.01, 0.1)
+_BLOCK = 100_000  # distractors in one block of the search
+_REPLICATES = 1000
+
+
+@dataclass(frozen=True)
+class IdentificationRow:
+    """The rates with one number of distractors; those that cannot be measured are None.
+
+    Attributes:
+        distractors: photos of unknown people in the gallery, beside its people.
+        rank: the rank-k identification rates of the probes with a mate, in the order of `RANKS`.
+        interval: of the rank-1 rate, over people; None for fewer than ten people.
+        tpir: the open-set identification rates at each rate of `FPIRS`.
+        megaface: MegaFace's rank-1 rate, without the other people in the gallery; None without distractors.
+    """
+
+    distractors: int
+    rank: tuple[float, ...]
+    interval: Interval | None
+    tpir: tuple[float | None, ...]
+    megaface: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class IdentificationRates:
+    """The result of identifying the photos of a set.
+
+    Attributes:
+        people: people in the gallery.
+        probes: photos whose person is in the gallery.
+        strangers: photos of people who are not in the gallery, for the open set.
+        enrolled: photos of each person in the gallery; their features are averaged.
+        rows: the rates, by increasing number of distractors.
+        photos: the row of the set of each probe and stranger.
+        search: the result of the last row for these photos, in the same order.
+    """
+
+    people: int
+    probes: int
+    strangers: int
+    enrolled: int
+    rows: Sequence[IdentificationRow]
+    photos: NDArray[np.int64] = field(repr=False)
+    search: Identification = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the rates as values for JSON, without the photos."""
+        rows = [
+            {
+                "distractors": row.distractors,
+                "rank": dict(zip(map(str, RANKS), row.rank, strict=True)),
+                "rank_1_interval": row.interval and row.interval._asdict(),
+                "tpir_at_fpir": dict(zip(map(str, FPIRS), row.tpir, strict=True)),
+                "megaface": row.megaface,
+            }
+            for row in self.rows
+        ]
+        return {name: getattr(self, name) for name in ("people", "probes", "strangers", "enrolled")} | {"rows": rows}
+
+
+def measure_identification(
+    features: Features, people: Sequence[str], distractors: Features | None = None, enrolled: int = 1, seed: int = 0
+) -> IdentificationRates:
+    """Measure how often the person of a photo is found in a gallery of people and distractors.
+
+    The first `enrolled` photos of each person with more photos than these form the gallery, one mean feature per
+    person. The other photos of these people are the probes. The photos of all other people have no mate, and measure
+    how often a stranger is taken for somebody in the gallery. The distractors are added 10, 100, 1,000 ... at a time in
+    a random order that does not depend on the model.
+
+    Args:
+        features: (N, d) features of photos of known people.
+        people: the person of each, N names.
+        distractors: (M, d) features of photos of other people.
+        enrolled: photos of a person in the gallery.
+        seed: of the order of the distractors.
+
+    Raises:
+        PairsError: If no person has enough photos, shapes do not fit, or a feature is not finite or zero.
+    """
+    names, owner = np.unique(np.asarray(people), return_inverse=True)
+    order = np.argsort(owner, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(names)))])
+    place = np.empty(len(owner), np.int64)  # of a photo among those of its person
+    place[order] = np.arange(len(owner)) - starts[owner[order]]
+    known = np.bincount(owner, minlength=len(names)) > enrolled
+    if not known.any():
+        reason = f"no person has more than {enrolled} photo{'s' * (enrolled != 1)}"
+        raise PairsError(reason, remedy="give folders of people with several photos each")
+    in_gallery = known[owner] & (place < enrolled)
+    photos = np.flatnonzero(~in_gallery)
+    directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    gallery = np.zeros((len(names), features.shape[1]), np.float32)
+    np.add.at(gallery, owner[in_gallery], directions[in_gallery].astype(np.float32))
+    crowd = np.empty((0, features.shape[1]), np.float32) if distractors is None else distractors
+    sizes = [0, *(10**k for k in range(1, 10) if 10**k < len(crowd)), *[len(crowd)] * (len(crowd) > 0)]
+    mixed = np.random.default_rng(seed).permutation(len(crowd))
+    alone = (
+        megaface(features[known[owner]], owner[known[owner]], _blocks(crowd, mixed), sizes[1:]) if len(crowd) else {}
+    )
+    rows = []
+    for size in sizes:
+        found = identify(
+            features[photos], owner[photos], gallery[known], np.flatnonzero(known), _blocks(crowd, mixed[:size])
+        )
+        ranks = tuple(found.rate(rank) for rank in RANKS)
+        tpir = tuple(found.tpir_at_fpir(fpir) if not found.mated.all() else None for fpir in FPIRS)
+        rows.append(IdentificationRow(size, ranks, _interval(found, owner[photos]), tpir, alone.get(size)))
+    mated = int(found.mated.sum())
+    return IdentificationRates(int(known.sum()), mated, len(photos) - mated, enrolled, rows, photos, found)
+
+
+def _blocks(features: Features, rows: NDArray[np.int64]) -> Iterator[Features]:
+    for start in range(0, len(rows), _BLOCK):
+        yield features[rows[start : start + _BLOCK]]
+
+
+def _interval(found: Identification, owner: NDArray[np.int64]) -> Interval | None:
+    """Return the interval of the rank-1 rate over people: all probes of a person are drawn together."""
+    mated = found.mated
+    probes = np.bincount(owner[mated])
+    hits = np.bincount(owner[mated], found.rank[mated] == 1, minlength=len(probes))[probes > 0]
+    probes = probes[probes > 0]
+    if len(probes) < 10:
+        return None
+    result = bootstrap(
+        (hits, probes),
+        lambda right, count, axis: right.sum(axis) / count.sum(axis),
+        paired=True, vectorized=True, n_resamples=_REPLICATES, method="percentile",
+        batch=max(1, 10_000_000 // len(probes)), rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return None if math.isnan(result.low) else Interval(float(result.low), float(result.high))
