@@ -34,7 +34,8 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
     _, height, _, channels = train_set.batch(np.arange(1)).shape
     options |= {"channels": channels, "size": settings.data.crop if settings.data.name == "files" else height}
     torch.manual_seed(settings.seed)
-    network = create_classifier(options.pop("network"), len(train_set.names), **options)
+    name = options.pop("network")
+    network = create_classifier(name, len(train_set.names), **options, **settings.network_options)
     digest = digest_json([deciding_settings(settings), images.content])
     processes = ProcessGroup(job.context.device)
     task = ClassificationTask(network, train_set, test_set, settings, processes, digest)
@@ -59,6 +60,7 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
         return {}
     write_atomically(job.folder / MODEL, to_bytes(network.state_dict()))
     config = {"classifier": settings.network, "classes": list(train_set.names)} | options
+    config |= {"network_options": settings.network_options} if settings.network_options else {}
     write_json(job.folder / CONFIG, config, indent=1)
     result = _write_result(job, task, predictions, features)
     counts = {"train_images": len(train_set.labels), "test_images": len(test_set.labels)} | summary

@@ -77,6 +77,13 @@ class UserFile:
 
 
 @dataclass(frozen=True)
+class UserCode:
+    """A reference to code of the user's by its import path, `package.module:name`; its source counts."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class UserImages:
     """A reference to a set of labelled images."""
 
@@ -88,7 +95,7 @@ class UserModel(ModelSource):
     """A reference to a trained model of the user's, or of the zoo."""
 
 
-InputReference = StepOutput | UserPhotos | UserBin | UserPack | UserPairs | UserFile | UserImages | UserModel
+InputReference = StepOutput | UserPhotos | UserBin | UserPack | UserPairs | UserFile | UserCode | UserImages | UserModel
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,13 @@ class StageKey:
         A step that an earlier key has added already is left out by the planner.
         """
         return []
+
+    def network_code(self, request: PlanRequest) -> dict[str, InputReference]:
+        """Return the code of the network of this key's models as the input `network` of the steps that use it.
+
+        It is empty for the networks of sfplus, and for keys that train no face network.
+        """
+        return {}
 
     def model_steps(self, name: str) -> list[str]:
         """Return the names of the steps that train a face network, of this key with this name, in order."""
