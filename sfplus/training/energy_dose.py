@@ -53,8 +53,9 @@ class EnergyDose:
 
 
 def energy_dose(classifiers: Tensor, settings: SolverSettings) -> EnergyDose | None:
-    """Return the dose of the energy of a run that starts from these classifiers; None in mode `caffe`, and for
-    a regulariser of the user's own.
+    """Return the dose of the energy of a run that starts from these classifiers.
+
+    There is none in mode `caffe`, and none for an energy of the user's own.
 
     The modes `paper` and `batch` average over pairs, so that the expected gradient of a classifier has the factor 2/N.
     A constant gradient g turns a classifier w by the sum of the learning rates, times g / |w| of its component across

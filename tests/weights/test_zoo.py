@@ -159,6 +159,18 @@ def test_a_file_from_disk_is_checked_pinned_converted_and_used(
     assert "as it should be" in sfplus("models", "verify", weights).out  # the SHA-256 identifies the entry
     assert [path.name for path in home.glob(".*")] == [zoo.LOCKS]
 
+    model = home / NEW / "model.safetensors"
+    sound = model.read_bytes()
+    for data, pins in ((sound[:-1] + b"\x7f", True), (sound[:-9], True), (b"", True), (sound[:-9], False)):
+        model.write_bytes(data)  # damaged; without its digest among the pins, as in earlier versions
+        if not pins:
+            (home / zoo.PINS).unlink()
+        answer = sfplus("models", "fetch", NEW)
+        assert answer.code == 1 and f"{home / NEW} is damaged\n{NEW} can only be downloaded by hand" in answer.out
+        answer = sfplus("models", "fetch", NEW, "--from", weights)
+        assert answer.code == 0 and f"{home / NEW} was damaged and is replaced\n" in answer.out
+        assert model.read_bytes() == sound and f"{NEW} is fetched: use it" in sfplus("models", "fetch", NEW).out
+
     changed = tmp_path / "sphereface_model.caffemodel"
     changed.write_bytes(weights.read_bytes() + b"\0")
     answer = sfplus("models", "verify", changed)
@@ -262,7 +274,8 @@ def test_a_download_is_pinned_and_a_different_file_is_then_refused(
     assert answer.code == 0 and "use it with --model sphereface20" in answer.out
     pins = json.loads((home / zoo.PINS).read_text())
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert pins == {NEW: {"sphereface_model.caffemodel": sha256}}
+    assert pins[NEW].keys() == {"sphereface_model.caffemodel", "fetched"}
+    assert pins[NEW]["sphereface_model.caffemodel"] == sha256
     assert f"SHA-256 {sha256}" in sfplus("models", "info", NEW).out
     assert sfplus("models", "fetch", NEW).code == 0 and len(host.requests) == 1
 
