@@ -40,7 +40,7 @@ def choose_people(by_person: Mapping[str, Sequence[str]], count: int, seed: int,
     candidates = sorted(person for person, names in by_person.items() if len(names) > 1)
     if count > len(candidates):
         several = f"has {quantity(len(candidates), 'person', 'people')} with two photos or more, not {count}"
-        raise UsageError(several, where=where, remedy="give a smaller number of people")
+        raise UsageError(several, where=where, remedy="give a smaller --people")
     return sorted(random.Random(seed).sample(candidates, count))
 
 
