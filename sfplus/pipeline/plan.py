@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
-from sfplus.artifacts.inputs import InputFile, ModelInput, PackFolder, StageInput
+from sfplus.artifacts.inputs import DetectorInput, InputFile, ModelInput, PackFolder, StageInput
 from sfplus.artifacts.pair_inputs import BinCrops, PairList
 from sfplus.datasets.identities import describe_people
 from sfplus.datasets.known_sets import describe_missing
@@ -22,6 +22,7 @@ from sfplus.recipes.steps import (
     Step,
     StepOutput,
     UserBin,
+    UserDetector,
     UserFile,
     UserImages,
     UserModel,
@@ -85,6 +86,8 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
     for reference in references:
         if isinstance(reference, UserModel):
             _ = reference.content  # raises if the model cannot be used
+        elif isinstance(reference, UserDetector):
+            _ = DetectorInput(reference.name).content  # likewise
         elif not isinstance(reference, StepOutput | UserImages):
             path = _path(reference)
             if isinstance(reference, UserPairs):
@@ -119,7 +122,7 @@ def _check_paths(references: Sequence[InputReference]) -> None:
             downloadable = data.name not in ("files", "folder")
             if not (data.folder.exists() or (downloadable and data.download)):
                 missing[data.folder] = f"say where it is: data.root=FOLDER{', or data.download=true' * downloadable}"
-        elif not isinstance(reference, StepOutput) and (path := _missing(reference)):
+        elif not isinstance(reference, StepOutput | UserDetector) and (path := _missing(reference)):
             missing[path] = "check the path"
     if not missing:
         return
@@ -172,6 +175,8 @@ def _resolve(reference: InputReference, artefacts: Mapping[str, Artefact], conte
             return InputFile(path)
         case UserImages(settings):
             return ImageSet(settings, context)
+        case UserDetector(name):
+            return DetectorInput(name)
         case UserModel():
             return ModelInput(reference)
         case StepOutput(step, part):

@@ -88,7 +88,20 @@ class UserModel(ModelSource):
     """A reference to a trained model of the user's, or of the zoo."""
 
 
-InputReference = StepOutput | UserPhotos | UserBin | UserPack | UserPairs | UserFile | UserImages | UserModel
+@dataclass(frozen=True)
+class UserDetector:
+    """A reference to a detector other than MTCNN: its model or its code.
+
+    Attributes:
+        name: Its name, or `package.module:Class`.
+    """
+
+    name: str
+
+
+InputReference = (
+    StepOutput | UserPhotos | UserBin | UserPack | UserPairs | UserFile | UserImages | UserModel | UserDetector
+)
 
 
 @dataclass(frozen=True)
