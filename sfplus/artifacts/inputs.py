@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sfplus.datasets.formats.pack import INDEX, MANIFEST, PEOPLE, PIXELS, read_manifest
-from sfplus.detection.registry import detector_digest, detector_files
 from sfplus.errors import ArtefactError, DatasetError, PhotoError, warn_user
 from sfplus.images import list_photos, needs_missing_package
 from sfplus.io.console import quantity
@@ -224,32 +223,6 @@ class ModelInput(UserInput):
     def describe(self) -> str:
         """Return the path."""
         return str(self.folder)
-
-
-class DetectorInput(UserInput):
-    """A detector other than MTCNN: its model or its code.
-
-    Args:
-        name: The name of the detector.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._name = name
-
-    @property
-    def content(self) -> str:
-        """SHA-256 over the files that decide what it finds.
-
-        Raises:
-            UsageError: If there is no such detector.
-        """
-        self.see(*detector_files(self._name))
-        return detector_digest(self._name)
-
-    def describe(self) -> str:
-        """Return the name."""
-        return self._name
 
 
 def check_name(name: str, path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from sfplus.artifacts.artefact import MANIFEST, Artefact
+from sfplus.artifacts.code_input import CodeInput
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import ModelInput, StageInput
 from sfplus.artifacts.settings import deciding_settings
@@ -64,11 +65,16 @@ class Job(Generic[Settings]):
         return value.folder
 
     def load_model(self, name: str) -> LoadedModel:
-        """Load the model of an input that is an artefact or a model of the user's."""
-        value = self.inputs[name]
-        return (
-            value.source.loaded if isinstance(value, ModelInput) else ModelSource(str(self.input_folder(name))).loaded
-        )
+        """Load the model of an input that is an artefact or a model of the user's.
+
+        The code of a network of the user's own is run only if it is the input `network`, that is if the recipe names
+        it; the config.json of a model is not enough.
+        """
+        value, code = self.inputs[name], self.inputs.get("network")
+        if isinstance(value, ModelInput):
+            return value.source.loaded
+        network = code.path if isinstance(code, CodeInput) else ""
+        return ModelSource(str(self.input_folder(name)), network).loaded
 
     @property
     def parts(self) -> Path:

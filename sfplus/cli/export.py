@@ -10,7 +10,9 @@ import typer
 from sfplus.cli.options import DATA, Device, Overrides, RecipeName, Workspace
 from sfplus.cli.run import run_recipe
 from sfplus.io.files import check_new
+from sfplus.pipeline.plan import plan
 from sfplus.recipes.load import find_recipe, load_recipe
+from sfplus.recipes.steps import UserCode
 from sfplus.weights.find_model import find_model
 
 app = typer.Typer(add_completion=False)
@@ -33,5 +35,8 @@ def export(
 
     check_new(folder)
     artefacts = run_recipe(recipe, overrides or [], "verify", device, workspace)
-    model = load_recipe(find_recipe(recipe), overrides or []).embed.model
-    export_model(artefacts, find_model(model) if model else None, folder, half)
+    settings = load_recipe(find_recipe(recipe), overrides or [])
+    model = settings.embed.model
+    code = (step.inputs.get("network") for step in plan(settings) if step.name.startswith("embed/"))
+    network = next((reference.path for reference in code if isinstance(reference, UserCode)), "")
+    export_model(artefacts, find_model(model) if model else None, folder, half, network)

@@ -72,8 +72,8 @@ DetectorName = Annotated[
     str,
     typer.Option(
         "--detector",
-        help="mtcnn; yunet, which finds more profiles, turned and covered faces (sfplus models fetch yunet); or "
-        "package.module:Class, a detector of your own.",
+        help="mtcnn; yunet, which is faster and finds more profiles and covered faces (sfplus models fetch yunet); "
+        "or package.module:Class, a detector of your own.",
     ),
 ]
 Turned = Annotated[

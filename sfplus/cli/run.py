@@ -221,7 +221,7 @@ def _add_second_model(steps: Sequence[Step], model: str) -> list[Step]:
             added.append(replace(align, name="align/against", settings=settings))
             crops = StepOutput("align/against")
     added += [
-        replace(embed, name="embed/against", inputs={**embed.inputs, "model": second, "crops": crops}),
+        replace(embed, name="embed/against", inputs={"model": second, "crops": crops}),
         replace(verify, name="verify/against", inputs={**verify.inputs, "features": StepOutput("embed/against")}),
     ]
     inputs: dict[str, InputReference] = {"verify/against": StepOutput("verify/against"), "model/against": second}

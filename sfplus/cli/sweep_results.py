@@ -26,6 +26,7 @@ from sfplus.recipes.settings.report import ReportSettings
 from sfplus.recipes.steps import Step
 from sfplus.recipes.sweep_grid import VARIANT, Configuration
 from sfplus.reports.feature_plot import feature_plot
+from sfplus.reports.plane_metrics import plane_metrics
 from sfplus.reports.sweep_table import LEVEL, ControlDifference, SweepRow, SweepTable, format_metric, to_markdown
 from sfplus.training.history import HISTORY, HistoryRow
 from sfplus.verification.bootstrap import Interval, people_intervals, stratified_mean
@@ -110,6 +111,9 @@ def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
     if stage in ("train", "finetune"):
         metrics = {f"training_{key}": value for key, value in metrics.items()} | _classifier_metrics(artefact.folder)
         return StepResult(artefact, metrics, _history(artefact), model=ModelFacts.read(artefact).name)
+    if stage == "classify" and (artefact.folder / FEATURES).is_file():
+        tensors, scarce = load_file(artefact.folder / FEATURES), artefact.manifest["settings"]["data"].get("scarce")
+        metrics |= plane_metrics(tensors["features"], tensors["labels"], tensors["classifiers"], scarce)
     return StepResult(artefact, metrics, _history(artefact), energies=_energies(artefact))
 
 

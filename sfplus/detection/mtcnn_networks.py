@@ -8,12 +8,14 @@ channels.
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import conv2d, linear, pad, prelu
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear, max_pool2d, pad, prelu
 
 from sfplus.device import Device
 from sfplus.errors import DependencyError
@@ -35,10 +37,9 @@ class MtcnnNetworks:
     def __init__(self, device: Device, precision: str = "float32") -> None:
         self._autocast = functools.partial(device.autocast, precision)
         self._autocast()
-        with torch.device("cpu"):  # whatever torch's default device is, and its default dtype
-            networks = [network.float() for network in _load()]
+        networks = _load_networks()
         for network in networks:
-            network.conv1.weight = torch.nn.Parameter(pad(network.conv1.weight, (0, 0, 0, 0, 0, 1)))
+            network.conv1.weight = nn.Parameter(pad(network.conv1.weight, (0, 0, 0, 0, 0, 1)))
         self._p: Any
         self._r: Any
         self._o: Any
@@ -80,9 +81,9 @@ class MtcnnNetworks:
             maps = _halve(_layer(net.conv1, net.prelu1, pixels))
             maps = _halve(_layer(net.conv2, net.prelu2, maps))
             maps = _layer(net.conv3, net.prelu3, maps)
-            hidden = net.dense4(maps.permute(0, 3, 2, 1).flatten(1))
-        hidden = net.prelu4(hidden.float())
-        return net.dense5_1(hidden).softmax(1)[:, 1], net.dense5_2(hidden)
+            hidden = _dense(net.dense4, maps.permute(0, 3, 2, 1).flatten(1))
+        hidden = prelu(hidden.float(), net.prelu4.weight)
+        return _dense(net.dense5_1, hidden).softmax(1)[:, 1], _dense(net.dense5_2, hidden)
 
     def output(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run O-Net on (N, 4, 48, 48): scores (N,), box shifts (N, 4) and landmarks (N, 10), all x before all y."""
@@ -90,11 +91,12 @@ class MtcnnNetworks:
         with self._autocast():
             maps = _halve(_layer(net.conv1, net.prelu1, pixels))
             maps = _halve(_layer(net.conv2, net.prelu2, maps))
-            maps = net.pool3(_layer(net.conv3, net.prelu3, maps))
+            maps = max_pool2d(_layer(net.conv3, net.prelu3, maps), 2, ceil_mode=True)
             maps = _layer(net.conv4, net.prelu4, maps)
-            hidden = net.dense5(maps.permute(0, 3, 2, 1).flatten(1))
-        hidden = net.prelu5(hidden.float())
-        return net.dense6_1(hidden).softmax(1)[:, 1], net.dense6_2(hidden), net.dense6_3(hidden)
+            hidden = _dense(net.dense5, maps.permute(0, 3, 2, 1).flatten(1))
+        hidden = prelu(hidden.float(), net.prelu5.weight)
+        scores = _dense(net.dense6_1, hidden).softmax(1)[:, 1]
+        return scores, _dense(net.dense6_2, hidden), _dense(net.dense6_3, hidden)
 
 
 def _layer(convolution: Any, slopes: Any, maps: Tensor) -> Tensor:
@@ -115,16 +117,33 @@ def _halve(maps: Tensor) -> Tensor:
     return maps
 
 
-def _load() -> tuple[Any, Any, Any]:
-    try:
-        from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+def _dense(layer: Any, inputs: Tensor) -> Tensor:
+    return linear(inputs, layer.weight, layer.bias)
 
-        return PNet().eval(), RNet().eval(), ONet().eval()
-    except ModuleNotFoundError as error:
-        missing = "facenet-pytorch" if (error.name or "").startswith("facenet_pytorch") else error.name
-        raise DependencyError(f"the detector needs {missing}, which is not installed", remedy=_remedy()) from error
+
+def _load_networks() -> list[Any]:
+    """Return P-Net, R-Net and O-Net as modules of weights.
+
+    They are read from the files of facenet-pytorch. Its code would import torchvision (see `torchvision_nms`).
+    """
+    spec = importlib.util.find_spec("facenet_pytorch")
+    if not spec or not spec.origin:
+        raise DependencyError("the detector needs facenet-pytorch, which is not installed", remedy=_remedy())
+    folder = Path(spec.origin).parent / "data"
+    try:
+        return [_read_network(folder / f"{name}.pt") for name in ("pnet", "rnet", "onet")]
     except Exception as error:
         raise DependencyError(f"facenet-pytorch is installed but broken ({error})", remedy=_remedy()) from error
+
+
+def _read_network(file: Path) -> Any:
+    network: Any = nn.Module()
+    for name, weight in torch.load(file, map_location="cpu", weights_only=True).items():
+        layer, _, part = name.partition(".")
+        if not hasattr(network, layer):
+            network.add_module(layer, nn.Module())
+        network.get_submodule(layer).register_parameter(part, nn.Parameter(weight.float().contiguous()))
+    return network
 
 
 def _remedy() -> str:

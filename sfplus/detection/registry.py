@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfplus.errors import UsageError, suggest
-from sfplus.io.import_path import find_sources, is_import_path, source_digest
-from sfplus.weights.zoo import detector_file, read_detector
+from sfplus.io.import_path import is_import_path
 
 if TYPE_CHECKING:
     from sfplus.detection.interface import FaceDetector, PhotoDetector
     from sfplus.device import Device
 
 MTCNN, YUNET = "mtcnn", "yunet"
-DETECTORS = (MTCNN, YUNET)
+ZOO_DETECTORS = (YUNET,)
+DETECTORS = (MTCNN, *ZOO_DETECTORS)
 
 
 def check_detector(name: str) -> None:
@@ -28,29 +26,6 @@ def check_detector(name: str) -> None:
     if name not in DETECTORS and not is_import_path(name):
         remedy = suggest(name, DETECTORS) or f"use {', '.join(DETECTORS)} or package.module:Class"
         raise UsageError(f"no detector is called '{name}'", where="detector", remedy=remedy)
-
-
-def detector_files(name: str) -> list[Path]:
-    """Return the files that decide what a detector finds: its model or its code; none for MTCNN.
-
-    Raises:
-        UsageError: If the model is not fetched, or there is no such module.
-    """
-    if is_import_path(name):
-        return list(find_sources(name).values())
-    return [] if name == MTCNN else [detector_file(name)]
-
-
-def detector_digest(name: str) -> str:
-    """Return a digest of the files that decide what a detector finds.
-
-    Raises:
-        UsageError: If the model is not fetched, or there is no such module.
-        WeightsError: If the model was changed.
-    """
-    if is_import_path(name):
-        return source_digest(name)
-    return hashlib.sha256(b"" if name == MTCNN else read_detector(name)).hexdigest()
 
 
 def create_detector(

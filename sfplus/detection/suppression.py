@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+
+from sfplus.detection.torchvision_nms import nms
 
 _PAIRS = 1 << 18  # of boxes that are compared at a time, 64 bytes each; 64 times as many on a GPU
 _ROUNDS = 16  # of comparisons before the host waits for a GPU

@@ -31,8 +31,9 @@ Floats = npt.NDArray[np.float32]
 class YuNet(PhotoDetector):
     """Detects faces and their five landmarks with YuNet, through OpenCV's `FaceDetectorYN`.
 
-    It finds profiles, turned and covered faces that MTCNN misses, and is faster; its landmarks are less exact. OpenCV
-    runs it on the CPU, whatever the device. Several threads may use a detector, and a pickle has its settings.
+    It finds profiles and covered faces that MTCNN misses; its landmarks are less exact, and wrong in faces that are
+    turned by more than 30 degrees. OpenCV runs it on the CPU, whatever the device. Several threads may use a detector,
+    and a pickle has its settings.
 
     The network finds faces with sides of 15 to 400 pixels. Photos with a side above 400 pixels are therefore searched
     twice, the second time with their longer side scaled to 400. For the first time, photos with a side above 1280

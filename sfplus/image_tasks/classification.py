@@ -27,23 +27,27 @@ from sfplus.image_tasks.datasets import ImageDataset
 from sfplus.image_tasks.random_crop import centre_crop, draw_crops, random_crop
 from sfplus.networks.normalize import normalize_images
 from sfplus.recipes.settings.classify import ClassifySettings, RegularizerSettings, released_factors
+from sfplus.recipes.settings.own_code import OwnEnergySettings
 from sfplus.training.batch_norm import synchronise_batch_norm
 from sfplus.training.distributed import ProcessGroup, has_unused_parameters
 from sfplus.training.engine import Row, Task
 from sfplus.training.optimizer import create_optimizer, decay_groups, set_learning_rate
+from sfplus.training.own_energy import OwnEnergy
 from sfplus.training.sampling import draw_indices
 from sfplus.training.schedule import multistep
 
 TEST_BATCH = 500
-Regularizer = HypersphericalEnergy | Orthonormality
+Regularizer = HypersphericalEnergy | Orthonormality | OwnEnergy
 
 
-def create_regularizer(network: nn.Module, settings: RegularizerSettings) -> Regularizer | None:
+def create_regularizer(network: nn.Module, settings: RegularizerSettings | OwnEnergySettings) -> Regularizer | None:
     """Create the regularizer of the settings, by default with the weights of the released code.
 
     Returns:
         A module whose call is added to the loss; None for the mode `none`.
     """
+    if isinstance(settings, OwnEnergySettings):
+        return OwnEnergy(settings, network)
     if settings.mode == "none":
         return None
     factors = released_factors(settings.mode, settings.power)

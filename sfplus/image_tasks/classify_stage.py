@@ -13,7 +13,7 @@ from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
 from sfplus.image_tasks.classification import ClassificationTask
 from sfplus.image_tasks.cnn import create_classifier
-from sfplus.image_tasks.datasets import accuracy_by_class
+from sfplus.image_tasks.datasets import SmallImages, accuracy_by_class
 from sfplus.image_tasks.image_set import ImageSet
 from sfplus.io.files import digest_json, write_atomically, write_json
 from sfplus.recipes.settings.classify import ClassifySettings
@@ -34,7 +34,8 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
     _, height, _, channels = train_set.batch(np.arange(1)).shape
     options |= {"channels": channels, "size": settings.data.crop if settings.data.name == "files" else height}
     torch.manual_seed(settings.seed)
-    network = create_classifier(options.pop("network"), len(train_set.names), **options)
+    name = options.pop("network")
+    network = create_classifier(name, len(train_set.names), **options, **settings.network_options)
     digest = digest_json([deciding_settings(settings), images.content])
     processes = ProcessGroup(job.context.device)
     task = ClassificationTask(network, train_set, test_set, settings, processes, digest)
@@ -50,16 +51,23 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
     summary = train(task, settings, job.folder, processes, on_step)
     predictions = task.predict(test_set)
     features = task.features(test_set) if _has_plane_features(network) else None
+    scarce = settings.data.scarce
+    learned = None
+    if scarce is not None and isinstance(train_set, SmallImages):
+        images_of_class = train_set.select(train_set.labels == scarce)
+        learned = float((task.predict(images_of_class) == scarce).double().mean())
     if not processes.is_first:
         return {}
     write_atomically(job.folder / MODEL, to_bytes(network.state_dict()))
     config = {"classifier": settings.network, "classes": list(train_set.names)} | options
+    config |= {"network_options": settings.network_options} if settings.network_options else {}
     write_json(job.folder / CONFIG, config, indent=1)
     result = _write_result(job, task, predictions, features)
     counts = {"train_images": len(train_set.labels), "test_images": len(test_set.labels)} | summary
     counts |= {name: result[name] for name in ("accuracy", "best_accuracy")}
-    if settings.data.scarce is not None:
-        counts["scarce_accuracy"] = list(result["accuracy_by_class"].values())[settings.data.scarce]
+    if scarce is not None:
+        counts["scarce_accuracy"] = list(result["accuracy_by_class"].values())[scarce]
+        counts["scarce_train_accuracy"] = learned
     return counts
 
 

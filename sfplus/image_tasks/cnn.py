@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sfplus.errors import UsageError, suggest
 from sfplus.hypersphere import WeightNormLinear, to_sphere
-from sfplus.networks import backbones, is_library_network
+from sfplus.networks import backbones, is_function, is_library_network
+from sfplus.networks.own_networks import call_own, check_features
 
 BN_EPSILON = 1e-3
 """Added to the variance (`architecture.py` of MHE and CoMHE, `spherenet.py`)."""
@@ -52,6 +53,7 @@ def create_classifier(
     bn_momentum: float = BN_MOMENTUM,
     channels: int = 3,
     size: int = 32,
+    **options: Any,
 ) -> nn.Module:
     """Create a classifier (N, channels, size, size) -> logits (N, classes), initialised from torch's generator.
 
@@ -62,6 +64,8 @@ def create_classifier(
       only as "a 6-layer CNN" with such features; the widths 16, 32, 64 are ours.
     - sphere-resnet32: see `SphereResNet`.
     - torchvision:NAME, timm:NAME: networks of these libraries, unchanged.
+    - package.module:function: a network of the user's own, whose code is run. The function is called with `classes`,
+      and with `channels`, `size` and `width` if its signature has them.
 
     Args:
         name: one of `CLASSIFIERS`, or a network of a library.
@@ -73,6 +77,7 @@ def create_classifier(
         bn_momentum: share of a batch in the moving averages of batch normalisation.
         channels: channels of an image.
         size: height and width of an image in pixels.
+        options: further arguments of a network of the user's own.
 
     Raises:
         UsageError: If no network has this name, or it does not support an option.
@@ -84,6 +89,14 @@ def create_classifier(
             raise UsageError("width and weight_norm are for the networks of sfplus, on RGB", where=name)
         network = backbones.build(name, feature_size=classes, crop_size=(size, size))
         return network if operator == "none" else to_sphere(network, operator)
+    if is_function(name):
+        optional = {"channels": (channels, channels), "size": (size, size), "width": (width, 0)}
+        optional["weight_norm"] = (weight_norm, False)
+        network = call_own(name, {"classes": classes}, optional, options)
+        check_features(network, classes, (channels, size, size), name)
+        return network.train() if operator == "none" else to_sphere(network.train(), operator)
+    if options:
+        raise UsageError("network_options are for networks of your own", where=name)
     norm = functools.partial(nn.BatchNorm2d, eps=BN_EPSILON, momentum=bn_momentum)
     last: _MakeLast = WeightNormLinear if weight_norm else functools.partial(nn.Linear, bias=False)
     if name == "sphere-resnet32":
@@ -93,7 +106,7 @@ def create_classifier(
         widths = [round(factor * (width or plan.width)) for factor in plan.factors]
         network = CNN(classes, plan.convolutions, widths, plan.features, channels, size, norm, last)
     else:
-        remedy = suggest(name, CLASSIFIERS) or f"use one of {', '.join(CLASSIFIERS)}"
+        remedy = suggest(name, CLASSIFIERS) or f"use one of {', '.join(CLASSIFIERS)}, or package.module:function"
         raise UsageError(f"no image classifier is called '{name}'", where="network", remedy=remedy)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):  # N(0, 2 / fan_in) everywhere, the last layer included

@@ -13,6 +13,7 @@ from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import digest_or_reason
 from sfplus.errors import DatasetError
 from sfplus.io.files import digest_json, file_size, walk_files
+from sfplus.io.import_path import source_digest
 from sfplus.io.locks import file_lock
 from sfplus.recipes.settings.images import ImageDataSettings
 
@@ -38,10 +39,15 @@ class ImageSet:
     def content(self) -> str:
         """Digest of names and bytes; for `files`, which may be hundreds of GB, of names and sizes.
 
+        Of the user's own code it covers the source and the files in `data.root`, if that is given.
+
         Raises:
             DatasetError: If the dataset is missing and may not or cannot be downloaded.
         """
         root, name = self.settings.folder, self.settings.name
+        if self.settings.is_code:  # is read, not run
+            files = sorted(walk_files(root)) if self.settings.root and root.is_dir() else []
+            return digest_json([source_digest(name), [[file, digest_or_reason(root / file)] for file in files]])
         splits = [split for split in _SPLITS if (root / split).is_dir()]
         if name == "files":
             names = [(split, name) for split in splits for name in walk_files(root / split)]
@@ -58,7 +64,7 @@ class ImageSet:
     @property
     def is_available(self) -> bool:
         """True if nothing has to be downloaded."""
-        if not self.settings.download:
+        if not self.settings.download or self.settings.is_code:
             return True
         try:
             replace(self, settings=self.settings.model_copy(update={"download": False})).content  # noqa: B018
@@ -68,6 +74,8 @@ class ImageSet:
 
     def describe(self) -> str:
         """Describe the dataset by its name and folder."""
+        if self.settings.is_code and not self.settings.root:
+            return self.settings.name
         return f"{self.settings.name} in {self.settings.folder}"
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
@@ -88,6 +96,13 @@ class ImageSet:
 
     def _load(self, split: Literal["train", "test"]) -> ImageDataset:
         datasets, settings = self._datasets, self.settings
+        if settings.is_code:
+            from sfplus.image_tasks.own_images import load_own_images  # imports torch, as above
+
+            own: ImageDataset = load_own_images(
+                settings.name, split, settings.options, root=settings.root, download=settings.download
+            )
+            return own
         if settings.name == "files":
             images: ImageDataset = datasets.list_image_files(settings.folder, split, settings.resize)
             return images

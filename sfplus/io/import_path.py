@@ -25,12 +25,14 @@ from sfplus.errors import UsageError, first_line, short_repr, suggest
 from sfplus.io.files import digest_json, file_digest
 
 _FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_MAX_LENGTH = 100  # characters: the name of a network in config.json
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NOT_FOUND = "run the command in the folder that holds the module, or set PYTHONPATH"
 
 
 def is_import_path(name: str) -> bool:
     """Return whether a text has the form `package.module:name`; what it names may not exist."""
-    return bool(_FORM.fullmatch(name))
+    return len(name) <= _MAX_LENGTH and bool(_FORM.fullmatch(name))
 
 
 def import_object(path: str) -> Any:
@@ -106,8 +108,21 @@ def source_digest(path: str) -> str:
         raise UsageError(f"cannot be read ({error.strerror})", where=path, remedy="check the file") from None
 
 
+def argument_names(target: Any) -> frozenset[str]:
+    """Return the names in the signature of a function or class; none if it has no signature."""
+    try:
+        return frozenset(inspect.signature(target).parameters)
+    except (TypeError, ValueError):
+        return frozenset()
+
+
 def bind_options(
-    target: Callable[..., Any], options: Mapping[str, Any], where: str, supplied: Sequence[str] = ()
+    target: Callable[..., Any],
+    options: Mapping[str, Any],
+    where: str,
+    supplied: Sequence[str] = (),
+    *,
+    positional: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Check options against the signature of a function or class: names, and types where there are annotations.
 
@@ -115,7 +130,8 @@ def bind_options(
         target: what will be called.
         options: by name.
         where: the import path, for messages.
-        supplied: arguments that the caller passes itself, which are not options; `target` must take them.
+        supplied: keyword arguments that the caller passes itself, which are not options; `target` must take them.
+        positional: what the caller passes as first arguments, in words for messages.
 
     Returns:
         The options with their values converted as recipes do it, such as a list to a tuple.
@@ -127,6 +143,12 @@ def bind_options(
         parameters = dict(inspect.signature(target).parameters)
     except (TypeError, ValueError):
         raise UsageError("is not a function or class with a signature", where=where, remedy="check the name") from None
+    first = [name for name, parameter in parameters.items() if parameter.kind in _POSITIONAL][: len(positional)]
+    if len(first) < len(positional) and inspect.Parameter.VAR_POSITIONAL not in {p.kind for p in parameters.values()}:
+        arguments = ", ".join(positional)
+        raise UsageError(f"does not take {arguments} as first arguments", where=where, remedy="change its signature")
+    for name in first:
+        del parameters[name]
     kinds = {parameter.kind for parameter in parameters.values()}
     takes_any = inspect.Parameter.VAR_KEYWORD in kinds
     named = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sfplus.networks.registry import (
     DEFAULT_INPUT,
+    NEUTRAL_OPTIONS,
     create,
     is_function,
     is_library_network,
@@ -15,6 +16,7 @@ from sfplus.networks.registry import (
 
 __all__ = [
     "DEFAULT_INPUT",
+    "NEUTRAL_OPTIONS",
     "create",
     "is_function",
     "is_library_network",

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 DEFAULT_INPUT = "112x96"
 
-# Options that recipes and config.json always contain: networks that do not have them accept these values.
-_NEUTRAL = {"width": 1.0, "block": "original", "batch_norm": False}
+NEUTRAL_OPTIONS = {"width": 1.0, "block": "original", "batch_norm": False}
+"""Options that recipes and config.json always contain: networks that do not have them accept these values."""
 
 
 def create(name: str, *, feature_size: int = 512, input: str = DEFAULT_INPUT, **options: Any) -> nn.Module:
@@ -58,7 +58,7 @@ def create(name: str, *, feature_size: int = 512, input: str = DEFAULT_INPUT, **
         raise UsageError(f"feature_size must be at least 1, not {feature_size}", where="network")
     crop_size = parse_size(input)
     defaults = _defaults(build)
-    unsupported = [key for key, value in options.items() if key not in defaults and value != _NEUTRAL.get(key)]
+    unsupported = [key for key, value in options.items() if key not in defaults and value != NEUTRAL_OPTIONS.get(key)]
     if unsupported:
         remedy = f"its options are {', '.join(defaults)}" if defaults else "it has no options"
         raise UsageError(f"does not support {', '.join(unsupported)}", where=name, remedy=remedy)
@@ -91,7 +91,7 @@ def network_options(name: str) -> frozenset[str]:
     Raises:
         UsageError: If no network has this name.
     """
-    return frozenset({"feature_size", "input", *_NEUTRAL, *_defaults(_builder(name))})
+    return frozenset({"feature_size", "input", *NEUTRAL_OPTIONS, *_defaults(_builder(name))})
 
 
 def parse_size(size: str) -> tuple[int, int]:

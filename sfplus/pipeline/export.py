@@ -20,12 +20,14 @@ from sfplus.verification.decision import DecisionRule
 from sfplus.weights import CONFIG, FOLDER_FILES, PEOPLE
 from sfplus.weights.convert import write_folder
 from sfplus.weights.find_model import ModelSource
-from sfplus.weights.loading import load_model
+from sfplus.weights.loading import read_model
 from sfplus.weights.model_config import read_config, write_config
 from sfplus.weights.model_folder import save_model
 
 
-def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Path, half: bool) -> None:
+def export_model(
+    artefacts: dict[str, Artefact], source: Path | None, folder: Path, half: bool, network: str = ""
+) -> None:
     """Save the last model that was verified, with the threshold, mean feature and scores of its verification.
 
     Args:
@@ -33,6 +35,7 @@ def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Pa
         source: The folder of the model, if the run did not train it.
         folder: The folder to create.
         half: Whether to store float16.
+        network: `package.module:function` of a network of the user's own.
 
     Raises:
         UsageError: If the folder exists, or `measure_decision` refuses the verification.
@@ -40,11 +43,14 @@ def export_model(artefacts: dict[str, Artefact], source: Path | None, folder: Pa
     name = _verified_model(artefacts)
     model = artefacts[name].folder if name in artefacts else source
     assert model is not None, "a verified model is an artefact or the user's"
-    network, config = load_model(model)
+    loaded = read_model(model, network)
     rule = measure_decision(artefacts)
     with atomic_folder(folder) as partial:
         save_model(
-            partial, network, config | {"verification": rule.verification}, dtype=torch.float16 if half else None
+            partial,
+            loaded.network,
+            loaded.config | {"verification": rule.verification},
+            dtype=torch.float16 if half else None,
         )
         rule.save(partial)
     print(f"model: {folder}")

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sfplus.artifacts.artefact import Artefact
+from sfplus.artifacts.code_input import CodeInput
 from sfplus.artifacts.context import RunContext, is_first
-from sfplus.artifacts.inputs import DetectorInput, InputFile, ModelInput, PackFolder, StageInput
+from sfplus.artifacts.detector_input import DetectorInput
+from sfplus.artifacts.inputs import InputFile, ModelInput, PackFolder, StageInput
 from sfplus.artifacts.pair_inputs import BinCrops, PairList
 from sfplus.datasets.identities import describe_people
 from sfplus.datasets.known_sets import describe_missing
@@ -22,6 +24,7 @@ from sfplus.recipes.steps import (
     Step,
     StepOutput,
     UserBin,
+    UserCode,
     UserDetector,
     UserFile,
     UserImages,
@@ -88,7 +91,7 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
             _ = reference.content  # raises if the model cannot be used
         elif isinstance(reference, UserDetector):
             _ = DetectorInput(reference.name).content  # likewise
-        elif not isinstance(reference, StepOutput | UserImages):
+        elif not isinstance(reference, StepOutput | UserImages | UserCode):
             path = _path(reference)
             if isinstance(reference, UserPairs):
                 pair_lists.add(reference)
@@ -119,10 +122,12 @@ def _check_paths(references: Sequence[InputReference]) -> None:
     for reference in references:
         if isinstance(reference, UserImages):
             data = reference.settings
-            downloadable = data.name not in ("files", "folder")
+            if data.is_code and (data.download or not data.root):
+                continue
+            downloadable = data.name not in ("files", "folder") and not data.is_code
             if not (data.folder.exists() or (downloadable and data.download)):
                 missing[data.folder] = f"say where it is: data.root=FOLDER{', or data.download=true' * downloadable}"
-        elif not isinstance(reference, StepOutput | UserDetector) and (path := _missing(reference)):
+        elif not isinstance(reference, StepOutput | UserCode | UserDetector) and (path := _missing(reference)):
             missing[path] = "check the path"
     if not missing:
         return
@@ -173,6 +178,8 @@ def _resolve(reference: InputReference, artefacts: Mapping[str, Artefact], conte
             return _pair_list(reference)
         case UserFile(path):
             return InputFile(path)
+        case UserCode(path):
+            return CodeInput(path)
         case UserImages(settings):
             return ImageSet(settings, context)
         case UserDetector(name):

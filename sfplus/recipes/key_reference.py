@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from sfplus.errors import RecipeError, suggest
 from sfplus.recipes.recipe import Recipe, key_classes
+from sfplus.recipes.settings.own_code import OwnSettings
 
 _TYPES = {int: "integer", float: "number", bool: "true or false", str: "text", Path: "path", dict: "keys and values"}
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >="}
@@ -72,9 +73,9 @@ def _fields(kind: type[BaseModel], prefix: str, head: str) -> Iterator[RecipeKey
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """Return the classes in an annotation that are models."""
+    """Return the classes in an annotation that are models, without those of the user's own code."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        return [] if issubclass(annotation, OwnSettings) else [annotation]
     return [model for part in get_args(annotation) for model in _models(part)]
 
 
@@ -93,6 +94,8 @@ def _type(annotation: Any) -> str:
     origin, parts = get_origin(annotation), get_args(annotation)
     if _models(annotation) and origin is not list:
         return "keys" + (" or null" if NoneType in parts else "")
+    if origin is Annotated:
+        return _type(parts[0])
     if origin is Literal:
         return " | ".join(_yaml(part) for part in parts)
     if origin is UnionType or origin is Union:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from sfplus.errors import RecipeError, UsageError, suggest
+from sfplus.errors import RecipeError, UsageError, suggest, warn_user
+from sfplus.io.import_path import is_import_path
 from sfplus.io.resources import shipped_folder
 from sfplus.recipes.recipe import Recipe, image_keys
+from sfplus.recipes.settings.heads import DEFAULT_HEAD
 from sfplus.recipes.validation_errors import explain
 from sfplus.recipes.yaml_file import parse_yaml, read_text
 
@@ -56,13 +59,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             "is not a recipe: it must hold stages as keys", where=f"{path}:1", remedy="see: sfplus recipes show demo"
         )
+    written = {full: override for override in overrides for full in _with_stage(data, override)}
     overrides = [full for override in overrides for full in _with_stage(data, override)]
-    for override in overrides:
-        _override(data, override)
+    changed = _apply(data, overrides, say=True)
     try:
-        recipe = Recipe.model_validate(data)
+        recipe = Recipe.model_validate(changed)
     except ValidationError as error:
-        raise explain(error, Recipe, node, data, path, overrides) from None
+        causes = [override for override in overrides if _causes(override, overrides, data, error)]
+        raise explain(error, Recipe, node, changed, path, written, causes) from None
     if not recipe.has_stages:
         raise RecipeError("has no stage to run", where=path, remedy="see: sfplus recipes show demo")
     return recipe
@@ -98,6 +102,66 @@ def _with_stage(data: dict[str, Any], override: str) -> list[str]:
     if key in Recipe.model_fields or not stages:
         return [override]
     return [f"{stage}.{override}" for stage in (stages if key == "data" else stages[-1:])]
+
+
+def _apply(data: Mapping[str, Any], overrides: Sequence[str], *, say: bool = False) -> dict[str, Any]:
+    """Return a copy of the data with overrides.
+
+    An override that exchanges a head leaves out the options that the recipe gives for its own one, since they mean
+    other things, or nothing, to the new head; those of other overrides stay. The same holds for a regulariser of the
+    user's own.
+
+    Args:
+        data: The data of the recipe.
+        overrides: `key=value`.
+        say: Whether a warning names what is left out.
+    """
+    changed = copy.deepcopy(dict(data))  # with YAML aliases several keys share one mapping
+    for override in overrides:
+        slot, _, name = override.partition("=")[0].rpartition(".")
+        settings, chosen = _get(changed, slot.split(".")), override.partition("=")[2]
+        if isinstance(settings, dict) and (old := _exchanged(slot, name, settings, chosen)):
+            left_out = [option for option in settings if option not in (name, "weight")]
+            for option in left_out:
+                del settings[option]
+            if left_out and say:
+                warn_user(f"{slot}: the options of {old} in the recipe are left out: {', '.join(left_out)}")
+    for override in overrides:
+        _override(changed, override)
+    return changed
+
+
+def _exchanged(slot: str, name: str, settings: Mapping[str, Any], chosen: str) -> str:
+    """Return what an override exchanges, a head or a regulariser, if the keys beside it are its options; "" if not."""
+    if name == "name" and slot.rpartition(".")[2] == "head":
+        old = str(settings.get(name, DEFAULT_HEAD))
+        return old if chosen != old else ""
+    if name == "mode" and slot.rpartition(".")[2] == "energy":
+        old = str(settings.get(name, "the energy"))
+        return old if chosen != old and (is_import_path(chosen) or is_import_path(old)) else ""
+    return ""
+
+
+def _get(data: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """Return what is at nested keys; None if there is nothing."""
+    value: Any = data
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _causes(override: str, overrides: Sequence[str], data: Mapping[str, Any], error: ValidationError) -> bool:
+    """Return whether an error would not be without one override."""
+    try:
+        Recipe.model_validate(_apply(data, [other for other in overrides if other != override]))
+    except ValidationError as other_error:
+        return _first(other_error) != _first(error)
+    return True
+
+
+def _first(error: ValidationError) -> tuple[Any, ...]:
+    first = error.errors()[0]
+    return first["type"], first["loc"], first["msg"]
 
 
 def _override(data: dict[str, Any], override: str) -> None:

@@ -77,6 +77,13 @@ class UserFile:
 
 
 @dataclass(frozen=True)
+class UserCode:
+    """A reference to code of the user's by its import path, `package.module:name`; its source counts."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class UserImages:
     """A reference to a set of labelled images."""
 
@@ -90,17 +97,26 @@ class UserModel(ModelSource):
 
 @dataclass(frozen=True)
 class UserDetector:
-    """A reference to a detector other than MTCNN: its model or its code.
+    """A reference to a detector of the zoo.
 
     Attributes:
-        name: Its name, or `package.module:Class`.
+        name: Its name.
     """
 
     name: str
 
 
 InputReference = (
-    StepOutput | UserPhotos | UserBin | UserPack | UserPairs | UserFile | UserImages | UserModel | UserDetector
+    StepOutput
+    | UserPhotos
+    | UserBin
+    | UserPack
+    | UserPairs
+    | UserFile
+    | UserCode
+    | UserImages
+    | UserModel
+    | UserDetector
 )
 
 
@@ -138,6 +154,13 @@ class StageKey:
         A step that an earlier key has added already is left out by the planner.
         """
         return []
+
+    def network_code(self, request: PlanRequest) -> dict[str, InputReference]:
+        """Return the code of the network of this key's models as the input `network` of the steps that use it.
+
+        It is empty for the networks of sfplus, and for keys that train no face network.
+        """
+        return {}
 
     def model_steps(self, name: str) -> list[str]:
         """Return the names of the steps that train a face network, of this key with this name, in order."""

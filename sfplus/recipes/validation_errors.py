@@ -20,7 +20,8 @@ def explain(
     node: yaml.Node | None,
     data: Mapping[str, Any],
     path: Path,
-    overrides: Sequence[str],
+    overrides: Mapping[str, str],
+    causes: Sequence[str],
 ) -> RecipeError:
     """Explain the first error that pydantic reports: file and line or override, reason and remedy.
 
@@ -30,20 +31,18 @@ def explain(
         node: The YAML with its line numbers.
         data: The data that was validated.
         path: The file.
-        overrides: The overrides that were applied.
+        overrides: The overrides that were applied, each as its user wrote it.
+        causes: Those of them without which this error would not be.
     """
     first = error.errors()[0]
     location = [part for part in first["loc"] if not isinstance(part, int)]
     key = ".".join(map(str, location))
-    matches = [override for override in overrides if key and _overlap(key, override.partition("=")[0])]
-    where = matches[0] if matches else f"{path}:{_line(node, location)}"
+    exact = [override for override in overrides if key and f"{key}.".startswith(f"{override.partition('=')[0]}.")]
+    blamed = dict.fromkeys(overrides[override] for override in exact or causes)
+    where = " ".join(blamed) or f"{path}:{_line(node, location)}"
     if first["type"] == "extra_forbidden":
         valid = _fields(recipe, location[:-1], data)
         remedy = suggest(str(location[-1]), valid) or f"valid keys: {', '.join(valid)}"
-        head = key.rpartition(".")[0]
-        if any(override.startswith(f"{head}.name=") for override in overrides):
-            options = ", ".join(name for name in valid if name != "name")
-            remedy = f"a different head has different keys: {head}={{name: ..., {options}}}"
         return RecipeError(f"unknown key '{key}'", where=where, remedy=remedy)
     reason = re.sub(r"^Value error, ", "", first["msg"])
     got = "" if first["type"] in ("missing", "value_error") else f", not {short_repr(first['input'])}"
@@ -52,11 +51,6 @@ def explain(
         where=where,
         remedy="see: sfplus recipes show demo" if not key else "",
     )
-
-
-def _overlap(key: str, override: str) -> bool:
-    """Return whether one dotted key is the same as, or a part of, the second."""
-    return f"{key}.".startswith(f"{override}.") or f"{override}.".startswith(f"{key}.")
 
 
 def _line(node: yaml.Node | None, location: Sequence[Any]) -> int:

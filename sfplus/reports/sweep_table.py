@@ -17,7 +17,13 @@ from sfplus.verification.bootstrap import Interval
 from sfplus.verification.significance import detectable_difference, holm
 
 LEVEL = 0.95  # nominal coverage of the intervals
-_TITLES = {"class_energy": "class energy, s = 2", "min_angle": "smallest angle between classes, degrees"}
+_TITLES = {
+    "class_energy": "class energy, s = 2",
+    "min_angle": "smallest angle between classes, degrees",
+    "training_energy_degrees": "dose of the energy, degrees",
+    "within_class_angle": "angle of a feature to its class, degrees",
+    "scarce_classifier_angle": "angle of the scarce class to the nearest other, degrees",
+}
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ class _EarlierFeatures:
     def __init__(self, job: Job[EmbedSettings], reader: _CropReader) -> None:
         stage, self._folder = job.settings.stage, job.folder
         deciding = [stage.version, deciding_settings(job.settings), job.inputs["model"].content, reader.narrowed]
+        deciding += [job.inputs["network"].content] if "network" in job.inputs else []
         self._index = job.context.result_index(stage.name, deciding)
         self._keys = reader.digests()
 

@@ -29,10 +29,12 @@ from sfplus.hypersphere import Head, ShardedHead
 from sfplus.io.console import first_names
 from sfplus.io.files import write_atomically
 from sfplus.io.tables import read_failures, read_parquet
-from sfplus.networks import DEFAULT_INPUT, create
+from sfplus.networks import DEFAULT_INPUT, create, is_function, is_network
 from sfplus.networks.embed import default_batch_size, embed_batches
+from sfplus.networks.own_networks import create_own
 from sfplus.recipes.settings.finetune import FinetuneSettings
 from sfplus.recipes.settings.train import SolverSettings, TrainSettings
+from sfplus.training.energy_dose import energy_dose
 from sfplus.training.face_task import HeldOut, fit
 from sfplus.training.head_ops import create_head, gather_head, load_classifier
 from sfplus.training.teacher import Distillation
@@ -50,9 +52,25 @@ def build_train(job: Job[TrainSettings]) -> dict[str, Any]:
     torch.manual_seed(settings.seed)
     shape = settings.model_dump(include={"network", "feature_size", "width"})
     training_set = _load_training_set(job, settings)
-    options = settings.model_dump(include={"block", "batch_norm"}) | {"input": training_set.size}
-    network = create(settings.network, feature_size=settings.feature_size, width=settings.width, **options)
-    return _fit(job, network, shape, training_set)
+    network, described = create_network(settings, training_set.size)
+    return _fit(job, network, shape | described, training_set)
+
+
+def create_network(settings: TrainSettings, size: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Create the network of the settings for crops of a size; of the user's own, this runs its code.
+
+    Returns:
+        The network, and what config.json says about a network of the user's own beside its name, length and width.
+
+    Raises:
+        UsageError: If the network does not have these options, or does not turn crops into features.
+    """
+    options = settings.model_dump(include={"width", "block", "batch_norm"}) | {"input": size}
+    if is_network(settings.network):
+        return create(settings.network, feature_size=settings.feature_size, **options), {}
+    network = create_own(settings.network, feature_size=settings.feature_size, **options, **settings.network_options)
+    described = options | ({"network_options": settings.network_options} if settings.network_options else {})
+    return network, described
 
 
 def build_finetune(job: Job[FinetuneSettings]) -> dict[str, Any]:
@@ -67,7 +85,10 @@ def build_finetune(job: Job[FinetuneSettings]) -> dict[str, Any]:
     if training_set.size != config.get("input", DEFAULT_INPUT):
         reason = f"the model to start from takes {config.get('input', DEFAULT_INPUT)} crops, not {training_set.size}"
         raise DatasetError(reason, where=start, remedy="align with its template")
-    return _fit(job, network, {key: config[key] for key in ("network", "feature_size", "width")}, training_set)
+    keys = ["network", "feature_size", "width"]
+    if is_function(config["network"]):  # the options of the networks of sfplus are added when they are saved
+        keys += [key for key in ("block", "batch_norm", "input", "network_options") if key in config]
+    return _fit(job, network, {key: config[key] for key in keys}, training_set)
 
 
 @dataclass(frozen=True)
@@ -98,6 +119,10 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
     if loaded:
         job.context.console.print(f"the network is initialised from {start}; classifier: {loaded['classifier']}")
 
+    dose = energy_dose(head.weight, settings) if isinstance(head, Head) else None
+    if dose is not None and is_first():
+        job.context.console.print(dose.describe())
+
     def report_step(step: int, row: dict[str, Any]) -> None:
         note = _describe_row(row) if row else None
         job.context.progress.update(step, settings.max_iter, "steps", note)
@@ -125,7 +150,8 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
     save_model(job.folder, network, shape | about, head=full_head)
     if people:
         write_atomically(job.folder / PEOPLE, "".join(f"{person}\n" for person in people).encode())
-    return {"people": len(people), "crops": len(crops)} | loaded | summary
+    movement = {} if dose is None else {"energy_degrees": round(dose.degrees, 4)}
+    return {"people": len(people), "crops": len(crops)} | loaded | movement | summary
 
 
 def _describe_row(row: dict[str, Any]) -> str:

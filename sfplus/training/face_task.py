@@ -17,7 +17,8 @@ from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.device import Device
 from sfplus.hypersphere import AdaFace, Head, ShardedHead, measure_layer_uniformity
 from sfplus.networks.normalize import normalize_crops
-from sfplus.recipes.settings.train import SolverSettings
+from sfplus.recipes.settings.own_code import OwnEnergySettings
+from sfplus.recipes.settings.train import EnergySettings, SolverSettings
 from sfplus.training.augment import distort, draw_distortions
 from sfplus.training.batch_norm import synchronise_batch_norm
 from sfplus.training.distributed import ProcessGroup, has_unused_parameters
@@ -25,6 +26,7 @@ from sfplus.training.engine import OnStep, Row, Task, train
 from sfplus.training.head_checks import check_people, warn_at_chance
 from sfplus.training.head_ops import FaceLosses, clip_gradients, count_classes, head_accuracy, head_energy
 from sfplus.training.optimizer import RunningAverage, create_caffe_sgd, set_learning_rate
+from sfplus.training.own_energy import OwnEnergy
 from sfplus.training.sampling import create_sampler, draw_flips
 from sfplus.training.schedule import learning_rate
 from sfplus.training.teacher import Distillation
@@ -129,6 +131,9 @@ class FaceTask(Task):
         if teacher is not None and teacher.map is not None:
             self.trained["teacher_map"] = teacher.map
         processes.device.move(self.trained)
+        self.own_energy: OwnEnergy | None = None
+        if isinstance(settings.energy, OwnEnergySettings) and head is not None:
+            self.own_energy = OwnEnergy(settings.energy, self.measured)
         modules = nn.ModuleDict(dict(self.trained.items()))
         self.average: RunningAverage | None = None
         if settings.ema:
@@ -192,7 +197,7 @@ class FaceTask(Task):
                 features, losses = self._losses(*part)
                 total = torch.stack(list(losses.values())).sum() / passes
                 if number == 0 and self.settings.energy is not None and self.head is not None:
-                    energy = head_energy(self.head, batch[1], self.settings.energy, self.processes)
+                    energy = self._energy(batch[1])
                     total = total + self.settings.energy.weight * energy
                 if measure:  # before the step changes the classifier weights
                     taught = None if self.teacher is None else part[-1]
@@ -224,6 +229,13 @@ class FaceTask(Task):
         features, losses = self.losses(inputs, labels, *taught)
         return features, losses
 
+    def _energy(self, labels: Tensor) -> Tensor:
+        """Return the energy of the classifier weights for a batch, or the regulariser of the user's own."""
+        if self.own_energy is not None:
+            return self.own_energy.unweighted()
+        assert self.head is not None and isinstance(self.settings.energy, EnergySettings)
+        return head_energy(self.head, labels, self.settings.energy, self.processes)
+
     def describe(self, step: int) -> str:
         """Describe lambda and the learning rate."""
         annealing = "" if self.head is None else f"lambda {self.head.current_lambda:.4g}, "
@@ -232,7 +244,7 @@ class FaceTask(Task):
     def logged(self, row: Row, earlier: Sequence[Row]) -> None:
         """Add the spread of the neurons of each layer and of the classifier weights, and the held-out evaluation."""
         if len(earlier) % self.settings.spread_every == 0 or row["step"] == self.settings.max_iter:
-            power = self.settings.energy.power if self.settings.energy is not None else 2.0
+            power = self.settings.energy.power if isinstance(self.settings.energy, EnergySettings) else 2.0
             for layer, uniformity in measure_layer_uniformity(self.measured, power).items():
                 for name in ("energy", "excess", "mean_nearest", "min_angle", "redundancy"):
                     value: float = getattr(uniformity, name)

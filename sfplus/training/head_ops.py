@@ -4,15 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sfplus.errors import UsageError
 from sfplus.hypersphere import HEADS, Head, ShardedHead, class_energy
+from sfplus.io.import_path import bind_options, import_object
+from sfplus.recipes.settings.heads import HeadSettings
+from sfplus.recipes.settings.own_code import OwnHeadSettings
 from sfplus.recipes.settings.train import EnergySettings, SolverSettings
 from sfplus.training.distributed import ProcessGroup
 from sfplus.training.teacher import Distillation
 from sfplus.weights.model_folder import copy_by_name
+
+
+def find_head(settings: HeadSettings) -> tuple[type[Head], dict[str, Any]]:
+    """Return the class of a head and its options; of a head of the user's own, this imports its code.
+
+    Raises:
+        UsageError: If there is no such class, it is not a subclass of `Head`, or it does not have these options.
+    """
+    if not isinstance(settings, OwnHeadSettings):
+        return HEADS[settings.name], settings.model_dump(exclude={"name"})
+    kind = import_object(settings.name)
+    if not (isinstance(kind, type) and issubclass(kind, Head)):
+        remedy = "derive it from sfplus.hypersphere.Head"
+        raise UsageError("is not a class of heads", where=settings.name, remedy=remedy)
+    return kind, bind_options(kind, settings.code_options, settings.name, positional=("features", "classes"))
 
 
 def create_head(settings: SolverSettings, features: int, people: int) -> Head | ShardedHead:
@@ -23,7 +43,7 @@ def create_head(settings: SolverSettings, features: int, people: int) -> Head | 
         features: length of a feature.
         people: number of classes.
     """
-    kind, options = HEADS[settings.head.name], settings.head.model_dump(exclude={"name"})
+    kind, options = find_head(settings.head)
     if settings.classes == "replicated":
         return kind(features, people, **options)
     rate, seed = settings.sample_rate, settings.seed
@@ -61,9 +81,8 @@ def gather_head(head: Head | ShardedHead, settings: SolverSettings) -> Head | No
     state = head.full_state()
     if state is None:
         return None
-    full = HEADS[settings.head.name](
-        state["weight"].shape[1], head.classes, **settings.head.model_dump(exclude={"name"})
-    )
+    kind, options = find_head(settings.head)
+    full = kind(state["weight"].shape[1], head.classes, **options)
     full.load_state_dict({name: value for name, value in state.items() if name != "draws"})
     return full
 

@@ -30,7 +30,7 @@ from sfplus.weights.foreign_models import (
     read_weights_of_function,
 )
 from sfplus.weights.layouts import CONVOLUTION, ImportedWeights, from_pytorch, infer_config
-from sfplus.weights.model_config import encode_config
+from sfplus.weights.model_config import encode_config, read_config
 from sfplus.weights.model_folder import (
     assign_tensors,
     create_uninitialised,
@@ -95,7 +95,8 @@ def read_model(path: Path, network: str = "", block: str = "", *, input: str = "
             TorchScript, or .pt2 of `torch.export`; or, as a path, `package.module:function`.
         network: what a file of weights does not say: the name of a SphereFace network (default: inferred from names
             and shapes), the `.prototxt` of a .caffemodel (default: the one beside it), or `package.module:function`,
-            which returns the network.
+            which returns the network. Of a model that was trained with a network of the user's own, this function must
+            be named: what its config.json names is not imported.
         block: `original` or `modern`, of a SphereFace network; default: that of the format.
         input: description of the input (see `parse_preprocessing`); default: what the model says, or a guess, with a
             warning.
@@ -122,7 +123,7 @@ def _read(path: Path, network: str, block: str, input: str) -> LoadedModel:
     if suffix not in _SUFFIXES:
         remedy = "give a folder, .safetensors, .caffemodel, .onnx, .pt, .pth, .pth.tar, .ckpt, .bin or .pt2"
         raise UsageError("has a format that cannot be read", where=path, remedy=remedy)
-    if is_function(network) and suffix in {".safetensors", ".pkl", *CHECKPOINT_SUFFIXES}:
+    if is_function(network) and suffix in {".safetensors", ".pkl", *CHECKPOINT_SUFFIXES} and not _describes_code(path):
         return read_weights_of_function(path, network, input)
     if suffix == "" and is_foreign_folder(path):
         return read_foreign_folder(path, input)
@@ -135,6 +136,12 @@ def _read(path: Path, network: str, block: str, input: str) -> LoadedModel:
     if suffix == ".pt2" or (suffix in CHECKPOINT_SUFFIXES and is_torchscript(path)):
         return read_program(path, input)
     return _infer_model(from_pytorch(read_state_dict(path)), path, network, block)
+
+
+def _describes_code(path: Path) -> bool:
+    """Return whether a config.json beside a file of weights says that its network is code of the user's own."""
+    file = path.with_name(CONFIG)
+    return path.suffix.lower() == ".safetensors" and file.is_file() and is_function(read_config(file)["network"])
 
 
 def _read_caffe(path: Path, network: str, block: str, input: str) -> LoadedModel:
@@ -153,7 +160,8 @@ def _read_caffe(path: Path, network: str, block: str, input: str) -> LoadedModel
 def _read_onnx(path: Path, network: str, block: str, input: str) -> LoadedModel:
     """Read an exported network of this project, a SphereFace network by its weights, or any other graph."""
     file = read_onnx(path)
-    if file.config is not None and file.config.get("network") == ONNX:
+    network_in_config = "" if file.config is None else file.config["network"]
+    if network_in_config == ONNX or is_function(network_in_config):  # the graph needs no code of the user's own
         return read_onnx_graph(file, input)
     if file.config is not None:
         weights = ImportedWeights(file.tensors())
@@ -184,13 +192,14 @@ def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _read_folder(path: Path, network: str, block: str) -> LoadedModel:
-    loaded, config = load_folder(path)
+    loaded, config = load_folder(path, network if is_function(network) else "")
     head = (path if path.is_dir() else path.parent) / HEAD
     tensors = load_tensors(head) if head.is_file() else {}
     return _check_config(LoadedModel(loaded, config, tensors.get("weight")), path, network, block)
 
 
 def _check_config(model: LoadedModel, path: Path, network: str, block: str) -> LoadedModel:
+    network = "" if is_function(network) and is_function(model.config["network"]) else network  # may have moved
     for requested, key, default in ((network, "network", ""), (block, "block", "original")):
         actual = model.config.get(key, default)
         if requested not in ("", actual):

@@ -75,6 +75,7 @@ class _Config(BaseModel):
     input: _Name = DEFAULT_INPUT
     block: _Name = "original"
     batch_norm: bool = False
+    network_options: dict[str, Any] = {}
     template: _Name | None = None
     preprocessing: dict[str, Any] = {}
     verification: _Verification | None = None

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from sfplus.errors import UsageError, WeightsError, explain_damage
 from sfplus.io.files import check_folder, write_atomically
 from sfplus.io.tensor_files import check_tensor_list
-from sfplus.networks import create, is_library_network, network_options
+from sfplus.networks import (
+    DEFAULT_INPUT,
+    NEUTRAL_OPTIONS,
+    create,
+    is_function,
+    is_library_network,
+    is_network,
+    network_options,
+)
+from sfplus.networks.own_networks import create_own
 from sfplus.weights import CONFIG, HEAD, MODEL
 from sfplus.weights.allocations import AllocationError, limit_allocations
 from sfplus.weights.feature_network import FeatureNetwork
@@ -41,7 +50,8 @@ def save_model(
         folder: created if missing.
         network: its state is written under the names of `state_dict()`.
         config: `network`, `feature_size` and `width` as `networks.create` accepts them, and any description of the
-            model, such as `template` and `provenance`. The network's other options are added. Must be JSON.
+            model, such as `template` and `provenance`. The other options of a network of the registry are added; of
+            one of the user's own, config has `input` and `network_options`. Must be JSON.
         head: the classifier, kept for fine-tuning.
         dtype: storage type of floating-point tensors, for example float16, which halves the file; default: unchanged.
 
@@ -54,7 +64,8 @@ def save_model(
     if isinstance(network, FeatureNetwork):
         remedy = "use the folder that sfplus convert writes"
         raise WeightsError("is not a network of sfplus", where=str(config.get("network")), remedy=remedy)
-    text = encode_config(config | getattr(network, "options", {}), folder / CONFIG)
+    options = getattr(network, "options", {}) if is_network(config.get("network", "")) else {}
+    text = encode_config(config | options, folder / CONFIG)
     folder.mkdir(parents=True, exist_ok=True)
     if head is not None:
         write_atomically(folder / HEAD, to_bytes(head.state_dict(), dtype))
@@ -62,11 +73,36 @@ def save_model(
     write_atomically(folder / CONFIG, text)
 
 
-def load_folder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Load a model that `save_model` wrote, from its folder or .safetensors file; see `loading.load_model`."""
+def load_folder(path: Path, network: str = "") -> tuple[nn.Module, dict[str, Any]]:
+    """Load a model that `save_model` wrote, from its folder or .safetensors file; see `loading.load_model`.
+
+    Args:
+        path: the folder or file.
+        network: `package.module:function` of a network of the user's own. What config.json names is never imported:
+            anybody may have written it.
+
+    Raises:
+        UsageError: If the network is code, and is not named.
+    """
     file = weights_file(path)
     config = read_config(file.with_name(CONFIG))
+    if is_function(config["network"]):
+        return _create_own(config, network, file), config
     return create_with_tensors(config, load_tensors(file), file.with_name(CONFIG), file), config
+
+
+def _create_own(config: Mapping[str, Any], network: str, file: Path) -> nn.Module:
+    """Create a network of the user's own, whose code the user named, with weights."""
+    if not network:
+        name = config["network"]
+        reason, remedy = f"its network is code, {name}, which only you can allow to run", f"add --network {name}"
+        raise UsageError(reason, where=file.with_name(CONFIG), remedy=f"{remedy} if you trust this code")
+    sizes = {"feature_size": config["feature_size"], "input": config.get("input", DEFAULT_INPUT)}
+    options = {key: config[key] for key in NEUTRAL_OPTIONS if key in config}
+    with torch.random.fork_rng(devices=[]):
+        created = create_own(network, **sizes, **options, **config.get("network_options", {}))
+    assign_tensors(created, load_tensors(file), network, file)
+    return created
 
 
 def create_with_tensors(

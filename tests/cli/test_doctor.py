@@ -26,6 +26,6 @@ def test_doctor_lists_packages_and_reports_a_missing_one(
         answer = sfplus("doctor", "--workspace", tmp_path)
     assert answer.code == 1 and "wrong  detector         cannot be imported (" in answer.out
     assert "install --force-reinstall torch torchvision" in answer.out
-    monkeypatch.setitem(sys.modules, "facenet_pytorch.models.mtcnn", None)
+    monkeypatch.setitem(sys.modules, "facenet_pytorch", None)
     answer = sfplus("doctor", "--workspace", tmp_path)
     assert answer.code == 1 and f"{pip_command()} install --no-deps facenet-pytorch" in answer.out

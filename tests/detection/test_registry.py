@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from sfplus.detection import Detector, FaceDetector, Faces, TurnedDetector
-from sfplus.detection.registry import check_detector, create_detector, detector_digest, detector_files
+from sfplus.detection.registry import check_detector, create_detector
 from sfplus.errors import PhotoError, SfplusError, UsageError
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
-from sfplus.recipes.steps import UserPhotos
+from sfplus.recipes.steps import UserCode, UserPhotos
 
 OWN = """
 import numpy as np
@@ -130,15 +130,6 @@ def test_unknown_names_are_refused(name: str, message: str) -> None:
         assert message in str(error.value)
 
 
-def test_the_digest_of_an_own_detector_is_that_of_its_source(own: Path) -> None:
-    first = detector_digest("own_detectors:Central")
-    assert detector_files("own_detectors:Central") == [own] and detector_files("mtcnn") == []
-    own.write_text(OWN + "\n# changed\n")
-    assert detector_digest("own_detectors:Central") != first
-    with pytest.raises(UsageError, match="there is no such module"):
-        detector_digest("gone_module:Central")
-
-
 def test_only_detectors_other_than_mtcnn_are_inputs_of_the_stage() -> None:
     """The fingerprints of stages with MTCNN are those of the time when there was no other detector."""
 
@@ -153,6 +144,7 @@ def test_only_detectors_other_than_mtcnn_are_inputs_of_the_stage() -> None:
         "min_face": 30, "factor": 0.85, "thresholds": [0.6, 0.7, 0.9], "mirror_landmarks": True, "parity": "none",
         "choose": "centre",
     }  # fmt: skip
+    assert detect_step(detector="central:Central").inputs["detector"] == UserCode("central:Central")
     step = detect_step(detector="yunet", turned=True, min_score=0.8)
     settings = step.stage.identity(step.settings, {})["settings"]
     assert sorted(step.inputs) == ["detector", "photos"]

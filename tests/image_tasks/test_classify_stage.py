@@ -16,6 +16,7 @@ from sfplus.errors import DatasetError
 from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.image_set import ImageSet
 from sfplus.io.console import Console
+from sfplus.networks.normalize import normalize_images
 from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.weights.model_folder import load_tensors
 
@@ -83,6 +84,14 @@ def test_plane_features_are_saved_and_plotted(folders: Path, run: RunContext) ->
     is_scarce = saved["labels"] == 1
     expected = (logits.argmax(1) == saved["labels"])[is_scarce].float().mean().item()
     assert artefact.manifest["counts"]["scarce_accuracy"] == pytest.approx(expected)
+    config = json.loads((artefact.folder / "config.json").read_text())
+    network = create_classifier(config.pop("classifier"), len(config.pop("classes")), **config).eval()
+    network.load_state_dict(load_tensors(artefact.folder / "model.safetensors"))
+    train_set, _ = ImageSet(settings.data, run).load()
+    rows = np.flatnonzero(train_set.labels.numpy() == 1)
+    with torch.no_grad():
+        learned = (network(normalize_images(train_set.batch(rows))).argmax(1) == 1).float().mean().item()
+    assert len(rows) == 2 and artefact.manifest["counts"]["scarce_train_accuracy"] == pytest.approx(learned)
     assert Image.open(artefact.folder / "plane.png").size[0] > 300
 
 

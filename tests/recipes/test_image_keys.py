@@ -35,7 +35,7 @@ def test_keys_without_a_stage_apply_to_the_last_stage_and_data_to_all(
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
-        (CLASSIFY, ["enrgy.power=0"], "classify.enrgy.power=0: unknown key 'classify.enrgy'; did you mean 'energy'?"),
+        (CLASSIFY, ["enrgy.power=0"], "enrgy.power=0: unknown key 'classify.enrgy'; did you mean 'energy'?"),
         (
             CLASSIFY + "verify: {photos: a, pairs: b}\n",
             [],

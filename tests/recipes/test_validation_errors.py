@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sfplus.errors import RecipeError
-from sfplus.recipes.load import load_recipe
+from sfplus.errors import RecipeError, SfplusWarning
+from sfplus.recipes.load import find_recipe, load_recipe
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,77 @@ def test_invalid_keys_and_values_are_reported_with_line_and_remedy(
     check_refused(text, line, message)
 
 
-def test_keys_of_the_previous_head_are_reported_with_the_keys_of_the_new_one(
+@pytest.mark.filterwarnings("ignore:.*left out")
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "where", "message"),
+    [
+        ("mhe-imbalance-mnist", ["data.root=/x", "log_every=20", "test_every=50"], "test_every=50", "a multiple of"),
+        ("mhe-imbalance-mnist", ["data.root=/x", "test_every=50"], "test_every=50", "a multiple of"),
+        ("mhe-imbalance-mnist", ["data.rot=/x", "test_every=50"], "data.rot=/x", "did you mean 'root'"),
+        ("mhe-cifar100", ["width=4", "energy.power=3", "seed=1"], "energy.power=3", "not 3"),
+        ("demo", ["train.seed=1", "train.lr=3", "train.clip=1"], "train.lr=3", "unknown key 'train.lr'"),
+        ("demo", ["train.head.m=-1", "train.head.name=arcface"], "train.head.m=-1", "greater than or equal to 0"),
+        ("demo", ["train.batch_size=10", "train.seed=2", "train.accumulate=3"],
+         "train.batch_size=10 train.accumulate=3", "cannot be computed in 3 equal passes"),
+        ("demo", ["sample.people=9", "train.seed=1"], "sample.people=9", "leaves fewer than two people"),
+        ("demo", ["train.head=3", "train.seed=1"], "train.head=3", "is given by keys"),
+        ("demo", ["finetune.energy=3", "train.seed=1"], "finetune.energy=3", "is given by keys"),
+        ("mhe-cifar100", ["energy=3", "seed=1"], "energy=3", "is given by keys"),
+    ],
+)  # fmt: skip
+def test_the_override_that_causes_an_error_is_named(
+    recipe: str, overrides: list[str], where: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message) as error:
+        load_recipe(find_recipe(recipe), overrides)
+    assert error.value.where == where and "\n" not in str(error.value)
+
+
+def test_an_error_of_the_file_is_not_blamed_on_overrides(write_recipe: Callable[[str], Path]) -> None:
+    path = write_recipe("train:\n  photos: p\n  batch_size: 0\n")
+    with pytest.raises(RecipeError, match="greater than or equal to 1") as error:
+        load_recipe(path, ["train.seed=1", "train.head.m=2"])
+    assert error.value.where == f"{path}:3"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options"),
+    [
+        (["train.head.name=arcface"], {"scale": 64.0, "m": 0.5}),
+        (["train.head.name=arcface", "train.head.m=0.4"], {"scale": 64.0, "m": 0.4}),
+        (["train.head.m=0.4", "train.head.name=arcface"], {"scale": 64.0, "m": 0.4}),
+        (["train.head.name=softmax"], {}),
+        (["train.head.name=my_module:Head", "train.head.depth=3"], {"depth": 3}),
+    ],
+)
+def test_another_head_leaves_out_the_options_of_the_recipe(
+    write_recipe: Callable[[str], Path], overrides: list[str], options: dict[str, object]
+) -> None:
+    path = write_recipe("train: {photos: p, head: {m: 2, gamma: 1}}\nverify: {photos: a, pairs: b}\n")
+    with pytest.warns(
+        SfplusWarning, match=r"^train.head: the options of asoftmax in the recipe are left out: m, gamma$"
+    ):
+        recipe = load_recipe(path, overrides)
+    assert recipe.train and recipe.train.head.model_dump(exclude={"name"}) == options
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "overrides", [["train.head.name=asoftmax"], ["train.head.m=3"], ["train.head={name: arcface}"]]
+)
+def test_the_same_head_keeps_its_options(write_recipe: Callable[[str], Path], overrides: list[str]) -> None:
+    path = write_recipe("train: {photos: p, head: {m: 2}}\nfinetune: {head: {m: 2}}\nverify: {photos: a, pairs: b}\n")
+    recipe = load_recipe(path, overrides)
+    assert recipe.finetune and recipe.finetune.head.model_dump()["m"] == 2
+
+
+def test_an_own_regulariser_leaves_out_the_options_of_the_energy_but_keeps_the_weight(
     write_recipe: Callable[[str], Path],
 ) -> None:
-    path = write_recipe("train: {photos: p, head: {m: 2, gamma: 1}}\n")
-    with pytest.raises(RecipeError, match=r"different keys: train.head=\{name: \.\.\., scale, m\}"):
-        load_recipe(path, ["train.head.name=arcface"])
+    path = write_recipe(
+        "train: {photos: p, energy: {mode: paper, power: 0, weight: 3}}\nverify: {photos: a, pairs: b}\n"
+    )
+    with pytest.warns(SfplusWarning, match=r"^train.energy: the options of paper in the recipe are left out: power$"):
+        recipe = load_recipe(path, ["train.energy.mode=my_module:Energy"])
+    assert recipe.train and recipe.train.energy
+    assert recipe.train.energy.model_dump() == {"mode": "my_module:Energy", "weight": 3.0}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sfplus.artifacts.stage import Deferred, Stage
+from sfplus.networks import is_function
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
 from sfplus.recipes.settings.images import ImageDataSettings
-from sfplus.recipes.steps import PlanRequest, StageKey, Step, UserImages
+from sfplus.recipes.settings.own_code import OwnEnergySettings, names_own_code
+from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, UserCode, UserImages
 
 PROJECTIONS = ("comhe-random", "comhe-angle", "comhe-adversarial", "comhe-group")
 
@@ -87,6 +90,23 @@ class RegularizerSettings(StrictSettings):
         return self
 
 
+def validate_regularizer(value: Any) -> Any:
+    """Validate the keys of a regularizer; settings pass unchanged.
+
+    Raises:
+        ValueError: If a key or value is wrong.
+    """
+    if isinstance(value, StrictSettings):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("an energy is given by keys, such as {mode: mhe, power: 2}")
+    kind = OwnEnergySettings if names_own_code(value, "mode") else RegularizerSettings
+    return kind.model_validate(value)
+
+
+AnyRegularizerSettings = Annotated[RegularizerSettings | OwnEnergySettings, BeforeValidator(validate_regularizer)]
+
+
 class ClassifySettings(StageKey, LoopSettings):
     """Settings of training an image classifier; defaults: CNN-9 on CIFAR-100 (MHE, architecture.py and train.py)."""
 
@@ -102,8 +122,13 @@ class ClassifySettings(StageKey, LoopSettings):
     )
     network: str = Field(
         default="cnn9",
-        description="cnn6, cnn9, cnn15 (MHE paper, table 3), spherenet9, sphere-resnet32, mnist6, torchvision:NAME or "
-        "timm:NAME",
+        description="cnn6, cnn9, cnn15 (MHE paper, table 3), spherenet9, sphere-resnet32, mnist6, torchvision:NAME, "
+        "timm:NAME or package.module:function",
+    )
+    network_options: dict[str, Any] = Field(
+        default={},
+        exclude_if=lambda options: not options,  # which keeps the fingerprints of recipes without this key
+        description="further options of a network of your own, by the names in its signature",
     )
     width: int = Field(
         default=0, ge=0, description="filters of the first stage; 0: the default of the network (MHE paper, table 2: "
@@ -120,7 +145,11 @@ class ClassifySettings(StageKey, LoopSettings):
         le=1,
         description="weight of a batch in the moving averages of batch normalisation (1 - 0.999)",
     )
-    energy: RegularizerSettings = Field(default=RegularizerSettings(), description="regularizer of the neurons")
+    energy: AnyRegularizerSettings = Field(
+        default=RegularizerSettings(),
+        description="regularizer of the neurons; mode: package.module:name for one of your own, with weight and its "
+        "options",
+    )
     orthonormal: float = Field(
         default=2e-4, ge=0, description="weight of 1/2 ||W'W - I||^2 of convolutions on angles, which have no weight "
         "decay (spherenet.py)"
@@ -157,4 +186,9 @@ class ClassifySettings(StageKey, LoopSettings):
 
     def plan(self, request: PlanRequest) -> list[Step]:
         """Train the classifier."""
-        return [Step("classify", self.stage, self, {"pictures": UserImages(self.data)})]
+        inputs: dict[str, InputReference] = {"pictures": UserImages(self.data)}
+        if isinstance(self.energy, OwnEnergySettings):
+            inputs["energy"] = UserCode(self.energy.mode)
+        if is_function(self.network):
+            inputs["network"] = UserCode(self.network)
+        return [Step("classify", self.stage, self, inputs)]

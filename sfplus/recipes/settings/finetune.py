@@ -8,8 +8,16 @@ from typing import ClassVar
 from pydantic import Field
 
 from sfplus.artifacts.stage import Deferred, Stage
-from sfplus.recipes.settings.train import EnergySettings, People, SolverSettings, TrainSettings, training_inputs
-from sfplus.recipes.steps import PlanRequest, StageKey, Step, StepOutput, UserModel
+from sfplus.recipes.settings.own_code import ImportPath
+from sfplus.recipes.settings.train import (
+    AnyEnergySettings,
+    EnergySettings,
+    People,
+    SolverSettings,
+    TrainSettings,
+    training_inputs,
+)
+from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserCode, UserModel
 
 CONTROL = "control"
 """The step that fine-tunes without energy."""
@@ -22,7 +30,7 @@ class FinetuneSettings(StageKey, SolverSettings):
         "finetune", 1, Deferred("sfplus.stages.train:build_finetune"), trains=True, measures=True
     )
 
-    energy: EnergySettings = Field(
+    energy: AnyEnergySettings = Field(
         default=EnergySettings(), description="minimum hyperspherical energy of the classifier (MHE paper, section 5.2)"
     )
     control: bool = Field(
@@ -34,6 +42,12 @@ class FinetuneSettings(StageKey, SolverSettings):
     exclude: People = Field(default=(), description="people to leave out; empty: those that train leaves out")
     model: str | None = Field(
         default=None, exclude=True, description="the model to start from; not needed where the recipe trains one"
+    )
+    network: ImportPath | None = Field(
+        default=None,
+        exclude=True,
+        description="the network of this model if it is code of yours: package.module:function; not needed where the "
+        "recipe trains the model",
     )
     photos: Path | None = Field(
         default=None,
@@ -48,13 +62,21 @@ class FinetuneSettings(StageKey, SolverSettings):
         if train:
             settings = self.model_copy(update={"exclude": self.exclude or train.exclude, "people": train.people})
         before, inputs = training_inputs("finetune", train.photos if train else self.photos, self, request)
-        inputs["start"] = UserModel(self.model) if self.model else StepOutput("train")
+        inputs["start"] = UserModel(self.model, self.network or "") if self.model else StepOutput("train")
+        inputs |= self.network_code(request)
         steps = [*before, Step("finetune", self.stage, settings, inputs)]
         if self._has_control:
             energy = settings.energy.model_copy(update={"weight": 0.0})
             control = settings.model_copy(update={"energy": energy})
             steps.insert(-1, Step(CONTROL, self.stage, control, inputs))
         return steps
+
+    def network_code(self, request: PlanRequest) -> dict[str, InputReference]:
+        """Return the code of the network of the model to start from."""
+        if self.model:
+            return {"network": UserCode(self.network)} if self.network else {}
+        train = request.find(TrainSettings)
+        return train.network_code(request) if train else {}
 
     def model_steps(self, name: str) -> list[str]:
         """Return the steps of the control, if there is one, and of the fine-tuning itself."""

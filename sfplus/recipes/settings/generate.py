@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sfplus.artifacts.stage import Deferred, Stage
+from sfplus.io.import_path import is_import_path
 from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings
-from sfplus.recipes.settings.images import ImageDataSettings
+from sfplus.recipes.settings.images import DATA_SETS, ImageDataSettings
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserFile, UserImages
+
+
+def _check_name(name: str) -> str:
+    if name in ("mnist", "files") or not (name in DATA_SETS or is_import_path(name)):
+        raise ValueError("use cifar10, cifar100, folder or package.module:name")
+    return name
 
 
 class RealImageSettings(ImageDataSettings):
     """Settings of the set of real images, 32x32 RGB."""
 
-    name: Literal["cifar10", "cifar100", "folder"] = Field(
-        default="cifar10", description="the data set; folder: a tree train/<class>, test/<class> of such images"
+    name: Annotated[str, AfterValidator(_check_name)] = Field(
+        default="cifar10",
+        description="the data set: cifar10, cifar100; folder: a tree train/<class>, test/<class> of such images; or "
+        "package.module:name, code that returns labelled images",
     )
     pad: Literal[0] = Field(default=0, description="images are not shifted (input_helper.py)")
     mirror: Literal[False] = Field(default=False, description="images are not mirrored (input_helper.py)")

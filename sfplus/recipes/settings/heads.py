@@ -18,6 +18,7 @@ from pydantic import Field, create_model
 
 from sfplus.errors import suggest
 from sfplus.recipes.settings.engine import StrictSettings
+from sfplus.recipes.settings.own_code import OwnHeadSettings, names_own_code
 
 DEFAULT_HEAD = "asoftmax"
 _BOUNDS = {">=": "ge", ">": "gt", "<=": "le", "<": "lt"}
@@ -119,17 +120,17 @@ HEAD_SETTINGS = _read_settings()
 
 if TYPE_CHECKING:
 
-    class HeadSettings(StrictSettings):
-        """The settings of one of the classifiers."""
-
+    class _KnownHeadSettings(StrictSettings):
         name: str
 
+    HeadSettings = _KnownHeadSettings | OwnHeadSettings
+
 else:
-    HeadSettings = functools.reduce(operator.or_, HEAD_SETTINGS.values())
+    HeadSettings = functools.reduce(operator.or_, [*HEAD_SETTINGS.values(), OwnHeadSettings])
 
 
 def head_settings(value: Any) -> type[StrictSettings]:
-    """Return the settings class of a head from its keys; without a name it is A-Softmax.
+    """Return the settings class of a head from its keys; without a name it is A-Softmax, of an import path an own one.
 
     Raises:
         ValueError: If the value is not a mapping, or no head has its name.
@@ -137,8 +138,10 @@ def head_settings(value: Any) -> type[StrictSettings]:
     if not isinstance(value, Mapping):
         raise ValueError("a classifier is given by keys, such as {name: asoftmax, m: 4}")
     name = str(value.get("name", DEFAULT_HEAD))
+    if names_own_code(value, "name"):
+        return OwnHeadSettings
     if name not in HEAD_SETTINGS:
-        remedy = suggest(name, HEAD_SETTINGS) or f"use one of {', '.join(HEAD_SETTINGS)}"
+        remedy = suggest(name, HEAD_SETTINGS) or f"use one of {', '.join(HEAD_SETTINGS)}, or package.module:Class"
         raise ValueError(f"no classifier is called '{name}'; {remedy}")
     return HEAD_SETTINGS[name]
 

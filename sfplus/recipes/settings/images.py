@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from sfplus.errors import suggest
+from sfplus.io.import_path import is_import_path
 from sfplus.recipes.settings.engine import StrictSettings
+
+DATA_SETS = ("cifar10", "cifar100", "mnist", "folder", "files")
+
+
+def _check_name(name: str) -> str:
+    if name not in DATA_SETS and not is_import_path(name):
+        choices = f"use one of {', '.join(DATA_SETS)}, or package.module:name"
+        raise ValueError(f"no data set is called '{name}'; {suggest(name, DATA_SETS) or choices}")
+    return name
 
 
 class ImageDataSettings(StrictSettings):
     """Settings of a set of labelled images and their augmentation."""
 
-    name: Literal["cifar10", "cifar100", "mnist", "folder", "files"] = Field(
+    name: Annotated[str, AfterValidator(_check_name)] = Field(
         default="cifar100",
-        description="the data set; folder: a tree train/<class>, test/<class> of images of one size; files: images of "
-        "any size, decoded when they are used (ImageNet)",
+        description="the data set: cifar10, cifar100, mnist; folder: a tree train/<class>, test/<class> of images of "
+        "one size; files: images of any size, decoded when they are used (ImageNet); or package.module:name, code that "
+        "returns labelled images",
+    )
+    options: dict[str, Any] = Field(
+        default={},
+        exclude_if=lambda options: not options,  # which keeps the fingerprints of recipes without this key
+        description="options of this code, by the names in its signature",
     )
     root: Path | None = Field(
         default=None,
@@ -37,9 +54,16 @@ class ImageDataSettings(StrictSettings):
 
     @model_validator(mode="after")
     def _check_crop(self) -> Self:
+        if self.options and not self.is_code:
+            raise ValueError(f"options are for code of your own; {self.name} has none")
         if self.name == "files" and self.crop > self.resize:
             raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
         return self
+
+    @property
+    def is_code(self) -> bool:
+        """True if the images come from code of the user's own."""
+        return is_import_path(self.name)
 
     @property
     def folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -13,13 +14,23 @@ from sfplus.datasets.formats.pack import is_pack
 from sfplus.datasets.identities import read_person_list
 from sfplus.datasets.records import PeopleRule
 from sfplus.errors import suggest
-from sfplus.networks import is_network, network_names
+from sfplus.networks import is_function, is_network, network_names
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
 from sfplus.recipes.settings.heads import HeadSettings, validate_head
+from sfplus.recipes.settings.own_code import OwnEnergySettings, OwnHeadSettings, names_own_code
 from sfplus.recipes.settings.teacher import TeacherSettings
 from sfplus.recipes.settings.verify import VerifySettings
-from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserPack, UserPhotos
+from sfplus.recipes.steps import (
+    InputReference,
+    PlanRequest,
+    StageKey,
+    Step,
+    StepOutput,
+    UserCode,
+    UserPack,
+    UserPhotos,
+)
 
 
 def _read_people(value: Any) -> Any:
@@ -28,9 +39,10 @@ def _read_people(value: Any) -> Any:
 
 
 def _check_network(name: str) -> str:
-    if not is_network(name):
+    if not (is_network(name) or is_function(name)):
         names = ", ".join(network_names())
-        raise ValueError(suggest(name, network_names()) or f"use one of {names}, timm:NAME or torchvision:NAME")
+        others = "timm:NAME, torchvision:NAME or package.module:function"
+        raise ValueError(suggest(name, network_names()) or f"use one of {names}, {others}")
     return name
 
 
@@ -45,7 +57,8 @@ class EnergySettings(StrictSettings):
         default="paper",
         description="paper: the classes of the batch against all classes (MHE paper, sections 3.6 and 5.2); batch: "
         "among "
-        "the classes of the batch (OpenSphere: power 2, weight 0.1); caffe: the gradient of the released layer",
+        "the classes of the batch (OpenSphere: power 2, weight 0.1); caffe: the gradient of the released layer; or "
+        "package.module:name, whose options are the further keys",
     )
     power: float = Field(
         default=2.0,
@@ -61,13 +74,34 @@ class EnergySettings(StrictSettings):
     )
 
 
+def validate_energy(value: Any) -> Any:
+    """Validate the keys of an energy; settings pass unchanged.
+
+    Raises:
+        ValueError: If a key or value is wrong.
+    """
+    if isinstance(value, StrictSettings):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("an energy is given by keys, such as {mode: paper, weight: 1}")
+    kind = OwnEnergySettings if names_own_code(value, "mode") else EnergySettings
+    return kind.model_validate(value)
+
+
+AnyEnergySettings = Annotated[EnergySettings | OwnEnergySettings, BeforeValidator(validate_energy)]
+
+
 class SolverSettings(LoopSettings):
     """Settings of training a face network; defaults: SphereFace's solver and model prototxt, on two GPUs."""
 
     head: Annotated[HeadSettings, BeforeValidator(validate_head)] = Field(
-        default=validate_head({}), description="the head: classifier and margin; name: one of hypersphere.HEADS"
+        default=validate_head({}),
+        description="the head: classifier and margin; name: one of hypersphere.HEADS, or package.module:Class, whose "
+        "options are the further keys",
     )
-    energy: EnergySettings | None = Field(default=None, description="the energy of SphereFace+; none for SphereFace")
+    energy: AnyEnergySettings | None = Field(
+        default=None, description="the energy of SphereFace+, or a regulariser of your own; none for SphereFace"
+    )
     teacher: TeacherSettings | None = Field(
         default=None,
         exclude_if=lambda teacher: teacher is None,  # which keeps the fingerprints of recipes without this key
@@ -159,6 +193,8 @@ class SolverSettings(LoopSettings):
         if self.accumulate > 1 and self.head.name == "adaface":
             raise ValueError("adaface cannot be combined with accumulate: it tracks the feature norms of whole batches")
         if self.classes == "sharded":
+            if isinstance(self.energy, OwnEnergySettings):
+                raise ValueError("classes: sharded cannot be combined with a regulariser of your own")
             if self.ema or self.precision == "fp16" or (self.energy and self.energy.mode == "caffe"):
                 raise ValueError("classes: sharded cannot be combined with ema, fp16 or an energy of mode caffe")
         elif self.sample_rate < 1:
@@ -195,7 +231,13 @@ class TrainSettings(StageKey, SolverSettings):
     stage: ClassVar[Stage] = Stage("train", 1, Deferred("sfplus.stages.train:build_train"), trains=True, measures=True)
 
     network: NetworkName = Field(
-        default="sphereface20", description="the network (SphereFace paper, table 2), or timm:NAME, torchvision:NAME"
+        default="sphereface20",
+        description="the network (SphereFace paper, table 2), or timm:NAME, torchvision:NAME, package.module:function",
+    )
+    network_options: dict[str, Any] = Field(
+        default={},
+        exclude_if=lambda options: not options,  # which keeps the fingerprints of recipes without this key
+        description="further options of a network of your own, by the names in its signature",
     )
     feature_size: int = Field(default=512, ge=1, le=65536, description="dimension of a feature (prototxt, fc5)")
     width: float = Field(
@@ -216,10 +258,22 @@ class TrainSettings(StageKey, SolverSettings):
         description="a folder per person, or a pack of crops (sfplus pack); not needed with a drawn sample",
     )
 
+    @model_validator(mode="after")
+    def _check_network_options(self) -> Self:
+        if known := sorted({"feature_size", "crop_size", "width", "block", "batch_norm"} & self.network_options.keys()):
+            raise ValueError(f"network_options: {known[0]} is a key of train, or follows from the crops")
+        if self.network_options and is_network(self.network):
+            raise ValueError(f"network_options are for networks of your own; {self.network} has none")
+        return self
+
     def plan(self, request: PlanRequest) -> list[Step]:
         """Detect and align the training photos and train on their crops."""
         before, inputs = training_inputs("train", self.photos, self, request)
-        return [*before, Step("train", self.stage, self, inputs)]
+        return [*before, Step("train", self.stage, self, inputs | self.network_code(request))]
+
+    def network_code(self, request: PlanRequest) -> dict[str, InputReference]:
+        """Return the code of a network of the user's own."""
+        return {} if is_network(self.network) else {"network": UserCode(self.network)}
 
 
 def training_inputs(
@@ -241,6 +295,10 @@ def training_inputs(
         people = settings.people if settings.classifies else None
         root = UserPhotos(photos, people=people) if photos else StepOutput("sample", TRAIN_PHOTOS)
         steps += crop_steps(root, request, "train")
+    if isinstance(settings.head, OwnHeadSettings) and settings.classifies:
+        inputs["head"] = UserCode(settings.head.name)
+    if isinstance(settings.energy, OwnEnergySettings) and settings.classifies:
+        inputs["energy"] = UserCode(settings.energy.mode)
     if settings.teacher:
         steps += settings.teacher.plan_steps(name, steps[-1] if steps else None, inputs["crops"], request)
         inputs["teacher"] = StepOutput(steps[-1].name)

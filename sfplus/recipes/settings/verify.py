@@ -96,11 +96,17 @@ class VerifySettings(StageKey, BaseModel):
         steps, embed = self.held_out_steps(request), request.get(EmbedSettings)
         for name, model in verified_models(request).items():
             crops = self.photo_folder if self.has_crops else StepOutput("align/verify")
-            inputs: dict[str, InputReference] = {"crops": crops, "model": model}
+            inputs: dict[str, InputReference] = {"crops": crops, "model": model, **_network_code(request, name)}
             steps.append(Step(f"embed/{name}", embed.stage, embed, inputs))
             inputs = {"features": StepOutput(f"embed/{name}"), "pairs": self.pair_list}
             steps.append(Step(f"verify/{name}", self.stage, self, inputs))
         return steps
+
+
+def _network_code(request: PlanRequest, model: str) -> dict[str, InputReference]:
+    """Return the code of the network of a model that the recipe trains, if it is code of the user's own."""
+    keys = (key for name, key in request.keys.items() if model in key.model_steps(name))
+    return next((key.network_code(request) for key in keys), {})
 
 
 def verified_models(request: PlanRequest) -> dict[str, InputReference]:
