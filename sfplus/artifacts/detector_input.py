@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from sfplus.artifacts.inputs import UserInput
-from sfplus.weights.zoo import detector_file, read_detector
+from sfplus.weights.detector_models import detector_file, read_detector
 
 
 class DetectorInput(UserInput):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import StageInput
 from sfplus.errors import SfplusError, one_line
 from sfplus.io.files import digest_json
+from sfplus.io.json_files import read_json
 from sfplus.weights import CONFIG
 from sfplus.weights.teachers import read_teachers
 
@@ -173,10 +174,9 @@ def _of_artefact(artefact: Artefact) -> ModelFacts:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     """Return the content of a model's config.json; empty if it has none, or none that is a mapping."""
-    try:
-        return _mapping(json.loads((folder / CONFIG).read_bytes()))
-    except (OSError, ValueError, RecursionError):
-        return {}
+    with contextlib.suppress(SfplusError):
+        return read_json(folder / CONFIG, dict[str, Any], remedy="", limit="config_bytes")
+    return {}
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from sfplus.weights import CONFIG
 _AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "images", "train_images", "test_images"}) | {
     "pictures", "train_pictures", "test_pictures",  # in manifests of earlier versions
 }  # fmt: skip
+_TRAIN = ("train", "finetune", "classify", "generate")
 _MAIN = ("accuracy", "inception_score", "surrogate_score", "training_accuracy")
 
 
@@ -85,6 +86,7 @@ class StepResult:
         pairs: The pairs of the result.
         model: The face network by its head, margin and energy; empty if there is none, or it is the user's.
         energies: The energy of each layer of an image classifier at the end, without its weight.
+        seconds: The time that its training took, shared trainings included; of an interrupted one the last part.
     """
 
     artefact: Artefact
@@ -94,10 +96,16 @@ class StepResult:
     pairs: Pairs | None = None
     model: str = ""
     energies: dict[str, float] = field(default_factory=dict)
+    seconds: float = math.nan
 
 
 def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
     """Return the results of a step that has been run."""
+    trained = [artefact.manifest for artefact in artefacts.values() if artefact.manifest["stage"] in _TRAIN]
+    return replace(_measure(name, artefacts), seconds=sum(manifest["seconds"] for manifest in trained))
+
+
+def _measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
     artefact = artefacts[name]
     stage = artefact.manifest["stage"]
     metrics = _counted_metrics(artefact)
@@ -235,7 +243,7 @@ def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, StepResult],
     devices = list(dict.fromkeys(run.artefact.manifest["device"] for run in results))
     return SweepRow(
         label, choices, list(runs), values, artefacts, histories, interval,
-        model=model, energies=energies, devices=devices,
+        model=model, energies=energies, devices=devices, seconds=[run.seconds for run in results],
     )  # fmt: skip
 
 

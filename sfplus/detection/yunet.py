@@ -17,7 +17,7 @@ from sfplus.device import Device, choose_device, memory_errors
 from sfplus.errors import UsageError, WeightsError, explain_damage
 from sfplus.images import Pixels
 from sfplus.io.threads import WorkerPool, count_threads
-from sfplus.weights.zoo import read_detector
+from sfplus.weights.detector_models import read_detector
 
 YUNET = "yunet"  # in the zoo
 _SMALLEST, _LARGEST = 15, 400  # sides of the faces that the network finds, pixels

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +18,7 @@ from sfplus.hypersphere import hyperspherical_energy
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.image_tasks.gan import SIDE, Discriminator, Generator, log_energy
 from sfplus.io.files import write_atomically
+from sfplus.io.json_files import read_json
 from sfplus.networks.normalize import normalize_images
 from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.training.batch_norm import synchronise_batch_norm
@@ -27,6 +30,14 @@ from sfplus.weights import CONFIG, MODEL
 from sfplus.weights.model_folder import assign_tensors, load_tensors, to_bytes
 
 NETWORK = "mhe-gan-generator"
+
+
+class _Config(BaseModel):
+    """The config.json of a generator."""
+
+    network: Literal["mhe-gan-generator"]
+    width: float = Field(gt=0, le=16)
+    noise_size: int = Field(gt=0, le=65536)
 
 
 class GanTask(Task):
@@ -222,15 +233,9 @@ def load_generator(folder: Path) -> Generator:
     Raises:
         WeightsError: If the folder does not hold a generator.
     """
-    try:
-        config = json.loads((folder / CONFIG).read_bytes())
-        width, size = float(config["width"]), int(config["noise_size"])
-        if config["network"] != NETWORK or not 0 < width <= 16 or not 0 < size <= 65536:
-            raise ValueError(f"it describes {config['network']}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"does not describe a generator ({error})"
-        raise WeightsError(reason, where=folder / CONFIG, remedy="give a folder of the stage generate") from None
+    remedy = "give a folder of the stage generate"
+    config = read_json(folder / CONFIG, _Config, remedy=remedy, error=WeightsError, limit="config_bytes")
     with torch.device("meta"):
-        generator = Generator(width, size)
+        generator = Generator(config.width, config.noise_size)
     assign_tensors(generator, load_tensors(folder / MODEL), NETWORK, folder / MODEL)
     return generator

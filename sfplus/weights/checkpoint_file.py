@@ -152,7 +152,15 @@ def open_checkpoint(path: Path) -> Iterator[CheckpointFile]:
             return
         with zipfile.ZipFile(file) as archive:
             check_archive(archive, path)
+            _accept_missing_checksums(archive)
             yield CheckpointFile(file, archive)
+
+
+def _accept_missing_checksums(archive: zipfile.ZipFile) -> None:
+    """Let members be read for which torch stored no CRC-32 but 0 (`torch.serialization.set_crc32_options(False)`)."""
+    for member in archive.infolist():
+        if member.CRC == 0:
+            del member.CRC  # `zipfile` compares none then
 
 
 def _read_bytes(file: IO[bytes], size: int) -> Tensor:

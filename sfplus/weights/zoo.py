@@ -1,12 +1,12 @@
 """The zoo: published models, their addresses, and their conversion to folders that `--model` accepts.
 
 Fetched models are kept in `user_folder()`. `pins.json` in this folder contains the SHA-256 of files for which none is
-published, so that a different file under the same name is refused from then on.
+published, so that a different file under the same name is refused from then on, and a digest of each fetched model.
 """
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,9 @@ from typing import Annotated
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
-from sfplus.errors import UsageError, WeightsError, explain_damage, suggest
+from sfplus.errors import UsageError, WeightsError, suggest
 from sfplus.io.download import download, is_page
-from sfplus.io.files import file_digest, write_atomically, write_json
+from sfplus.io.files import digest_json, file_digest, write_atomically, write_json
 from sfplus.io.json_files import read_json
 from sfplus.io.locks import file_lock
 from sfplus.io.resources import shipped_folder, user_folder
@@ -24,6 +24,7 @@ from sfplus.weights import MODEL, ONNX_MODEL, WEIGHTS_FILES
 from sfplus.weights.zoo_entry import UNKNOWN, Entry
 
 ZOO, PINS, LOCKS = "zoo.yaml", "pins.json", ".locks"
+_FETCHED = "fetched"  # among the pins of a model: the digest of its folder
 _NAME = r"^[a-z0-9][a-z0-9-]*$"
 _7Z_MAGIC = b"7z\xbc\xaf\x27\x1c"
 
@@ -133,6 +134,8 @@ def verify(path: Path, name: str = "") -> str:
 def fetch(name: str, path: Path | None = None) -> tuple[str, bool]:
     """Prepare a model for `--model`, or a detector for `--detector`, from its address or from a downloaded file.
 
+    A fetched model that was damaged since is fetched again.
+
     Returns:
         A message, which says how to continue if the file has to be downloaded or unpacked by hand; and whether the
         model is ready.
@@ -143,25 +146,46 @@ def fetch(name: str, path: Path | None = None) -> tuple[str, bool]:
     """
     entry, current = find_entry(name), status(name)
     ready = f"use it with {entry.option} {name}"
-    if current in ("shipped", "fetched"):
+    damaged = f"{user_folder() / name} is damaged\n" if current == "fetched" and _is_damaged(name) else ""
+    if current in ("shipped", "fetched") and not damaged:
         return f"{name} is {current}: {ready}", True
     if current == "not released":
         raise UsageError("its weights are not released", where=name, remedy=f"see: sfplus models info {name}")
     if path is None and not entry.url:
         pages = "".join(f"  {page}\n" for page in entry.pages)
-        return f"{name} can only be downloaded by hand, from one of\n{pages}then: {_fetch_command(name)}", False
+        by_hand = f"{name} can only be downloaded by hand, from one of\n{pages}then: {_fetch_command(name)}"
+        return damaged + by_hand, False
     verdict = verify(path, name) if path else ""
     (user_folder() / LOCKS).mkdir(parents=True, exist_ok=True)
     with file_lock(user_folder() / LOCKS / f"{name}.lock"):
-        if status(name) == "fetched":  # by another process meanwhile
+        if status(name) == "fetched" and not _is_damaged(name):  # by another process meanwhile
             return f"{name} is fetched: {ready}", True
         if path is None:
             path = _download(name, entry)
             verdict = verify(path, name)
         if path.suffix.lower() == ".7z":
-            return f"{verdict}\nunpack it, for example with 7z, then: {_fetch_command(name)}", False
+            return f"{damaged}{verdict}\nunpack it, for example with 7z, then: {_fetch_command(name)}", False
         _install(name, entry, path)
-    return f"{verdict}\n{ready}", True
+    replaced = damaged.replace("is damaged", "was damaged and is replaced")
+    return f"{replaced}{verdict}\n{ready}", True
+
+
+def _is_damaged(name: str) -> bool:
+    """Return whether a fetched model is not as it was fetched; without its digest, whether it cannot be read."""
+    folder, pin = user_folder() / name, _load_pins().get(name, {}).get(_FETCHED)
+    if pin:
+        return _digest_folder(folder) != pin
+    from sfplus.weights.loading import read_model  # start-up time: imports torch
+
+    try:
+        read_model(folder)
+    except WeightsError:
+        return True
+    return False
+
+
+def _digest_folder(folder: Path) -> str:
+    return digest_json({file.name: file_digest(file) for file in sorted(folder.iterdir()) if file.is_file()})
 
 
 def _download(name: str, entry: Entry) -> Path:
@@ -208,10 +232,17 @@ def _check_intact(path: Path, entry: Entry) -> None:
 
 
 def _install(name: str, entry: Entry, path: Path) -> None:
+    """Write the folder of a model, in place of a damaged one, and remember its digest."""
+    folder = user_folder() / name
     if entry.is_detector:
-        (user_folder() / name).mkdir(parents=True, exist_ok=True)
-        write_atomically(user_folder() / name / ONNX_MODEL, path.read_bytes())
-        return
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ONNX_MODEL, path.read_bytes())
+    else:
+        _convert(entry, path, folder)
+    _pin(name, _FETCHED, _digest_folder(folder))
+
+
+def _convert(entry: Entry, path: Path, folder: Path) -> None:
     from sfplus.weights.convert import read_with_digest, write_folder  # start-up time: imports torch
 
     model = read_with_digest(path, entry.network, input=entry.input)
@@ -219,34 +250,9 @@ def _install(name: str, entry: Entry, path: Path) -> None:
         "licence": entry.licence, "data": entry.data,
         "published": {"lfw": entry.lfw, "runs": entry.runs, "protocol": entry.protocol, "source": entry.source},
     })  # fmt: skip
-    write_folder(model, user_folder() / name)
-
-
-def detector_file(name: str) -> Path:
-    """Return the file of a detector of the zoo.
-
-    Raises:
-        UsageError: If it is not fetched.
-    """
-    if not (path := user_folder() / name / ONNX_MODEL).is_file():
-        raise UsageError("is not on this machine", where=name, remedy=f"get it first: sfplus models fetch {name}")
-    return path
-
-
-def read_detector(name: str) -> bytes:
-    """Read the file of a detector of the zoo.
-
-    Raises:
-        UsageError: If it is not fetched.
-        WeightsError: If it was changed, or cannot be read.
-    """
-    path, (sha256,) = detector_file(name), find_entry(name).files.values()
-    with explain_damage(path, remedy="delete it and fetch it again", error=WeightsError):
-        content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        remedy = f"delete it, then: sfplus models fetch {name}"
-        raise WeightsError("was changed: its SHA-256 differs", where=path, remedy=remedy)
-    return content
+    if folder.exists():  # damaged
+        shutil.rmtree(folder)
+    write_folder(model, folder)
 
 
 def _load_pins() -> dict[str, dict[str, str]]:

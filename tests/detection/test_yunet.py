@@ -129,7 +129,7 @@ def test_a_missing_and_a_changed_model_give_one_line(squares) -> None:
     assert DetectorInput("yunet").content == hashlib.sha256(squares.read_bytes()).hexdigest()
     squares.write_bytes(squares.read_bytes() + b"\0")
     for use in (YuNet, lambda: DetectorInput("yunet").content):
-        with pytest.raises(WeightsError, match="its SHA-256 differs; delete it, then: sfplus models fetch yunet"):
+        with pytest.raises(WeightsError, match="its SHA-256 differs; get it again: sfplus models fetch yunet"):
             use()
     squares.unlink()
     with pytest.raises(UsageError, match="yunet: is not on this machine; get it first: sfplus models fetch yunet"):

@@ -219,9 +219,11 @@ def test_generators_are_saved_and_loaded(tmp_path: Path) -> None:
     assert not loaded.training and torch.equal(
         generate_images(loaded, noise, CPU), generate_images(generator, noise, CPU)
     )
-    (tmp_path / "config.json").write_text('{"network": "cnn9"}')
-    with pytest.raises(WeightsError, match=r"config\.json: does not describe a generator"):
-        load_generator(tmp_path)
+    sound = '{"network": "mhe-gan-generator", "width": 1, "noise_size": 16}'
+    for old, new in (("mhe-gan-generator", "cnn9"), ("16", "0"), ("16", "1e9"), ("1,", "NaN,"), (sound, "[" * 9999)):
+        (tmp_path / "config.json").write_text(sound.replace(old, new, 1))
+        with pytest.raises(WeightsError, match=r"config\.json: is damaged .*; give a folder of the stage generate"):
+            load_generator(tmp_path)
 
 
 def test_energy_weights_are_the_released_ones() -> None:

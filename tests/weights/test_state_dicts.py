@@ -157,6 +157,15 @@ def test_quantised_tensors_are_refused(tmp_path: Path) -> None:
             read_state_dict(path)
 
 
+def test_files_without_checksums_are_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        (tmp_path / "model.pth").write_bytes(saved(STATE))
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert_is_state(read_state_dict(tmp_path / "model.pth"))
+
+
 def test_shared_storage_and_views_keep_their_values(tmp_path: Path) -> None:
     base = torch.arange(12.0)
     content = {"a": base[:6].view(2, 3), "b": base[2:].view(5, 2).T, "c": base}

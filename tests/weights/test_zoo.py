@@ -20,6 +20,7 @@ from sfplus.io.resources import shipped_folder, shipped_models
 from sfplus.networks import create
 from sfplus.weights import zoo
 from sfplus.weights.convert import convert
+from sfplus.weights.detector_models import read_detector
 from sfplus.weights.find_model import find_model
 from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import to_bytes
@@ -133,9 +134,13 @@ def test_a_detector_is_fetched_as_it_is_and_is_no_model(edit: Callable, sfplus: 
         url = server.put("/yunet.onnx", content)
         edit("yunet", url=url, files={"yunet.onnx": hashlib.sha256(content).hexdigest()})
         answer = sfplus("models", "fetch", "yunet")
-    assert answer.code == 0 and "use it with --detector yunet" in answer.out, answer.err
-    assert zoo.read_detector("yunet") == content and zoo.status("yunet") == "fetched"
-    assert (home / "yunet" / "model.onnx").read_bytes() == content
+        assert answer.code == 0 and "use it with --detector yunet" in answer.out, answer.err
+        assert read_detector("yunet") == content and zoo.status("yunet") == "fetched"
+        (home / "yunet" / "model.onnx").write_bytes(b"another graph")
+        with pytest.raises(WeightsError, match="get it again: sfplus models fetch yunet"):
+            read_detector("yunet")
+        assert "was damaged and is replaced" in sfplus("models", "fetch", "yunet").out
+        assert read_detector("yunet") == content
     info = sfplus("models", "info", "yunet").out
     assert "LFW" not in info and "crops" not in info and "layout    detector" in info
     with pytest.raises(Exception, match="use --detector yunet"):
@@ -177,6 +182,18 @@ def test_a_file_from_disk_is_checked_pinned_converted_and_used(
     np.testing.assert_array_equal(Embedder(NEW, "cpu").features(crops), Embedder(weights.parent, "cpu").features(crops))
     assert "as it should be" in sfplus("models", "verify", weights).out  # the SHA-256 identifies the entry
     assert [path.name for path in home.glob(".*")] == [zoo.LOCKS]
+
+    model = home / NEW / "model.safetensors"
+    sound = model.read_bytes()
+    for data, pins in ((sound[:-1] + b"\x7f", True), (sound[:-9], True), (b"", True), (sound[:-9], False)):
+        model.write_bytes(data)  # damaged; without its digest among the pins, as in earlier versions
+        if not pins:
+            (home / zoo.PINS).unlink()
+        answer = sfplus("models", "fetch", NEW)
+        assert answer.code == 1 and f"{home / NEW} is damaged\n{NEW} can only be downloaded by hand" in answer.out
+        answer = sfplus("models", "fetch", NEW, "--from", weights)
+        assert answer.code == 0 and f"{home / NEW} was damaged and is replaced\n" in answer.out
+        assert model.read_bytes() == sound and f"{NEW} is fetched: use it" in sfplus("models", "fetch", NEW).out
 
     changed = tmp_path / "sphereface_model.caffemodel"
     changed.write_bytes(weights.read_bytes() + b"\0")
@@ -281,7 +298,8 @@ def test_a_download_is_pinned_and_a_different_file_is_then_refused(
     assert answer.code == 0 and "use it with --model sphereface20" in answer.out
     pins = json.loads((home / zoo.PINS).read_text())
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert pins == {NEW: {"sphereface_model.caffemodel": sha256}}
+    assert pins[NEW].keys() == {"sphereface_model.caffemodel", "fetched"}
+    assert pins[NEW]["sphereface_model.caffemodel"] == sha256
     assert f"SHA-256 {sha256}" in sfplus("models", "info", NEW).out
     assert sfplus("models", "fetch", NEW).code == 0 and len(host.requests) == 1
 
