@@ -37,6 +37,11 @@ class Sweep:
         """Return the row of a configuration."""
         return next(row for row in self.data["rows"] if row["label"] == label)
 
+    @property
+    def labels(self) -> list[str]:
+        """The labels of the configurations."""
+        return [row["label"] for row in self.data["rows"]]
+
     def values(self, label: str, metric: str = "accuracy") -> list[float]:
         """Return the values of a metric, one for each seed."""
         return [math.nan if value is None else value for value in self.row(label)["metrics"][metric]["values"]]

@@ -114,7 +114,10 @@ def _measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
         result, pairs = read_verification(artefact.folder)
         if model is None:  # the model is the user's
             return StepResult(artefact, metrics, [], result, pairs)
-        metrics |= {"training_loss": _counted_metrics(model).get("loss", math.nan)} | _classifier_metrics(model.folder)
+        trained = _counted_metrics(model)
+        metrics |= {"training_loss": trained.get("loss", math.nan)} | _classifier_metrics(model.folder)
+        if "energy_degrees" in trained:
+            metrics["training_energy_degrees"] = trained["energy_degrees"]
         return StepResult(artefact, metrics, _history(model), result, pairs, ModelFacts.read(model).name)
     if stage in ("train", "finetune"):
         metrics = {f"training_{key}": value for key, value in metrics.items()} | _classifier_metrics(artefact.folder)
