@@ -15,7 +15,7 @@ DEV := $(VENV)/.sfplus-dev-installed
 SFPLUS := $(BIN)/sfplus
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint lfw detect align train finetune embed verify report status systems doctor bench docs gpu clean
+.PHONY: help install demo test test-slow lint lfw detect align train finetune embed verify report status systems doctor bench docs results gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench: $(DEV)  ## run the measurements of tests/benchmarks
 
 docs: $(DEV)  ## build the documentation as a site: data/site/index.html
 	@$(BIN)/python docs/write_reference.py && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo data/site/index.html
+
+results: $(DEV)  ## write the figures of pipelines/results/README.md and README.md from the stored results
+	@$(BIN)/python docs/write_results.py
 
 gpu: $(DEV)  ## on a GPU: run the tests marked gpu and measure everything, under eight minutes, into pipelines/results/gpu
 	@$(BIN)/python tests/benchmarks/gpu.py --device $(DEVICE)

@@ -22,8 +22,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Let links to the results stay within the site; other files of the repository become plain text."""
+    """Let links between guides and results stay within the site; other files of the repository become plain text."""
     depth = page.file.src_uri.count("/")
     inside = "../" * depth
     text = re.sub(r"\]\((?:\.\./)+pipelines/results/", f"]({inside}results/", markdown)
+    text = re.sub(r"\]\((?:\.\./)+docs/", f"]({inside}", text)
     return re.sub(r"\[([^\]]+)\]\((?:\.\./)+(?!results/)(?:README|pipelines|data|sfplus|tests)[^)]*\)", r"\1", text)

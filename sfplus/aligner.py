@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfplus.alignment import Template, align
-from sfplus.detection import Detector, Faces, choose
+from sfplus.detection import Faces, choose
 from sfplus.detection.choose import Rule, check_rule
+from sfplus.detection.interface import PhotoDetector
 from sfplus.detection.photos import Channels, Photo, check_channels, name_photo, split_photos, to_pixels
 from sfplus.errors import PhotoError
 from sfplus.images import Pixels, reserve_memory
@@ -54,7 +55,7 @@ class Aligner:
         template: of the crops.
     """
 
-    def __init__(self, detector: Detector, template: Template) -> None:
+    def __init__(self, detector: PhotoDetector, template: Template) -> None:
         self._detector = detector
         self._template = template
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from sfplus.aligner import AlignedPhoto, Aligner, FaceRule
 from sfplus.alignment import find_template
-from sfplus.detection import Detector
 from sfplus.detection.choose import Rule, check_rule
+from sfplus.detection.interface import FaceDetector
 from sfplus.detection.photos import Array, Channels, File, Photo, name_photo, split_photos, to_pixels
+from sfplus.detection.registry import MTCNN, create_detector
 from sfplus.device import Device, choose_device
 from sfplus.embedded_faces import EmbeddedFaces
 from sfplus.errors import PhotoError, UsageError, WeightsError
@@ -50,6 +51,8 @@ class Embedder:
         network: of a file of weights, its network (see `ModelSource`).
         input: the input of a model that does not describe it, for example `insightface` (see `parse_preprocessing`).
         choose: the face of a photo with several: `centre`, `largest` or `confident` (see `sfplus.detection.choose`).
+        detector: `mtcnn`, `yunet`, `package.module:Class`, or an object with the method of `FaceDetector`.
+        turned: whether faces are also found that lie on their side or upside down (see `TurnedDetector`).
 
     Attributes:
         folder: the folder or file of the model; of a function, its name.
@@ -74,9 +77,11 @@ class Embedder:
         network: str = "",
         input: str = "",
         choose: Rule = "centre",
+        detector: str | FaceDetector = MTCNN,
+        turned: bool = False,
     ) -> None:
         check_rule(choose)
-        self._settings = {"device": device, "dtype": dtype, "choose": choose}
+        self._settings = {"device": device, "dtype": dtype, "choose": choose, "detector": detector, "turned": turned}
         self._model = {"name": str(model), "network": network, "input": input}
         source = ModelSource(**self._model)
         self._device = choose_device(device)
@@ -85,7 +90,7 @@ class Embedder:
         self.config, self.preprocessing = loaded.config, loaded.preprocessing
         self._template = find_template(crop_template(self.config, self.folder))
         self._network = self._device.move(loaded.network.float())  # whatever torch's default dtype was
-        self._aligner = Aligner(Detector(device=self._device), self._template)
+        self._aligner = Aligner(create_detector(detector, self._device, turned=turned), self._template)
         self._dtype, self._choose = dtype, choose
 
     def __getstate__(self) -> dict[str, Any]:

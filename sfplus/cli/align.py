@@ -10,9 +10,11 @@ import typer
 
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, find_template
 from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS, FACES
-from sfplus.cli.options import Choose, Device, MinFace, OutFolder, Parity, PhotoFolderOrList
+from sfplus.cli.detect import detect_settings
+from sfplus.cli.options import Choose, DetectorName, Device, MinFace, OutFolder, Parity, PhotoFolderOrList, Turned
 from sfplus.cli.photo_folders import failures_file, print_summary, publish, run_on_folder
 from sfplus.cli.photo_inputs import list_inputs
+from sfplus.detection.registry import MTCNN
 from sfplus.images import CACHE, CONTACT_SHEET, encode_image
 from sfplus.io.files import write_atomically
 from sfplus.io.tables import FAILURES, read_parquet
@@ -51,6 +53,8 @@ def align(
     min_face: MinFace = 20,
     choose: Choose = "centre",
     parity: Parity = "none",
+    detector: DetectorName = MTCNN,
+    turned: Turned = False,
     report: Annotated[bool, typer.Option("--report", help="Also draw a contact sheet: OUT/contact-sheet.png.")] = False,
     workers: Annotated[int, typer.Option(min=0, help="Number of threads; 0: as many as torch uses.")] = 0,
     device: Device = "auto",
@@ -68,8 +72,8 @@ def align(
 
     Example: torchrun --nproc-per-node 2 -m sfplus align holiday crops
     """
-    settings: dict[str, dict[str, object]] = {
-        "detect": {"min_face": min_face, "choose": choose, "parity": parity},
+    settings = {
+        "detect": detect_settings(min_face=min_face, choose=choose, parity=parity, detector=detector, turned=turned),
         "align": {
             "template": find_template(template).name, "fit": fit, "border": border, "interpolation": interpolation,
             "first_pixel": first_pixel if first_pixel == "source" else int(first_pixel),
@@ -83,7 +87,7 @@ def align_folder(
     photos: Path,
     out: Path,
     device: str,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
     report: bool = False,
     workers: int = 0,
 ) -> int:

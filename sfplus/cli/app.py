@@ -12,8 +12,9 @@ import typer
 from sfplus.app.comparison import Comparison
 from sfplus.app.people import PeopleFolder
 from sfplus.app.uploads import UploadReader
-from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, ModelNetwork
+from sfplus.cli.options import ChooseOne, DetectorName, Device, ModelInputText, ModelName, ModelNetwork, Turned
 from sfplus.detection.choose import Rule
+from sfplus.detection.registry import MTCNN
 from sfplus.embedder import Embedder
 from sfplus.errors import DependencyError, UsageError
 from sfplus.io.extras import install_command
@@ -35,6 +36,8 @@ def serve(
     network: str = "",
     input: str = "",
     choose: Rule = "centre",
+    detector: str = MTCNN,
+    turned: bool = False,
 ) -> None:
     """Serve the page until Ctrl-C.
 
@@ -46,6 +49,8 @@ def serve(
         network: network of a file of weights (see `Embedder`).
         input: input of a model that does not describe it (see `Embedder`); no threshold applies to another input.
         choose: the face of a photo with several that is used at first.
+        detector: the detector (see `Embedder`).
+        turned: whether faces are also found that lie on their side or upside down.
 
     Raises:
         DependencyError: If the extra `app` is not installed.
@@ -62,7 +67,9 @@ def serve(
     with _listen(port) as listener, UploadReader() as reader:
         people = PeopleFolder(folder, reader) if folder else None
         source = _find_model(people, model, network, input)
-        embedder = Embedder(source.name, device, network=source.network, input=source.input)
+        embedder = Embedder(
+            source.name, device, network=source.network, input=source.input, detector=detector, turned=turned
+        )
         config = uvicorn.Config(
             Site(Comparison(embedder, choose), reader, people).application(), log_level="critical", access_log=False,
             server_header=False, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=1, lifespan="off",
@@ -101,6 +108,8 @@ def app_command(
     network: ModelNetwork = "",
     input: ModelInputText = "",
     choose: ChooseOne = "centre",
+    detector: DetectorName = MTCNN,
+    turned: Turned = False,
     device: Device = "auto",
 ) -> None:
     """Open a local page: compare the faces of two photos; needs the extra 'app'. Only this machine can use it.
@@ -110,4 +119,4 @@ def app_command(
 
     Example: sfplus group holiday people && sfplus app people
     """
-    serve(folder, model, port, device, network=network, input=input, choose=choose)
+    serve(folder, model, port, device, network=network, input=input, choose=choose, detector=detector, turned=turned)

@@ -10,9 +10,10 @@ import typer
 from numpy.typing import NDArray
 
 import sfplus
-from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, ModelNetwork
+from sfplus.cli.options import ChooseOne, DetectorName, Device, ModelInputText, ModelName, ModelNetwork, Turned
 from sfplus.detection.choose import Rule
 from sfplus.detection.choose import choose as choose_face
+from sfplus.detection.registry import MTCNN
 from sfplus.embedded_faces import EmbeddedFaces
 from sfplus.errors import PhotoError, UsageError, one_line
 from sfplus.images import encode_image, read_photo
@@ -35,6 +36,8 @@ def compare_photos(
     network: str = "",
     input: str = "",
     choose: Rule = "centre",
+    detector: str = MTCNN,
+    turned: bool = False,
 ) -> None:
     """Print the similarity of the faces in two photos and, if the model has a threshold, whether they are one person.
 
@@ -48,6 +51,8 @@ def compare_photos(
         network: network of a file of weights (see `Embedder`).
         input: input of a model that does not describe it (see `Embedder`); no threshold applies to another input.
         choose: which of several faces to compare; the numbers of the others are printed too.
+        detector: the detector (see `Embedder`).
+        turned: whether faces are also found that lie on their side or upside down.
 
     Raises:
         UsageError: If a FAR is asked for and the model has no threshold, or `save` is not a folder.
@@ -55,7 +60,9 @@ def compare_photos(
     """
     if save:
         check_folder(save)
-    embedder = sfplus.Embedder(model or DEFAULT_MODEL, device, choose=choose, network=network, input=input)
+    embedder = sfplus.Embedder(
+        model or DEFAULT_MODEL, device, choose=choose, network=network, input=input, detector=detector, turned=turned
+    )
     rule = embedder.decision_rule
     if rule:
         rule.threshold(far)  # fail before the photos are read
@@ -121,6 +128,8 @@ def compare(
     network: ModelNetwork = "",
     input: ModelInputText = "",
     choose: ChooseOne = "centre",
+    detector: DetectorName = MTCNN,
+    turned: Turned = False,
     device: Device = "auto",
 ) -> None:
     """Compare the faces of two photos: similarity, and the decision at the model's threshold or at a FAR.
@@ -131,4 +140,7 @@ def compare(
 
     Example: sfplus compare anna.jpg anna-2019.jpg --far 0.001 --save crops
     """
-    compare_photos(first, second, model, far, save, device, network=network, input=input, choose=choose)
+    compare_photos(
+        first, second, model, far, save, device, network=network, input=input, choose=choose, detector=detector,
+        turned=turned,
+    )  # fmt: skip

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import ValidationError
 
 from sfplus.artifacts.layout import FACES, PHOTOS
-from sfplus.cli.options import Choose, Device, MinFace, OutFolder, Parity, PhotoFolderOrList
+from sfplus.cli.options import Choose, DetectorName, Device, MinFace, OutFolder, Parity, PhotoFolderOrList, Turned
 from sfplus.cli.photo_folders import failures_file, print_summary, publish, run_on_folder
 from sfplus.cli.photo_inputs import list_inputs
+from sfplus.detection.registry import MTCNN, check_detector
+from sfplus.errors import UsageError
 from sfplus.io.tables import FAILURES
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
+from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import UserPhotos
 
 app = typer.Typer(add_completion=False)
@@ -27,16 +30,32 @@ def detect(
     min_face: MinFace = 20,
     choose: Choose = "centre",
     parity: Parity = "none",
+    detector: DetectorName = MTCNN,
+    turned: Turned = False,
     device: Device = "auto",
 ) -> None:
     """Detect the faces in photos: OUT gets faces.parquet, photos.parquet and failures.jsonl.
 
     Example: sfplus detect holiday faces
     """
-    raise typer.Exit(detect_folder(photos, out, device, {"min_face": min_face, "choose": choose, "parity": parity}))
+    settings = detect_settings(min_face=min_face, choose=choose, parity=parity, detector=detector, turned=turned)
+    raise typer.Exit(detect_folder(photos, out, device, settings))
 
 
-def detect_folder(photos: Path, out: Path, device: str, settings: Mapping[str, Any] | None = None) -> int:
+def detect_settings(**options: Any) -> DetectSettings:
+    """Return the settings of the detector for the options of a command.
+
+    Raises:
+        UsageError: If there is no such detector, or an option does not go with it.
+    """
+    check_detector(options.get("detector", MTCNN))
+    try:
+        return DetectSettings(**options)
+    except ValidationError as error:
+        raise UsageError(error.errors()[0]["msg"].removeprefix("Value error, "), where="--detector") from None
+
+
+def detect_folder(photos: Path, out: Path, device: str, settings: DetectSettings | None = None) -> int:
     """Write the faces of a folder or list of photos as tables to `out`, and return the exit code.
 
     Args:
@@ -45,7 +64,7 @@ def detect_folder(photos: Path, out: Path, device: str, settings: Mapping[str, A
         device: The device to run on.
         settings: The key `detect` of a recipe.
     """
-    recipe = Recipe.model_validate({"detect": settings or {}})
+    recipe = Recipe(detect=settings or DetectSettings())
     source = list_inputs(photos, out)
     steps = crop_steps(UserPhotos(source.root), recipe.plan_request(), "photos")[:1]
     with run_on_folder(source, out, device, steps, "detect") as done:

@@ -12,18 +12,21 @@ import typer
 
 from sfplus.artifacts.context import is_first
 from sfplus.artifacts.layout import FACE_COLUMNS, FACES, FEATURE_COLUMNS, FEATURE_INDEX, FEATURES
+from sfplus.cli.detect import detect_settings
 from sfplus.cli.options import (
     Choose,
-    ChosenFace,
+    DetectorName,
     Device,
     ModelInputText,
     ModelName,
     ModelNetwork,
     OutFolder,
     PhotoFolderOrList,
+    Turned,
 )
 from sfplus.cli.photo_folders import failures_file, print_summary, publish, run_on_folder
 from sfplus.cli.photo_inputs import list_inputs
+from sfplus.detection.registry import MTCNN
 from sfplus.images import CACHE
 from sfplus.io.files import write_json
 from sfplus.io.resources import DEFAULT_MODEL
@@ -48,6 +51,8 @@ def embed(
     network: ModelNetwork = "",
     input: ModelInputText = "",
     choose: Choose = "centre",
+    detector: DetectorName = MTCNN,
+    turned: Turned = False,
     crops: Annotated[bool, typer.Option("--crops", help="IN holds crops that are aligned already.")] = False,
     dtype: Annotated[Dtype, typer.Option(help="Floating-point type; float32 is the reference.")] = "float32",
     device: Device = "auto",
@@ -63,7 +68,8 @@ def embed(
     Example: sfplus embed holiday features
     """
     source = UserModel(model or DEFAULT_MODEL, network, input)
-    raise typer.Exit(embed_folder(photos, out, source, device, crops, dtype, choose))
+    detect = detect_settings(choose=choose, detector=detector, turned=turned)
+    raise typer.Exit(embed_folder(photos, out, source, device, crops, dtype, detect))
 
 
 def embed_folder(
@@ -73,7 +79,7 @@ def embed_folder(
     device: str,
     crops: bool = False,
     dtype: Dtype = "float32",
-    choose: ChosenFace = "centre",
+    detect: DetectSettings | None = None,
 ) -> int:
     """Write the features of a folder or list of photos and their index to `out`, and return the exit code.
 
@@ -84,10 +90,10 @@ def embed_folder(
         device: The device to run on.
         crops: Whether the photos are aligned crops.
         dtype: The floating-point type.
-        choose: Which of several faces of a photo to use.
+        detect: The settings of the detector; None for the defaults.
     """
     source = list_inputs(photos, out)
-    steps = embed_steps(UserPhotos(source.root), model, choose, crops, dtype)
+    steps = embed_steps(UserPhotos(source.root), model, detect or DetectSettings(), crops, dtype)
     with run_on_folder(source, out, device, steps, "embed") as done:
         files = {name: done["embed"].folder / name for name in (FEATURES, FEATURE_INDEX)}
         last, faces = done["embed" if crops else "align/photos"], None
@@ -103,11 +109,11 @@ def embed_folder(
 
 
 def embed_steps(
-    photos: UserPhotos, model: UserModel, choose: ChosenFace, crops: bool = False, dtype: Dtype = "float32"
+    photos: UserPhotos, model: UserModel, detect: DetectSettings, crops: bool = False, dtype: Dtype = "float32"
 ) -> list[Step]:
     """Return the steps from photos to features: `detect/photos`, `align/photos` and `embed`; for crops the last one."""
     inputs: dict[str, InputReference] = {"model": model, "crops": photos if crops else StepOutput("align/photos")}
-    recipe = Recipe(detect=DetectSettings(choose=choose), align=AlignSettings(template=model.template))
+    recipe = Recipe(detect=detect, align=AlignSettings(template=model.template))
     steps = [] if crops else crop_steps(photos, recipe.plan_request(), "photos")
     return [*steps, Step("embed", EmbedSettings.stage, EmbedSettings(dtype=dtype), inputs)]
 

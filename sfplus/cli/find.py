@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from sfplus.artifacts.context import is_first
 from sfplus.cli.compare import describe_box, read_faces
+from sfplus.cli.detect import detect_settings
 from sfplus.cli.group import embed_all_faces
-from sfplus.cli.options import ChooseOne, Device, ModelInputText, ModelName, ModelNetwork
+from sfplus.cli.options import ChooseOne, DetectorName, Device, ModelInputText, ModelName, ModelNetwork, Turned
 from sfplus.cli.photo_folders import FOUND_CSV
 from sfplus.cli.photo_inputs import keep_apart, list_inputs
 from sfplus.detection.choose import Rule
+from sfplus.detection.registry import MTCNN
 from sfplus.embedder import Embedder
 from sfplus.errors import UsageError, one_line
 from sfplus.images import CACHE, encode_image, list_photos
@@ -30,6 +32,7 @@ from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import read_failures
 from sfplus.people.grouped_photos import GroupedPhotos
 from sfplus.people.search import Matches, search_faces
+from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import UserModel
 from sfplus.reports.people_page import FaceView, photo_link, render_matches
 
@@ -52,6 +55,8 @@ def find(
     network: ModelNetwork = "",
     input: ModelInputText = "",
     choose: ChooseOne = "centre",
+    detector: DetectorName = MTCNN,
+    turned: Turned = False,
     device: Device = "auto",
 ) -> None:
     """Find the photos of a person: lists them, best first, with the probability that each shows this person.
@@ -64,11 +69,18 @@ def find(
     Example: sfplus find anna-1.jpg anna-2.jpg holiday --out anna
     """
     source = UserModel(model, network, input) if model else None
-    raise typer.Exit(find_person(person, photos, out, source, device, choose))
+    detect = detect_settings(choose="all", detector=detector, turned=turned)
+    raise typer.Exit(find_person(person, photos, out, source, device, choose, detect))
 
 
 def find_person(
-    person: Sequence[Path], photos: Path, out: Path, model: UserModel | None, device: str, choose: Rule = "centre"
+    person: Sequence[Path],
+    photos: Path,
+    out: Path,
+    model: UserModel | None,
+    device: str,
+    choose: Rule = "centre",
+    detect: DetectSettings | None = None,
 ) -> int:
     """Search for a person in photos, print and write what was found, and return the exit code.
 
@@ -79,6 +91,8 @@ def find_person(
         model: The model; None for the default, or for that of the grouped photos.
         device: The device to run on.
         choose: Which of several faces in a photo of the person is searched.
+        detect: The settings of the detector, which choose all faces; None for the defaults. Of grouped photos, those
+            of the person alone are detected.
 
     Raises:
         UsageError: If the model is not that of the grouped photos.
@@ -92,12 +106,16 @@ def find_person(
     files += [folder / name for folder in person if folder.is_dir() for name in list_photos(folder)]
     if not files:
         raise UsageError("there is no photo in this folder", where=person[0], remedy="give a photo of the person")
-    embedder = Embedder(source.name, device, network=source.network, input=source.input, choose=choose)
+    detect = detect or DetectSettings(choose="all")
+    embedder = Embedder(
+        source.name, device, network=source.network, input=source.input, choose=choose, detector=detect.detector,
+        turned=detect.turned,
+    )  # fmt: skip
     examples = [_embed(path, embedder, choose) for path in files]
     with contextlib.ExitStack() as stack:
         if grouped is None:
             inputs = list_inputs(photos, out)
-            grouped = stack.enter_context(embed_all_faces(inputs, out, source, device, "find"))
+            grouped = stack.enter_context(embed_all_faces(inputs, out, source, device, "find", detect))
         if not is_first():  # the first process searches for all
             return 0
         found = _best_faces(grouped, np.stack([example.feature for example in examples]))

@@ -14,10 +14,21 @@ import typer
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS, FACE_COLUMNS, FACES
+from sfplus.cli.detect import detect_settings
 from sfplus.cli.embed import describe_model, embed_steps, number_faces
-from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork, OutFolder, PhotoFolderOrList
+from sfplus.cli.options import (
+    DetectorName,
+    Device,
+    ModelInputText,
+    ModelName,
+    ModelNetwork,
+    OutFolder,
+    PhotoFolderOrList,
+    Turned,
+)
 from sfplus.cli.photo_folders import failures_file, publish, run_on_folder
 from sfplus.cli.photo_inputs import PhotoInput, list_inputs
+from sfplus.detection.registry import MTCNN
 from sfplus.images import CACHE
 from sfplus.io.console import Console, print_failures, quantity
 from sfplus.io.resources import DEFAULT_MODEL
@@ -26,6 +37,7 @@ from sfplus.people.grouped_photos import GroupedPhotos, Table
 from sfplus.people.names import PEOPLE_CSV
 from sfplus.people.people_list import People
 from sfplus.people.regroup import PEOPLE_HTML, regroup
+from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import UserModel, UserPhotos
 
 app = typer.Typer(add_completion=False)
@@ -46,6 +58,8 @@ def group(
     copy: Annotated[
         bool, typer.Option("--copy", help="Copy the photos into the folders of people, not links.")
     ] = False,
+    detector: DetectorName = MTCNN,
+    turned: Turned = False,
     device: Device = "auto",
 ) -> None:
     """Group the faces of all photos by person: OUT gets people.html, people.csv and a folder for each person.
@@ -59,11 +73,18 @@ def group(
     Example: sfplus group holiday people
     """
     source = UserModel(model or DEFAULT_MODEL, network, input)
-    raise typer.Exit(group_photos(photos, out, source, device, threshold, copy))
+    detect = detect_settings(choose="all", detector=detector, turned=turned)
+    raise typer.Exit(group_photos(photos, out, source, device, threshold, copy, detect))
 
 
 def group_photos(
-    photos: Path, out: Path, model: UserModel, device: str, threshold: float | None = None, copy: bool = False
+    photos: Path,
+    out: Path,
+    model: UserModel,
+    device: str,
+    threshold: float | None = None,
+    copy: bool = False,
+    detect: DetectSettings | None = None,
 ) -> int:
     """Group the faces of a folder or list of photos, and return the exit code.
 
@@ -74,9 +95,10 @@ def group_photos(
         device: The device to run on.
         threshold: The similarity above which faces are linked; None to compute it from the scores of the model.
         copy: Whether the folders of people get copies of the photos and not links.
+        detect: The settings of the detector, which choose all faces; None for the defaults.
     """
     source = list_inputs(photos, out)
-    with embed_all_faces(source, out, model, device, "group") as faces:
+    with embed_all_faces(source, out, model, device, "group", detect) as faces:
         if not is_first():  # the first process groups for all
             return 0
         missed, failed = read_failures(out)
@@ -89,7 +111,12 @@ def group_photos(
 
 @contextlib.contextmanager
 def embed_all_faces(
-    photos: PhotoInput, out: Path, model: UserModel, device: str, command: str
+    photos: PhotoInput,
+    out: Path,
+    model: UserModel,
+    device: str,
+    command: str,
+    detect: DetectSettings | None = None,
 ) -> Iterator[GroupedPhotos]:
     """Detect and embed every face of the photos and yield them, without people yet.
 
@@ -102,8 +129,9 @@ def embed_all_faces(
         model: The model.
         device: The device to run on.
         command: The name of the command.
+        detect: The settings of the detector, which choose all faces; None for the defaults.
     """
-    steps = embed_steps(UserPhotos(photos.root), model, "all")
+    steps = embed_steps(UserPhotos(photos.root), model, detect or DetectSettings(choose="all"))
     with run_on_folder(photos, out, device, steps, command) as done:
         publish(describe_model(model, out) | {FAILURES: failures_file(done["align/photos"], photos, out)}, out)
         missed, failed = read_failures(out)

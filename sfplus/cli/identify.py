@@ -15,10 +15,12 @@ import typer
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.layout import FEATURE_COLUMNS, FEATURE_INDEX, read_features
+from sfplus.cli.detect import detect_settings
 from sfplus.cli.embed import embed_steps
 from sfplus.cli.options import (
     DATA,
     ChooseOne,
+    DetectorName,
     Device,
     ModelInputText,
     ModelName,
@@ -26,13 +28,14 @@ from sfplus.cli.options import (
     PeopleFolders,
     ReportFolder,
     Title,
+    Turned,
     Workspace,
 )
 from sfplus.cli.person_features import holds_features
 from sfplus.cli.report_folder import check_report_folder
 from sfplus.cli.run import run_folder, this_command
 from sfplus.datasets.records import PeopleRule, person_from_path
-from sfplus.detection.choose import Rule
+from sfplus.detection.registry import MTCNN
 from sfplus.errors import DatasetError, UsageError
 from sfplus.io.console import Console, quantity
 from sfplus.io.files import file_digest, write_atomically
@@ -40,6 +43,7 @@ from sfplus.io.memory import keep_freed_memory
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import read_failures, read_parquet
 from sfplus.pipeline.execute import run_steps
+from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import UserModel, UserPhotos
 from sfplus.reports.html import HTML, Report, Undetected, render
 from sfplus.verification import features as feature_files
@@ -69,6 +73,8 @@ def identify(
     people: PeopleFolders = "path",
     crops: Annotated[bool, typer.Option("--crops", help="All folders hold crops that are aligned already.")] = False,
     choose: ChooseOne = "centre",
+    detector: DetectorName = MTCNN,
+    turned: Turned = False,
     out: ReportFolder = None,
     title: Title = "",
     device: Device = "auto",
@@ -89,7 +95,8 @@ def identify(
     """
     source = UserModel(model or DEFAULT_MODEL, network, input)
     folder = out or run_folder(workspace, f"identify-{photos.resolve().stem}")
-    sources = _Sources(source, workspace, device, choose, crops, bool(model or network or input))
+    detect = detect_settings(choose=choose, detector=detector, turned=turned)
+    sources = _Sources(source, workspace, device, detect, crops, bool(model or network or input))
     identify_people(photos, distractors or [], sources, people, enrol, folder, title, this_command())
 
 
@@ -125,7 +132,7 @@ class _Sources:
         model: The model.
         workspace: The folder of the cache.
         device: The device to run on.
-        choose: Which of several faces of a photo is used.
+        detect: The settings of the detector.
         crops: Whether the folders hold crops.
         chosen: Whether the user named the model, which features from files do not need.
     """
@@ -133,7 +140,7 @@ class _Sources:
     model: UserModel
     workspace: Path
     device: str
-    choose: Rule
+    detect: DetectSettings
     crops: bool
     chosen: bool
 
@@ -147,7 +154,7 @@ class _Sources:
             reason = "is neither a folder of photos nor a file of features"
             raise UsageError(reason, where=path, remedy="give a folder, or .npz, .npy, .safetensors, .parquet or .csv")
         context = RunContext(self.workspace, Console(quiet=not is_first()), self.device)
-        done = run_steps(embed_steps(UserPhotos(path), self.model, self.choose, self.crops), context)
+        done = run_steps(embed_steps(UserPhotos(path), self.model, self.detect, self.crops), context)
         return self._read(done, context.console, path)
 
     def _read(self, done: dict[str, Artefact], console: Console, path: Path) -> _Set:

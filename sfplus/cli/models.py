@@ -24,7 +24,8 @@ def list_models() -> None:
     """
     for name, entry in zoo.zoo().items():
         mark = "*" if entry.verified else " "
-        print(f"{name:<22} {zoo.status(name):<12} {entry.lfw:5.2f} % {mark} {entry.what}")
+        accuracy = "" if entry.lfw is None else f"{entry.lfw:5.2f} %"
+        print(f"{name:<22} {zoo.status(name):<12} {accuracy:7} {mark} {entry.what}")
 
 
 @app.command()
@@ -38,7 +39,7 @@ def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="See: sfplus models list; or hf:owner/name[@revision]")],
     file: Annotated[Path | None, typer.Option("--from", help="The file, if you downloaded it yourself.")] = None,
 ) -> None:
-    """Make a model ready for --model NAME: download it, or take it from a file, check it and convert it.
+    """Make a model ready for --model NAME, a detector for --detector NAME: download it, or take a file; check it.
 
     If only a person can download the file, this says where it is and how to go on, and the exit code is 1.
 

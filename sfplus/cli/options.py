@@ -68,6 +68,18 @@ PhotoFolderOrList = Annotated[
 ]
 OutFolder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the results; created if missing.")]
 MinFace = Annotated[int, typer.Option(min=12, help="Side of the smallest face in pixels.")]
+DetectorName = Annotated[
+    str,
+    typer.Option(
+        "--detector",
+        help="mtcnn; yunet, which is faster and finds more profiles and covered faces (sfplus models fetch yunet); "
+        "or package.module:Class, a detector of your own.",
+    ),
+]
+Turned = Annotated[
+    bool,
+    typer.Option("--turned", help="Also find faces that lie on their side or upside down, where none is upright."),
+]
 ChosenFace = Literal["centre", "largest", "confident", "all"]
 Choose = Annotated[
     ChosenFace,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from sfplus.weights import CONFIG
 _AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "images", "train_images", "test_images"}) | {
     "pictures", "train_pictures", "test_pictures",  # in manifests of earlier versions
 }  # fmt: skip
+_TRAIN = ("train", "finetune", "classify", "generate")
 _MAIN = ("accuracy", "inception_score", "surrogate_score", "training_accuracy")
 
 
@@ -85,6 +86,8 @@ class StepResult:
         pairs: The pairs of the result.
         model: The face network by its head, margin and energy; empty if there is none, or it is the user's.
         energies: The energy of each layer of an image classifier at the end, without its weight.
+        seconds: The time that its training took, shared trainings included; of an interrupted one the last part.
+        trained: The fingerprint of the artefact with the trained weights; empty if the model is the user's.
     """
 
     artefact: Artefact
@@ -94,10 +97,17 @@ class StepResult:
     pairs: Pairs | None = None
     model: str = ""
     energies: dict[str, float] = field(default_factory=dict)
+    seconds: float = math.nan
+    trained: str = ""
 
 
 def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
     """Return the results of a step that has been run."""
+    trained = [artefact.manifest for artefact in artefacts.values() if artefact.manifest["stage"] in _TRAIN]
+    return replace(_measure(name, artefacts), seconds=sum(manifest["seconds"] for manifest in trained))
+
+
+def _measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
     artefact = artefacts[name]
     stage = artefact.manifest["stage"]
     metrics = _counted_metrics(artefact)
@@ -106,8 +116,12 @@ def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
         result, pairs = read_verification(artefact.folder)
         if model is None:  # the model is the user's
             return StepResult(artefact, metrics, [], result, pairs)
-        metrics |= {"training_loss": _counted_metrics(model).get("loss", math.nan)} | _classifier_metrics(model.folder)
-        return StepResult(artefact, metrics, _history(model), result, pairs, ModelFacts.read(model).name)
+        trained = _counted_metrics(model)
+        metrics |= {"training_loss": trained.get("loss", math.nan)} | _classifier_metrics(model.folder)
+        if "energy_degrees" in trained:
+            metrics["training_energy_degrees"] = trained["energy_degrees"]
+        facts = ModelFacts.read(model)
+        return StepResult(artefact, metrics, _history(model), result, pairs, facts.name, trained=model.folder.name)
     if stage in ("train", "finetune"):
         metrics = {f"training_{key}": value for key, value in metrics.items()} | _classifier_metrics(artefact.folder)
         return StepResult(artefact, metrics, _history(artefact), model=ModelFacts.read(artefact).name)
@@ -235,7 +249,8 @@ def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, StepResult],
     devices = list(dict.fromkeys(run.artefact.manifest["device"] for run in results))
     return SweepRow(
         label, choices, list(runs), values, artefacts, histories, interval,
-        model=model, energies=energies, devices=devices,
+        model=model, energies=energies, devices=devices, seconds=[run.seconds for run in results],
+        models=[run.trained or run.artefact.folder.name for run in results],
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import typer
 from sfplus.cli.options import (
     DATA,
     ChooseOne,
+    DetectorName,
     Device,
     ModelInputText,
     ModelName,
@@ -18,6 +19,7 @@ from sfplus.cli.options import (
     PhotosAreCrops,
     ReportFolder,
     Title,
+    Turned,
     Undetected,
     Workspace,
 )
@@ -25,6 +27,7 @@ from sfplus.cli.report_folder import run_name_of
 from sfplus.cli.run import run_recipe, this_command, title_override
 from sfplus.cli.verify_features import verify_features
 from sfplus.datasets.verification_bin import BIN_SUFFIX
+from sfplus.detection.registry import MTCNN, check_detector
 from sfplus.errors import UsageError
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.verification.features import FEATURE_SUFFIXES
@@ -72,6 +75,8 @@ def verify(
     out: ReportFolder = None,
     title: Title = "",
     choose: ChooseOne = "centre",
+    detector: DetectorName = MTCNN,
+    turned: Turned = False,
     undetected: Undetected = "centre-crop",
     device: Device = "auto",
     workspace: Workspace = DATA,
@@ -111,6 +116,8 @@ def verify(
             raise UsageError("is a file of features, beside photos", where=f"--against {against}", remedy=remedy)
         source = ModelSource(model or DEFAULT_MODEL, network, input)
         overrides = lfw_overrides(source, photos, pairs, undetected, folds, crops)
+        check_detector(detector)
+        overrides += [f"detect.detector={json.dumps(detector)}", f"detect.turned={json.dumps(turned)}"]
         overrides += [f"verify.protocol={json.dumps(protocol)}", f"detect.choose={choose}", *title_override(title)]
         name = run_name_of(workspace, pairs, photos)
         run_recipe("lfw", overrides, "", device, workspace, name, against, out, this_command())

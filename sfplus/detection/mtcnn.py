@@ -10,7 +10,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from sfplus.detection.canvas_batches import CanvasBatch, canvas_batches
 from sfplus.detection.faces import Faces
 from sfplus.detection.imresample import MatlabIntegralImages
 from sfplus.detection.integral_images import IntegralImages
+from sfplus.detection.interface import PhotoDetector
 from sfplus.detection.mtcnn_networks import MtcnnNetworks
-from sfplus.detection.photos import Array, Channels, File, Photo, read_photos
 from sfplus.detection.pyramid import Canvas, Pyramid
 from sfplus.detection.pyramid_plan import CELL, STRIDE
 from sfplus.detection.sizes import sizes_for
@@ -42,7 +42,7 @@ Tensors = tuple[Tensor, ...]
 _MIRRORED = [1, 0, 2, 4, 3]  # order of the landmarks in a mirrored face
 
 
-class Detector:
+class Detector(PhotoDetector):
     """Detects faces and their five landmarks.
 
     On the same machine the result for a photo does not depend, to the last bit, on the other photos of a call nor on
@@ -75,6 +75,8 @@ class Detector:
         DeviceError: If the machine has no such device.
         DependencyError: If facenet-pytorch is missing or broken.
     """
+
+    sure_score = 0.99
 
     def __init__(
         self,
@@ -121,35 +123,6 @@ class Detector:
 
     def __setstate__(self, settings: dict[str, Any]) -> None:
         self.__init__(**settings)  # type: ignore[misc]
-
-    @overload
-    def detect(self, photos: File, *, channels: Channels = ...) -> Faces: ...  # type: ignore[overload-overlap]
-    @overload
-    def detect(self, photos: Array, *, channels: Channels = ...) -> Any: ...  # of one photo or of a batch
-    @overload
-    def detect(self, photos: Iterable[Photo], *, channels: Channels = ...) -> list[Faces]: ...
-
-    def detect(self, photos: Photo | Iterable[Photo], *, channels: Channels = "rgb") -> Faces | list[Faces]:
-        """Detect the faces of one photo, or of several of any sizes.
-
-        Args:
-            photos: a photo (a path, the bytes of a file, a Pillow image, a uint8 array or tensor, see `to_pixels`); or
-                an iterable, or a batch (N, H, W, C) or (N, C, H, W), of photos, which are read a few at a time.
-            channels: order of the channels of arrays and tensors, `rgb` or, as OpenCV has it, `bgr`.
-
-        Returns:
-            One `Faces` for one photo; otherwise a list with one for each photo, in their order.
-
-        Raises:
-            PhotoError: If a file cannot be read, or an argument is not a photo; it names the first one.
-            UsageError: If the order of channels is unknown.
-            SfplusError: If the memory of the device is not enough.
-        """
-        pixels, single = read_photos(photos, channels)
-        batches = batch_by_size(pixels, lambda photo: photo.size // 3, self.sizes.pixels, self.sizes.photos)
-        # Generators of the caller run outside the modes of `_detect_together`; no variable keeps a batch.
-        faces = list(itertools.chain.from_iterable(map(self._detect_together, batches)))
-        return faces[0] if single else faces
 
     @torch.inference_mode()
     def _detect_together(self, photos: list[Pixels]) -> list[Faces]:

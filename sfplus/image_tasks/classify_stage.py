@@ -52,7 +52,7 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
     predictions = task.predict(test_set)
     features = task.features(test_set) if _has_plane_features(network) else None
     scarce = settings.data.scarce
-    learned = None
+    learned = 0.0
     if scarce is not None and isinstance(train_set, SmallImages):
         images_of_class = train_set.select(train_set.labels == scarce)
         learned = float((task.predict(images_of_class) == scarce).double().mean())

@@ -8,6 +8,7 @@ from pathlib import Path
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.code_input import CodeInput
 from sfplus.artifacts.context import RunContext, is_first
+from sfplus.artifacts.detector_input import DetectorInput
 from sfplus.artifacts.inputs import InputFile, ModelInput, PackFolder, StageInput
 from sfplus.artifacts.pair_inputs import BinCrops, PairList
 from sfplus.datasets.identities import describe_people
@@ -24,6 +25,7 @@ from sfplus.recipes.steps import (
     StepOutput,
     UserBin,
     UserCode,
+    UserDetector,
     UserFile,
     UserImages,
     UserModel,
@@ -87,6 +89,8 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
     for reference in references:
         if isinstance(reference, UserModel):
             _ = reference.content  # raises if the model cannot be used
+        elif isinstance(reference, UserDetector):
+            _ = DetectorInput(reference.name).content  # likewise
         elif not isinstance(reference, StepOutput | UserImages | UserCode):
             path = _path(reference)
             if isinstance(reference, UserPairs):
@@ -123,7 +127,7 @@ def _check_paths(references: Sequence[InputReference]) -> None:
             downloadable = data.name not in ("files", "folder") and not data.is_code
             if not (data.folder.exists() or (downloadable and data.download)):
                 missing[data.folder] = f"say where it is: data.root=FOLDER{', or data.download=true' * downloadable}"
-        elif not isinstance(reference, StepOutput | UserCode) and (path := _missing(reference)):
+        elif not isinstance(reference, StepOutput | UserCode | UserDetector) and (path := _missing(reference)):
             missing[path] = "check the path"
     if not missing:
         return
@@ -178,6 +182,8 @@ def _resolve(reference: InputReference, artefacts: Mapping[str, Artefact], conte
             return CodeInput(path)
         case UserImages(settings):
             return ImageSet(settings, context)
+        case UserDetector(name):
+            return DetectorInput(name)
         case UserModel():
             return ModelInput(reference)
         case StepOutput(step, part):

@@ -95,7 +95,29 @@ class UserModel(ModelSource):
     """A reference to a trained model of the user's, or of the zoo."""
 
 
-InputReference = StepOutput | UserPhotos | UserBin | UserPack | UserPairs | UserFile | UserCode | UserImages | UserModel
+@dataclass(frozen=True)
+class UserDetector:
+    """A reference to a detector of the zoo.
+
+    Attributes:
+        name: Its name.
+    """
+
+    name: str
+
+
+InputReference = (
+    StepOutput
+    | UserPhotos
+    | UserBin
+    | UserPack
+    | UserPairs
+    | UserFile
+    | UserCode
+    | UserImages
+    | UserModel
+    | UserDetector
+)
 
 
 @dataclass(frozen=True)

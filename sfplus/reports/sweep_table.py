@@ -95,6 +95,8 @@ class SweepRow:
         model: the face network by its head, margin and energy; empty if there is none.
         energies: for each layer of an image classifier, the energy at the end of each run, without its weight.
         devices: on which its runs were made.
+        seconds: of the training of each run.
+        models: fingerprint of the artefact with the trained weights of each run.
     """
 
     label: str
@@ -108,6 +110,8 @@ class SweepRow:
     model: str = ""
     energies: dict[str, list[float]] = field(default_factory=dict)
     devices: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -206,7 +210,8 @@ def to_json(table: SweepTable) -> bytes:
             difference["p_holm"] = p_holm[row.label]
         rows.append({
             "label": row.label, "model": row.model, "choices": row.choices, "seeds": row.seeds, "metrics": metrics,
-            "artefacts": row.artefacts, "devices": row.devices, "energies": row.energies,
+            "artefacts": row.artefacts, "models": row.models, "devices": row.devices, "seconds": row.seconds,
+            "energies": row.energies,
             "interval": row.interval, "against": difference,
         })  # fmt: skip
     names = ("title", "metric", "protocol", "cells", "failures", "published", "command", "recipe", "versions", "device")

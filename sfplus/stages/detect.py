@@ -16,11 +16,15 @@ import numpy as np
 from sfplus.artifacts.inputs import PhotoFolder, check_name
 from sfplus.artifacts.layout import FACES, PHOTOS
 from sfplus.artifacts.result_index import ResultIndex
+from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
-from sfplus.detection import Detector, Faces, choose, choose_all
+from sfplus.detection import Faces, choose, choose_all
 from sfplus.detection.choose import ONLY_FACE
+from sfplus.detection.interface import PhotoDetector
+from sfplus.detection.registry import MTCNN, create_detector
 from sfplus.detection.sizes import Sizes
+from sfplus.device import Device
 from sfplus.errors import PhotoError
 from sfplus.images import Pixels, is_transient, read_photo, reserve_memory
 from sfplus.io.console import quantity
@@ -52,7 +56,7 @@ def share(job: Job[DetectSettings]) -> SharedWork:
     with SharedWork(job, folder.photos, BATCH, "photos") as work:
         index = _index(job)
         add_known = partial(_add_known, index, folder.digests)
-        detector = Detector(**settings.model_dump(exclude={"choose"}), device=job.context.device)
+        detector = _create_detector(settings, job.context.device)
         for items in work.rounds():
             batches = _decode(folder.root, add_known(items), detector.sizes)
             for part, detected in _whole_parts(batches, detector, settings, work.part_length):
@@ -67,9 +71,20 @@ def share(job: Job[DetectSettings]) -> SharedWork:
 
 def _index(job: Job[DetectSettings]) -> ResultIndex:
     """Return the detections of all photos that were ever detected with these settings, whatever face was chosen."""
-    stage = job.settings.stage
-    deciding = [stage.version, job.settings.model_dump(mode="json", exclude={"choose"})]
+    stage, settings = job.settings.stage, deciding_settings(job.settings)
+    del settings["choose"]
+    deciding: list[Any] = [stage.version, settings]
+    if job.settings.detector != MTCNN:
+        deciding.append(job.inputs["detector"].content)
     return job.context.result_index(stage.name, deciding, shared=True)
+
+
+def _create_detector(settings: DetectSettings, device: Device) -> PhotoDetector:
+    mtcnn = settings.model_dump(include={"factor", "thresholds", "mirror_landmarks", "parity"})
+    return create_detector(
+        settings.detector, device, turned=settings.turned, min_face=settings.min_face, min_score=settings.min_score,
+        mtcnn=mtcnn,
+    )  # fmt: skip
 
 
 def _keep(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +125,7 @@ def _decode(root: Path, items: Iterator[Item], sizes: Sizes) -> Iterator[list[tu
 
 def _whole_parts(
     batches: Iterator[list[tuple[int, NamedPhoto]]],
-    detector: Detector,
+    detector: PhotoDetector,
     settings: DetectSettings,
     part_length: Callable[[int], int],
 ) -> Iterator[tuple[int, list[tuple[Row, bool]]]]:
@@ -128,7 +143,7 @@ def _count_bytes(item: tuple[int, NamedPhoto]) -> int:
     return photo.nbytes if isinstance(photo, np.ndarray) else 0
 
 
-def _detect(group: list[NamedPhoto], detector: Detector, settings: DetectSettings) -> Iterator[tuple[Row, bool]]:
+def _detect(group: list[NamedPhoto], detector: PhotoDetector, settings: DetectSettings) -> Iterator[tuple[Row, bool]]:
     new = [photo for _, photo in group if isinstance(photo, np.ndarray)]
     detections = iter(detector.detect(new) if new else ())
     for name, photo in group:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfplus.hypersphere.energy import directions
 from sfplus.hypersphere.riesz_kernel import Kernel
-from sfplus.recipes.settings.train import SolverSettings
+from sfplus.recipes.settings.train import EnergySettings, SolverSettings
 from sfplus.training.schedule import learning_rate
 
 _ANCHORS, _PAIRS = 256, 1 << 22  # classifiers whose push is measured, and pairs of them in memory at most
@@ -53,7 +53,9 @@ class EnergyDose:
 
 
 def energy_dose(classifiers: Tensor, settings: SolverSettings) -> EnergyDose | None:
-    """Return the dose of the energy of a run that starts from these classifiers; None in mode `caffe`.
+    """Return the dose of the energy of a run that starts from these classifiers.
+
+    There is none in mode `caffe`, and none for an energy of the user's own.
 
     The modes `paper` and `batch` average over pairs, so that the expected gradient of a classifier has the factor 2/N.
     A constant gradient g turns a classifier w by the sum of the learning rates, times g / |w| of its component across
@@ -65,7 +67,7 @@ def energy_dose(classifiers: Tensor, settings: SolverSettings) -> EnergyDose | N
         settings: the settings of the run in steps, with an energy.
     """
     energy = settings.energy
-    if energy is None or energy.mode == "caffe" or len(classifiers) < 2:
+    if not isinstance(energy, EnergySettings) or energy.mode == "caffe" or len(classifiers) < 2:
         return None
     rates = sum(learning_rate(step, settings) for step in range(1, settings.max_iter + 1))
     kernel = Kernel(energy.power, "geodesic" if energy.mode == "batch" else "euclidean")

@@ -101,13 +101,13 @@ def measure_identification(
     names, owner = np.unique(np.asarray(people), return_inverse=True)
     order = np.argsort(owner, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(names)))])
-    place = np.empty(len(owner), np.int64)  # of a photo among those of its person
-    place[order] = np.arange(len(owner)) - starts[owner[order]]
-    known = np.bincount(owner, minlength=len(names)) > enrolled
-    if not known.any():
+    number = np.empty(len(owner), np.int64)  # of a photo among those of its person
+    number[order] = np.arange(len(owner)) - starts[owner[order]]
+    searched = np.bincount(owner, minlength=len(names)) > enrolled
+    if not searched.any():
         reason = f"no person has more than {enrolled} photo{'s' * (enrolled != 1)}"
         raise PairsError(reason, remedy="give folders of people with several photos each")
-    in_gallery = known[owner] & (place < enrolled)
+    in_gallery = searched[owner] & (number < enrolled)
     photos = np.flatnonzero(~in_gallery)
     directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     gallery = np.zeros((len(names), features.shape[1]), np.float32)
@@ -116,18 +116,20 @@ def measure_identification(
     sizes = [0, *(10**k for k in range(1, 10) if 10**k < len(crowd)), *[len(crowd)] * (len(crowd) > 0)]
     mixed = np.random.default_rng(seed).permutation(len(crowd))
     alone = (
-        megaface(features[known[owner]], owner[known[owner]], _blocks(crowd, mixed), sizes[1:]) if len(crowd) else {}
+        megaface(features[searched[owner]], owner[searched[owner]], _blocks(crowd, mixed), sizes[1:])
+        if len(crowd)
+        else {}
     )
     rows = []
     for size in sizes:
-        found = identify(
-            features[photos], owner[photos], gallery[known], np.flatnonzero(known), _blocks(crowd, mixed[:size])
+        search = identify(
+            features[photos], owner[photos], gallery[searched], np.flatnonzero(searched), _blocks(crowd, mixed[:size])
         )
-        ranks = tuple(found.rate(rank) for rank in RANKS)
-        tpir = tuple(found.tpir_at_fpir(fpir) if not found.mated.all() else None for fpir in FPIRS)
-        rows.append(IdentificationRow(size, ranks, _interval(found, owner[photos]), tpir, alone.get(size)))
-    mated = int(found.mated.sum())
-    return IdentificationRates(int(known.sum()), mated, len(photos) - mated, enrolled, rows, photos, found)
+        ranks = tuple(search.rate(rank) for rank in RANKS)
+        tpir = tuple(search.tpir_at_fpir(fpir) if not search.mated.all() else None for fpir in FPIRS)
+        rows.append(IdentificationRow(size, ranks, _interval(search, owner[photos]), tpir, alone.get(size)))
+    mated = int(search.mated.sum())
+    return IdentificationRates(int(searched.sum()), mated, len(photos) - mated, enrolled, rows, photos, search)
 
 
 def _blocks(features: Features, rows: NDArray[np.int64]) -> Iterator[Features]:
@@ -135,11 +137,11 @@ def _blocks(features: Features, rows: NDArray[np.int64]) -> Iterator[Features]:
         yield features[rows[start : start + _BLOCK]]
 
 
-def _interval(found: Identification, owner: NDArray[np.int64]) -> Interval | None:
+def _interval(search: Identification, owner: NDArray[np.int64]) -> Interval | None:
     """Return the interval of the rank-1 rate over people: all probes of a person are drawn together."""
-    mated = found.mated
+    mated = search.mated
     probes = np.bincount(owner[mated])
-    hits = np.bincount(owner[mated], found.rank[mated] == 1, minlength=len(probes))[probes > 0]
+    hits = np.bincount(owner[mated], search.rank[mated] == 1, minlength=len(probes))[probes > 0]
     probes = probes[probes > 0]
     if len(probes) < 10:
         return None

@@ -144,6 +144,8 @@ def find_model(name: str) -> Path:
     path = Path(name)
     if path.is_dir() or path.is_file():
         return path
+    if name in zoo() and zoo()[name].is_detector:
+        raise UsageError(f"'{name}' is a detector, not a network", where="model", remedy=f"use --detector {name}")
     if len(path.parts) == 1:
         for folder in (shipped_folder("pretrained") / name, user_folder() / name):
             if any((folder / file).is_file() for file in WEIGHTS_FILES):

@@ -9,86 +9,24 @@ from __future__ import annotations
 import shutil
 from functools import cache
 from pathlib import Path
-from statistics import mean
-from typing import Annotated, Literal
+from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError
 
-from sfplus.alignment.templates import DEFAULT_TEMPLATE
 from sfplus.errors import UsageError, WeightsError, suggest
 from sfplus.io.download import download, is_page
-from sfplus.io.files import digest_json, file_digest, write_json
+from sfplus.io.files import digest_json, file_digest, write_atomically, write_json
 from sfplus.io.json_files import read_json
 from sfplus.io.locks import file_lock
 from sfplus.io.resources import shipped_folder, user_folder
-from sfplus.networks.preprocessing import parse_preprocessing
-from sfplus.weights import MODEL, WEIGHTS_FILES
+from sfplus.weights import MODEL, ONNX_MODEL, WEIGHTS_FILES
+from sfplus.weights.zoo_entry import UNKNOWN, Entry
 
 ZOO, PINS, LOCKS = "zoo.yaml", "pins.json", ".locks"
 _FETCHED = "fetched"  # among the pins of a model: the digest of its folder
-UNKNOWN = "unknown until first fetched"
 _NAME = r"^[a-z0-9][a-z0-9-]*$"
-_FILE = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _7Z_MAGIC = b"7z\xbc\xaf\x27\x1c"
-
-_FileName = Annotated[str, Field(pattern=_FILE)]
-_Sha256 = Annotated[str, Field(pattern=f"^([0-9a-f]{{64}}|{UNKNOWN})$")]
-
-
-class Entry(BaseModel):
-    """A model of the zoo."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    what: str = Field(description="the model in one line")
-    network: str = Field("", description="name of the network in networks.create, or package.module:function")
-    layout: Literal["sfplus", "caffe", "clcarwin", "yakhyo", "onnx", "state dict"] = Field(
-        description="the project whose names and format it has; or any ONNX graph, or any state dict of `network`"
-    )
-    files: dict[_FileName, _Sha256] = Field(
-        description="SHA-256 by file name, the weights first; empty if the weights are not released"
-    )
-    url: str = Field("", pattern="^(https://.+)?$", description="address of a direct download, of the last of `files`")
-    pages: tuple[Annotated[str, Field(pattern="^https?://")], ...] = Field((), description="pages with a download")
-    template: str = Field(DEFAULT_TEMPLATE, description="template of the crops of a SphereFace network")
-    input: str = Field("", description="input of any other network, as in parse_preprocessing")
-    licence: str
-    data: str = Field(description="training data")
-    protocol: Literal["sphereface", "clcarwin", "insightface", "authors'"] = Field(
-        "sphereface", description="protocol of the accuracies"
-    )
-    lfw: float = Field(gt=50, le=100, description="published accuracy on LFW, percent")
-    runs: tuple[float, ...] = Field(min_length=1, description="accuracies of all published runs, percent")
-    verified: str = Field("", description="what this project measured with the file")
-    source: str = Field(description="source of these facts")
-
-    @model_validator(mode="after")
-    def _check_consistency(self) -> Entry:
-        if self.lfw not in self.runs:
-            raise ValueError("lfw is not one of runs")
-        if bool(self.input) != (self.layout in ("onnx", "state dict")):
-            raise ValueError("input is for layouts onnx and state dict")
-        if not self.network and self.layout != "onnx":
-            raise ValueError("network is missing")
-        try:
-            parse_preprocessing(self.input)
-        except UsageError as error:
-            raise ValueError(str(error)) from None
-        if self.url and self.url.rpartition("/")[2] not in list(self.files)[-1:]:
-            raise ValueError("url does not end with the last of files")
-        return self
-
-    @property
-    def accuracy(self) -> str:
-        """The published accuracy with its protocol."""
-        runs = f", mean of {len(self.runs)} runs {mean(self.runs):.2f} %" if len(self.runs) > 1 else ""
-        return f"{self.lfw:.2f} %{runs} ({self.protocol} protocol)"
-
-    @property
-    def crops(self) -> str:
-        """The crops that it takes, and for a network of another project their conversion to its input."""
-        return str(parse_preprocessing(self.input)) if self.input else self.template
 
 
 def load_zoo(path: Path | None = None) -> dict[str, Entry]:
@@ -194,7 +132,7 @@ def verify(path: Path, name: str = "") -> str:
 
 
 def fetch(name: str, path: Path | None = None) -> tuple[str, bool]:
-    """Prepare a model for `--model NAME`, from its address or from a file that was downloaded by hand.
+    """Prepare a model for `--model`, or a detector for `--detector`, from its address or from a downloaded file.
 
     A fetched model that was damaged since is fetched again.
 
@@ -207,7 +145,7 @@ def fetch(name: str, path: Path | None = None) -> tuple[str, bool]:
         WeightsError: If the download fails, or `verify` refuses the file.
     """
     entry, current = find_entry(name), status(name)
-    ready = f"use it with --model {name}"
+    ready = f"use it with {entry.option} {name}"
     damaged = f"{user_folder() / name} is damaged\n" if current == "fetched" and _is_damaged(name) else ""
     if current in ("shipped", "fetched") and not damaged:
         return f"{name} is {current}: {ready}", True
@@ -294,6 +232,17 @@ def _check_intact(path: Path, entry: Entry) -> None:
 
 
 def _install(name: str, entry: Entry, path: Path) -> None:
+    """Write the folder of a model, in place of a damaged one, and remember its digest."""
+    folder = user_folder() / name
+    if entry.is_detector:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ONNX_MODEL, path.read_bytes())
+    else:
+        _convert(entry, path, folder)
+    _pin(name, _FETCHED, _digest_folder(folder))
+
+
+def _convert(entry: Entry, path: Path, folder: Path) -> None:
     from sfplus.weights.convert import read_with_digest, write_folder  # start-up time: imports torch
 
     model = read_with_digest(path, entry.network, input=entry.input)
@@ -301,11 +250,9 @@ def _install(name: str, entry: Entry, path: Path) -> None:
         "licence": entry.licence, "data": entry.data,
         "published": {"lfw": entry.lfw, "runs": entry.runs, "protocol": entry.protocol, "source": entry.source},
     })  # fmt: skip
-    folder = user_folder() / name
     if folder.exists():  # damaged
         shutil.rmtree(folder)
     write_folder(model, folder)
-    _pin(name, _FETCHED, _digest_folder(folder))
 
 
 def _load_pins() -> dict[str, dict[str, str]]:

@@ -55,6 +55,12 @@ def test_a_sweep_shares_stages_continues_after_a_failed_run_and_repeats_nothing(
     for row in rows.values():  # 4 nearly orthogonal directions: energy near 1/2, angles near 90 degrees
         assert 0.3 < row["metrics"]["class_energy"]["mean"] < 0.7 and 50 < row["metrics"]["min_angle"]["mean"] < 120
     assert rows["mhe"]["metrics"]["class_energy"]["mean"] < rows["control"]["metrics"]["class_energy"]["mean"]
+    doses = {name: row["metrics"].get("training_energy_degrees") for name, row in rows.items()}
+    assert doses["mhe"]["mean"] > 0 == doses["control"]["mean"] and doses["before fine-tuning"] is None
+    assert all(
+        row["devices"][0].startswith("cpu, ") and len(row["seconds"]) == len(row["seeds"]) for row in rows.values()
+    )
+    assert set(rows["mhe"]["models"]) <= {path.name for path in (tmp_path / "cache" / "finetune").iterdir()}
     assert all(row["metrics"]["class_energy"]["spread"] is None for row in [rows["before fine-tuning"]])
     plus, tuned = "SphereFace+ (m = 2, MHE s = 1, weight 1)", "SphereFace, fine-tuned without MHE (control)"
     models = {"before fine-tuning": "SphereFace (A-Softmax, m = 2)", "control": tuned, "mhe": plus}

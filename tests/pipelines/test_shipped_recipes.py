@@ -48,6 +48,15 @@ SOLVERS = [
 ]
 
 
+def test_the_recipe_of_64_layers_differs_from_that_of_20_in_the_network_only() -> None:
+    shallow, deep = (load_recipe(find_recipe(name)) for name in ("sphereface-plus-m4", "sphereface64-plus-m4"))
+    assert deep.train and deep.train.network == "sphereface64"
+    published = {row.name: row.figure for row in deep.report.published}
+    assert published["SphereFace+, 64 layers, m = 4"] == ("accuracy", 0.9947)
+    same = deep.model_dump(exclude={"train": {"network"}, "report": True})
+    assert same == shallow.model_dump(exclude={"train": {"network"}, "report": True})
+
+
 @pytest.mark.parametrize(("m", "lr", "steps", "lr_gamma", "max_iter", "gamma", "iteration"), SOLVERS)
 def test_recipes_of_sphereface_plus_have_the_original_settings(
     m: int, lr: float, steps: tuple, lr_gamma: float, max_iter: int, gamma: float, iteration: int

@@ -20,6 +20,7 @@ from sfplus.io.resources import shipped_folder, shipped_models
 from sfplus.networks import create
 from sfplus.weights import zoo
 from sfplus.weights.convert import convert
+from sfplus.weights.detector_models import read_detector
 from sfplus.weights.find_model import find_model
 from sfplus.weights.loading import load_model
 from sfplus.weights.model_folder import to_bytes
@@ -91,11 +92,15 @@ def test_shipped_models_agree_with_their_entries() -> None:
         ({"url": "http://example.org/sphereface_model.caffemodel"}, "sphereface20.url: String should match"),
         ({"url": "https://example.org/other"}, "url does not end with the last of files"),
         ({"licence": None}, "sphereface20.licence"),
-        ({"layout": "pickle"}, "Input should be 'sfplus', 'caffe', 'clcarwin', 'yakhyo', 'onnx' or 'state dict'"),
+        (
+            {"layout": "pickle"},
+            "Input should be 'sfplus', .*, 'onnx', 'state dict' or 'detector'",
+        ),
         ({"input": "insightface"}, "input is for layouts onnx and state dict"),
         ({"layout": "onnx"}, "input is for layouts onnx and state dict"),
         ({"layout": "onnx", "input": "insihtface"}, "did you mean 'insightface'"),
         ({"network": ""}, "network is missing"),
+        ({"layout": "detector"}, "a detector has a SHA-256, and no network, input, lfw and runs"),
     ],
 )
 def test_an_invalid_zoo_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -121,6 +126,25 @@ def test_list_and_info_print_the_entries(sfplus: Callable) -> None:
     info = sfplus("models", "info", "sphereface-plus-m4").out
     assert "99.35 %, mean of 10 runs 99.27 % (sphereface protocol)" in info and "drive.google.com" in info
     assert "SHA-256 unknown until first fetched" in info and "MIT" in info
+
+
+def test_a_detector_is_fetched_as_it_is_and_is_no_model(edit: Callable, sfplus: Callable, home: Path) -> None:
+    content = b"a graph"
+    with serve() as server:
+        url = server.put("/yunet.onnx", content)
+        edit("yunet", url=url, files={"yunet.onnx": hashlib.sha256(content).hexdigest()})
+        answer = sfplus("models", "fetch", "yunet")
+        assert answer.code == 0 and "use it with --detector yunet" in answer.out, answer.err
+        assert read_detector("yunet") == content and zoo.status("yunet") == "fetched"
+        (home / "yunet" / "model.onnx").write_bytes(b"another graph")
+        with pytest.raises(WeightsError, match="get it again: sfplus models fetch yunet"):
+            read_detector("yunet")
+        assert "was damaged and is replaced" in sfplus("models", "fetch", "yunet").out
+        assert read_detector("yunet") == content
+    info = sfplus("models", "info", "yunet").out
+    assert "LFW" not in info and "crops" not in info and "layout    detector" in info
+    with pytest.raises(Exception, match="use --detector yunet"):
+        find_model("yunet")
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
 from sfplus.artifacts.stage import Deferred, Stage
+from sfplus.detection.registry import MTCNN, ZOO_DETECTORS
 from sfplus.errors import UsageError
 from sfplus.recipes.settings.detect import DetectSettings
-from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput
+from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserCode, UserDetector
 
 
 class AlignSettings(StageKey, BaseModel):
@@ -87,7 +88,12 @@ def crop_steps(photos: InputReference, request: PlanRequest, name: str, undetect
     """
     detect = request.get(DetectSettings)
     settings = AlignStageSettings(**request.get(AlignSettings).model_dump(), undetected=undetected)
+    inputs: dict[str, InputReference] = {"photos": photos}
+    if detect.detector in ZOO_DETECTORS:
+        inputs["detector"] = UserDetector(detect.detector)
+    elif detect.detector != MTCNN:
+        inputs["detector"] = UserCode(detect.detector)
     return [
-        Step(f"detect/{name}", detect.stage, detect, {"photos": photos}),
+        Step(f"detect/{name}", detect.stage, detect, inputs),
         Step(f"align/{name}", settings.stage, settings, {"photos": photos, "faces": StepOutput(f"detect/{name}")}),
     ]
