@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Detector", "Embedder", "Faces", "__version__"]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program that configures nothing sees nothing
 
 _MODULES = {"Detector": "sfplus.detection", "Faces": "sfplus.detection", "Embedder": "sfplus.embedder"}
 

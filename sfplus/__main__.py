@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import sys
-import warnings
 from typing import Any
 
 import typer
 
 from sfplus.cli.main import app
-from sfplus.errors import SfplusError, SfplusWarning, cut, first_line, one_line
+from sfplus.errors import SfplusError, cut, first_line, one_line
 from sfplus.io.crash_log import write_crash_log
+from sfplus.io.messages import log_failure, show_messages
 from sfplus.io.terminal import escaped_output, finish_output
 
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # base class of usage errors, in typer's own click
@@ -43,25 +42,19 @@ _DISK = {
 
 def main() -> None:
     """Run the command and exit: 0 for success, 2 for misuse, 1 for failure, 130 for Ctrl-C."""
-    if not sys.warnoptions:  # else `python -W` decides what is shown
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("default", SfplusWarning)
-        logging.lastResort = logging.NullHandler()  # what other libraries log is not for people
-    warnings.formatwarning = _format_warning
-    with escaped_output():
+    with escaped_output(), show_messages():
         sys.exit(finish_output(_run()))
 
 
 def _run() -> int:
     """Run the command, print any error as one line, and return the exit code."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="sfplus", standalone_mode=False)
         if code == _STOPPED:  # Ctrl-C, as typer reports it
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except _UsageError as error:
-        _UsageError(cut(one_line(" ".join(error.format_message().split()))), error.ctx).show(sys.stderr)
-        return 2
+        return _fail(_describe_misuse(error), 2)
     except SfplusError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -75,22 +68,23 @@ def _run() -> int:
     except BaseException as error:  # a few libraries derive theirs from it
         if isinstance(error, OSError) and error.errno in _DISK:
             return _fail(f"{cut(str(error.filename or 'disk'))}: {error.strerror}; {_DISK[error.errno]}")
-        reason = f"a mistake in sfplus ({type(error).__name__}: {first_line(error)})"
-        return _fail(f"{reason}; {write_crash_log(error)}")
+        return _fail(f"a mistake in sfplus ({type(error).__name__}: {first_line(error)})", error=error)
 
 
-def _fail(message: str, code: int = 1) -> int:
+def _fail(message: str, code: int = 1, error: BaseException | None = None) -> int:
+    """Print a message as one line, and return the exit code; `error` is one that nobody expected."""
+    log = log_failure(message, error)
+    if error:
+        message += f"; {f'please report it with {log}' if log else write_crash_log(error)}"
     with contextlib.suppress(SfplusError):  # standard error is full or closed
         print(f"sfplus: {one_line(message)}", file=sys.stderr)
     return code
 
 
-def _format_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """Return a warning as one line; those of sfplus, which are for users, without the line of code."""
-    place = "sfplus: warning" if issubclass(category, SfplusWarning) else f"{filename}:{lineno}"
-    return f"{place}: {cut(one_line(message))}\n"
+def _describe_misuse(error: Any) -> str:
+    """Return what is wrong with the arguments, and the help of the command, in one line."""
+    text = cut(" ".join(error.format_message().split())).rstrip(".")
+    return f"{text}; see: {error.ctx.command_path if error.ctx else 'sfplus'} --help"
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ COMMANDS = [(page.name, words) for page in GUIDES for words in _commands(page)]
 
 def test_the_reference_is_that_of_the_code():
     write = runpy.run_path(str(DOCS / "write_reference.py"))
-    for name in ("recipe_keys", "commands", "limits"):
+    for name in ("recipe_keys", "commands", "limits", "json_results"):
         page = DOCS / "reference" / f"{name.replace('_', '-')}.md"
         assert page.read_text("utf-8") == write[name](), f"{page} is old; run: make docs"
 

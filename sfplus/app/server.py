@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,8 @@ from sfplus.app.uploads import MAX_BYTES, UploadReader
 from sfplus.errors import SfplusError, one_line
 from sfplus.images import PHOTO_SUFFIXES
 from sfplus.reports.jinja_filters import page_templates
+
+_log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Body = TypeVar("Body", bound=BaseModel)
@@ -211,7 +213,7 @@ class _Guard:
 
 def _report_fault(request: Request, error: Exception) -> Response:
     text = f"{request.url.path}: {type(error).__name__}: {one_line(error)}"
-    print(f"sfplus: {text}", file=sys.stderr, flush=True)
+    _log.error("%s", text, exc_info=error)
     return PlainTextResponse(f"sfplus app failed, {text}", 500)
 
 

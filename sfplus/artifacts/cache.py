@@ -7,6 +7,8 @@ changed setting can never be served from an old cache. Recipes that share a fing
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +31,8 @@ from sfplus.io.files import digest_json
 from sfplus.io.leftovers import remove_leftovers
 from sfplus.io.locks import file_lock, is_held
 
+_log = logging.getLogger(__name__)
+
 
 def run_stage(
     stage: Stage, settings: BaseModel, inputs: Mapping[str, StageInput], context: RunContext, label: str = ""
@@ -45,7 +49,7 @@ def run_stage(
         with _lock(stage, job, folder, label):
             artefact, damage = open_sound(folder)  # the run that held the lock may have built it
             if damage:
-                context.console.warn(f"{folder}: {damage}; it is built again")
+                _log.warning("%s: %s; it is built again", folder, damage)
                 (folder / MANIFEST).unlink(missing_ok=True)
             built = None if artefact else _build(stage, identity, job, folder, label)
             shutil.rmtree(parts_folder(folder), ignore_errors=True)
@@ -55,6 +59,7 @@ def run_stage(
     shutil.rmtree(parts_folder(folder), ignore_errors=True)  # of a process that was killed just before it deleted them
     remove_checkpoints(folder)
     context.console.print_fresh(label)
+    _log.debug("%s: fresh: %s", label, folder)
     return artefact
 
 
@@ -91,6 +96,7 @@ def open_earlier(folder: Path) -> Artefact | None:
 
 def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, label: str) -> Artefact:
     partial, context = job.folder, job.context
+    _log.debug("%s: is built in %s, with %s", label, folder, json.dumps(identity, default=str))
     partial.mkdir(exist_ok=True)
     remove_leftovers(partial, locked=True)
     if folder.exists():  # without a manifest it is not an artefact
@@ -111,6 +117,7 @@ def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, 
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 2),
         }
+        _log.debug("%s: done in %s s: %s", label, manifest["seconds"], json.dumps(counts, default=str))
         with explain_write(folder):
             return commit(partial, folder, manifest)
 
@@ -137,7 +144,7 @@ def _lock(stage: Stage, job: Job[Any], folder: Path, label: str) -> Iterator[Non
             lock.acquire(timeout=0)
     except filelock.Timeout:
         doing = "helping" if stage.share else "waiting for"
-        context.console.print(f"{label}: another run is working on this; {doing} it")
+        _log.info("%s: another run is working on this; %s it", label, doing)
         if stage.share:
             with context.console.progress(label, resumed=False) as progress:
                 stage.share(replace(job, context=context.with_progress(progress), helps=True))

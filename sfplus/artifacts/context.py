@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import logging
 import os
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from sfplus.io.resources import user_folder
 
 if TYPE_CHECKING:
     from sfplus.device import Device
+
+_log = logging.getLogger(__name__)
 
 _PACKAGES = (
     "torch", "torchvision", "accelerate", "facenet-pytorch", "numpy", "opencv-python", "pillow", "scikit-learn",
@@ -41,6 +44,7 @@ class RunContext:
     console: Console
     device_name: str = "auto"
     line: ProgressLine | None = None
+    _logged: set[tuple[str, ...]] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def device(self) -> Device:
@@ -53,7 +57,7 @@ class RunContext:
         from sfplus.device import choose_device, local_device
 
         device = choose_device(local_device(self.device_name))
-        self.console.print_once(f"device: {device.describe()}")
+        self._log_once("device: %s", device.describe())
         return device
 
     @property
@@ -61,8 +65,8 @@ class RunContext:
         """The device in words, for manifests and reports."""
         return self.device.describe()
 
-    def print_precision(self, name: str, fp16: bool = True) -> None:
-        """Print the precision that training uses for a name, once, unless it is float32 on a CPU.
+    def log_precision(self, name: str, fp16: bool = True) -> None:
+        """Log the precision that training uses for a name, once, unless it is float32 on a CPU.
 
         Args:
             name: `auto`, `float32`, `bf16` or `fp16`.
@@ -70,7 +74,17 @@ class RunContext:
         """
         text = self.device.describe_precision(name, fp16)
         if self.device.is_cuda or text != "float32":
-            self.console.print_once(f"precision: {text}")
+            self._log_once("precision: %s", text)
+
+    def _log_once(self, text: str, value: str) -> None:
+        if self.is_new(text, value):
+            _log.info(text, value)
+
+    def is_new(self, *words: str) -> bool:
+        """Return whether this is the first call with these words in the run, for what is logged once."""
+        known = words in self._logged
+        self._logged.add(words)
+        return not known
 
     @property
     def progress(self) -> ProgressLine:

@@ -10,6 +10,7 @@ import typer
 
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, find_template
 from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS, FACES
+from sfplus.cli.command import App
 from sfplus.cli.detect import detect_settings
 from sfplus.cli.options import Choose, DetectorName, Device, MinFace, OutFolder, Parity, PhotoFolderOrList, Turned
 from sfplus.cli.photo_folders import failures_file, print_summary, publish, run_on_folder
@@ -23,7 +24,7 @@ from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.steps import UserPhotos
 from sfplus.reports.contact_sheet import draw_contact_sheet
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()

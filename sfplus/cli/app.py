@@ -12,6 +12,7 @@ import typer
 from sfplus.app.comparison import Comparison
 from sfplus.app.people import PeopleFolder
 from sfplus.app.uploads import UploadReader
+from sfplus.cli.command import App
 from sfplus.cli.options import ChooseOne, DetectorName, Device, ModelInputText, ModelName, ModelNetwork, Turned
 from sfplus.detection.choose import Rule
 from sfplus.detection.registry import MTCNN
@@ -21,7 +22,7 @@ from sfplus.io.extras import install_command
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.recipes.steps import UserModel
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 _HOST = "127.0.0.1"  # this machine only
 _CONNECTIONS = 64
@@ -117,6 +118,6 @@ def app_command(
     With FOLDER, the page also shows its people, takes names and corrections, and searches for a person.
     Photos that are chosen in the page are not stored. From another machine: ssh -L 7860:localhost:7860 NAME.
 
-    Example: sfplus group holiday people && sfplus app people
+    Example: sfplus app people
     """
     serve(folder, model, port, device, network=network, input=input, choose=choose, detector=detector, turned=turned)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sfplus.artifacts.artefact import MANIFEST
+from sfplus.cli.command import App
 from sfplus.cli.options import DATA, Device, ModelInputText, ModelNetwork, PhotosAreCrops, Undetected, Workspace
 from sfplus.cli.run import run_recipe
 from sfplus.cli.verify import find_pairs, lfw_overrides
@@ -16,7 +17,7 @@ from sfplus.io.files import atomic_folder, check_new
 from sfplus.io.resources import shipped_folder, user_folder
 from sfplus.weights.find_model import ModelSource
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()
@@ -34,7 +35,7 @@ def calibrate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="A new folder for a copy of the model; by default the folder MODEL."),
+        typer.Option("--out", "-o", help="A new folder for a copy of the model; by default the folder MODEL."),
     ] = None,
     network: ModelNetwork = "",
     input: ModelInputText = "",

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from sfplus.cli.command import App
 from sfplus.cli.options import ModelInputText
 from sfplus.networks import is_function
 from sfplus.weights.find_model import find_model
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from sfplus.artifacts.layout import FACES, PHOTOS
+from sfplus.cli.command import App
 from sfplus.cli.options import Choose, DetectorName, Device, MinFace, OutFolder, Parity, PhotoFolderOrList, Turned
 from sfplus.cli.photo_folders import failures_file, print_summary, publish, run_on_folder
 from sfplus.cli.photo_inputs import list_inputs
@@ -20,7 +21,7 @@ from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import UserPhotos
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()

@@ -13,26 +13,30 @@ import typer
 
 from sfplus import detection
 from sfplus.artifacts.context import RunContext
-from sfplus.cli.options import DATA, Workspace
+from sfplus.cli.command import App
+from sfplus.cli.json_results import Check, print_result
+from sfplus.cli.options import DATA, AsJson, Workspace
 from sfplus.errors import SfplusError, first_line
 from sfplus.io.extras import EXTRAS, install_command, pip_command
 from sfplus.io.resources import shipped_models
 
-app = typer.Typer(add_completion=False)
+app = App()
 _LOW_DISK = 2e9  # bytes
 
 
 @app.command()
-def doctor(workspace: Workspace = DATA) -> None:
+def doctor(workspace: Workspace = DATA, as_json: AsJson = False) -> None:
     """Check what is installed, which devices, data and models exist, and what is wrong.
 
     Example: sfplus doctor
     """
-    failures = 0
-    for name, text, remedy in _checks(workspace):
-        print(f"{'wrong' if remedy else 'ok':<6} {name:<16} {text}{'; ' + remedy if remedy else ''}")
-        failures += bool(remedy)
-    raise typer.Exit(int(failures > 0))
+    checks = [Check(name, not remedy, text, remedy) for name, text, remedy in _checks(workspace)]
+    lines = (
+        f"{'ok' if check.ok else 'wrong':<6} {check.name:<16} {'; '.join(filter(None, (check.text, check.remedy)))}"
+        for check in checks
+    )
+    print_result(checks, lines, as_json)
+    raise typer.Exit(not all(check.ok for check in checks))
 
 
 def _checks(workspace: Path) -> Iterator[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ import typer
 
 from sfplus.artifacts.context import is_first
 from sfplus.artifacts.layout import FACE_COLUMNS, FACES, FEATURE_COLUMNS, FEATURE_INDEX, FEATURES
+from sfplus.cli.command import App
 from sfplus.cli.detect import detect_settings
 from sfplus.cli.options import (
     Choose,
@@ -38,7 +39,7 @@ from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel, UserPhotos
 from sfplus.weights import MEAN
 
-app = typer.Typer(add_completion=False)
+app = App()
 Dtype = Literal["float32", "bfloat16"]
 MODEL_JSON = "model.json"
 

@@ -10,6 +10,7 @@ import torch
 import typer
 from torch import Tensor
 
+from sfplus.cli.command import App
 from sfplus.errors import UsageError, WeightsError, one_line
 from sfplus.hypersphere import Uniformity, measure_uniformity
 from sfplus.io.files import check_file, write_atomically
@@ -19,7 +20,7 @@ from sfplus.weights.caffe import Blob, read_caffemodel
 from sfplus.weights.find_model import find_model
 from sfplus.weights.model_folder import load_tensors, weights_file
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 _LEGEND = """energy: mean over pairs of neurons, {}; random: expected for random directions; least: a lower bound
 excess: 0 at the lower bound, 1 at random directions; above 1 the neurons are more crowded than random directions
@@ -117,10 +118,10 @@ def energy(
     half_space: Annotated[
         bool, typer.Option("--half-space", help="Treat a neuron and its opposite as the same.")
     ] = False,
-    plot: Annotated[Path, typer.Option("--plot", help="The plot to write, .png.")] = Path("energy.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The plot to write, .png.")] = Path("energy.png"),
 ) -> None:
     """Show how the neurons of each layer of a model are distributed on the sphere: energy, random and best, angles.
 
-    Example: sfplus energy sphereface10-small --half-space --plot energy.png
+    Example: sfplus energy sphereface10-small --half-space --out energy.png
     """
-    print_energy(model, power, half_space, plot)
+    print_energy(model, power, half_space, out)

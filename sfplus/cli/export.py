@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sfplus.cli.command import App
 from sfplus.cli.options import DATA, Device, Overrides, RecipeName, Workspace
 from sfplus.cli.run import run_recipe
 from sfplus.io.files import check_new
@@ -15,13 +16,13 @@ from sfplus.recipes.load import find_recipe, load_recipe
 from sfplus.recipes.steps import UserCode
 from sfplus.weights.find_model import find_model
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()
 def export(
     recipe: RecipeName,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder for the model; it must not exist.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the model; it must not exist.")],
     half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
     overrides: Overrides = None,
     device: Device = "auto",
@@ -40,3 +41,4 @@ def export(
     code = (step.inputs.get("network") for step in plan(settings) if step.name.startswith("embed/"))
     network = next((reference.path for reference in code if isinstance(reference, UserCode)), "")
     export_model(artefacts, find_model(model) if model else None, folder, half, network)
+    print(f"model: {folder}")

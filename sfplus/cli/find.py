@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +16,12 @@ import typer
 from numpy.typing import NDArray
 
 from sfplus.artifacts.context import is_first
+from sfplus.cli.command import App
 from sfplus.cli.compare import describe_box, read_faces
 from sfplus.cli.detect import detect_settings
 from sfplus.cli.group import embed_all_faces
-from sfplus.cli.options import ChooseOne, DetectorName, Device, ModelInputText, ModelName, ModelNetwork, Turned
+from sfplus.cli.json_results import FoundPhoto, FoundPhotos, print_result
+from sfplus.cli.options import AsJson, ChooseOne, DetectorName, Device, ModelInputText, ModelName, ModelNetwork, Turned
 from sfplus.cli.photo_folders import FOUND_CSV
 from sfplus.cli.photo_inputs import keep_apart, list_inputs
 from sfplus.detection.choose import Rule
@@ -27,7 +30,7 @@ from sfplus.embedder import Embedder
 from sfplus.errors import UsageError, one_line
 from sfplus.images import CACHE, encode_image, list_photos
 from sfplus.io.console import quantity
-from sfplus.io.files import check_folder, write_atomically
+from sfplus.io.files import check_folder, check_input, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import read_failures
 from sfplus.people.grouped_photos import GroupedPhotos
@@ -36,7 +39,8 @@ from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import UserModel
 from sfplus.reports.people_page import FaceView, photo_link, render_matches
 
-app = typer.Typer(add_completion=False)
+app = App()
+_log = logging.getLogger(__name__)
 FOUND_HTML = "found.html"
 _PRINTED, _SHOWN = 20, 500  # photos at most, on the console and on the page
 
@@ -44,13 +48,13 @@ _PRINTED, _SHOWN = 20, 500  # photos at most, on the console and on the page
 @app.command()
 def find(
     person: Annotated[
-        list[Path], typer.Argument(metavar="PERSON.jpg...", help="Photos of the person, or a folder of them.")
+        list[Path], typer.Argument(metavar="PERSON.jpg", help="Photos of the person, or a folder of them.")
     ],
     photos: Annotated[
         Path,
         typer.Argument(metavar="PHOTOS", help="A folder or list of photos, or the result of `sfplus group`."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The folder for found.html and found.csv.")] = Path("found"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for found.html and found.csv.")] = Path("found"),
     model: ModelName = "",
     network: ModelNetwork = "",
     input: ModelInputText = "",
@@ -58,6 +62,7 @@ def find(
     detector: DetectorName = MTCNN,
     turned: Turned = False,
     device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Find the photos of a person: lists them, best first, with the probability that each shows this person.
 
@@ -70,7 +75,7 @@ def find(
     """
     source = UserModel(model, network, input) if model else None
     detect = detect_settings(choose="all", detector=detector, turned=turned)
-    raise typer.Exit(find_person(person, photos, out, source, device, choose, detect))
+    raise typer.Exit(find_person(person, photos, out, source, device, choose, detect, as_json))
 
 
 def find_person(
@@ -81,6 +86,7 @@ def find_person(
     device: str,
     choose: Rule = "centre",
     detect: DetectSettings | None = None,
+    as_json: bool = False,
 ) -> int:
     """Search for a person in photos, print and write what was found, and return the exit code.
 
@@ -93,11 +99,14 @@ def find_person(
         choose: Which of several faces in a photo of the person is searched.
         detect: The settings of the detector, which choose all faces; None for the defaults. Of grouped photos, those
             of the person alone are detected.
+        as_json: Whether to print the result as JSON.
 
     Raises:
         UsageError: If the model is not that of the grouped photos.
         PhotoError: If a photo of the person cannot be read or shows no face.
     """
+    for path in person:
+        check_input(path)
     check_folder(out)
     keep_apart(photos, out)
     grouped = GroupedPhotos.load(photos) if GroupedPhotos.exists(photos) else None
@@ -120,7 +129,7 @@ def find_person(
             return 0
         found = _best_faces(grouped, np.stack([example.feature for example in examples]))
         _write(grouped, found, examples, out)
-        _print(found, grouped, out)
+        print_result(_describe(found, grouped, out), _lines(found, grouped, out), as_json)
         return 1 if grouped.folder == out and read_failures(out)[1] else 0
 
 
@@ -145,11 +154,11 @@ class _Example:
 
 
 def _embed(path: Path, embedder: Embedder, choose: Rule) -> _Example:
-    """Embed the chosen face of a photo, and print which of several faces it is."""
+    """Embed the chosen face of a photo, and log which of several faces it is."""
     faces, used = read_faces(embedder, path, choose)
     if len(faces) > 1:
         name = describe_box(faces.boxes[used])
-        print(f"{one_line(path)} has {len(faces)} faces; the one of {name} is searched (--choose {choose})")
+        _log.info("%s has %d faces; the one of %s is searched (--choose %s)", path, len(faces), name, choose)
     return _Example(path, faces.features[used], faces.crops[used])
 
 
@@ -182,13 +191,22 @@ def _write(faces: GroupedPhotos, found: Matches, examples: Sequence[_Example], o
     write_atomically(out / FOUND_HTML, render_matches(title, tiles, views[:_SHOWN], more=more).encode())
 
 
-def _print(found: Matches, faces: GroupedPhotos, out: Path) -> None:
+def _describe(found: Matches, faces: GroupedPhotos, out: Path) -> FoundPhotos:
+    names, numbers, known = faces.table["photo"], faces.table["face"], found.has_probabilities
+    photos = [
+        FoundPhoto(names[row], numbers[row], float(similarity), float(probability) if known else None)
+        for row, similarity, probability in found
+    ]
+    return FoundPhotos(photos, out / FOUND_HTML)
+
+
+def _lines(found: Matches, faces: GroupedPhotos, out: Path) -> Iterator[str]:
     has_scores, likely = found.has_probabilities, int((found.probabilities >= 0.5).sum())
     for row, similarity, probability in found.first(min(max(likely, 5), _PRINTED) if has_scores else _PRINTED):
         chance = f"{100 * probability:3.0f} %  " if has_scores else ""
-        print(f"{chance}{similarity:6.3f}  {one_line(faces.table['photo'][row])}")
+        yield f"{chance}{similarity:6.3f}  {one_line(faces.table['photo'][row])}"
     if has_scores:
         verb = "is" if likely == 1 else "are"
-        print(f"{quantity(likely, 'photo')} {verb} more likely than not to show this person: {out / FOUND_HTML}")
+        yield f"{quantity(likely, 'photo')} {verb} more likely than not to show this person: {out / FOUND_HTML}"
     else:
-        print(f"the most similar photos; this model has no scores to tell how likely they are: {out / FOUND_HTML}")
+        yield f"the most similar photos; this model has no scores to tell how likely they are: {out / FOUND_HTML}"

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-import typer
+from sfplus.cli.command import App
+from sfplus.cli.options import (
+    DATA,
+    AsJson,
+    Device,
+    Overrides,
+    RecipeName,
+    ReportFolder,
+    RunName,
+    Small,
+    Title,
+    Workspace,
+)
+from sfplus.cli.run import run_until
 
-from sfplus.cli.options import DATA, Device, Overrides, RecipeName, Workspace
-from sfplus.cli.run import run_recipe
-
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()
 def finetune(
-    recipe: RecipeName, overrides: Overrides = None, device: Device = "auto", workspace: Workspace = DATA
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    device: Device = "auto",
+    workspace: Workspace = DATA,
+    name: RunName = "",
+    out: ReportFolder = None,
+    title: Title = "",
+    small: Small = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fine-tune as a recipe says (SphereFace+), with the stages before it if they are stale.
 
     Example: sfplus finetune demo finetune.energy.weight=0
     """
-    run_recipe(recipe, overrides or [], "finetune", device, workspace)
+    run_until("finetune", recipe, overrides, device, workspace, name, out, title, small, as_json)

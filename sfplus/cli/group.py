@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +14,12 @@ import typer
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS, FACE_COLUMNS, FACES
+from sfplus.cli.command import App
 from sfplus.cli.detect import detect_settings
 from sfplus.cli.embed import describe_model, embed_steps, number_faces
+from sfplus.cli.json_results import GroupSummary, print_result
 from sfplus.cli.options import (
+    AsJson,
     DetectorName,
     Device,
     ModelInputText,
@@ -30,7 +33,7 @@ from sfplus.cli.photo_folders import failures_file, publish, run_on_folder
 from sfplus.cli.photo_inputs import PhotoInput, list_inputs
 from sfplus.detection.registry import MTCNN
 from sfplus.images import CACHE
-from sfplus.io.console import Console, print_failures, quantity
+from sfplus.io.console import Console, log_failures, quantity
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import FAILURES, read_failures, read_parquet
 from sfplus.people.grouped_photos import GroupedPhotos, Table
@@ -40,7 +43,9 @@ from sfplus.people.regroup import PEOPLE_HTML, regroup
 from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import UserModel, UserPhotos
 
-app = typer.Typer(add_completion=False)
+_log = logging.getLogger(__name__)
+
+app = App()
 _WEAK = 0.5  # of the pairs of the same person are linked
 
 
@@ -61,6 +66,7 @@ def group(
     detector: DetectorName = MTCNN,
     turned: Turned = False,
     device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Group the faces of all photos by person: OUT gets people.html, people.csv and a folder for each person.
 
@@ -74,7 +80,7 @@ def group(
     """
     source = UserModel(model or DEFAULT_MODEL, network, input)
     detect = detect_settings(choose="all", detector=detector, turned=turned)
-    raise typer.Exit(group_photos(photos, out, source, device, threshold, copy, detect))
+    raise typer.Exit(group_photos(photos, out, source, device, threshold, copy, detect, as_json))
 
 
 def group_photos(
@@ -85,6 +91,7 @@ def group_photos(
     threshold: float | None = None,
     copy: bool = False,
     detect: DetectSettings | None = None,
+    as_json: bool = False,
 ) -> int:
     """Group the faces of a folder or list of photos, and return the exit code.
 
@@ -96,6 +103,7 @@ def group_photos(
         threshold: The similarity above which faces are linked; None to compute it from the scores of the model.
         copy: Whether the folders of people get copies of the photos and not links.
         detect: The settings of the detector, which choose all faces; None for the defaults.
+        as_json: Whether to print the result as JSON.
     """
     source = list_inputs(photos, out)
     with embed_all_faces(source, out, model, device, "group", detect) as faces:
@@ -104,8 +112,10 @@ def group_photos(
         missed, failed = read_failures(out)
         replace(faces, threshold=threshold, copy=copy).save()
         grouped = regroup(out)
-    print_failures([*failed, *missed], out / FAILURES)
-    _print_summary(grouped)
+    log_failures([*failed, *missed], out / FAILURES)
+    summary = _summarise(grouped)
+    print_result(summary, _lines(summary, grouped), as_json)
+    _warn(grouped)
     return 1 if failed else 0
 
 
@@ -162,26 +172,45 @@ def _table(done: dict[str, Artefact], source: PhotoInput, out: Path) -> Table:
     }
 
 
-def _print_summary(grouped: GroupedPhotos) -> None:
-    out, photos_of = grouped.folder, People.of(grouped).photos
+def _summarise(grouped: GroupedPhotos) -> GroupSummary:
+    photos_of = People.of(grouped).photos
     several = int((photos_of > 1).sum())
-    people = f"{several} {'person' if several == 1 else 'people'} with at least two photos"
-    once = f"{len(photos_of) - several} seen once"
-    undetected, failed = (grouped.counts[key] for key in ("undetected", "failed"))
-    print(f"{quantity(len(grouped.table['photo']), 'face')}: {people}, {once}; "
-          f"{quantity(undetected, 'photo')} without a face, {failed} failed: {out}")  # fmt: skip
-    threshold = grouped.linked_above or 0.0
-    print(f"faces are linked above a similarity of {threshold:.3f}", end="")
-    if not grouped.rule or not grouped.rule.has_scores:
-        print(" (--threshold)" if grouped.threshold is not None else ", estimated from the photos")
-        if grouped.threshold is None:
-            name = grouped.model["name"]
-            remedy = f"measure it and the confidence of faces: sfplus calibrate {name} PHOTOS PAIRS"
-            print(f"warning: the estimate assumes that the photos show many people; {remedy}", file=sys.stderr)
+    return GroupSummary(
+        len(grouped.table["photo"]), several, len(photos_of) - several, grouped.counts["undetected"],
+        grouped.counts["failed"], grouped.linked_above or 0.0, grouped.folder / PEOPLE_HTML,
+    )  # fmt: skip
+
+
+def _lines(summary: GroupSummary, grouped: GroupedPhotos) -> list[str]:
+    people = f"{quantity(summary.people, 'person', 'people')} with at least two photos, {summary.once} seen once"
+    missing = f"{quantity(summary.undetected, 'photo')} without a face, {summary.failed} failed"
+    linked = f"faces are linked above a similarity of {summary.threshold:.3f}"
+    reached = _reached(grouped)
+    if reached is not None:
+        linked += f", which {100 * reached:.0f} % of the pairs of the same person reach ({_pairs(grouped)})"
     else:
-        linked, pairs = grouped.rule.rates(threshold)[1], grouped.rule.verification["pairs"]
-        print(f", which {100 * linked:.0f} % of the pairs of the same person reach ({pairs})")
-        if linked < _WEAK:
-            remedy = "a stronger model finds more photos of each person: --model"
-            print(f"warning: this model parts most photos of a person; {remedy}", file=sys.stderr)
-    print(f"look at {out / PEOPLE_HTML}; give names there or in {out / PEOPLE_CSV}, and run this command again")
+        linked += " (--threshold)" if grouped.threshold is not None else ", estimated from the photos"
+    names = f"give names there or in {grouped.folder / PEOPLE_CSV}, and run this command again"
+    faces = f"{quantity(summary.faces, 'face')}: {people}; {missing}: {grouped.folder}"
+    return [faces, linked, f"look at {summary.page}; {names}"]
+
+
+def _reached(grouped: GroupedPhotos) -> float | None:
+    """Return the share of pairs of the same person that are linked; None if the model has no scores."""
+    if not grouped.rule or not grouped.rule.has_scores:
+        return None
+    return grouped.rule.rates(grouped.linked_above or 0.0)[1]
+
+
+def _pairs(grouped: GroupedPhotos) -> str:
+    return str(grouped.rule.verification["pairs"]) if grouped.rule else ""
+
+
+def _warn(grouped: GroupedPhotos) -> None:
+    """Warn where many photos of a person may not have been found."""
+    reached = _reached(grouped)
+    if reached is None and grouped.threshold is None:
+        remedy = f"measure it and the confidence of faces: sfplus calibrate {grouped.model['name']} PHOTOS PAIRS"
+        _log.warning("the estimate assumes that the photos show many people; %s", remedy)
+    elif reached is not None and reached < _WEAK:
+        _log.warning("this model parts most photos of a person; a stronger model finds more photos of each: --model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.layout import FEATURE_COLUMNS, FEATURE_INDEX, read_features
+from sfplus.cli.command import App
 from sfplus.cli.detect import detect_settings
 from sfplus.cli.embed import embed_steps
 from sfplus.cli.options import (
@@ -38,7 +40,7 @@ from sfplus.datasets.records import PeopleRule, person_from_path
 from sfplus.detection.registry import MTCNN
 from sfplus.errors import DatasetError, UsageError
 from sfplus.io.console import Console, quantity
-from sfplus.io.files import file_digest, write_atomically
+from sfplus.io.files import check_input, file_digest, write_atomically
 from sfplus.io.memory import keep_freed_memory
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import read_failures, read_parquet
@@ -50,7 +52,9 @@ from sfplus.verification import features as feature_files
 from sfplus.verification.features import Features, check_features
 from sfplus.verification.identification_rates import FPIRS, RANKS, IdentificationRates, measure_identification
 
-app = typer.Typer(add_completion=False)
+_log = logging.getLogger(__name__)
+
+app = App()
 PROBES_CSV = "probes.csv"
 
 
@@ -161,7 +165,9 @@ class _Sources:
         artefact = done["embed"]
         missed, failed = read_failures(done["embed" if self.crops else "align/photos"].folder)
         if missed or failed:
-            console.warn(f"{path}: {quantity(len(missed), 'photo')} without a face, {len(failed)} failed: left out")
+            _log.warning(
+                "%s: %s without a face, %d failed: left out", path, quantity(len(missed), "photo"), len(failed)
+            )
         names = read_parquet(artefact.folder / FEATURE_INDEX, FEATURE_COLUMNS)["photo"]
         lost = [row["photo"] for rows in (missed, failed) for row in rows]
         features, device = read_features(artefact.folder)[0], artefact.manifest["device"]
@@ -197,6 +203,8 @@ def identify_people(
     """
     if sources.chosen and all(map(holds_features, [photos, *distractors])):
         raise UsageError("does not go with features", where="--model", remedy="omit it, or give photos")
+    for path in (photos, *distractors):
+        check_input(path)
     check_report_folder(folder, None)
     keep_freed_memory()
     probes = sources.load(photos)

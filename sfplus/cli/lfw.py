@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
+from sfplus.cli.command import App
 from sfplus.datasets.lfw import fetch_lfw
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()
 def lfw(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder for the photos and pairs.txt.")] = Path(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the photos and pairs.txt.")] = Path(
         "data/lfw"
     ),
 ) -> None:

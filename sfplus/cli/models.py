@@ -7,31 +7,51 @@ from typing import Annotated
 
 import typer
 
+from sfplus.cli.command import App
+from sfplus.cli.json_results import KnownModel, print_result
+from sfplus.cli.options import AsJson
 from sfplus.io.resources import HUB
 from sfplus.weights import zoo
 from sfplus.weights.find_model import find_model
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, fetch and check models that others trained.")
+app = App(no_args_is_help=True, help="List, fetch and check models that others trained.")
 
 ZooName = Annotated[str, typer.Argument(metavar="NAME", help="See: sfplus models list")]
 
 
 @app.command("list")
-def list_models() -> None:
+def list_models(as_json: AsJson = False) -> None:
     """List the models: their state on this machine, the published accuracy on LFW, a description.
 
     A star marks those that this project has verified; sfplus models info NAME shows the figure.
+
+    Example: sfplus models list
     """
-    for name, entry in zoo.zoo().items():
-        mark = "*" if entry.verified else " "
-        accuracy = "" if entry.lfw is None else f"{entry.lfw:5.2f} %"
-        print(f"{name:<22} {zoo.status(name):<12} {accuracy:7} {mark} {entry.what}")
+    models = [_describe(name) for name in zoo.zoo()]
+    print_result(models, map(_line, models), as_json)
+
+
+def _line(model: KnownModel) -> str:
+    accuracy = "" if model.lfw is None else f"{model.lfw:5.2f} %"
+    return f"{model.name:<22} {model.status:<12} {accuracy:7} {'*' if model.verified else ' '} {model.what}"
+
+
+def _describe(name: str) -> KnownModel:
+    entry = zoo.find_entry(name)
+    return KnownModel(
+        name=name, status=zoo.status(name), addresses=[*filter(None, (entry.url, *entry.pages))],
+        runs=list(entry.runs), files=zoo.checksums(name), crops=entry.crops,
+        **entry.model_dump(include={"what", "network", "lfw", "protocol", "verified", "data", "licence", "source"}),
+    )  # fmt: skip
 
 
 @app.command()
-def info(name: ZooName) -> None:
-    """Show the details of a model: accuracy, data, licence, files with their SHA-256, address."""
-    print(zoo.describe(name))
+def info(name: ZooName, as_json: AsJson = False) -> None:
+    """Show the details of a model: accuracy, data, licence, files with their SHA-256, address.
+
+    Example: sfplus models info sphereface20
+    """
+    print_result(_describe(name), [zoo.describe(name)], as_json)
 
 
 @app.command()

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from sfplus.io.resources import DEFAULT_MODEL
+
 DATA = Path("data")
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; a missing device is an error.")]
@@ -17,6 +19,7 @@ ModelName = Annotated[
         "--model",
         help="A folder, an .onnx, .caffemodel, TorchScript or .pt2 file, package.module:function, a name from "
         "`sfplus models list`, or hf:owner/name.",
+        show_default=DEFAULT_MODEL,
     ),
 ]
 ModelNetwork = Annotated[
@@ -30,7 +33,8 @@ ModelInputText = Annotated[
     typer.Option(
         "--input",
         help="The input of a model that does not describe it: a preset (sphereface, insightface, adaface, sface, "
-        "mobilefacenet, imagenet, facenet, dlib), or template=arcface-112x112,channels=rgb,mean=127.5,scale=127.5.",
+        "mobilefacenet, imagenet, facenet, dlib), or keys joined by commas: template=arcface-112x112, channels=rgb, "
+        "mean=127.5, scale=127.5, without the spaces.",
     ),
 ]
 PeopleFolders = Annotated[
@@ -47,13 +51,12 @@ PhotosAreCrops = Annotated[
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see: sfplus recipes list) or a YAML file.")
 ]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example finetune.energy.power=0")
-]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For example finetune.energy.power=0")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Small = Annotated[bool, typer.Option("--small", help="Run the smallest meaningful size of the recipe.")]
 Undetected = Annotated[str, typer.Option(help="Photos without a detected face: centre-crop, skip or fail.")]
 ReportFolder = Annotated[
-    Path | None, typer.Option("--out", help="The folder for report.html, .json and .md, if not in runs/.")
+    Path | None, typer.Option("--out", "-o", help="The folder for report.html, .json and .md, if not in runs/.")
 ]
 Title = Annotated[str, typer.Option("--title", help="Heading of the report; by default the data set.")]
 RunName = Annotated[

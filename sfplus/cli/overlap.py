@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,24 @@ import numpy as np
 import typer
 from PIL import Image
 
+from sfplus.cli.command import App
 from sfplus.cli.options import Device, ModelInputText, ModelName, ModelNetwork, PeopleFolders
 from sfplus.cli.person_features import People, PersonFeatures, first_images, holds_features
+from sfplus.datasets.collections import open_collection
 from sfplus.datasets.identities import is_listable
 from sfplus.datasets.overlap import Threshold, choose_threshold, is_numeric_name, match_features, match_names
 from sfplus.datasets.records import PeopleRule
 from sfplus.errors import UsageError, one_line
 from sfplus.images import Pixels, encode_image
-from sfplus.io.console import Console, first_names, quantity
-from sfplus.io.files import check_file, write_atomically
+from sfplus.io.console import first_names, quantity
+from sfplus.io.files import check_file, check_input, write_atomically
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.reports.contact_sheet import compose_sheet
 from sfplus.weights.find_model import ModelSource
 
-app = typer.Typer(add_completion=False)
+_log = logging.getLogger(__name__)
+
+app = App()
 
 _PRINTED, _DRAWN = 30, 60  # pairs of people
 
@@ -86,11 +91,15 @@ def overlap(
     """
     if not math.isfinite(false_alarms):
         raise UsageError("is not a finite number", where=f"--false-alarms {false_alarms}", remedy="for example 0.01")
+    for path in (train, test):
+        check_input(path)
     results = [path for path in (out, sheet) if path]
     for path in results:
         check_file(path)
     if sheet and (holds_features(train) or holds_features(test)):
         raise UsageError("features have no faces to draw", where="--sheet", remedy="give the photos")
+    if not holds_features(test):
+        open_collection(test, people=people)  # fails now, not after the training set is embedded
     person_features = PersonFeatures(ModelSource(model, network, input), device, crops, images_per_person, people)
     if holds_features(test):  # so that their length is checked before images are embedded
         right, left = person_features.compute("test", test), person_features.compute("train", train)
@@ -114,7 +123,7 @@ def overlap(
         path.parent.mkdir(parents=True, exist_ok=True)
     if out:
         if unlisted := [person for person in listed if not is_listable(person)]:
-            Console().warn(f"names that cannot be written to a list: {first_names(unlisted)}; rename these folders")
+            _log.warning("names that cannot be written to a list: %s; rename these folders", first_names(unlisted))
         _write_list(out, matches, f"{train} and {test}: {summary}")
     if sheet:
         write_atomically(sheet, encode_image(_draw(left, right, matches[:_DRAWN]), ".png"))
@@ -183,7 +192,8 @@ def _draw(left: People, right: People, matches: list[Match]) -> Pixels:
 @app.command("overlap")
 def overlap_command(
     train: Annotated[
-        Path, typer.Argument(metavar="TRAIN", help="The training set: as for sfplus pack, or a file of features.")
+        Path,
+        typer.Argument(metavar="TRAIN", help="The training set: as for sfplus pack, or a file of features."),
     ],
     test: Annotated[Path, typer.Argument(metavar="TEST", help="The test set, in one of the same forms.")],
     model: ModelName = "",
@@ -191,6 +201,7 @@ def overlap_command(
         Path | None,
         typer.Option(
             "--out",
+            "-o",
             help="Write a list of the people for --exclude and exclude:.",
         ),
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -10,15 +11,19 @@ from typing import Annotated
 import typer
 
 from sfplus.alignment import narrow_crop
+from sfplus.cli.command import App
 from sfplus.cli.options import PeopleFolders
 from sfplus.datasets.build_pack import build_pack
 from sfplus.datasets.formats.pack import Pack
 from sfplus.datasets.identities import read_person_list
 from sfplus.datasets.records import PeopleRule
-from sfplus.io.console import Console, print_failures, quantity
+from sfplus.io.console import Console, log_failures, quantity
+from sfplus.io.files import check_input
 from sfplus.io.tables import FAILURES, Failure, read_json_lines
 
-app = typer.Typer(add_completion=False)
+_log = logging.getLogger(__name__)
+
+app = App()
 Exclude = Annotated[
     Path | None,
     typer.Option(
@@ -47,11 +52,10 @@ def pack(
     Returns:
         The exit code: 1 if an image could not be used (`failures.jsonl` of the pack gives the reasons), else 0.
     """
-    console = Console()
     packed = build_pack(
         path,
         out,
-        console,
+        Console(),
         size=size,
         narrow=narrow_crop if narrow else None,
         exclude=exclude,
@@ -59,9 +63,9 @@ def pack(
         people=people,
     )
     failures = read_json_lines(out / FAILURES, Failure)
-    print_failures(failures, out / FAILURES)
+    log_failures(failures, out / FAILURES)
     if len(packed.people) < 2:
-        console.warn(f"{out}: contains only one person; training needs at least two")
+        _log.warning("%s: contains only one person; training needs at least two", out)
     single = f" ({packed.manifest['alone']} with one crop)" if packed.manifest["alone"] else ""
     crops = f"{quantity(len(packed), 'crop')} ({packed.height}x{packed.width})"
     print(f"{crops} of {quantity(len(packed.people), 'person', 'people')}{single}, {len(failures)} failed: {out}")
@@ -110,6 +114,8 @@ def pack_command(
 
     Example: sfplus pack faces_emore/train.rec emore.pack --narrow --exclude in-lfw.txt
     """
+    for path in filter(None, (source, exclude)):
+        check_input(path, "file" if path == exclude else None)
     if check_only:
         check(source)
         return

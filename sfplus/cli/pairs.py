@@ -8,19 +8,23 @@ from typing import Annotated
 
 import typer
 
+from sfplus.cli.command import App
 from sfplus.datasets.pairs import write_plain
 from sfplus.datasets.pairs.held_out import choose_people, draw_as_many, photos_by_person
 from sfplus.images import list_photos
 from sfplus.io.console import quantity
-from sfplus.io.files import check_new, write_atomically
+from sfplus.io.files import check_input, check_new, write_atomically
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()
 def pairs(
-    photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="A folder with a folder of photos per person.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new list, such as pairs.csv.")],
+    photos: Annotated[
+        Path,
+        typer.Argument(metavar="PHOTOS", help="A folder with a folder of photos per person."),
+    ],
+    file: Annotated[Path, typer.Argument(metavar="OUT", help="The new list, such as pairs.csv.")],
     people: Annotated[int, typer.Option(min=0, help="Draw from this many people, chosen at random; 0: all.")] = 0,
     held_out: Annotated[
         Path | None, typer.Option(help="Also write the names of these people, for train.exclude.", show_default=False)
@@ -38,6 +42,7 @@ def pairs(
 
     Example: sfplus pairs photos pairs.csv --people 20 --held-out held-out.txt
     """
+    check_input(photos, "folder")
     for output in filter(None, (file, held_out)):
         check_new(output)
     by_person = photos_by_person(list_photos(photos))

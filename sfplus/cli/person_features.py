@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from sfplus.io.console import Console, ProgressLine, quantity
 from sfplus.io.prefetch import Reserve, prefetch_batches
 from sfplus.verification.features import FEATURE_SUFFIXES, Features, check_features, read_features
 from sfplus.weights.find_model import ModelSource, crop_template
+
+_log = logging.getLogger(__name__)
 
 _BATCH_SIZE = 128
 _SIDE = 1024  # pixels of an image that is kept to be shown
@@ -87,7 +90,7 @@ class PersonFeatures:
             return People(means.people, means, None)
         collection = open_collection(path, people=self._people)
         for warning in collection.warnings:
-            self._console.warn(f"{path}: {warning}")
+            _log.warning("%s: %s", path, warning)
         if self._embedder is None:
             model = self._model
             self._embedder = Embedder(model.name, self._device, network=model.network, input=model.input)
@@ -104,10 +107,10 @@ class PersonFeatures:
                 else:
                     means.add(person, result)
         if failures:
-            self._console.warn(f"{path}: {quantity(len(failures), 'image')} cannot be used; the first: {failures[0]}")
+            _log.warning("%s: %s cannot be used; the first: %s", path, quantity(len(failures), "image"), failures[0])
         if missing := len(images) - len(means):
             count = quantity(missing, "person has", "people have")
-            self._console.warn(f"{path}: {count} no image that can be used; only names are compared")
+            _log.warning("%s: %s no image that can be used; only names are compared", path, count)
         if not len(means):
             raise failures[0]
         return People(list(images), means, collection)

@@ -7,9 +7,9 @@ part (see `artifacts.work_sharing`), and each leaves the complete result.
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,7 +22,7 @@ from sfplus.artifacts.layout import FACE_COLUMNS, FACES, FEATURES, PHOTOS
 from sfplus.cli.photo_inputs import PhotoInput
 from sfplus.errors import ArtefactError, NoUsablePhotoError, UsageError, warn_user
 from sfplus.images import CACHE
-from sfplus.io.console import Console, print_failures, quantity
+from sfplus.io.console import Console, log_failures, quantity
 from sfplus.io.disk import flush_all
 from sfplus.io.files import remove_folder, write_atomically, write_json
 from sfplus.io.json_files import RelativeName, read_json
@@ -32,6 +32,8 @@ from sfplus.io.tables import FAILURES, Failure, read_failures, read_json_lines, 
 from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import check_inputs
 from sfplus.recipes.steps import Step
+
+_log = logging.getLogger(__name__)
 
 FOUND_CSV = "found.csv"  # of the command `find`
 _RECORD = f"{CACHE}/published.json"
@@ -61,7 +63,7 @@ def run_on_folder(
         raise UsageError(f"holds the results of sfplus {earlier}", where=out, remedy=remedy)
     console = Console(quiet=not is_first())
     for text in photos.warnings():
-        console.warn(text)
+        _log.warning("%s", text)
     if photos.has_photos:
         check_inputs(steps, out / CACHE)
     users = out / CACHE / "users"
@@ -78,7 +80,7 @@ def run_on_folder(
     except NoUsablePhotoError as error:
         publish({FAILURES: _merge_failures(error.failures, photos, out)}, out)
         if is_first():
-            print_failures([row for rows in reversed(read_failures(out)) for row in rows], out / FAILURES)
+            log_failures([row for rows in reversed(read_failures(out)) for row in rows], out / FAILURES)
         raise NoUsablePhotoError(error.reason, where=photos.path, remedy=f"see {out / FAILURES}") from error
     finally:
         user.release()
@@ -199,7 +201,7 @@ def print_summary(artefact: Artefact, out: Path, faces: Path | None = None, reme
     if not is_first():  # the first process reports for all; torchrun would stop them at an exit code other than 0
         return 0
     missed, failed = read_failures(out)
-    print_failures(failed + missed, out / FAILURES)
+    log_failures(failed + missed, out / FAILURES)
     counts = artefact.manifest["counts"]
     summary = (
         quantity(counts["crops"], "crop")
@@ -208,7 +210,7 @@ def print_summary(artefact: Artefact, out: Path, faces: Path | None = None, reme
     )
     print(f"{summary}, {quantity(len(missed), 'photo')} without a face, {len(failed)} failed: {out}")
     if faces and (text := _describe_other_faces(faces)):
-        print(f"{text}; {remedy}", file=sys.stderr)
+        _log.info("%s; %s", text, remedy)
     return 1 if failed else 0
 
 

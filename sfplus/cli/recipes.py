@@ -11,39 +11,50 @@ from typing import Annotated
 
 import typer
 
-from sfplus.cli.options import DATA, Overrides, RecipeName
+from sfplus.artifacts.context import RunContext
+from sfplus.cli.command import App
+from sfplus.cli.json_results import KnownRecipe, RecipeCheck, print_result
+from sfplus.cli.options import DATA, AsJson, Overrides, RecipeName
 from sfplus.errors import UsageError
 from sfplus.io.console import Console
 from sfplus.io.files import check_new, write_atomically
 from sfplus.pipeline.hold_out import hold_out
 from sfplus.pipeline.plan import check_available_inputs, plan
 from sfplus.pipeline.preflight import check_plan
-from sfplus.recipes.key_reference import list_keys, stage_descriptions
+from sfplus.recipes.key_reference import RecipeKey, list_keys, stage_descriptions
 from sfplus.recipes.load import about_faces, find_recipe, header, load_recipe, recipe_names
 from sfplus.recipes.yaml_file import read_text
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="List, show, copy and check recipes, and explain their keys."
-)
+app = App(no_args_is_help=True, help="List, show, copy and check recipes, and explain their keys.")
 
 
 @app.command("list")
-def list_recipes() -> None:
-    """List the shipped recipes."""
-    for title, faces in (("Faces:", True), ("Images:", False)):
-        names = [name for name in recipe_names() if about_faces(find_recipe(name)) is faces]
-        print("\n".join([title, *(f"  {name:<28} {header(find_recipe(name))}" for name in names)]))
+def list_recipes(as_json: AsJson = False) -> None:
+    """List the shipped recipes.
+
+    Example: sfplus recipes list
+    """
+    files = {name: find_recipe(name) for name in recipe_names()}
+    recipes = [KnownRecipe(n, "faces" if about_faces(file) else "images", header(file)) for n, file in files.items()]
+    lines: list[str] = []
+    for about in ("faces", "images"):
+        rows = [f"  {recipe.name:<28} {recipe.header}" for recipe in recipes if recipe.about == about]
+        lines += [f"{about.capitalize()}:", *rows]
+    print_result(recipes, lines, as_json)
 
 
 @app.command()
 def show(recipe: RecipeName) -> None:
-    """Print a recipe."""
+    """Print a recipe.
+
+    Example: sfplus recipes show demo
+    """
     print(read_text(find_recipe(recipe)), end="")
 
 
 @app.command()
 def copy(
-    recipe: RecipeName, file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, such as mine.yaml.")]
+    recipe: RecipeName, file: Annotated[Path, typer.Argument(metavar="OUT", help="The new file, such as mine.yaml.")]
 ) -> None:
     """Copy a recipe, as the start of your own.
 
@@ -60,7 +71,7 @@ def copy(
 
 
 @app.command()
-def check(recipe: RecipeName, overrides: Overrides = None) -> None:
+def check(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check a recipe, its networks, and the photos that are there already; no stage is run.
 
     Code that the recipe names by its import path is imported and tried: check a recipe of somebody else's only if you
@@ -69,34 +80,44 @@ def check(recipe: RecipeName, overrides: Overrides = None) -> None:
     Example: sfplus recipes check mine.yaml train.photos=photos
     """
     path = find_recipe(recipe)
-    console = Console()
+    context = RunContext(DATA, Console())
     with tempfile.TemporaryDirectory() as folder:  # of the pairs of people who are held out
-        steps = plan(hold_out(load_recipe(path, overrides or []), Path(folder), console))
-        missing = check_available_inputs(steps, DATA, console)
+        steps = plan(hold_out(load_recipe(path, overrides or []), Path(folder), context))
+        missing = check_available_inputs(steps, DATA, context)
     check_plan(steps)
-    print(f"{path}: valid; {' -> '.join(step.name for step in steps)}")
-    if missing:
-        print(f"to run it: {missing}")
+    stages = [step.name for step in steps]
+    lines = [f"{path}: valid; {' -> '.join(stages)}", *[f"to run it: {missing}"] * bool(missing)]
+    print_result(RecipeCheck(path, stages, missing), lines, as_json)
 
 
 @app.command()
 def keys(
     key: Annotated[
-        str, typer.Argument(metavar="[STAGE[.KEY]]", help="A stage, or a key of it.", show_default=False)
+        str, typer.Argument(metavar="STAGE[.KEY]", help="A stage, or a key of it.", show_default=False)
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Explain the keys of recipes: type, default, meaning and source.
 
-    Examples: sfplus recipes keys train;  sfplus recipes keys train.head.m
+    Without a stage, the stages are listed; with --json, all keys of all stages.
+
+    Example: sfplus recipes keys train
+
+    Example: sfplus recipes keys train.head.m
     """
-    if not key:
-        print("\n".join(f"{name:<10} {text}" for name, text in stage_descriptions().items()))
-        print("the keys of a stage: sfplus recipes keys STAGE")
-        return
-    for entry in list_keys(key):
-        head = f"  (head: {entry.head})" if entry.head else ""
-        print(f"{entry.name}{head}  {entry.type}, default {entry.default}")
-        print(textwrap.fill(entry.description, _width(), initial_indent="    ", subsequent_indent="    "))
+    entries = list_keys(key)
+    if key:
+        lines = [line for entry in entries for line in _describe_key(entry)]
+    else:
+        lines = [f"{name:<10} {text}" for name, text in stage_descriptions().items()]
+        lines.append("the keys of a stage: sfplus recipes keys STAGE")
+    print_result(entries, lines, as_json)
+
+
+def _describe_key(entry: RecipeKey) -> list[str]:
+    head = f"  (head: {entry.head})" if entry.head else ""
+    text = textwrap.fill(entry.description, _width(), initial_indent="    ", subsequent_indent="    ")
+    return [f"{entry.name}{head}  {entry.type}, default {entry.default}", text]
 
 
 def _width() -> int:

@@ -13,13 +13,16 @@ import typer
 
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.model_facts import ModelFacts
-from sfplus.cli.options import DATA, Title, Workspace
-from sfplus.cli.run import print_verdicts, this_command
-from sfplus.errors import ArtefactError, UsageError
+from sfplus.cli.command import App
+from sfplus.cli.json_results import RunResult, VerifiedModel, print_result
+from sfplus.cli.options import DATA, AsJson, Title, Workspace
+from sfplus.cli.report_folder import read_report
+from sfplus.cli.run import this_command
+from sfplus.errors import ArtefactError, UsageError, one_line
 from sfplus.reports.html import HTML, JSON, Report, render, worst_crops
 from sfplus.reports.report_data import PublishedRow, ReportData, read_report_data
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 _DIFFERENT_PAIRS = (
     "Not all of these models were verified on the same pairs. Only models verified on the same pairs are compared; "
@@ -27,7 +30,9 @@ _DIFFERENT_PAIRS = (
 )
 
 
-def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, command: str) -> None:
+def report_runs(
+    runs: Sequence[str], out: Path, title: str, workspace: Path, command: str, as_json: bool = False
+) -> None:
     """Write one report of several runs, which compares the models that were verified on the same pairs.
 
     Args:
@@ -36,6 +41,7 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
         title: heading of the page; empty for the data set of the runs.
         workspace: the workspace in which run names are looked up.
         command: the command that reproduces this report.
+        as_json: whether to print the result as JSON.
 
     Raises:
         UsageError: If a run does not exist or is given twice.
@@ -75,8 +81,12 @@ def report_runs(runs: Sequence[str], out: Path, title: str, workspace: Path, com
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )  # fmt: skip
     render(report, out)
-    print_verdicts(out)
-    print(f"report: {out / HTML}")
+    models = [
+        VerifiedModel(label, float(result.mean), float(result.standard_error), result.protocol, len(result.scores))
+        for label, result in results.items()
+    ]
+    run = RunResult(models, list(read_report(out).verdicts), report=out / HTML)
+    print_result(run, [*map(one_line, run.verdicts), f"report: {run.report}"], as_json)
 
 
 def _by_label(key: str, reports: Mapping[Path, ReportData], labels: Mapping[tuple[Path, str], str]) -> dict[str, Any]:
@@ -90,7 +100,7 @@ def _by_label(key: str, reports: Mapping[Path, ReportData], labels: Mapping[tupl
 def _find_report(run: str, workspace: Path) -> Path:
     """Return the path of the report.json of a run."""
     for path in (Path(run), Path(run) / JSON, workspace / "runs" / run / JSON):
-        if path.is_file():
+        if path.is_file() and path.suffix == ".json":
             return path
     runs = ", ".join(sorted(path.parent.name for path in (workspace / "runs").glob(f"*/{JSON}"))) or "none yet"
     raise UsageError(f"there is no report of '{run}'", where=workspace / "runs", remedy=f"runs: {runs}")
@@ -131,13 +141,16 @@ def _identity(data: ReportData, file: Path, name: str) -> str:
 
 @app.command()
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names in data/runs, folders or report.json.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder for report.html, .json and .md.")] = Path("report"),
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Names in data/runs, folders or report.json.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for report.html, .json and .md.")] = Path(
+        "report"
+    ),
     title: Title = "",
     workspace: Workspace = DATA,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the results of several runs in one page, and say which differences are not significant.
 
     Example: sfplus report demo control --out comparison
     """
-    report_runs(runs, out, title, workspace, this_command())
+    report_runs(runs, out, title, workspace, this_command(), as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 import sys
@@ -18,7 +19,20 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
 from sfplus.artifacts.model_facts import ModelFacts, name_models
-from sfplus.cli.options import DATA, Device, Overrides, RecipeName, ReportFolder, RunName, Small, Title, Workspace
+from sfplus.cli.command import App
+from sfplus.cli.json_results import RunResult, VerifiedModel, print_result
+from sfplus.cli.options import (
+    DATA,
+    AsJson,
+    Device,
+    Overrides,
+    RecipeName,
+    ReportFolder,
+    RunName,
+    Small,
+    Title,
+    Workspace,
+)
 from sfplus.cli.report_folder import check_report_folder, read_report
 from sfplus.errors import UsageError, one_line
 from sfplus.io.console import Console, quantity
@@ -31,8 +45,11 @@ from sfplus.pipeline.plan import plan, resolve_inputs, steps_until
 from sfplus.recipes.load import find_recipe, load_recipe, small_settings
 from sfplus.recipes.recipe import image_keys
 from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel, UserPairs
+from sfplus.training.history import EVENTS
 
-app = typer.Typer(add_completion=False)
+_log = logging.getLogger(__name__)
+
+app = App()
 
 
 @app.command()
@@ -46,13 +63,31 @@ def run(
     out: ReportFolder = None,
     title: Title = "",
     small: Small = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a recipe, or the stale part of it, and print the result.
 
     Example: sfplus run demo --until train
     """
+    run_until(until, recipe, overrides, device, workspace, name, out, title, small, as_json)
+
+
+def run_until(
+    until: str,
+    recipe: str,
+    overrides: Sequence[str] | None,
+    device: str,
+    workspace: Path,
+    name: str,
+    out: Path | None,
+    title: str,
+    small: bool,
+    as_json: bool,
+) -> None:
+    """Run a recipe up to a stage: the work of the commands `run`, `train` and `finetune`, whose options these are."""
     settings, small_name = apply_small(recipe, overrides, small)
-    run_recipe(recipe, [*settings, *title_override(title)], until, device, workspace, name or small_name, out=out)
+    settings += title_override(title)
+    run_recipe(recipe, settings, until, device, workspace, name or small_name, out=out, as_json=as_json)
 
 
 def title_override(title: str) -> list[str]:
@@ -75,7 +110,7 @@ def open_recipe(
     path = find_recipe(name)
     folder = run_folder(workspace, run_name or path.stem)
     context = RunContext(workspace, Console(quiet=not is_first()), device)
-    settings = hold_out(load_recipe(path, overrides), workspace, context.console)
+    settings = hold_out(load_recipe(path, overrides), workspace, context)
     steps = plan(settings, recipe_text(path, overrides), command or run_command(name, overrides))
     return steps, context, folder / "run.json"
 
@@ -122,6 +157,7 @@ def run_recipe(
     against: str = "",
     out: Path | None = None,
     command: str = "",
+    as_json: bool = False,
 ) -> dict[str, Artefact]:
     """Run a recipe up to a stage, or to its end, and print its results and their folder.
 
@@ -135,6 +171,7 @@ def run_recipe(
         against: A second model to verify on the same crops and pairs, shown in the same report.
         out: The folder of the report, if not that in `runs/`.
         command: The command that the report shows, if not `sfplus run`.
+        as_json: Whether to print the result as JSON.
 
     Returns:
         The artefacts by the names of their steps.
@@ -150,30 +187,36 @@ def run_recipe(
     artefacts = run_steps(steps, context, record)
     if not is_first():
         return artefacts
-    _print_failures(artefacts, context.console)
-    for model, step in _model_names(steps, artefacts, context).items():
-        print(one_line(_headline(model, artefacts[step])))
+    _log_failures(artefacts)
+    _log_curves(artefacts, shlex.join(["sfplus", "board", name, *overrides]))
+    models = [_verified(model, artefacts[step]) for model, step in _model_names(steps, artefacts, context).items()]
+    result = RunResult(models, artefacts={step: artefact.folder for step, artefact in artefacts.items()})
     last = steps[-1].name
     if "report" in artefacts:
         page = _publish_report(artefacts["report"], folder)
-        print_verdicts(folder)
-        print(f"report: {page}")
+        result = replace(result, verdicts=list(read_report(folder).verdicts), report=page)
+        lines = lines_of(result)
     elif last in image_keys():
         from sfplus.cli.sweep_results import publish_figures  # matplotlib is slow to import
 
         path = find_recipe(name)
         about = recipe_text(path, overrides), command or run_command(name, overrides)
         report = load_recipe(path, overrides).report
-        print(f"result: {publish_figures(last, artefacts[last], folder, path.stem, report, *about)}")
+        page, metrics, line = publish_figures(last, artefacts[last], folder, path.stem, report, *about)
+        result, lines = replace(result, metrics=metrics, report=page), [line, f"result: {page}"]
     else:
-        print(f"{last}: {artefacts[last].folder}")
+        lines = [*(one_line(model.line) for model in models), f"{last}: {artefacts[last].folder}"]
+    print_result(result, lines, as_json)
     return artefacts
 
 
-def print_verdicts(folder: Path) -> None:
-    """Print the conclusions of the report in a folder: which differences are significant, and what they show."""
-    for verdict in read_report(folder).verdicts:
-        print(one_line(verdict))
+def lines_of(result: RunResult) -> list[str]:
+    """Return the result of a verification in lines: models, conclusions, the report."""
+    return [
+        *(one_line(model.line) for model in result.models),
+        *map(one_line, result.verdicts),
+        f"report: {result.report}",
+    ]
 
 
 def _pair_list(steps: Sequence[Step], workspace: Path) -> Path | None:
@@ -194,11 +237,9 @@ def _model_names(steps: Sequence[Step], artefacts: Mapping[str, Artefact], conte
     return {name: f"verify/{key}" for key, name in name_models(models).items()}
 
 
-def _headline(model: str, artefact: Artefact) -> str:
-    """Describe the result of the verification of a model in one line."""
-    counts, settings = artefact.manifest["counts"], artefact.manifest["settings"]
-    accuracy = f"{100 * counts['accuracy']:.2f} % +- {100 * counts['standard_error']:.2f}"
-    return f"{model}: {accuracy} ({settings['protocol']} protocol, {quantity(counts['pairs'], 'pair')})"
+def _verified(model: str, artefact: Artefact) -> VerifiedModel:
+    counts, protocol = artefact.manifest["counts"], artefact.manifest["settings"]["protocol"]
+    return VerifiedModel(model, counts["accuracy"], counts["standard_error"], protocol, counts["pairs"])
 
 
 def _publish_report(artefact: Artefact, folder: Path) -> Path:
@@ -231,10 +272,17 @@ def _add_second_model(steps: Sequence[Step], model: str) -> list[Step]:
     return [*first, *added, embed, verify, replace(report, inputs={**inputs, **report.inputs})]
 
 
-def _print_failures(artefacts: Mapping[str, Artefact], console: Console) -> None:
+def _log_curves(artefacts: Mapping[str, Artefact], command: str) -> None:
+    """Say where TensorBoard's files of the training are."""
+    folders = [artefact.folder / EVENTS for artefact in artefacts.values() if (artefact.folder / EVENTS).is_dir()]
+    if folders:
+        _log.info("training curves: %s; see them with: %s", ", ".join(map(str, folders)), command)
+
+
+def _log_failures(artefacts: Mapping[str, Artefact]) -> None:
     """Warn about photos that were not used: how many, and the file that lists them."""
     for step, artefact in artefacts.items():
         missed, failed = read_failures(artefact.folder) if step.startswith(("align/", "embed/")) else ([], [])
         if missed or failed:
             counts = f"{quantity(len(missed), 'photo')} without a face, {len(failed)} failed"
-            console.warn(f"{step}: {counts}: {artefact.folder / FAILURES}")
+            _log.warning("%s: %s: %s", step, counts, artefact.folder / FAILURES)

@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
+from sfplus.cli.command import App
 from sfplus.datasets.portraits import write_portraits
 from sfplus.io.console import Console, quantity
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()
 def sample(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder for the photos, a folder per person.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the photos, a folder per person.")],
     people: Annotated[int, typer.Option(min=1, help="Number of people.")] = 60,
     photos: Annotated[int, typer.Option(min=1, help="Photos of each person.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Random seed; another seed draws other people.")] = 0,

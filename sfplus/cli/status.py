@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-from sfplus.cli.options import DATA, Overrides, RecipeName, RunName, Small, Workspace
+from sfplus.cli.command import App
+from sfplus.cli.json_results import StageStatus, print_result
+from sfplus.cli.options import DATA, AsJson, Overrides, RecipeName, RunName, Small, Workspace
 from sfplus.cli.run import apply_small, open_recipe
 from sfplus.pipeline.status import step_statuses
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()
@@ -21,6 +23,7 @@ def status(
     name: RunName = "",
     small: Small = False,
     check: Annotated[bool, typer.Option("--check", help="Compare the content of all files of the cache.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the status of each stage of a recipe: fresh, damaged, stale (and why), partial, running or missing.
 
@@ -28,6 +31,9 @@ def status(
     """
     settings, small_name = apply_small(recipe, overrides, small)
     steps, context, record = open_recipe(recipe, settings, "cpu", workspace, name or small_name)
-    for row in step_statuses(steps, context, record, check=check):
-        detail = row.reason or (str(row.artefact.folder) if row.artefact else "")
-        print(f"{row.step:<18} {row.state:<8} {detail}".rstrip())
+    rows = [
+        StageStatus(row.step, row.state, row.reason, row.artefact.folder if row.artefact else None)
+        for row in step_statuses(steps, context, record, check=check)
+    ]
+    lines = (f"{row.stage:<18} {row.state:<8} {row.reason or row.folder or ''}".rstrip() for row in rows)
+    print_result(rows, lines, as_json)

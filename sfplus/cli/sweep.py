@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ import typer
 
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.layout import CURVES, FEATURE_PLOT
+from sfplus.cli.command import App
 from sfplus.cli.options import DATA, Device, RecipeName, RunName, Small, Title, Workspace
 from sfplus.cli.run import apply_small, run_folder, this_command, title_override
 from sfplus.cli.sweep_results import (
@@ -24,7 +27,7 @@ from sfplus.cli.sweep_results import (
     published_rows,
     table_rows,
 )
-from sfplus.errors import SfplusError, UsageError
+from sfplus.errors import SfplusError, UsageError, one_line
 from sfplus.io.console import Console, ProgressLine
 from sfplus.io.files import check_folder, write_atomically, write_or_remove
 from sfplus.io.memory import keep_freed_memory
@@ -36,10 +39,12 @@ from sfplus.recipes.load import find_recipe, load_recipe
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.sweep_grid import Configuration, configurations, seed_overrides
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
-from sfplus.reports.sweep_table import SweepTable, format_metric, to_json, to_markdown
+from sfplus.reports.sweep_table import SweepTable, format_metric, to_html, to_json, to_markdown, to_text
 
-app = typer.Typer(add_completion=False)
-TABLE, MARKDOWN, PLOT = "sweep.json", "sweep.md", "sweep.png"
+_log = logging.getLogger(__name__)
+
+app = App()
+TABLE, MARKDOWN, PAGE, PLOT = "sweep.json", "sweep.md", "sweep.html", "sweep.png"
 
 
 @app.command()
@@ -48,13 +53,16 @@ def sweep(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=A,B,C]...", help="Every combination is run; KEY+KEY=A,B for keys that take the same value."
+            metavar="KEY=A,B,C",
+            help="Every combination is run; KEY+KEY=A,B for keys that take the same value.",
         ),
     ] = None,
     variants: Annotated[
         list[str] | None,
         typer.Option(
-            "--variant", metavar="NAME:'KEY=VALUE ...'", help="A named configuration; the first is the control."
+            "--variant",
+            metavar="NAME:SETTINGS",
+            help="A named configuration: large:'train.width=2 train.seed=1'; the first is the control.",
         ),
     ] = None,
     seeds: Annotated[
@@ -72,7 +80,9 @@ def sweep(
     device: Device = "auto",
     workspace: Workspace = DATA,
     name: RunName = "",
-    out: Annotated[Path | None, typer.Option("--out", help="The folder for the results, if not in runs/.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The folder for the results, if not in runs/.")
+    ] = None,
     title: Title = "",
     small: Small = False,
 ) -> None:
@@ -129,7 +139,7 @@ def run_sweep(
     out: Path | None = None,
     size: Sequence[str] = (),
 ) -> bool:
-    """Run the missing runs of a sweep, and write its table, plot and curves.
+    """Run the missing runs of a sweep, and write its table, page, plot and curves.
 
     Args:
         name: The name of the recipe, or its file.
@@ -175,8 +185,10 @@ def run_sweep(
     table.rows = table_rows(cells, results, path.stem)
     _write(table, target)
     write_or_remove(target / FEATURE_PLOT, feature_plots(cells, results, path.stem))
-    print(to_markdown(table).decode().partition("\n## How it was made")[0])
-    print(f"sweep: {target / MARKDOWN}")
+    print(to_text(table, min(shutil.get_terminal_size().columns, 120)))
+    for failure in table.failures:
+        print(one_line(f"failed: {failure['label']}, seed {failure['seed']}: {failure['reason']}"))
+    print(f"sweep: {target / PAGE}")
     return not table.failures
 
 
@@ -192,13 +204,14 @@ def _run_cell(
     except Exception as error:  # of any kind: the other runs may take days
         reason = str(error) if isinstance(error, SfplusError) else f"{type(error).__name__}: {error}"
         table.failures.append({"label": label, "seed": cell.seed, "reason": reason})
-        console.warn(f"{prefix} {reason}")
+        _log.warning("%s %s", prefix, reason)
         return None
     last = results[cell.measuring[-1]]
     table.metric = main_metric(last)
     table.protocol = last.result.protocol if last.result else ""
     duration = f"{time.monotonic() - clock:.0f} s" if console.worked else "fresh"
-    console.print(f"{prefix} {format_metric(table.metric, last.metrics.get(table.metric, math.nan))}  ({duration})")
+    figure = format_metric(table.metric, last.metrics.get(table.metric, math.nan))
+    _log.info("%s %s  (%s)", prefix, figure, duration)
     return results
 
 
@@ -234,5 +247,8 @@ def _write(table: SweepTable, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / TABLE, to_json(table))
     write_atomically(folder / MARKDOWN, to_markdown(table))
-    write_or_remove(folder / PLOT, sweep_plot(table) if table.rows else None)
-    write_or_remove(folder / CURVES, sweep_curves(table) if table.rows else None)
+    plot, curves = (sweep_plot(table), sweep_curves(table)) if table.rows else (None, None)
+    write_or_remove(folder / PLOT, plot)
+    write_or_remove(folder / CURVES, curves)
+    plots = {"Each configuration, with the standard deviation over its seeds": plot, "Training": curves}
+    write_atomically(folder / PAGE, to_html(table, plots))

@@ -203,8 +203,8 @@ def feature_plots(cells: Sequence[Cell], results: Mapping[int, Mapping[str, Step
 
 def publish_figures(
     step: str, artefact: Artefact, folder: Path, name: str, report: ReportSettings, recipe: str, command: str
-) -> Path:
-    """Write and print the metrics of a classifier or generator with the published figures.
+) -> tuple[Path, dict[str, float], str]:
+    """Write the metrics of a classifier or generator with the published figures.
 
     Args:
         step: The last step.
@@ -216,7 +216,7 @@ def publish_figures(
         command: The command that runs it.
 
     Returns:
-        The file result.md.
+        The file result.md, the metrics, and the same in one line.
     """
     result, about = measure(step, {step: artefact}), artefact.manifest
     row = SweepRow(name, {}, [about["settings"]["seed"]], {key: [value] for key, value in result.metrics.items()})
@@ -228,8 +228,8 @@ def publish_figures(
         file = artefact.folder / file_name
         write_or_remove(folder / file_name, file.read_bytes() if file.is_file() else None)
     write_atomically(folder / "result.md", to_markdown(table))
-    print(f"{step}: " + ", ".join(format_metric(key, result.metrics[key]) for key in table.metrics))
-    return folder / "result.md"
+    line = f"{step}: " + ", ".join(format_metric(key, result.metrics[key]) for key in table.metrics)
+    return folder / "result.md", result.metrics, line
 
 
 def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, StepResult], final: bool) -> SweepRow:

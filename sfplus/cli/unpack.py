@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from sfplus.alignment import narrow_crop
+from sfplus.cli.command import App
 from sfplus.datasets.verification_bin import unpack_bin
 from sfplus.images import encode_image, list_photos, read_photo
 from sfplus.io.console import quantity
-from sfplus.io.files import write_atomically
+from sfplus.io.files import check_input, write_atomically
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 def unpack(path: Path, folder: Path, narrow: bool) -> int:
@@ -29,9 +30,11 @@ def unpack(path: Path, folder: Path, narrow: bool) -> int:
         The number of photos.
 
     Raises:
+        UsageError: If there is no such file.
         PairsError: If the file is not a `.bin` file of insightface.
         PhotoError: If `narrow` is set and a photo is not 112x112 or cannot be decoded.
     """
+    check_input(path, "file")
     if not narrow:
         return unpack_bin(path, folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,9 +49,10 @@ def unpack(path: Path, folder: Path, narrow: bool) -> int:
 @app.command("unpack")
 def unpack_command(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE.bin", help="A verification set of insightface, such as lfw.bin.")
+        Path,
+        typer.Argument(metavar="FILE.bin", help="A verification set of insightface, such as lfw.bin."),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write the photos to.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write the photos to.")],
     narrow: Annotated[bool, typer.Option("--narrow", help="Cut 112x112 crops to 112x96.")] = False,
 ) -> None:
     """Write the crops of an insightface verification set as image files; no code in the set is run.

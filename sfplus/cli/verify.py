@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from sfplus.cli.command import App
 from sfplus.cli.options import (
     DATA,
+    AsJson,
     ChooseOne,
     DetectorName,
     Device,
@@ -33,7 +35,7 @@ from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.verification.features import FEATURE_SUFFIXES
 from sfplus.weights.find_model import ModelSource
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 @app.command()
@@ -51,7 +53,10 @@ def verify(
     input: ModelInputText = "",
     features: Annotated[
         Path | None,
-        typer.Option("--features", help="Features instead of photos: .npz, .npy, .safetensors, .parquet or .csv."),
+        typer.Option(
+            "--features",
+            help="Features instead of photos: .npz, .npy, .safetensors, .parquet or .csv.",
+        ),
     ] = None,
     pairs_option: Annotated[Path | None, typer.Option("--pairs", help="The pair list, if PHOTOS is not given.")] = None,
     against: Annotated[
@@ -80,6 +85,7 @@ def verify(
     undetected: Undetected = "centre-crop",
     device: Device = "auto",
     workspace: Workspace = DATA,
+    as_json: AsJson = False,
 ) -> None:
     """Verify a model, or features, on a pair list and write a report.
 
@@ -107,7 +113,7 @@ def verify(
             raise UsageError("does not go with --features", where=photos, remedy="give the pair list only")
         verify_features(
             features, pairs or photos, against, protocol, mirrored, undetected, folds, out, title, workspace,
-            this_command(),
+            this_command(), as_json,
         )  # fmt: skip
     elif photos:
         photos, pairs = find_pairs(photos, pairs)
@@ -120,7 +126,7 @@ def verify(
         overrides += [f"detect.detector={json.dumps(detector)}", f"detect.turned={json.dumps(turned)}"]
         overrides += [f"verify.protocol={json.dumps(protocol)}", f"detect.choose={choose}", *title_override(title)]
         name = run_name_of(workspace, pairs, photos)
-        run_recipe("lfw", overrides, "", device, workspace, name, against, out, this_command())
+        run_recipe("lfw", overrides, "", device, workspace, name, against, out, this_command(), as_json)
     else:
         raise typer.BadParameter("give a folder of photos, or --features and --pairs", param_hint="PHOTOS")
 

@@ -9,13 +9,14 @@ import numpy as np
 
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.pair_inputs import pairs_content
-from sfplus.cli.report_folder import check_report_folder, run_name_of
-from sfplus.cli.run import print_verdicts
+from sfplus.cli.json_results import RunResult, VerifiedModel, print_result
+from sfplus.cli.report_folder import check_report_folder, read_report, run_name_of
+from sfplus.cli.run import lines_of
 from sfplus.datasets.pairs import Pairs, match_photos, read_pairs
 from sfplus.datasets.pairs.dataset_name import dataset_name
-from sfplus.errors import PairsError, UsageError, one_line
+from sfplus.errors import PairsError, UsageError
 from sfplus.io.console import quantity
-from sfplus.io.files import check_folder, file_digest
+from sfplus.io.files import check_folder, check_input, file_digest
 from sfplus.reports.html import HTML, Report, Undetected, render, worst_crops
 from sfplus.verification.features import Features, check_features, read_features, unusable_features
 from sfplus.verification.protocols import PROTOCOLS, protocol_summaries
@@ -33,6 +34,7 @@ def verify_features(
     title: str,
     workspace: Path,
     command: str,
+    as_json: bool = False,
 ) -> None:
     """Verify a file of features, or two on the same pairs; print the results and write the report.
 
@@ -50,6 +52,7 @@ def verify_features(
         title: the heading of the report; empty for the data set.
         workspace: the folder of runs.
         command: the command that reproduces the report.
+        as_json: whether to print the result as JSON.
 
     Raises:
         UsageError: If an argument is missing or wrong.
@@ -68,6 +71,7 @@ def verify_features(
         raise UsageError("is the same file as --features", where=f"--against {against}", remedy="name another one")
     if out:
         check_folder(out)
+    check_input(pairs, "file")
     listed = read_pairs(pairs, folds or 0)
     listed.check_kinds(pairs)
     out = out or workspace / "runs" / run_name_of(workspace, pairs)
@@ -105,11 +109,12 @@ def verify_features(
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     render(report, out)
-    for name, result in results.items():
-        figure = f"{100 * result.mean:.2f} % +- {100 * result.standard_error:.2f}"
-        print(f"{one_line(name)}: {figure} ({protocol} protocol, {quantity(len(tested), 'pair')})")
-    print_verdicts(out)
-    print(f"report: {out / HTML}")
+    models = [
+        VerifiedModel(name, float(result.mean), float(result.standard_error), protocol, len(tested))
+        for name, result in results.items()
+    ]
+    run = RunResult(models, list(read_report(out).verdicts), report=out / HTML)
+    print_result(run, lines_of(run), as_json)
 
 
 def _names(files: list[Path]) -> dict[str, Path]:
@@ -120,6 +125,7 @@ def _names(files: list[Path]) -> dict[str, Path]:
 
 def _read(file: Path, listed: Pairs, pairs: Path, may_miss: bool) -> tuple[dict[str, int], Features]:
     """Return the row of each photo of the pairs that has features with a direction, and the features."""
+    check_input(file, "file")
     names, features = read_features(file)
     match = match_photos(listed.photos, names)
     match.check(names, pairs, file, may_miss=may_miss)

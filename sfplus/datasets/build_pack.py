@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from sfplus.io.console import Console
 from sfplus.io.files import check_folder, paths_overlap, write_json
 from sfplus.io.json_files import read_json
 from sfplus.io.locks import file_lock
+
+_log = logging.getLogger(__name__)
 
 
 def build_pack(
@@ -42,7 +45,7 @@ def build_pack(
     Args:
         path: the collection; see `open_collection`.
         out: the folder of the pack; it must be new, empty or the same pack, which is kept.
-        console: prints warnings and progress.
+        console: prints the progress.
         size: height and width; crops of other sizes are left out. None: all crops must have the size of the first.
         narrow: cuts the crops, as `alignment.narrow_crop` does; None: crops are packed as they are.
         exclude: people to leave out.
@@ -58,9 +61,9 @@ def build_pack(
     _check_paths(path, out)
     collection = open_collection(path, split, people)
     if collection.summary:
-        console.print(f"{path}: {collection.summary}")
+        _log.info("%s: %s", path, collection.summary)
     for warning in collection.warnings:
-        console.warn(f"{path}: {warning}")
+        _log.warning("%s: %s", path, warning)
     options: dict[str, Any] = {
         "size": list(size) if size else None, "narrow": narrow is not None, "exclude": sorted(exclude), "split": split,
     }  # fmt: skip

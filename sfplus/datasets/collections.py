@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sfplus.datasets.formats import collection_formats
 from sfplus.datasets.records import PeopleRule, PhotoCollection
-from sfplus.errors import DatasetError
+from sfplus.errors import UsageError
 
 
 def open_collection(path: Path, split: str = "", people: PeopleRule = "path") -> PhotoCollection:
@@ -21,16 +21,17 @@ def open_collection(path: Path, split: str = "", people: PeopleRule = "path") ->
         people: which of nested folders is the person, see `person_from_path`.
 
     Raises:
-        UsageError: If there is a rule for people and the collection has no folders of people.
-        DatasetError: If the path does not exist, has none of the formats, or is damaged.
+        UsageError: If the path does not exist or has none of the formats, or if there is a rule for people and the
+            collection has no folders of people.
+        DatasetError: If it is damaged.
     """
     if not path.exists():
-        raise DatasetError("does not exist", where=path, remedy="check the path")
+        raise UsageError("does not exist", where=path, remedy="check the path")
     for collection_format in collection_formats():
         if collection := collection_format.open(path, split):
             return collection.with_people(people)
     supported = ", ".join(collection_format.accepts for collection_format in collection_formats())
-    raise DatasetError("is not a collection of photos of people", where=path, remedy=f"give {supported}")
+    raise UsageError("is not a collection of photos of people", where=path, remedy=f"give {supported}")
 
 
 def stat_digest(collection: PhotoCollection) -> str:

@@ -47,7 +47,7 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
             note += f", accuracy {100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
         job.context.progress.update(step, settings.max_iter, "steps", note)
 
-    job.context.print_precision(settings.precision, fp16=False)
+    job.context.log_precision(settings.precision, fp16=False)
     summary = train(task, settings, job.folder, processes, on_step)
     predictions = task.predict(test_set)
     features = task.features(test_set) if _has_plane_features(network) else None

@@ -7,6 +7,7 @@ FID. If only the scores change, or Inception's weights are added, an existing ge
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections.abc import Mapping
@@ -41,6 +42,8 @@ from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import train
 from sfplus.training.history import HISTORY, read_rows
 
+_log = logging.getLogger(__name__)
+
 _TRAINING_COUNTS = ("steps", "seconds", "generator_loss", "discriminator_loss", "energy", "mhe_loss")
 _GRID = 64  # images in a grid (MHE-GAN, train.py)
 
@@ -73,7 +76,7 @@ def _training(identity: Mapping[str, Any]) -> Any:
 def _reuse(job: Job[GenerateSettings], trained: Artefact) -> tuple[Generator, dict[str, float]]:
     """Copy the files of another artefact and return its generator and the counts of its training."""
     if is_first():
-        job.context.console.print(f"the generator is reused from {trained.folder}")
+        _log.info("the generator is reused from %s", trained.folder)
         shutil.copytree(trained.folder, job.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
     generator = load_generator(trained.folder)
     job.context.device.move(generator)
@@ -100,7 +103,7 @@ def _train(job: Job[GenerateSettings], real: SmallImages) -> tuple[Generator, di
     job.context.device.move(generator)
     if processes.is_first:
         _write_samples(job, generator, "samples/000000.png")
-    job.context.print_precision(settings.precision, fp16=False)
+    job.context.log_precision(settings.precision, fp16=False)
     counts = train(task, settings, job.folder, processes, on_step)
     if processes.is_first:
         _write_samples(job, generator, SAMPLES)

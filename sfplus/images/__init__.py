@@ -18,7 +18,7 @@ from sfplus.images.formats import (
     heic_is_readable,
     needs_missing_package,
 )
-from sfplus.images.listing import CACHE, CONTACT_SHEET, LeftOut, list_left_out, list_photos, system_name
+from sfplus.images.listing import CACHE, CONTACT_SHEET, LeftOut, has_photos, list_left_out, list_photos, system_name
 from sfplus.images.pixels import Pixels
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "convert_image",
     "decode_photo",
     "encode_image",
+    "has_photos",
     "heic_is_readable",
     "is_transient",
     "list_left_out",

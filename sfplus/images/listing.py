@@ -89,6 +89,18 @@ def list_photos(root: Path) -> list[str]:
     return sorted(name for name in names if not (is_output and name == CONTACT_SHEET))
 
 
+def has_photos(root: Path) -> bool:
+    """Return whether there is a photo below a folder, as `list_photos` lists them.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        DatasetError: If `root` or a folder below it is missing, is not a folder or cannot be listed.
+    """
+    return any(_suffix(name) in PHOTO_SUFFIXES for name, _ in _walk(root, with_hidden=False))
+
+
 def list_left_out(root: Path) -> LeftOut:
     """List the videos, the photos in other formats and the hidden photos that `list_photos` leaves out.
 

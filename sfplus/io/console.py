@@ -1,11 +1,12 @@
-"""Messages and progress on standard error: a live bar with its rate on a terminal, plain lines elsewhere."""
+"""Progress on standard error: a live bar with its rate on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,26 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sfplus.errors import cut, one_line
+from sfplus.io.messages import is_quiet
 from sfplus.io.terminal import escape_redirected_output
 
 _PLAIN_SECONDS = 30.0  # between two lines of progress where there is no terminal
-_PRINTED_FAILURES = 5
+_SHOWN_FAILURES = 5
+
+_log = logging.getLogger(__name__)
 
 
-def print_failures(failures: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Print the first failures to standard error, one line each, and the file that lists all of them.
+def log_failures(failures: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Log the first failures as warnings, one line each, and the file that lists all of them.
 
     Args:
         failures: rows with `photo`, `reason` and `remedy`.
         file: the list of all failures.
     """
-    for row in failures[:_PRINTED_FAILURES]:
-        print(cut(one_line(f"{row['photo']!r}: {row['reason']}; {row['remedy']}")), file=sys.stderr)
-    if len(failures) > _PRINTED_FAILURES:
-        print(f"... and {len(failures) - _PRINTED_FAILURES} more, in {file}", file=sys.stderr)
+    for row in failures[:_SHOWN_FAILURES]:
+        _log.warning("%r: %s; %s", row["photo"], row["reason"], row["remedy"])
+    if len(failures) > _SHOWN_FAILURES:
+        _log.warning("... and %d more, in %s", len(failures) - _SHOWN_FAILURES, file)
 
 
 def quantity(number: int, noun: str, plural: str = "") -> str:
@@ -50,7 +54,7 @@ def first_names(names: Sequence[str]) -> str:
     return ", ".join(name[:80] for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text as one line that rich prints as it is, cut if it is very long."""
     return escape(cut(one_line(text)))
 
@@ -99,10 +103,11 @@ class ProgressLine:
         self.done += count
         self.note = self.note if note is None else note
         if self._progress:
-            self._progress.update(self._task, completed=self.done, rate=self.rate(), note=_plain(self.note))
+            self._progress.update(self._task, completed=self.done, rate=self.rate(), note=plain(self.note))
         elif time.monotonic() - self._printed > _PLAIN_SECONDS:
             self._printed = time.monotonic()
-            self._console.print(f"{self.label:<18} {self.done}/{self.total}  {self.rate()}  {self.note}")
+            line = f"{self.label:<18} {self.done}/{self.total}  {self.rate()}  {self.note}"
+            self._console.rich.print(plain(line))
 
     def update(self, done: int, total: int, unit: str, note: str | None = None) -> None:
         """Set the number of finished units; the first call starts the line, one unit before `done`."""
@@ -128,40 +133,25 @@ class ProgressLine:
         return "  ".join([*columns, self.note] if self.note else columns)
 
 
+@cache
+def standard_error() -> rich.console.Console:
+    """Return the console of standard error, which bars and messages share: a line is printed above a live bar."""
+    return rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 class Console:
-    """Prints messages to standard error, so that standard output holds results only.
+    """Prints the progress of a run to standard error; standard output holds results only.
 
     Args:
-        quiet: print nothing.
+        quiet: print nothing, as with `--quiet`.
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self.rich = rich.console.Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._printed: set[str] = set()
-
-    def print(self, text: str) -> None:
-        """Print one plain line."""
-        self.rich.print(_plain(text))
-
-    def print_once(self, text: str) -> None:
-        """Print one plain line, unless this console has printed it before."""
-        if text not in self._printed:
-            self._printed.add(text)
-            self.print(text)
-
-    def warn(self, text: str) -> None:
-        """Print one line that is marked as a warning."""
-        self.rich.print(f"[yellow]warning:[/] {_plain(text)}")
-
-    def warn_once(self, text: str) -> None:
-        """Print one line that is marked as a warning, unless this console has printed it before."""
-        if text not in self._printed:
-            self._printed.add(text)
-            self.warn(text)
+        self.rich = rich.console.Console(stderr=True, quiet=True) if quiet or is_quiet() else standard_error()
 
     def print_fresh(self, label: str) -> None:
         """Print the line of a stage whose artefact already exists."""
-        self.rich.print(f"{_plain(label):<18} [green]fresh[/]")
+        self.rich.print(f"{plain(label):<18} [green]fresh[/]")
 
     @contextmanager
     def progress(self, label: str, resumed: bool) -> Iterator[ProgressLine]:
@@ -172,12 +162,12 @@ class Console:
             resumed: whether it continues an interrupted run, which is printed first.
         """
         if resumed:
-            self.print(f"{label:<18} continues an interrupted run")
+            self.rich.print(plain(f"{label:<18} continues an interrupted run"))
         line, started = ProgressLine(label, self), time.monotonic()
         try:
             yield line
         finally:
             line.finish()
         self.rich.print(
-            f"{_plain(label):<18} [green]done[/] {time.monotonic() - started:7.1f} s  {_plain(line.summary())}"
+            f"{plain(label):<18} [green]done[/] {time.monotonic() - started:7.1f} s  {plain(line.summary())}"
         )

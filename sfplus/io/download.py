@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from sfplus.errors import SfplusError
 from sfplus.io.files import atomic_file, file_digest
+from sfplus.io.messages import shows_progress
 from sfplus.io.terminal import terminal
+
+_log = logging.getLogger(__name__)
 
 _PAGE_BYTES = 4096  # at the start of a file, enough to recognise a web page
 
@@ -38,6 +42,7 @@ def download(
 
     if sha256 and target.is_file() and file_digest(target) == sha256:
         return sha256
+    _log.debug("%s: is downloaded to %s", url, target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(target) as part:
         try:
@@ -57,7 +62,8 @@ def _bar() -> Any:
     """Return a bar, which needs the terminal itself to move the cursor."""
     from tqdm.auto import tqdm  # only downloads need it
 
-    return tqdm(total=0, ncols=79, unit="B", unit_scale=True, file=terminal(sys.stderr))
+    file = terminal(sys.stderr)
+    return tqdm(total=0, ncols=79, unit="B", unit_scale=True, file=file, disable=not shows_progress())
 
 
 def is_page(path: Path) -> bool:

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sfplus.errors import UsageError
 from sfplus.io.disk import explain_write, flush, flush_folder
@@ -49,6 +49,24 @@ def check_file(file: Path) -> None:
     if file.is_dir():
         raise UsageError("is a folder", where=file, remedy="name a file in it")
     check_folder(file.parent)
+
+
+def check_input(path: Path, kind: Literal["file", "folder"] | None = None) -> None:
+    """Check that an input exists, before any work.
+
+    Args:
+        path: the path that the user gave.
+        kind: what it has to be; None for either.
+
+    Raises:
+        UsageError: If there is nothing, or the other kind.
+    """
+    if not path.exists():
+        raise UsageError("does not exist", where=path, remedy="check the path")
+    if kind == "file" and path.is_dir():
+        raise UsageError("is a folder", where=path, remedy="give a file")
+    if kind == "folder" and not path.is_dir():
+        raise UsageError("is not a folder", where=path, remedy="give a folder")
 
 
 def check_new(path: Path) -> None:

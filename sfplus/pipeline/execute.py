@@ -39,7 +39,7 @@ def run_steps(steps: Sequence[Step], context: RunContext, record: Path | None = 
         context: Workspace, device and console.
         record: A file that remembers what was run, with which `status` compares.
     """
-    check_inputs(steps, context.workspace, context.console)
+    check_inputs(steps, context.workspace, context)
     check_plan(steps, read_record(record) if record else None)
     if context.device_name != "auto":
         _ = context.device  # a missing device is an error before anything is read

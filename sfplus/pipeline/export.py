@@ -53,7 +53,6 @@ def export_model(
             dtype=torch.float16 if half else None,
         )
         rule.save(partial)
-    print(f"model: {folder}")
 
 
 def measure_decision(artefacts: dict[str, Artefact]) -> DecisionRule:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+from sfplus.artifacts.context import RunContext
 from sfplus.datasets.formats.pack import is_pack
 from sfplus.datasets.pairs import write_plain
 from sfplus.datasets.pairs.held_out import count_folds, draw_as_many, hold_out_people, photos_by_person
 from sfplus.errors import UsageError
 from sfplus.images import list_photos
-from sfplus.io.console import Console, quantity
+from sfplus.io.console import quantity
 from sfplus.io.files import digest_json
 from sfplus.pipeline.plan import describe_training_people
 from sfplus.recipes.recipe import Recipe
 
+_log = logging.getLogger(__name__)
 
-def hold_out(recipe: Recipe, workspace: Path, console: Console | None = None) -> Recipe:
+
+def hold_out(recipe: Recipe, workspace: Path, context: RunContext | None = None) -> Recipe:
     """Return a recipe that verifies on held-out people of its training photos, if it names no photos to verify on.
 
     The list of pairs is written to the cache. The people follow from the photos and `verify.seed` alone.
@@ -23,7 +27,7 @@ def hold_out(recipe: Recipe, workspace: Path, console: Console | None = None) ->
     Args:
         recipe: The recipe.
         workspace: The folder of cache and runs.
-        console: Where it is said who is held out.
+        context: The run, in which it is logged who is held out; None: nothing is logged.
 
     Returns:
         The recipe with `verify.photos`, `verify.pairs` and the people in `exclude`, without drawn faces; the same
@@ -54,14 +58,15 @@ def hold_out(recipe: Recipe, workspace: Path, console: Console | None = None) ->
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_plain(file, pairs)
-    if console:
+    if context:
         others = quantity(len(set(by_person) - {*people, *training.exclude}), "person", "people")
         held_out = f"{quantity(len(people), 'person', 'people')} with {quantity(len(chosen), 'photo')}"
         drawn = f"{quantity(len(pairs), 'pair')} in {quantity(folds, 'fold')}"
-        console.print_once(
-            f"{root}: {held_out} are held out for the verdict, chosen by seed {verify.seed}, for {drawn}; "
-            f"{others} to train on"
-        )
+        if context.is_new(str(root), held_out):
+            _log.info(
+                "%s: %s are held out for the verdict, chosen by seed %d, for %s; %s to train on",
+                root, held_out, verify.seed, drawn, others,
+            )  # fmt: skip
     key = "train" if recipe.train else "finetune"
     update = {
         "sample": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from sfplus.datasets.known_sets import describe_missing
 from sfplus.datasets.records import PeopleRule
 from sfplus.errors import DatasetError, UsageError
 from sfplus.image_tasks.image_set import ImageSet
-from sfplus.images import list_left_out, list_photos
-from sfplus.io.console import Console
+from sfplus.images import has_photos, list_left_out, list_photos
 from sfplus.io.resources import HUB
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.steps import (
@@ -35,6 +35,8 @@ from sfplus.recipes.steps import (
     UserPhotos,
 )
 from sfplus.weights.zoo import zoo
+
+_log = logging.getLogger(__name__)
 
 
 def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
@@ -69,14 +71,14 @@ def steps_until(steps: Sequence[Step], stage: str) -> list[Step]:
     return [step for step in steps if step.name in needed]
 
 
-def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None = None) -> None:
+def check_inputs(steps: Sequence[Step], workspace: Path, context: RunContext | None = None) -> None:
     """Check that the user's inputs exist before anything is started, not hours later.
 
     Args:
         steps: The steps of a plan.
         workspace: The folder of cache and runs.
-        console: Where the number of people to train on is printed, and what is left out of folders of photos, with
-            a warning where folders may be misunderstood.
+        context: The run, for which the number of people to train on is logged, and what is left out of folders of
+            photos, with a warning where folders may be misunderstood; None: nothing is logged.
 
     Raises:
         UsageError: If a path or model does not exist, photos to train on are in no person's folder, or a folder of
@@ -86,10 +88,10 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
     references = [reference for step in steps for reference in step.inputs.values()]
     if missing := _find_missing(references):
         raise _missing_error(missing)
-    _check_references(references, workspace, console)
+    _check_references(references, workspace, context)
 
 
-def check_available_inputs(steps: Sequence[Step], workspace: Path, console: Console) -> str:
+def check_available_inputs(steps: Sequence[Step], workspace: Path, context: RunContext) -> str:
     """Check those of the user's inputs that exist, as `check_inputs` does; nothing is fetched.
 
     Returns:
@@ -110,7 +112,7 @@ def check_available_inputs(steps: Sequence[Step], workspace: Path, console: Cons
         photos = reference.photos if isinstance(reference, UserPairs) else None
         if not _find_missing([reference]) and (photos is None or photos.exists()):
             available.append(reference)
-    _check_references(available, workspace, console)
+    _check_references(available, workspace, context)
     return "; ".join(dict.fromkeys(notes))
 
 
@@ -122,7 +124,7 @@ def _is_unfetched(model: UserModel) -> bool:
         return True
 
 
-def _check_references(references: Sequence[InputReference], workspace: Path, console: Console | None) -> None:
+def _check_references(references: Sequence[InputReference], workspace: Path, context: RunContext | None) -> None:
     """Check inputs that exist; see `check_inputs`."""
     pair_lists: set[UserPairs] = set()
     folders: dict[Path, None] = {}
@@ -139,19 +141,20 @@ def _check_references(references: Sequence[InputReference], workspace: Path, con
             elif path.resolve() in (workspace / "cache").resolve().parents:
                 raise UsageError("contains the cache", where=path, remedy="give the folder of photos inside it")
             if isinstance(reference, UserPhotos):
+                _check_photos(path)
                 folders[reference.root] = None
                 if reference.people:
                     people[reference] = None
-    if console and is_first():
+    if context and is_first():
         for root in folders:
-            for text in list_left_out(root).warnings(root):
-                console.warn_once(text)
+            for text in filter(context.is_new, list_left_out(root).warnings(root)):
+                _log.warning("%s", text)
     for folder in people:
         line, warning = describe_training_people(folder.root, folder.people or "path")
-        if console:
-            console.print_once(f"{folder.root}: {line}")
-        if console and warning:
-            console.warn_once(f"{folder.root}: {warning}")
+        if context and context.is_new(str(folder.root), line):
+            _log.info("%s: %s", folder.root, line)
+            if warning:
+                _log.warning("%s: %s", folder.root, warning)
     for pairs in pair_lists:
         pair_list = _pair_list(pairs)
         _ = pair_list.listed, pair_list.match
@@ -191,6 +194,13 @@ def _missing_error(missing: Mapping[Path, str]) -> UsageError:
     reason = "does not exist" + (f", nor {'does' if len(others) == 1 else 'do'} {_join(others)}" if others else "")
     remedies = list(dict.fromkeys(missing.values()))
     return UsageError(reason, where=first, remedy="; ".join(filter(None, [*remedies, describe_missing(missing)])))
+
+
+def _check_photos(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UsageError("is not a folder", where=folder, remedy="give a folder of photos")
+    if not has_photos(folder):
+        raise UsageError("there is no photo in this folder", where=folder, remedy="check the path")
 
 
 def _missing(reference: UserModel | UserPhotos | UserBin | UserPack | UserPairs | UserFile) -> Path | None:

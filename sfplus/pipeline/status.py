@@ -28,12 +28,14 @@ class StepStatus:
         state: `fresh`, `damaged`, `running`, `partial`, `stale` or `missing`.
         reason: Why it is in this state.
         artefact: Its artefact, if it is fresh.
+        partial: The folder of an unfinished artefact, if it is running or partial.
     """
 
     step: str
     state: str
     reason: str = ""
     artefact: Artefact | None = None
+    partial: Path | None = None
 
 
 def step_statuses(steps: Sequence[Step], context: RunContext, record: Path, *, check: bool = False) -> list[StepStatus]:
@@ -80,9 +82,9 @@ def _status(
     if damage:
         return StepStatus(step.name, "damaged", f"{folder}: {damage}; the next run builds it again")
     if is_locked(folder):
-        return StepStatus(step.name, "running", "another run is working on it")
+        return StepStatus(step.name, "running", "another run is working on it", partial=partial_folder(folder))
     if partial_folder(folder).exists():
-        return StepStatus(step.name, "partial", "was interrupted; a new run resumes it")
+        return StepStatus(step.name, "partial", "was interrupted; a new run resumes it", partial=partial_folder(folder))
     return (
         StepStatus(step.name, "stale", _describe_changes(last, identity)) if last else StepStatus(step.name, "missing")
     )

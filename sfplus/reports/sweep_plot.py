@@ -30,6 +30,7 @@ _TITLES = {
     "spread/head/min_angle": "smallest angle between classes, degrees",
 }  # fmt: skip
 _CURVES = (*_TITLES, "generator_loss", "discriminator_loss")
+_CHARACTER = 0.07  # width of a character of the legend in inches
 _PANELS, _LINES, _POINTS = 3, 12, 200  # drawn at most
 
 
@@ -81,7 +82,10 @@ def sweep_curves(sweep: SweepTable) -> bytes | None:
     metrics = [metric for metric in _CURVES if any(len(_curve(row, metric)[0]) for row in rows)][:_PANELS]
     if not metrics:
         return None
-    figure = Figure(figsize=(4.2 * len(metrics), 3.4 + 0.2 * math.ceil(len(rows) / 3)), dpi=130, layout="constrained")
+    width, longest = 4.2 * len(metrics), max(len(one_line(row.label)) for row in rows)
+    columns = max(1, min(3, int(width / (_CHARACTER * (longest + 6)))))
+    height = 3.4 + 0.2 * math.ceil(len(rows) / columns)
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     figure.suptitle(one_line(sweep.title), fontsize=11)
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         for k, row in enumerate(rows):
@@ -95,7 +99,7 @@ def sweep_curves(sweep: SweepTable) -> bytes | None:
         axes.grid(linewidth=0.4, color="#dddddd")
         axes.spines[["top", "right"]].set_visible(False)
     handles = [Axes.plot(axes, [], [], **_style(k))[0] for k in range(len(rows))]
-    legend = figure.legend(handles, [str(k) for k in range(len(rows))], loc="outside lower center", ncols=3,
+    legend = figure.legend(handles, [str(k) for k in range(len(rows))], loc="outside lower center", ncols=columns,
                            fontsize=8, frameon=False)  # fmt: skip
     for text, row in zip(legend.get_texts(), rows, strict=True):
         text.set_text(one_line(row.label))  # set afterwards: matplotlib ignores labels with a leading underscore

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import rich.box
+import rich.console
+import rich.table
+import rich.text
 from scipy.stats import ttest_1samp
 
-from sfplus.reports.jinja_filters import markdown_templates
+from sfplus.errors import one_line
+from sfplus.reports.jinja_filters import markdown_templates, page_templates
 from sfplus.reports.metrics import to_json_value
 from sfplus.verification.bootstrap import Interval
 from sfplus.verification.significance import detectable_difference, holm
@@ -221,9 +228,64 @@ def to_json(table: SweepTable) -> bytes:
 
 def to_markdown(table: SweepTable) -> bytes:
     """Return the table as Markdown."""
-    helpers = {
-        "mean": np.mean, "standard_deviation": standard_deviation, "format_value": format_value,
-        "metric_title": metric_title, "level": LEVEL,
-    }  # fmt: skip
-    text = markdown_templates().get_template("sweep.md.jinja").render(sweep=table, **helpers)
+    text = markdown_templates().get_template("sweep.md.jinja").render(sweep=table, **_HELPERS)
     return (text.strip() + "\n").encode()
+
+
+def to_html(table: SweepTable, plots: Mapping[str, bytes | None]) -> bytes:
+    """Return the table as a self-contained page.
+
+    Args:
+        table: the results.
+        plots: PNG images by their titles; None for a plot that there is not.
+    """
+    shown = {title: image for title, image in plots.items() if image}
+    page = page_templates().get_template("sweep.html.jinja").render(sweep=table, plots=shown, **_HELPERS)
+    return page.encode()
+
+
+def to_text(table: SweepTable, width: int = 80) -> str:
+    """Return the metric that is compared as a table that fits a terminal of this width.
+
+    Args:
+        table: the results.
+        width: number of columns; long labels are wrapped.
+    """
+    several = any(len(row.seeds) > 1 for row in table.rows)
+    compared = any(row.difference for row in table.rows)
+    grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    grid.add_column("configuration", overflow="fold", ratio=1)
+    for title in ("seeds", metric_title(table.metric), *["difference", "verdict"] * compared):
+        grid.add_column(title, justify="left" if title == "verdict" else "right", no_wrap=width >= 80)
+    for row in table.rows:
+        values, difference = row.values.get(table.metric, []), row.difference
+        cells = [
+            one_line(row.label).replace(", ", ",\n"),
+            str(len(row.seeds)),
+            _mean_and_spread(table.metric, values) if values else "",
+        ]
+        if compared and difference:
+            change = format_value(table.metric, difference.mean, "+")
+            change += f" ± {format_value(table.metric, difference.standard_error)}" * (len(difference.values) > 1)
+            cells += [change, difference.verdict]
+        grid.add_row(*map(rich.text.Text, cells))
+    for entry in table.published:
+        if entry["metric"] == table.metric:
+            cells = [f"published: {one_line(entry['name'])}", "", format_value(table.metric, entry["value"])]
+            grid.add_row(*map(rich.text.Text, cells))
+    console = rich.console.Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(grid)
+    lines = [line.rstrip() for line in cast(io.StringIO, console.file).getvalue().splitlines()]
+    note = "mean ± standard deviation over the seeds; of a difference ± its standard error" if several else ""
+    return "\n".join([one_line(table.title), *filter(None, lines), *textwrap.wrap(note, width)])
+
+
+def _mean_and_spread(metric: str, values: Sequence[float]) -> str:
+    spread = f" ± {format_value(metric, standard_deviation(values))}" * (len(values) > 1)
+    return format_value(metric, float(np.mean(values))) + spread
+
+
+_HELPERS: dict[str, Any] = {
+    "mean": np.mean, "standard_deviation": standard_deviation, "format_value": format_value,
+    "metric_title": metric_title, "level": LEVEL,
+}  # fmt: skip

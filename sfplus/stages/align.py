@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import Counter
@@ -33,6 +34,8 @@ from sfplus.io.leftovers import remove_leftovers
 from sfplus.io.prefetch import Reserve, prefetch_batches
 from sfplus.io.tables import FAILURES, NO_FACE, Failure, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.recipes.settings.align import AlignStageSettings
+
+_log = logging.getLogger(__name__)
 
 _PART = 64  # photos
 _MEMORY = 200_000_000  # bytes of the photos that are read at a time; a larger photo is read alone
@@ -286,7 +289,7 @@ def _warn_about_crops(job: AlignJob, faces: Path) -> None:
     count = sum(count for size, count in sizes.items() if size in crop_sizes)
     if sizes and count > 0.5 * sizes.total():
         root = job.input("photos", PhotoFolder).root
-        job.context.console.warn(
-            f"{root}: {count} of {quantity(sizes.total(), 'photo has', 'photos have')} the size of aligned crops; "
-            "aligning twice costs accuracy, so give the original photos, or use them as crops"
-        )
+        _log.warning(
+            "%s: %d of %s the size of aligned crops; aligning twice costs accuracy, so give the original photos, or "
+            "use them as crops", root, count, quantity(sizes.total(), "photo has", "photos have"),
+        )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -42,6 +43,8 @@ from sfplus.verification.protocols import PROTOCOLS
 from sfplus.weights import HEAD, PEOPLE
 from sfplus.weights.feature_network import FeatureNetwork
 from sfplus.weights.model_folder import load_tensors, save_model
+
+_log = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=SolverSettings)
 
@@ -100,11 +103,11 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
     start = job.input_folder("start") if "start" in job.inputs else None
     loaded = _load_head(start, head)
     if loaded:
-        job.context.console.print(f"the network is initialised from {start}; classifier: {loaded['classifier']}")
+        _log.info("the network is initialised from %s; classifier: %s", start, loaded["classifier"])
 
     dose = energy_dose(head.weight, settings) if isinstance(head, Head) else None
     if dose is not None and is_first():
-        job.context.console.print(dose.describe())
+        _log.info("%s", dose.describe())
 
     def report_step(step: int, row: dict[str, Any]) -> None:
         note = _describe_row(row) if row else None
@@ -112,7 +115,7 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
 
     held_out = _held_out(job, training_set) if settings.evaluate_every and "pairs" in job.inputs else None
     device = job.context.device
-    job.context.print_precision(settings.precision)
+    job.context.log_precision(settings.precision)
     summary = fit(network, head, crops, settings, job.folder, device, report_step, held_out, teacher)
     full_head = None if head is None else gather_head(head, settings)  # each process may hold a shard of it
     if not is_first():
@@ -163,7 +166,7 @@ def _load_training_set(job: Job[Any], settings: TrainSettings | FinetuneSettings
         failed = (row["photo"] for rows in read_failures(source.folder) for row in rows)
         missing = {person_from_path(name, DatasetError, settings.people) for name in failed} - {*people, *exclude}
         if missing and is_first():
-            job.context.console.warn(f"not trained on, because no photo gave a crop: {first_names(sorted(missing))}")
+            _log.warning("not trained on, because no photo gave a crop: %s", first_names(sorted(missing)))
     else:
         names = sorted(name for name in names if PurePosixPath(name).parent.as_posix() not in exclude)
         people, labels = [], [0] * len(names)

@@ -13,6 +13,7 @@ from typing import Any
 from sfplus.io.files import write_atomically
 
 HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
+EVENTS = "tensorboard"  # the folder of TensorBoard's files
 HistoryRow = dict[str, int | float | None]
 
 
@@ -39,7 +40,7 @@ class History:
             self.rows = kept if name == HISTORY else self.rows
         self._history = (folder / HISTORY).open("a", encoding="utf-8")
         self._timings = (folder / TIMINGS).open("a", encoding="utf-8")
-        self._board = _EventFile(folder / "tensorboard", step)
+        self._board = _EventFile(folder / EVENTS, step)
 
     def add(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
         """Append a row.

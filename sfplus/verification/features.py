@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sfplus.errors import DatasetError
+from sfplus.errors import DatasetError, UsageError
 from sfplus.io.console import first_names, quantity
 from sfplus.io.files import file_size
 from sfplus.io.limits import check_limit
@@ -45,12 +45,13 @@ def read_features(path: Path) -> tuple[list[str], Features]:
         become float32.
 
     Raises:
+        UsageError: If the file has the name of another format.
         DatasetError: If the file is missing, damaged or of a different layout, or a name occurs twice.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         remedy = f"give {', '.join(READERS)}; pickles (.pkl, .pt) may run code and are not read"
-        raise DatasetError("is not a file of features", where=path, remedy=remedy)
+        raise UsageError("is not a file of features", where=path, remedy=remedy)
     try:
         check_limit("feature_bytes", file_size(path), path, error=DatasetError)
         names, features = reader(path)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sfplus.errors import UsageError, WeightsError
 from sfplus.io.files import write_atomically
 from sfplus.io.markdown import escape_markdown
+from sfplus.io.messages import shows_progress
 from sfplus.io.resources import HUB
 from sfplus.io.terminal import terminal
 from sfplus.networks.preprocessing import read_preprocessing
@@ -196,7 +197,8 @@ class _Bar(tqdm):
     """A bar on the terminal itself, because it moves the cursor."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"file": terminal(sys.stderr)} | options)  # type: ignore[no-untyped-call]
+        hidden = {} if shows_progress() else {"disable": True}
+        super().__init__(*args, **{"file": terminal(sys.stderr)} | options | hidden)  # type: ignore[no-untyped-call]
 
 
 def _download_snapshot(repository: str, revision: str | None, **options: Any) -> Path:

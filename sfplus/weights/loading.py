@@ -113,7 +113,7 @@ def read_model(path: Path, network: str = "", block: str = "", *, input: str = "
         _check_choice("network", network, tuple(NETWORKS))
     _check_choice("block", block, ("", *BLOCKS))
     if not path.exists():
-        raise WeightsError("there is no such file or folder", where=path, remedy="check the path")
+        raise UsageError("there is no such file or folder", where=path, remedy="check the path")
     model = _read(path, network, block, input)
     return model if model.files else _describe_input(model, input)
 

@@ -208,7 +208,8 @@ def weights_file(path: Path) -> Path:
     """Return the .safetensors file of a model, given its folder or the file itself.
 
     Raises:
-        WeightsError: If it does not exist or is not a .safetensors file.
+        UsageError: If it is not a .safetensors file.
+        WeightsError: If it does not exist, or is a pickle.
     """
     if path.suffix.lower() in _PICKLE_SUFFIXES:
         remedy = f"convert it: sfplus convert {path.name} FOLDER"
@@ -217,7 +218,7 @@ def weights_file(path: Path) -> Path:
     if not file.is_file():
         raise WeightsError("there is no such file", where=file, remedy="give a folder written by sfplus train")
     if file.suffix.lower() != ".safetensors":
-        raise WeightsError("is not a .safetensors file", where=file, remedy="give a folder written by sfplus train")
+        raise UsageError("is not a .safetensors file", where=file, remedy="give a folder written by sfplus train")
     return file
 
 

@@ -108,12 +108,12 @@ def verify(path: Path, name: str = "") -> str:
         A description of the file, in one line.
 
     Raises:
-        WeightsError: If the file does not exist, is a web page, has a different SHA-256 or is not an intact model.
-        UsageError: If the zoo has no such entry, or the entry is not clear from the file.
+        WeightsError: If the file is a web page, has a different SHA-256 or is not an intact model.
+        UsageError: If there is no such file, or the zoo has no such entry, or the entry is not clear from the file.
     """
     path = path / MODEL if path.is_dir() else path
     if not path.is_file():
-        raise WeightsError("there is no such file", where=path, remedy="check the path")
+        raise UsageError("there is no such file", where=path, remedy="check the path")
     if is_page(path):
         raise WeightsError("is a web page, not the file", where=path, remedy="open it in a browser and download again")
     actual = file_digest(path)

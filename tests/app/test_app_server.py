@@ -141,13 +141,15 @@ def test_slow_uploads_do_not_block_pages_and_other_uploads(
 
 
 def test_a_fault_of_the_program_is_one_line(
-    client: Any, comparison: Comparison, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    client: Any, comparison: Comparison, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     two_faces: Path,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(comparison, "examine", lambda photo: 1 / 0)
     answer = client.post("/faces?name=a.png", content=two_faces.read_bytes())
     assert (answer.status_code, answer.text) == (500, "sfplus app failed, /faces: ZeroDivisionError: division by zero")
-    assert capfd.readouterr().err == "sfplus: /faces: ZeroDivisionError: division by zero\n"
+    assert [record.getMessage() for record in caplog.records if record.name == "sfplus.app.server"] == [
+        "/faces: ZeroDivisionError: division by zero"
+    ]
 
 
 def test_people_are_shown_renamed_and_searched(folder_client: Any, grouped: Path) -> None:

@@ -180,14 +180,13 @@ def test_a_fault_of_the_disk_is_an_error_and_no_damage(context: RunContext, monk
     ],
 )  # fmt: skip
 def test_a_damaged_manifest_is_reported_in_one_line_and_the_artefact_built_again(
-    change: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    change: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     context = RunContext(tmp_path, Console(), "cpu")
     artefact = run_text_stage(context)
     (artefact.folder / MANIFEST).write_text(change((artefact.folder / MANIFEST).read_text()))
-    capsys.readouterr()
     assert run_text_stage(context).content == artefact.content
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "built again" in line]
+    (line,) = [record.getMessage() for record in caplog.records if "built again" in record.getMessage()]
     assert "its manifest is damaged (" in line
 
 

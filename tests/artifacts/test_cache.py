@@ -120,8 +120,9 @@ def test_what_a_run_killed_after_its_artefact_was_in_place_left_beside_it_is_del
 
 
 def test_of_two_simultaneous_runs_one_builds_and_the_other_reports_that_it_waits(
-    context: RunContext, capfd: pytest.CaptureFixture[str]
+    context: RunContext, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "sfplus")
     builders = []
 
     def build(job: Job) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def test_of_two_simultaneous_runs_one_builds_and_the_other_reports_that_it_waits
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(builders) == 1 and capfd.readouterr().err.count("another run is working on this") == 1
+    assert len(builders) == 1 and caplog.text.count("another run is working on this") == 1
 
 
 def test_a_lock_is_released_when_its_process_is_killed(context: RunContext) -> None:

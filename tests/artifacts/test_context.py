@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,14 @@ def test_the_precision_is_said_where_the_device_is(
     line: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     chosen = choose_device("cpu") if device == "cpu" else T4
     monkeypatch.setattr(sfplus.device, "choose_device", lambda _: chosen)
     monkeypatch.setattr(Device, "describe", lambda self: device)
     monkeypatch.setattr(Device, "_fastest", lambda self, fp16: "fp16" if fp16 and self.is_cuda else "float32")
+    caplog.set_level(logging.INFO, "sfplus")
     context = RunContext(tmp_path, Console())
     for _ in range(2):
-        context.print_precision(name, fp16)
-    assert capsys.readouterr().err == f"device: {device}\n{line}"
+        context.log_precision(name, fp16)
+    assert "".join(f"{record.getMessage()}\n" for record in caplog.records) == f"device: {device}\n{line}"

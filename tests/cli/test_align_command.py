@@ -94,7 +94,7 @@ def test_aligning_crops_again_gives_a_warning(drawn: Path, tmp_path: Path, sfplu
 def test_an_empty_folder_is_an_error(tmp_path: Path, sfplus: Command) -> None:
     (tmp_path / "in").mkdir()
     answer = sfplus("align", tmp_path / "in", tmp_path / "out")
-    assert answer.code == 1 and "there is no photo in this folder" in answer.err
+    assert answer.code == 2 and "there is no photo in this folder" in answer.err
 
 
 def test_a_folder_without_faces_is_an_error(tmp_path: Path, sfplus: Command) -> None:

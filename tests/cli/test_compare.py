@@ -63,7 +63,7 @@ def test_the_default_model_decides_at_a_far(drawn: Path, sfplus: Callable) -> No
 
 def test_crops_cannot_be_saved_below_a_file(sfplus: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    answer = sfplus("compare", "a.jpg", "b.jpg", "--save", tmp_path / "file" / "crops")
+    answer = sfplus("compare", "a.jpg", "b.jpg", "--out", tmp_path / "file" / "crops")
     assert answer.code == 2 and "file: is not a folder; choose another one" in answer.err
 
 
@@ -110,11 +110,11 @@ def test_two_photos_are_compared_and_one_without_a_face_is_an_error(
     Image.fromarray(np.zeros((99, 99, 3), np.uint8)).save(tmp_path / "black.png")
     answer = sfplus("compare", photo, tmp_path / "black.png", "--model", tmp_path / "model")
     assert answer.code == 1 and "black.png: no face found" in answer.err
-    answer = sfplus("compare", photo, photo, "--model", tmp_path / "model", "--save", tmp_path / "crops")
+    answer = sfplus("compare", photo, photo, "--model", tmp_path / "model", "--out", tmp_path / "crops")
     assert answer.code == 0 and "similarity 1.000: same person" in answer.out
     assert "an accuracy of 90.00 % (sphereface protocol)" in answer.out
     assert sorted(path.name[:2] for path in (tmp_path / "crops").iterdir()) == ["A-", "B-"]
-    assert "cannot be read" in sfplus("compare", photo, tmp_path / "gone.jpg", "--model", tmp_path / "model").err
+    assert "does not exist" in sfplus("compare", photo, tmp_path / "gone.jpg", "--model", tmp_path / "model").err
 
 
 def test_of_several_faces_the_compared_one_is_named_and_the_others_have_numbers(
@@ -139,7 +139,7 @@ def test_of_several_faces_the_compared_one_is_named_and_the_others_have_numbers(
     assert f"{tmp_path / 'two.png'} has 2 faces; the one of " in centre.out and f"{first} has" not in centre.out
     assert "compared (--choose centre)" in centre.out and "compared (--choose largest)" in largest.out
     monkeypatch.setattr(Detector, "detect", count_photos)
-    swapped = sfplus("compare", tmp_path / "two.png", first, "--save", tmp_path / "crops")
+    swapped = sfplus("compare", tmp_path / "two.png", first, "--out", tmp_path / "crops")
     assert counts == [1, 1]  # faces are detected once
     for name, photo in (("A-two.png", tmp_path / "two.png"), (f"B-{first.stem}.png", first)):
         np.testing.assert_array_equal(np.array(Image.open(tmp_path / "crops" / name)), Embedder().crops(photo))

@@ -21,7 +21,7 @@ from sfplus.weights.caffe_networks import to_caffe
 
 
 def test_a_model_by_name_gives_a_table_and_a_plot(sfplus: Callable[..., Any], tmp_path: Path) -> None:
-    answer = sfplus("energy", "sphereface10-small", "--plot", tmp_path / "e.png")
+    answer = sfplus("energy", "sphereface10-small", "--out", tmp_path / "e.png")
     assert answer.code == 0, answer.err
     rows = {line.split()[0]: line.split()[1:] for line in answer.out.splitlines() if line[:4] in ("conv", "fc5 ")}
     assert len(rows) == 11 and rows["conv1_1"][:2] == ["32", "27"] and rows["fc5"][:2] == ["128", "10752"]
@@ -37,9 +37,7 @@ def test_the_layers_of_any_network_and_the_head_in_its_folder_are_measured(
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.BatchNorm2d(8), nn.Linear(4, 6).half())
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     save_file({"weight": torch.eye(5), "iteration": torch.tensor(3)}, tmp_path / "head.safetensors")
-    answer = sfplus(
-        "energy", tmp_path / "model.safetensors", "--power", 0, "--half-space", "--plot", tmp_path / "e.png"
-    )
+    answer = sfplus("energy", tmp_path / "model.safetensors", "--power", 0, "--half-space", "--out", tmp_path / "e.png")
     assert answer.code == 0, answer.err
     rows = [line.split() for line in answer.out.splitlines()[1:4]]
     assert [row[:3] for row in rows] == [["0", "8", "27"], ["3", "6", "4"], ["head", "5", "5"]]
@@ -53,7 +51,7 @@ def test_caffe_models_of_both_formats_are_measured(sfplus: Callable[..., Any], t
     network = create("sphereface4", feature_size=8, width=0.125)
     path = tmp_path / "model.caffemodel"
     write_caffemodel(path, to_caffe(network, "tiny")[1])
-    answer = sfplus("energy", path, "--plot", tmp_path / "e.png")
+    answer = sfplus("energy", path, "--out", tmp_path / "e.png")
     assert answer.code == 0, answer.err
     rows = {line.split()[0]: line.split()[1:] for line in answer.out.splitlines() if line[:4] in ("conv", "fc5 ")}
     assert list(rows) == ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "fc5"] and rows["fc5"][:2] == ["8", "2688"]

@@ -1,5 +1,6 @@
 """The command line: help, version, invalid arguments."""
 
+import itertools
 import os
 import resource
 import subprocess
@@ -9,17 +10,57 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = [
-    "run", "train", "finetune", "sweep", "status", "detect", "align", "embed", "verify", "identify", "report",
-    "calibrate", "compare", "app", "sample", "pairs", "export", "lfw", "doctor", "recipes", "models",
-]  # fmt: skip
+from sfplus.cli.main import COMMANDS, load_command
+
+GROUPS = {
+    "recipes": ("list", "show", "copy", "check", "keys"),
+    "models": ("list", "info", "fetch", "verify"),
+}
+WORDS = [[name, part] for name in COMMANDS for part in GROUPS.get(name, [""])]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_a_command_has_an_example(command: str, sfplus: Callable) -> None:
-    answer = sfplus(command, "--help")
-    assert answer.code == 0 and "Usage" in answer.out
-    assert command in ("recipes", "models") or "Example: sfplus" in answer.out
+@pytest.mark.parametrize("words", WORDS, ids=" ".join)
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_help_is_for_people(
+    words: list[str], width: int, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    name = " ".join(filter(None, words))
+    answer = sfplus(*filter(None, words), "-h")
+    assert answer.code == 0 and answer.err == "" and f"Usage: sfplus {name} [OPTIONS]" in answer.out
+    assert f"Example: sfplus {name}" in " ".join(answer.out.split())
+    assert all(len(line) <= width for line in answer.out.splitlines())
+    for internal in ("<bool>", "<str>", "<path>", "<int", "<float", "list[", "{", "}", "...]...", "…"):
+        assert internal not in answer.out, internal
+    for option in ("--verbose", "--quiet", "--log-file", "--help"):
+        assert option in answer.out
+    for paragraph in answer.out.partition("╭")[0].split(f"\n{' ' * width}\n"):
+        lines = [line.strip() for line in paragraph.splitlines() if line.strip()]
+        for line, following in itertools.pairwise(lines):  # the next word does not fit: no text is ragged
+            assert len(line) + 1 + len(following.split()[0]) > width - 2, (line, following)
+
+
+def test_outputs_have_one_name() -> None:
+    for name in COMMANDS:
+        command = load_command(name)
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and "--out" in parameter.opts:
+                assert parameter.opts == ["--out", "-o"], name
+            assert not {"--save", "--plot", "--output"} & set(parameter.opts)
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_the_options_for_messages_stand_before_or_after_the_command(
+    where: str, sfplus: Callable, tmp_path: Path
+) -> None:
+    options = ["-v", "--log-file", tmp_path / "log" / "x.log"]
+    command = ["status", "demo", "--workspace", tmp_path]
+    answer = sfplus(*options, *command) if where == "before" else sfplus(*command, *options)
+    assert answer.code == 0 and "version" in (tmp_path / "log" / "x.log").read_text()
+    assert sfplus(*options, "run", "dmo").code == 2
+    assert "ERROR sfplus: " in (tmp_path / "log" / "x.log").read_text().splitlines()[-1]
+    both = sfplus("-v", "-q", *command)
+    assert (both.code, both.err) == (2, "sfplus: --verbose: does not go with --quiet; give one of them\n")
 
 
 def _children_seconds() -> float:
@@ -29,7 +70,7 @@ def _children_seconds() -> float:
 
 
 def test_the_short_option_shows_the_help_of_every_command(sfplus: Callable) -> None:
-    for words in ((), ("verify",), ("models", "list")):
+    for words in ((), ("verify",), ("models",), ("models", "list")):
         assert sfplus(*words, "-h").out == sfplus(*words, "--help").out != ""
 
 
@@ -81,7 +122,7 @@ def test_invalid_arguments_are_reported_with_exit_code_2_and_write_nothing(
     "words",
     [
         ["verify", "photos", "--out", "file"],
-        ["verify", "--features", "f.npz", "--pairs", "p.txt", "--out", "file/out"],
+        ["verify", "--features", "pairs.txt", "--pairs", "pairs.txt", "--out", "file/out"],
         ["export", "demo", "file/model"],
     ],
 )

@@ -102,10 +102,12 @@ def test_excluded_people_are_left_out(tmp_path: Path, sfplus: Callable[..., Simp
     assert without.digest != excluding.digest != PackedCrops(tmp_path / "b").digest
 
 
-def test_one_person_is_a_warning_and_cannot_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_person_is_a_warning_and_cannot_be_trained_on(
+    tmp_path: Path, sfplus: Callable[..., SimpleNamespace]
+) -> None:
     write_folders(tmp_path / "crops", {"Ada": 1})
-    assert pack(tmp_path / "crops", tmp_path / "pack") == 0
-    answer = capsys.readouterr()
+    answer = sfplus("pack", tmp_path / "crops", tmp_path / "pack")
+    assert answer.code == 0
     assert "contains only one person" in answer.err and answer.out.startswith("1 crop (12x10) of 1 person (1 with one")
     with pytest.raises(DatasetError, match="contains crops of 1 person; training needs at least two people"):
         PackedCrops(tmp_path / "pack")

@@ -65,10 +65,13 @@ def test_a_sweep_shares_stages_continues_after_a_failed_run_and_repeats_nothing(
     plus, tuned = "SphereFace+ (m = 2, MHE s = 1, weight 1)", "SphereFace, fine-tuned without MHE (control)"
     models = {"before fine-tuning": "SphereFace (A-Softmax, m = 2)", "control": tuned, "mhe": plus}
     assert {name: row["model"] for name, row in rows.items()} == models
-    assert f"| mhe | {plus} | 2 |" in answer.out and "| wild | 0 |" in answer.out and answer.out.endswith("sweep.md\n")
+    assert f"| mhe | {plus} | 2 |" in (folder / "sweep.md").read_text()
+    assert "failed: wild, seed 0: " in answer.out and answer.out.endswith("sweep.html\n")
+    page = (folder / "sweep.html").read_text()
+    assert plus in page and "use a smaller base_lr" in page and "data:image/png" in page
 
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert set(before) == {"sweep.json", "sweep.md", "sweep.png", "curves.png"}
+    assert set(before) == {"sweep.json", "sweep.md", "sweep.html", "sweep.png", "curves.png"}
     again = sfplus(*words, "--out", tmp_path / "out")
     assert again.err.count("(fresh)") == 4 and again.code == 1
     for name in ("sweep.png", "curves.png"):

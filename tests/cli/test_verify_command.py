@@ -155,14 +155,14 @@ def test_pairs_without_features_are_an_error_or_skipped(
     [
         ([], 2, "give a folder of photos, or --features and --pairs"),
         (["--features", "F.npz"], 2, "--features: needs --pairs"),
-        (["--features", "F.npz", "--pairs", "pairs.txt"], 1, "F.npz: cannot be read"),
+        (["--features", "F.npz", "--pairs", "pairs.txt"], 2, "F.npz: does not exist"),
         (["--features", "F.npz", "pairs.txt", "--model", "x"], 2, "--model: does not go with --features"),
         (["photos", "pairs.txt", "--features", "F.npz"], 2, "photos: does not go with --features"),
         (["pairs.txt", "photos"], 2, "pairs.txt: is not a folder; give the folder of photos first"),
         (["photos", "--folds", "1"], 2, "--folds"),
         (["photos", "--folds", "9"], 1, "6 pairs of the same person and 6 of different people cannot be split into 9"),
-        (["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x"], 1, "F.npz"),
-        (["--features", "F.npz", "--pairs", "nope.txt", "--out", "x"], 1, "nope.txt"),
+        (["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x"], 2, "F.npz"),
+        (["--features", "F.npz", "--pairs", "nope.txt", "--out", "x"], 2, "nope.txt"),
         (["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x", "--protocol", "y"], 2, "is called 'y'; use sph"),
         (
             ["--features", "F.npz", "--pairs", "pairs.txt", "--out", "x", "--against", "y"],
@@ -190,6 +190,7 @@ def test_invalid_arguments_are_reported_in_one_line_and_write_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "folder/photos").mkdir(parents=True)
+    (tmp_path / "folder/photos/a.jpg").touch()
     monkeypatch.chdir(tmp_path / "folder")
     for path in (Path("pairs.txt"), Path("photos/pairs.txt")):
         path.write_bytes((task / "pairs.txt").read_bytes())

@@ -13,7 +13,7 @@ from collection_writers import encode, random_crop, write_folders, write_insight
 from sfplus.datasets import formats
 from sfplus.datasets.collections import open_collection, stat_digest
 from sfplus.datasets.formats import collection_formats
-from sfplus.errors import DatasetError
+from sfplus.errors import DatasetError, UsageError
 
 IMAGES = [encode(random_crop(seed)) for seed in range(4)]
 
@@ -26,12 +26,12 @@ def test_formats_are_tried_from_the_most_specific_to_the_most_general() -> None:
 @pytest.mark.parametrize(("name", "reason"), [("missing", "does not exist"), ("notes.txt", "is not a collection")])
 def test_other_paths_are_refused(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "notes.txt").write_text("text")
-    with pytest.raises(DatasetError, match=rf"{name}: {reason}"):
+    with pytest.raises(UsageError, match=rf"{name}: {reason}"):
         open_collection(tmp_path / name)
 
 
 def test_an_empty_folder_is_refused_with_all_formats(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"give a pack, a \.rec file, \.tar shards, \.parquet files, a folder per"):
+    with pytest.raises(UsageError, match=r"give a pack, a \.rec file, \.tar shards, \.parquet files, a folder per"):
         open_collection(tmp_path)
 
 
@@ -104,5 +104,5 @@ def toy_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def test_a_new_module_is_a_new_format(tmp_path: Path, toy_format: None) -> None:
     (tmp_path / "people.toy").touch()
     assert [record.person for record in open_collection(tmp_path / "people.toy").records()] == ["Ada"]
-    with pytest.raises(DatasetError, match=r"give .*a \.toy file"):
+    with pytest.raises(UsageError, match=r"give .*a \.toy file"):
         open_collection(tmp_path / "formats" / "toy.py")

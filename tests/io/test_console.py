@@ -1,25 +1,22 @@
+import logging
 from pathlib import Path
 
 import pytest
 
 from sfplus.io import console
-from sfplus.io.console import Console, byte_count, first_names, print_failures, quantity
+from sfplus.io.console import Console, byte_count, first_names, log_failures, quantity
 
 
-def test_messages_go_to_standard_error_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
-    output = Console()
-    output.print("[bold]a[/]")
-    output.warn("[b]")
-    output.print_fresh("align")
-    for _ in range(2):
-        output.print_once("device: cpu")
-    out, err = capsys.readouterr()
-    assert not out
-    assert err.splitlines() == ["[bold]a[/]", "warning: [b]", "align              fresh", "device: cpu"]
+def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().print_fresh("align")
+    assert capsys.readouterr() == ("", "align              fresh\n")
 
 
 def test_a_quiet_console_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    Console(quiet=True).warn("x")
+    console = Console(quiet=True)
+    console.print_fresh("align")
+    with console.progress("detect", resumed=True) as line:
+        line.start(10, "photos")
     assert capsys.readouterr() == ("", "")
 
 
@@ -56,10 +53,11 @@ def test_progress_is_printed_now_and_then_without_a_terminal(
     assert len(lines) == 2 and lines[0].split() == ["embed", "300/1000", "7.5", "crops/s"]
 
 
-def test_only_the_first_failures_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_first_failures_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"photo": f"{n}.jpg", "reason": "is empty", "remedy": "remove it"} for n in range(7)]
-    print_failures(rows, Path("failures.jsonl"))
-    lines = capsys.readouterr().err.splitlines()
+    log_failures(rows, Path("failures.jsonl"))
+    lines = [record.getMessage() for record in caplog.records]
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
     assert lines[0] == "'0.jpg': is empty; remove it" and lines[5:] == ["... and 2 more, in failures.jsonl"]
 
 

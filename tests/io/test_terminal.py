@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 import rich.console
 from rich.live import Live
 
-from sfplus.io.console import Console
+from sfplus.io.console import Console, standard_error
+from sfplus.io.messages import show_messages
 from sfplus.io.terminal import EscapedStream, escape_redirected_output, escaped_output, terminal
 
 _HOSTILE = "\x1b]0;title\x07\x1b[2J\r\u202e\x9b31m\udcff"
@@ -40,10 +42,12 @@ def test_rich_prints_its_own_colours_and_no_others(wrap: bool, monkeypatch: pyte
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", EscapedStream(stream) if wrap else stream)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    console = Console()
-    console.warn(f"a\n{_HOSTILE}[bold]x[/]")
-    console.print(_HOSTILE)
-    console.print_fresh(_HOSTILE)
+    standard_error.cache_clear()
+    with show_messages():
+        logging.getLogger("sfplus.x").warning(f"a\n{_HOSTILE}[bold]x[/]")
+        logging.getLogger("sfplus.x").info(_HOSTILE)
+        Console().print_fresh(_HOSTILE)
+    standard_error.cache_clear()
     lines = stream.getvalue().split("\n")
     assert lines[0] == "\x1b[33mwarning:\x1b[0m " + rf"a\n{_SHOWN}[bold]x[/]"
     assert lines[1] == _SHOWN and lines[2].startswith(_SHOWN)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sfplus.artifacts.context import RunContext
 from sfplus.datasets.pairs import read_pairs
 from sfplus.datasets.portraits import write_portraits
 from sfplus.errors import UsageError
@@ -24,8 +25,8 @@ def prepare(tmp_path: Path) -> Callable[..., Recipe]:
     """Return a recipe with overrides after people were held out, in the workspace `data`."""
     (tmp_path / "r.yaml").write_text(RECIPE)
 
-    def run(*overrides: str, console: Console | None = None) -> Recipe:
-        return hold_out(load_recipe(tmp_path / "r.yaml", overrides), tmp_path / "data", console)
+    def run(*overrides: str, context: RunContext | None = None) -> Recipe:
+        return hold_out(load_recipe(tmp_path / "r.yaml", overrides), tmp_path / "data", context)
 
     return run
 
@@ -41,17 +42,18 @@ def make_people(root: Path, counts: list[int]) -> Path:
 
 
 def test_people_are_held_out_by_the_seed_and_left_out_of_training(
-    prepare: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prepare: Callable[..., Recipe], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "sfplus")
     photos = make_people(tmp_path / "photos", [3] * 30)
-    recipe = prepare(f"train.photos={photos}", console=Console())
+    recipe = prepare(f"train.photos={photos}", context=RunContext(tmp_path / "data", Console()))
     assert recipe.train and recipe.verify and recipe.verify.pairs and recipe.sample is None
     pairs = read_pairs(recipe.verify.pairs)
     held_out = {name.partition("/")[0] for name in pairs.photos}
     assert len(held_out) == 6 and set(recipe.train.exclude) == held_out and pairs.folds == 3
     assert recipe.verify.photos == photos and recipe.verify.pairs.stem == "held-out people of photos"
     message = "6 people with 18 photos are held out for the verdict, chosen by seed 0, for 30 pairs in 3 folds"
-    assert f"{message}; 24 people to train on" in capsys.readouterr().err
+    assert f"{message}; 24 people to train on" in caplog.text
     again, other = prepare(f"train.photos={photos}"), prepare(f"train.photos={photos}", "verify.seed=1")
     assert again == recipe and other.train and other.train.exclude != recipe.train.exclude
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from sfplus.reports.sweep_table import ControlDifference, SweepRow, SweepTable, standard_deviation, to_json, to_markdown
+from sfplus.reports.sweep_table import (
+    ControlDifference,
+    SweepRow,
+    SweepTable,
+    standard_deviation,
+    to_html,
+    to_json,
+    to_markdown,
+    to_text,
+)
 from sfplus.verification.bootstrap import Interval
 
 
@@ -103,3 +113,34 @@ def test_markdown_tables_have_equal_numbers_of_columns() -> None:
     assert len(tables) == 3
     for table in tables:
         assert len({line.replace(r"\|", "").count("|") for line in table.splitlines()}) == 1, table
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_table_fits_the_terminal(width: int) -> None:
+    sweep = full_sweep()
+    sweep.rows[1].label = "finetune.energy.weight=1, finetune.energy.power=0.25, a_word_" + 60 * "x"
+    lines = to_text(sweep, width).splitlines()
+    assert lines[0] == "T" and all(len(line) <= width for line in lines)
+    if width >= 80:
+        text = "\n".join(lines)
+        assert "51.00 ± 1.41" in text and "+11.00 ± 1.00  not significant" in text and "published: released" in text
+        assert " finetune.energy.weight=1,\n" in re.sub(r",  +.*", ",", text)
+
+
+def test_a_table_of_one_run_has_no_spread() -> None:
+    text = to_text(SweepTable("T", rows=[row("only\x1b[2J[bold]", [0.5])], cells=1))
+    assert "50.00" in text and "±" not in text and r"only\x1b[2J[bold]" in text and "verdict" not in text
+    assert to_text(SweepTable("none", cells=1)).startswith("none\n")
+
+
+def test_the_page_is_self_contained_and_has_the_figures_of_the_markdown() -> None:
+    sweep = full_sweep()
+    sweep.rows[0].label = "<b>control</b>"
+    page = to_html(sweep, {"Plot": b"\x89PNGx", "Curves": None}).decode()
+    assert "&lt;b&gt;control&lt;/b&gt;" in page and page.count("<img") == 1 and "data:image/png;base64," in page
+    for text in ("62.00 <small>± 2.83</small>", "55.00 to 70.00", "+11.00 <small>± 1.00</small>", "not significant",
+                 "published: released", "the loss is nan", "sfplus sweep", "0.010, 0.20"):  # fmt: skip
+        assert text in page, text
+    assert not re.search(r"(?:src|href)=.(?!data:|#)", page) and "http" not in page.replace("http-equiv", "")
+    rows = [re.findall(r"<t[hd][ >]", line) for line in page.splitlines() if line.strip().startswith(("<tr", "<thead"))]
+    assert len({len(cells) for cells in rows[: len(sweep.rows) + 2]}) == 1  # heading, configurations, published
