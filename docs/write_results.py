@@ -52,10 +52,11 @@ class Sweep:
         mean = f"{values.mean():.{digits}f}".replace("-", "−")
         return f"{mean} ± {standard_deviation(list(values)):.{digits}f}" if len(values) > 1 else mean
 
-    def difference(self, label: str) -> ControlDifference:
-        """Return the difference of a configuration from its control."""
-        against = self.row(label)["against"]
-        return ControlDifference(against["control"], against["values"])
+    def difference(self, label: str, metric: str = "") -> ControlDifference:
+        """Return the difference of a configuration from its control, seed by seed, in the main or another metric."""
+        control, metric = self.row(label)["against"]["control"], metric or self.data["metric"]
+        first, second = (dict(zip(self.row(n)["seeds"], self.values(n, metric), strict=True)) for n in (label, control))
+        return ControlDifference(control, [value - second[seed] for seed, value in first.items() if seed in second])
 
     def effect(self, label: str) -> str:
         """Return the mean difference from the control in points, with its standard error over the seeds."""
@@ -78,11 +79,7 @@ class Sweep:
 
     def change(self, labels: list[str], metric: str) -> str:
         """Return the range of differences from the controls in a metric, over configurations and seeds."""
-        changes = []
-        for label in labels:
-            control = self.row(label)["against"]["control"]
-            pairs = zip(self.values(label, metric), self.values(control, metric), strict=True)
-            changes += [value - before for value, before in pairs]
+        changes = [value for label in labels for value in self.difference(label, metric).values]
         return f"{min(changes):.1f} to {max(changes):.1f}".replace("-", "−")
 
     def pooled(self, groups: list[list[str]]) -> str:

@@ -21,6 +21,8 @@ RAN = ("align", "compare", "group", "find", "embed", "verify", "calibrate", "rec
 def folder(drawn, tmp_path):
     """The files that the commands name."""
     shutil.copytree(drawn, tmp_path / "photos")
+    for number in range(2):  # six people: four are held out, two are trained on
+        shutil.copytree(drawn / f"person_00{number}", tmp_path / f"photos/person_10{number}")
     shutil.copytree(drawn, tmp_path / "holiday")
     photos = list_photos(drawn)
     for name, photo in zip(("anna.jpg", "anna-2019.jpg", "party.jpg"), photos, strict=False):

@@ -42,6 +42,7 @@ def test_stored_means_and_verdicts_are_those_of_their_values(file: Path) -> None
             control = sweep.values(row["against"]["control"], sweep.data["metric"])
             values = sweep.values(row["label"], sweep.data["metric"])
             assert row["against"]["values"] == pytest.approx([a - b for a, b in zip(values, control, strict=True)])
+            assert sweep.difference(row["label"]).values == pytest.approx(row["against"]["values"])
             assert sweep.difference(row["label"]).mean == pytest.approx(row["against"]["mean"])
     assert "sfplus sweep" in sweep.data["command"]
 

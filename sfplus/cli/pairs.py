@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sfplus.datasets.pairs import Pairs, draw_pairs, write_plain
-from sfplus.datasets.records import person_from_path
-from sfplus.errors import DatasetError, UsageError
+from sfplus.datasets.pairs import write_plain
+from sfplus.datasets.pairs.held_out import choose_people, draw_as_many, photos_by_person
 from sfplus.images import list_photos
 from sfplus.io.console import quantity
 from sfplus.io.files import check_new, write_atomically
 
 app = typer.Typer(add_completion=False)
-_AS_MANY = (300, 200, 100, 50, 30, 20, 10, 5, 3, 2, 1)  # LFW has 300 pairs of each kind in a fold
 
 
 @app.command()
@@ -43,11 +40,9 @@ def pairs(
     """
     for output in filter(None, (file, held_out)):
         check_new(output)
-    by_person: dict[str, list[str]] = {}
-    for photo in list_photos(photos):
-        by_person.setdefault(person_from_path(photo, DatasetError), []).append(photo)
-    chosen = _choose(by_person, people, seed, photos)
-    drawn = _draw([photo for person in chosen for photo in by_person[person]], folds, per_fold, seed, photos)
+    by_person = photos_by_person(list_photos(photos))
+    chosen = choose_people(by_person, people, seed, photos) if people else sorted(by_person)
+    drawn = draw_as_many([photo for person in chosen for photo in by_person[person]], folds, per_fold, seed, photos)
     write_plain(file, drawn)
     size = len(drawn) // folds
     print(f"{file}: {quantity(len(drawn), 'pair')} of {quantity(len(chosen), 'person', 'people')}, "
@@ -57,24 +52,3 @@ def pairs(
         write_atomically(held_out, "".join(f"{person}\n" for person in chosen).encode())
         exclude = f"train.photos={shlex.quote(str(photos))} train.exclude={shlex.quote(str(held_out))}"
         print(f"train on the others, verify on these: sfplus run RECIPE {exclude} {verify}")
-
-
-def _choose(by_person: dict[str, list[str]], count: int, seed: int, photos: Path) -> list[str]:
-    """Return the people to draw from, sorted: all, or `count` of those with two photos or more."""
-    if not count:
-        return sorted(by_person)
-    candidates = sorted(person for person, names in by_person.items() if len(names) > 1)
-    if count > len(candidates):
-        several = f"has {quantity(len(candidates), 'person', 'people')} with two photos or more, not {count}"
-        raise UsageError(several, where=photos, remedy="give a smaller --people")
-    return sorted(random.Random(seed).sample(candidates, count))
-
-
-def _draw(photos: list[str], folds: int, per_fold: int, seed: int, where: Path) -> Pairs:
-    """Draw the pairs; without a number per fold, as many as the photos allow."""
-    for size in (per_fold,) if per_fold else _AS_MANY:
-        try:
-            return draw_pairs(photos, folds, size, seed)
-        except DatasetError as error:
-            failure = error
-    raise UsageError(failure.reason, where=where, remedy=failure.remedy)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sfplus.cli.options import Overrides, RecipeName
+from sfplus.cli.options import DATA, Overrides, RecipeName
 from sfplus.errors import UsageError
+from sfplus.io.console import Console
 from sfplus.io.files import check_new, write_atomically
-from sfplus.pipeline.plan import plan
+from sfplus.pipeline.hold_out import hold_out
+from sfplus.pipeline.plan import check_available_inputs, plan
+from sfplus.pipeline.preflight import check_plan
 from sfplus.recipes.key_reference import list_keys, stage_descriptions
 from sfplus.recipes.load import about_faces, find_recipe, header, load_recipe, recipe_names
 from sfplus.recipes.yaml_file import read_text
@@ -57,10 +61,22 @@ def copy(
 
 @app.command()
 def check(recipe: RecipeName, overrides: Overrides = None) -> None:
-    """Check that a recipe is valid; nothing is run."""
+    """Check a recipe, its networks, and the photos that are there already; no stage is run.
+
+    Code that the recipe names by its import path is imported and tried: check a recipe of somebody else's only if you
+    trust this code.
+
+    Example: sfplus recipes check mine.yaml train.photos=photos
+    """
     path = find_recipe(recipe)
-    steps = plan(load_recipe(path, overrides or []))
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:  # of the pairs of people who are held out
+        steps = plan(hold_out(load_recipe(path, overrides or []), Path(folder), console))
+        missing = check_available_inputs(steps, DATA, console)
+    check_plan(steps)
     print(f"{path}: valid; {' -> '.join(step.name for step in steps)}")
+    if missing:
+        print(f"to run it: {missing}")
 
 
 @app.command()

@@ -26,6 +26,7 @@ from sfplus.io.files import write_atomically
 from sfplus.io.memory import keep_freed_memory
 from sfplus.io.tables import FAILURES, read_failures
 from sfplus.pipeline.execute import run_steps
+from sfplus.pipeline.hold_out import hold_out
 from sfplus.pipeline.plan import plan, resolve_inputs, steps_until
 from sfplus.recipes.load import find_recipe, load_recipe, small_settings
 from sfplus.recipes.recipe import image_keys
@@ -74,7 +75,8 @@ def open_recipe(
     path = find_recipe(name)
     folder = run_folder(workspace, run_name or path.stem)
     context = RunContext(workspace, Console(quiet=not is_first()), device)
-    steps = plan(load_recipe(path, overrides), recipe_text(path, overrides), command or run_command(name, overrides))
+    settings = hold_out(load_recipe(path, overrides), workspace, context.console)
+    steps = plan(settings, recipe_text(path, overrides), command or run_command(name, overrides))
     return steps, context, folder / "run.json"
 
 
@@ -143,7 +145,7 @@ def run_recipe(
         steps = _add_second_model(steps, against)
     if until:
         steps = steps_until(steps, until)
-    check_report_folder(folder, _pair_list(steps))
+    check_report_folder(folder, _pair_list(steps, workspace))
     keep_freed_memory()
     artefacts = run_steps(steps, context, record)
     if not is_first():
@@ -174,11 +176,12 @@ def print_verdicts(folder: Path) -> None:
         print(one_line(verdict))
 
 
-def _pair_list(steps: Sequence[Step]) -> Path | None:
-    """Return the pair list of the user's that steps report on."""
+def _pair_list(steps: Sequence[Step], workspace: Path) -> Path | None:
+    """Return the pair list of the user's that steps report on; None if it was drawn for this run."""
     reported = {name for step in steps if step.name == "report" for name in step.inputs}
     lists = (step.inputs["pairs"] for step in steps if step.name in reported and "pairs" in step.inputs)
-    return next((pairs.path for pairs in lists if isinstance(pairs, UserPairs)), None)
+    paths = (pairs.path for pairs in lists if isinstance(pairs, UserPairs))
+    return next((path for path in paths if workspace / "cache" not in path.parents), None)
 
 
 def _model_names(steps: Sequence[Step], artefacts: Mapping[str, Artefact], context: RunContext) -> dict[str, str]:

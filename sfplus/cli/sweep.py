@@ -30,6 +30,7 @@ from sfplus.io.files import check_folder, write_atomically, write_or_remove
 from sfplus.io.memory import keep_freed_memory
 from sfplus.pipeline.distributed import process_count
 from sfplus.pipeline.execute import run_steps
+from sfplus.pipeline.hold_out import hold_out
 from sfplus.pipeline.plan import check_inputs, plan, steps_until
 from sfplus.recipes.load import find_recipe, load_recipe
 from sfplus.recipes.recipe import Recipe
@@ -152,7 +153,7 @@ def run_sweep(
     path = find_recipe(name)
     target = out or run_folder(workspace, run_name or f"{path.stem}-sweep")
     check_folder(target)
-    cells, recipe = plan_cells(path, configurations(settings, variants, size), seeds, seed_of, until)
+    cells, recipe = plan_cells(path, configurations(settings, variants, size), seeds, seed_of, until, workspace)
     for cell in cells:
         check_inputs(cell.steps, workspace)
     keep_freed_memory()
@@ -202,7 +203,7 @@ def _run_cell(
 
 
 def plan_cells(
-    path: Path, grid: Sequence[Configuration], seeds: int, seed_of: str = "", until: str = ""
+    path: Path, grid: Sequence[Configuration], seeds: int, seed_of: str = "", until: str = "", workspace: Path = DATA
 ) -> tuple[list[Cell], Recipe]:
     """Return the runs of a sweep, with all configurations of the first seed first, and the recipe of the first run.
 
@@ -218,7 +219,8 @@ def plan_cells(
             if seeds > 1 and not overrides:
                 reason = "nothing in this recipe draws random numbers"
                 raise UsageError(reason, where=f"--seeds {seeds}", remedy="--seeds 1")
-            steps = plan(load_recipe(path, (*alone, *configuration.overrides, *overrides)))
+            settings = load_recipe(path, (*alone, *configuration.overrides, *overrides))
+            steps = plan(hold_out(settings, workspace))
             measuring = [step.stage.name for step in steps if step.stage.measures]
             last = until or (measuring[-1] if measuring else steps[-1].stage.name)
             cells.append(Cell(configuration, seed, steps_until(steps, last)))

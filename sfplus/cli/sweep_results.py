@@ -87,6 +87,7 @@ class StepResult:
         model: The face network by its head, margin and energy; empty if there is none, or it is the user's.
         energies: The energy of each layer of an image classifier at the end, without its weight.
         seconds: The time that its training took, shared trainings included; of an interrupted one the last part.
+        trained: The fingerprint of the artefact with the trained weights; empty if the model is the user's.
     """
 
     artefact: Artefact
@@ -97,6 +98,7 @@ class StepResult:
     model: str = ""
     energies: dict[str, float] = field(default_factory=dict)
     seconds: float = math.nan
+    trained: str = ""
 
 
 def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
@@ -118,7 +120,8 @@ def _measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
         metrics |= {"training_loss": trained.get("loss", math.nan)} | _classifier_metrics(model.folder)
         if "energy_degrees" in trained:
             metrics["training_energy_degrees"] = trained["energy_degrees"]
-        return StepResult(artefact, metrics, _history(model), result, pairs, ModelFacts.read(model).name)
+        facts = ModelFacts.read(model)
+        return StepResult(artefact, metrics, _history(model), result, pairs, facts.name, trained=model.folder.name)
     if stage in ("train", "finetune"):
         metrics = {f"training_{key}": value for key, value in metrics.items()} | _classifier_metrics(artefact.folder)
         return StepResult(artefact, metrics, _history(artefact), model=ModelFacts.read(artefact).name)
@@ -247,6 +250,7 @@ def _row(label: str, choices: Mapping[str, str], runs: Mapping[int, StepResult],
     return SweepRow(
         label, choices, list(runs), values, artefacts, histories, interval,
         model=model, energies=energies, devices=devices, seconds=[run.seconds for run in results],
+        models=[run.trained or run.artefact.folder.name for run in results],
     )  # fmt: skip
 
 

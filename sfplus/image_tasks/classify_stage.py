@@ -63,7 +63,7 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
     config |= {"network_options": settings.network_options} if settings.network_options else {}
     write_json(job.folder / CONFIG, config, indent=1)
     result = _write_result(job, task, predictions, features)
-    counts = {"train_images": len(train_set.labels), "test_images": len(test_set.labels)} | summary
+    counts: dict[str, Any] = {"train_images": len(train_set.labels), "test_images": len(test_set.labels)} | summary
     counts |= {name: result[name] for name in ("accuracy", "best_accuracy")}
     if scarce is not None:
         counts["scarce_accuracy"] = list(result["accuracy_by_class"].values())[scarce]

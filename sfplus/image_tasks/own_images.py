@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,21 @@ from torch import Tensor
 from sfplus.errors import DatasetError, first_line
 from sfplus.image_tasks.datasets import SmallImages, Split
 from sfplus.io.import_path import argument_names, bind_options, import_object
+
+
+def find_own_images(
+    path: str, options: Mapping[str, Any], *, root: Path | None = None, download: bool = False
+) -> Callable[[bool], Any]:
+    """Import code for images and check its options; return a function that calls it, of whether to train.
+
+    Raises:
+        UsageError: If the code does not exist, or does not take these arguments.
+    """
+    function = import_object(path)
+    given = {"root": root, "download": download}
+    supplied = {name: value for name, value in given.items() if name in argument_names(function)}
+    bound = bind_options(function, options, path, ("train", *supplied))
+    return lambda train: function(train=train, **supplied, **bound)
 
 
 def load_own_images(
@@ -30,13 +45,9 @@ def load_own_images(
         UsageError: If the code does not exist, or does not take these arguments.
         DatasetError: If it fails, or its items are not such images of one size with labels.
     """
-    function = import_object(path)
-    given = {"train": split == "train", "root": root, "download": download}
-    names = {"train"} | argument_names(function)
-    supplied = {name: value for name, value in given.items() if name in names}
-    bound = bind_options(function, options, path, tuple(supplied))
+    create = find_own_images(path, options, root=root, download=download)
     try:
-        dataset = function(**supplied, **bound)
+        dataset = create(split == "train")
         items = list(_read(dataset, path))
         classes = [str(name) for name in getattr(dataset, "classes", ())]
     except DatasetError:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sfplus.errors import UsageError, first_line
 from sfplus.io.import_path import argument_names, bind_options, import_object
+from sfplus.networks.backbones import check_training_output
 from sfplus.networks.registry import DEFAULT_INPUT, NEUTRAL_OPTIONS, parse_size
 
 
@@ -99,3 +100,4 @@ def check_features(network: nn.Module, features: int, image: tuple[int, int, int
     if tuple(result.shape) != (2, features) or not result.is_floating_point():
         reason = f"turns 2 images into {tuple(result.shape)} {result.dtype}".replace("torch.", "")
         raise UsageError(reason, where=where, remedy=f"return (N, {features}) floating-point numbers")
+    check_training_output(network, image, where)

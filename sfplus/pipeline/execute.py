@@ -15,6 +15,7 @@ from sfplus.io.files import write_json
 from sfplus.io.json_files import read_json
 from sfplus.pipeline.distributed import count_local_steps, run_stage_in_all_processes
 from sfplus.pipeline.plan import check_inputs, resolve_inputs
+from sfplus.pipeline.preflight import check_plan
 from sfplus.recipes.steps import Step
 
 
@@ -38,6 +39,7 @@ def run_steps(steps: Sequence[Step], context: RunContext, record: Path | None = 
         record: A file that remembers what was run, with which `status` compares.
     """
     check_inputs(steps, context.workspace, context.console)
+    check_plan(steps, read_record(record) if record else None)
     if context.device_name != "auto":
         _ = context.device  # a missing device is an error before anything is read
     artefacts: dict[str, Artefact] = {}

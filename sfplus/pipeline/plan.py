@@ -13,7 +13,8 @@ from sfplus.artifacts.inputs import InputFile, ModelInput, PackFolder, StageInpu
 from sfplus.artifacts.pair_inputs import BinCrops, PairList
 from sfplus.datasets.identities import describe_people
 from sfplus.datasets.known_sets import describe_missing
-from sfplus.errors import UsageError
+from sfplus.datasets.records import PeopleRule
+from sfplus.errors import DatasetError, UsageError
 from sfplus.image_tasks.image_set import ImageSet
 from sfplus.images import list_left_out, list_photos
 from sfplus.io.console import Console
@@ -33,6 +34,7 @@ from sfplus.recipes.steps import (
     UserPairs,
     UserPhotos,
 )
+from sfplus.weights.zoo import zoo
 
 
 def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
@@ -77,15 +79,54 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
             a warning where folders may be misunderstood.
 
     Raises:
-        DatasetError: If photos to train on are in no person's folder.
-        UsageError: If a path or model does not exist, or a folder of photos contains the cache.
+        UsageError: If a path or model does not exist, photos to train on are in no person's folder, or a folder of
+            photos contains the cache.
         PairsError: If a pair list is malformed, or names photos that its folder does not hold.
     """
+    references = [reference for step in steps for reference in step.inputs.values()]
+    if missing := _find_missing(references):
+        raise _missing_error(missing)
+    _check_references(references, workspace, console)
+
+
+def check_available_inputs(steps: Sequence[Step], workspace: Path, console: Console) -> str:
+    """Check those of the user's inputs that exist, as `check_inputs` does; nothing is fetched.
+
+    Returns:
+        What is missing, in one line; "" if nothing is.
+
+    Raises:
+        SfplusError: As `check_inputs`.
+    """
+    references = [reference for step in steps for reference in step.inputs.values()]
+    missing = _find_missing(references)
+    notes = [str(_missing_error(missing))] if missing else []
+    available = []
+    for reference in references:
+        if isinstance(reference, UserModel):
+            notes += [f"get it first: sfplus models fetch {reference.name}"] * _is_unfetched(reference)
+            if reference.name.startswith(HUB) or _is_unfetched(reference):
+                continue
+        photos = reference.photos if isinstance(reference, UserPairs) else None
+        if not _find_missing([reference]) and (photos is None or photos.exists()):
+            available.append(reference)
+    _check_references(available, workspace, console)
+    return "; ".join(dict.fromkeys(notes))
+
+
+def _is_unfetched(model: UserModel) -> bool:
+    """Return whether a model is one of the zoo that is not on this machine."""
+    try:
+        return model.name in zoo() and not model.path.exists()
+    except UsageError:
+        return True
+
+
+def _check_references(references: Sequence[InputReference], workspace: Path, console: Console | None) -> None:
+    """Check inputs that exist; see `check_inputs`."""
     pair_lists: set[UserPairs] = set()
     folders: dict[Path, None] = {}
     people: dict[UserPhotos, None] = {}
-    references = [reference for step in steps for reference in step.inputs.values()]
-    _check_paths(references)
     for reference in references:
         if isinstance(reference, UserModel):
             _ = reference.content  # raises if the model cannot be used
@@ -106,7 +147,7 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
             for text in list_left_out(root).warnings(root):
                 console.warn_once(text)
     for folder in people:
-        line, warning = describe_people(list_photos(folder.root), folder.root, folder.people or "path")
+        line, warning = describe_training_people(folder.root, folder.people or "path")
         if console:
             console.print_once(f"{folder.root}: {line}")
         if console and warning:
@@ -116,8 +157,20 @@ def check_inputs(steps: Sequence[Step], workspace: Path, console: Console | None
         _ = pair_list.listed, pair_list.match
 
 
-def _check_paths(references: Sequence[InputReference]) -> None:
-    """Check that all paths exist, and name those that do not in one message, with what is known about them."""
+def describe_training_people(root: Path, rule: PeopleRule) -> tuple[str, str]:
+    """Describe the people of a folder of photos to train on; see `describe_people`.
+
+    Raises:
+        UsageError: If it holds no photos, or not in folders of people.
+    """
+    try:
+        return describe_people(list_photos(root), root, rule)
+    except DatasetError as error:
+        raise UsageError(error.reason, where=error.where, remedy=error.remedy) from None
+
+
+def _find_missing(references: Sequence[InputReference]) -> dict[Path, str]:
+    """Return the paths that do not exist, each with a remedy."""
     missing: dict[Path, str] = {}
     for reference in references:
         if isinstance(reference, UserImages):
@@ -129,12 +182,15 @@ def _check_paths(references: Sequence[InputReference]) -> None:
                 missing[data.folder] = f"say where it is: data.root=FOLDER{', or data.download=true' * downloadable}"
         elif not isinstance(reference, StepOutput | UserCode | UserDetector) and (path := _missing(reference)):
             missing[path] = "check the path"
-    if not missing:
-        return
+    return missing
+
+
+def _missing_error(missing: Mapping[Path, str]) -> UsageError:
+    """Return the error that names all missing paths in one line, with what is known about them."""
     first, *others = missing
     reason = "does not exist" + (f", nor {'does' if len(others) == 1 else 'do'} {_join(others)}" if others else "")
     remedies = list(dict.fromkeys(missing.values()))
-    raise UsageError(reason, where=first, remedy="; ".join(filter(None, [*remedies, describe_missing(missing)])))
+    return UsageError(reason, where=first, remedy="; ".join(filter(None, [*remedies, describe_missing(missing)])))
 
 
 def _missing(reference: UserModel | UserPhotos | UserBin | UserPack | UserPairs | UserFile) -> Path | None:

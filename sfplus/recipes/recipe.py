@@ -77,7 +77,10 @@ class Recipe(BaseModel):
             raise ValueError("train.photos is missing: give the folder of the training photos")
         if self.train and self.finetune and self.finetune.photos:
             raise ValueError("finetune.photos is only for recipes without train: fine-tuning uses the same photos")
-        if self.verify and not ((self.verify.photos and self.verify.pairs) or self.sample):
+        holds_out = any(key.photos and key.classifies for key in trainings) and not (
+            self.verify and (self.verify.photos or self.verify.pairs)
+        )
+        if self.verify and not ((self.verify.photos and self.verify.pairs) or self.sample or holds_out):
             raise ValueError("verify.photos or verify.pairs is missing: give the photos and their pair list")
         if self.finetune and not (self.train or self.finetune.model):
             raise ValueError("finetune.model is missing: give the model to start from, or add a train stage")

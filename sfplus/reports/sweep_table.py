@@ -96,6 +96,7 @@ class SweepRow:
         energies: for each layer of an image classifier, the energy at the end of each run, without its weight.
         devices: on which its runs were made.
         seconds: of the training of each run.
+        models: fingerprint of the artefact with the trained weights of each run.
     """
 
     label: str
@@ -110,6 +111,7 @@ class SweepRow:
     energies: dict[str, list[float]] = field(default_factory=dict)
     devices: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -208,7 +210,8 @@ def to_json(table: SweepTable) -> bytes:
             difference["p_holm"] = p_holm[row.label]
         rows.append({
             "label": row.label, "model": row.model, "choices": row.choices, "seeds": row.seeds, "metrics": metrics,
-            "artefacts": row.artefacts, "devices": row.devices, "seconds": row.seconds, "energies": row.energies,
+            "artefacts": row.artefacts, "models": row.models, "devices": row.devices, "seconds": row.seconds,
+            "energies": row.energies,
             "interval": row.interval, "against": difference,
         })  # fmt: skip
     names = ("title", "metric", "protocol", "cells", "failures", "published", "command", "recipe", "versions", "device")

@@ -29,11 +29,11 @@ from sfplus.hypersphere import Head, ShardedHead
 from sfplus.io.console import first_names
 from sfplus.io.files import write_atomically
 from sfplus.io.tables import read_failures, read_parquet
-from sfplus.networks import DEFAULT_INPUT, create, is_function, is_network
+from sfplus.networks import DEFAULT_INPUT, is_function
 from sfplus.networks.embed import default_batch_size, embed_batches
-from sfplus.networks.own_networks import create_own
 from sfplus.recipes.settings.finetune import FinetuneSettings
 from sfplus.recipes.settings.train import SolverSettings, TrainSettings
+from sfplus.training.create_network import create_network
 from sfplus.training.energy_dose import energy_dose
 from sfplus.training.face_task import HeldOut, fit
 from sfplus.training.head_ops import create_head, gather_head, load_classifier
@@ -54,23 +54,6 @@ def build_train(job: Job[TrainSettings]) -> dict[str, Any]:
     training_set = _load_training_set(job, settings)
     network, described = create_network(settings, training_set.size)
     return _fit(job, network, shape | described, training_set)
-
-
-def create_network(settings: TrainSettings, size: str) -> tuple[nn.Module, dict[str, Any]]:
-    """Create the network of the settings for crops of a size; of the user's own, this runs its code.
-
-    Returns:
-        The network, and what config.json says about a network of the user's own beside its name, length and width.
-
-    Raises:
-        UsageError: If the network does not have these options, or does not turn crops into features.
-    """
-    options = settings.model_dump(include={"width", "block", "batch_norm"}) | {"input": size}
-    if is_network(settings.network):
-        return create(settings.network, feature_size=settings.feature_size, **options), {}
-    network = create_own(settings.network, feature_size=settings.feature_size, **options, **settings.network_options)
-    described = options | ({"network_options": settings.network_options} if settings.network_options else {})
-    return network, described
 
 
 def build_finetune(job: Job[FinetuneSettings]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def test_a_sweep_shares_stages_continues_after_a_failed_run_and_repeats_nothing(
     assert all(
         row["devices"][0].startswith("cpu, ") and len(row["seconds"]) == len(row["seeds"]) for row in rows.values()
     )
+    assert set(rows["mhe"]["models"]) <= {path.name for path in (tmp_path / "cache" / "finetune").iterdir()}
     assert all(row["metrics"]["class_energy"]["spread"] is None for row in [rows["before fine-tuning"]])
     plus, tuned = "SphereFace+ (m = 2, MHE s = 1, weight 1)", "SphereFace, fine-tuned without MHE (control)"
     models = {"before fine-tuning": "SphereFace (A-Softmax, m = 2)", "control": tuned, "mhe": plus}

@@ -121,12 +121,12 @@ def test_people_with_one_photo_each_are_enough(drawn: Path, tmp_path: Path, sfpl
 def test_a_single_person_is_refused(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
     shutil.copytree(drawn / "person_000", tmp_path / "only/person_000")
     answer = run_train(sfplus, tmp_path / "only", tmp_path)
-    assert answer.code == 1 and "contains photos of 1 person; training needs at least two people" in answer.err
+    assert answer.code == 2 and "contains photos of 1 person; training needs at least two people" in answer.err
 
 
 def test_photos_outside_the_folder_of_a_person_are_refused(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
     answer = run_train(sfplus, drawn / "person_000", tmp_path)
-    assert answer.code == 1 and "these photos are in no person's folder: person_000_0001.jpg, person" in answer.err
+    assert answer.code == 2 and "these photos are in no person's folder: person_000_0001.jpg, person" in answer.err
     assert "put the photos of each person into a folder" in answer.err and not (tmp_path / "data/cache").exists()
 
 

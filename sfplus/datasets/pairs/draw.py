@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfplus.datasets.pairs.table import Pairs
-from sfplus.datasets.records import person_from_path
+from sfplus.datasets.records import PeopleRule, person_from_path
 from sfplus.errors import DatasetError
 from sfplus.io.console import quantity
 
 
-def draw_pairs(photos: Sequence[str], folds: int, per_fold: int, seed: int) -> Pairs:
+def draw_pairs(photos: Sequence[str], folds: int, per_fold: int, seed: int, rule: PeopleRule = "path") -> Pairs:
     """Draw verification pairs as LFW does: each person is in one fold only, and no pair is drawn twice.
 
     People are assigned to the folds at random, those with more photos first. The pairs of each fold are spread over its
@@ -26,6 +26,7 @@ def draw_pairs(photos: Sequence[str], folds: int, per_fold: int, seed: int) -> P
         folds: number of folds.
         per_fold: number of pairs of the same person, and of pairs of different people, in each fold.
         seed: seed of the random choices; the order of `photos` does not matter.
+        rule: which of nested folders is the person.
 
     Raises:
         DatasetError: If there are too few people or photos, or a photo is not in a person's folder.
@@ -38,7 +39,7 @@ def draw_pairs(photos: Sequence[str], folds: int, per_fold: int, seed: int) -> P
     people: dict[str, list[str]] = {}
     for photo in sorted(photos):
         name = PurePosixPath(photo).with_suffix("").as_posix()
-        people.setdefault(person_from_path(photo, DatasetError), []).append(name)
+        people.setdefault(person_from_path(photo, DatasetError, rule), []).append(name)
     for names in people.values():
         if len(set(names)) < len(names):
             duplicate = next(name for name in names if names.count(name) > 1)

@@ -41,11 +41,17 @@ class VerifySettings(StageKey, BaseModel):
     photos: Path | None = Field(
         None,
         exclude=True,
-        description="the folder of the photos that the pairs name, or a .bin file of insightface (agedb_30.bin); not "
-        "needed with a drawn sample",
+        description="the folder of the photos that the pairs name, or a .bin file of insightface (agedb_30.bin); "
+        "empty: people of train.photos are held out, or those of a drawn sample are verified",
     )
     pairs: Path | None = Field(
-        None, exclude=True, description="the pair list (LFW's pairs.txt); not needed with a drawn sample"
+        None, exclude=True, description="the pair list (LFW's pairs.txt); empty: pairs of these people are drawn"
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        exclude=True,
+        description="random seed of the people of train.photos that are held out, and their pairs",
     )
     crops: bool = Field(
         False, exclude=True, description="whether the photos are crops that are aligned already; nothing is detected"
