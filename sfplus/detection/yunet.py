@@ -106,12 +106,12 @@ class YuNet(PhotoDetector):
         height, width = pixels.shape[:2]
         scaled = pixels if size == (width, height) else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         try:
-            found = self._network(size).detect(scaled)[1]
+            faces = self._network(size).detect(scaled)[1]
         except cv2.error as error:
             if error.code == cv2.Error.StsNoMem:
                 raise MemoryError(f"OpenCV, for {size[0]}x{size[1]} pixels") from error
             raise
-        rows: Floats = np.array([] if found is None else found, np.float32).reshape(-1, 15)
+        rows: Floats = np.array([] if faces is None else faces, np.float32).reshape(-1, 15)
         rows = rows[np.isfinite(rows).all(1)]  # of faces that are too large, some are not
         scale = np.array([width / size[0], height / size[1]], np.float32)
         rows[:, :4] *= np.tile(scale, 2)
