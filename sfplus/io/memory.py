@@ -28,3 +28,9 @@ def return_photo_memory() -> None:
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(-3, 12 << 20)
+
+
+def return_freed_memory() -> None:
+    """Return the memory to the system that glibc has kept between blocks in use (malloc_trim(3)); milliseconds."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

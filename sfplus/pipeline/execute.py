@@ -13,6 +13,7 @@ from sfplus.artifacts.context import RunContext, is_first
 from sfplus.errors import ArtefactError, warn_user
 from sfplus.io.files import write_json
 from sfplus.io.json_files import read_json
+from sfplus.io.memory import return_freed_memory
 from sfplus.pipeline.distributed import count_local_steps, run_stage_in_all_processes
 from sfplus.pipeline.plan import check_inputs, resolve_inputs
 from sfplus.pipeline.preflight import check_plan
@@ -46,6 +47,7 @@ def run_steps(steps: Sequence[Step], context: RunContext, record: Path | None = 
     for step in steps[: count_local_steps([step.stage for step in steps])]:
         inputs = resolve_inputs(step, artefacts, context)
         artefacts[step.name] = run_stage_in_all_processes(step.stage, step.settings, inputs, context, step.name)
+        return_freed_memory()
         if record and is_first():
             _write_record(record, step.name, step.stage.identity(step.settings, inputs))
     return artefacts

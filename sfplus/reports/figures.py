@@ -8,7 +8,6 @@ and version of matplotlib give the same bytes.
 from __future__ import annotations
 
 import io
-import math
 import re
 import textwrap
 from typing import Any
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from sfplus.errors import one_line
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+_LARGEST = 1e100  # a curve whose values are larger overflows in matplotlib
 INK, RULE = "#6b7076", "#c9c9c6"
 DASHES: Any = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (9, 2)), (0, (3, 3)))
 _CHARACTERS, _LINE = 11.5, 0.19  # of a legend: characters per inch, and the height of a line in inches
@@ -108,8 +108,8 @@ def add_legend(axes: Axes, names: list[str], location: Any = None) -> None:
 
 
 def is_finite(value: object) -> bool:
-    """Return whether a value is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    """Return whether a value is a finite number of a size that can be drawn."""
+    return isinstance(value, int | float) and abs(value) < _LARGEST
 
 
 def format_percent(value: float, _: object = None) -> str:

@@ -10,12 +10,12 @@ from typing_extensions import TypedDict
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.io.json_files import read_json
-from sfplus.training.history import HistoryRow
 from sfplus.verification.result import Result
 
 _REMEDY = "give the report.json of sfplus verify or sfplus run"
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_Number = Annotated[int, Field(gt=-(10**100), lt=10**100)] | Annotated[float, Field(gt=-1e100, lt=1e100)]
 
 
 class _Data(BaseModel):
@@ -82,7 +82,7 @@ class ReportData(_Data):
     dataset: str = ""
     results: dict[str, ResultData]
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    histories: dict[str, list[HistoryRow]] = Field(default_factory=dict)
+    histories: dict[str, list[dict[str, _Number | None]]] = Field(default_factory=dict)
     protocols: dict[str, dict[str, ProtocolSummary]] = Field(default_factory=dict)
     hashes: dict[str, str] = Field(default_factory=dict)
     published: list[PublishedRow] = Field(default_factory=list)

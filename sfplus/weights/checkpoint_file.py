@@ -160,7 +160,7 @@ def _accept_missing_checksums(archive: zipfile.ZipFile) -> None:
     """Let members be read for which torch stored no CRC-32 but 0 (`torch.serialization.set_crc32_options(False)`)."""
     for member in archive.infolist():
         if member.CRC == 0:
-            del member.CRC  # `zipfile` compares none then
+            member.CRC = None  # type: ignore[assignment]  # `zipfile` compares none then
 
 
 def _read_bytes(file: IO[bytes], size: int) -> Tensor:

@@ -14,8 +14,8 @@ import pytest
 from fault_cases import SLOW, cases, is_one_line
 from fault_runs import FaultRuns
 
-NAMES = sorted(cases(Path(), ""))
-FAULTS = 50
+NAMES = sorted(set(cases(Path(), "")) - {"convert to onnx"})  # takes the longest, and writes as `convert` does
+FAULTS = 46
 ERRORS = {"EDQUOT": errno.EDQUOT, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EROFS": errno.EROFS}
 
 

@@ -29,7 +29,7 @@ from sfplus.recipes.steps import Step
 
 _RECIPE = """
 sample: {people: 7, photos: 3, verify_people: 4, folds: 2, pairs_per_fold: 2}
-detect: {min_face: 60, factor: 0.7}
+detect: {min_face: 80, factor: 0.6}
 align: {template: sphereface-112x96}
 train:
   {network: sphereface4, width: 0.125, feature_size: 16, steps: [], batch_size: 8, base_lr: 0.01, max_iter: 6,

@@ -99,6 +99,7 @@ def test_hostile_names_stay_text() -> None:
 
 def test_history_skips_values_that_are_not_finite_numbers() -> None:
     bad = [{"step": 1, "loss": float("nan")}, {"step": 2, "loss": None}, {"loss": 1.0}, {"step": 3, "loss": "2"}]
+    bad += [{"step": 4, "loss": 10**400}, {"step": 4, "loss": 1e308}, {"step": 1e308, "loss": 1}]
     assert history_plot({"run": bad}) == {}
     assert history_plot({}) == {}
     assert list(history_plot({"run": [*bad, {"step": 4, "loss": 1}]})) == ["loss"]

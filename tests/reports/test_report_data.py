@@ -8,6 +8,7 @@ import pytest
 from hostile_files import DELETED, json_paths, with_value
 
 from sfplus.errors import ArtefactError
+from sfplus.reports.figures import is_finite
 from sfplus.reports.report_data import ReportData, read_report_data, read_report_summary
 
 GOOD: dict[str, Any] = {
@@ -26,7 +27,7 @@ GOOD: dict[str, Any] = {
     "published": [{"name": "Net", "accuracy": 0.99, "source": "paper"}],
     "verdicts": ["better"],
 }  # fmt: skip
-_VALUES = ("x", -1, 10**400, float("nan"), float("inf"), [], [[]], [None], {"a": {}}, DELETED)
+_VALUES = ("x", -1, 10**400, 1e308, float("nan"), float("inf"), [], [[]], [None], {"a": {}}, DELETED)
 
 
 @pytest.mark.parametrize("path", list(json_paths(GOOD)), ids=lambda path: ".".join(map(str, path)))
@@ -42,6 +43,8 @@ def test_a_changed_value_is_an_error_of_one_line_or_a_valid_value(path: tuple[An
             for result in data.results.values():
                 assert len(result.result.correct) == len(result.scores)
                 assert result.pairs is None or len(result.pairs) == len(result.scores)
+            rows = data.histories.get("Net", [])
+            assert all(is_finite(number) for row in rows for number in row.values() if number is not None)
 
 
 @pytest.mark.parametrize(
