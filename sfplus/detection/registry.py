@@ -60,17 +60,17 @@ def create_detector(
     from sfplus.detection.turned import TurnedDetector
     from sfplus.detection.yunet import YuNet
 
-    found: PhotoDetector
+    created: PhotoDetector
     if isinstance(detector, PhotoDetector):
-        found = detector
+        created = detector
     elif not isinstance(detector, str):
-        found = OwnDetector(detector, type(detector).__name__, device)
+        created = OwnDetector(detector, type(detector).__name__, device)
     else:
         check_detector(detector)
         if detector == MTCNN:
-            found = Detector(min_face, device=device, **mtcnn or {})
+            created = Detector(min_face, device=device, **mtcnn or {})
         elif detector == YUNET:
-            found = YuNet(min_face, min_score, device)
+            created = YuNet(min_face, min_score, device)
         else:
-            found = load_detector(detector, min_face, device)
-    return TurnedDetector(found) if turned else found
+            created = load_detector(detector, min_face, device)
+    return TurnedDetector(created) if turned else created

@@ -64,7 +64,7 @@ def test_wrong_input_is_one_line(sfplus: Callable, photos: Path, untrained_model
         (("group", tmp_path / "none", out), 2, "does not exist"),
         (("group", photos, photos / "out"), 2, "OUT and IN overlap"),
         (("group", photos, out, "--threshold", "2"), 2, "--threshold"),
-        (("find", tmp_path / "none.jpg", photos, "--out", out), 1, "none.jpg"),
+        (("find", tmp_path / "none.jpg", photos, "--out", out), 2, "none.jpg"),
         (("find", photos / "1.jpg", photos, "--out", photos), 2, "OUT and IN overlap"),
         (("find", photos / "1.jpg", photos, "--out", Path(__file__).parent), 2, "contains other files"),
         (("find", photos / "damaged.jpg", photos, "--out", out), 1, "damaged.jpg"),
