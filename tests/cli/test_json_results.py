@@ -56,7 +56,7 @@ def test_the_commands_with_json_are_documented() -> None:
     assert with_json == set(RESULTS)
 
 
-@pytest.mark.parametrize("kind", {kind for kind, _ in RESULTS.values()}, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", dict.fromkeys(kind for kind, _ in RESULTS.values()), ids=lambda kind: kind.__name__)
 def test_every_field_is_documented(kind: Any) -> None:
     for field in dataclasses.fields(kind):
         assert f"\n        {field.name}: " in (kind.__doc__ or ""), field.name
