@@ -116,7 +116,7 @@ def source_digest(path: str) -> str:
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", where=path, remedy="check the file") from None
     for name, file in sources.items():
-        if _digests_at_import.get(file.absolute(), digests[name]) != digests[name]:
+        if name in sys.modules and _digests_at_import.get(file.absolute(), digests[name]) != digests[name]:
             raise UsageError("was changed since it was imported", where=file, remedy="run the command again")
     return digest_json([[name, digest] for name, digest in digests.items()])
 
