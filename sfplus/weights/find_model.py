@@ -113,13 +113,18 @@ def crop_template(config: Mapping[str, Any], path: Path) -> str:
         path: folder of the model, for messages.
 
     Raises:
-        WeightsError: If the config does not name a template, or one whose crops do not fit a SphereFace network.
+        WeightsError: If the config does not name a template, one that does not exist, or one whose crops do not fit a
+            SphereFace network.
     """
     if not isinstance(name := config.get("template"), str):
         remedy = f'add "template": "{DEFAULT_TEMPLATE}"'
         raise WeightsError("does not name a template", where=path / CONFIG, remedy=remedy)
+    try:
+        template = find_template(name)
+    except UsageError as error:
+        raise WeightsError(error.reason, where=path / CONFIG, remedy=error.remedy) from None
     if config.get("network") in network_names():
-        template, size = find_template(name), parse_size(config.get("input", DEFAULT_INPUT))
+        size = parse_size(config.get("input", DEFAULT_INPUT))
         if (template.height, template.width) != size:
             remedy = "name the template that the model was trained on"
             reason = f"its network takes crops of {size[0]}x{size[1]}, its template is {name}"

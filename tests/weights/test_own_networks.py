@@ -92,6 +92,13 @@ def test_code_that_does_not_fit_the_weights_is_one_line(folder: Path) -> None:
         read_model(folder, "own_parts:small")
 
 
+@pytest.mark.parametrize("template", ["no-such", "\x1b[1m", "sphereface-0x0", "../x"])
+def test_a_template_that_does_not_exist_is_an_error_of_the_config(folder: Path, template: str) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"template": template}))
+    with pytest.raises(WeightsError, match=r"config.json: "):
+        _ = ModelSource(str(folder)).template
+
+
 def test_a_network_of_sfplus_is_not_replaced_by_code(folder: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "plain", create("sphereface4", feature_size=4, width=0.1), CONFIG | {
         "network": "sphereface4", "width": 0.1})  # fmt: skip
