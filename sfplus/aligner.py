@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sfplus.alignment import Template, align
 from sfplus.detection import Faces, choose
 from sfplus.detection.choose import Rule, check_rule
-from sfplus.detection.interface import PhotoDetector
+from sfplus.detection.interface import PhotoDetector, detect_each
 from sfplus.detection.photos import Channels, Photo, check_channels, name_photo, split_photos, to_pixels
 from sfplus.errors import PhotoError
 from sfplus.images import Pixels, reserve_memory
@@ -88,12 +88,17 @@ class Aligner:
         return (aligned for batch in batches for aligned in self._align(batch, rule)), single
 
     def _align(self, batch: list[Read], rule: FaceRule) -> Iterator[AlignedPhoto]:
-        detections = iter(self._detector.detect([pixels for _, pixels in batch if not isinstance(pixels, PhotoError)]))
+        detections = iter(
+            detect_each(self._detector, [pixels for _, pixels in batch if not isinstance(pixels, PhotoError)])
+        )
         for where, pixels in batch:
             if isinstance(pixels, PhotoError):
                 yield AlignedPhoto(where, Faces.empty(), [], pixels)
                 continue
-            faces = next(detections)
+            if isinstance(faces := next(detections), PhotoError):
+                named = PhotoError(faces.reason, where=where, remedy=faces.remedy)
+                yield AlignedPhoto(where, Faces.empty(), [], named)
+                continue
             if rule != "all" and (choice := choose(faces, pixels.shape[0], pixels.shape[1], rule)):
                 faces = faces[choice.index]
             try:

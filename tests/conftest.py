@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -66,6 +67,12 @@ def three_threads() -> Iterator[None]:
 def own_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a home of its own, so that none finds what another one detected."""
     monkeypatch.setenv("SFPLUS_HOME", f"{os.environ['SFPLUS_HOME']}/{next(_homes)}")
+
+
+@pytest.fixture(autouse=True)
+def own_module_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget after each test the folders in which it let sfplus look for modules."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
 
 
 @pytest.fixture(scope="session")

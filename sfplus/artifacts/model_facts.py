@@ -14,6 +14,7 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.inputs import StageInput
 from sfplus.errors import SfplusError, one_line
 from sfplus.io.files import digest_json
+from sfplus.io.import_path import is_import_path
 from sfplus.io.json_files import read_json
 from sfplus.weights import CONFIG
 from sfplus.weights.teachers import read_teachers
@@ -114,7 +115,10 @@ class ModelFacts:
         family, margin = _HEADS.get(kind, kind), _numbers(self.head, {"m": "m", "scale": "s"})
         if self.finetuned is None:
             return f"trained with {'A-Softmax' if kind == 'asoftmax' else family}{_brackets(margin)}"
-        mhe = _describe_energy(self.energy)
+        mhe, mode = _describe_energy(self.energy), str(self.energy.get("mode", ""))
+        if is_import_path(mode):  # a regulariser of the user's own, which is not MHE
+            weight = _numbers(self.energy, {"weight": "weight"})
+            return f"{family}, {'fine-tuned' if self.finetuned else 'trained'} with {mode}{_brackets(margin, weight)}"
         if kind == "asoftmax" and mhe:
             return f"SphereFace+{_brackets(margin, f'MHE {mhe}')}"
         if self.finetuned:

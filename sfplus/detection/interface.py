@@ -9,7 +9,8 @@ from typing import Any, Protocol, overload
 from sfplus.detection.faces import Faces
 from sfplus.detection.photos import Array, Channels, File, Photo, read_photos
 from sfplus.detection.sizes import Sizes
-from sfplus.images import Pixels
+from sfplus.errors import PhotoError
+from sfplus.images import Pixels, is_transient
 from sfplus.io.prefetch import batch_by_size
 
 
@@ -23,7 +24,7 @@ class FaceDetector(Protocol):
         """Detect the faces of photos.
 
         Args:
-            photos: uint8 RGB (H, W, 3) each, of any sizes.
+            photos: uint8 RGB (H, W, 3) each, of any sizes, read-only.
 
         Returns:
             A `Faces` for each photo, in their order; without faces, it is empty.
@@ -74,3 +75,20 @@ class PhotoDetector:
     def _detect_together(self, photos: list[Pixels]) -> list[Faces]:
         """Detect the faces of a batch of photos."""
         raise NotImplementedError
+
+
+def detect_each(detector: PhotoDetector, photos: list[Pixels]) -> list[Faces | PhotoError]:
+    """Return the faces of each photo, or why a detector of the user's own fails for it.
+
+    Raises:
+        PhotoError: If it fails because of the machine, so that another attempt may succeed.
+    """
+    try:
+        return list(detector.detect(photos) if photos else ())
+    except PhotoError as error:
+        if is_transient(error):
+            raise
+        if len(photos) > 1:
+            return [result for photo in photos for result in detect_each(detector, [photo])]
+        reason = f"{error.where}: {error.reason}" if error.where else error.reason
+        return [PhotoError(reason, remedy=error.remedy)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,21 @@ from torch.nn.functional import conv2d, linear, max_pool2d, pad, prelu
 from sfplus.device import Device
 from sfplus.errors import DependencyError
 from sfplus.io.extras import pip_command
+
+_LAYERS: dict[str, dict[str, tuple[int, ...]]] = {
+    "pnet": {
+        "conv1": (10, 3, 3, 3), "conv2": (16, 10, 3, 3), "conv3": (32, 16, 3, 3),
+        "conv4_1": (2, 32, 1, 1), "conv4_2": (4, 32, 1, 1),
+    },
+    "rnet": {
+        "conv1": (28, 3, 3, 3), "conv2": (48, 28, 3, 3), "conv3": (64, 48, 2, 2),
+        "dense4": (128, 576), "dense5_1": (2, 128), "dense5_2": (4, 128),
+    },
+    "onet": {
+        "conv1": (32, 3, 3, 3), "conv2": (64, 32, 3, 3), "conv3": (64, 64, 3, 3), "conv4": (128, 64, 2, 2),
+        "dense5": (256, 1152), "dense6_1": (2, 256), "dense6_2": (4, 256), "dense6_3": (10, 256),
+    },
+}  # fmt: skip
 
 
 class MtcnnNetworks:
@@ -138,12 +153,26 @@ def _load_networks() -> list[Any]:
 
 def _read_network(file: Path) -> Any:
     network: Any = nn.Module()
-    for name, weight in torch.load(file, map_location="cpu", weights_only=True).items():
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    expected = dict(_expected_shapes(_LAYERS[file.stem]))
+    if (shapes := {name: tuple(weight.shape) for name, weight in weights.items()}) != expected:
+        name = sorted(name for name, _ in shapes.items() ^ expected.items())[0]
+        raise ValueError(f"{file.name}: {name} has shape {shapes.get(name)}, not {expected.get(name)}")
+    for name, weight in weights.items():
         layer, _, part = name.partition(".")
         if not hasattr(network, layer):
             network.add_module(layer, nn.Module())
         network.get_submodule(layer).register_parameter(part, nn.Parameter(weight.float().contiguous()))
     return network
+
+
+def _expected_shapes(layers: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the names and shapes of the weights of a network, with a PReLU after each layer but the last ones."""
+    for name, shape in layers.items():
+        yield f"{name}.weight", shape
+        yield f"{name}.bias", shape[:1]
+        if "_" not in name:
+            yield f"prelu{name[-1]}.weight", shape[:1]
 
 
 def _remedy() -> str:

@@ -84,9 +84,8 @@ class YuNet(PhotoDetector):
             return list(workers.map(self._detect, photos))
 
     def _detect(self, photo: Pixels) -> Faces:
-        pixels = np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), np.uint8)
         height, width = photo.shape[:2]
-        rows = np.concatenate([self._search(pixels, size) for size in self._search_sizes(width, height)])
+        rows = np.concatenate([self._search(photo, size) for size in self._search_sizes(width, height)])
         kept = cv2.dnn.NMSBoxes(rows[:, :4].tolist(), rows[:, 14].tolist(), 0, _OVERLAP)
         rows = rows[np.asarray(kept, np.int64).reshape(-1)]
         rows = rows[rows[:, 2] * rows[:, 3] >= self._min_face**2]
@@ -101,12 +100,12 @@ class YuNet(PhotoDetector):
         for factor in (scale, *[_LARGEST / longest] * (scale * longest > _LARGEST)):
             yield max(1, round(width * factor)), max(1, round(height * factor))
 
-    def _search(self, pixels: Pixels, size: tuple[int, int]) -> Floats:
+    def _search(self, photo: Pixels, size: tuple[int, int]) -> Floats:
         """Return the faces of a photo that is scaled to a size: (N, 15), x y width height, landmarks and score."""
-        height, width = pixels.shape[:2]
-        scaled = pixels if size == (width, height) else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        height, width = photo.shape[:2]
+        scaled = photo if size == (width, height) else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
         try:
-            faces = self._network(size).detect(scaled)[1]
+            faces = self._network(size).detect(cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR))[1]
         except cv2.error as error:
             if error.code == cv2.Error.StsNoMem:
                 raise MemoryError(f"OpenCV, for {size[0]}x{size[1]} pixels") from error

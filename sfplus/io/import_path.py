@@ -14,7 +14,8 @@ import re
 import sys
 import sysconfig
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,10 @@ from sfplus.io.files import digest_json, file_digest
 _FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _MAX_LENGTH = 100  # characters: the name of a network in config.json
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_PACKAGE = 5  # what ModuleFinder calls PKG_DIRECTORY
 _NOT_FOUND = "run the command in the folder that holds the module, or set PYTHONPATH"
+_digests_at_import: dict[Path, str] = {}
+"""SHA-256 of the files of imported code, as they were just before the import: Python does not import them again."""
 
 
 def is_import_path(name: str) -> bool:
@@ -39,15 +43,17 @@ def import_object(path: str) -> Any:
     """Import what `package.module:name` names; this runs the module.
 
     The module is looked for on `sys.path` and then in the current folder, so that no file of that folder replaces an
-    installed module.
+    installed module. The current folder stays at the end of `sys.path`, for what the code imports when it is called.
 
     Raises:
         UsageError: If the module or the name does not exist, or the module fails while it is imported.
     """
     module, _, name = path.partition(":")
+    _remember_sources(path)
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.append(folder)
     try:
-        with _current_folder_last():
-            target: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = f"{module}.".startswith(f"{error.name}.")
         remedy = _NOT_FOUND if missing else "install what the module imports"
@@ -77,8 +83,7 @@ def find_sources(path: str) -> dict[str, Path]:
     module = path.partition(":")[0]
     top = module.partition(".")[0]
     try:
-        with _current_folder_last():
-            spec = importlib.util.find_spec(top)  # of a name without a dot, nothing is imported
+        spec = _find_spec(top)
     except (ImportError, ValueError):
         spec = None
     packages = list(spec.submodule_search_locations or ()) if spec else []
@@ -102,12 +107,18 @@ def source_digest(path: str) -> str:
     """Return a digest of the files of `find_sources`, by their modules: the same wherever the folder is.
 
     Raises:
-        UsageError: If there is no such module, or it cannot be read.
+        UsageError: If there is no such module, it cannot be read, or a file was changed since this process imported
+            it: what runs is then not what the digest would say.
     """
+    sources = find_sources(path)
     try:
-        return digest_json([[name, file_digest(file)] for name, file in find_sources(path).items()])
+        digests = {name: file_digest(file) for name, file in sources.items()}
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", where=path, remedy="check the file") from None
+    for name, file in sources.items():
+        if name in sys.modules and _digests_at_import.get(file.absolute(), digests[name]) != digests[name]:
+            raise UsageError("was changed since it was imported", where=file, remedy="run the command again")
+    return digest_json([[name, digest] for name, digest in digests.items()])
 
 
 def argument_names(target: Any) -> frozenset[str]:
@@ -139,7 +150,8 @@ def bind_options(
         The options with their values converted as recipes do it, such as a list to a tuple.
 
     Raises:
-        UsageError: If an option is unknown, has a wrong type or is missing, or `target` does not take what is supplied.
+        UsageError: If an option is unknown, supplied, missing or of a wrong type, or `target` does not take what is
+            supplied.
     """
     try:
         parameters = dict(inspect.signature(target).parameters)
@@ -163,7 +175,9 @@ def bind_options(
         raise UsageError(f"does not take '{lacking[0]}'", where=where, remedy=f"it is called with {needed}")
     known = {name: parameter for name, parameter in named.items() if name not in supplied}
     for name in options:
-        if name in supplied or not (name in known or takes_any):
+        if name in supplied:
+            raise UsageError(f"is given '{name}' by sfplus", where=where, remedy="leave it out of the options")
+        if not (name in known or takes_any):
             remedy = suggest(name, known) or (f"its options: {', '.join(known)}" if known else "it has no options")
             raise UsageError(f"has no option '{name}'", where=where, remedy=remedy)
     required = [name for name, parameter in known.items() if parameter.default is parameter.empty]
@@ -192,15 +206,21 @@ def _convert(target: Callable[..., Any], options: Mapping[str, Any], where: str)
     return {name: getattr(values, f"option_{name}") for name in options}
 
 
-@contextlib.contextmanager
-def _current_folder_last() -> Iterator[None]:
-    """Look for modules in the current folder too, after all installed ones."""
-    folder = str(Path.cwd())
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
+def _remember_sources(path: str) -> None:
+    """Remember the files of code that is imported next, unless it is imported already and they are remembered."""
+    is_imported = path.partition(":")[0] in sys.modules
+    with contextlib.suppress(UsageError, OSError):  # the import itself says what is wrong
+        for file in map(Path.absolute, find_sources(path).values()):
+            if not (is_imported and file in _digests_at_import):
+                _digests_at_import[file] = file_digest(file)
+
+
+def _find_spec(top: str) -> ModuleSpec | None:
+    """Find a module or package without a dot in its name, of which nothing is imported."""
+    spec = importlib.util.find_spec(top)
+    if spec is None or (spec.origin is None and spec.submodule_search_locations):
+        return PathFinder.find_spec(top, [*sys.path, str(Path.cwd())]) or spec  # a folder is only the last resort
+    return spec
 
 
 def _is_installed(folder: Path) -> bool:
@@ -216,7 +236,7 @@ def _imported_modules(module: str, folder: Path, path: str) -> dict[str, Path]:
         finder.import_hook(module)
     except ImportError:
         raise UsageError("there is no such module", where=path, remedy=_NOT_FOUND) from None
-    except (SyntaxError, ValueError, OSError) as error:
+    except Exception as error:  # of code that is no Python, and of ModuleFinder, which does not know all kinds of files
         reason = f"cannot be read ({type(error).__name__}: {first_line(error)})"
         raise UsageError(reason, where=path, remedy="mend this module") from None
     files = {name: getattr(found, "__file__", None) for name, found in finder.modules.items()}
@@ -227,7 +247,18 @@ class _FolderModules(ModuleFinder):
     """Finds what a module imports by reading its code: modules of Python and of sfplus are left out."""
 
     def find_module(self, name: str, path: Any, parent: Any = None) -> Any:
-        """Find a module; see `ModuleFinder`."""
+        """Find a module; see `ModuleFinder`, which does not know packages without `__init__.py`."""
         if path is None and (name in sys.builtin_module_names or name == "sfplus"):
             raise ImportError(name)
+        spec = PathFinder.find_spec(name, self.path if path is None else path)
+        if spec is not None and spec.origin is None and spec.submodule_search_locations:
+            return None, next(iter(spec.submodule_search_locations)), ("", "", _PACKAGE)
         return super().find_module(name, path, parent)
+
+    def load_package(self, fqname: str, pathname: str) -> Any:
+        """Load a package; one without `__init__.py` has no code of its own."""
+        if any(Path(pathname).glob("__init__.*")):
+            return super().load_package(fqname, pathname)
+        package: Any = self.add_module(fqname)
+        package.__path__ = [pathname]
+        return package

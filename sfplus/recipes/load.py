@@ -118,8 +118,9 @@ def _apply(data: Mapping[str, Any], overrides: Sequence[str], *, say: bool = Fal
     """
     changed = copy.deepcopy(dict(data))  # with YAML aliases several keys share one mapping
     for override in overrides:
-        slot, _, name = override.partition("=")[0].rpartition(".")
-        settings, chosen = _get(changed, slot.split(".")), override.partition("=")[2]
+        key, chosen = _parse_override(override)
+        slot, _, name = key.rpartition(".")
+        settings = _get(changed, slot.split("."))
         if isinstance(settings, dict) and (old := _exchanged(slot, name, settings, chosen)):
             left_out = [option for option in settings if option not in (name, "weight")]
             for option in left_out:
@@ -131,14 +132,15 @@ def _apply(data: Mapping[str, Any], overrides: Sequence[str], *, say: bool = Fal
     return changed
 
 
-def _exchanged(slot: str, name: str, settings: Mapping[str, Any], chosen: str) -> str:
+def _exchanged(slot: str, name: str, settings: Mapping[str, Any], chosen: Any) -> str:
     """Return what an override exchanges, a head or a regulariser, if the keys beside it are its options; "" if not."""
     if name == "name" and slot.rpartition(".")[2] == "head":
         old = str(settings.get(name, DEFAULT_HEAD))
         return old if chosen != old else ""
     if name == "mode" and slot.rpartition(".")[2] == "energy":
         old = str(settings.get(name, "the energy"))
-        return old if chosen != old and (is_import_path(chosen) or is_import_path(old)) else ""
+        is_code = isinstance(chosen, str) and is_import_path(chosen)
+        return old if chosen != old and (is_code or is_import_path(old)) else ""
     return ""
 
 
@@ -164,10 +166,23 @@ def _first(error: ValidationError) -> tuple[Any, ...]:
     return first["type"], first["loc"], first["msg"]
 
 
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
+def _parse_override(override: str) -> tuple[str, Any]:
+    """Return the key and the value of `key.key=value`.
+
+    Raises:
+        RecipeError: If it has another form, or the value is no YAML.
+    """
+    key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError("is not of the form key=value", where=override, remedy="for example: finetune.energy.power=0")
+    try:
+        return key, parse_yaml(text, override, has_lines=False)[0]
+    except RecipeError as error:
+        raise RecipeError(f"the value {error.reason}", where=override, remedy="put it in quotes") from error
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, value = _parse_override(override)
     *parents, last = key.split(".")
     for parent in parents:
         child = data.get(parent)
@@ -175,7 +190,4 @@ def _override(data: dict[str, Any], override: str) -> None:
             raise RecipeError(f"'{parent}' holds a value, not keys", where=override, remedy="check the key")
         data[parent] = dict(child or {})  # a copy: with YAML aliases several keys share one mapping
         data = data[parent]
-    try:
-        data[last], _ = parse_yaml(value, override, has_lines=False)
-    except RecipeError as error:
-        raise RecipeError(f"the value {error.reason}", where=override, remedy="put it in quotes") from error
+    data[last] = value

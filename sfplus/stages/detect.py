@@ -21,7 +21,7 @@ from sfplus.artifacts.stage import Job
 from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.detection import Faces, choose, choose_all
 from sfplus.detection.choose import ONLY_FACE
-from sfplus.detection.interface import PhotoDetector
+from sfplus.detection.interface import PhotoDetector, detect_each
 from sfplus.detection.registry import MTCNN, create_detector
 from sfplus.detection.sizes import Sizes
 from sfplus.device import Device
@@ -145,19 +145,20 @@ def _count_bytes(item: tuple[int, NamedPhoto]) -> int:
 
 def _detect(group: list[NamedPhoto], detector: PhotoDetector, settings: DetectSettings) -> Iterator[tuple[Row, bool]]:
     new = [photo for _, photo in group if isinstance(photo, np.ndarray)]
-    detections = iter(detector.detect(new) if new else ())
+    detections = zip(new, detect_each(detector, new), strict=True)
     for name, photo in group:
-        if isinstance(photo, PhotoError):
-            yield {"photo": name, "reason": photo.reason, "remedy": photo.remedy}, False
+        detected = _describe(*next(detections)) if isinstance(photo, np.ndarray) else photo
+        if isinstance(detected, PhotoError):
+            yield {"photo": name, "reason": detected.reason, "remedy": detected.remedy}, False
             continue
-        is_new = isinstance(photo, np.ndarray)
-        detected = photo if isinstance(photo, dict) else _describe(next(detections), *photo.shape[:2])
-        yield {"photo": name, **detected, "chosen": _choose(detected, settings)}, is_new
+        yield {"photo": name, **detected, "chosen": _choose(detected, settings)}, isinstance(photo, np.ndarray)
 
 
-def _describe(faces: Faces, height: int, width: int) -> Detected:
+def _describe(photo: Pixels, faces: Faces | PhotoError) -> Detected | PhotoError:
+    if isinstance(faces, PhotoError):
+        return faces
     return {
-        "height": height, "width": width,
+        "height": photo.shape[0], "width": photo.shape[1],
         "faces": [
             {"box": box.tolist(), "score": float(score), "landmarks": points.ravel().tolist()}
             for box, score, points in zip(faces.boxes, faces.scores, faces.landmarks, strict=True)

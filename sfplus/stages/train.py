@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,7 +28,7 @@ from sfplus.device import Device
 from sfplus.errors import DatasetError
 from sfplus.hypersphere import Head, ShardedHead
 from sfplus.io.console import first_names
-from sfplus.io.files import write_atomically
+from sfplus.io.files import file_size, write_atomically
 from sfplus.io.tables import read_failures, read_parquet
 from sfplus.networks import DEFAULT_INPUT, is_function
 from sfplus.networks.embed import default_batch_size, embed_batches
@@ -101,12 +101,12 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
     head = create_head(settings, shape["feature_size"], len(people)) if settings.classifies else None
     teacher = _load_teacher(job, training_set, shape["feature_size"])
     start = job.input_folder("start") if "start" in job.inputs else None
-    loaded = _load_head(start, head)
+    loaded = _load_head(start, head, people)
     if loaded:
         _log.info("the network is initialised from %s; classifier: %s", start, loaded["classifier"])
 
     dose = energy_dose(head.weight, settings) if isinstance(head, Head) else None
-    if dose is not None and is_first():
+    if dose is not None and dose.weight and is_first():
         _log.info("%s", dose.describe())
 
     def report_step(step: int, row: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ def _fit(job: Job[Settings], network: nn.Module, shape: dict[str, Any], training
         about["people"] = len(people)
     save_model(job.folder, network, shape | about, head=full_head)
     if people:
-        write_atomically(job.folder / PEOPLE, "".join(f"{person}\n" for person in people).encode())
+        write_atomically(job.folder / PEOPLE, _people_lines(people))
     movement = {} if dose is None else {"energy_degrees": round(dose.degrees, 4)}
     return {"people": len(people), "crops": len(crops)} | loaded | movement | summary
 
@@ -168,11 +168,16 @@ def _load_training_set(job: Job[Any], settings: TrainSettings | FinetuneSettings
         if missing and is_first():
             _log.warning("not trained on, because no photo gave a crop: %s", first_names(sorted(missing)))
     else:
-        names = sorted(name for name in names if PurePosixPath(name).parent.as_posix() not in exclude)
+        names = sorted(name for name in names if not _is_excluded(name, settings))
         people, labels = [], [0] * len(names)
     paths = [source.folder / CROPS / name for name in names]
     crops = CropDataset(paths, labels, template.height, template.width, people)
     return _TrainingSet(people, crops, template.name, names)
+
+
+def _is_excluded(name: str, settings: TrainSettings | FinetuneSettings) -> bool:
+    """Return whether a crop is one of a person to leave out; a crop in no folder is nobody's."""
+    return "/" in name and person_from_path(name, DatasetError, settings.people) in settings.exclude
 
 
 def _load_teacher(job: Job[Settings], training_set: _TrainingSet, size: int) -> Distillation | None:
@@ -188,17 +193,30 @@ def _describe_teacher(teacher: Distillation) -> dict[str, str]:
     return about | {"licence": teacher.settings.licence or about["licence"] or "unknown"}
 
 
-def _load_head(start: Path | None, head: Head | ShardedHead | None) -> dict[str, Any]:
-    """Initialise the head as Caffe does: from the classifier of the start, if it has the same name and shape."""
+def _load_head(start: Path | None, head: Head | ShardedHead | None, people: Sequence[str]) -> dict[str, Any]:
+    """Initialise the head as Caffe does: from the classifier of the start, if it has the same name and shape.
+
+    A start that names its people must have been trained on the same ones.
+    """
     if start is None or head is None:
         return {}
     if not (start / HEAD).is_file():
         return {"classifier": "new: the start has none"}
     tensors = load_tensors(start / HEAD)
-    if load_classifier(tensors, head):
+    if _has_people(start, people) and load_classifier(tensors, head):
         return {"classifier": "loaded"}
     count = len(tensors["weight"]) if "weight" in tensors else 0
     return {"classifier": f"new: the start was trained on other people ({count})"}
+
+
+def _people_lines(people: Sequence[str]) -> bytes:
+    return "".join(f"{person}\n" for person in people).encode()
+
+
+def _has_people(start: Path, people: Sequence[str]) -> bool:
+    """Return whether a model was trained on these people, in this order; True if it does not name its people."""
+    file, lines = start / PEOPLE, _people_lines(people)
+    return not file.is_file() or (file_size(file) == len(lines) and file.read_bytes() == lines)
 
 
 def _held_out(job: Job[Settings], training_set: _TrainingSet) -> HeldOut:

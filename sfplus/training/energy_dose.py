@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sfplus.hypersphere.energy import directions
 from sfplus.hypersphere.riesz_kernel import Kernel
-from sfplus.recipes.settings.train import EnergySettings, SolverSettings
+from sfplus.recipes.settings.energy import EnergySettings
+from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.schedule import learning_rate
 
 _ANCHORS, _PAIRS = 256, 1 << 22  # classifiers whose push is measured, and pairs of them in memory at most

@@ -17,8 +17,9 @@ from sfplus.datasets.crops import CropDataset, PackedCrops
 from sfplus.device import Device
 from sfplus.hypersphere import AdaFace, Head, ShardedHead, measure_layer_uniformity
 from sfplus.networks.normalize import normalize_crops
+from sfplus.recipes.settings.energy import EnergySettings
 from sfplus.recipes.settings.own_code import OwnEnergySettings
-from sfplus.recipes.settings.train import EnergySettings, SolverSettings
+from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.augment import distort, draw_distortions
 from sfplus.training.batch_norm import synchronise_batch_norm
 from sfplus.training.distributed import ProcessGroup, has_unused_parameters
@@ -131,9 +132,8 @@ class FaceTask(Task):
         if teacher is not None and teacher.map is not None:
             self.trained["teacher_map"] = teacher.map
         processes.device.move(self.trained)
-        self.own_energy: OwnEnergy | None = None
-        if isinstance(settings.energy, OwnEnergySettings) and head is not None:
-            self.own_energy = OwnEnergy(settings.energy, self.measured)
+        own = settings.energy if isinstance(settings.energy, OwnEnergySettings) and head is not None else None
+        self.own_energy = None if own is None else OwnEnergy(own, self.measured)
         modules = nn.ModuleDict(dict(self.trained.items()))
         self.average: RunningAverage | None = None
         if settings.ema:
@@ -197,7 +197,8 @@ class FaceTask(Task):
                 features, losses = self._losses(*part)
                 total = torch.stack(list(losses.values())).sum() / passes
                 if number == 0 and self.settings.energy is not None and self.head is not None:
-                    energy = self._energy(batch[1])
+                    own, chosen = self.own_energy, self.settings.energy
+                    energy = own.unweighted() if own else head_energy(self.head, batch[1], chosen, self.processes)
                     total = total + self.settings.energy.weight * energy
                 if measure:  # before the step changes the classifier weights
                     taught = None if self.teacher is None else part[-1]
@@ -228,13 +229,6 @@ class FaceTask(Task):
             inputs = distort(inputs, extra[0])
         features, losses = self.losses(inputs, labels, *taught)
         return features, losses
-
-    def _energy(self, labels: Tensor) -> Tensor:
-        """Return the energy of the classifier weights for a batch, or the regulariser of the user's own."""
-        if self.own_energy is not None:
-            return self.own_energy.unweighted()
-        assert self.head is not None and isinstance(self.settings.energy, EnergySettings)
-        return head_energy(self.head, labels, self.settings.energy, self.processes)
 
     def describe(self, step: int) -> str:
         """Describe lambda and the learning rate."""

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from sfplus.errors import UsageError
 from sfplus.hypersphere import HEADS, Head, ShardedHead, class_energy
 from sfplus.io.import_path import bind_options, import_object
+from sfplus.recipes.settings.energy import EnergySettings
 from sfplus.recipes.settings.heads import HeadSettings
-from sfplus.recipes.settings.own_code import OwnHeadSettings
-from sfplus.recipes.settings.train import EnergySettings, SolverSettings
+from sfplus.recipes.settings.own_code import OwnEnergySettings, OwnHeadSettings
+from sfplus.recipes.settings.train import SolverSettings
 from sfplus.training.distributed import ProcessGroup
 from sfplus.training.teacher import Distillation
 from sfplus.weights.model_folder import copy_by_name
@@ -130,15 +131,18 @@ def count_classes(head: Head | ShardedHead) -> int:
     return head.classes if isinstance(head, ShardedHead) else len(head.weight)
 
 
-def head_energy(head: Head | ShardedHead, labels: Tensor, settings: EnergySettings, processes: ProcessGroup) -> Tensor:
+def head_energy(
+    head: Head | ShardedHead, labels: Tensor, settings: EnergySettings | OwnEnergySettings, processes: ProcessGroup
+) -> Tensor:
     """Return the energy of the classifier weights for a global batch, or a value whose mean over processes is this.
 
     Args:
         head: the classifier.
         labels: (B,) of this process.
-        settings: settings of the energy.
+        settings: settings of the energy, which is not one of the user's own.
         processes: processes of the training.
     """
+    assert isinstance(settings, EnergySettings)
     if isinstance(head, ShardedHead):
         return head.class_energy(labels, settings.power, settings.mode)  # type: ignore[arg-type]
     if settings.mode != "paper":  # the mode `paper` is linear in the samples and needs no labels of other processes

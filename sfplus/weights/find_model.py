@@ -67,6 +67,23 @@ class ModelSource:
         return self.loaded.config
 
     @property
+    def described(self) -> Mapping[str, Any] | None:
+        """The contents of a `config.json` on this machine; None if there is none, or the model has to be fetched.
+
+        Raises:
+            WeightsError: If the file does not describe a model.
+        """
+        if self.name.startswith(HUB) or is_function(self.name):
+            return None
+        try:
+            path = self.path
+        except UsageError:
+            return None
+        file = path / CONFIG if path.is_dir() else path.with_name(CONFIG)
+        is_beside = path.is_dir() or path.suffix.lower() == ".safetensors"
+        return read_config(file) if is_beside and file.is_file() else None
+
+    @property
     def template(self) -> str:
         """The name of the template of its crops.
 
@@ -113,13 +130,18 @@ def crop_template(config: Mapping[str, Any], path: Path) -> str:
         path: folder of the model, for messages.
 
     Raises:
-        WeightsError: If the config does not name a template, or one whose crops do not fit a SphereFace network.
+        WeightsError: If the config does not name a template, one that does not exist, or one whose crops do not fit a
+            SphereFace network.
     """
     if not isinstance(name := config.get("template"), str):
         remedy = f'add "template": "{DEFAULT_TEMPLATE}"'
         raise WeightsError("does not name a template", where=path / CONFIG, remedy=remedy)
+    try:
+        template = find_template(name)
+    except UsageError as error:
+        raise WeightsError(error.reason, where=path / CONFIG, remedy=error.remedy) from None
     if config.get("network") in network_names():
-        template, size = find_template(name), parse_size(config.get("input", DEFAULT_INPUT))
+        size = parse_size(config.get("input", DEFAULT_INPUT))
         if (template.height, template.width) != size:
             remedy = "name the template that the model was trained on"
             reason = f"its network takes crops of {size[0]}x{size[1]}, its template is {name}"

@@ -172,7 +172,11 @@ def fetch(name: str, path: Path | None = None) -> tuple[str, bool]:
 
 def _is_damaged(name: str) -> bool:
     """Return whether a fetched model is not as it was fetched; without its digest, whether it cannot be read."""
-    folder, pin = user_folder() / name, _load_pins().get(name, {}).get(_FETCHED)
+    folder, entry = user_folder() / name, zoo()[name]
+    if entry.is_detector:
+        file = folder / ONNX_MODEL
+        return not file.is_file() or file_digest(file) not in entry.files.values()
+    pin = _load_pins().get(name, {}).get(_FETCHED)
     if pin:
         return _digest_folder(folder) != pin
     from sfplus.weights.loading import read_model  # start-up time: imports torch
@@ -237,8 +241,8 @@ def _install(name: str, entry: Entry, path: Path) -> None:
     if entry.is_detector:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / ONNX_MODEL, path.read_bytes())
-    else:
-        _convert(entry, path, folder)
+        return
+    _convert(entry, path, folder)
     _pin(name, _FETCHED, _digest_folder(folder))
 
 

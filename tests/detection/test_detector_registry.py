@@ -2,15 +2,20 @@
 
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from sfplus import Embedder
 from sfplus.detection import Detector, FaceDetector, Faces, TurnedDetector
+from sfplus.detection.interface import detect_each
 from sfplus.detection.registry import check_detector, create_detector
 from sfplus.errors import PhotoError, SfplusError, UsageError
+from sfplus.io.tables import Failure, read_json_lines
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.settings.align import crop_steps
 from sfplus.recipes.steps import UserCode, UserPhotos
@@ -49,6 +54,38 @@ class Fails(Answer):
     answer = ValueError("no\\nsuch layer")
 class Refuses(Answer):
     answer = PhotoError("is not for me")
+class Exits(Answer):
+    def detect(self, photos): raise SystemExit(3)
+class Overwrites(Answer):
+    def detect(self, photos):
+        photos[0][:] = 0
+class Third(Central):
+    wrong = {}
+    def find(self, height, width):
+        faces = super().find(height, width)
+        if height < 22:
+            return faces
+        values = dict(boxes=faces.boxes, scores=faces.scores, landmarks=faces.landmarks)
+        return Faces(**values | self.wrong)
+class Low(Third):
+    wrong = {"scores": [-0.1]}
+class High(Third):
+    wrong = {"scores": [55]}
+class Inverted(Third):
+    wrong = {"boxes": [[9, 9, 3, 12]]}
+class Outside(Third):
+    wrong = {"boxes": [[30, 0, 40, 9]]}
+class Before(Third):
+    wrong = {"boxes": [[0, -9, 9, -1]]}
+class NotFinite(Third):
+    wrong = {"landmarks": np.full((1, 5, 2), np.nan)}
+class Raises(Third):
+    wrong = {"nose": 3}
+class Stops(Third):
+    @property
+    def wrong(self): raise SystemExit("no licence")
+class ExitsAtOnce:
+    def __init__(self, min_face, device): raise SystemExit(3)
 class WithoutDevice:
     def __init__(self, min_face): ...
 class NeedsMore:
@@ -101,6 +138,9 @@ def test_names_and_objects_give_detectors(own: Path) -> None:
         ("Boxes", UsageError, "own_detectors:Boxes: returned list for a photo, not Faces"),
         ("Fails", UsageError, "own_detectors:Fails: failed (ValueError: no); mend its detect method"),
         ("Refuses", PhotoError, "is not for me"),
+        ("Exits", UsageError, "own_detectors:Exits: failed (SystemExit: 3); mend its detect method"),
+        ("Overwrites", UsageError, "own_detectors:Overwrites: failed (ValueError: assignment destination is read-only"),
+        ("ExitsAtOnce", UsageError, "own_detectors:ExitsAtOnce: failed (SystemExit: 3); mend this class"),
         ("WithoutDevice", UsageError, "own_detectors:WithoutDevice: does not take 'device'"),
         ("NeedsMore", UsageError, "own_detectors:NeedsMore: needs the option 'weights'"),
         ("WithoutDetect", UsageError, "own_detectors:WithoutDetect: has no method 'detect'"),
@@ -113,6 +153,50 @@ def test_mistakes_of_an_own_detector_give_one_line(own: Path, name: str, kind: t
     with pytest.raises(kind) as error:
         create_detector(f"own_detectors:{name}", "cpu").detect(photos())
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Low", "returned the score -0.1, not one from 0 to 1; mend its detect method"),
+        ("High", "returned the score 55, not one from 0 to 1"),
+        ("Inverted", "returned a box that is not x1 y1 x2 y2: 9, 9, 3, 12"),
+        ("Outside", "returned a box that is outside the photo of 30x22: 30, 0, 40, 9"),
+        ("Before", "returned a box that is outside the photo of 30x22: 0, -9, 9, -1"),
+        ("NotFinite", "failed (Faces.landmarks: holds numbers that are not finite)"),
+        ("Raises", "failed (TypeError: "),
+        ("Stops", "failed (SystemExit: no licence)"),
+    ],
+)
+def test_a_photo_for_which_an_own_detector_fails_is_named_and_recorded(
+    own: Path, name: str, message: str, sfplus: Callable[..., Any]
+) -> None:
+    detector = create_detector(f"own_detectors:{name}", "cpu", turned=True)
+    first, second, third = detect_each(detector, photos(3))
+    assert isinstance(first, Faces) and isinstance(second, Faces) and isinstance(third, PhotoError)
+    assert f"own_detectors:{name}: {message}" in str(third)
+    with pytest.raises(PhotoError, match=f"own_detectors:{name}: "):
+        detector.detect(photos(3))
+    folder = own.parent / "photos"
+    folder.mkdir()
+    for index, pixels in enumerate(photos(3)):
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    answer = sfplus("detect", folder, own.parent / "out", "--detector", f"own_detectors:{name}")
+    assert answer.code == 1, answer.err
+    (row,) = read_json_lines(own.parent / "out" / "failures.jsonl", Failure)
+    assert row["photo"] == "2.png" and f"own_detectors:{name}: {message.partition(';')[0]}" in row["reason"]
+
+
+def test_an_own_detector_cannot_change_the_photo_of_the_caller(own: Path) -> None:
+    photo = photos(1)[0]
+    create_detector("own_detectors:Central", "cpu").detect(photo)
+    assert photo.flags.writeable
+
+
+def test_an_embedder_names_the_photo_for_which_an_own_detector_fails(own: Path) -> None:
+    results = list(Embedder(detector="own_detectors:High", device="cpu").stream(photos(3)))
+    assert [type(result) for result in results] == [np.ndarray, np.ndarray, PhotoError]
+    assert str(results[2]).startswith("photo 2: own_detectors:High: returned the score 55")
 
 
 @pytest.mark.parametrize(

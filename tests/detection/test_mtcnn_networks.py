@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,23 @@ def test_the_outputs_are_those_of_facenet_pytorch() -> None:
 def test_a_missing_facenet_pytorch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "facenet_pytorch", None)
     with pytest.raises(DependencyError, match=r"needs facenet-pytorch, .*--no-deps facenet-pytorch==2.6.0"):
+        Detector(device="cpu")
+
+
+@pytest.mark.parametrize("change", ["missing", "more", "shape", "number"])
+def test_foreign_weights_of_facenet_pytorch_are_reported(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = torch.load
+
+    def foreign(file: Path, **options: object) -> dict[str, object]:
+        weights = load(file, **options)
+        if file.stem == "rnet":
+            weight = weights.pop("dense4.bias")
+            changed = {"more": {"dense4.bias": weight, "dense9.bias": weight}, "shape": {"dense4.bias": weight[1:]}}
+            weights |= changed.get(change, {"dense4.bias": 3} if change == "number" else {})
+        return weights
+
+    monkeypatch.setattr(torch, "load", foreign)
+    with pytest.raises(DependencyError, match=r"facenet-pytorch is installed but broken \(.*pip install --no-deps"):
         Detector(device="cpu")
 
 

@@ -29,6 +29,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "leaves.py": "import sys\nsys.exit(3)\n",
         "lacks.py": "import no_such_package_at_all\n",
         "broken.py": "def :\n",
+        "late.py": "def build():\n    from plain_two import depth\n    return depth\n",
+        "nameless/blocks.py": "from . import layers\nfrom .deep import ends\n",
+        "nameless/layers.py": "",
+        "nameless/deep/ends.py": "",
+        "uses_nameless.py": "import nameless\nfrom nameless import layers\nx = 1\n",
     }
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +60,15 @@ def test_other_names_are_not_import_paths(name: str) -> None:
 def test_an_object_is_imported_from_the_current_folder(project: Path) -> None:
     before = sys.path.copy()
     assert import_object("plain_one:build")() == 3 and import_object("grouped.inner:blocks.x") == 1
+    assert sys.path == [*before, str(project)]  # last, so that nothing installed is replaced
+    assert import_object("late:build")() == 3
+
+
+def test_a_search_that_has_the_folder_is_unchanged(project: Path) -> None:
+    sys.path.insert(0, str(project))
+    before = sys.path.copy()
+    import_object("plain_one:build")
+    find_sources("grouped:x")
     assert sys.path == before
 
 
@@ -83,12 +97,17 @@ def test_what_cannot_be_imported_is_one_line(project: Path, name: str, message: 
         ("plain_one:build", ["plain_one", "plain_two"]),
         ("plain_two:x", ["plain_two"]),
         ("grouped.inner:blocks", ["grouped", "grouped.inner", "grouped.inner.blocks", "grouped.shared"]),
+        ("nameless.blocks:x", ["nameless.blocks", "nameless.deep.ends", "nameless.layers"]),
+        ("uses_nameless:x", ["nameless.layers", "uses_nameless"]),
+        ("nameless:x", []),
         ("fails:x", ["fails"]),  # is read, not run
         ("leaves:x", ["leaves"]),
     ],
 )
 def test_the_sources_are_the_imported_files_of_the_project(project: Path, name: str, modules: list[str]) -> None:
+    before = sys.path.copy()
     sources = find_sources(name)
+    assert sys.path == before
     assert list(sources) == modules and all(file.is_relative_to(project) for file in sources.values())
 
 
@@ -119,6 +138,21 @@ def test_the_digest_follows_what_is_imported_and_nothing_else(project: Path, tmp
     assert source_digest("plain_one:build") == digest
     (project / "plain_two.py").write_text("depth = 4\n")
     assert source_digest("plain_one:build") != digest
+
+
+@pytest.mark.parametrize("changed", ["plain_one.py", "plain_two.py"])
+@pytest.mark.parametrize("other", ["plain_one:build", "plain_one:depth", "plain_two:depth"])
+def test_code_that_was_changed_after_its_import_has_no_digest(project: Path, changed: str, other: str) -> None:
+    digest = source_digest("plain_one:build")
+    import_object("plain_one:build")
+    assert source_digest("plain_one:build") == digest
+    old = (project / changed).read_text()
+    (project / changed).write_text(f"{old}new = 1\n")
+    import_object(other)  # from memory
+    with pytest.raises(UsageError, match=f"{changed}: was changed since it was imported; run the command again"):
+        source_digest("plain_one:build")
+    (project / changed).write_text(old)
+    assert source_digest("plain_one:build") == digest
 
 
 def test_the_digest_does_not_depend_on_the_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,10 +202,10 @@ def test_options_are_checked_by_the_signature(target: Any, options: Mapping[str,
     [
         (_Network, {"deth": 1}, "m:f: has no option 'deth'; did you mean 'depth'?"),
         (_Network, {"zzz": 1}, "m:f: has no option 'zzz'; its options: depth, sizes, shape"),
-        (_Network, {"feature_size": 1}, "m:f: has no option 'feature_size'; its options: depth, sizes, shape"),
+        (_Network, {"feature_size": 1}, "m:f: is given 'feature_size' by sfplus; leave it out of the options"),
         (_Network, {"depth": "x"}, "m:f: depth: Input should be a valid integer, unable to parse"),
         (_Network, {"sizes": [1, "x"]}, "m:f: sizes.1: Input should be a valid integer"),
-        (_anything, {"feature_size": 1}, "m:f: has no option 'feature_size'; it has no options"),
+        (_anything, {"feature_size": 1}, "m:f: is given 'feature_size' by sfplus; leave it out"),
         (_required, {}, "m:f: needs the option 'depth'; give depth"),
         (lambda: None, {}, "m:f: does not take 'feature_size'; it is called with feature_size=..."),
         (lambda feature_size: None, {"x": 1}, "m:f: has no option 'x'; it has no options"),

@@ -14,6 +14,7 @@ from sfplus.datasets.portraits import write_portraits
 from sfplus.errors import UsageError
 from sfplus.io.console import Console
 from sfplus.pipeline.hold_out import hold_out
+from sfplus.pipeline.plan import check_inputs, plan
 from sfplus.recipes.load import load_recipe
 from sfplus.recipes.recipe import Recipe
 
@@ -114,6 +115,73 @@ def test_too_few_people_are_one_line(
         prepare(f"train.photos={photos}")
     assert str(caught.value).startswith(f"{photos}: {message}") and "\n" not in str(caught.value)
     assert not (tmp_path / "data").exists()
+
+
+def make_photos(root: Path, *photos: str) -> Path:
+    for photo in photos:
+        (root / photo).parent.mkdir(parents=True, exist_ok=True)
+        (root / photo).write_bytes(b"x")
+    return root
+
+
+def test_people_whom_the_start_or_the_teacher_knows_are_not_held_out(
+    prepare: Callable[..., Recipe], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sfplus")
+    photos, model = make_people(tmp_path / "photos", [2] * 10), tmp_path / "model"
+    model.mkdir()
+    (model / "people.txt").write_text("".join(f"person {number:02}\n" for number in range(6)))
+    context = RunContext(tmp_path / "data", Console())
+    start = ["train=null", f"finetune.photos={photos}", f"finetune.model={model}"]
+    recipe = prepare(*start, context=context)
+    unknown = tuple(f"person {number:02}" for number in range(6, 10))
+    assert recipe.finetune and recipe.finetune.exclude == unknown
+    assert f"not eligible for the verdict, and trained on: 6 people in people.txt of {model}" in caplog.text
+    recipe = prepare("finetune=null", f"train.photos={photos}", f"train.teacher={model}")
+    assert recipe.train and recipe.train.exclude == unknown
+    (model / "people.txt").write_text("".join(f"person {number:02}\n" for number in range(7)))
+    with pytest.raises(UsageError, match=r"of whom 3 can be held out.* 7 people in people\.txt of .*; give verify"):
+        prepare(*start)
+
+
+@pytest.mark.parametrize("rule", ["first-folder", "last-folder"])
+def test_people_are_known_by_any_rule_for_nested_folders(
+    prepare: Callable[..., Recipe], tmp_path: Path, rule: str
+) -> None:
+    folder = {"first-folder": "{}/album", "last-folder": "part/{}"}[rule]
+    names = [f"{folder.format(f'p{person}')}/{number}.jpg" for person in range(9) for number in range(2)]
+    photos, model = make_photos(tmp_path / "photos", *names), tmp_path / "model"
+    model.mkdir()
+    (model / "people.txt").write_text("".join(f"{folder.format(f'p{person}')}\n" for person in range(5)))
+    recipe = prepare("train=null", f"finetune={{photos: {photos}, model: {model}, people: {rule}}}")
+    assert recipe.finetune and recipe.finetune.exclude == ("p5", "p6", "p7", "p8")
+
+
+def test_people_whose_names_a_list_cannot_hold_are_trained_on(
+    prepare: Callable[..., Recipe], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sfplus")
+    odd = ["#1 Fan", 'q"uote', " sp", "tab\there", "'quoted", "back\\slash", "A:", "u\u0308x", "\u00fcx"]
+    plain = ["O'Neil, Ann", "B; C", "D # E", "\u5f20\u4f1f", "space "]
+    names = [f"{person}/{photo}.jpg" for person in [*odd, *plain] for photo in ("a.b", "c d,e")]
+    photos = make_photos(tmp_path / "photos", *names)
+    for seed in range(5):
+        context = RunContext(tmp_path / "data", Console())
+        recipe = prepare(f"train.photos={photos}", f"verify.seed={seed}", context=context)
+        assert recipe.train and recipe.verify and recipe.verify.pairs
+        assert len(recipe.train.exclude) == 4 and set(recipe.train.exclude) <= set(plain)
+        check_inputs(plan(recipe), tmp_path / "data")
+    assert "trained on: 9 people with names, or names of photos, that a list of pairs cannot hold" in caplog.text
+
+
+def test_one_of_two_photos_is_paired_whose_names_differ_only_in_the_extension(
+    prepare: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", *[f"{p}/{n}" for p in "abcdef" for n in ("x.jpg", "x.png", "y.jpg")])
+    recipe = prepare(f"train.photos={photos}")
+    assert recipe.verify and recipe.verify.pairs
+    assert {name.partition("/")[2] for name in read_pairs(recipe.verify.pairs).photos} == {"x.jpg", "y"}
+    check_inputs(plan(recipe), tmp_path / "data")
 
 
 def test_one_command_ends_in_a_verdict_on_own_photos(sfplus: Callable, tiny: Path, tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def test_an_error_of_the_file_is_not_blamed_on_overrides(write_recipe: Callable[
         (["train.head.name=arcface", "train.head.m=0.4"], {"scale": 64.0, "m": 0.4}),
         (["train.head.m=0.4", "train.head.name=arcface"], {"scale": 64.0, "m": 0.4}),
         (["train.head.name=softmax"], {}),
+        (["train.head.name='softmax'"], {}),
         (["train.head.name=my_module:Head", "train.head.depth=3"], {"depth": 3}),
     ],
 )
@@ -86,7 +87,14 @@ def test_another_head_leaves_out_the_options_of_the_recipe(
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "overrides", [["train.head.name=asoftmax"], ["train.head.m=3"], ["train.head={name: arcface}"]]
+    "overrides",
+    [
+        ["train.head.name=asoftmax"],
+        ['train.head.name="asoftmax"'],  # as a small recipe and a sweep write it
+        ["train.head.name= asoftmax"],
+        ["train.head.m=3"],
+        ["train.head={name: arcface}"],
+    ],
 )
 def test_the_same_head_keeps_its_options(write_recipe: Callable[[str], Path], overrides: list[str]) -> None:
     path = write_recipe("train: {photos: p, head: {m: 2}}\nfinetune: {head: {m: 2}}\nverify: {photos: a, pairs: b}\n")

@@ -13,14 +13,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from untrained_models import save_untrained
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext
 from sfplus.artifacts.inputs import InputFile
 from sfplus.artifacts.layout import CROP_TABLE
 from sfplus.artifacts.stage import Job
+from sfplus.datasets.portraits import write_portraits
+from sfplus.hypersphere import HEADS
 from sfplus.io.console import Console
 from sfplus.io.tables import write_parquet
+from sfplus.recipes.settings.train import TrainSettings
 from sfplus.stages import train
 from sfplus.weights.model_folder import load_tensors
 
@@ -157,3 +162,49 @@ def test_people_without_a_crop_are_named(drawn: Path, tmp_path: Path, sfplus: Ca
     answer = run_train(sfplus, tmp_path / "photos", tmp_path)
     assert answer.code == 0 and "14 photos of 6 people" in answer.err
     assert "not trained on, because no photo gave a crop: no one, nobody" in answer.err
+
+
+@pytest.mark.slow
+def test_held_out_people_in_nested_folders_are_not_distilled_on(tmp_path: Path, sfplus: Callable) -> None:
+    photos, recipe = tmp_path / "photos", tmp_path / "r.yaml"
+    write_portraits(tmp_path / "drawn", 6, 2, 0)
+    for photo in (tmp_path / "drawn").rglob("*.jpg"):
+        folder = photos / photo.parent.name / f"album {photo.stem}"
+        folder.mkdir(parents=True)
+        shutil.copy(photo, folder)
+    save_untrained(tmp_path / "teacher")
+    solver = "batch_size: 4, steps: [], max_iter: 2, log_every: 1"
+    small = "people: first-folder, network: sphereface4, width: 0.125, feature_size: 8"
+    teacher = f"energy: {{weight: 0}}, teacher: {{model: {tmp_path / 'teacher'}, classify: false}}"
+    recipe.write_text(
+        f"train: {{photos: {photos}, {small}, {solver}}}\nfinetune: {{{teacher}, {solver}}}\n"
+        "verify: {}\ndetect: {min_face: 60, factor: 0.7}\n"
+    )
+    answer = sfplus("run", recipe, "--until", "finetune", "--workspace", tmp_path / "data", "--device", "cpu")
+    assert answer.code == 0 and "4 people with 8 photos are held out" in answer.err, answer.err
+    trained, tuned = (manifest(tmp_path / "data", stage)["counts"] for stage in ("train", "finetune"))
+    assert trained["crops"] == tuned["crops"] <= 4
+
+
+def test_photos_in_no_folder_are_not_excluded() -> None:
+    settings = TrainSettings(exclude=("a", "b/c"), people="first-folder")
+    names = ["x.jpg", "a/x.jpg", "a/b/x.jpg", "b/c/x.jpg", "c/a/x.jpg"]
+    assert [name for name in names if not train._is_excluded(name, settings)] == ["x.jpg", "b/c/x.jpg", "c/a/x.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "answer"),
+    [
+        (None, "loaded"),
+        ("a\nb\n", "loaded"),
+        ("a\nc\n", "new: the start was trained on other people (2)"),
+        ("b\na\n", "new: the start was trained on other people (2)"),
+    ],
+)
+def test_a_classifier_of_other_people_is_not_loaded(tmp_path: Path, listed: str | None, answer: str) -> None:
+    start, head = HEADS["softmax"](4, 2), HEADS["softmax"](4, 2)
+    save_file(dict(start.state_dict()), tmp_path / "head.safetensors")
+    if listed is not None:
+        (tmp_path / "people.txt").write_text(listed)
+    assert train._load_head(tmp_path, head, ["a", "b"]) == {"classifier": answer}
+    assert torch.equal(start.weight, head.weight) == (answer == "loaded")

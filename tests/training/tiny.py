@@ -14,8 +14,9 @@ from sfplus.datasets.crops import CropDataset
 from sfplus.device import choose_device
 from sfplus.hypersphere import ShardedHead
 from sfplus.networks import create
+from sfplus.recipes.settings.energy import EnergySettings
 from sfplus.recipes.settings.heads import HEAD_SETTINGS
-from sfplus.recipes.settings.train import EnergySettings, TrainSettings
+from sfplus.recipes.settings.train import TrainSettings
 from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import OnStep
 from sfplus.training.face_task import fit

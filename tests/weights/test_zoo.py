@@ -141,6 +141,12 @@ def test_a_detector_is_fetched_as_it_is_and_is_no_model(edit: Callable, sfplus: 
             read_detector("yunet")
         assert "was damaged and is replaced" in sfplus("models", "fetch", "yunet").out
         assert read_detector("yunet") == content
+        (home / "pins.json").unlink(missing_ok=True)
+        for damaged in (b"another graph", b""):  # nothing but the zoo knows the file
+            (home / "yunet" / "model.onnx").write_bytes(damaged)
+            assert "was damaged and is replaced" in sfplus("models", "fetch", "yunet").out
+            assert read_detector("yunet") == content
+        assert "yunet is fetched" in sfplus("models", "fetch", "yunet").out
     info = sfplus("models", "info", "yunet").out
     assert "LFW" not in info and "crops" not in info and "layout    detector" in info
     with pytest.raises(Exception, match="use --detector yunet"):

@@ -21,7 +21,7 @@ from sfplus.datasets.pairs.text import (
     no_pairs_error,
     read_lines,
 )
-from sfplus.errors import PairsError
+from sfplus.errors import PairsError, one_line
 from sfplus.images import PHOTO_SUFFIXES
 from sfplus.io.files import write_atomically
 
@@ -95,13 +95,23 @@ def write_plain(path: Path, pairs: Pairs) -> None:
     """Write pairs as a plain list with folds; reading it returns the same pairs.
 
     Raises:
-        PairsError: If a name contains a tab, a quote or a line break, or starts or ends with white space.
+        PairsError: If a name cannot be written, see `can_write`.
     """
     for name in pairs.photos:
-        if name != name.strip() or any(c in name for c in '\t\r\n"') or name.startswith("#"):
+        if not can_write(name):
             raise PairsError("cannot be written to a plain list of pairs", where=name, remedy="rename the photo")
     rows = zip(pairs.left, pairs.right, pairs.same.astype(int).tolist(), pairs.fold.tolist(), strict=True)
     write_atomically(path, "".join(f"{a}\t{b}\t{label}\t{fold}\n" for a, b, label, fold in rows).encode())
+
+
+def can_write(name: str) -> bool:
+    """Return whether a plain list can hold the name of a photo, so that reading it returns the same name.
+
+    It cannot hold names with quotes, backslashes or control characters, that start with `#`, `'` or a drive, or that
+    start or end with white space.
+    """
+    is_path = name == name.strip() and not any(c in name for c in '"\\') and name[1:3] != ":/"
+    return is_path and not name.startswith(("#", "'")) and one_line(name) == name
 
 
 def without_suffix(name: str) -> str:

@@ -8,15 +8,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from sfplus.artifacts.stage import Deferred, Stage
+from sfplus.recipes.settings.energy import AnyEnergySettings, EnergySettings
 from sfplus.recipes.settings.own_code import ImportPath
-from sfplus.recipes.settings.train import (
-    AnyEnergySettings,
-    EnergySettings,
-    People,
-    SolverSettings,
-    TrainSettings,
-    training_inputs,
-)
+from sfplus.recipes.settings.train import People, SolverSettings, TrainSettings, training_inputs
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput, UserCode, UserModel
 
 CONTROL = "control"

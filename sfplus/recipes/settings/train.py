@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -16,9 +15,10 @@ from sfplus.datasets.records import PeopleRule
 from sfplus.errors import suggest
 from sfplus.networks import is_function, is_network, network_names
 from sfplus.recipes.settings.align import crop_steps
-from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
+from sfplus.recipes.settings.energy import AnyEnergySettings
+from sfplus.recipes.settings.engine import LoopSettings, check_rising
 from sfplus.recipes.settings.heads import HeadSettings, validate_head
-from sfplus.recipes.settings.own_code import OwnEnergySettings, OwnHeadSettings, names_own_code
+from sfplus.recipes.settings.own_code import OwnEnergySettings, OwnHeadSettings
 from sfplus.recipes.settings.teacher import TeacherSettings
 from sfplus.recipes.settings.verify import VerifySettings
 from sfplus.recipes.steps import (
@@ -48,47 +48,6 @@ def _check_network(name: str) -> str:
 
 People = Annotated[tuple[str, ...], BeforeValidator(_read_people)]
 NetworkName = Annotated[str, AfterValidator(_check_network)]
-
-
-class EnergySettings(StrictSettings):
-    """Settings of the hyperspherical energy that SphereFace+ adds to the loss."""
-
-    mode: Literal["paper", "batch", "caffe"] = Field(
-        default="paper",
-        description="paper: the classes of the batch against all classes (MHE paper, sections 3.6 and 5.2); batch: "
-        "among "
-        "the classes of the batch (OpenSphere: power 2, weight 0.1); caffe: the gradient of the released layer; or "
-        "package.module:name, whose options are the further keys",
-    )
-    power: float = Field(
-        default=2.0,
-        ge=0,
-        le=10,
-        description="s of the energy 1/z^s; 0 is log(1/z) (MHE paper: 0, 1, 2); not used in mode caffe",
-    )
-    weight: float = Field(
-        default=1.0,
-        ge=0,
-        description="lambda_M, the factor of the energy; in mode caffe the alpha of the prototxt, "
-        "which has no effect at 10 in exact arithmetic and must be tuned",
-    )
-
-
-def validate_energy(value: Any) -> Any:
-    """Validate the keys of an energy; settings pass unchanged.
-
-    Raises:
-        ValueError: If a key or value is wrong.
-    """
-    if isinstance(value, StrictSettings):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError("an energy is given by keys, such as {mode: paper, weight: 1}")
-    kind = OwnEnergySettings if names_own_code(value, "mode") else EnergySettings
-    return kind.model_validate(value)
-
-
-AnyEnergySettings = Annotated[EnergySettings | OwnEnergySettings, BeforeValidator(validate_energy)]
 
 
 class SolverSettings(LoopSettings):

@@ -162,6 +162,23 @@ def test_lists_with_folds_are_read_and_written(tmp_path: Path) -> None:
     assert read_pairs(file(tmp_path, "one.txt", "a b 1 1\nb c 0 1\na c 1 2.0\nc d 0 2\n")).fold.tolist() == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["#1/a", "'a'/b", 'a"/b', " a/b", "a/b ", "a\nb/c", "a\x85/c", "\ufeffa/b", "\udcff/a"],
+)
+def test_names_that_would_be_read_as_others_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PairsError, match="cannot be written to a plain list"):
+        write_plain(tmp_path / "x", Pairs((name, "a"), ("b", "c"), np.array([True, False]), np.array([0, 0])))
+
+
+@pytest.mark.parametrize("name", ["a #1/b", "O'Neil, Ann/1", "a; b/c d", "a /b", "a'/b'", "u\u0308/a.b", "b#/#1"])
+def test_unusual_names_are_written_and_read(tmp_path: Path, name: str) -> None:
+    pairs = Pairs((name, "a"), ("b", name), np.array([True, False]), np.array([0, 0]))
+    write_plain(tmp_path / "x", pairs)
+    again = read_plain(tmp_path / "x")
+    assert (again.left, again.right) == (pairs.left, pairs.right)
+
+
 def test_folds_can_be_replaced(tmp_path: Path) -> None:
     path = file(tmp_path, "x.txt", "a b 1 0\nc d 0 0\n" * 6)
     assert read_pairs(path).folds == 1 and read_pairs(path, 3).fold.tolist() == [k for k in (0, 1, 2) for _ in range(4)]

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from sfplus.hypersphere import HEADS
 from sfplus.networks import is_library_network, network_names
 from sfplus.networks.sphereface import BLOCKS
+from sfplus.recipes.settings.energy import EnergySettings
 from sfplus.recipes.settings.heads import HEAD_SETTINGS
-from sfplus.recipes.settings.train import EnergySettings, SolverSettings, TrainSettings
+from sfplus.recipes.settings.train import SolverSettings, TrainSettings
 
 
 def test_defaults_are_those_of_the_sphereface_solver() -> None:
