@@ -39,7 +39,7 @@ class YuNet(PhotoDetector):
     twice, the second time with their longer side scaled to 400. For the first time, photos with a side above 1280
     pixels are scaled down so far that a face of `min_face` pixels keeps 15, or the longer side has 1280, whichever is
     larger; and until at most 8 megapixels are left: in a photo of 50 megapixels, the smallest faces have 37 pixels. One
-    photo of 100 megapixels takes 1.7 GB at its peak, libraries included.
+    photo of 100 megapixels takes 1.5 GB at its peak, libraries included.
 
     Coordinates are 0-based pixel centres. Compared with mirrored photos at seven scales, landmarks are (0.3 +- 0.1) px
     too far right on average, and not consistently, so they are not corrected.
