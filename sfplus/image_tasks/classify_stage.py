@@ -35,7 +35,7 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
     options |= {"channels": channels, "size": settings.data.crop if settings.data.name == "files" else height}
     torch.manual_seed(settings.seed)
     name = options.pop("network")
-    network = create_classifier(name, len(train_set.names), **options, **settings.network_options)
+    network = create_classifier(name, len(train_set.names), settings.network_options, **options)
     digest = digest_json([deciding_settings(settings), images.content])
     processes = ProcessGroup(job.context.device)
     task = ClassificationTask(network, train_set, test_set, settings, processes, digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sfplus.errors import UsageError, suggest
 from sfplus.hypersphere import WeightNormLinear, to_sphere
 from sfplus.networks import backbones, is_function, is_library_network
-from sfplus.networks.own_networks import call_own, check_features
+from sfplus.networks.own_networks import NO_OPTIONS, bind_own, call_own, check_features
 
 BN_EPSILON = 1e-3
 """Added to the variance (`architecture.py` of MHE and CoMHE, `spherenet.py`)."""
@@ -46,6 +46,7 @@ CLASSIFIERS = (*_PLAIN, "sphere-resnet32")
 def create_classifier(
     name: str,
     classes: int,
+    network_options: Mapping[str, Any] = NO_OPTIONS,
     *,
     width: int = 0,
     operator: str = "none",
@@ -53,7 +54,6 @@ def create_classifier(
     bn_momentum: float = BN_MOMENTUM,
     channels: int = 3,
     size: int = 32,
-    **options: Any,
 ) -> nn.Module:
     """Create a classifier (N, channels, size, size) -> logits (N, classes), initialised from torch's generator.
 
@@ -70,6 +70,7 @@ def create_classifier(
     Args:
         name: one of `CLASSIFIERS`, or a network of a library.
         classes: number of classes.
+        network_options: further arguments of a network of the user's own.
         width: filters of the first stage; 0 for the network's default (64; table 2 of the MHE paper has 16 to 256).
         operator: `none` for ordinary convolutions, or an operator of `SphereConv2d`. All layers but the last, and the
             1x1 shortcuts of the residual network, then become convolutions on angles.
@@ -77,7 +78,6 @@ def create_classifier(
         bn_momentum: share of a batch in the moving averages of batch normalisation.
         channels: channels of an image.
         size: height and width of an image in pixels.
-        options: further arguments of a network of the user's own.
 
     Raises:
         UsageError: If no network has this name, or it does not support an option.
@@ -90,12 +90,10 @@ def create_classifier(
         network = backbones.build(name, feature_size=classes, crop_size=(size, size))
         return network if operator == "none" else to_sphere(network, operator)
     if is_function(name):
-        optional = {"channels": (channels, channels), "size": (size, size), "width": (width, 0)}
-        optional["weight_norm"] = (weight_norm, False)
-        network = call_own(name, {"classes": classes}, optional, options)
+        network = call_own(name, *_arguments(classes, channels, size, width, weight_norm), network_options)
         check_features(network, classes, (channels, size, size), name)
         return network.train() if operator == "none" else to_sphere(network.train(), operator)
-    if options:
+    if network_options:
         raise UsageError("network_options are for networks of your own", where=name)
     norm = functools.partial(nn.BatchNorm2d, eps=BN_EPSILON, momentum=bn_momentum)
     last: _MakeLast = WeightNormLinear if weight_norm else functools.partial(nn.Linear, bias=False)
@@ -114,6 +112,25 @@ def create_classifier(
     if operator != "none":
         to_sphere(network, operator, skip=[name for name, _ in network.named_modules() if name.endswith("shortcut")])
     return network
+
+
+def bind_classifier(
+    name: str, network_options: Mapping[str, Any], *, width: int = 0, weight_norm: bool = False
+) -> None:
+    """Check that a classifier of the user's own takes its options, without calling it; see `create_classifier`.
+
+    Raises:
+        UsageError: If there is no such function, or it does not take them.
+    """
+    bind_own(name, *_arguments(2, 3, 32, width, weight_norm), network_options)
+
+
+def _arguments(
+    classes: int, channels: int, size: int, width: int, weight_norm: bool
+) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    """Return what a classifier of the user's own must take and what it may take; see `bind_own`."""
+    optional = {"channels": (channels, channels), "size": (size, size), "width": (width, 0)}
+    return {"classes": classes}, {**optional, "weight_norm": (weight_norm, False)}
 
 
 class CNN(nn.Module):

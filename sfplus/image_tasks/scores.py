@@ -17,6 +17,7 @@ from sfplus.image_tasks.cnn import BN_MOMENTUM, create_classifier
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.io.extras import install_command
 from sfplus.io.json_files import read_json
+from sfplus.networks import is_function
 from sfplus.networks.normalize import normalize_images
 from sfplus.weights import CONFIG, MODEL
 from sfplus.weights.model_folder import assign_tensors, load_tensors
@@ -120,6 +121,9 @@ def load_classifier(folder: Path) -> tuple[nn.Module, int]:
     remedy = "give a folder of the stage classify"
     config = read_json(folder / CONFIG, _ClassifierConfig, remedy=remedy, error=WeightsError).model_dump()
     name, classes = config.pop("classifier"), len(config.pop("classes"))
+    if is_function(name):  # anybody may have written the file
+        remedy = "give the folder of a classifier of sfplus or of a library"
+        raise WeightsError("its network is code, which is not run", where=folder / CONFIG, remedy=remedy)
     tensors = load_tensors(folder / MODEL)
     try:
         with torch.device("meta"):  # takes no memory, however large the network is that the file describes

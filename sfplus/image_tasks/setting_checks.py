@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sfplus.image_tasks.cnn import create_classifier
+from sfplus.image_tasks.cnn import bind_classifier, create_classifier
 from sfplus.image_tasks.own_images import find_own_images
 from sfplus.networks import is_function
 from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.recipes.settings.images import ImageDataSettings
 from sfplus.recipes.settings.own_code import OwnEnergySettings
-from sfplus.training.own_energy import OwnEnergy
+from sfplus.training.own_energy import OwnEnergy, find_energy
 
 _CLASSES = 10  # of the networks that are tried
 _SIZES = {"cifar10": (3, 32), "cifar100": (3, 32), "mnist": (1, 28)}  # channels, height and width of an image
@@ -28,7 +28,9 @@ def check_images(settings: ImageDataSettings) -> None:
 
 
 def check_classifier(settings: ClassifySettings) -> None:
-    """Check that the network and a regulariser of the user's own can be created, if the size of an image is known.
+    """Check that the network and a regulariser of the user's own can be created.
+
+    If the size of an image is not known, code of the user's own is imported and its options are checked.
 
     Raises:
         UsageError: If one of them does not exist, does not take its options or does not work.
@@ -36,6 +38,11 @@ def check_classifier(settings: ClassifySettings) -> None:
     check_images(settings.data)
     known = _SIZES | {"files": (3, settings.data.crop)}
     if settings.data.name not in known:
+        if is_function(settings.network):
+            options = settings.model_dump(include={"width", "weight_norm"})
+            bind_classifier(settings.network, settings.network_options, **options)
+        if isinstance(settings.energy, OwnEnergySettings):
+            find_energy(settings.energy)
         return
     channels, size = known[settings.data.name]
     with torch.random.fork_rng(devices=[]):
@@ -52,4 +59,4 @@ def check_classifier(settings: ClassifySettings) -> None:
 def _create(settings: ClassifySettings, channels: int, size: int) -> nn.Module:
     options = settings.model_dump(include={"width", "operator", "weight_norm", "bn_momentum"})
     options |= {"channels": channels, "size": size}
-    return create_classifier(settings.network, _CLASSES, **options, **settings.network_options)
+    return create_classifier(settings.network, _CLASSES, settings.network_options, **options)

@@ -116,7 +116,7 @@ def source_digest(path: str) -> str:
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", where=path, remedy="check the file") from None
     for name, file in sources.items():
-        if _digests_at_import.get(file.absolute(), digests[name]) != digests[name]:
+        if name in sys.modules and _digests_at_import.get(file.absolute(), digests[name]) != digests[name]:
             raise UsageError("was changed since it was imported", where=file, remedy="run the command again")
     return digest_json([[name, digest] for name, digest in digests.items()])
 
@@ -150,7 +150,8 @@ def bind_options(
         The options with their values converted as recipes do it, such as a list to a tuple.
 
     Raises:
-        UsageError: If an option is unknown, has a wrong type or is missing, or `target` does not take what is supplied.
+        UsageError: If an option is unknown, supplied, missing or of a wrong type, or `target` does not take what is
+            supplied.
     """
     try:
         parameters = dict(inspect.signature(target).parameters)
@@ -174,7 +175,9 @@ def bind_options(
         raise UsageError(f"does not take '{lacking[0]}'", where=where, remedy=f"it is called with {needed}")
     known = {name: parameter for name, parameter in named.items() if name not in supplied}
     for name in options:
-        if name in supplied or not (name in known or takes_any):
+        if name in supplied:
+            raise UsageError(f"is given '{name}' by sfplus", where=where, remedy="leave it out of the options")
+        if not (name in known or takes_any):
             remedy = suggest(name, known) or (f"its options: {', '.join(known)}" if known else "it has no options")
             raise UsageError(f"has no option '{name}'", where=where, remedy=remedy)
     required = [name for name, parameter in known.items() if parameter.default is parameter.empty]

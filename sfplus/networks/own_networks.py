@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,39 +14,71 @@ from sfplus.io.import_path import argument_names, bind_options, import_object
 from sfplus.networks.backbones import check_training_output
 from sfplus.networks.registry import DEFAULT_INPUT, NEUTRAL_OPTIONS, parse_size
 
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
-def create_own(path: str, *, feature_size: int = 512, input: str = DEFAULT_INPUT, **options: Any) -> nn.Module:
+
+def create_own(
+    path: str,
+    options: Mapping[str, Any] = NO_OPTIONS,
+    *,
+    feature_size: int = 512,
+    input: str = DEFAULT_INPUT,
+    **standard: Any,
+) -> nn.Module:
     """Create a network of the user's own: (N, 3, H, W) -> (N, feature_size). This imports and runs its code.
+
+    Args:
+        path: `package.module:function`, or a class.
+        options: see `build_own`.
+        feature_size: length of a feature.
+        input: size of the crops, height x width.
+        standard: see `build_own`.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        UsageError: As `build_own`, or if the network does not turn crops into features.
+    """
+    network = build_own(path, options, feature_size=feature_size, input=input, **standard)
+    check_features(network, feature_size, (3, *parse_size(input)), path)
+    return network.train()
+
+
+def build_own(
+    path: str,
+    options: Mapping[str, Any] = NO_OPTIONS,
+    *,
+    feature_size: int = 512,
+    input: str = DEFAULT_INPUT,
+    **standard: Any,
+) -> nn.Module:
+    """Import and call a function of the user's own that makes a network, which is not tried.
 
     The function is called with `feature_size`, with `crop_size`, the height and width of a crop, if its signature has
     it, and with the options.
 
     Args:
         path: `package.module:function`, or a class.
+        options: arguments of the user's, of any names but those that sfplus sets.
         feature_size: length of a feature.
         input: size of the crops, height x width.
-        options: further arguments. `width`, `block` and `batch_norm`, which recipes always contain, are left out if
-            the function does not have them and they have their defaults.
-
-    Returns:
-        The network, in training mode.
+        standard: `width`, `block` and `batch_norm`, which recipes always contain: they are left out if the function
+            does not have them and they have their defaults.
 
     Raises:
-        UsageError: If the function does not exist, does not take these arguments or fails, or its network does not turn
-            crops into features.
+        UsageError: If the function does not exist, does not take these arguments or fails.
     """
     crop_size = parse_size(input)
-    optional = {name: (options.pop(name, neutral), neutral) for name, neutral in NEUTRAL_OPTIONS.items()}
+    optional = {name: (standard.get(name, neutral), neutral) for name, neutral in NEUTRAL_OPTIONS.items()}
     optional["crop_size"] = (crop_size, crop_size)
-    network = call_own(path, {"feature_size": feature_size}, optional, options)
-    check_features(network, feature_size, (3, *crop_size), path)
-    return network.train()
+    return call_own(path, {"feature_size": feature_size}, optional, options)
 
 
-def call_own(
+def bind_own(
     path: str, required: Mapping[str, Any], optional: Mapping[str, tuple[Any, Any]], options: Mapping[str, Any]
-) -> nn.Module:
-    """Import a function of the user's own, call it and return the network that it makes.
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Import a function of the user's own that makes a network, and return it with its checked arguments.
 
     Args:
         path: `package.module:function`, or a class.
@@ -55,7 +88,7 @@ def call_own(
         options: arguments of the user's.
 
     Raises:
-        UsageError: If the function does not exist, does not take these arguments, fails, or makes no network.
+        UsageError: If the function does not exist, or does not take these arguments.
     """
     function = import_object(path)
     parameters = argument_names(function)
@@ -63,9 +96,20 @@ def call_own(
         if name not in parameters and value != neutral:
             raise UsageError(f"has no option '{name}'", where=path, remedy=f"leave {name} out")
     supplied = {**required, **{name: value for name, (value, _) in optional.items() if name in parameters}}
-    bound = bind_options(function, options, path, tuple(supplied))
+    return function, supplied | bind_options(function, options, path, tuple(supplied))
+
+
+def call_own(
+    path: str, required: Mapping[str, Any], optional: Mapping[str, tuple[Any, Any]], options: Mapping[str, Any]
+) -> nn.Module:
+    """Call a function of the user's own and return the network that it makes; for the arguments see `bind_own`.
+
+    Raises:
+        UsageError: If the function does not exist, does not take these arguments, fails, or makes no network.
+    """
+    function, arguments = bind_own(path, required, optional, options)
     try:
-        network = function(**supplied, **bound)
+        network = function(**arguments)
     except Exception as error:  # code of the user's
         reason = f"failed ({type(error).__name__}: {first_line(error)})"
         raise UsageError(reason, where=path, remedy="mend this function") from error
@@ -89,7 +133,7 @@ def check_features(network: nn.Module, features: int, image: tuple[int, int, int
     """
     size = "x".join(map(str, image))
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # parameters whose shapes come from these images must be trainable
             result = network.float().eval()(torch.zeros(2, *image))
     except Exception as error:  # code of the user's, or of a library, which has no common exception
         reason = f"does not accept images of {size} ({type(error).__name__}: {first_line(error)})"

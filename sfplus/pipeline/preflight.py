@@ -14,7 +14,7 @@ from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.recipes.settings.finetune import FinetuneSettings
 from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.recipes.settings.train import SolverSettings, TrainSettings
-from sfplus.recipes.steps import Step, StepOutput, UserCode, UserImages, UserPack
+from sfplus.recipes.steps import Step, StepOutput, UserCode, UserImages, UserModel, UserPack
 
 if TYPE_CHECKING:
     from sfplus.pipeline.execute import Identity
@@ -68,7 +68,8 @@ def _check(step: Step, steps: Sequence[Step]) -> None:
 
         networks = [other.settings for other in steps if isinstance(other.settings, TrainSettings)]
         own_start = isinstance(settings, FinetuneSettings) and settings.model
-        check_training(settings, None if own_start or not networks else networks[0], _crop_size(step, steps))
+        train = None if own_start or not networks else networks[0]
+        check_training(settings, train, _crop_size(step, steps), _feature_size(step))
     elif isinstance(settings, ClassifySettings):
         from sfplus.image_tasks.setting_checks import check_classifier  # start-up time, as above
 
@@ -77,6 +78,13 @@ def _check(step: Step, steps: Sequence[Step]) -> None:
         from sfplus.image_tasks.setting_checks import check_images  # start-up time, as above
 
         check_images(settings.data)
+
+
+def _feature_size(step: Step) -> int:
+    """Return the length of a feature of the model that a step starts from, or of most networks if it is not known."""
+    start = step.inputs.get("start")
+    config = start.described if isinstance(start, UserModel) else None
+    return int((config or {}).get("feature_size", 512))
 
 
 def _crop_size(step: Step, steps: Sequence[Step]) -> str:

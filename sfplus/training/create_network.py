@@ -23,6 +23,6 @@ def create_network(settings: TrainSettings, size: str) -> tuple[nn.Module, dict[
     options = settings.model_dump(include={"width", "block", "batch_norm"}) | {"input": size}
     if is_network(settings.network):
         return create(settings.network, feature_size=settings.feature_size, **options), {}
-    network = create_own(settings.network, feature_size=settings.feature_size, **options, **settings.network_options)
+    network = create_own(settings.network, settings.network_options, feature_size=settings.feature_size, **options)
     described = options | ({"network_options": settings.network_options} if settings.network_options else {})
     return network, described

@@ -13,6 +13,16 @@ from sfplus.io.import_path import bind_options, import_object
 from sfplus.recipes.settings.own_code import OwnEnergySettings
 
 
+def find_energy(settings: OwnEnergySettings) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the code of a regulariser and its options; this imports the code.
+
+    Raises:
+        UsageError: If there is no such code, or it does not take a model and these options.
+    """
+    function = import_object(settings.mode)
+    return function, bind_options(function, settings.code_options, settings.mode, positional=("the model",))
+
+
 class OwnEnergy(nn.Module):
     """A regulariser of the user's own, whose call returns a scalar, such as `hypersphere.HypersphericalEnergy`.
 
@@ -34,8 +44,7 @@ class OwnEnergy(nn.Module):
         super().__init__()
         self.path, self.weight = settings.mode, settings.weight
         self.values: dict[str, Tensor] = {}
-        function = import_object(self.path)
-        options = bind_options(function, settings.code_options, self.path, positional=("the model",))
+        function, options = find_energy(settings)
         created = self._call(lambda: function(model, **options))
         if not callable(created):
             reason = f"returns {type(created).__name__}, which cannot be called"

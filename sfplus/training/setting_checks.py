@@ -13,21 +13,23 @@ from sfplus.recipes.settings.own_code import OwnEnergySettings
 from sfplus.recipes.settings.train import SolverSettings, TrainSettings
 from sfplus.training.create_network import create_network
 from sfplus.training.head_ops import find_head
-from sfplus.training.own_energy import OwnEnergy
+from sfplus.training.own_energy import OwnEnergy, find_energy
 
-_PEOPLE = 3  # of the heads that are tried
+_PEOPLE = 100  # of the heads that are tried
 
 
-def check_training(settings: SolverSettings, train: TrainSettings | None, size: str) -> None:
+def check_training(settings: SolverSettings, train: TrainSettings | None, size: str, features: int = 512) -> None:
     """Check that network, head and regulariser of a training can be created and work together.
 
     A network of a library is created without memory or arithmetic where that is possible. Code of the user's own is
-    run: its network on two crops, its head and regulariser once.
+    run: its network on two crops, its head and regulariser once; a regulariser of a model that is fine-tuned, and is
+    not loaded here, is only imported.
 
     Args:
         settings: of the training.
         train: the settings of the network; None if a model is fine-tuned, whose network is not known yet.
         size: height x width of the crops.
+        features: length of a feature of the model that is fine-tuned; not used if `train` is given.
 
     Raises:
         UsageError: If one of them does not exist, does not take its options or does not work.
@@ -36,11 +38,14 @@ def check_training(settings: SolverSettings, train: TrainSettings | None, size: 
         network = None if train is None else _check_network(train, size)
         if not settings.classifies:
             return
-        features = 8 if train is None else train.feature_size
-        head = check_head(settings.head, features)
-        if isinstance(settings.energy, OwnEnergySettings):
-            parts = {"head": head} | ({} if train is None else {"network": network or create_network(train, size)[0]})
-            _check_energy(settings.energy, nn.ModuleDict(parts))
+        head = check_head(settings.head, features if train is None else train.feature_size)
+        if not isinstance(settings.energy, OwnEnergySettings):
+            return
+        if train is None:
+            find_energy(settings.energy)
+        else:
+            network = network or create_network(train, size)[0]
+            _check_energy(settings.energy, nn.ModuleDict({"head": head, "network": network}))
 
 
 def check_head(settings: HeadSettings, features: int) -> Head:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+_SPARE = 64 << 20  # bytes of tensors that a library creates beside those of the network
 
 
 class AllocationError(Exception):
@@ -35,6 +37,11 @@ class _Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _has_tensor(arg: Any) -> bool:
     return isinstance(arg, Tensor) or any(isinstance(item, Tensor) for item in arg)
+
+
+def limit_to(tensors: Iterable[Tensor]) -> AbstractContextManager[None]:
+    """Limit what the construction of a network may allocate to twice the size of its tensors, and some to spare."""
+    return limit_allocations(2 * sum(4 * tensor.numel() for tensor in tensors) + _SPARE)
 
 
 @contextmanager

@@ -67,6 +67,23 @@ class ModelSource:
         return self.loaded.config
 
     @property
+    def described(self) -> Mapping[str, Any] | None:
+        """The contents of a `config.json` on this machine; None if there is none, or the model has to be fetched.
+
+        Raises:
+            WeightsError: If the file does not describe a model.
+        """
+        if self.name.startswith(HUB) or is_function(self.name):
+            return None
+        try:
+            path = self.path
+        except UsageError:
+            return None
+        file = path / CONFIG if path.is_dir() else path.with_name(CONFIG)
+        is_beside = path.is_dir() or path.suffix.lower() == ".safetensors"
+        return read_config(file) if is_beside and file.is_file() else None
+
+    @property
     def template(self) -> str:
         """The name of the template of its crops.
 

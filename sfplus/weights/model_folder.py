@@ -11,6 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from sfplus.errors import UsageError, WeightsError, explain_damage
 from sfplus.io.files import check_folder, write_atomically
@@ -23,15 +24,15 @@ from sfplus.networks import (
     is_library_network,
     is_network,
     network_options,
+    parse_size,
 )
-from sfplus.networks.own_networks import create_own
+from sfplus.networks.own_networks import build_own, check_features
 from sfplus.weights import CONFIG, HEAD, MODEL
-from sfplus.weights.allocations import AllocationError, limit_allocations
+from sfplus.weights.allocations import AllocationError, limit_to
 from sfplus.weights.feature_network import FeatureNetwork
 from sfplus.weights.model_config import encode_config, read_config
 
 _FITTING = "use the config.json of this file, or the right network"
-_SPARE = 64 << 20  # bytes of tensors that a library creates beside those of the network
 _MAX_NAME = 100  # characters of the name of a tensor in a message
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 
@@ -98,10 +99,19 @@ def _create_own(config: Mapping[str, Any], network: str, file: Path) -> nn.Modul
         reason, remedy = f"its network is code, {name}, which only you can allow to run", f"add --network {name}"
         raise UsageError(reason, where=file.with_name(CONFIG), remedy=f"{remedy} if you trust this code")
     sizes = {"feature_size": config["feature_size"], "input": config.get("input", DEFAULT_INPUT)}
-    options = {key: config[key] for key in NEUTRAL_OPTIONS if key in config}
-    with torch.random.fork_rng(devices=[]):
-        created = create_own(network, **sizes, **options, **config.get("network_options", {}))
-    assign_tensors(created, load_tensors(file), network, file)
+    standard = {key: config[key] for key in NEUTRAL_OPTIONS if key in config}
+    tensors, image = load_tensors(file), (3, *parse_size(sizes["input"]))
+    try:
+        with torch.random.fork_rng(devices=[]), limit_to(tensors.values()):
+            created = build_own(network, config.get("network_options", {}), **sizes, **standard)
+            if not any(map(is_lazy, created.state_dict().values())):  # which get their shapes from the first images
+                _check_tensors(created, tensors, network, file)
+            check_features(created, sizes["feature_size"], image, network)
+    except UsageError as error:
+        if not isinstance(error.__cause__, AllocationError):
+            raise
+        raise WeightsError(f"{network} is larger than these weights", where=file, remedy=_FITTING) from None
+    assign_tensors(created, tensors, network, file)
     return created
 
 
@@ -126,7 +136,7 @@ def create_with_tensors(
     name = config["network"]
     try:
         options = {key: value for key, value in config.items() if key in network_options(name)}
-        with limit_allocations(2 * sum(4 * tensor.numel() for tensor in tensors.values()) + _SPARE):
+        with limit_to(tensors.values()):
             network = create_uninitialised(name, **options)
     except UsageError as error:
         raise WeightsError(error.reason, where=described_by, remedy=error.remedy) from None

@@ -90,6 +90,10 @@ def test_classifier_of_other_classes_is_refused(classifier: Path) -> None:
     real = SmallImages(images, torch.arange(4), tuple("abcde"))
     with pytest.raises(WeightsError, match="has 4 classes, the images have 5"):
         surrogate_scores(images, real, classifier, CPU, 1)
+    config = json.loads((classifier / "config.json").read_text())
+    (classifier / "config.json").write_text(json.dumps(config | {"classifier": "no_such_module:f"}))
+    with pytest.raises(WeightsError, match="its network is code, which is not run"):
+        load_classifier(classifier)
     (classifier / "config.json").write_text('{"network": "sphereface4"}')
     with pytest.raises(WeightsError, match=r"is damaged \(classifier: Field required"):
         load_classifier(classifier)

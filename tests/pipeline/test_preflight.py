@@ -9,14 +9,20 @@ import pytest
 import torch
 
 from sfplus.errors import UsageError
+from sfplus.networks import create
 from sfplus.pipeline.plan import plan
 from sfplus.pipeline.preflight import check_plan
 from sfplus.recipes.load import load_recipe
+from sfplus.weights.model_folder import save_model
 
 FACES = """
 sample: {people: 8, photos: 2, verify_people: 4, folds: 2, pairs_per_fold: 2}
 train: {network: sphereface4, feature_size: 16, max_iter: 2, steps: []}
 verify: {}
+"""
+TUNED = """
+finetune: {model: m, photos: photos, max_iter: 2, steps: []}
+verify: {photos: photos, pairs: pairs.txt}
 """
 IMAGES = "classify: {network: cnn6, width: 2, data: {name: cifar10}}\n"
 
@@ -66,6 +72,19 @@ class Cosine(Head):
     def _with_margin(self, features, labels): return self._without_margin(features)
     def _without_margin(self, features): return self.scale * F.normalize(features) @ F.normalize(self.weight).T
 
+class Best(Cosine):
+    def __init__(self, features, classes, k: int = 1):
+        super().__init__(features, classes)
+        self.k = k
+    def _with_margin(self, features, labels):
+        logits = self._without_margin(features)
+        return logits - logits.topk(self.k).values.mean(1, keepdim=True)
+
+class Parts(Cosine):
+    def __init__(self, features, classes):
+        super().__init__(features, classes)
+        assert features == 48
+
 class NoLogits(Head): pass
 class Nan(Cosine):
     def entropy(self, logits, labels): return logits.sum() * float("nan")
@@ -87,6 +106,14 @@ class Spread(nn.Module):
     def forward(self):
         return sum((p.abs() ** self.power).sum() for p in self.model.parameters())
 
+class OfNetwork(Spread):
+    def __init__(self, model):
+        super().__init__(model.network)
+
+def anything(feature_size, path: str = "", **options): return small(feature_size, None)
+def logits(classes, size, **options):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
+
 def constant(model): return lambda: torch.tensor(1.0)
 def not_finite(model): return lambda: sum(p.sum() for p in model.parameters()) * float("inf")
 def vector(model): return lambda: next(model.parameters())
@@ -106,6 +133,9 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Check a recipe with overrides, in a folder with the module `parts_of_this_test`."""
     (tmp_path / "parts_of_this_test.py").write_text(PARTS)
     monkeypatch.chdir(tmp_path)
+
+    save_model(tmp_path / "m", create("sphereface4", feature_size=48, width=0.1), {
+        "network": "sphereface4", "feature_size": 48, "width": 0.1, "template": "sphereface-112x96"})  # fmt: skip
 
     def run(text: str, *overrides: str) -> None:
         (tmp_path / "r.yaml").write_text(text)
@@ -127,12 +157,17 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (FACES, ["train.network=P:lazy"]),
         (FACES, ["train.head.name=P:Cosine", "train.head.scale=3"]),
         (FACES, ["train.network=P:small", "train.head.name=P:Cosine", "train.energy={mode: P:Spread, power: 1}"]),
+        (FACES, ["train.network=P:anything", "train.network_options={path: x, input: 3, size: 1}"]),
+        (FACES, ["train.head.name=P:Best", "train.head.k=10"]),
+        (TUNED, ["finetune.head.name=P:Parts"]),
+        (TUNED, ["finetune.energy.mode=P:OfNetwork", "finetune.energy.weight=0.1"]),
         (FACES, ["train.energy.mode=sfplus.hypersphere:HypersphericalEnergy", "train.energy.half_space=true"]),
         (FACES, ["finetune.energy.mode=P:Spread", "finetune.energy.weight=0.1", "train.network=P:small"]),
         (IMAGES, ["network=timm:resnet18", "width=0"]),
         (IMAGES, ["energy={mode: P:Spread}"]),
         (IMAGES, ["data.name=P:images", "data.options={count: 2}"]),
         (IMAGES, ["data.name=P:Pictures"]),
+        (IMAGES, ["data.name=P:images", "network=P:logits", "width=0", "network_options={name: x, operator: y}"]),
     ],
 )
 def test_what_works_passes_and_draws_no_random_numbers(check, text: str, overrides: list[str]) -> None:
@@ -185,6 +220,13 @@ def test_what_works_passes_and_draws_no_random_numbers(check, text: str, overrid
         (FACES, ["train.energy={mode: P:no_model}"], "does not take the model as first arguments"),
         (IMAGES, ["network=timm:resnet18"], "width and weight_norm are for the networks of sfplus"),
         (IMAGES, ["network=P:small", "width=0"], "does not take 'classes'"),
+        (IMAGES, ["network=P:logits", "width=0", "network_options={classes: 3}"], "is given 'classes' by sfplus"),
+        (IMAGES, ["network=P:logits", "width=0", "network_options={size: 3}"], "is given 'size' by sfplus"),
+        (IMAGES, ["data.name=P:images", "network=P:small", "width=0"], "does not take 'classes'"),
+        (IMAGES, ["data.name=P:images", "network=P:logit", "width=0"], "did you mean 'logits'?"),
+        (IMAGES, ["data.name=P:images", "network=P:logits"], "has no option 'width'; leave width out"),
+        (IMAGES, ["data.name=P:images", "energy={mode: P:Spread, powr: 1}"], "did you mean 'power'?"),
+        (TUNED, ["finetune.energy={mode: P:OfNetwork, powr: 1}"], "has no option 'powr'"),
         (IMAGES, ["energy={mode: P:vector}"], "not a scalar"),
         (IMAGES, ["data.name=P:imges"], "did you mean 'images'?"),
         (IMAGES, ["data.name=P:images", "data.options={cont: 2}"], "has no option 'cont'; did you mean 'count'?"),

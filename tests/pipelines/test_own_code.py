@@ -59,10 +59,12 @@ def test_a_recipe_with_own_network_head_and_regulariser(
     exported = sfplus("export", tiny, "exported", *OWN)
     assert exported.code == 0, exported.err
     parts.write_text(parts.read_text() + "# changed\n")
+    again = sfplus("run", tiny, *OWN)  # this process has imported the module
+    assert again.code == 2 and "my_parts.py: was changed since it was imported; run the command again" in again.err
+    sys.modules.pop("my_parts")  # as in a new process
     statuses = sfplus("status", tiny, *OWN).out
     assert re.search(r"^train +stale +input head changed, input network changed$", statuses, re.M)
     parts.unlink()
-    sys.modules.pop("my_parts")
     converted = sfplus("compare", *photos, "--model", "model.onnx")
     assert converted.code == 0, converted.err
 
@@ -74,4 +76,5 @@ def test_a_recipe_with_own_images(parts: Path, tmp_path: Path, sfplus: Callable)
     (manifest,) = (json.loads(file.read_bytes()) for file in Path("data/cache/classify").glob("*/manifest.json"))
     assert manifest["counts"]["train_images"] == manifest["counts"]["test_images"] == 40
     parts.write_text(parts.read_text().replace("(0, 128,", "(0, 64,"))
+    sys.modules.pop("my_parts")
     assert "stale" in sfplus("status", "stripes.yaml").out

@@ -30,6 +30,12 @@ class small(nn.Sequential):
         last = nn.Linear(channels, feature_size)
         super().__init__(nn.Conv2d(3, channels, 3, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
         self.options = object()  # an attribute of the user's
+
+def anything(feature_size, path: str = "", input: str = "", **options):
+    return small(feature_size, 3)
+
+def lazy(feature_size, channels: int = 2):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(channels), nn.LazyLinear(feature_size))
 """
 
 
@@ -38,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A model with a network of the user's own, in the current folder, whose code leaves a file when it is imported."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_parts.py").write_text(TEXT)
-    network = create_own("own_parts:small", feature_size=4, channels=3)
+    network = create_own("own_parts:small", {"channels": 3}, feature_size=4)
     save_model(tmp_path / "model", network, CONFIG | {"network_options": {"channels": 3}})
     sys.modules.pop("own_parts")
     (tmp_path / "was-imported").unlink()
@@ -90,6 +96,36 @@ def test_code_that_does_not_fit_the_weights_is_one_line(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(CONFIG | {"network_options": {"depth": 1}}))
     with pytest.raises(UsageError, match="own_parts:small: has no option 'depth'"):
         read_model(folder, "own_parts:small")
+
+
+@pytest.mark.parametrize("name", ["path", "input", "options", "where", "standard"])
+def test_options_may_have_any_name(folder: Path, name: str) -> None:
+    text = json.dumps(CONFIG | {"network": "own_parts:anything", "network_options": {name: "x"}})
+    (folder / "config.json").write_text(text)
+    assert read_model(folder, "own_parts:anything").network(torch.zeros(2, 3, 112, 96)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["feature_size", "width"])
+def test_options_that_sfplus_sets_are_one_line(folder: Path, name: str) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"network_options": {name: 1}}))
+    with pytest.raises(UsageError, match=f"own_parts:small: is given '{name}' by sfplus; leave it out of the options"):
+        read_model(folder, "own_parts:small")
+
+
+@pytest.mark.parametrize("network", ["own_parts:small", "own_parts:lazy"])
+def test_options_that_need_much_memory_are_refused_first(folder: Path, network: str) -> None:
+    options = {"network": network, "network_options": {"channels": 10**8}}  # 10 GB and more
+    (folder / "config.json").write_text(json.dumps(CONFIG | options))
+    with pytest.raises(WeightsError, match=f"{network} is larger than these weights; use the config.json"):
+        read_model(folder, network)
+
+
+def test_a_network_whose_shapes_come_from_the_first_images_is_loaded(folder: Path) -> None:
+    network = create_own("own_parts:lazy", feature_size=4)
+    save_model(folder, network, CONFIG | {"network": "own_parts:lazy"})
+    images = torch.rand(2, 3, 112, 96)
+    network(images).sum().backward()
+    assert torch.equal(read_model(folder, "own_parts:lazy").network(images), network.eval()(images))
 
 
 @pytest.mark.parametrize("template", ["no-such", "\x1b[1m", "sphereface-0x0", "../x"])
