@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from sfplus.datasets.records import PeopleRule
 from sfplus.errors import DatasetError, UsageError
 from sfplus.image_tasks.image_set import ImageSet
 from sfplus.images import has_photos, list_left_out, list_photos
+from sfplus.io.loggers import get_logger
 from sfplus.io.resources import HUB
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.steps import (
@@ -36,7 +36,7 @@ from sfplus.recipes.steps import (
 )
 from sfplus.weights.zoo import zoo
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:

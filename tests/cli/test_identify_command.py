@@ -71,12 +71,12 @@ def test_photos_are_detected_and_embedded_once(drawn: Path, tmp_path: Path, sfpl
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nothing"], "is neither a folder of photos nor a file of features"),
+        (["nothing"], "does not exist"),
         (["loose.npz"], "is not in a person's folder"),
         (["single.npz"], "no person has more than 1 photo"),
         (["people.npz", "--model", "my/model"], "does not go with features"),
         (["people.npz", "--distractors", "wide.npz"], "its features have 3 numbers"),
-        (["people.npz", "--distractors", "missing.npz"], "is neither a folder of photos nor a file of features"),
+        (["people.npz", "--distractors", "missing.npz"], "does not exist"),
         (["people.npz", "--enrol", "2"], "no person has more than 2 photos"),
         (["people.npz", "--enrol", "0"], "enrol"),
     ],
