@@ -16,7 +16,7 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.layout import FEATURE_COLUMNS, FEATURE_INDEX, read_features
 from sfplus.cli.command import App
-from sfplus.cli.detect import detect_settings
+from sfplus.cli.detect import detect_settings, refuse_with_crops
 from sfplus.cli.embed import embed_steps
 from sfplus.cli.options import (
     DATA,
@@ -98,6 +98,8 @@ def identify(
     Example: sfplus identify people.npz --distractors crowds.npz
     """
     source = UserModel(model or DEFAULT_MODEL, network, input)
+    if crops:
+        refuse_with_crops(detector, turned)
     folder = out or run_folder(workspace, f"identify-{photos.resolve().stem}")
     detect = detect_settings(choose=choose, detector=detector, turned=turned)
     sources = _Sources(source, workspace, device, detect, crops, bool(model or network or input))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sfplus.cli.command import App
+from sfplus.cli.detect import refuse_with_crops
 from sfplus.cli.options import (
     DATA,
     AsJson,
@@ -124,6 +125,8 @@ def verify(
         source.check_code()
         overrides = lfw_overrides(source, photos, pairs, undetected, folds, crops)
         check_detector(detector)
+        if crops:
+            refuse_with_crops(detector, turned)
         overrides += [f"detect.detector={json.dumps(detector)}", f"detect.turned={json.dumps(turned)}"]
         overrides += [f"verify.protocol={json.dumps(protocol)}", f"detect.choose={choose}", *title_override(title)]
         name = run_name_of(workspace, pairs, photos)

@@ -34,6 +34,7 @@ from sfplus.recipes.steps import (
     UserPairs,
     UserPhotos,
 )
+from sfplus.weights.detector_models import detector_file
 from sfplus.weights.zoo import zoo
 
 _log = get_logger(__name__)
@@ -105,7 +106,7 @@ def check_available_inputs(steps: Sequence[Step], workspace: Path, context: RunC
     notes = [str(_missing_error(missing))] if missing else []
     available = []
     for reference in references:
-        if isinstance(reference, UserModel):
+        if isinstance(reference, UserModel | UserDetector):
             notes += [f"get it first: sfplus models fetch {reference.name}"] * _is_unfetched(reference)
             if reference.name.startswith(HUB) or _is_unfetched(reference):
                 continue
@@ -116,9 +117,11 @@ def check_available_inputs(steps: Sequence[Step], workspace: Path, context: RunC
     return "; ".join(dict.fromkeys(notes))
 
 
-def _is_unfetched(model: UserModel) -> bool:
-    """Return whether a model is one of the zoo that is not on this machine."""
+def _is_unfetched(model: UserModel | UserDetector) -> bool:
+    """Return whether a model or detector is one of the zoo that is not on this machine."""
     try:
+        if isinstance(model, UserDetector):
+            return not detector_file(model.name).is_file()
         return model.name in zoo() and not model.path.exists()
     except UsageError:
         return True
