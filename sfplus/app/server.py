@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -26,9 +25,10 @@ from sfplus.app.people import PHOTOS, PeopleFolder
 from sfplus.app.uploads import MAX_BYTES, UploadReader
 from sfplus.errors import SfplusError, one_line
 from sfplus.images import PHOTO_SUFFIXES
+from sfplus.io.loggers import get_logger
 from sfplus.reports.jinja_filters import page_templates
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 Result = TypeVar("Result")
 Body = TypeVar("Body", bound=BaseModel)

@@ -8,7 +8,6 @@ changed setting can never be served from an old cache. Recipes that share a fing
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -30,8 +29,9 @@ from sfplus.io.disk import explain_full_disk, explain_write
 from sfplus.io.files import digest_json
 from sfplus.io.leftovers import remove_leftovers
 from sfplus.io.locks import file_lock, is_held
+from sfplus.io.loggers import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def run_stage(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import logging
 import os
 import platform
 from dataclasses import dataclass, field, replace
@@ -17,12 +16,13 @@ from sfplus.artifacts.inputs import PhotoFolder
 from sfplus.artifacts.result_index import ResultIndex
 from sfplus.io.console import Console, ProgressLine
 from sfplus.io.files import digest_json
+from sfplus.io.loggers import get_logger
 from sfplus.io.resources import user_folder
 
 if TYPE_CHECKING:
     from sfplus.device import Device
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _PACKAGES = (
     "torch", "torchvision", "accelerate", "facenet-pytorch", "numpy", "opencv-python", "pillow", "scikit-learn",

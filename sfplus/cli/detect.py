@@ -56,6 +56,17 @@ def detect_settings(**options: Any) -> DetectSettings:
         raise UsageError(error.errors()[0]["msg"].removeprefix("Value error, "), where="--detector") from None
 
 
+def refuse_with_crops(detector: str, turned: bool) -> None:
+    """Refuse the options of a detector beside `--crops`, with which nothing is detected.
+
+    Raises:
+        UsageError: If one is given.
+    """
+    for option, is_given in (("--detector", detector != MTCNN), ("--turned", turned)):
+        if is_given:
+            raise UsageError("does not go with --crops", where=option, remedy="leave out one of them")
+
+
 def detect_folder(photos: Path, out: Path, device: str, settings: DetectSettings | None = None) -> int:
     """Write the faces of a folder or list of photos as tables to `out`, and return the exit code.
 

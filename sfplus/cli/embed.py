@@ -13,7 +13,7 @@ import typer
 from sfplus.artifacts.context import is_first
 from sfplus.artifacts.layout import FACE_COLUMNS, FACES, FEATURE_COLUMNS, FEATURE_INDEX, FEATURES
 from sfplus.cli.command import App
-from sfplus.cli.detect import detect_settings
+from sfplus.cli.detect import detect_settings, refuse_with_crops
 from sfplus.cli.options import (
     Choose,
     DetectorName,
@@ -69,6 +69,8 @@ def embed(
     Example: sfplus embed holiday features
     """
     source = UserModel(model or DEFAULT_MODEL, network, input)
+    if crops:
+        refuse_with_crops(detector, turned)
     detect = detect_settings(choose=choose, detector=detector, turned=turned)
     raise typer.Exit(embed_folder(photos, out, source, device, crops, dtype, detect))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from sfplus.errors import UsageError, one_line
 from sfplus.images import CACHE, encode_image, list_photos
 from sfplus.io.console import quantity
 from sfplus.io.files import check_folder, check_input, write_atomically
+from sfplus.io.loggers import get_logger
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import read_failures
 from sfplus.people.grouped_photos import GroupedPhotos
@@ -40,7 +40,7 @@ from sfplus.recipes.steps import UserModel
 from sfplus.reports.people_page import FaceView, photo_link, render_matches
 
 app = App()
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 FOUND_HTML = "found.html"
 _PRINTED, _SHOWN = 20, 500  # photos at most, on the console and on the page
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from sfplus.cli.photo_inputs import PhotoInput, list_inputs
 from sfplus.detection.registry import MTCNN
 from sfplus.images import CACHE
 from sfplus.io.console import Console, log_failures, quantity
+from sfplus.io.loggers import get_logger
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import FAILURES, read_failures, read_parquet
 from sfplus.people.grouped_photos import GroupedPhotos, Table
@@ -43,7 +43,7 @@ from sfplus.people.regroup import PEOPLE_HTML, regroup
 from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import UserModel, UserPhotos
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 app = App()
 _WEAK = 0.5  # of the pairs of the same person are linked

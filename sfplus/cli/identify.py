@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
 from sfplus.artifacts.layout import FEATURE_COLUMNS, FEATURE_INDEX, read_features
 from sfplus.cli.command import App
-from sfplus.cli.detect import detect_settings
+from sfplus.cli.detect import detect_settings, refuse_with_crops
 from sfplus.cli.embed import embed_steps
 from sfplus.cli.options import (
     DATA,
@@ -41,6 +40,7 @@ from sfplus.detection.registry import MTCNN
 from sfplus.errors import DatasetError, UsageError
 from sfplus.io.console import Console, quantity
 from sfplus.io.files import check_input, file_digest, write_atomically
+from sfplus.io.loggers import get_logger
 from sfplus.io.memory import keep_freed_memory
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.io.tables import read_failures, read_parquet
@@ -52,7 +52,7 @@ from sfplus.verification import features as feature_files
 from sfplus.verification.features import Features, check_features, feature_digests
 from sfplus.verification.identification_rates import FPIRS, RANKS, IdentificationRates, measure_identification
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 app = App()
 PROBES_CSV = "probes.csv"
@@ -98,6 +98,8 @@ def identify(
     Example: sfplus identify people.npz --distractors crowds.npz
     """
     source = UserModel(model or DEFAULT_MODEL, network, input)
+    if crops:
+        refuse_with_crops(detector, turned)
     folder = out or run_folder(workspace, f"identify-{photos.resolve().stem}")
     detect = detect_settings(choose=choose, detector=detector, turned=turned)
     options = {"--model": model, "--network": network, "--input": input}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,12 @@ from sfplus.errors import UsageError, one_line
 from sfplus.images import Pixels, encode_image
 from sfplus.io.console import first_names, quantity
 from sfplus.io.files import check_file, check_input, write_atomically
+from sfplus.io.loggers import get_logger
 from sfplus.io.resources import DEFAULT_MODEL
 from sfplus.reports.contact_sheet import compose_sheet
 from sfplus.weights.find_model import ModelSource
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 app = App()
 

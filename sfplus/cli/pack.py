@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -19,9 +18,10 @@ from sfplus.datasets.identities import read_person_list
 from sfplus.datasets.records import PeopleRule
 from sfplus.io.console import Console, log_failures, quantity
 from sfplus.io.files import check_input
+from sfplus.io.loggers import get_logger
 from sfplus.io.tables import FAILURES, Failure, read_json_lines
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 app = App()
 Exclude = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ from sfplus.embedder import Embedder
 from sfplus.errors import DatasetError, PhotoError
 from sfplus.images import Pixels, reserve_memory, shrink
 from sfplus.io.console import Console, ProgressLine, quantity
+from sfplus.io.loggers import get_logger
 from sfplus.io.prefetch import Reserve, prefetch_batches
 from sfplus.verification.features import FEATURE_SUFFIXES, Features, check_features, read_features
 from sfplus.weights.find_model import ModelSource, crop_template
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _BATCH_SIZE = 128
 _SIDE = 1024  # pixels of an image that is kept to be shown

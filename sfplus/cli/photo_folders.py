@@ -7,7 +7,6 @@ part (see `artifacts.work_sharing`), and each leaves the complete result.
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,13 +26,14 @@ from sfplus.io.disk import flush_all
 from sfplus.io.files import remove_folder, write_atomically, write_json
 from sfplus.io.json_files import RelativeName, read_json
 from sfplus.io.locks import file_lock
+from sfplus.io.loggers import get_logger
 from sfplus.io.memory import return_photo_memory
 from sfplus.io.tables import FAILURES, Failure, read_failures, read_json_lines, read_parquet, write_json_lines
 from sfplus.pipeline.execute import run_steps
 from sfplus.pipeline.plan import check_inputs
 from sfplus.recipes.steps import Step
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 FOUND_CSV = "found.csv"  # of the command `find`
 _RECORD = f"{CACHE}/published.json"

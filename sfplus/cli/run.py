@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shlex
 import sys
@@ -37,6 +36,7 @@ from sfplus.cli.report_folder import check_report_folder, read_report
 from sfplus.errors import UsageError, one_line
 from sfplus.io.console import Console, quantity
 from sfplus.io.files import write_atomically
+from sfplus.io.loggers import get_logger
 from sfplus.io.memory import keep_freed_memory
 from sfplus.io.tables import FAILURES, read_failures
 from sfplus.pipeline.execute import run_steps
@@ -47,7 +47,7 @@ from sfplus.recipes.recipe import image_keys
 from sfplus.recipes.steps import InputReference, Step, StepOutput, UserModel, UserPairs
 from sfplus.training.history import EVENTS
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 app = App()
 
@@ -253,7 +253,7 @@ def _publish_report(artefact: Artefact, folder: Path) -> Path:
 def _add_second_model(steps: Sequence[Step], model: str) -> list[Step]:
     """Verify a second model on the same photos and pairs, before the first one; its crops follow its own template."""
     *first, embed, verify, report = steps
-    reference, second = embed.inputs["model"], UserModel(model)
+    reference, second = embed.inputs["model"], UserModel(model, key="--against")
     if isinstance(reference, UserModel) and not reference.input and reference.path.resolve() == second.path.resolve():
         raise UsageError("is the same model", where=f"--against {model}", remedy="give a different one")
     crops, added = embed.inputs["crops"], []

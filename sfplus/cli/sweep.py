@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import shutil
 import time
@@ -30,6 +29,7 @@ from sfplus.cli.sweep_results import (
 from sfplus.errors import SfplusError, UsageError, one_line
 from sfplus.io.console import Console, ProgressLine
 from sfplus.io.files import check_folder, write_atomically, write_or_remove
+from sfplus.io.loggers import get_logger
 from sfplus.io.memory import keep_freed_memory
 from sfplus.pipeline.distributed import process_count
 from sfplus.pipeline.execute import run_steps
@@ -41,7 +41,7 @@ from sfplus.recipes.sweep_grid import Configuration, configurations, seed_overri
 from sfplus.reports.sweep_plot import sweep_curves, sweep_plot
 from sfplus.reports.sweep_table import SweepTable, format_metric, to_html, to_json, to_markdown, to_text
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 app = App()
 TABLE, MARKDOWN, PAGE, PLOT = "sweep.json", "sweep.md", "sweep.html", "sweep.png"

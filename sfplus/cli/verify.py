@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sfplus.cli.command import App
+from sfplus.cli.detect import refuse_with_crops
 from sfplus.cli.options import (
     DATA,
     AsJson,
@@ -121,8 +122,11 @@ def verify(
             remedy = "give a model, or both as features: sfplus embed makes them"
             raise UsageError("is a file of features, beside photos", where=f"--against {against}", remedy=remedy)
         source = ModelSource(model or DEFAULT_MODEL, network, input)
+        source.check_code()
         overrides = lfw_overrides(source, photos, pairs, undetected, folds, crops)
         check_detector(detector)
+        if crops:
+            refuse_with_crops(detector, turned)
         overrides += [f"detect.detector={json.dumps(detector)}", f"detect.turned={json.dumps(turned)}"]
         overrides += [f"verify.protocol={json.dumps(protocol)}", f"detect.choose={choose}", *title_override(title)]
         name = run_name_of(workspace, pairs, photos)

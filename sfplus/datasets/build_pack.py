@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -21,8 +20,9 @@ from sfplus.io.console import Console
 from sfplus.io.files import check_folder, paths_overlap, write_json
 from sfplus.io.json_files import read_json
 from sfplus.io.locks import file_lock
+from sfplus.io.loggers import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def build_pack(

@@ -7,7 +7,6 @@ FID. If only the scores change, or Inception's weights are added, an existing ge
 
 from __future__ import annotations
 
-import logging
 import math
 import shutil
 from collections.abc import Mapping
@@ -36,13 +35,14 @@ from sfplus.image_tasks.image_set import ImageSet
 from sfplus.image_tasks.scores import inception_scores, surrogate_scores
 from sfplus.images import encode_image
 from sfplus.io.files import digest_json, write_atomically
+from sfplus.io.loggers import get_logger
 from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.reports.curves_plot import curves_plot
 from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import train
 from sfplus.training.history import HISTORY, read_rows
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _TRAINING_COUNTS = ("steps", "seconds", "generator_loss", "discriminator_loss", "energy", "mhe_loss")
 _GRID = 64  # images in a grid (MHE-GAN, train.py)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +14,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sfplus.errors import cut, one_line
+from sfplus.io.loggers import get_logger
 from sfplus.io.messages import is_quiet
 from sfplus.io.terminal import escape_redirected_output
 
 _PLAIN_SECONDS = 30.0  # between two lines of progress where there is no terminal
 _SHOWN_FAILURES = 5
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def log_failures(failures: Sequence[Mapping[str, Any]], file: Path) -> None:

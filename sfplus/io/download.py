@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from sfplus.errors import SfplusError
 from sfplus.io.files import atomic_file, file_digest
+from sfplus.io.loggers import get_logger
 from sfplus.io.messages import shows_progress
 from sfplus.io.terminal import terminal
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _PAGE_BYTES = 4096  # at the start of a file, enough to recognise a web page
 

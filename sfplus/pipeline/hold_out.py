@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,11 +21,12 @@ from sfplus.images import list_photos
 from sfplus.io.console import quantity
 from sfplus.io.files import digest_json, file_size
 from sfplus.io.limits import check_limit
+from sfplus.io.loggers import get_logger
 from sfplus.pipeline.plan import describe_training_people
 from sfplus.recipes.recipe import Recipe
 from sfplus.weights import PEOPLE
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def hold_out(recipe: Recipe, workspace: Path, context: RunContext | None = None) -> Recipe:

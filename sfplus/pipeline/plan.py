@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from sfplus.datasets.records import PeopleRule
 from sfplus.errors import DatasetError, UsageError
 from sfplus.image_tasks.image_set import ImageSet
 from sfplus.images import has_photos, list_left_out, list_photos
+from sfplus.io.loggers import get_logger
 from sfplus.io.resources import HUB
 from sfplus.recipes.recipe import Recipe
 from sfplus.recipes.steps import (
@@ -34,9 +34,10 @@ from sfplus.recipes.steps import (
     UserPairs,
     UserPhotos,
 )
+from sfplus.weights.detector_models import detector_file
 from sfplus.weights.zoo import zoo
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
@@ -105,7 +106,7 @@ def check_available_inputs(steps: Sequence[Step], workspace: Path, context: RunC
     notes = [str(_missing_error(missing))] if missing else []
     available = []
     for reference in references:
-        if isinstance(reference, UserModel):
+        if isinstance(reference, UserModel | UserDetector):
             notes += [f"get it first: sfplus models fetch {reference.name}"] * _is_unfetched(reference)
             if reference.name.startswith(HUB) or _is_unfetched(reference):
                 continue
@@ -116,9 +117,11 @@ def check_available_inputs(steps: Sequence[Step], workspace: Path, context: RunC
     return "; ".join(dict.fromkeys(notes))
 
 
-def _is_unfetched(model: UserModel) -> bool:
-    """Return whether a model is one of the zoo that is not on this machine."""
+def _is_unfetched(model: UserModel | UserDetector) -> bool:
+    """Return whether a model or detector is one of the zoo that is not on this machine."""
     try:
+        if isinstance(model, UserDetector):
+            return not detector_file(model.name).is_file()
         return model.name in zoo() and not model.path.exists()
     except UsageError:
         return True
@@ -132,6 +135,7 @@ def _check_references(references: Sequence[InputReference], workspace: Path, con
     for reference in references:
         if isinstance(reference, UserModel):
             _ = reference.content  # raises if the model cannot be used
+            reference.check_code(reference.key)
         elif isinstance(reference, UserDetector):
             _ = DetectorInput(reference.name).content  # likewise
         elif not isinstance(reference, StepOutput | UserImages | UserCode):

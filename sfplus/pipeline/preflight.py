@@ -11,6 +11,7 @@ from sfplus.datasets.formats.pack import read_manifest
 from sfplus.networks import DEFAULT_INPUT, is_library_network
 from sfplus.recipes.settings.align import AlignSettings
 from sfplus.recipes.settings.classify import ClassifySettings
+from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.settings.finetune import FinetuneSettings
 from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.recipes.settings.train import SolverSettings, TrainSettings
@@ -31,8 +32,8 @@ def check_plan(steps: Sequence[Step], record: Mapping[str, Identity] | None = No
         record: What was run last, by step: a step with the same settings and code is not checked again.
 
     Raises:
-        UsageError: If a network, head, regulariser or set of images does not exist, does not take its options or does
-            not work.
+        UsageError: If a network, head, regulariser, set of images or detector does not exist, does not take its options
+            or does not work.
     """
     for step in steps:
         if _may_fail(step) and not _was_run(step, record or {}):
@@ -78,6 +79,10 @@ def _check(step: Step, steps: Sequence[Step]) -> None:
         from sfplus.image_tasks.setting_checks import check_images  # start-up time, as above
 
         check_images(settings.data)
+    elif isinstance(settings, DetectSettings):
+        from sfplus.detection.own import find_detector_class  # start-up time, as above
+
+        find_detector_class(settings.detector)
 
 
 def _feature_size(step: Step) -> int:

@@ -10,10 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sfplus.detection.registry import MTCNN
 from sfplus.errors import RecipeError, UsageError, suggest, warn_user
 from sfplus.io.import_path import is_import_path
 from sfplus.io.resources import shipped_folder
 from sfplus.recipes.recipe import Recipe, image_keys
+from sfplus.recipes.settings.detect import settings_of_others
 from sfplus.recipes.settings.heads import DEFAULT_HEAD
 from sfplus.recipes.validation_errors import explain
 from sfplus.recipes.yaml_file import parse_yaml, read_text
@@ -109,7 +111,7 @@ def _apply(data: Mapping[str, Any], overrides: Sequence[str], *, say: bool = Fal
 
     An override that exchanges a head leaves out the options that the recipe gives for its own one, since they mean
     other things, or nothing, to the new head; those of other overrides stay. The same holds for a regulariser of the
-    user's own.
+    user's own, and for the settings that only the detector of the recipe has.
 
     Args:
         data: The data of the recipe.
@@ -122,7 +124,9 @@ def _apply(data: Mapping[str, Any], overrides: Sequence[str], *, say: bool = Fal
         slot, _, name = key.rpartition(".")
         settings = _get(changed, slot.split("."))
         if isinstance(settings, dict) and (old := _exchanged(slot, name, settings, chosen)):
-            left_out = [option for option in settings if option not in (name, "weight")]
+            is_detector = name == "detector"
+            options = settings_of_others(chosen, settings) if is_detector else set(settings) - {name, "weight"}
+            left_out = [option for option in settings if option in options]
             for option in left_out:
                 del settings[option]
             if left_out and say:
@@ -133,7 +137,7 @@ def _apply(data: Mapping[str, Any], overrides: Sequence[str], *, say: bool = Fal
 
 
 def _exchanged(slot: str, name: str, settings: Mapping[str, Any], chosen: Any) -> str:
-    """Return what an override exchanges, a head or a regulariser, if the keys beside it are its options; "" if not."""
+    """Return the head, regulariser or detector that an override exchanges, if keys beside it are its options, or ""."""
     if name == "name" and slot.rpartition(".")[2] == "head":
         old = str(settings.get(name, DEFAULT_HEAD))
         return old if chosen != old else ""
@@ -141,6 +145,9 @@ def _exchanged(slot: str, name: str, settings: Mapping[str, Any], chosen: Any) -
         old = str(settings.get(name, "the energy"))
         is_code = isinstance(chosen, str) and is_import_path(chosen)
         return old if chosen != old and (is_code or is_import_path(old)) else ""
+    if (slot, name) == ("detect", "detector"):
+        old = str(settings.get(name, MTCNN))
+        return old if chosen != old else ""
     return ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from collections import Counter
@@ -31,11 +30,12 @@ from sfplus.images import Pixels, encode_image, is_transient, read_photo, reserv
 from sfplus.io.console import quantity
 from sfplus.io.files import digest_json, write_atomically
 from sfplus.io.leftovers import remove_leftovers
+from sfplus.io.loggers import get_logger
 from sfplus.io.prefetch import Reserve, prefetch_batches
 from sfplus.io.tables import FAILURES, NO_FACE, Failure, read_json_lines, read_parquet, write_json_lines, write_parquet
 from sfplus.recipes.settings.align import AlignStageSettings
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _PART = 64  # photos
 _MEMORY = 200_000_000  # bytes of the photos that are read at a time; a larger photo is read alone

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from sfplus.errors import DatasetError
 from sfplus.hypersphere import Head, ShardedHead
 from sfplus.io.console import first_names
 from sfplus.io.files import file_size, write_atomically
+from sfplus.io.loggers import get_logger
 from sfplus.io.tables import read_failures, read_parquet
 from sfplus.networks import DEFAULT_INPUT, is_function
 from sfplus.networks.embed import default_batch_size, embed_batches
@@ -44,7 +44,7 @@ from sfplus.weights import HEAD, PEOPLE
 from sfplus.weights.feature_network import FeatureNetwork
 from sfplus.weights.model_folder import load_tensors, save_model
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 Settings = TypeVar("Settings", bound=SolverSettings)
 

@@ -68,7 +68,11 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("earlier_version", [False, True])
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_damaged_file_is_noticed_when_the_artefact_is_used_and_built_again(
-    name: str, earlier_version: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    earlier_version: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     context = RunContext(tmp_path, Console(), "cpu")
     artefact = run_text_stage(context)
@@ -84,10 +88,9 @@ def test_a_damaged_file_is_noticed_when_the_artefact_is_used_and_built_again(
         assert find_changes(artefact.folder) == ""
         return
     built = run_text_stage(context)
-    printed = capsys.readouterr().err
     assert built.content == artefact.content and built.folder == artefact.folder and not built.find_damage()
-    assert f"{artefact.folder}: is damaged ({'its files were changed' if earlier_version else damage}" in printed
-    assert printed.count("it is built again") == 1
+    assert f"{artefact.folder}: is damaged ({'its files were changed' if earlier_version else damage}" in caplog.text
+    assert caplog.text.count("it is built again") == 1
 
 
 def make_earlier_version(folder: Path) -> None:

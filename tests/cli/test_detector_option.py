@@ -66,6 +66,15 @@ def test_detect_and_align_use_it_and_notice_its_changes(task: Path, sfplus: Comm
     assert sorted(path.name for path in (task / "crops").glob("*.jpg")) == ["0.jpg", "1.jpg"]
 
 
+@pytest.mark.parametrize("command", ["embed in out", "verify in pairs.csv", "identify in --out out"])
+@pytest.mark.parametrize("option", [("--detector", "yunet"), ("--turned",)])
+def test_options_of_the_detector_are_refused_for_crops(
+    task: Path, sfplus: Command, command: str, option: tuple[str, ...]
+) -> None:
+    answer = sfplus(*command.split(), "--crops", "--model", "model", *option)
+    assert answer.code == 2 and f"{option[0]}: does not go with --crops; leave out one of them" in answer.err
+
+
 def test_embed_group_find_compare_and_verify_take_it(task: Path, sfplus: Command) -> None:
     model = ("--model", "model", *DETECTOR)
     assert sfplus("embed", "in", "features", *model, "--turned").code == 0

@@ -27,6 +27,16 @@ def test_recipes_are_listed_shown_and_checked(sfplus: Callable) -> None:
     assert answer.code == 0 and "sample -> detect/train" in answer.out
 
 
+def test_what_is_not_fetched_yet_is_listed(sfplus: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFPLUS_HOME", str(tmp_path))
+    answer = sfplus("recipes", "check", "demo", "detect.detector=yunet")
+    assert answer.code == 0 and "to run it: get it first: sfplus models fetch yunet\n" in answer.out, answer.err
+    (tmp_path / "yunet").mkdir()
+    (tmp_path / "yunet" / "model.onnx").write_bytes(b"a graph")
+    answer = sfplus("recipes", "check", "demo", "detect.detector=yunet")
+    assert answer.code != 0 and "its SHA-256 differs; get it again: sfplus models fetch yunet" in answer.err
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [

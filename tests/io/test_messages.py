@@ -12,7 +12,7 @@ import pytest
 
 import sfplus
 from sfplus.errors import SfplusWarning, UsageError
-from sfplus.io import messages
+from sfplus.io.loggers import get_logger
 from sfplus.io.messages import choose_messages, is_quiet, log_failure, show_messages, shows_progress
 
 _LOG = logging.getLogger("sfplus.somewhere")
@@ -157,7 +157,14 @@ def test_nothing_prints_but_the_command_line() -> None:
 
 
 def test_a_logger_has_the_name_of_its_module() -> None:
-    for file in _PACKAGE.rglob("*.py"):
-        text = file.read_text("utf-8")
-        if "import logging" in text and file.name != "onnx.py" and file != Path(messages.__file__):
-            assert "logging.getLogger(__name__)" in text, file
+    texts = {file.relative_to(_PACKAGE).as_posix(): file.read_text("utf-8") for file in _PACKAGE.rglob("*.py")}
+    direct = {"__init__.py", "io/messages.py", "io/loggers.py", "weights/onnx.py"}
+    assert {name for name, text in texts.items() if "getLogger(" in text} == direct
+    assert all("get_logger(__name__)" in text for text in texts.values() if "import get_logger" in text)
+
+
+def test_names_in_the_messages_of_the_library_forge_no_lines(caplog: pytest.LogCaptureFixture) -> None:
+    get_logger("sfplus.x").warning("%s: %d faces", "p\udcff\nwarning: b\x1b[31m", 3)
+    (record,) = caplog.records
+    assert record.getMessage() == r"p\udcff\nwarning: b\x1b[31m: 3 faces"
+    assert (record.name, record.filename) == ("sfplus.x", Path(__file__).name)

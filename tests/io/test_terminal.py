@@ -42,6 +42,7 @@ def test_rich_prints_its_own_colours_and_no_others(wrap: bool, monkeypatch: pyte
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", EscapedStream(stream) if wrap else stream)
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest cannot send surrogates between its processes
     standard_error.cache_clear()
     with show_messages():
         logging.getLogger("sfplus.x").warning(f"a\n{_HOSTILE}[bold]x[/]")

@@ -121,6 +121,11 @@ def not_callable(model): return 3
 def energy_raises(model): return lambda: 1 / 0
 def no_model(): return constant(None)
 
+class Faces:
+    def __init__(self, min_face, device): raise RuntimeError("is created when it is used")
+    def detect(self, photos): return []
+def without_device(min_face): return Faces
+
 def images(train, count: int = 4): return []
 class Pictures:
     def __init__(self, root, train): pass
@@ -163,6 +168,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (TUNED, ["finetune.energy.mode=P:OfNetwork", "finetune.energy.weight=0.1"]),
         (FACES, ["train.energy.mode=sfplus.hypersphere:HypersphericalEnergy", "train.energy.half_space=true"]),
         (FACES, ["finetune.energy.mode=P:Spread", "finetune.energy.weight=0.1", "train.network=P:small"]),
+        (FACES, ["detect.detector=P:Faces"]),
         (IMAGES, ["network=timm:resnet18", "width=0"]),
         (IMAGES, ["energy={mode: P:Spread}"]),
         (IMAGES, ["data.name=P:images", "data.options={count: 2}"]),
@@ -218,6 +224,9 @@ def test_what_works_passes_and_draws_no_random_numbers(check, text: str, overrid
         (FACES, ["train.energy={mode: P:not_callable}"], "returns int, which cannot be called"),
         (FACES, ["train.energy={mode: P:energy_raises}"], "failed (ZeroDivisionError: division by zero)"),
         (FACES, ["train.energy={mode: P:no_model}"], "does not take the model as first arguments"),
+        (FACES, ["detect.detector=P:Face"], "parts_of_this_test has no 'Face'; did you mean 'Faces'?"),
+        (FACES, ["detect.detector=P:without_device"], "does not take 'device'; it is called with min_face=..."),
+        (FACES, ["detect.detector=no_such_module:F"], "no_such_module:F: there is no such module"),
         (IMAGES, ["network=timm:resnet18"], "width and weight_norm are for the networks of sfplus"),
         (IMAGES, ["network=P:small", "width=0"], "does not take 'classes'"),
         (IMAGES, ["network=P:logits", "width=0", "network_options={classes: 3}"], "is given 'classes' by sfplus"),

@@ -7,6 +7,7 @@ import pytest
 
 from sfplus.errors import RecipeError, SfplusWarning
 from sfplus.recipes.load import find_recipe, load_recipe
+from sfplus.recipes.settings.detect import DetectSettings
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,46 @@ def test_the_same_head_keeps_its_options(write_recipe: Callable[[str], Path], ov
     path = write_recipe("train: {photos: p, head: {m: 2}}\nfinetune: {head: {m: 2}}\nverify: {photos: a, pairs: b}\n")
     recipe = load_recipe(path, overrides)
     assert recipe.finetune and recipe.finetune.head.model_dump()["m"] == 2
+
+
+@pytest.mark.parametrize("detector", ["yunet", '"yunet"', "own:Class"])
+def test_another_detector_leaves_out_the_settings_of_the_recipe_for_its_own_one(
+    write_recipe: Callable[[str], Path], detector: str
+) -> None:
+    detect = "min_face: 30, thresholds: [0.5, 0.6, 0.7], factor: 0.85, mirror_landmarks: false"
+    path = write_recipe(f"detect: {{{detect}}}\nembed: {{model: m}}\nverify: {{photos: a, pairs: b}}\n")
+    message = r"^detect: the options of mtcnn in the recipe are left out: thresholds, mirror_landmarks$"
+    with pytest.warns(SfplusWarning, match=message):
+        recipe = load_recipe(path, [f"detect.detector={detector}"])
+    assert recipe.detect == DetectSettings(detector=detector.strip('"'), min_face=30)
+
+
+@pytest.mark.filterwarnings("error")
+def test_settings_at_their_defaults_are_those_of_every_detector(write_recipe: Callable[[str], Path]) -> None:
+    for recipe in ("lfw", "demo"):
+        assert load_recipe(find_recipe(recipe), ["detect.detector=yunet"]).detect == DetectSettings(detector="yunet")
+    path = write_recipe("detect: {thresholds: [0.5, 0.6, 0.7]}\nembed: {model: m}\nverify: {photos: a, pairs: b}\n")
+    assert load_recipe(path, ['detect.detector="mtcnn"']).detect.thresholds == (0.5, 0.6, 0.7)
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["detect.detector=yunet", "detect.thresholds=[0.5, 0.6, 0.7]"], "thresholds: [0.5, 0.6, 0.7] is of mtcnn"),
+        (["detect.factor=0.8", "detect.detector=yunet"], "factor: 0.8 is of mtcnn, not of yunet"),
+        (["detect.mirror_landmarks=false", "detect.detector=own:Class"], "False is of mtcnn, not of own:Class"),
+        (["detect.detector=own:Class", "detect.min_score=0.8"], "min_score: 0.8 is of yunet, not of own:Class"),
+        (["detect.min_score=0.8"], "min_score: 0.8 is of yunet, not of mtcnn"),
+    ],
+)
+def test_settings_of_another_detector_in_overrides_are_refused(
+    write_recipe: Callable[[str], Path], overrides: list[str], message: str
+) -> None:
+    path = write_recipe("detect: {thresholds: [0.4, 0.6, 0.7]}\nembed: {model: m}\nverify: {photos: a, pairs: b}\n")
+    with pytest.raises(RecipeError) as error:
+        load_recipe(path, overrides)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_an_own_regulariser_leaves_out_the_options_of_the_energy_but_keeps_the_weight(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sfplus.artifacts.settings import ADDED_LATER
 from sfplus.artifacts.stage import Deferred, Stage
-from sfplus.detection.registry import MTCNN, check_detector
+from sfplus.detection.registry import MTCNN, YUNET, check_detector
 from sfplus.errors import UsageError
 from sfplus.recipes.steps import StageKey
+
+_OWN_SETTINGS = {MTCNN: ("factor", "thresholds", "mirror_landmarks", "parity"), YUNET: ("min_score",)}
 
 
 class DetectSettings(StageKey, BaseModel):
@@ -59,7 +62,17 @@ class DetectSettings(StageKey, BaseModel):
         return name
 
     @model_validator(mode="after")
-    def _check_parity(self) -> DetectSettings:
-        if self.parity != "none" and self.detector != MTCNN:
-            raise ValueError(f"parity: {self.parity} is of mtcnn, not of {self.detector}")
+    def _check_settings_of_others(self) -> DetectSettings:
+        if names := settings_of_others(self.detector, dict(self)):
+            owner = next(owner for owner, fields in _OWN_SETTINGS.items() if names[0] in fields)
+            value = getattr(self, names[0])
+            text = list(value) if isinstance(value, tuple) else value
+            raise ValueError(f"{names[0]}: {text} is of {owner}, not of {self.detector}")
         return self
+
+
+def settings_of_others(detector: Any, settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of those settings that only another detector has, and that are not at their defaults."""
+    others = [name for owner, names in _OWN_SETTINGS.items() if owner != detector for name in names]
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    return [name for name in others if name in values and values[name] != DetectSettings.model_fields[name].default]
