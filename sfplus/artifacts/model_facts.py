@@ -108,6 +108,12 @@ class ModelFacts:
         return ", ".join(filter(None, [self._training_description, names and f"distilled from {names}"]))
 
     @property
+    def regulariser(self) -> str:
+        """`MHE`, or the import path of a regulariser of the user's own; of a control, what it is trained without."""
+        mode = str((self.energy or _mapping(self.config.get("energy"))).get("mode") or "")
+        return mode if is_import_path(mode) else "MHE"
+
+    @property
     def _training_description(self) -> str:
         kind = str(self.head.get("name") or "")
         if not kind:
@@ -115,14 +121,16 @@ class ModelFacts:
         family, margin = _HEADS.get(kind, kind), _numbers(self.head, {"m": "m", "scale": "s"})
         if self.finetuned is None:
             return f"trained with {'A-Softmax' if kind == 'asoftmax' else family}{_brackets(margin)}"
-        mhe, mode = _describe_energy(self.energy), str(self.energy.get("mode", ""))
-        if is_import_path(mode):  # a regulariser of the user's own, which is not MHE
+        mhe = _describe_energy(self.energy)
+        if self.energy and self.regulariser != "MHE":
+            how = "fine-tuned" if self.finetuned else "trained"
             weight = _numbers(self.energy, {"weight": "weight"})
-            return f"{family}, {'fine-tuned' if self.finetuned else 'trained'} with {mode}{_brackets(margin, weight)}"
+            return f"{family}, {how} with {self.regulariser}{_brackets(margin, weight)}"
         if kind == "asoftmax" and mhe:
             return f"SphereFace+{_brackets(margin, f'MHE {mhe}')}"
         if self.finetuned:
-            return f"{family}, fine-tuned with MHE ({mhe})" if mhe else f"{family}, fine-tuned without MHE (control)"
+            without = f"{family}, fine-tuned without {self.regulariser} (control)"
+            return f"{family}, fine-tuned with MHE ({mhe})" if mhe else without
         if mhe:
             return f"{family} with MHE{_brackets(margin, f'MHE {mhe}')}"
         return f"{family}{_brackets('A-Softmax' if kind == 'asoftmax' else '', margin)}"

@@ -49,7 +49,7 @@ from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import UserModel, UserPhotos
 from sfplus.reports.html import HTML, Report, Undetected, render
 from sfplus.verification import features as feature_files
-from sfplus.verification.features import Features, check_features
+from sfplus.verification.features import Features, check_features, feature_digests
 from sfplus.verification.identification_rates import FPIRS, RANKS, IdentificationRates, measure_identification
 
 _log = get_logger(__name__)
@@ -102,7 +102,9 @@ def identify(
         refuse_with_crops(detector, turned)
     folder = out or run_folder(workspace, f"identify-{photos.resolve().stem}")
     detect = detect_settings(choose=choose, detector=detector, turned=turned)
-    sources = _Sources(source, workspace, device, detect, crops, bool(model or network or input))
+    options = {"--model": model, "--network": network, "--input": input}
+    chosen = next((option for option, value in options.items() if value), "")
+    sources = _Sources(source, workspace, device, detect, crops, chosen)
     identify_people(photos, distractors or [], sources, people, enrol, folder, title, this_command())
 
 
@@ -140,7 +142,7 @@ class _Sources:
         device: The device to run on.
         detect: The settings of the detector.
         crops: Whether the folders hold crops.
-        chosen: Whether the user named the model, which features from files do not need.
+        chosen: The option by which the user chose the model, which features from files do not need; empty for none.
     """
 
     model: UserModel
@@ -148,7 +150,7 @@ class _Sources:
     device: str
     detect: DetectSettings
     crops: bool
-    chosen: bool
+    chosen: str
 
     def load(self, path: Path) -> _Set:
         """Return the features of a folder of photos, computed where they are not in the cache, or of a file."""
@@ -200,11 +202,12 @@ def identify_people(
 
     Raises:
         UsageError: If a set is neither a folder nor a file of features, or a model is given for features.
-        DatasetError: If the features of two sets differ in length, or a photo is not in a person's folder.
+        DatasetError: If the features of two sets differ in length, all distractors are photos of an earlier set, or a
+            photo is not in a person's folder.
         PairsError: If no person has enough photos.
     """
     if sources.chosen and all(map(holds_features, [photos, *distractors])):
-        raise UsageError("does not go with features", where="--model", remedy="omit it, or give photos")
+        raise UsageError("does not go with features", where=sources.chosen, remedy="omit it, or give photos")
     for path in (photos, *distractors):
         check_input(path)
     check_report_folder(folder, None)
@@ -218,9 +221,10 @@ def identify_people(
                 f"its features have {crowd.features.shape[1]} numbers, those of {photos} {probes.features.shape[1]}"
             )
             raise DatasetError(reason, where=path, remedy="make both with the same model: sfplus embed")
+    others = _leave_out_known(probes, dict(zip(distractors, crowds, strict=True)))
     if not is_first():
         return None
-    crowd_features = np.concatenate([crowd.features for crowd in crowds]) if crowds else None
+    crowd_features = np.concatenate(others) if others else None
     sets = {photos: probes, **dict(zip(distractors, crowds, strict=True))}
     rates = measure_identification(probes.features, names, crowd_features, enrolled)
     missed = [name for part in sets.values() for name in part.missed]
@@ -241,6 +245,29 @@ def identify_people(
     _print(rates)
     print(f"report: {folder / HTML}")
     return rates
+
+
+def _leave_out_known(probes: _Set, crowds: dict[Path, _Set]) -> list[Features]:
+    """Return the features of each crowd without those of an earlier set, which would be people of the gallery.
+
+    Raises:
+        DatasetError: If none remain.
+    """
+    known, kept = set(feature_digests(probes.features)), []
+    for path, crowd in crowds.items():
+        digests = feature_digests(crowd.features)
+        is_new = np.array([digest not in known for digest in digests])
+        known.update(digests)
+        equal = quantity(int((~is_new).sum()), "distractor")
+        if not is_new.any():
+            reason = f"holds no photo that is not in PHOTOS or in earlier distractors ({equal})"
+            raise DatasetError(reason, where=path, remedy="give photos of other people")
+        if not is_new.all() and is_first():
+            _log.warning(
+                "%s: %s left out, with the features of photos in PHOTOS or in earlier distractors", path, equal
+            )
+        kept.append(crowd.features[is_new])
+    return kept
 
 
 def _list_probes(rates: IdentificationRates, photos: list[str], people: list[str]) -> str:

@@ -253,7 +253,7 @@ def _publish_report(artefact: Artefact, folder: Path) -> Path:
 def _add_second_model(steps: Sequence[Step], model: str) -> list[Step]:
     """Verify a second model on the same photos and pairs, before the first one; its crops follow its own template."""
     *first, embed, verify, report = steps
-    reference, second = embed.inputs["model"], UserModel(model)
+    reference, second = embed.inputs["model"], UserModel(model, key="--against")
     if isinstance(reference, UserModel) and not reference.input and reference.path.resolve() == second.path.resolve():
         raise UsageError("is the same model", where=f"--against {model}", remedy="give a different one")
     crops, added = embed.inputs["crops"], []

@@ -122,6 +122,7 @@ def verify(
             remedy = "give a model, or both as features: sfplus embed makes them"
             raise UsageError("is a file of features, beside photos", where=f"--against {against}", remedy=remedy)
         source = ModelSource(model or DEFAULT_MODEL, network, input)
+        source.check_code()
         overrides = lfw_overrides(source, photos, pairs, undetected, folds, crops)
         check_detector(detector)
         if crops:

@@ -133,7 +133,8 @@ def _read(file: Path, listed: Pairs, pairs: Path, may_miss: bool) -> tuple[dict[
     rows = {photo: row_of[name] for photo, name in match.photo.items()}
     used = list(rows.values())
     if not may_miss:
-        check_features([names[row] for row in used], features[used], file)
+        remedy = "compute them again, or leave their pairs out with --undetected skip"
+        check_features([names[row] for row in used], features[used], file, remedy)
     bad = unusable_features(features)
     return {photo: row for photo, row in rows.items() if not bad[row]}, features
 

@@ -135,6 +135,7 @@ def _check_references(references: Sequence[InputReference], workspace: Path, con
     for reference in references:
         if isinstance(reference, UserModel):
             _ = reference.content  # raises if the model cannot be used
+            reference.check_code(reference.key)
         elif isinstance(reference, UserDetector):
             _ = DetectorInput(reference.name).content  # likewise
         elif not isinstance(reference, StepOutput | UserImages | UserCode):

@@ -92,7 +92,13 @@ class UserImages:
 
 @dataclass(frozen=True)
 class UserModel(ModelSource):
-    """A reference to a trained model of the user's, or of the zoo."""
+    """A reference to a trained model of the user's, or of the zoo.
+
+    Attributes:
+        key: The option or the key of the recipe that names its network, for messages; `--against` has none.
+    """
+
+    key: str = field(default="--network", compare=False)
 
 
 @dataclass(frozen=True)

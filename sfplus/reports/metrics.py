@@ -24,9 +24,9 @@ from sfplus.verification.significance import Comparison, compare, holm
 if TYPE_CHECKING:
     from sfplus.hypersphere import Uniformity
 
-MHE, TOGETHER = "MHE", "fine-tuning and MHE together"
-"""The effect that a comparison with the control shows, and that of one with the model before fine-tuning."""
-_NO_CONTROL = "No control of {name} was verified, so the effect of MHE is not known: finetune.control=true adds it."
+_NO_CONTROL = (
+    "No control of {name} was verified, so the effect of {regulariser} is not known: finetune.control=true adds it."
+)
 _PEOPLE = 12  # hardest people listed
 _MAX_DRAWS = 20_000_000  # pairs drawn for one interval
 
@@ -112,27 +112,38 @@ def compare_models(
                 comparisons.append(compare(a, b, right, names, replicates=_replicates(right)))
     adjusted = holm([row.p for row in comparisons])
     comparisons = [replace(row, p=p) for row, p in zip(comparisons, adjusted, strict=True)]
-    return sorted(comparisons, key=lambda row: effect_of(row, models) != MHE)
+    return sorted(comparisons, key=lambda row: not _is_with_control(row, models))
 
 
 def effect_of(row: Comparison, models: Mapping[str, ModelFacts]) -> str:
     """Return the cause of the difference between two models; empty where they differ in more than their training."""
-    if control_of(row.second, models) == row.first:
-        return MHE
+    if _is_with_control(row, models):
+        return models[row.second].regulariser
     if start_of(row.second, models) != row.first:
         return ""
-    return TOGETHER if models[row.second].energy else "fine-tuning without MHE"
+    facts = models[row.second]
+    return (
+        f"fine-tuning and {facts.regulariser} together" if facts.energy else f"fine-tuning without {facts.regulariser}"
+    )
+
+
+def _is_with_control(row: Comparison, models: Mapping[str, ModelFacts]) -> bool:
+    """Return whether a model is compared with its control, which shows the effect of its regulariser."""
+    return control_of(row.second, models) == row.first
 
 
 def verdicts(comparisons: Sequence[Comparison], models: Mapping[str, ModelFacts], last: str) -> list[str]:
-    """Return the conclusions in words: on the effect of MHE, and on the last model."""
+    """Return the conclusions in words: on the effect of MHE or another regulariser, and on the last model."""
     lines = []
     for row in comparisons:
         effect = effect_of(row, models)
-        if effect == MHE or last in (row.first, row.second):
+        if _is_with_control(row, models) or last in (row.first, row.second):
             lines.append(f"Effect of {effect}: {row.verdict}" if effect else row.verdict)
-    tuned = dict.fromkeys(row.second for row in comparisons if effect_of(row, models) == TOGETHER)
-    return lines + [_NO_CONTROL.format(name=name) for name in tuned if not control_of(name, models)]
+    tuned = [row.second for row in comparisons if start_of(row.second, models) == row.first]
+    return lines + [
+        _NO_CONTROL.format(name=name, regulariser=models[name].regulariser)
+        for name in dict.fromkeys(tuned) if models[name].energy and not control_of(name, models)
+    ]  # fmt: skip
 
 
 def _are_equal(first: Pairs, second: Pairs) -> bool:

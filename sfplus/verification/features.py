@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from sfplus.io.limits import check_limit
 from sfplus.verification.feature_files import READERS
 from sfplus.verification.feature_tables import LAYOUT, Features
 
-__all__ = ["FEATURE_SUFFIXES", "Features", "check_features", "read_features", "unusable_features"]
+__all__ = [
+    "FEATURE_SUFFIXES", "Features", "check_features", "feature_digests", "read_features", "unusable_features",
+]  # fmt: skip
 
 FEATURE_SUFFIXES = tuple(READERS)
 
@@ -81,13 +84,22 @@ def unusable_features(features: Features) -> NDArray[np.bool_]:
     return np.asarray(~np.isfinite(features).all(1) | ~features.any(1))
 
 
-def check_features(names: Sequence[str], features: Features, path: Path) -> None:
+def feature_digests(features: Features) -> list[bytes]:
+    """Return a digest of each feature in single precision, by which those of the same photo are recognised."""
+    rows = np.ascontiguousarray(features, np.float32)
+    return [blake2b(row, digest_size=16).digest() for row in rows]
+
+
+def check_features(
+    names: Sequence[str], features: Features, path: Path, remedy: str = "compute them again, or leave them out"
+) -> None:
     """Check that all features have a direction.
 
     Args:
         names: (N,) names of photos.
         features: (N, d) features.
         path: their file, for the message.
+        remedy: what to do about them.
 
     Raises:
         DatasetError: If features are zero, or hold NaN or infinity.
@@ -95,5 +107,4 @@ def check_features(names: Sequence[str], features: Features, path: Path) -> None
     bad = [name for name, is_bad in zip(names, unusable_features(features), strict=True) if is_bad]
     if bad:
         reason = f"features of {quantity(len(bad), 'photo')} are zero or hold NaN or infinity: {first_names(bad)}"
-        remedy = "compute them again, or leave their pairs out with --undetected skip"
         raise DatasetError(reason, where=path, remedy=remedy)

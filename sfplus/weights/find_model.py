@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from sfplus.io.files import digest_json, file_digest
 from sfplus.io.resources import HUB, shipped_folder, user_folder
 from sfplus.networks import DEFAULT_INPUT, is_function, network_names, parse_size
 from sfplus.weights import CONFIG, FOLDER_FILES, WEIGHTS_FILES
-from sfplus.weights.model_config import read_config
+from sfplus.weights.model_config import code_error, read_config
 from sfplus.weights.zoo import zoo
 
 if TYPE_CHECKING:
@@ -73,15 +74,34 @@ class ModelSource:
         Raises:
             WeightsError: If the file does not describe a model.
         """
-        if self.name.startswith(HUB) or is_function(self.name):
+        file = self._config_file
+        return read_config(file) if file and file.is_file() else None
+
+    @property
+    def _config_file(self) -> Path | None:
+        is_fetched = "path" in vars(self)  # the cached property
+        if is_function(self.name) or (self.name.startswith(HUB) and not is_fetched):
             return None
-        try:
-            path = self.path
-        except UsageError:
-            return None
-        file = path / CONFIG if path.is_dir() else path.with_name(CONFIG)
-        is_beside = path.is_dir() or path.suffix.lower() == ".safetensors"
-        return read_config(file) if is_beside and file.is_file() else None
+        with contextlib.suppress(UsageError):
+            if self.path.is_dir():
+                return self.path / CONFIG
+            if self.path.suffix.lower() == ".safetensors":
+                return self.path.with_name(CONFIG)
+        return None
+
+    def check_code(self, key: str = "--network") -> None:
+        """Check that the user names the network if the model says that it is code of the user's own.
+
+        Args:
+            key: what would name it, for messages; see `model_config.code_error`.
+
+        Raises:
+            UsageError: If not.
+            WeightsError: If the file does not describe a model.
+        """
+        config, file = self.described, self._config_file
+        if config and file and is_function(config["network"]) and not is_function(self.network):
+            raise code_error(config, file, key)
 
     @property
     def template(self) -> str:

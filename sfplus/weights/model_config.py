@@ -143,6 +143,21 @@ def encode_config(config: Mapping[str, Any], file: Path) -> bytes:
     raise WeightsError(f"does not describe a model: {reason}", where=file)
 
 
+def code_error(config: Mapping[str, Any], file: Path, key: str) -> UsageError:
+    """Return the error of a model whose network is code of the user's own that the user did not name.
+
+    Args:
+        config: its config.
+        file: its `config.json`.
+        key: the option or the key of a recipe that names the network, or `--against`, which has none.
+    """
+    name = config["network"]
+    remedy = f"add {key}{' ' if key.startswith('--') else '='}{name} if you trust this code"
+    if key == "--against":
+        remedy = f"convert it first, if you trust this code: sfplus convert {file.parent} MODEL.onnx --network {name}"
+    return UsageError(f"its network is code, {name}, which only you can allow to run", where=file, remedy=remedy)
+
+
 def _to_dict(config: _Config, where: Path) -> dict[str, Any]:
     values = config.model_dump(exclude_unset=True)
     try:

@@ -30,7 +30,7 @@ from sfplus.networks.own_networks import build_own, check_features
 from sfplus.weights import CONFIG, HEAD, MODEL
 from sfplus.weights.allocations import AllocationError, limit_to
 from sfplus.weights.feature_network import FeatureNetwork
-from sfplus.weights.model_config import encode_config, read_config
+from sfplus.weights.model_config import code_error, encode_config, read_config
 
 _FITTING = "use the config.json of this file, or the right network"
 _MAX_NAME = 100  # characters of the name of a tensor in a message
@@ -95,9 +95,7 @@ def load_folder(path: Path, network: str = "") -> tuple[nn.Module, dict[str, Any
 def _create_own(config: Mapping[str, Any], network: str, file: Path) -> nn.Module:
     """Create a network of the user's own, whose code the user named, with weights."""
     if not network:
-        name = config["network"]
-        reason, remedy = f"its network is code, {name}, which only you can allow to run", f"add --network {name}"
-        raise UsageError(reason, where=file.with_name(CONFIG), remedy=f"{remedy} if you trust this code")
+        raise code_error(config, file.with_name(CONFIG), "--network")
     sizes = {"feature_size": config["feature_size"], "input": config.get("input", DEFAULT_INPUT)}
     standard = {key: config[key] for key in NEUTRAL_OPTIONS if key in config}
     tensors, image = load_tensors(file), (3, *parse_size(sizes["input"]))

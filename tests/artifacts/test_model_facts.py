@@ -10,6 +10,7 @@ from sfplus.artifacts.model_facts import ModelFacts, name_models
 
 ASOFTMAX, ARCFACE = {"name": "asoftmax", "m": 4}, {"name": "arcface", "m": 0.5, "scale": 64}
 MHE = {"mode": "paper", "power": 2, "weight": 1}
+OWN = {"mode": "my:Spread", "weight": 1}
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,18 @@ MHE = {"mode": "paper", "power": 2, "weight": 1}
         ({"head": ASOFTMAX}, "trained with A-Softmax (m = 4)"),
         ({"head": ARCFACE, "finetuned": False}, "ArcFace (m = 0.5, s = 64)"),
         ({"head": ARCFACE, "finetuned": True, "energy": MHE}, "ArcFace, fine-tuned with MHE (s = 2, weight 1)"),
+        (
+            {"head": ASOFTMAX, "finetuned": True, "energy": OWN},
+            "SphereFace, fine-tuned with my:Spread (m = 4, weight = 1)",
+        ),
+        (
+            {"head": ASOFTMAX, "finetuned": True, "config": {"energy": OWN | {"weight": 0}}},
+            "SphereFace, fine-tuned without my:Spread (control)",
+        ),
+        (
+            {"head": ASOFTMAX, "finetuned": True, "config": {"energy": {"mode": ["my:Spread"]}}},
+            "SphereFace, fine-tuned without MHE (control)",
+        ),
         ({}, ""),
     ],
 )

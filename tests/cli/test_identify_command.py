@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from untrained_models import save_untrained
 
+from sfplus.datasets.portraits import write_portraits
 from sfplus.images import list_photos
 
 Sfplus = Callable[..., SimpleNamespace]
@@ -52,13 +53,13 @@ def test_features_give_a_table_a_report_and_a_line_per_photo(tmp_path: Path, sfp
 def test_photos_are_detected_and_embedded_once(drawn: Path, tmp_path: Path, sfplus: Sfplus) -> None:
     save_untrained(tmp_path / "model")
     others = tmp_path / "others"
-    others.mkdir()
-    for number, photo in enumerate(list_photos(drawn)[:3]):
-        (others / f"{number}.jpg").write_bytes((drawn / photo).read_bytes())
+    write_portraits(others, 3, 1, seed=7)
+    (others / "known.jpg").write_bytes((drawn / list_photos(drawn)[0]).read_bytes())
     (others / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     words = ("identify", drawn, "--distractors", others, "--model", tmp_path / "model", "--device", "cpu")
     first = sfplus(*words, "--workspace", tmp_path / "data")
     assert first.code == 0 and "1 failed: left out" in first.err, first.err
+    assert "1 distractor left out, with the features of photos in PHOTOS" in first.err
     report = tmp_path / "data" / "runs" / f"identify-{drawn.name}" / "report.json"
     rates = json.loads(report.read_text())["identification"]
     assert [row["distractors"] for row in rates["rows"]] == [0, 3]
@@ -71,12 +72,23 @@ def test_photos_are_detected_and_embedded_once(drawn: Path, tmp_path: Path, sfpl
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nothing"], "does not exist"),
+        (["nothing"], "nothing: does not exist"),
+        (["notes.txt"], "is neither a folder of photos nor a file of features"),
         (["loose.npz"], "is not in a person's folder"),
         (["single.npz"], "no person has more than 1 photo"),
         (["people.npz", "--model", "my/model"], "does not go with features"),
+        (["people.npz", "--network", "my:net"], "--network: does not go with features"),
+        (["people.npz", "--input", "insightface"], "--input: does not go with features"),
+        (
+            ["zero.npz"],
+            "features of 1 photo are zero or hold NaN or infinity: a/2; compute them again, or leave them out",
+        ),
+        (
+            ["people.npz", "--distractors", "people.npz"],
+            "holds no photo that is not in PHOTOS or in earlier distractors",
+        ),
         (["people.npz", "--distractors", "wide.npz"], "its features have 3 numbers"),
-        (["people.npz", "--distractors", "missing.npz"], "does not exist"),
+        (["people.npz", "--distractors", "missing.npz"], "missing.npz: does not exist"),
         (["people.npz", "--enrol", "2"], "no person has more than 2 photos"),
         (["people.npz", "--enrol", "0"], "enrol"),
     ],
@@ -87,8 +99,22 @@ def test_what_cannot_be_identified_is_one_line(
     write_features(tmp_path / "people.npz", ["a/1", "a/2"], [0, 1])
     write_features(tmp_path / "loose.npz", ["1", "2"], [0, 1])
     write_features(tmp_path / "single.npz", ["a/1", "b/2"], [0, 1])
+    np.savez(tmp_path / "zero.npz", names=np.array(["a/1", "a/2"]), features=np.array([[1, 0], [0, 0]], np.float32))
     np.savez(tmp_path / "wide.npz", names=np.array(["x"]), features=np.ones((1, 3), np.float32))
+    (tmp_path / "notes.txt").write_text("notes")
     monkeypatch.chdir(tmp_path)
     answer = sfplus("identify", *words)
     assert answer.code in (1, 2) and message in answer.err and "Traceback" not in answer.err
     assert not (tmp_path / "data").exists()
+
+
+def test_distractors_with_the_features_of_earlier_photos_are_left_out(tmp_path: Path, sfplus: Sfplus) -> None:
+    people = write_features(tmp_path / "people.npz", ["a/1", "a/2", "b/1", "b/2"], [0, 10, 90, 80])
+    first = write_features(tmp_path / "first.npz", ["x", "y"], [200, 10])
+    second = write_features(tmp_path / "second.npz", ["z", "x"], [300, 200])
+    words = ["--distractors", first, "--distractors", second]
+    answer = sfplus("identify", people, *words, "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    for file in (first, second):
+        assert f"{file}: 1 distractor left out, with the features of photos in PHOTOS" in answer.err
+    assert answer.out.splitlines()[3].split()[:2] == ["2", "100.00"]

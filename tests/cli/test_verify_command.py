@@ -61,6 +61,28 @@ def embedded(task: Path, drawn: Path) -> dict[str, Path]:
     return files
 
 
+@pytest.mark.parametrize(
+    ("models", "remedy"),
+    [
+        (("own", "one"), "add --network their_parts:small if you trust this code"),
+        (
+            ("one", "own"),
+            "convert it first, if you trust this code: sfplus convert {own} MODEL.onnx --network their",
+        ),
+    ],
+)
+def test_a_model_whose_network_is_code_says_how_to_use_it(
+    task: Path, drawn: Path, sfplus: Callable, models: tuple[str, str], remedy: str
+) -> None:
+    own = task / "models" / "own"
+    shutil.copytree(task / "models" / "one", own, dirs_exist_ok=True)
+    config = json.loads((own / "config.json").read_text()) | {"network": "their_parts:small"}
+    (own / "config.json").write_text(json.dumps(config))
+    first, second = (task / "models" / name for name in models)
+    answer = verify(sfplus, task, drawn, task / "pairs.txt", "--model", first, "--against", second, workspace="code")
+    assert answer.code == 2 and remedy.format(own=own) in answer.err
+
+
 def test_two_models_are_verified_on_the_same_photos(task: Path, drawn: Path, sfplus: Callable) -> None:
     words = (drawn, task / "pairs.txt", "--model", task / "models/one", "--against", task / "models/two")
     answer = verify(sfplus, task, *words, "--out", task / "photos")

@@ -1,13 +1,16 @@
 """The plan of a recipe: its steps, their order, inputs and settings."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from sfplus.artifacts.context import RunContext
 from sfplus.errors import UsageError
-from sfplus.pipeline.plan import plan, steps_until
+from sfplus.io.console import Console
+from sfplus.pipeline.plan import check_available_inputs, check_inputs, plan, steps_until
 from sfplus.recipes.load import load_recipe
-from sfplus.recipes.steps import Step, StepOutput
+from sfplus.recipes.steps import Step, StepOutput, UserModel
 
 
 def names(steps: list[Step]) -> list[str]:
@@ -64,3 +67,34 @@ def test_fine_tuning_excludes_the_people_that_training_excludes() -> None:
 def test_photos_without_a_face_get_a_centre_crop_only_for_verification() -> None:
     settings = {step.name: step.settings for step in plan(load_recipe(Path("pipelines/demo.yaml")))}
     assert settings["align/train"].undetected == "drop" and settings["align/verify"].undetected == "centre-crop"
+
+
+@pytest.mark.parametrize(
+    ("stages", "key"),
+    [
+        ("verify: {}\nembed: {model: own}\n", "embed.network"),
+        ("finetune: {model: own}\n", "finetune.network"),
+        ("train: {teacher: own}\n", "train.teacher.network"),
+        ("finetune: {model: plain, teacher: {model: own}}\n", "finetune.teacher.network"),
+    ],
+)
+def test_a_model_whose_network_is_code_needs_its_name_in_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: str, key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, network in (("own", "their_parts:small"), ("plain", "sphereface4")):
+        Path(folder).mkdir()
+        config = {"network": network, "feature_size": 16, "width": 1.0, "template": "sphereface-112x96"}
+        Path(folder, "config.json").write_text(json.dumps(config))
+        Path(folder, "model.safetensors").touch()
+    Path("r.yaml").write_text(
+        f"sample: {{people: 8, photos: 2, verify_people: 4, folds: 2, pairs_per_fold: 2}}\n{stages}"
+    )
+    steps = plan(load_recipe(Path("r.yaml")))
+    message = f"own/config.json: its network is code, their_parts:small, which .* add {key}=their_parts:small if you"
+    with pytest.raises(UsageError, match=message):
+        check_inputs(steps, Path("data"))
+    with pytest.raises(UsageError, match=message):
+        check_available_inputs(steps, Path("data"), RunContext(Path("data"), Console()))
+    UserModel("own", "my_parts:small").check_code()
+    UserModel("plain").check_code()

@@ -10,9 +10,17 @@ import numpy as np
 import pytest
 from samples import FOLD, SAME, features, pairs, result
 
+from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.datasets.pairs import Pairs
 from sfplus.reports.html import Report, render
-from sfplus.reports.metrics import compare_models, confidence_intervals, hardest_people, protocol_descriptions
+from sfplus.reports.metrics import (
+    compare_models,
+    confidence_intervals,
+    effect_of,
+    hardest_people,
+    protocol_descriptions,
+    verdicts,
+)
 from sfplus.verification.protocols import PROTOCOLS, protocol_summaries
 from sfplus.verification.significance import compare
 
@@ -76,3 +84,25 @@ def test_protocols_that_do_not_fit_are_left_out() -> None:
     assert summaries["sphereface"]["mean"] == result(0).mean and "scores" not in summaries["exact"]
     assert list(protocol_descriptions({"a": summaries})) == list(PROTOCOLS)
     assert all(text and "`" not in text for text in protocol_descriptions({"a": summaries}).values())
+
+
+@pytest.mark.parametrize(("mode", "name"), [("paper", "MHE"), ("my:Spread", "my:Spread")])
+def test_effects_name_the_regulariser(mode: str, name: str) -> None:
+    energy, control = {"mode": mode, "weight": 1.0}, {"mode": mode, "weight": 0.0}
+    models = {
+        "start": ModelFacts(content="s"),
+        "control": ModelFacts(start="s", content="c", training="t", finetuned=True, config={"energy": control}),
+        "tuned": ModelFacts(start="s", content="t", training="t", finetuned=True, energy=energy),
+    }
+    results = {label: result(seed) for seed, label in enumerate(models)}
+    rows = compare_models(results, dict.fromkeys(results, pairs()), models)
+    assert {(row.first, row.second): effect_of(row, models) for row in rows} == {
+        ("control", "tuned"): name,
+        ("start", "control"): f"fine-tuning without {name}",
+        ("start", "tuned"): f"fine-tuning and {name} together",
+    }
+    assert (rows[0].first, rows[0].second) == ("control", "tuned")
+    assert verdicts(rows, models, "tuned")[0].startswith(f"Effect of {name}: ")
+    del models["control"]
+    lines = verdicts([row for row in rows if "control" not in (row.first, row.second)], models, "tuned")
+    assert lines[-1].startswith(f"No control of tuned was verified, so the effect of {name} is not known")

@@ -123,6 +123,13 @@ def test_people_with_one_photo_each_are_enough(drawn: Path, tmp_path: Path, sfpl
     assert answer.code == 0, answer.err
 
 
+def test_only_an_energy_with_a_weight_states_its_dose(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
+    for weight in (0, 1):
+        answer = run_train(sfplus, drawn, tmp_path, f"train.energy={{weight: {weight}}}")
+        assert answer.code == 0, answer.err
+        assert (f"energy: a weight of {weight} can turn" in answer.err) == (weight > 0)
+
+
 def test_a_single_person_is_refused(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
     shutil.copytree(drawn / "person_000", tmp_path / "only/person_000")
     answer = run_train(sfplus, tmp_path / "only", tmp_path)

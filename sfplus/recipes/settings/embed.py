@@ -39,4 +39,4 @@ class EmbedSettings(StageKey, BaseModel):
     @property
     def user_model(self) -> UserModel | None:
         """The model to verify, if it is not trained by the recipe."""
-        return UserModel(self.model, self.network, self.input) if self.model else None
+        return UserModel(self.model, self.network, self.input, "embed.network") if self.model else None

@@ -56,7 +56,8 @@ class FinetuneSettings(StageKey, SolverSettings):
         if train:
             settings = self.model_copy(update={"exclude": self.exclude or train.exclude, "people": train.people})
         before, inputs = training_inputs("finetune", train.photos if train else self.photos, self, request)
-        inputs["start"] = UserModel(self.model, self.network or "") if self.model else StepOutput("train")
+        start = UserModel(self.model, self.network or "", key="finetune.network") if self.model else None
+        inputs["start"] = start or StepOutput("train")
         inputs |= self.network_code(request)
         steps = [*before, Step("finetune", self.stage, settings, inputs)]
         if self._has_control:

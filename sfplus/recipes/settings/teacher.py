@@ -99,7 +99,7 @@ class TeacherSettings(TeachSettings):
             crops: the crops to train on.
             request: the recipe.
         """
-        model = UserModel(self.model, self.network, self.input)
+        model = UserModel(self.model, self.network, self.input, f"{name}.teacher.network")
         steps = []
         if aligned:
             student = request.get(AlignSettings)
