@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image, ImageOps
 from result_files import read_parquet
 from safetensors.numpy import load_file, save_file
 from untrained_models import save_untrained
@@ -59,7 +60,7 @@ def folder(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pairs(folder / "pairs.txt", draw_pairs(list_photos(drawn), 2, 3, 0))
     (folder / "strangers").mkdir()
     for number, photo in enumerate(list_photos(drawn)[:3]):
-        shutil.copy(drawn / photo, folder / "strangers" / f"{number}.jpg")
+        ImageOps.mirror(Image.open(drawn / photo)).save(folder / "strangers" / f"{number}.jpg")
     _write_models(folder)
     _write_pairs(folder)
     return folder
