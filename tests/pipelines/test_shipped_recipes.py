@@ -65,7 +65,7 @@ def test_recipes_of_sphereface_plus_have_the_original_settings(
     train, tune = recipe.train, recipe.finetune
     assert train and tune and recipe.detect.model_dump() == {
         "min_face": 20, "factor": 0.85, "thresholds": (0.6, 0.7, 0.9), "mirror_landmarks": True, "parity": "none",
-        "choose": "centre",
+        "choose": "centre", "detector": "mtcnn", "min_score": 0.7, "turned": False,
     }  # fmt: skip
     assert (recipe.align.template, recipe.align.fit) == ("sphereface-112x96", "image")
     assert (train.network, train.feature_size, train.batch_size, train.base_lr) == ("sphereface20", 512, 512, 0.1)
