@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -11,7 +11,7 @@ from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.networks import is_function
 from sfplus.recipes.settings.engine import LoopSettings, StrictSettings, check_rising
 from sfplus.recipes.settings.images import ImageDataSettings
-from sfplus.recipes.settings.own_code import OwnEnergySettings, names_own_code
+from sfplus.recipes.settings.own_code import OwnEnergySettings, validate_energy
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, UserCode, UserImages
 
 PROJECTIONS = ("comhe-random", "comhe-angle", "comhe-adversarial", "comhe-group")
@@ -90,21 +90,10 @@ class RegularizerSettings(StrictSettings):
         return self
 
 
-def validate_regularizer(value: Any) -> Any:
-    """Validate the keys of a regularizer; settings pass unchanged.
-
-    Raises:
-        ValueError: If a key or value is wrong.
-    """
-    if isinstance(value, StrictSettings):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError("an energy is given by keys, such as {mode: mhe, power: 2}")
-    kind = OwnEnergySettings if names_own_code(value, "mode") else RegularizerSettings
-    return kind.model_validate(value)
-
-
-AnyRegularizerSettings = Annotated[RegularizerSettings | OwnEnergySettings, BeforeValidator(validate_regularizer)]
+AnyRegularizerSettings = Annotated[
+    RegularizerSettings | OwnEnergySettings,
+    BeforeValidator(partial(validate_energy, settings=RegularizerSettings, example="{mode: mhe, power: 2}")),
+]
 
 
 class ClassifySettings(StageKey, LoopSettings):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from sfplus.recipes.settings.engine import StrictSettings
-from sfplus.recipes.settings.own_code import OwnEnergySettings, names_own_code
+from sfplus.recipes.settings.own_code import OwnEnergySettings, validate_energy
 
 
 class EnergySettings(StrictSettings):
@@ -35,18 +35,7 @@ class EnergySettings(StrictSettings):
     )
 
 
-def validate_energy(value: Any) -> Any:
-    """Validate the keys of an energy; settings pass unchanged.
-
-    Raises:
-        ValueError: If a key or value is wrong.
-    """
-    if isinstance(value, StrictSettings):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError("an energy is given by keys, such as {mode: paper, weight: 1}")
-    kind = OwnEnergySettings if names_own_code(value, "mode") else EnergySettings
-    return kind.model_validate(value)
-
-
-AnyEnergySettings = Annotated[EnergySettings | OwnEnergySettings, BeforeValidator(validate_energy)]
+AnyEnergySettings = Annotated[
+    EnergySettings | OwnEnergySettings,
+    BeforeValidator(partial(validate_energy, settings=EnergySettings, example="{mode: paper, weight: 1}")),
+]

@@ -50,3 +50,21 @@ class OwnEnergySettings(OwnSettings):
 def names_own_code(value: Any, key: str) -> bool:
     """Return whether a key of settings, which are not validated yet, names code of the user's own."""
     return isinstance(value, Mapping) and isinstance(name := value.get(key), str) and is_import_path(name)
+
+
+def validate_energy(value: Any, settings: type[StrictSettings], example: str) -> Any:
+    """Validate the keys of an energy, of sfplus or of the user's own; settings pass unchanged.
+
+    Args:
+        value: the keys.
+        settings: those of the energies of sfplus.
+        example: of such keys, for messages.
+
+    Raises:
+        ValueError: If a key or value is wrong.
+    """
+    if isinstance(value, StrictSettings):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"an energy is given by keys, such as {example}")
+    return (OwnEnergySettings if names_own_code(value, "mode") else settings).model_validate(value)
