@@ -17,23 +17,32 @@ from sfplus.cli.options import (
 )
 from sfplus.cli.run import run_until
 
-app = App()
+
+def training_app(stage: str, about: str) -> App:
+    """Return the command that runs a recipe up to its training or fine-tuning, with the help `about`."""
+    app = App()
+
+    @app.command(stage, help=about)
+    def command(
+        recipe: RecipeName,
+        overrides: Overrides = None,
+        device: Device = "auto",
+        workspace: Workspace = DATA,
+        name: RunName = "",
+        out: ReportFolder = None,
+        title: Title = "",
+        small: Small = False,
+        as_json: AsJson = False,
+    ) -> None:
+        run_until(stage, recipe, overrides, device, workspace, name, out, title, small, as_json)
+
+    return app
 
 
-@app.command()
-def train(
-    recipe: RecipeName,
-    overrides: Overrides = None,
-    device: Device = "auto",
-    workspace: Workspace = DATA,
-    name: RunName = "",
-    out: ReportFolder = None,
-    title: Title = "",
-    small: Small = False,
-    as_json: AsJson = False,
-) -> None:
+app = training_app(
+    "train",
     """Train as a recipe says, with the stages before it if they are stale.
 
     Example: sfplus train sphereface-plus-m4 train.photos=my/photos
-    """
-    run_until("train", recipe, overrides, device, workspace, name, out, title, small, as_json)
+    """,
+)
