@@ -45,10 +45,10 @@ demo: $(STAMP)  ## run the whole pipeline on drawn faces: about three minutes, o
 	@$(SFPLUS) run demo --device $(DEVICE)
 
 test: $(DEV)  ## run the tests, except those marked slow
-	@$(BIN)/pytest -n 2 -m 'not slow'
+	@$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
 
 test-slow: $(DEV)  ## run the slow tests: real photos (SFPLUS_SHARED_DATA), killed processes, long runs
-	@$(BIN)/pytest -n 2 -m slow
+	@$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 lint: $(DEV)  ## run ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

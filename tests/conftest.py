@@ -78,6 +78,14 @@ def three_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Let files be written without waiting until the disk has them: no test cuts the power of the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # a file that is not open is still an error
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a home of its own, so that none finds what another one detected."""
@@ -124,8 +132,16 @@ class Answer:
 
 
 @pytest.fixture
-def sfplus(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
-    """Run the command line in this process: `sfplus("run", "demo")`."""
+def sfplus(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Callable[..., Answer]:
+    """Run the command line in this process: `sfplus("run", "demo")`.
+
+    All of sfplus runs, but matplotlib leaves the plots empty, whose drawing takes most of the time of a command on a
+    few photos. Tests marked `plots` draw them.
+    """
+    if request.node.get_closest_marker("plots") is None:
+        monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda figure, renderer: None)
 
     def call(*arguments: object) -> Answer:
         monkeypatch.setattr("sys.argv", ["sfplus", *map(str, arguments)])

@@ -26,6 +26,7 @@ def contents(workspace: Path) -> dict[str, str]:
     return digests
 
 
+@pytest.mark.plots
 def test_the_whole_pipeline_runs_and_a_second_run_is_fresh(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     answer = sfplus("run", tiny, "--workspace", tmp_path / "data", "--device", "cpu")
     assert answer.code == 0, answer.err

@@ -83,6 +83,7 @@ def test_a_model_whose_network_is_code_says_how_to_use_it(
     assert answer.code == 2 and remedy.format(own=own) in answer.err
 
 
+@pytest.mark.plots
 def test_two_models_are_verified_on_the_same_photos(task: Path, drawn: Path, sfplus: Callable) -> None:
     words = (drawn, task / "pairs.txt", "--model", task / "models/one", "--against", task / "models/two")
     answer = verify(sfplus, task, *words, "--out", task / "photos")

@@ -41,7 +41,7 @@ def png_header(width: int, height: int) -> bytes:
 
 def write_unusual_photos(root: Path) -> None:
     """Write photos with unusual names and of unusual formats, and damaged files."""
-    face = astronaut()
+    face = astronaut()[:256, 100:356]  # the face, at a quarter of the time for its detection
     pil = Image.fromarray(face)
     good = root / "good"
     good.mkdir(parents=True)
@@ -64,7 +64,7 @@ def write_unusual_photos(root: Path) -> None:
     bad = root / "bad"
     bad.mkdir()
     (bad / "empty.jpg").write_bytes(b"")
-    (bad / "truncated.jpg").write_bytes(jpeg(face)[:9000])
+    (bad / "truncated.jpg").write_bytes(jpeg(face)[:4000])
     (bad / "text.jpg").write_text("this is not a photo")
     (bad / "gigantic.png").write_bytes(png_header(60000, 60000))
     (bad / "broken link.jpg").symlink_to(root / "gone.jpg")
