@@ -22,7 +22,7 @@ from sfplus.weights.find_model import find_model
 from sfplus.weights.hub import PretrainedModel
 from sfplus.weights.loading import load_model
 
-SMALL = shipped_folder("pretrained") / "sphereface10-small"
+SMALL = shipped_folder("pretrained") / "sphereface10-distilled"
 COMMIT = "c0ffee" * 6 + "c0ff"
 
 
