@@ -60,6 +60,7 @@ class _ClassifierConfig(BaseModel, extra="forbid", strict=True):
     classes: Annotated[list[str], Field(min_length=1)]
     width: Annotated[int, Field(ge=0, lt=1 << 20)] = 0
     operator: str = "none"
+    rescale: bool = False
     weight_norm: bool = False
     bn_momentum: Annotated[float, Field(gt=0, le=1)] = BN_MOMENTUM
     channels: Annotated[int, Field(ge=1, lt=1 << 10)] = 3
