@@ -18,10 +18,11 @@ ANGLES = ["energy.half_space=true", "energy.power=a2"]
 
 @pytest.fixture(scope="module")
 def image_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Folders of random images in four classes, by the side of the images."""
+    """Folders of random images in four classes, by the side of the images, and a page beside them as in cyizhuo's."""
     folders, random = {}, np.random.default_rng(0)
     for side in (28, 32, 40):
         folders[side] = tmp_path_factory.mktemp(f"side{side}")
+        (folders[side] / "README.md").write_text("the images of each class are in a folder")
         for split, label in ((split, label) for split in ("train", "test") for label in "0123"):
             folder = folders[side] / split / label
             folder.mkdir(parents=True)
