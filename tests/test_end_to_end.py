@@ -109,19 +109,33 @@ def test_a_run_that_is_killed_in_any_stage_resumes_to_the_same_artefacts(
     assert not list((workspace / "cache").glob("*/*.partial"))
 
 
+INTERRUPT_AFTER_ONE_PART = """
+import signal
+from sfplus.__main__ import main
+from sfplus.artifacts.work_sharing import SharedWork
+
+finish = SharedWork.finish
+
+def finish_and_interrupt(work, *arguments):
+    finish(work, *arguments)
+    signal.raise_signal(signal.SIGINT)
+
+SharedWork.finish = finish_and_interrupt
+main()
+"""
+
+
 @pytest.mark.slow
 def test_a_run_that_is_stopped_by_ctrl_c_prints_one_line_and_resumes(
     tiny: Path, tmp_path: Path, uninterrupted: dict[str, str]
 ) -> None:
     workspace = tmp_path / "data"
-    process = subprocess.Popen(command(tiny, workspace), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list((workspace / "cache/detect").glob("*.parts/*.json")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and "the same command resumes" in err and "Traceback" not in err
+    python, *arguments = command(tiny, workspace)
+    interrupting = [python, "-c", INTERRUPT_AFTER_ONE_PART, *arguments[2:]]
+    stopped = subprocess.run(interrupting, stderr=subprocess.PIPE, text=True, check=False)
+    assert stopped.returncode == 130
+    assert "the same command resumes" in stopped.stderr and "Traceback" not in stopped.stderr
+    assert list((workspace / "cache/detect").glob("*.parts/*.json"))
     resumed = subprocess.run(command(tiny, workspace), capture_output=True, text=True, check=True)
     assert "continues an interrupted run" in resumed.stderr
     assert contents(workspace) == uninterrupted
