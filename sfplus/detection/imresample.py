@@ -52,14 +52,18 @@ class MatlabIntegralImages(IntegralImages):
     ) -> Tensor:
         """Sum looked-up values (rows and columns (N or 1, 4, side), with weights): float32 (N, height, width, 4)."""
         height, width = self._sizes[photo_ids].unbind(1)
-        rows = torch.minimum(rows.clamp(min=0), height[:, None, None]) * (width[:, None, None] + 1)
+        rows = torch.minimum(rows.clamp(min=0), height[:, None, None])
         columns = torch.minimum(columns.clamp(min=0), width[:, None, None])
-        rows = rows + self._starts[photo_ids, None, None]
-        indices = rows[:, :, :, None, None] + columns[:, None, None]  # (N, 4, height, 4, width)
-        sums = self._sums.index_select(0, indices.flatten()).view(*indices.shape, 4)
+        sums = self._look_up(photo_ids, rows, columns)
         row_sums = (sums * row_weights[:, :, :, None, None, None]).sum(1)
         means = (row_sums * column_weights[:, None, :, :, None]).sum(2)
         return ((means - 127.5) / 128).float()
+
+    def _look_up(self, photo_ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return the sums at rows and columns (N or 1, 4, side) of photos: float64 (N, 4, height, 4, width, 4)."""
+        rows = rows * (self._sizes[photo_ids, 1, None, None] + 1) + self._starts[photo_ids, None, None]
+        indices = rows[:, :, :, None, None] + columns[:, None, None]
+        return self._sums.index_select(0, indices.flatten()).view(*indices.shape, 4)
 
 
 def _taps(length: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sfplus.arithmetic import exact_arithmetic
+from sfplus.detection.banded_imresample import BandedMatlabIntegralImages
 from sfplus.detection.banded_integrals import BandedIntegralImages
 from sfplus.detection.boxes import shift_boxes, to_squares
 from sfplus.detection.canvas_batches import CanvasBatch, canvas_batches
@@ -39,6 +40,11 @@ Parity = Literal["none", "facenet-pytorch", "matlab"]
 RunNetwork = Callable[..., list[Tensor]]  # `_run_network`, partly applied
 Tensors = tuple[Tensor, ...]
 
+# With parity matlab or not: those of all pixels, twice as large for MATLAB, and those that are computed in parts.
+_INTEGRAL_IMAGES: dict[bool, tuple[type[IntegralImages], type[IntegralImages]]] = {
+    False: (IntegralImages, BandedIntegralImages),
+    True: (MatlabIntegralImages, BandedMatlabIntegralImages),
+}
 _MIRRORED = [1, 0, 2, 4, 3]  # order of the landmarks in a mirrored face
 
 
@@ -47,8 +53,8 @@ class Detector(PhotoDetector):
 
     On the same machine the result for a photo does not depend, to the last bit, on the other photos of a call nor on
     their order: the networks always run on batches of a fixed size, on the CPU each in one thread. (Tested on the CPU.)
-    Memory is bounded: one photo of 100 megapixels takes 1.5 GB at its peak, libraries included (with parity matlab 3 GB
-    more); see `Sizes`. Several threads may use a detector; on a GPU, threads with own CUDA streams need one each.
+    Memory is bounded: one photo of 100 megapixels takes 1.5 GB at its peak, libraries included; see `Sizes`. Several
+    threads may use a detector; on a GPU, threads with own CUDA streams need one each.
 
     Coordinates: MTCNN counts pixels from 1, as MATLAB does, and facenet-pytorch returns those numbers. Here they are
     0-based pixel centres: facenet-pytorch's boxes and landmarks minus 1. Measurements on 120 photos of LFW confirm this
@@ -136,9 +142,9 @@ class Detector(PhotoDetector):
             return workers.run(self._detect, photos, workers)
 
     def _detect(self, photos: list[Pixels], workers: WorkerThreads) -> list[Faces]:
-        is_large = 0 < self.sizes.banded < max(photo.size // 3 for photo in photos)
-        fast = BandedIntegralImages if is_large else IntegralImages
-        integrals = (MatlabIntegralImages if self._matlab else fast)(photos, self.device, self._squeeze)
+        is_large = 0 < self.sizes.banded < max(photo.size // 3 for photo in photos) * (1 + self._matlab)
+        whole, banded = _INTEGRAL_IMAGES[self._matlab]
+        integrals = (banded if is_large else whole)(photos, self.device, self._squeeze)
         run = functools.partial(self._run_network, integrals, workers)
         photo_ids, boxes = self._propose(integrals, photos, workers)
         photo_ids, boxes = self._refine(run, integrals, photo_ids, boxes)

@@ -1,10 +1,12 @@
-"""Stage `embed`: crops to features, of the crop and, where the model asks for it, of its mirror image."""
+"""Stage `embed`: crops to features, of the crop and, where the model asks for it, of its mirror image; resumable."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Container, Iterator, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -29,11 +31,12 @@ from sfplus.artifacts.layout import (
 from sfplus.artifacts.pair_inputs import BinCrops
 from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
+from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import ArtefactError, NoUsablePhotoError, PhotoError, UsageError
 from sfplus.images import Pixels, is_transient, read_photo, reserve_memory
 from sfplus.io.cpus import count_decoders
 from sfplus.io.disk import explain_write
-from sfplus.io.files import file_digest
+from sfplus.io.files import file_digest, write_atomically
 from sfplus.io.prefetch import Reserve, prefetch_batches
 from sfplus.io.tables import FAILURES, read_parquet, write_json_lines, write_parquet
 from sfplus.networks.embed import default_batch_size, embed_batches
@@ -41,38 +44,56 @@ from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.verification.features import Features
 from sfplus.weights.find_model import crop_template
 
+BATCHES = 16  # in a part; after a kill at most these are computed again
 _MEMORY = 200_000_000  # bytes of the crops that are read in advance; a larger image, which is no crop, is read alone
 
 
 def build(job: Job[EmbedSettings]) -> dict[str, Any]:
     """Compute the features of all crops and write them with their index."""
-    settings = job.settings
     model = job.load_model("model")
-    preprocessing = model.preprocessing
-    reader = _CropReader(job.inputs["crops"], find_template(crop_template(model.config, job.input_folder("model"))))
-    progress, device = job.context.progress, job.context.device
+    template = find_template(crop_template(model.config, job.input_folder("model")))
+    reader = _CropReader(job.inputs["crops"], template)
     earlier = _EarlierFeatures(job, reader)
-    known = earlier.find()
-    progress.start(len(reader.paths), "crops", done=len(known))
-    parts = []
-    size = default_batch_size(device, preprocessing.mirror)
-    batches = reader.batches(size, count_decoders(device.is_cuda), skip=known)
-    for features in embed_batches(model.network, batches, device, preprocessing, settings.dtype):
-        parts.append(features)
-        progress.advance(len(features), settings.dtype)
-    of_row = known | dict(zip(reader.rows, (feature for part in parts for feature in part), strict=True))
-    if not of_row:
-        first = reader.failures[0]
+    work = _compute(job, reader, earlier.find())
+    crops = work.rows()
+    failures = [crop["failure"] for crop in crops if crop["failure"]]
+    rows = [crop["row"] for crop in crops if not crop["failure"]]
+    if not rows:
+        first = failures[0]
         reason = f"no crop can be used ({first['reason']})"
-        raise NoUsablePhotoError(reason, where=first["photo"], remedy=first["remedy"], failures=reader.failures)
-    rows = sorted(of_row)
-    features = np.stack([of_row[row] for row in rows])
+        raise NoUsablePhotoError(reason, where=first["photo"], remedy=first["remedy"], failures=failures)
+    features = np.concatenate([np.load(job.parts / name) for name in sorted(work.files())])
     with explain_write(job.folder / FEATURES):
-        save_file({"features": features}, job.folder / FEATURES, None if preprocessing.mirror else NOT_MIRRORED)
+        save_file({"features": features}, job.folder / FEATURES, None if model.preprocessing.mirror else NOT_MIRRORED)
     write_parquet(job.folder / FEATURE_INDEX, reader.index(rows))
-    write_json_lines(job.folder / FAILURES, reader.failures)
+    write_json_lines(job.folder / FAILURES, failures)
     earlier.put(rows)
-    return {"crops": len(features), "feature": features.shape[1], "failures": len(reader.failures)}
+    return {"crops": len(features), "feature": features.shape[1], "failures": len(failures)}
+
+
+def _compute(job: Job[EmbedSettings], reader: _CropReader, known: Mapping[int, Features]) -> SharedWork:
+    """Compute features part by part, so that a run that is killed leaves the finished parts to the next one."""
+    model, device, dtype = job.load_model("model"), job.context.device, job.settings.dtype
+    size = default_batch_size(device, model.preprocessing.mirror)
+    with SharedWork(job, range(len(reader.paths)), size * BATCHES, "crops", reader.name) as work:
+        for items in work.rounds():
+            for part, group in groupby(items, itemgetter(0)):
+                rows = [row for _, row in group]
+                unknown = [row for row in rows if row not in known]
+                batches = reader.batches(unknown, size, count_decoders(device.is_cuda))
+                computed = chain.from_iterable(
+                    embed_batches(model.network, batches, device, model.preprocessing, dtype)
+                )
+                features = list(computed)  # before the failures are known
+                new = dict(zip((row for row in unknown if row not in reader.failures), features, strict=True))
+                used = [known[row] if row in known else new[row] for row in rows if row not in reader.failures]
+                if used:
+                    buffer = io.BytesIO()
+                    np.save(buffer, np.stack(used))
+                    write_atomically(job.parts / f"{part:06}.npy", buffer.getvalue(), sync=False)
+                records = [{"row": row, "failure": reader.failures.get(row)} for row in rows]
+                work.finish(part, records, dtype, files=[f"{part:06}.npy"] if used else [])
+    return work
 
 
 class _EarlierFeatures:
@@ -114,15 +135,13 @@ class _CropReader:
     Attributes:
         paths: The files of all crops.
         narrowed: Whether crops of 112x112 are cut to 112x96.
-        rows: The rows of the crops that `batches` has yielded.
-        failures: The reason and remedy of each crop that cannot be used.
+        failures: The reason and remedy of each crop that `batches` could not use, by its row.
     """
 
     def __init__(self, source: StageInput, template: Template) -> None:
         self._size = (template.height, template.width)
         self._source = source
-        self.rows: list[int] = []
-        self.failures: list[dict[str, str]] = []
+        self.failures: dict[int, dict[str, str]] = {}
         self._may_fail = isinstance(source, PhotoFolder)
         self.narrowed = isinstance(source, BinCrops) and _must_be_narrowed(source, template)
         if isinstance(source, PhotoFolder):
@@ -151,23 +170,25 @@ class _CropReader:
         """Return the columns `photo` and `how` of some rows."""
         return {"photo": [self._names[row] for row in rows], "how": [self._how[row] for row in rows]}
 
-    def batches(self, size: int, threads: int, skip: Container[int] = ()) -> Iterator[Tensor]:
-        """Yield the crops in order as uint8 RGB (N, H, W, 3) with N <= size; threads decode a few batches ahead.
+    def name(self, row: int) -> str:
+        """Return the name of the photo of a crop."""
+        return self._names[row]
+
+    def batches(self, rows: Sequence[int], size: int, threads: int) -> Iterator[Tensor]:
+        """Yield crops in order as uint8 RGB (N, H, W, 3) with N <= size; threads decode a few batches ahead.
 
         Args:
+            rows: The rows of the crops.
             size: The largest number of crops in a batch.
             threads: The number of threads.
-            skip: The rows of crops to leave out.
         """
         crops = []
-        rows = [row for row in range(len(self.paths)) if row not in skip]
         decoded = prefetch_batches(self._read, rows, 2 * size, threads, size=_count_bytes, memory=_MEMORY)
-        for row, crop in zip(rows, itertools.chain.from_iterable(decoded), strict=True):
+        for row, crop in zip(rows, chain.from_iterable(decoded), strict=True):
             if isinstance(crop, PhotoError):
                 failure = {"stage": "embed", "reason": crop.reason, "remedy": crop.remedy}
-                self.failures.append({"photo": self._names[row], **failure})
+                self.failures[row] = {"photo": self._names[row], **failure}
                 continue
-            self.rows.append(row)
             crops.append(crop)
             if len(crops) == size:
                 yield torch.from_numpy(np.stack(crops))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hostile_files import memory_below
 from skimage import data
 
 from sfplus.detection import Detector, banded_integrals
+from sfplus.detection.banded_imresample import BandedMatlabIntegralImages
 from sfplus.detection.banded_integrals import BandedIntegralImages
+from sfplus.detection.imresample import MatlabIntegralImages
 from sfplus.detection.integral_images import IntegralImages
 from sfplus.device import choose_device
 
@@ -18,7 +21,10 @@ def small_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(banded_integrals, "_BAND", 10_000)
 
 
-@pytest.mark.parametrize("settings", [{}, {"parity": "facenet-pytorch"}, {"min_face": 40, "factor": 0.709}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"parity": "facenet-pytorch"}, {"min_face": 40, "factor": 0.709}, {"parity": "matlab", "min_face": 40}],
+)
 def test_faces_are_the_same_to_the_bit(settings: dict[str, object]) -> None:
     astronaut = data.astronaut()
     photos = [
@@ -35,12 +41,22 @@ def test_faces_are_the_same_to_the_bit(settings: dict[str, object]) -> None:
     assert len(whole.detect(photos[0])) == 1
 
 
-def test_regions_of_any_size_and_position_have_the_same_means() -> None:
+def test_large_photos_take_little_memory_with_parity_matlab() -> None:
+    with memory_below(60):  # 512 MB without bands
+        BandedMatlabIntegralImages([np.zeros((4000, 4000, 3), np.uint8)], choose_device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [(IntegralImages, BandedIntegralImages), (MatlabIntegralImages, BandedMatlabIntegralImages)],
+    ids=["areas", "matlab"],
+)
+def test_regions_of_any_size_and_position_have_the_same_means(kinds: tuple[type[IntegralImages], ...]) -> None:
     rng = np.random.default_rng(0)
-    photos = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((90, 140), (33, 20), (90, 140), (300, 7))]
+    photos = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((90, 140), (33, 20), (128, 192), (300, 7))]
     device = choose_device("cpu")
     for squeeze in (False, True):
-        whole, banded = (kind(photos, device, squeeze) for kind in (IntegralImages, BandedIntegralImages))
+        whole, banded = (kind(photos, device, squeeze) for kind in kinds)
         ids = torch.from_numpy(rng.integers(0, 4, 300))
         corners = torch.from_numpy(rng.integers(-60, 200, (300, 2)).astype(np.float32))
         boxes = torch.cat([corners, corners + torch.from_numpy(rng.integers(0, 150, (300, 2)).astype(np.float32))], 1)

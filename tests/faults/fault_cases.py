@@ -86,7 +86,7 @@ def write_material(folder: Path, server: CommandServer) -> None:
     for root, width in (("crops", 96), ("wide", 112)):
         for person in range(3):
             (folder / root / f"{person}").mkdir(parents=True)
-            for number in range(2):
+            for number in range(6 if root == "crops" else 2):  # three parts of `embed`
                 pixels = rng.integers(0, 255, (112, width, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / root / f"{person}/{number}.png")
     wide = [path.read_bytes() for path in sorted(folder.glob("wide/*/*"))]
@@ -171,7 +171,8 @@ def cases(material: Path, address: str) -> dict[str, Case]:
         Case("align all", ("align", "photos", "out", *least, "--choose", "all", "--format", "png"), photos),
         Case("detect", ("detect", "photos", "out", *least), photos),
         Case("embed", ("embed", "photos", "out", *model), ("photos", "model")),
-        Case("embed crops", ("embed", "crops", "out", "--crops", *model), ("crops", "model")),
+        Case("embed crops", ("embed", "crops", "out", "--crops", *model), ("crops", "model"),
+             patches={"sfplus.stages.embed:BATCHES": 1}),
         Case("group", ("group", "photos", "out", *model), ("photos", "model")),
         Case("group again", ("group", "photos", "people", *model, "--threshold", "0.9"), people),
         Case("find", ("find", "photos/person_000", "people", "--out", "found", *model), people),

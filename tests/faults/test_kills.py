@@ -14,11 +14,12 @@ KILLS = 50
 
 
 def random_kills() -> list[tuple[str, str, float]]:
-    """Return case, kind and fraction of each kill: every case at least once."""
+    """Return case, kind and fraction of each kill: every case at least once, and between the parts of `embed`."""
     rng = random.Random(17)
     names = NAMES + rng.sample(sorted(set(NAMES) - SLOW), KILLS - len(NAMES))
     kinds = ["change", "change", "bytes", "time"]
-    return sorted((name, rng.choice(kinds), round(rng.random(), 2)) for name in names)
+    kills = [(name, rng.choice(kinds), round(rng.random(), 2)) for name in names]
+    return sorted([*kills, *(("embed crops", "change", fraction) for fraction in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9))])
 
 
 @pytest.mark.slow
