@@ -96,9 +96,9 @@ class Sweep:
 
     @property
     def hours(self) -> str:
-        """The hours of training, a dash if they were not stored."""
-        seconds = [value for row in self.data["rows"] for value in row.get("seconds", [])]
-        return f"{sum(seconds) / 3600:.1f}" if seconds else "–"
+        """The hours of training of all runs, if they were stored; a training that runs share counts for each."""
+        seconds = [value for row in self.data["rows"] for value in row.get("seconds", [None])]
+        return "not recorded" if None in seconds else f"{sum(seconds) / 3600:.1f}"
 
 
 def results_page() -> str:
