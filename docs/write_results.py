@@ -118,7 +118,9 @@ def readme() -> str:
     verification = json.loads(SHIPPED.read_text("utf-8"))["verification"]
     figure = f"{100 * verification['accuracy']:.2f} % +- {100 * verification['standard_error']:.2f}"
     text, count = re.subn(
-        r"(?m)^(\| `sphereface10-distilled`, shipped .*\| )[^|]+( \|)$", rf"\g<1>{figure}\g<2>", README.read_text("utf-8")
+        r"(?m)^(\| `sphereface10-distilled`, shipped .*\| )[^|]+( \|)$",
+        rf"\g<1>{figure}\g<2>",
+        README.read_text("utf-8"),
     )
     assert count == 1, "README.md has no row of the shipped model"
     return text
