@@ -8,6 +8,9 @@ any head plus `class_energy(head.weight, labels)`; MHE, half-space MHE, A-MHE an
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from sfplus.hypersphere.class_energy import class_energy
 from sfplus.hypersphere.distillation import cosine_distillation, relational_distillation
 from sfplus.hypersphere.energy import hyperspherical_energy
@@ -32,13 +35,15 @@ from sfplus.hypersphere.projection import (
     RandomProjection,
 )
 from sfplus.hypersphere.reference_energy import least_energy, random_energy
-from sfplus.hypersphere.sharded_head import ShardedHead
 from sfplus.hypersphere.sphere_conv import (
     SphereConv2d,
     WeightNormLinear,
     to_sphere,
 )
 from sfplus.hypersphere.uniformity import Uniformity, measure_layer_uniformity, measure_uniformity
+
+if TYPE_CHECKING:
+    from sfplus.hypersphere.sharded_head import ShardedHead
 
 # The names of version 0.1, which will go in the next release.
 Spread, spread, spread_of_layers = Uniformity, measure_uniformity, measure_layer_uniformity
@@ -82,3 +87,10 @@ __all__ = [
     "spread_of_layers",
     "to_sphere",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `ShardedHead` at its first use: it imports torch's compiler, which takes more than a second."""
+    if name != "ShardedHead":
+        raise AttributeError(f"module 'sfplus.hypersphere' has no attribute '{name}'")
+    return importlib.import_module("sfplus.hypersphere.sharded_head").ShardedHead

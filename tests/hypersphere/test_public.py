@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,3 +32,8 @@ def test_package_imports_only_torch() -> None:
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for name in names:
                 assert name.split(".")[0] in allowed or name.startswith("sfplus.hypersphere"), f"{path.name}: {name}"
+
+
+def test_importing_the_package_does_not_import_the_compiler_of_torch() -> None:
+    code = "import sys, sfplus.hypersphere as h; sys.exit('torch._dynamo' in sys.modules or not h.ShardedHead)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -61,7 +61,7 @@ BAD = {
     "empty, and too large for numpy": layer(shape(1 << 62, 0)),
     "empty, of many sizes": layer(shape(*[1 << 30] * 8, 0)),
     "33 dimensions": layer(shape(*[1] * 33) + field(5, floats(1))),
-    "a million dimensions": layer(shape(*[1] * 1_000_000) + field(5, floats(1))),
+    "a million dimensions": layer(field(7, field(1, number(1) * 1_000_000)) + field(5, floats(1))),
     "text as legacy size": layer(field(1, b"x") + field(5, floats(1))),
     "missing legacy size": layer(field(1, 1) + field(5, floats(1))),
     "same name twice": layer(shape(1) + field(5, floats(1))) * 2,
