@@ -72,7 +72,7 @@ status: $(STAMP)  ## show the status of each stage of RECIPE=: fresh, stale and 
 
 SYSTEMS := mhe-imbalance-mnist mhe-cifar100 mhe-cifar10 comhe-cifar100 orthonormal-cifar100 spherenet-cifar10 \
   sphere-resnet32-cifar10plus mhe-gan-cifar10
-systems: $(STAMP)  ## run the recipes for images at their smallest meaningful size: minutes to hours each; resumes
+systems: $(STAMP)  ## run the recipes for images at their smallest meaningful size: minutes each; resumes
 	@failed=0; for recipe in $(SYSTEMS); do $(SFPLUS) run $$recipe --small $(SET) --device $(DEVICE) || failed=1; done; exit $$failed
 
 doctor: $(STAMP)  ## check what is installed, and what is wrong

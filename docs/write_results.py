@@ -20,7 +20,7 @@ from sfplus.verification.significance import holm
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "pipelines" / "results"
 TEMPLATE, PAGE, README = RESULTS / "README.md.jinja", RESULTS / "README.md", ROOT / "README.md"
-SHIPPED = ROOT / "pretrained" / "sphereface10-small" / "config.json"
+SHIPPED = ROOT / "pretrained" / "sphereface10-distilled" / "config.json"
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ class Sweep:
 
     @property
     def hours(self) -> str:
-        """The hours of training, a dash if they were not stored."""
-        seconds = [value for row in self.data["rows"] for value in row.get("seconds", [])]
-        return f"{sum(seconds) / 3600:.1f}" if seconds else "–"
+        """The hours of training of all runs, if they were stored; a training that runs share counts for each."""
+        seconds = [value for row in self.data["rows"] for value in row.get("seconds", [None])]
+        return "not recorded" if None in seconds else f"{sum(seconds) / 3600:.1f}"
 
 
 def results_page() -> str:
@@ -118,7 +118,9 @@ def readme() -> str:
     verification = json.loads(SHIPPED.read_text("utf-8"))["verification"]
     figure = f"{100 * verification['accuracy']:.2f} % +- {100 * verification['standard_error']:.2f}"
     text, count = re.subn(
-        r"(?m)^(\| `sphereface10-small`, shipped .*\| )[^|]+( \|)$", rf"\g<1>{figure}\g<2>", README.read_text("utf-8")
+        r"(?m)^(\| `sphereface10-distilled`, shipped .*\| )[^|]+( \|)$",
+        rf"\g<1>{figure}\g<2>",
+        README.read_text("utf-8"),
     )
     assert count == 1, "README.md has no row of the shipped model"
     return text

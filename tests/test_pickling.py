@@ -86,8 +86,8 @@ def test_a_model_is_named_by_its_absolute_path_or_its_name(
     monkeypatch.chdir("/")
     assert pickle.loads(data).folder == untrained_model
     shipped = pickle.loads(pickle.dumps(Embedder(device="cpu")))
-    assert shipped.folder == shipped_folder("pretrained") / "sphereface10-small"
-    assert shipped._model["name"] == "sphereface10-small"
+    assert shipped.folder == shipped_folder("pretrained") / "sphereface10-distilled"
+    assert shipped._model["name"] == "sphereface10-distilled"
 
 
 def test_a_model_that_has_changed_or_gone_is_refused(untrained_model: Path, tmp_path: Path) -> None:

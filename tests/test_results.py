@@ -58,7 +58,12 @@ def test_figures_are_formatted_from_values() -> None:
     sweep = write_results.Sweep({"metric": "accuracy", "rows": rows})
     assert sweep.text("c") == "51.00 ± 1.41" and sweep.effect("a") == "+2.00 ± 1.00"
     assert sweep.interval("a") == "−0.10 to +4.00" and sweep.change(["a"], "min_angle") == "1.0 to 3.0"
-    assert sweep.smallest_p() == "0.3" and sweep.hours == "–" and sweep.seeds == 2
+    assert sweep.smallest_p() == "0.3" and sweep.hours == "not recorded" and sweep.seeds == 2
+    for row, seconds in zip(rows, ([1800.0, 1800.0], [900.0, 900.0]), strict=True):
+        row["seconds"] = seconds
+    assert sweep.hours == "1.5"
+    rows[1]["seconds"] = [900.0, None]
+    assert sweep.hours == "not recorded"
     assert sweep.pooled([["a"], ["a"]]) == "+2.00 (95 % interval +2.00 to +2.00)"
 
 

@@ -43,6 +43,7 @@ SCORE_COLUMNS = {
 REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN = "report.html", "report.json", "report.md"
 # classify and generate
 CURVES, FEATURE_PLOT, SAMPLES = "curves.png", "plane.png", "samples.png"
+GENERATORS, SCORE_ROWS = "generators", "scores.jsonl"
 
 
 @with_config(ConfigDict(extra="allow"))

@@ -122,6 +122,6 @@ def energy(
 ) -> None:
     """Show how the neurons of each layer of a model are distributed on the sphere: energy, random and best, angles.
 
-    Example: sfplus energy sphereface10-small --half-space --out energy.png
+    Example: sfplus energy sphereface10-distilled --half-space --out energy.png
     """
     print_energy(model, power, half_space, out)

@@ -11,7 +11,8 @@ import typer
 from sfplus.alignment import narrow_crop
 from sfplus.cli.command import App
 from sfplus.datasets.verification_bin import unpack_bin
-from sfplus.images import encode_image, list_photos, read_photo
+from sfplus.errors import UsageError
+from sfplus.images import CACHE, encode_image, list_photos, read_photo
 from sfplus.io.console import quantity
 from sfplus.io.files import check_input, write_atomically
 
@@ -30,11 +31,13 @@ def unpack(path: Path, folder: Path, narrow: bool) -> int:
         The number of photos.
 
     Raises:
-        UsageError: If there is no such file.
+        UsageError: If there is no such file, or the folder holds the results of another command.
         PairsError: If the file is not a `.bin` file of insightface.
         PhotoError: If `narrow` is set and a photo is not 112x112 or cannot be decoded.
     """
     check_input(path, "file")
+    if (folder / CACHE).exists():
+        raise UsageError("holds the results of another command", where=folder, remedy="choose another OUT")
     if not narrow:
         return unpack_bin(path, folder)
     folder.mkdir(parents=True, exist_ok=True)

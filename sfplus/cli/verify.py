@@ -90,7 +90,7 @@ def verify(
 ) -> None:
     """Verify a model, or features, on a pair list and write a report.
 
-    Example: sfplus verify data/lfw --model pretrained/sphereface10-small --against my/model
+    Example: sfplus verify data/lfw --model pretrained/sphereface10-distilled --against my/model
 
     Example: sfplus verify photos pairs.csv --folds 5
 

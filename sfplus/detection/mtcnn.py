@@ -33,6 +33,7 @@ from sfplus.detection.suppression import suppress, suppress_nested
 from sfplus.device import Device, choose_device, memory_errors
 from sfplus.errors import UsageError
 from sfplus.images import Pixels
+from sfplus.io.memory import reuse_freed_blocks
 from sfplus.io.prefetch import batch_by_size
 from sfplus.io.threads import WorkerPool, WorkerThreads, count_threads
 
@@ -122,6 +123,8 @@ class Detector(PhotoDetector):
         self._networks = MtcnnNetworks(self.device, precision)
         self._landmark_order = self.device.put(torch.tensor(_MIRRORED, device="cpu"))
         self._workers = WorkerPool()
+        if not self.device.is_cuda:
+            reuse_freed_blocks()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the arguments of the constructor: whoever loads a pickle gets the weights from facenet-pytorch."""
@@ -245,7 +248,7 @@ class Detector(PhotoDetector):
         photo_ids, boxes, moved, scores, points = (column[keep] for column in (photo_ids, boxes, moved, scores, points))
         points = points.view(-1, 2, 5)
         if self.mirror_landmarks and len(photo_ids):
-            _, _, mirrored = run(network, photo_ids, boxes, side, batch_size, mirrored=True)
+            _, _, mirrored = run(network, photo_ids, boxes, side, self.sizes.mirrored, mirrored=True)
             mirrored = mirrored.view(-1, 2, 5)[:, :, self._landmark_order]
             points = (points + torch.stack([1 - mirrored[:, 0], mirrored[:, 1]], 1)) / 2
         sides = boxes[:, 2:] - boxes[:, :2] + 1

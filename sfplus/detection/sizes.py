@@ -28,6 +28,7 @@ class Sizes(NamedTuple):
         search: pixels of the canvases that are searched before the host waits for the device; 0: one batch.
         refine: candidates that R-Net sees together.
         output: candidates that O-Net sees together.
+        mirrored: faces that O-Net sees together in the mirrored pass: on a CPU few, since most photos have one face.
         tables: bytes of the look-up tables of canvases that are kept.
         banded: pixels of a photo above which the sums of its pixels are computed in parts; 0: never.
     """
@@ -42,6 +43,7 @@ class Sizes(NamedTuple):
     search: int
     refine: int
     output: int
+    mirrored: int
     tables: int
     banded: int
 
@@ -50,5 +52,5 @@ def sizes_for(device: Device) -> Sizes:
     """Return the sizes for a device; on a CPU, one canvas at a time stays in the cache."""
     decoders = count_decoders(device.is_cuda)
     if device.is_cuda:
-        return Sizes(512, 1 << 24, 1 << 30, 512, decoders, 1 << 18, 1 << 21, 1 << 23, 1024, 256, 1 << 30, 0)
-    return Sizes(64, 1 << 22, 200_000_000, max(8, decoders), decoders, 1 << 17, 0, 0, 32, 12, 64 << 20, 28_000_000)
+        return Sizes(512, 1 << 24, 1 << 30, 512, decoders, 1 << 18, 1 << 21, 1 << 23, 1024, 256, 256, 1 << 30, 0)
+    return Sizes(64, 1 << 22, 200_000_000, max(8, decoders), decoders, 1 << 17, 0, 0, 32, 12, 4, 64 << 20, 28_000_000)

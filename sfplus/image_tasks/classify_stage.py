@@ -16,7 +16,7 @@ from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.datasets import SmallImages, accuracy_by_class
 from sfplus.image_tasks.image_set import ImageSet
 from sfplus.io.files import digest_json, write_atomically, write_json
-from sfplus.recipes.settings.classify import ClassifySettings
+from sfplus.recipes.settings.classify import NETWORK_KEYS, ClassifySettings
 from sfplus.reports.curves_plot import curves_plot
 from sfplus.reports.feature_plot import feature_plot
 from sfplus.training.distributed import ProcessGroup
@@ -30,7 +30,7 @@ def build(job: Job[ClassifySettings]) -> dict[str, Any]:
     """Train the classifier and write its weights, result and plots."""
     settings, images = job.settings, job.input("pictures", ImageSet)
     train_set, test_set = images.load()
-    options = settings.model_dump(include={"network", "width", "operator", "weight_norm", "bn_momentum"})
+    options = settings.model_dump(include={"network", *NETWORK_KEYS})
     _, height, _, channels = train_set.batch(np.arange(1)).shape
     options |= {"channels": channels, "size": settings.data.crop if settings.data.name == "files" else height}
     torch.manual_seed(settings.seed)

@@ -50,6 +50,7 @@ def create_classifier(
     *,
     width: int = 0,
     operator: str = "none",
+    rescale: bool = False,
     weight_norm: bool = False,
     bn_momentum: float = BN_MOMENTUM,
     channels: int = 3,
@@ -74,6 +75,7 @@ def create_classifier(
         width: filters of the first stage; 0 for the network's default (64; table 2 of the MHE paper has 16 to 256).
         operator: `none` for ordinary convolutions, or an operator of `SphereConv2d`. All layers but the last, and the
             1x1 shortcuts of the residual network, then become convolutions on angles.
+        rescale: these learn SphereNorm; see `SphereConv2d`.
         weight_norm: divide by the norm of the weights in the last layer (`w_norm="cosine"` in spherenet.py).
         bn_momentum: share of a batch in the moving averages of batch normalisation.
         channels: channels of an image.
@@ -88,11 +90,11 @@ def create_classifier(
         if width or weight_norm or channels != 3:
             raise UsageError("width and weight_norm are for the networks of sfplus, on RGB", where=name)
         network = backbones.build(name, feature_size=classes, crop_size=(size, size))
-        return network if operator == "none" else to_sphere(network, operator)
+        return network if operator == "none" else to_sphere(network, operator, rescale=rescale)
     if is_function(name):
         network = call_own(name, *_arguments(classes, channels, size, width, weight_norm), network_options)
         check_features(network, classes, (channels, size, size), name)
-        return network.train() if operator == "none" else to_sphere(network.train(), operator)
+        return network.train() if operator == "none" else to_sphere(network.train(), operator, rescale=rescale)
     if network_options:
         raise UsageError("network_options are for networks of your own", where=name)
     norm = functools.partial(nn.BatchNorm2d, eps=BN_EPSILON, momentum=bn_momentum)
@@ -110,7 +112,8 @@ def create_classifier(
         if isinstance(layer, nn.Conv2d | nn.Linear):  # N(0, 2 / fan_in) everywhere, the last layer included
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     if operator != "none":
-        to_sphere(network, operator, skip=[name for name, _ in network.named_modules() if name.endswith("shortcut")])
+        shortcuts = [name for name, _ in network.named_modules() if name.endswith("shortcut")]
+        to_sphere(network, operator, rescale=rescale, skip=shortcuts)
     return network
 
 

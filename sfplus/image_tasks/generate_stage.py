@@ -2,7 +2,8 @@
 
 Its inputs are `pictures`, an `ImageSet`, and two optional ones: `classifier`, an artefact of the stage `classify` for
 the same dataset, for the surrogate score; `inception`, a file of Inception's weights, for the Inception score and the
-FID. If only the scores change, or Inception's weights are added, an existing generator is reused.
+FID. The scores are those of the generators that the training has kept, so if only the scores change, or Inception's
+weights are added, an existing training is reused.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from sfplus.artifacts.artefact import MANIFEST, Artefact
 from sfplus.artifacts.cache import open_earlier
 from sfplus.artifacts.context import is_first
 from sfplus.artifacts.inputs import InputFile
-from sfplus.artifacts.layout import CURVES, SAMPLES
+from sfplus.artifacts.layout import CURVES, GENERATORS, SAMPLES, SCORE_ROWS
 from sfplus.artifacts.settings import deciding_settings
 from sfplus.artifacts.stage import Job
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.image_tasks.gan import Discriminator, Generator
 from sfplus.image_tasks.generation import (
+    NETWORK,
     GanTask,
     draw_noise,
     generate_images,
@@ -36,15 +38,18 @@ from sfplus.image_tasks.scores import inception_scores, surrogate_scores
 from sfplus.images import encode_image
 from sfplus.io.files import digest_json, write_atomically
 from sfplus.io.loggers import get_logger
+from sfplus.io.tables import write_json_lines
 from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.reports.curves_plot import curves_plot
 from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import train
 from sfplus.training.history import HISTORY, read_rows
+from sfplus.weights.model_folder import assign_tensors, load_tensors, to_bytes
 
 _log = get_logger(__name__)
 
 _TRAINING_COUNTS = ("steps", "seconds", "generator_loss", "discriminator_loss", "energy", "mhe_loss")
+_HIGHER_IS_BETTER = ("surrogate_score", "inception_score")
 _GRID = 64  # images in a grid (MHE-GAN, train.py)
 
 
@@ -98,8 +103,11 @@ def _train(job: Job[GenerateSettings], real: SmallImages) -> tuple[Generator, di
         job.context.progress.update(step, settings.max_iter, "steps", note)
         if step % settings.sample_every == 0:
             _write_samples(job, generator, f"samples/{step:06d}.png")
+        if settings.score_every and step % settings.score_every == 0 and step < settings.max_iter:
+            write_atomically(job.folder / GENERATORS / f"{step:06d}.safetensors", to_bytes(generator.state_dict()))
 
-    (job.folder / "samples").mkdir(exist_ok=True)
+    for folder in ("samples", GENERATORS):
+        (job.folder / folder).mkdir(exist_ok=True)
     job.context.device.move(generator)
     if processes.is_first:
         _write_samples(job, generator, "samples/000000.png")
@@ -136,15 +144,39 @@ def _curves(rows: list[dict[str, Any]]) -> bytes:
 def _scores(
     job: Job[GenerateSettings], generator: Generator, real: SmallImages, held_out: SmallImages
 ) -> dict[str, float]:
-    """Return the scores of generated images; none without a classifier and without Inception."""
+    """Return the scores of generated images, and the best of all kept generators (train.py).
+
+    There are none without a classifier and without Inception.
+    """
+    if not {"classifier", "inception"} & job.inputs.keys():
+        return {}
+    rows: list[dict[str, float]] = []
+    earlier = load_generator(job.folder)
+    for file in sorted((job.folder / GENERATORS).glob("*.safetensors")):
+        assign_tensors(earlier, load_tensors(file), NETWORK, file)  # on the CPU
+        job.context.device.move(earlier)
+        rows.append({"step": int(file.stem)} | _measure(job, earlier, None, held_out))
+    scores = _measure(job, generator, real, held_out)
+    if rows:
+        rows.append({"step": job.settings.max_iter} | scores)
+        write_json_lines(job.folder / SCORE_ROWS, rows)
+        for name in [name for name in _HIGHER_IS_BETTER if name in scores]:
+            scores[f"best_{name}"] = max(row[name] for row in rows)
+    return scores
+
+
+def _measure(
+    job: Job[GenerateSettings], generator: Generator, real: SmallImages | None, held_out: SmallImages
+) -> dict[str, float]:
+    """Return the scores of one generator; without real images no FID."""
     settings, device = job.settings.scores, job.context.device
+    noise = draw_noise(settings.samples, generator.noise_size, settings.seed)
+    images = generate_images(generator, noise, device)
     scores: dict[str, float] = {}
-    if {"classifier", "inception"} & job.inputs.keys():
-        noise = draw_noise(settings.samples, generator.noise_size, settings.seed)
-        images = generate_images(generator, noise, device)
-        if "classifier" in job.inputs:
-            scores |= surrogate_scores(images, held_out, job.input_folder("classifier"), device, settings.splits)
-        if "inception" in job.inputs:
-            inception = job.input("inception", InputFile).path
-            scores |= inception_scores(images, real.images, inception, device, settings.splits)
+    if "classifier" in job.inputs:
+        scores |= surrogate_scores(images, held_out, job.input_folder("classifier"), device, settings.splits)
+    if "inception" in job.inputs:
+        inception = job.input("inception", InputFile).path
+        of_real = None if real is None else real.images
+        scores |= inception_scores(images, of_real, inception, device, settings.splits)
     return scores

@@ -60,6 +60,7 @@ class _ClassifierConfig(BaseModel, extra="forbid", strict=True):
     classes: Annotated[list[str], Field(min_length=1)]
     width: Annotated[int, Field(ge=0, lt=1 << 20)] = 0
     operator: str = "none"
+    rescale: bool = False
     weight_norm: bool = False
     bn_momentum: Annotated[float, Field(gt=0, le=1)] = BN_MOMENTUM
     channels: Annotated[int, Field(ge=1, lt=1 << 10)] = 3
@@ -139,7 +140,7 @@ def load_classifier(folder: Path) -> tuple[nn.Module, int]:
 
 @torch.no_grad()
 def inception_scores(
-    generated: Tensor, real: Tensor, weights: Path, device: Device, splits: int = 10
+    generated: Tensor, real: Tensor | None, weights: Path, device: Device, splits: int = 10
 ) -> dict[str, float]:
     """Return Inception score and FID with the network and resampling of the original TensorFlow code.
 
@@ -148,13 +149,14 @@ def inception_scores(
 
     Args:
         generated: uint8 (N, H, W, 3); 50,000 of them in the published figures.
-        real: uint8 (M, H, W, 3), of the training set.
+        real: uint8 (M, H, W, 3), of the training set; None for no FID.
         weights: file of Inception's weights.
         device: where to compute.
         splits: number of parts of the generated images, 10 in the published figures.
 
     Returns:
-        `inception_score`, its standard deviation over the parts `inception_score_std`, and `fid`.
+        `inception_score`, its standard deviation over the parts `inception_score_std`, and `fid` if there are real
+        images.
 
     Raises:
         DependencyError: If torchmetrics or torch-fidelity is missing.
@@ -172,10 +174,13 @@ def inception_scores(
     for features, predictions in _evaluate(network, generated, device):
         distance.update(features, real=False)
         logits.append(predictions)
-    for features, _ in _evaluate(network, real, device):
-        distance.update(features, real=True)
     mean, deviation = diversity_score(torch.cat(logits), splits)
-    return {"inception_score": mean, "inception_score_std": deviation, "fid": float(distance.compute())}
+    scores = {"inception_score": mean, "inception_score_std": deviation}
+    if real is not None:
+        for features, _ in _evaluate(network, real, device):
+            distance.update(features, real=True)
+        scores["fid"] = float(distance.compute())
+    return scores
 
 
 def load_inception(weights: Path) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import nn
 from sfplus.image_tasks.cnn import bind_classifier, create_classifier
 from sfplus.image_tasks.own_images import find_own_images
 from sfplus.networks import is_function
-from sfplus.recipes.settings.classify import ClassifySettings
+from sfplus.recipes.settings.classify import NETWORK_KEYS, ClassifySettings
 from sfplus.recipes.settings.images import ImageDataSettings
 from sfplus.recipes.settings.own_code import OwnEnergySettings
 from sfplus.training.own_energy import OwnEnergy, find_energy
@@ -57,6 +57,6 @@ def check_classifier(settings: ClassifySettings) -> None:
 
 
 def _create(settings: ClassifySettings, channels: int, size: int) -> nn.Module:
-    options = settings.model_dump(include={"width", "operator", "weight_norm", "bn_momentum"})
+    options = settings.model_dump(include=NETWORK_KEYS)
     options |= {"channels": channels, "size": size}
     return create_classifier(settings.network, _CLASSES, settings.network_options, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-DEFAULT_MODEL = "sphereface10-small"
+DEFAULT_MODEL = "sphereface10-distilled"
 HUB = "hf:"  # prefix of the name of a model on the Hugging Face Hub
 
 

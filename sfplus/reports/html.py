@@ -78,7 +78,7 @@ class Report:
     Attributes:
         title: heading of the page.
         dataset: the data set that the pairs belong to.
-        models: facts of the models by name; they decide which comparison shows the effect of MHE.
+        models: facts of the models by name; they decide which comparison shows the effect of a regulariser.
         notice: a notice at the top of the page, e.g. that the faces are drawn.
         results: result by name of the model; the last one is the headline.
         pairs: the pairs of each result, by the same names; needed for intervals over people and comparisons.

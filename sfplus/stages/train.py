@@ -161,6 +161,10 @@ def _load_training_set(job: Job[Any], settings: TrainSettings | FinetuneSettings
     assert isinstance(source, Artefact)
     names = read_parquet(source.folder / CROP_TABLE, CROP_COLUMNS)["crop"]
     template = TEMPLATES[source.manifest["settings"]["template"]]
+    everybody = {person_from_path(name, DatasetError, settings.people) for name in names if "/" in name}
+    unknown = {name for name in exclude if name not in everybody}
+    if unknown and is_first():
+        _log.warning("not left out, because no crop is in a folder of this name: %s", first_names(sorted(unknown)))
     if settings.classifies:
         people, labels, names = assign_labels(names, exclude, settings.people)
         failed = (row["photo"] for rows in read_failures(source.folder) for row in rows)

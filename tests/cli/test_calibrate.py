@@ -105,8 +105,8 @@ def test_out_is_a_copy_or_the_converted_model(source: str, task: Path, calibrate
     ("model", "words", "message"),
     [
         ("model/model.safetensors", (), "is not a folder, in which a threshold can be kept; give a new folder: --out"),
-        ("sphereface10-small", (), "is not a folder of yours, and is not changed; give a new folder: --out"),
-        ("pretrained/sphereface10-small", (), "is not a folder of yours"),
+        ("sphereface10-distilled", (), "is not a folder of yours, and is not changed; give a new folder: --out"),
+        ("pretrained/sphereface10-distilled", (), "is not a folder of yours"),
         ("fetched", (), "is not a folder of yours"),
         ("model", ("--input", "insightface"), "would be used with another input than its own; give a new folder"),
         ("gone", (), "there is no model"),

@@ -55,13 +55,13 @@ def test_what_is_needed_to_compare_features_is_beside_them(
 
     answer = sfplus("embed", drawn, tmp_path / "out")
     about = json.loads((tmp_path / "out/model.json").read_text())
-    assert about["model"] == "sphereface10-small" and about["template"] == "sphereface-112x96"
+    assert about["model"] == "sphereface10-distilled" and about["template"] == "sphereface-112x96"
     assert f"the same person above {about['verification']['threshold']:.3f}" in answer.out
     mean = load_file(tmp_path / "out/mean.safetensors")["mean"]
     first, second = load_file(tmp_path / "out/features.safetensors")["features"][:2] - mean
     names = read_parquet(tmp_path / "out/index.parquet")["photo"]
     cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
-    expected = Embedder("sphereface10-small", "cpu").similarity(drawn / names[0], drawn / names[1])
+    expected = Embedder("sphereface10-distilled", "cpu").similarity(drawn / names[0], drawn / names[1])
     assert abs(cosine - float(expected)) < 0.04  # the crops of the stage are JPEG files
 
     answer = sfplus("embed", drawn, tmp_path / "out", "--model", untrained_model)

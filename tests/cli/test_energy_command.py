@@ -21,7 +21,7 @@ from sfplus.weights.caffe_networks import to_caffe
 
 
 def test_a_model_by_name_gives_a_table_and_a_plot(sfplus: Callable[..., Any], tmp_path: Path) -> None:
-    answer = sfplus("energy", "sphereface10-small", "--out", tmp_path / "e.png")
+    answer = sfplus("energy", "sphereface10-distilled", "--out", tmp_path / "e.png")
     assert answer.code == 0, answer.err
     rows = {line.split()[0]: line.split()[1:] for line in answer.out.splitlines() if line[:4] in ("conv", "fc5 ")}
     assert len(rows) == 11 and rows["conv1_1"][:2] == ["32", "27"] and rows["fc5"][:2] == ["128", "10752"]
@@ -63,8 +63,8 @@ def test_caffe_models_of_both_formats_are_measured(sfplus: Callable[..., Any], t
     ("words", "code", "message"),
     [
         (("no-such-model",), 2, "no model 'no-such-model'"),
-        (("sphereface10-small", "--power", "-1"), 2, "use 0 or more"),
-        (("sphereface10-small", "--power", "nan"), 2, "use 0 or more"),
+        (("sphereface10-distilled", "--power", "-1"), 2, "use 0 or more"),
+        (("sphereface10-distilled", "--power", "nan"), 2, "use 0 or more"),
         (("bias.safetensors",), 1, "no weights of two neurons"),
         (("broken.safetensors",), 1, "broken.safetensors: is damaged"),
         (("model.pth",), 1, "is a pickle"),

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow  # a hundred commands
 FOLDERS_OR_PHOTOS = ["detect ? out", "align ? out", "embed ? out", "group ? out", "find photo.jpg ? -o out"]
 FOLDERS = [
     "verify ? pairs.txt --workspace w",
-    "calibrate sphereface10-small ? pairs.txt -o out --workspace w",
+    "calibrate sphereface10-distilled ? pairs.txt -o out --workspace w",
     "pack ? out",
     "overlap ? people -o out",
     "overlap people ? -o out",

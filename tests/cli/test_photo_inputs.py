@@ -248,7 +248,8 @@ verify: {photos: IN, pairs: PAIRS}
 """
 COMMANDS = {
     "run": ("run", "RECIPE"), "train": ("train", "RECIPE"), "sweep": ("sweep", "RECIPE", "--seeds", 2),
-    "verify": ("verify", "IN", "PAIRS"), "calibrate": ("calibrate", "sphereface10-small", "IN", "PAIRS", "--out", "m"),
+    "verify": ("verify", "IN", "PAIRS"),
+    "calibrate": ("calibrate", "sphereface10-distilled", "IN", "PAIRS", "--out", "m"),
     "pack": ("pack", "IN", "OUT"), "overlap": ("overlap", "IN", "IN"), "detect": ("detect", "IN", "OUT"),
 }  # fmt: skip
 

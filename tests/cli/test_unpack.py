@@ -64,3 +64,13 @@ def test_pickled_code_and_other_sizes_are_refused(sfplus: Callable[..., Any], tm
     (tmp_path / "small.bin").write_bytes(pickle.dumps(([small, small], [True])))
     answer = sfplus("unpack", tmp_path / "small.bin", tmp_path / "out", "--narrow")
     assert answer.code == 1 and "64x64, not 112x112" in answer.err
+
+
+def test_results_of_another_command_are_not_replaced(
+    packed: tuple[Path, list[np.ndarray]], sfplus: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "out/.sfplus").mkdir(parents=True)
+    (tmp_path / "out/00000.png").write_bytes(b"a crop of align")
+    answer = sfplus("unpack", packed[0], tmp_path / "out")
+    assert answer.code == 2 and "holds the results of another command; choose another OUT" in answer.err
+    assert (tmp_path / "out/00000.png").read_bytes() == b"a crop of align"

@@ -198,7 +198,7 @@ def test_pairs_without_features_are_an_error_or_skipped(
             "is the same file as --features",
         ),
         (["photos", "--against", "F.npz"], 2, "is a file of features, beside photos; give a model, or both as"),
-        (["photos", "--against", "sphereface10-small"], 2, "is the same model; give a different one"),
+        (["photos", "--against", "sphereface10-distilled"], 2, "is the same model; give a different one"),
         (["photos", "--against", "nope"], 2, "there is no model 'nope'"),
         (["photos", "--protocol", "nope"], 2, "verify.protocol"),
     ],

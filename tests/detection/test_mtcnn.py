@@ -294,3 +294,10 @@ def test_rotated_and_enlarged_photos_are_accepted(detector: Detector, seed: int)
     upright, *rotated = detector.detect([np.ascontiguousarray(np.rot90(photo, k)) for k in range(4)])
     assert len(upright) >= 1 and all(np.isfinite(faces.landmarks).all() for faces in rotated)
     assert upright.landmarks[0].min() > 0 and upright.landmarks[0].max() < side
+
+
+def test_a_detector_on_a_cpu_lets_freed_blocks_be_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("sfplus.detection.mtcnn.reuse_freed_blocks", lambda: calls.append("reused"))
+    Detector(device="cpu")
+    assert calls == ["reused"]

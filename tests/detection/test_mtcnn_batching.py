@@ -15,7 +15,7 @@ from sfplus.detection import Detector
 def gpu_batching(monkeypatch: pytest.MonkeyPatch) -> Detector:
     """A detector on the CPU with the batches of a GPU: many canvases, candidates and photos at a time."""
     detector = Detector(device="cpu")
-    detector.sizes = detector.sizes._replace(batch=100_000, search=1 << 23, refine=96, output=32)
+    detector.sizes = detector.sizes._replace(batch=100_000, search=1 << 23, refine=96, output=32, mirrored=32)
     monkeypatch.setattr("sfplus.detection.suppression._PAIRS", 1 << 24)
     return detector
 

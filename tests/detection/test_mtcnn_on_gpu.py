@@ -66,7 +66,10 @@ def detect_on_fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Detect:
     """Detect on the CPU with the batches of a GPU, then again on fake CUDA tensors, which get the same transfers."""
 
     def detect(parity: Parity = "none", change: Callable[[Detector], None] = lambda _: None) -> list[Faces]:
-        transfers, sizes = Transfers(monkeypatch), sizes_for(GPU)._replace(batch=20_000, refine=96, output=32)
+        transfers, sizes = (
+            Transfers(monkeypatch),
+            sizes_for(GPU)._replace(batch=20_000, refine=96, output=32, mirrored=32),
+        )
         monkeypatch.setattr("sfplus.detection.mtcnn.sizes_for", lambda device: sizes)
         monkeypatch.setattr("sfplus.detection.mtcnn.count_threads", lambda: 1)
         monkeypatch.setattr("sfplus.detection.suppression._PAIRS", 1 << 24)

@@ -153,7 +153,7 @@ def test_a_command_on_the_largest_and_on_hostile_photos_stays_within_its_memory(
     photo.paste(turned, (4000, 2000))
     photo.save(tmp_path / "photos/large.jpg", **KINDS["rotated.jpg"][1])
     code = f"{PEAK}import atexit\natexit.register(lambda: print(peak()))\nfrom sfplus.__main__ import main\nmain()"
-    command = [sys.executable, "-c", code, "align", tmp_path / "photos", tmp_path / "out", "--min-face", "1200"]
+    command = [sys.executable, "-c", code, "align", tmp_path / "photos", tmp_path / "out", "--min-face", "500"]
     answer = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, check=False)
     assert answer.returncode == 1 and "1 crop" in answer.stdout and "12 failed" in answer.stdout
     assert "Traceback" not in answer.stderr

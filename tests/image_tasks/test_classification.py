@@ -18,7 +18,7 @@ from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.datasets import SmallImages
 from sfplus.image_tasks.random_crop import draw_crops, random_crop
 from sfplus.networks.normalize import normalize_images
-from sfplus.recipes.settings.classify import ClassifySettings, RegularizerSettings
+from sfplus.recipes.settings.classify import NETWORK_KEYS, ClassifySettings, RegularizerSettings
 from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import train
 from sfplus.training.history import read_rows
@@ -39,7 +39,7 @@ def make_settings(**options: Any) -> ClassifySettings:
 
 def task(settings: ClassifySettings, digest: str = "") -> ClassificationTask:
     torch.manual_seed(settings.seed)
-    network = create_classifier(settings.network, 3, width=settings.width, operator=settings.operator, size=8)
+    network = create_classifier(settings.network, 3, size=8, **settings.model_dump(include=NETWORK_KEYS))
     return ClassificationTask(network, images(20), images(7), settings, ProcessGroup(choose_device("cpu")), digest)
 
 
@@ -125,7 +125,7 @@ def test_orthonormal_penalty_of_hidden_layers(orthogonal: bool) -> None:
 def by_hand(settings: ClassifySettings, steps: int, angles: bool) -> dict[str, Tensor]:
     """Train like TensorFlow, with weight decay and orthonormality as terms of the loss."""
     torch.manual_seed(settings.seed)
-    network = create_classifier(settings.network, 3, width=settings.width, operator=settings.operator, size=8).train()
+    network = create_classifier(settings.network, 3, size=8, **settings.model_dump(include=NETWORK_KEYS)).train()
     train_set = images(20)
     spheres = [name for name, m in network.named_modules() if type(m).__name__ == "SphereConv2d"]
     velocities = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
@@ -149,9 +149,9 @@ def by_hand(settings: ClassifySettings, steps: int, angles: bool) -> dict[str, T
     return network.state_dict()
 
 
-@pytest.mark.parametrize("operator", ["none", "cosine"])
-def test_training_matches_the_original(operator: str, tmp_path: Path) -> None:
-    settings = make_settings(operator=operator, base_lr=0.02, weight_decay=0.05)
+@pytest.mark.parametrize(("operator", "rescale"), [("none", False), ("cosine", False), ("linear", True)])
+def test_training_matches_the_original(operator: str, rescale: bool, tmp_path: Path) -> None:
+    settings = make_settings(operator=operator, rescale=rescale, base_lr=0.02, weight_decay=0.05)
     run = task(settings)
     train(run, settings, tmp_path, run.processes)
     expected = by_hand(settings, 6, operator != "none")

@@ -15,6 +15,7 @@ from sfplus.artifacts.context import RunContext
 from sfplus.errors import DatasetError
 from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.image_set import ImageSet
+from sfplus.image_tasks.scores import load_classifier
 from sfplus.io.console import Console
 from sfplus.networks.normalize import normalize_images
 from sfplus.recipes.settings.classify import ClassifySettings
@@ -70,6 +71,16 @@ def test_artefact_is_complete_and_built_once(
     assert "fresh" in capfd.readouterr().err
     changed = make_settings(folders, energy={"mode": "mhe", "power": 1}, seed=3)
     assert run_stage(changed.stage, changed, {"pictures": ImageSet(changed.data, run)}, run).folder != artefact.folder
+
+
+def test_a_rescaled_classifier_is_saved_and_loaded(folders: Path, run: RunContext) -> None:
+    settings = make_settings(folders, operator="linear", rescale=True)
+    artefact = run_stage(settings.stage, settings, {"pictures": ImageSet(settings.data, run)}, run)
+    network, _ = load_classifier(artefact.folder)
+    saved = load_tensors(artefact.folder / "model.safetensors")
+    betas = [value for name, value in saved.items() if name.endswith("beta")]
+    assert len(betas) == 7 and all((beta != 1).any() for beta in betas), "they are trained"
+    assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
 
 
 def test_plane_features_are_saved_and_plotted(folders: Path, run: RunContext) -> None:

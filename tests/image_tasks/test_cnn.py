@@ -104,6 +104,22 @@ def test_operator_and_weight_norm_replace_layers() -> None:
     assert isinstance(resnet.conv1, SphereConv2d) and resnet(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
+@pytest.mark.parametrize("name", ["cnn6", "sphere-resnet32"])
+def test_rescaled_networks_can_equal_ordinary_ones(name: str) -> None:
+    """SphereNorm with beta = rho = 1 and the operator cosine: c ||x|| ||w|| is the convolution."""
+    torch.manual_seed(0)
+    ordinary = create_classifier(name, 10, width=4).double().eval()
+    rescaled = create_classifier(name, 10, width=4, operator="cosine", rescale=True).double().eval()
+    rescaled.load_state_dict(ordinary.state_dict(), strict=False)
+    layers = [layer for layer in rescaled.modules() if isinstance(layer, SphereConv2d)]
+    assert len(layers) == (7 if name == "cnn6" else 31) and all(layer.rescale for layer in layers)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert (rescaled(x) - ordinary(x)).norm() > 0.1 * ordinary(x).norm()
+    for layer in layers:
+        nn.init.ones_(layer.rho)
+    assert torch.allclose(rescaled(x), ordinary(x), rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -49,8 +49,8 @@ def test_artefact_of_a_generator(image_folder: Path, tmp_path: Path) -> None:
     assert counts["energy"] == rows[-1]["energy"] and "mhe_loss" not in counts and "surrogate_score" not in counts
 
 
-def test_scores_need_a_classifier_or_inception(image_folder: Path, tmp_path: Path) -> None:
-    run = RunContext(tmp_path, Console(quiet=True), "cpu")
+def make_classifier(image_folder: Path, workspace: Path) -> Artefact:
+    run = RunContext(workspace, Console(quiet=True), "cpu")
     options = {
         "network": "cnn6",
         "width": 2,
@@ -61,7 +61,11 @@ def test_scores_need_a_classifier_or_inception(image_folder: Path, tmp_path: Pat
         "steps": [],
     }
     settings = ClassifySettings.model_validate({**options, "data": {"name": "folder", "root": image_folder}})
-    classifier = run_stage(settings.stage, settings, {"pictures": ImageSet(settings.data, run)}, run)
+    return run_stage(settings.stage, settings, {"pictures": ImageSet(settings.data, run)}, run)
+
+
+def test_scores_need_a_classifier_or_inception(image_folder: Path, tmp_path: Path) -> None:
+    classifier = make_classifier(image_folder, tmp_path)
     artefact = make(image_folder, tmp_path, classifier, energy={})
     counts = artefact.manifest["counts"]
     assert counts["surrogate_accuracy"] == pytest.approx(classifier.manifest["counts"]["accuracy"])
@@ -69,6 +73,26 @@ def test_scores_need_a_classifier_or_inception(image_folder: Path, tmp_path: Pat
     assert counts["mhe_loss"] > 0 and "fid" not in counts and "inception_score" not in counts
     rebuilt = make(image_folder, tmp_path, classifier, energy={})
     assert rebuilt.folder == artefact.folder
+
+
+def test_the_best_of_regular_scores_is_reported(image_folder: Path, tmp_path: Path) -> None:
+    """Each is the score of a training that ends there; the scores of a reused training cover all its generators."""
+    classifier = make_classifier(image_folder, tmp_path)
+    options: dict[str, Any] = {"base_lr": 0.05, "max_iter": 5}
+    artefact = make(image_folder, tmp_path, classifier, **options, score_every=2)
+    rows = [json.loads(line) for line in (artefact.folder / "scores.jsonl").read_text().splitlines()]
+    shorter = [make(image_folder, tmp_path, classifier, **options | {"max_iter": n}) for n in (2, 4, 5)]
+    scores = [one.manifest["counts"]["surrogate_score"] for one in shorter]
+    assert [row["step"] for row in rows] == [2, 4, 5] and len({*scores}) == 3
+    assert [row["surrogate_score"] for row in rows] == pytest.approx(scores, rel=1e-12)
+    counts = artefact.manifest["counts"]
+    assert counts["surrogate_score"] == pytest.approx(scores[-1], rel=1e-12)
+    assert counts["best_surrogate_score"] == pytest.approx(max(scores), rel=1e-12)
+    assert "best_surrogate_score" not in shorter[-1].manifest["counts"]
+    again = make(image_folder, tmp_path, classifier, **options, score_every=2, scores={"samples": 12, "splits": 2})
+    rows = [json.loads(line) for line in (again.folder / "scores.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 5]
+    assert rows[0]["surrogate_score"] != pytest.approx(scores[0], rel=1e-9), "of other images"
 
 
 def test_other_scores_reuse_the_generator(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

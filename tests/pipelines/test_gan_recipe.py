@@ -72,6 +72,7 @@ def test_the_small_size_only_shortens_and_narrows_the_published_run() -> None:
     small, full = load_recipe(path, small_settings(path)).generate, load_recipe(path).generate
     assert small is not None and full is not None
     changed = {name for name in type(full).model_fields if getattr(small, name) != getattr(full, name)}
-    assert changed == {"width", "max_iter", "sample_every", "log_every", "checkpoint_every", "scores"}
+    assert changed == {"width", "max_iter", "sample_every", "log_every", "checkpoint_every", "score_every", "scores"}
     assert (full.max_iter, full.batch_size, full.base_lr, full.n_dis) == (200_000, 64, 1e-4, 1)  # train.py
+    assert (full.score_every, full.scores.samples, full.scores.splits) == (5000, 50_000, 10)
     assert (full.beta1, full.beta2, full.energy_weight) == (0.5, 0.999, 1e-7)

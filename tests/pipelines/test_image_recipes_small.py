@@ -18,10 +18,11 @@ ANGLES = ["energy.half_space=true", "energy.power=a2"]
 
 @pytest.fixture(scope="module")
 def image_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Folders of random images in four classes, by the side of the images."""
+    """Folders of random images in four classes, by the side of the images, and a page beside them as in cyizhuo's."""
     folders, random = {}, np.random.default_rng(0)
     for side in (28, 32, 40):
         folders[side] = tmp_path_factory.mktemp(f"side{side}")
+        (folders[side] / "README.md").write_text("the images of each class are in a folder")
         for split, label in ((split, label) for split in ("train", "test") for label in "0123"):
             folder = folders[side] / split / label
             folder.mkdir(parents=True)
@@ -54,6 +55,7 @@ def slow_case(*case: object) -> object:
             "spherenet-cifar10", 32, [*NARROW, "operator=learnable-sigmoid"], [1.3803, 1.7997, 1.4604, 1040.4493]
         ),
         slow_case("spherenet-cifar10", 32, [*NARROW, "weight_norm=true"], [1.3805, 1.7057, 1.4413, 1006.3988]),
+        slow_case("spherenet-cifar10", 32, [*NARROW, "rescale=true"], [1.3804, 2.0025, 1.5001, 1066.9691]),
         ("sphere-resnet32-cifar10plus", 32, NARROW, [1.1736, 2.3694, 1.7028, 218.5508]),
         ("orthonormal-cifar100", 32, NARROW, [1.9986, 3.1702, 1.5101, 715.1690]),
         ("mhe-imbalance-mnist", 28, NARROW, [1.5608, 1.7402, 0.7479, -2.7378]),

@@ -41,6 +41,7 @@ def test_keys_without_a_stage_apply_to_the_last_stage_and_data_to_all(
             [],
             "verify is for recipes of faces, classify for recipes of images",
         ),
+        (CLASSIFY, ["rescale=true"], "rescale is for convolutions on angles: set operator"),
         (CLASSIFY, ["train.max_iter=1"], "train is for recipes of faces"),
         (CLASSIFY + "report: {published: [{name: a, source: b}]}\n", [], "is an accuracy or an inception_score"),
         ("verify: {photos: a, pairs: b}\n", ["energy.power=0"], "unknown key 'energy'"),

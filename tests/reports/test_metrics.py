@@ -87,7 +87,7 @@ def test_protocols_that_do_not_fit_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(("mode", "name"), [("paper", "MHE"), ("my:Spread", "my:Spread")])
-def test_effects_name_the_regulariser(mode: str, name: str) -> None:
+def test_effects_name_the_regulariser(mode: str, name: str, tmp_path: Path) -> None:
     energy, control = {"mode": mode, "weight": 1.0}, {"mode": mode, "weight": 0.0}
     models = {
         "start": ModelFacts(content="s"),
@@ -103,6 +103,10 @@ def test_effects_name_the_regulariser(mode: str, name: str) -> None:
     }
     assert (rows[0].first, rows[0].second) == ("control", "tuned")
     assert verdicts(rows, models, "tuned")[0].startswith(f"Effect of {name}: ")
+    render(Report(title="", models=models, results=results, pairs=dict.fromkeys(results, pairs())), tmp_path)
+    for file in ("report.html", "report.md"):
+        text = (tmp_path / file).read_text("utf-8")
+        assert name in text and ("MHE" in text) == (name == "MHE")
     del models["control"]
     lines = verdicts([row for row in rows if "control" not in (row.first, row.second)], models, "tuned")
     assert lines[-1].startswith(f"No control of tuned was verified, so the effect of {name} is not known")

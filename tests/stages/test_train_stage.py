@@ -171,6 +171,20 @@ def test_people_without_a_crop_are_named(drawn: Path, tmp_path: Path, sfplus: Ca
     assert "not trained on, because no photo gave a crop: no one, nobody" in answer.err
 
 
+def test_names_to_leave_out_that_nobody_has_are_named(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
+    answer = run_train(sfplus, drawn, tmp_path, "train.exclude=[person_000, in-lfw.txt]")
+    assert answer.code == 0 and manifest(tmp_path / "data", "train")["counts"]["people"] == 3, answer.err
+    assert "not left out, because no crop is in a folder of this name: in-lfw.txt" in answer.err
+
+
+def test_a_file_of_names_in_a_list_is_refused(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
+    (tmp_path / "in-lfw.txt").write_text("person_000\n")
+    answer = run_train(sfplus, drawn, tmp_path, f"train.exclude=[{tmp_path / 'in-lfw.txt'}]")
+    assert answer.code == 2 and "in-lfw.txt' is a file: give it alone, not in a list" in answer.err
+    answer = run_train(sfplus, drawn, tmp_path, f"train.exclude={tmp_path / 'in-lfw.txt'}")
+    assert answer.code == 0 and manifest(tmp_path / "data", "train")["counts"]["people"] == 3, answer.err
+
+
 @pytest.mark.slow
 def test_held_out_people_in_nested_folders_are_not_distilled_on(tmp_path: Path, sfplus: Callable) -> None:
     photos, recipe = tmp_path / "photos", tmp_path / "r.yaml"

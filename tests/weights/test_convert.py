@@ -54,7 +54,7 @@ def test_models_of_older_versions_keep_loading(version: str, file: str) -> None:
 
 
 def test_the_shipped_model_keeps_loading() -> None:
-    folder = shipped_folder("pretrained") / "sphereface10-small"
+    folder = shipped_folder("pretrained") / "sphereface10-distilled"
     loaded, _ = load_model(folder)
     network = create_network("sphereface10", folder, width=0.5, feature_size=128, batch_norm=True)
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in network.state_dict().items())
@@ -195,7 +195,7 @@ def test_a_failed_write_leaves_nothing_behind(
 
 
 def test_a_model_is_converted_by_its_name(sfplus: Callable[..., Any], tmp_path: Path) -> None:
-    answer = sfplus("convert", "sphereface10-small", tmp_path / "small.caffemodel")
+    answer = sfplus("convert", "sphereface10-distilled", tmp_path / "small.caffemodel")
     assert answer.code == 0 and answer.out.startswith("sphereface10: 128 features"), answer.err
-    answer = sfplus("convert", "sphereface10-smal", tmp_path / "other")
-    assert answer.code == 2 and "did you mean 'sphereface10-small'" in answer.err
+    answer = sfplus("convert", "sphereface10-distiled", tmp_path / "other")
+    assert answer.code == 2 and "did you mean 'sphereface10-distilled'" in answer.err

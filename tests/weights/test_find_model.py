@@ -17,7 +17,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_folders_shipped_and_fetched_models_are_found(home: Path, tmp_path: Path) -> None:
     assert find_model(str(tmp_path)) == tmp_path
-    assert find_model("sphereface10-small") == shipped_folder("pretrained") / "sphereface10-small"
+    assert find_model("sphereface10-distilled") == shipped_folder("pretrained") / "sphereface10-distilled"
     (home / "sphereface20").mkdir(parents=True)
     (home / "sphereface20" / "model.safetensors").touch()
     assert find_model("sphereface20") == home / "sphereface20"
@@ -26,7 +26,7 @@ def test_folders_shipped_and_fetched_models_are_found(home: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("sphereface10-smal", "there is no model 'sphereface10-smal'; did you mean 'sphereface10-small'?"),
+        ("sphereface10-distiled", "there is no model 'sphereface10-distiled'; did you mean 'sphereface10-distilled'?"),
         ("sphereface-plus-m4", "get it first: sfplus models fetch sphereface-plus-m4"),
         ("../downloads", "give a folder, a file, package.module:function, hf:owner/name"),
     ],

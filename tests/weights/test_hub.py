@@ -22,7 +22,7 @@ from sfplus.weights.find_model import find_model
 from sfplus.weights.hub import PretrainedModel
 from sfplus.weights.loading import load_model
 
-SMALL = shipped_folder("pretrained") / "sphereface10-small"
+SMALL = shipped_folder("pretrained") / "sphereface10-distilled"
 COMMIT = "c0ffee" * 6 + "c0ff"
 
 
@@ -96,11 +96,11 @@ def test_the_card_states_data_protocol_accuracy_licence_and_use(tmp_path: Path) 
     card = huggingface_hub.ModelCard.load(tmp_path / "README.md")
     assert card.data.license == "other" and card.data.library_name == "sfplus"
     result = card.data.eval_results[0]
-    assert result.metric_value == pytest.approx(0.927, abs=1e-5) and "sphereface protocol" in result.metric_name
+    assert result.metric_value == pytest.approx(0.9765, abs=1e-5) and "sphereface protocol" in result.metric_name
     tensors = load_file(SMALL / "model.safetensors")
     numbers = sum(tensor.size for name, tensor in tensors.items() if ".running_" not in name and "num_" not in name)
     for text in (
-        "11,492 crops of 623 people", "92.70 % +- 0.31 on 6000 pairs of pairs.txt (sphereface protocol",
+        "74,720 crops without labels", "97.65 % +- 0.27 on 6000 pairs of pairs.txt (sphereface protocol",
         "| licence | research only |", "## Intended use", "sphereface-112x96", f"{numbers:,} parameters",
         "without their consent",
     ):  # fmt: skip
@@ -156,16 +156,16 @@ def test_pickles_are_not_downloaded_from_the_hub(
     assert not [path for path in the_hub.server.requests if path.endswith((".bin", ".py"))]
     request_count = len(the_hub.server.requests)
     assert find_model("hf:me/small") == folder and len(the_hub.server.requests) == request_count
-    assert PretrainedModel.from_pretrained("me/small").config["people"] == 623
+    assert PretrainedModel.from_pretrained("me/small").config["crops"] == 74720
     first, second = sorted(drawn.glob("*/*.jpg"))[:2]
     answer = sfplus("compare", first, second, "--model", "hf:me/small")
-    assert answer.code == 0 and "an accuracy of 92.70 % (sphereface protocol)" in answer.out
+    assert answer.code == 0 and "an accuracy of 97.65 % (sphereface protocol)" in answer.out
     assert str(folder) in sfplus("models", "fetch", "hf:me/small").out
 
 
 def test_a_revision_is_downloaded(the_hub: Hub, files: dict[str, bytes]) -> None:
     the_hub.put("me/small", files, revision="v1")
-    assert load_model(find_model("hf:me/small@v1"))[1]["people"] == 623
+    assert load_model(find_model("hf:me/small@v1"))[1]["crops"] == 74720
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])

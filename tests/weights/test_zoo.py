@@ -121,7 +121,7 @@ def test_addresses_are_of_releases_or_of_a_commit() -> None:
 
 def test_list_and_info_print_the_entries(sfplus: Callable) -> None:
     lines = sfplus("models", "list").out.splitlines()
-    assert len(lines) == len(zoo.zoo()) and lines[0].startswith("sphereface10-small     shipped      92.70 % *")
+    assert len(lines) == len(zoo.zoo()) and lines[0].startswith("sphereface10-distilled shipped      97.65 % *")
     assert [line.split()[0] for line in lines[1:3]] == ["sphereface20-yakhyo", "sphereface36-yakhyo"]
     info = sfplus("models", "info", "sphereface-plus-m4").out
     assert "99.35 %, mean of 10 runs 99.27 % (sphereface protocol)" in info and "drive.google.com" in info
@@ -160,10 +160,10 @@ def test_a_detector_is_fetched_as_it_is_and_is_no_model(edit: Callable, sfplus: 
         (["fetch", "qqqqqq"], 2, "see: sfplus models list"),
         (["fetch", "sphereface64"], 2, "its weights are not released"),
         (["fetch", NEW], 1, "then: sfplus models fetch sphereface20 --from FILE"),
-        (["fetch", "sphereface10-small"], 0, "use it with --model sphereface10-small"),
+        (["fetch", "sphereface10-distilled"], 0, "use it with --model sphereface10-distilled"),
         (["fetch", NEW, "--from", "gone.caffemodel"], 2, "there is no such file"),
         (["verify", "gone"], 2, "there is no such file"),
-        (["verify", shipped_folder("pretrained") / "sphereface10-small"], 0, "as it should be"),
+        (["verify", shipped_folder("pretrained") / "sphereface10-distilled"], 0, "as it should be"),
         (["verify", shipped_folder("pretrained") / "README.md"], 2, "no model of the zoo has its SHA-256"),
         (["verify", shipped_folder("pretrained") / "README.md", "--name", NEW], 2, "is not a .caffemodel file"),
     ],

@@ -14,6 +14,9 @@ from sfplus.recipes.settings.images import ImageDataSettings
 from sfplus.recipes.settings.own_code import OwnEnergySettings, validate_energy
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, UserCode, UserImages
 
+NETWORK_KEYS = {"width", "operator", "rescale", "weight_norm", "bn_momentum"}
+"""The keys that are arguments of `create_classifier`."""
+
 PROJECTIONS = ("comhe-random", "comhe-angle", "comhe-adversarial", "comhe-group")
 
 
@@ -127,6 +130,12 @@ class ClassifySettings(StageKey, LoopSettings):
         default="none",
         description="operator of the convolutions on angles (spherenet.py: norm); none: ordinary convolutions",
     )
+    rescale: bool = Field(
+        default=False,
+        exclude_if=lambda rescale: not rescale,  # as above
+        description="SphereNorm: convolutions on angles learn a factor and a bias for each filter (SphereNet paper), "
+        "and an exponent of the norms, with which cosine can become the ordinary convolution (ours)",
+    )
     weight_norm: bool = Field(default=False, description="weight-normalised softmax (spherenet.py: w_norm=cosine)")
     bn_momentum: float = Field(
         default=0.001,
@@ -171,6 +180,8 @@ class ClassifySettings(StageKey, LoopSettings):
         check_rising(self.steps)
         if self.test_every % self.log_every:
             raise ValueError("test_every must be a multiple of log_every")
+        if self.rescale and self.operator == "none":
+            raise ValueError("rescale is for convolutions on angles: set operator")
         return self
 
     def plan(self, request: PlanRequest) -> list[Step]:

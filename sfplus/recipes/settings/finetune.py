@@ -31,7 +31,7 @@ class FinetuneSettings(StageKey, SolverSettings):
         default=False,
         exclude=True,
         description="also fine-tune without energy, all else equal: the difference to this control is the effect of "
-        "MHE, that to the model before fine-tuning is not",
+        "the energy, that to the model before fine-tuning is not",
     )
     exclude: People = Field(default=(), description="people to leave out; empty: those that train leaves out")
     model: str | None = Field(

@@ -86,7 +86,14 @@ class GenerateSettings(StageKey, LoopSettings):
     sample_every: int = Field(
         default=1000, ge=1, description="steps between sample grids, which use the same noise (train.py)"
     )
-    scores: ScoreSettings = Field(default=ScoreSettings(), description="scores to measure at the end")
+    score_every: int = Field(
+        default=0,
+        ge=0,
+        exclude_if=lambda steps: not steps,  # which keeps the fingerprints of recipes without this key
+        description="steps between measurements of the scores, whose best is reported too (train.py: 5000); each keeps "
+        "its generator; 0: at the end only",
+    )
+    scores: ScoreSettings = Field(default=ScoreSettings(), description="the scores")
 
     inception: Path | None = Field(
         default=None, exclude=True, description="torch-fidelity's weights, for Inception score and FID"

@@ -35,7 +35,12 @@ from sfplus.recipes.steps import (
 
 def _read_people(value: Any) -> Any:
     """Read people that a recipe gives as the file that lists them."""
-    return read_person_list(Path(value)) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return read_person_list(Path(value))
+    for name in value if isinstance(value, list | tuple) else ():
+        if isinstance(name, str) and "/" in name and Path(name).is_file():
+            raise ValueError(f"'{name}' is a file: give it alone, not in a list")
+    return value
 
 
 def _check_network(name: str) -> str:
