@@ -40,8 +40,8 @@ def reuse_freed_blocks() -> None:
 
     It returns the memory that is free at the end of its heap as soon as that is twice the largest block so far
     (mallopt(3), M_MMAP_THRESHOLD). With blocks of a few MB, such as the layers of a detector, that is after nearly each
-    step, and up to a fifth of the time goes into requests of the same pages. The block that teaches it is never written
-    to. Settings of the program, or of the commands (see above), stay as they are.
+    step, and up to a seventh of the time goes into requests of the same pages. The block that teaches it is never
+    written to. Settings of the program, or of the commands (see above), stay as they are.
     """
     import numpy as np  # not for the help of the command line
 

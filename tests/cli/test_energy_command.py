@@ -24,8 +24,8 @@ def test_a_model_by_name_gives_a_table_and_a_plot(sfplus: Callable[..., Any], tm
     answer = sfplus("energy", "sphereface10-distilled", "--out", tmp_path / "e.png")
     assert answer.code == 0, answer.err
     rows = {line.split()[0]: line.split()[1:] for line in answer.out.splitlines() if line[:4] in ("conv", "fc5 ")}
-    assert len(rows) == 11 and rows["conv1_1"][:2] == ["32", "27"] and rows["fc5"][:2] == ["128", "10752"]
-    assert float(rows["fc5"][3]) == pytest.approx(0.50005, abs=1e-5)  # random directions in 10,752 dimensions
+    assert len(rows) == 11 and rows["conv1_1"][:2] == ["24", "27"] and rows["fc5"][:2] == ["128", "8064"]
+    assert float(rows["fc5"][3]) == pytest.approx(0.50006, abs=1e-5)  # random directions in 8,064 dimensions
     with Image.open(tmp_path / "e.png") as image:
         assert image.width > 1000 and image.height > 300
 

