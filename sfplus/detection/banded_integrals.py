@@ -15,7 +15,7 @@ from sfplus.detection.pyramid import Canvas
 from sfplus.device import Device
 from sfplus.images import Pixels
 
-_BAND = 1 << 17  # pixels of a photo that are summed at a time, 16 bytes each, which stay in the cache
+_PART = 1 << 17  # pixels of a photo that are summed at a time, 16 bytes each, which stay in the cache
 
 
 class BandedIntegralImages(IntegralImages):
@@ -48,7 +48,7 @@ class BandedIntegralImages(IntegralImages):
     def _area_means(self, corners: Tensor, weight: Tensor) -> Tensor:
         """Compute normalised means of rectangles, which have the same columns in all rows (see `area_means`)."""
         count, _, height, _, width = corners.shape
-        weights = weight.expand(count, height, width * 4)
+        weights = weight.view(-1, height, width, 4).expand(count, -1, -1, -1)
         means = torch.empty(count, height, width, 4, dtype=torch.float32, device=corners.device)
         starts = self._starts.numpy()
         order = starts.argsort()
@@ -58,29 +58,34 @@ class BandedIntegralImages(IntegralImages):
             stride = photo.shape[1] + 1
             y = (rectangles[:, :, 0, 0] - starts[photo_id]) // stride
             x = rectangles[0, 0] - starts[photo_id] - y[0, 0] * stride
-            left, right = int(x.min()), int(x.max())
-            for first, last in _bands(y, max(1, right - left)):
-                top = y[0, first]
-                sums = _sum(photo[top : y[1, last - 1], left:right])
-                rows = (y[:, first:last] - top)[:, :, None, None] * (right - left + 1) + (x - left)
-                means[index, first:last] = area_means(
-                    sums, torch.from_numpy(rows)[None], weights[index, first:last], self._offset
+            for rows, columns in _parts(y, x):
+                top, bottom = int(y[0, rows].min()), int(y[1, rows].max())
+                left, right = int(x[0, columns].min()), int(x[1, columns].max())
+                sums = _sum(photo[top:bottom, left:right])
+                part = (y[:, rows] - top)[:, :, None, None] * (right - left + 1) + (x[:, columns] - left)
+                part_weights = weights[index, rows, columns].flatten(1)
+                means[index, rows, columns] = area_means(
+                    sums, torch.from_numpy(part)[None], part_weights, self._offset
                 )[0]
         return means.permute(0, 3, 1, 2)
 
 
-def _bands(y: npt.NDArray[np.int32], width: int) -> Iterator[tuple[int, int]]:
-    """Yield the first and the end of rows of rectangles that lie in a band of at most `_BAND` pixels, or are one row.
+def _parts(y: npt.NDArray[np.int32], x: npt.NDArray[np.int32]) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows and the columns of rectangles that lie in a part of at most `_PART` pixels, or are very large.
 
     Args:
         y: (2, H), the top and the bottom of the rectangles of each row, which grow from row to row.
-        width: of the band.
+        x: (2, W), the left and the right of the rectangles of each column, which grow or shrink from column to column.
     """
+    width = max(1, int(x.max() - x.min()))
     first = 0
     while first < y.shape[1]:
-        last = int(np.searchsorted(y[1], y[0, first] + max(1, _BAND // width), "right"))
+        last = int(np.searchsorted(y[1], y[0, first] + max(1, _PART // width), "right"))
         last = max(last, first + 1)
-        yield first, last
+        count = -(-width * int(y[1, last - 1] - y[0, first]) // _PART)  # above 1 only where a row is too large
+        step = -(-x.shape[1] // max(1, count))
+        for column in range(0, x.shape[1], step):
+            yield slice(first, last), slice(column, column + step)
         first = last
 
 

@@ -21,8 +21,10 @@ from sfplus.images.quiet import IgnoredWarnings
 from sfplus.images.structure import check_structure
 from sfplus.images.tags import check_exif
 from sfplus.io.limits import limit
+from sfplus.io.memory import return_freed_memory
 from sfplus.io.prefetch import Postponed, Reserve
 
+_LARGE = 20_000_000  # pixels; before a photo of so many is decoded, memory that is free is given back to the system
 _DAMAGED_REMEDY = "get the file again or remove it"
 _TRANSIENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
@@ -206,6 +208,8 @@ def _convert(
 ) -> Pixels:
     memory = relative_memory(image.format or "", bytes_per_pixel(image, buffered))
     _check_size(*image.size, memory, path, max_pixels, inspect)
+    if image.width * image.height >= _LARGE:
+        return_freed_memory()
     image.load()
     return to_rgb(image, _orientation(image, path), path)
 

@@ -52,11 +52,13 @@ def write_bombs(folder: Path) -> None:
         (folder / f"{number}.webp").write_bytes(b"RIFF" + size + b"WEBPVP8L" + kind + body)
 
 
-def writer(suffix: str, width: int, height: int, count: int = 1, **options: object) -> Callable[[Path], None]:
+def writer(
+    suffix: str, width: int, height: int, count: int = 1, mode: str = "RGB", **options: object
+) -> Callable[[Path], None]:
     """Return a function that writes equal photos to a folder."""
 
     def write(folder: Path) -> None:
-        draw(width, height).save(folder / f"0{suffix}", **options)
+        draw(width, height).convert(mode).save(folder / f"0{suffix}", **options)
         data = (folder / f"0{suffix}").read_bytes()
         for number in range(1, count):  # bytes after the end of a JPEG make other contents, which are detected anew
             (folder / f"{number}{suffix}").write_bytes(data + bytes([number]))
@@ -65,10 +67,12 @@ def writer(suffix: str, width: int, height: int, count: int = 1, **options: obje
 
 
 FOLDERS = {
+    "six JPEG, 24 MP": writer(".jpg", 6000, 4000, 6),
     "twelve JPEG, 50 MP": writer(".jpg", 8660, 5774, 12),
     "JPEG, 100 MP": writer(".jpg", 12_000, 8333),
     "progressive JPEG, 100 MP": writer(".jpg", 12_000, 8333, progressive=True),
     "PNG, 100 MP": writer(".png", 12_000, 8333, compress_level=1),
+    "two 1-bit PNG, 100 MP": writer(".png", 12_000, 8333, 2, mode="1"),
     "WebP, 100 MP": writer(".webp", 16_383, 6103, method=0, quality=60),
     "twelve WebP of 34 bytes": write_bombs,
 }

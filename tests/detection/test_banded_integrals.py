@@ -17,8 +17,8 @@ from sfplus.device import choose_device
 
 
 @pytest.fixture(autouse=True)
-def small_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(banded_integrals, "_BAND", 10_000)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(banded_integrals, "_PART", 2_000)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,13 @@ def test_faces_are_the_same_to_the_bit(settings: dict[str, object]) -> None:
 def test_large_photos_take_little_memory_with_parity_matlab() -> None:
     with memory_below(60):  # 512 MB without bands
         BandedMatlabIntegralImages([np.zeros((4000, 4000, 3), np.uint8)], choose_device("cpu"))
+
+
+def test_rows_of_a_few_large_rectangles_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    sums = BandedIntegralImages([np.zeros((6000, 6000, 3), np.uint8)], choose_device("cpu"))
+    with memory_below(30):  # a row of 12 rectangles covers 3 megapixels
+        sums.crop_and_resize(torch.tensor([0]), torch.tensor([[0, 0, 6000, 6000]]), 12)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from face_photos import PHOTOS
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sfplus.detection import Detector
+from sfplus.detection import Detector, mtcnn
 
 
 @pytest.fixture
@@ -72,3 +72,13 @@ def test_the_number_of_synchronisations_does_not_grow_with_the_photos(
             assert len(gpu_batching.detect(photos)) == len(photos)
         waits.append((synchronisations.count, len(transfers)))
     assert waits == [(0, 10), (0, 10)]  # 1 + 4 for the first network, 2 and 2 for the others, 1 for the faces
+
+
+def test_a_large_photo_returns_freed_memory_between_canvases(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned: list[None] = []
+    monkeypatch.setattr(mtcnn, "return_freed_memory", lambda: returned.append(None))
+    detector = Detector(device="cpu")
+    detector.detect([np.zeros((100, 100, 3), np.uint8)] * 20)
+    assert not returned
+    detector.detect(np.zeros((1600, 2400, 3), np.uint8))
+    assert returned
