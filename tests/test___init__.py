@@ -12,5 +12,6 @@ sfplus.Detector, sfplus.Embedder
 assert "torch" in sys.modules
 import sfplus.hypersphere
 assert "torch._dynamo" not in sys.modules
+assert sfplus.hypersphere.ShardedHead
 """
     subprocess.run([sys.executable, "-c", code], check=True)

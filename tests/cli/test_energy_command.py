@@ -20,6 +20,7 @@ from sfplus.weights.caffe import write_caffemodel
 from sfplus.weights.caffe_networks import to_caffe
 
 
+@pytest.mark.plots
 def test_a_model_by_name_gives_a_table_and_a_plot(sfplus: Callable[..., Any], tmp_path: Path) -> None:
     answer = sfplus("energy", "sphereface10-distilled", "--out", tmp_path / "e.png")
     assert answer.code == 0, answer.err

@@ -115,6 +115,7 @@ def test_the_schedule_of_the_small_size_is_proportional(name: str) -> None:
     assert ratios[0] == pytest.approx(ratios[1], abs=0.01)
 
 
+@pytest.mark.plots
 @pytest.mark.slow
 def test_a_sweep_plots_the_features_of_its_variants_side_by_side(
     image_folders: dict[int, Path],
