@@ -156,7 +156,7 @@ def test_pickles_are_not_downloaded_from_the_hub(
     assert not [path for path in the_hub.server.requests if path.endswith((".bin", ".py"))]
     request_count = len(the_hub.server.requests)
     assert find_model("hf:me/small") == folder and len(the_hub.server.requests) == request_count
-    assert PretrainedModel.from_pretrained("me/small").config["crops"] == 74720
+    assert PretrainedModel.from_pretrained("me/small").config["crops"] == 70509
     first, second = sorted(drawn.glob("*/*.jpg"))[:2]
     answer = sfplus("compare", first, second, "--model", "hf:me/small")
     assert answer.code == 0 and "an accuracy of 98.00 % (sphereface protocol)" in answer.out
@@ -165,7 +165,7 @@ def test_pickles_are_not_downloaded_from_the_hub(
 
 def test_a_revision_is_downloaded(the_hub: Hub, files: dict[str, bytes]) -> None:
     the_hub.put("me/small", files, revision="v1")
-    assert load_model(find_model("hf:me/small@v1"))[1]["crops"] == 74720
+    assert load_model(find_model("hf:me/small@v1"))[1]["crops"] == 70509
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
