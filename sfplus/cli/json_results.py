@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sfplus.errors import one_line
 from sfplus.recipes.key_reference import RecipeKey
 
 
@@ -92,6 +93,36 @@ class VerifiedModel:
 
 
 @dataclass(frozen=True)
+class IdentifiedModel:
+    """The identification rates of a model among all distractors.
+
+    Attributes:
+        name: The name of the model in the report.
+        rates: `rank_1` and the other rank-k rates, and the open-set rates such as `tpir_at_fpir_0.01`, from 0 to 1;
+            those that the photos cannot measure are left out.
+        people: The number of people in the gallery.
+        probes: The number of photos that were searched, whose person is in the gallery.
+        strangers: The number of photos of people who are not in the gallery.
+        distractors: The number of distractors.
+    """
+
+    name: str
+    rates: dict[str, float]
+    people: int
+    probes: int
+    strangers: int
+    distractors: int
+
+    @property
+    def line(self) -> str:
+        """The same for people."""
+        names = {name: name.replace("_", " ").replace("tpir", "TPIR").replace("fpir", "FPIR") for name in self.rates}
+        rates = ", ".join(f"{names[name]} {100 * rate:.2f} %" for name, rate in self.rates.items())
+        photos = f"{self.probes:,} photo" + "s" * (self.probes != 1)
+        return f"{self.name}: {rates} ({photos} of {self.people:,} people, {self.distractors:,} distractors)"
+
+
+@dataclass(frozen=True)
 class RunResult:
     """The result of `sfplus run`, `train`, `finetune`, `verify` and `report`.
 
@@ -101,6 +132,7 @@ class RunResult:
         metrics: The metrics of a classifier or generator of images.
         report: The report, or the page with the metrics; null if the last stage is an earlier one.
         artefacts: The folders of the results of all stages in the cache.
+        identified: The models that people were identified with.
     """
 
     models: list[VerifiedModel] = field(default_factory=list)
@@ -108,6 +140,12 @@ class RunResult:
     metrics: dict[str, float] = field(default_factory=dict)
     report: Path | None = None
     artefacts: dict[str, Path] = field(default_factory=dict)
+    identified: list[IdentifiedModel] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        """The figures of the models for people."""
+        return [*(one_line(row.line) for row in self.models), *(one_line(row.line) for row in self.identified)]
 
 
 @dataclass(frozen=True)

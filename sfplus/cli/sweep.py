@@ -236,7 +236,8 @@ def plan_cells(
             steps = plan(hold_out(settings, workspace))
             measuring = [step.stage.name for step in steps if step.stage.measures]
             last = until or (measuring[-1] if measuring else steps[-1].stage.name)
-            cells.append(Cell(configuration, seed, steps_until(steps, last)))
+            also = ("identify",) if not until and "identify" in measuring else ()
+            cells.append(Cell(configuration, seed, steps_until(steps, last, *also)))
     if any(cell.measuring != cells[0].measuring for cell in cells):
         raise UsageError("these configurations are measured by different stages", where=path, remedy="add --until")
     return cells, load_recipe(path, grid[0].overrides)

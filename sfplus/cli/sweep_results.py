@@ -36,10 +36,11 @@ from sfplus.verification.significance import mcnemar
 from sfplus.weights import CONFIG
 
 _AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "images", "train_images", "test_images"}) | {
+    "probes", "strangers", "distractors",
     "pictures", "train_pictures", "test_pictures",  # in manifests of earlier versions
 }  # fmt: skip
 _TRAIN = ("train", "finetune", "classify", "generate")
-_MAIN = ("accuracy", "inception_score", "surrogate_score", "training_accuracy")
+_MAIN = ("accuracy", "rank_1", "inception_score", "surrogate_score", "training_accuracy")
 
 
 class _Classes(TypedDict):
@@ -111,9 +112,11 @@ def _measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
     artefact = artefacts[name]
     stage = artefact.manifest["stage"]
     metrics = _counted_metrics(artefact)
-    if stage == "verify":
-        model = artefacts.get(name.removeprefix("verify/"))
-        result, pairs = read_verification(artefact.folder)
+    if stage in ("verify", "identify"):
+        key = name.partition("/")[2]
+        model, identified = artefacts.get(key), artefacts.get(f"identify/{key}")
+        result, pairs = read_verification(artefact.folder) if stage == "verify" else (None, None)
+        metrics |= _counted_metrics(identified) if identified else {}
         if model is None:  # the model is the user's
             return StepResult(artefact, metrics, [], result, pairs)
         trained = _counted_metrics(model)

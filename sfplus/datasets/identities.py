@@ -64,7 +64,8 @@ def describe_people(photos: Sequence[str], root: Path, people: PeopleRule = "pat
         raise DatasetError(stray, where=root, remedy=_STRAY_REMEDY)
     persons = {person_from_path(photo, DatasetError, people) for photo in photos}
     if len(persons) == 1:
-        raise DatasetError("contains photos of 1 person", where=root, remedy="training needs at least two people")
+        remedy = "training and identification need at least two people"
+        raise DatasetError("contains photos of 1 person", where=root, remedy=remedy)
     return describe_folders(photos, people, "people=")
 
 

@@ -56,14 +56,14 @@ def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
     return list(steps.values())
 
 
-def steps_until(steps: Sequence[Step], stage: str) -> list[Step]:
-    """Return the steps of a stage and everything that they need.
+def steps_until(steps: Sequence[Step], stage: str, *more: str) -> list[Step]:
+    """Return the steps of a stage, of more stages of the recipe if there are any, and everything that they need.
 
     Raises:
         UsageError: If the recipe has no such stage.
     """
-    needed = {step.name for step in steps if step.stage.name == stage}
-    if not needed:
+    needed = {step.name for step in steps if step.stage.name in (stage, *more)}
+    if not any(step.stage.name == stage for step in steps):
         names = ", ".join(dict.fromkeys(step.stage.name for step in steps))
         raise UsageError(f"this recipe has no stage '{stage}'", where="--until", remedy=f"its stages: {names}")
     for step in reversed(steps):
