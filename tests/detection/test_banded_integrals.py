@@ -46,8 +46,7 @@ def test_large_photos_take_little_memory_with_parity_matlab() -> None:
         BandedMatlabIntegralImages([np.zeros((4000, 4000, 3), np.uint8)], choose_device("cpu"))
 
 
-def test_rows_of_a_few_large_rectangles_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+def test_rows_of_a_few_large_rectangles_take_little_memory() -> None:
     sums = BandedIntegralImages([np.zeros((6000, 6000, 3), np.uint8)], choose_device("cpu"))
     with memory_below(30):  # a row of 12 rectangles covers 3 megapixels
         sums.crop_and_resize(torch.tensor([0]), torch.tensor([[0, 0, 6000, 6000]]), 12)
