@@ -87,7 +87,7 @@ class Recipe(BaseModel):
         if self.finetune and not (self.train or self.finetune.model):
             raise ValueError("finetune.model is missing: give the model to start from, or add a train stage")
         if (self.verify or self.identify) and not (self.train or self.finetune or self.embed.model):
-            raise ValueError("embed.model is missing: give the model to verify, or add a train stage")
+            raise ValueError("embed.model is missing: name a trained model, or add a train stage")
         if self.identify and not self.identify.crops and self.detect.choose == "all":
             raise ValueError("identify needs one face per photo: choose another value of detect.choose")
         if any(key.evaluate_every for key in trainings) and not self.verify:

@@ -50,7 +50,7 @@ class IdentifySettings(StageKey, BaseModel):
     @property
     def photo_folders(self) -> dict[str, UserPhotos]:
         """The photos and the distractors, by the names of their steps."""
-        sets = {SET: UserPhotos(self.photos, people=self.people)}
+        sets = {SET: UserPhotos(self.photos, people=self.people, least=self.enrol + 1)}
         return sets | {f"distractors-{i}": UserPhotos(path) for i, path in enumerate(self.distractors, 1)}
 
     def plan(self, request: PlanRequest) -> list[Step]:
