@@ -17,15 +17,8 @@ from sfplus.artifacts.layout import CURVES, FEATURE_PLOT
 from sfplus.cli.command import App
 from sfplus.cli.options import DATA, Device, RecipeName, RunName, Small, Title, Workspace
 from sfplus.cli.run import apply_small, run_folder, this_command, title_override
-from sfplus.cli.sweep_results import (
-    Cell,
-    StepResult,
-    feature_plots,
-    main_metric,
-    measure,
-    published_rows,
-    table_rows,
-)
+from sfplus.cli.step_results import StepResult, main_metric, measure
+from sfplus.cli.sweep_results import Cell, feature_plots, published_rows, table_rows
 from sfplus.errors import SfplusError, UsageError, one_line
 from sfplus.io.console import Console, ProgressLine
 from sfplus.io.files import check_folder, write_atomically, write_or_remove
