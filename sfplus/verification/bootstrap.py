@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.errors import PairsError
@@ -71,6 +70,8 @@ def people_intervals(
 
 
 def _interval(over_people: _Floats, over_pairs: _Floats, value: float, people: int, level: float) -> Interval:
+    from scipy.special import ndtri, stdtrit  # start-up time: all commands for photos import this module
+
     finite = np.isfinite(over_people)
     if finite.mean() < 0.9:
         raise PairsError("there are too few people for an interval", remedy="verify on more people")

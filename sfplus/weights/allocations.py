@@ -25,6 +25,11 @@ class _Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._remaining = limit
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Let torch not import its compiler for this mode, which would take more time than to read a model."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if not any(isinstance(arg, Tensor | list | tuple) and _has_tensor(arg) for arg in args):
             sizes = args[0] if args and isinstance(args[0], list | tuple) else ()
