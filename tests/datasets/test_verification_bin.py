@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from slow_cases import partly_slow
 
 from sfplus.datasets.pairs import read_pairs
 from sfplus.datasets.verification_bin import read_bin, unpack_bin
@@ -315,7 +316,10 @@ SMALL_AND_LONG = {  # a pickle, and the words of the error, or None if it is rea
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SMALL_AND_LONG)
+@pytest.mark.parametrize(
+    "name",
+    partly_slow(SMALL_AND_LONG, ["arrays of one photo", "nested lists", "marks", "objects"]),
+)
 def test_small_files_of_long_programs_end(name: str, tmp_path: Path) -> None:
     data, words = SMALL_AND_LONG[name]
     (tmp_path / "x.bin").write_bytes(data)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_cases import mostly_slow
 from thomson import THOMSON
 
 from sfplus.hypersphere import energy as module
@@ -76,7 +77,7 @@ def test_equals_the_formula_of_the_paper(options: dict[str, Any], device: torch.
     assert float(energy) == pytest.approx(expected, rel=tolerance if dtype == torch.float64 else 1e-3)
 
 
-@pytest.mark.parametrize("options", VARIANTS)
+@pytest.mark.parametrize("options", mostly_slow(VARIANTS, VARIANTS[::5]))
 def test_first_and_second_gradients_are_exact(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     monkeypatch.setitem(module._BLOCK, "cpu", 3)
@@ -85,7 +86,7 @@ def test_first_and_second_gradients_are_exact(options: dict[str, Any], monkeypat
     assert torch.autograd.gradgradcheck(lambda w: hyperspherical_energy(w, **options), weight)
 
 
-@pytest.mark.parametrize("options", VARIANTS[::3])
+@pytest.mark.parametrize("options", mostly_slow(VARIANTS[::3], VARIANTS[::9]))
 def test_result_does_not_depend_on_the_size_of_blocks(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     weight = torch.randn(2, 23, 6, dtype=torch.float64, requires_grad=True)
@@ -112,7 +113,7 @@ def test_sets_are_independent_and_equal_dense_autograd() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("count", [n for n in THOMSON if n <= 20])
+@pytest.mark.parametrize("count", mostly_slow((n for n in THOMSON if n <= 20), (4, 7, 12)))
 def test_thomson_problem(count: int) -> None:
     torch.manual_seed(count)
     starts = torch.randn(12, count, 3, dtype=torch.float64)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from slow_cases import slow
 from torch import nn
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
@@ -227,12 +228,12 @@ def test_wrong_arguments_are_refused(model: nn.Module, options: dict[str, Any], 
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"half_space": True, "power": 0},
-        {"distance": "geodesic", "power": 1},
-        {"preset": "tf1"},
+        slow({}),
+        slow({"half_space": True, "power": 0}),
+        slow({"distance": "geodesic", "power": 1}),
+        slow({"preset": "tf1"}),
         {"projection": RandomProjection, "half_space": True},
-        {"projection": GroupProjection},
+        slow({"projection": GroupProjection}),
     ],
     ids=str,
 )

@@ -48,6 +48,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_cosine_to_the_teacher_rises_on_held_out_faces(photos: Path, tmp_path: Path, sfplus: Sfplus) -> None:
     """Only the teacher is learned, so a loss that is not connected would leave the initial network."""
     (tmp_path / "r.yaml").write_text(

@@ -15,6 +15,7 @@ import pytest
 import torch
 from cpu_time import cpu_time_below
 from hostile_files import memory_below
+from slow_cases import partly_slow
 
 from sfplus.errors import WeightsError
 from sfplus.weights.loading import read_model
@@ -138,7 +139,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", partly_slow(HOSTILE, ["mappings", "deep lists", "many instructions"]))
 def test_hostile_checkpoints_are_one_line_without_time_and_memory(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
