@@ -15,7 +15,7 @@ DEV := $(VENV)/.sfplus-dev-installed
 SFPLUS := $(BIN)/sfplus
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint lfw detect align train finetune embed verify report status systems doctor bench docs results gpu clean
+.PHONY: help install demo test test-slow lint lfw detect align train finetune embed identify verify report status systems doctor bench docs results gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,9 +62,10 @@ align:  ## ... up to the alignment of faces to crops
 train:  ## ... up to the training of a SphereFace network
 finetune:  ## ... up to the fine-tuning to SphereFace+
 embed:  ## ... up to the embedding of crops to features
+identify:  ## ... up to the identification rates
 verify:  ## ... up to the accuracies of the folds
 report:  ## ... up to one HTML file with the results
-detect align train finetune embed verify report: $(STAMP)
+detect align train finetune embed identify verify report: $(STAMP)
 	@$(SFPLUS) run '$(RECIPE)' $(SET) --until $@ --device $(DEVICE)
 
 status: $(STAMP)  ## show the status of each stage of RECIPE=: fresh, stale and why, partial, missing

@@ -16,6 +16,7 @@ from sfplus.errors import ArtefactError, explain_damage
 from sfplus.io.files import file_size
 from sfplus.io.json_files import read_json
 from sfplus.io.tables import Column, read_parquet
+from sfplus.verification.identification_rates import IdentificationData, IdentificationSummary
 from sfplus.verification.result import Result
 
 # sample
@@ -34,7 +35,7 @@ CROP_COLUMNS = {"photo": Column(str), "crop": Column(str), "how": Column(str)}
 FEATURES, FEATURE_INDEX = "features.safetensors", "index.parquet"
 FEATURE_COLUMNS = {"photo": Column(str), "how": Column(str)}
 NOT_MIRRORED = {"mirrored": "false"}  # metadata of features without those of mirror images
-# verify and classify
+# verify, identify and classify
 SCORES, RESULT = "scores.parquet", "result.json"
 SCORE_COLUMNS = {
     "left": Column(str), "right": Column(str), "same": Column(bool), "fold": Column(int), "score": Column(float),
@@ -96,6 +97,16 @@ def read_summary(folder: Path) -> dict[str, Any]:
         ArtefactError: If it is missing or damaged.
     """
     return dict(read_json(folder / RESULT, Summary, remedy=f"delete {folder} and run again"))
+
+
+def read_identification(folder: Path) -> IdentificationSummary:
+    """Read the rates of an `identify` artefact.
+
+    Raises:
+        ArtefactError: If they are missing or damaged.
+    """
+    data = read_json(folder / RESULT, IdentificationData, remedy=f"delete {folder} and run again")
+    return IdentificationSummary.from_json(data)
 
 
 def read_verification(folder: Path) -> tuple[Result, Pairs]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 import sfplus
 from sfplus.cli.command import App
-from sfplus.cli.json_results import ComparedFace, ComparedPhoto, Comparison, print_result
+from sfplus.cli.json_results import print_result
 from sfplus.cli.options import AsJson, ChooseOne, DetectorName, Device, ModelInputText, ModelName, ModelNetwork, Turned
+from sfplus.cli.photo_results import ComparedFace, ComparedPhoto, Comparison
 from sfplus.detection.choose import Rule
 from sfplus.detection.choose import choose as choose_face
 from sfplus.detection.registry import MTCNN

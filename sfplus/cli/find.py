@@ -19,10 +19,11 @@ from sfplus.cli.command import App
 from sfplus.cli.compare import describe_box, read_faces
 from sfplus.cli.detect import detect_settings
 from sfplus.cli.group import embed_all_faces
-from sfplus.cli.json_results import FoundPhoto, FoundPhotos, print_result
+from sfplus.cli.json_results import print_result
 from sfplus.cli.options import AsJson, ChooseOne, DetectorName, Device, ModelInputText, ModelName, ModelNetwork, Turned
 from sfplus.cli.photo_folders import FOUND_CSV
 from sfplus.cli.photo_inputs import keep_apart, list_inputs
+from sfplus.cli.photo_results import FoundPhoto, FoundPhotos
 from sfplus.detection.choose import Rule
 from sfplus.detection.registry import MTCNN
 from sfplus.embedder import Embedder

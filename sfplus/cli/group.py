@@ -16,7 +16,7 @@ from sfplus.artifacts.layout import CROP_COLUMNS, CROP_TABLE, CROPS, FACE_COLUMN
 from sfplus.cli.command import App
 from sfplus.cli.detect import detect_settings
 from sfplus.cli.embed import describe_model, embed_steps, number_faces
-from sfplus.cli.json_results import GroupSummary, print_result
+from sfplus.cli.json_results import print_result
 from sfplus.cli.options import (
     AsJson,
     DetectorName,
@@ -30,6 +30,7 @@ from sfplus.cli.options import (
 )
 from sfplus.cli.photo_folders import failures_file, publish, run_on_folder
 from sfplus.cli.photo_inputs import PhotoInput, list_inputs
+from sfplus.cli.photo_results import GroupSummary
 from sfplus.detection.registry import MTCNN
 from sfplus.images import CACHE
 from sfplus.io.console import Console, log_failures, quantity

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
+from sfplus.artifacts.inputs import ModelInput
 from sfplus.artifacts.layout import FEATURE_COLUMNS, FEATURE_INDEX, read_features
+from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.cli.command import App
 from sfplus.cli.detect import detect_settings, refuse_with_crops
 from sfplus.cli.embed import embed_steps
@@ -49,13 +48,13 @@ from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.steps import UserModel, UserPhotos
 from sfplus.reports.html import HTML, Report, Undetected, render
 from sfplus.verification import features as feature_files
-from sfplus.verification.features import Features, check_features, feature_digests
-from sfplus.verification.identification_rates import FPIRS, RANKS, IdentificationRates, measure_identification
+from sfplus.verification.features import Features, check_features
+from sfplus.verification.identification_rates import FPIRS, IdentificationRates
+from sfplus.verification.identification_sets import PROBES_CSV, FeatureSet, identify_sets
 
 _log = get_logger(__name__)
 
 app = App()
-PROBES_CSV = "probes.csv"
 
 
 @app.command()
@@ -113,6 +112,7 @@ class _Set:
     """The features of a set.
 
     Attributes:
+        path: The folder or file.
         names: The photo of each feature.
         features: (N, d).
         digest: Of the content of the features.
@@ -120,6 +120,7 @@ class _Set:
         device: On which they were computed; empty for a file of features.
     """
 
+    path: Path
     names: list[str]
     features: Features
     digest: str
@@ -157,7 +158,7 @@ class _Sources:
         if holds_features(path):
             names, features = feature_files.read_features(path)
             check_features(names, features, path)
-            return _Set(names, features, file_digest(path))
+            return _Set(path, names, features, file_digest(path))
         if not path.is_dir():
             reason = "is neither a folder of photos nor a file of features"
             raise UsageError(reason, where=path, remedy="give a folder, or .npz, .npy, .safetensors, .parquet or .csv")
@@ -175,7 +176,7 @@ class _Sources:
         names = read_parquet(artefact.folder / FEATURE_INDEX, FEATURE_COLUMNS)["photo"]
         lost = [row["photo"] for rows in (missed, failed) for row in rows]
         features, device = read_features(artefact.folder)[0], artefact.manifest["device"]
-        return _Set(list(names), features, artefact.content, lost, device)
+        return _Set(path, list(names), features, artefact.content, lost, device)
 
 
 def identify_people(
@@ -212,81 +213,40 @@ def identify_people(
         check_input(path)
     check_report_folder(folder, None)
     keep_freed_memory()
-    probes = sources.load(photos)
-    names = [person_from_path(name, DatasetError, people) for name in probes.names]
-    crowds = [sources.load(path) for path in distractors]
-    for path, crowd in zip(distractors, crowds, strict=True):
-        if crowd.features.shape[1] != probes.features.shape[1]:
-            reason = (
-                f"its features have {crowd.features.shape[1]} numbers, those of {photos} {probes.features.shape[1]}"
-            )
-            raise DatasetError(reason, where=path, remedy="make both with the same model: sfplus embed")
-    others = _leave_out_known(probes, dict(zip(distractors, crowds, strict=True)))
+    sets = [sources.load(photos)]
+    for photo in sets[0].names:
+        person_from_path(photo, DatasetError, people)  # before the work on distractors
+    sets += [sources.load(path) for path in distractors]
     if not is_first():
         return None
-    crowd_features = np.concatenate(others) if others else None
-    sets = {photos: probes, **dict(zip(distractors, crowds, strict=True))}
-    rates = measure_identification(probes.features, names, crowd_features, enrolled)
-    missed = [name for part in sets.values() for name in part.missed]
+    known, *crowds = (FeatureSet(part.path, part.names, part.features, len(part.missed)) for part in sets)
+    rates, probes = identify_sets(known, crowds, people, enrolled)
+    missed = [name for part in sets for name in part.missed]
     left_out = "They are left out: neither searched nor in the gallery."
+    is_embedded = any(part.device for part in sets)
+    name = ModelFacts.read(ModelInput(sources.model)).name if is_embedded else photos.resolve().stem
     report = Report(
         title=title or f"Identification on {photos.resolve().stem}",
         dataset=photos.resolve().stem,
-        identification=rates,
-        undetected=Undetected(left_out, missed, sum(part.total for part in sets.values())) if missed else None,
-        hashes={f"features: {path}": part.digest for path, part in sets.items()},
+        identification={name: rates},
+        undetected=Undetected(left_out, missed, sum(part.total for part in sets)) if missed else None,
+        hashes={f"features: {part.path}": part.digest for part in sets},
         versions=RunContext.versions(),
-        device=", and ".join(dict.fromkeys(part.device for part in sets.values() if part.device)),
+        device=", and ".join(dict.fromkeys(part.device for part in sets if part.device)),
         command=command,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     render(report, folder)
-    write_atomically(folder / PROBES_CSV, _list_probes(rates, probes.names, names).encode())
+    write_atomically(folder / PROBES_CSV, probes.encode())
     _print(rates)
     print(f"report: {folder / HTML}")
     return rates
 
 
-def _leave_out_known(probes: _Set, crowds: dict[Path, _Set]) -> list[Features]:
-    """Return the features of each crowd without those of an earlier set, which would be people of the gallery.
-
-    Raises:
-        DatasetError: If none remain.
-    """
-    known, kept = set(feature_digests(probes.features)), []
-    for path, crowd in crowds.items():
-        digests = feature_digests(crowd.features)
-        is_new = np.array([digest not in known for digest in digests])
-        known.update(digests)
-        equal = quantity(int((~is_new).sum()), "distractor")
-        if not is_new.any():
-            reason = f"holds no photo that is not in PHOTOS or in earlier distractors ({equal})"
-            raise DatasetError(reason, where=path, remedy="give photos of other people")
-        if not is_new.all() and is_first():
-            _log.warning(
-                "%s: %s left out, with the features of photos in PHOTOS or in earlier distractors", path, equal
-            )
-        kept.append(crowd.features[is_new])
-    return kept
-
-
-def _list_probes(rates: IdentificationRates, photos: list[str], people: list[str]) -> str:
-    """Return a line for each photo that was searched: its rank, the score of its person, the best other score."""
-    text, search = io.StringIO(newline=""), rates.search
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["photo", "person", "rank", "mate_score", "best_other_score"])
-    for row, rank, mate, best in zip(rates.photos, search.rank, search.mate_score, search.nonmate_score, strict=True):
-        has_mate = rank > 0
-        writer.writerow(
-            [photos[row], people[row], rank if has_mate else "", f"{mate:.5f}" if has_mate else "", f"{best:.5f}"]
-        )
-    return text.getvalue()
-
-
 def _print(rates: IdentificationRates) -> None:
     gallery = quantity(rates.people, "person", "people")
     print(f"{quantity(rates.probes, 'photo')} of {gallery} searched; {quantity(rates.strangers, 'photo')} of strangers")
-    headings = [*(f"rank {k}" for k in RANKS), *(f"TPIR {100 * fpir:g} %" for fpir in FPIRS), "MegaFace"]
+    headings = [*(f"rank {k}" for k in rates.ranks), *(f"TPIR {100 * fpir:g} %" for fpir in FPIRS), "MegaFace"]
     print(f"{'distractors':>11} " + " ".join(f"{heading:>9}" for heading in headings))
     for row in rates.rows:
         values = [*row.rank, *row.tpir, row.megaface]

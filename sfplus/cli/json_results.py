@@ -11,58 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sfplus.cli.photo_results import Comparison, FoundPhotos, GroupSummary
+from sfplus.errors import one_line
 from sfplus.recipes.key_reference import RecipeKey
-
-
-@dataclass(frozen=True)
-class ComparedFace:
-    """A face of a photo that was compared.
-
-    Attributes:
-        box: x1, y1, x2, y2 in pixels of the photo.
-        compared: Whether it is the face that was compared; `--choose` says which.
-        similarity: Its similarity to the face that was compared of the other photo, from -1 to 1.
-    """
-
-    box: list[float]
-    compared: bool
-    similarity: float
-
-
-@dataclass(frozen=True)
-class ComparedPhoto:
-    """A photo that was compared.
-
-    Attributes:
-        photo: The file.
-        faces: All faces in it.
-        crop: The file with the crop of the compared face; null without `--out`.
-    """
-
-    photo: str
-    faces: list[ComparedFace]
-    crop: Path | None = None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The result of `sfplus compare`.
-
-    Attributes:
-        model: The model.
-        similarity: The similarity of the two faces, from -1 to 1.
-        same: Whether it is above the threshold; null if the model has none.
-        threshold: The threshold; null if the model has none.
-        far: The false accept rate that was asked for; null without `--far`.
-        photos: The two photos.
-    """
-
-    model: str
-    similarity: float
-    same: bool | None
-    threshold: float | None
-    far: float | None
-    photos: list[ComparedPhoto]
 
 
 @dataclass(frozen=True)
@@ -92,6 +43,36 @@ class VerifiedModel:
 
 
 @dataclass(frozen=True)
+class IdentifiedModel:
+    """The identification rates of a model among all distractors.
+
+    Attributes:
+        name: The name of the model in the report.
+        rates: `rank_1` and the other rank-k rates, and the open-set rates such as `tpir_at_fpir_0.01`, from 0 to 1;
+            those that the photos cannot measure are left out.
+        people: The number of people in the gallery.
+        probes: The number of photos that were searched, whose person is in the gallery.
+        strangers: The number of photos of people who are not in the gallery.
+        distractors: The number of distractors.
+    """
+
+    name: str
+    rates: dict[str, float]
+    people: int
+    probes: int
+    strangers: int
+    distractors: int
+
+    @property
+    def line(self) -> str:
+        """The same for people."""
+        names = {name: name.replace("_", " ").replace("tpir", "TPIR").replace("fpir", "FPIR") for name in self.rates}
+        rates = ", ".join(f"{names[name]} {100 * rate:.2f} %" for name, rate in self.rates.items())
+        photos = f"{self.probes:,} photo" + "s" * (self.probes != 1)
+        return f"{self.name}: {rates} ({photos} of {self.people:,} people, {self.distractors:,} distractors)"
+
+
+@dataclass(frozen=True)
 class RunResult:
     """The result of `sfplus run`, `train`, `finetune`, `verify` and `report`.
 
@@ -101,6 +82,7 @@ class RunResult:
         metrics: The metrics of a classifier or generator of images.
         report: The report, or the page with the metrics; null if the last stage is an earlier one.
         artefacts: The folders of the results of all stages in the cache.
+        identified: The models that people were identified with.
     """
 
     models: list[VerifiedModel] = field(default_factory=list)
@@ -108,6 +90,12 @@ class RunResult:
     metrics: dict[str, float] = field(default_factory=dict)
     report: Path | None = None
     artefacts: dict[str, Path] = field(default_factory=dict)
+    identified: list[IdentifiedModel] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        """The figures of the models for people."""
+        return [*(one_line(row.line) for row in self.models), *(one_line(row.line) for row in self.identified)]
 
 
 @dataclass(frozen=True)
@@ -209,59 +197,6 @@ class RecipeCheck:
     recipe: Path
     stages: list[str]
     missing: str
-
-
-@dataclass(frozen=True)
-class FoundPhoto:
-    """A photo of the person that `sfplus find` searches.
-
-    Attributes:
-        photo: The photo, below the folder that was searched.
-        face: The number of the face in the photo.
-        similarity: Its similarity to the photos of the person, from -1 to 1.
-        probability: The probability that it shows this person; null if the model has no scores.
-    """
-
-    photo: str
-    face: int | None
-    similarity: float
-    probability: float | None
-
-
-@dataclass(frozen=True)
-class FoundPhotos:
-    """The result of `sfplus find`.
-
-    Attributes:
-        photos: The photos, the best first; found.csv has the same.
-        page: The page with the photos.
-    """
-
-    photos: list[FoundPhoto]
-    page: Path
-
-
-@dataclass(frozen=True)
-class GroupSummary:
-    """The result of `sfplus group`; the people are in people.csv and people.parquet.
-
-    Attributes:
-        faces: The number of faces.
-        people: The number of people with two photos or more.
-        once: The number of people who are seen once.
-        undetected: The number of photos without a face.
-        failed: The number of photos that could not be used.
-        threshold: The similarity above which faces are linked.
-        page: The page with the people.
-    """
-
-    faces: int
-    people: int
-    once: int
-    undetected: int
-    failed: int
-    threshold: float
-    page: Path
 
 
 # command -> the type of its result, and whether it prints a list of them

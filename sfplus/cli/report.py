@@ -54,23 +54,26 @@ def report_runs(
         raise UsageError("holds the report of one of the runs", where=out, remedy="choose another --out")
     reports = {file: _read_report(file) for file in files}
     labels = _labels(reports)
-    verified = {label: reports[file].results[name] for (file, name), label in labels.items()}
+    verified = {
+        label: reports[file].results[name] for (file, name), label in labels.items() if name in reports[file].results
+    }
     results = {label: data.result for label, data in verified.items()}
     names = {data.dataset for data in reports.values()}
     dataset = names.pop() if len(names) == 1 else ""
     pairs = {label: listed for label, data in verified.items() if (listed := data.pairs)}
-    last = list(results)[-1]
+    last, kind = (list(results)[-1], "Verification") if results else ("", "Identification")
     comparable = len(pairs) == len(results) and len({(p.left, p.right) for p in pairs.values()}) == 1
     report = Report(
-        title=title or (f"Verification on {dataset}" if dataset else "Several runs, side by side"),
+        title=title or (f"{kind} on {dataset}" if dataset else "Several runs, side by side"),
         dataset=dataset,
         models={label: ModelFacts.from_json(facts) for label, facts in _by_label("models", reports, labels).items()},
         results=results,
         pairs=pairs,
-        notice="" if comparable else _DIFFERENT_PAIRS,
+        notice="" if comparable or not results else _DIFFERENT_PAIRS,
         published=_published(reports.values()),
         worst=worst_crops(results[last], pairs[last].left, pairs[last].right) if last in pairs else {},
         protocols=_by_label("protocols", reports, labels),
+        identification=_by_label("identified", reports, labels),
         histories=_by_label("histories", reports, labels),
         hashes={
             f"{file.parent.name}, {name}": digest
@@ -108,8 +111,8 @@ def _find_report(run: str, workspace: Path) -> Path:
 
 def _read_report(file: Path) -> ReportData:
     data = read_report_data(file)
-    if not data.results:
-        raise ArtefactError("holds no result", where=file, remedy="verify a model")
+    if not (data.results or data.identification):
+        raise ArtefactError("holds no result", where=file, remedy="verify a model, or identify with it")
     return data
 
 
@@ -124,7 +127,7 @@ def _labels(reports: Mapping[Path, ReportData]) -> dict[tuple[Path, str], str]:
 
     A model that several runs verified with the same result, such as the start of two fine-tunings, is listed once.
     """
-    runs = [(file, name) for file, data in reports.items() for name in data.results]
+    runs = [(file, name) for file, data in reports.items() for name in {**data.results, **(data.identification or {})}]
     distinct = {_identity(reports[file], file, name): (file, name) for file, name in runs}
     models = [model for model in runs if model in distinct.values()]
     uses = Counter(name for _, name in models)
@@ -134,9 +137,11 @@ def _labels(reports: Mapping[Path, ReportData]) -> dict[tuple[Path, str], str]:
 
 
 def _identity(data: ReportData, file: Path, name: str) -> str:
-    """Return what two runs have in common if they verified one model on the same pairs: its digest and its result."""
+    """Return what two runs have in common if they measured one model on the same photos: its digest and its results."""
     content = ModelFacts.from_json(data.models.get(name)).content
-    return json.dumps([name, content, data.results[name].model_dump()] if content else [str(file), name])
+    result, rates = data.results.get(name), data.identified.get(name)
+    about = [name, content, result and result.model_dump(), rates and rates.to_json()]
+    return json.dumps(about if content else [str(file), name])
 
 
 @app.command()

@@ -16,10 +16,10 @@ import typer
 from sfplus.alignment.templates import find_template
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
-from sfplus.artifacts.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN
+from sfplus.artifacts.layout import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN, read_identification
 from sfplus.artifacts.model_facts import ModelFacts, name_models
 from sfplus.cli.command import App
-from sfplus.cli.json_results import RunResult, VerifiedModel, print_result
+from sfplus.cli.json_results import IdentifiedModel, RunResult, VerifiedModel, print_result
 from sfplus.cli.options import (
     DATA,
     AsJson,
@@ -189,8 +189,12 @@ def run_recipe(
         return artefacts
     _log_failures(artefacts)
     _log_curves(artefacts, shlex.join(["sfplus", "board", name, *overrides]))
-    models = [_verified(model, artefacts[step]) for model, step in _model_names(steps, artefacts, context).items()]
-    result = RunResult(models, artefacts={step: artefact.folder for step, artefact in artefacts.items()})
+    names = _model_names(steps, artefacts, context)
+    models = [_verified(names[key], artefacts[f"verify/{key}"]) for key in names if f"verify/{key}" in artefacts]
+    found = {key: artefacts[f"identify/{key}"] for key in names if f"identify/{key}" in artefacts}
+    identified = [_identified(names[key], artefact) for key, artefact in found.items()]
+    folders = {step: artefact.folder for step, artefact in artefacts.items()}
+    result = RunResult(models, artefacts=folders, identified=identified)
     last = steps[-1].name
     if "report" in artefacts:
         page = _publish_report(artefacts["report"], folder)
@@ -205,18 +209,14 @@ def run_recipe(
         page, metrics, line = publish_figures(last, artefacts[last], folder, path.stem, report, *about)
         result, lines = replace(result, metrics=metrics, report=page), [line, f"result: {page}"]
     else:
-        lines = [*(one_line(model.line) for model in models), f"{last}: {artefacts[last].folder}"]
+        lines = [*result.lines, f"{last}: {artefacts[last].folder}"]
     print_result(result, lines, as_json)
     return artefacts
 
 
 def lines_of(result: RunResult) -> list[str]:
     """Return the result of a verification in lines: models, conclusions, the report."""
-    return [
-        *(one_line(model.line) for model in result.models),
-        *map(one_line, result.verdicts),
-        f"report: {result.report}",
-    ]
+    return [*result.lines, *map(one_line, result.verdicts), f"report: {result.report}"]
 
 
 def _pair_list(steps: Sequence[Step], workspace: Path) -> Path | None:
@@ -228,18 +228,27 @@ def _pair_list(steps: Sequence[Step], workspace: Path) -> Path | None:
 
 
 def _model_names(steps: Sequence[Step], artefacts: Mapping[str, Artefact], context: RunContext) -> dict[str, str]:
-    """Return the verify step of each model by the name that the report gives the model."""
+    """Return the name that the report gives each model that was verified or identified with, by its key in steps."""
     models = {}
+    by_name = {step.name: step for step in steps}
     for step in steps:
         kind, _, key = step.name.partition("/")
-        if kind == "embed" and f"verify/{key}" in artefacts:
-            models[key] = ModelFacts.read(resolve_inputs(step, artefacts, context)["model"])
-    return {name: f"verify/{key}" for key, name in name_models(models).items()}
+        if kind in ("verify", "identify") and step.name in artefacts and key not in models:
+            features = next(ref for name, ref in step.inputs.items() if name.startswith("features"))
+            assert isinstance(features, StepOutput)
+            models[key] = ModelFacts.read(resolve_inputs(by_name[features.step], artefacts, context)["model"])
+    return name_models(models)
 
 
 def _verified(model: str, artefact: Artefact) -> VerifiedModel:
     counts, protocol = artefact.manifest["counts"], artefact.manifest["settings"]["protocol"]
     return VerifiedModel(model, counts["accuracy"], counts["standard_error"], protocol, counts["pairs"])
+
+
+def _identified(model: str, artefact: Artefact) -> IdentifiedModel:
+    rates = read_identification(artefact.folder)
+    size = rates.rows[-1].distractors
+    return IdentifiedModel(model, rates.figures(), rates.people, rates.probes, rates.strangers, size)
 
 
 def _publish_report(artefact: Artefact, folder: Path) -> Path:

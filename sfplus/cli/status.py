@@ -35,5 +35,6 @@ def status(
         StageStatus(row.step, row.state, row.reason, row.artefact.folder if row.artefact else None)
         for row in step_statuses(steps, context, record, check=check)
     ]
-    lines = (f"{row.stage:<18} {row.state:<8} {row.reason or row.folder or ''}".rstrip() for row in rows)
+    width = max([18, *(len(row.stage) for row in rows)])
+    lines = (f"{row.stage:<{width}} {row.state:<8} {row.reason or row.folder or ''}".rstrip() for row in rows)
     print_result(rows, lines, as_json)

@@ -17,15 +17,8 @@ from sfplus.artifacts.layout import CURVES, FEATURE_PLOT
 from sfplus.cli.command import App
 from sfplus.cli.options import DATA, Device, RecipeName, RunName, Small, Title, Workspace
 from sfplus.cli.run import apply_small, run_folder, this_command, title_override
-from sfplus.cli.sweep_results import (
-    Cell,
-    StepResult,
-    feature_plots,
-    main_metric,
-    measure,
-    published_rows,
-    table_rows,
-)
+from sfplus.cli.step_results import StepResult, main_metric, measure
+from sfplus.cli.sweep_results import Cell, feature_plots, published_rows, table_rows
 from sfplus.errors import SfplusError, UsageError, one_line
 from sfplus.io.console import Console, ProgressLine
 from sfplus.io.files import check_folder, write_atomically, write_or_remove
@@ -236,7 +229,8 @@ def plan_cells(
             steps = plan(hold_out(settings, workspace))
             measuring = [step.stage.name for step in steps if step.stage.measures]
             last = until or (measuring[-1] if measuring else steps[-1].stage.name)
-            cells.append(Cell(configuration, seed, steps_until(steps, last)))
+            also = ("identify",) if not until and "identify" in measuring else ()
+            cells.append(Cell(configuration, seed, steps_until(steps, last, *also)))
     if any(cell.measuring != cells[0].measuring for cell in cells):
         raise UsageError("these configurations are measured by different stages", where=path, remedy="add --until")
     return cells, load_recipe(path, grid[0].overrides)

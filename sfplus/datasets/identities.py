@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -45,26 +46,32 @@ def assign_labels(
     return kept, [label for label, _ in labelled], [photo for _, photo in labelled]
 
 
-def describe_people(photos: Sequence[str], root: Path, people: PeopleRule = "path") -> tuple[str, str]:
+def describe_people(photos: Sequence[str], root: Path, people: PeopleRule = "path", least: int = 1) -> tuple[str, str]:
     """Describe the people of a folder before anything is done with their photos.
 
     Args:
         photos: paths relative to the folder.
         root: the folder, for messages.
         people: which of nested folders is the person, see `person_from_path`.
+        least: the number of photos that at least one person must have.
 
     Returns:
         A line such as `24 photos of 6 people`, and a warning if nested folders may make several people of one; else an
         empty text.
 
     Raises:
-        DatasetError: If photos are in no person's folder; the first three are named. If there is only one person.
+        DatasetError: If photos are in no person's folder; the first three are named. If there is only one person, or
+            nobody with so many photos.
     """
     if stray := describe_stray(photos):
         raise DatasetError(stray, where=root, remedy=_STRAY_REMEDY)
-    persons = {person_from_path(photo, DatasetError, people) for photo in photos}
+    persons = Counter(person_from_path(photo, DatasetError, people) for photo in photos)
     if len(persons) == 1:
-        raise DatasetError("contains photos of 1 person", where=root, remedy="training needs at least two people")
+        remedy = "training and identification need at least two people"
+        raise DatasetError("contains photos of 1 person", where=root, remedy=remedy)
+    if max(persons.values(), default=least) < least:
+        reason = f"no person has more than {quantity(least - 1, 'photo')}"
+        raise DatasetError(reason, where=root, remedy="give folders of people with several photos each")
     return describe_folders(photos, people, "people=")
 
 

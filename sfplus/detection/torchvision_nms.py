@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sfplus.io.extras import import_torchvision
+
 
 def _load_operators() -> None:
     spec = importlib.util.find_spec("torchvision")
@@ -22,7 +24,7 @@ def _load_operators() -> None:
             continue
         if hasattr(torch.ops.torchvision, "nms"):
             return
-    import torchvision  # noqa: F401 (a build of torchvision with another layout, or one that says why it does not work)
+    import_torchvision()  # of another layout, or one that says why it does not work
 
 
 _load_operators()

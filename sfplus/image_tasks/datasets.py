@@ -15,7 +15,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-import torchvision
 from PIL import Image
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from sfplus.errors import DatasetError
 from sfplus.image_tasks.idx_files import read_idx
 from sfplus.images import list_photos, read_photo
 from sfplus.io.cpus import count_cpus
+from sfplus.io.extras import import_torchvision
 from sfplus.io.files import atomic_file
 
 SetName = Literal["cifar10", "cifar100", "mnist", "folder"]
@@ -215,6 +215,7 @@ def _read_cached(path: Path, count: int) -> np.ndarray | None:
 
 
 def _from_torchvision(name: str, root: Path, split: Split, download: bool) -> SmallImages:
+    torchvision = import_torchvision()
     kind = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
     try:
         loaded: Any = kind(root, train=split == "train", download=download)
@@ -230,7 +231,7 @@ def _from_idx(root: Path, split: Split, download: bool) -> SmallImages:
     files = [_idx_file(root, name) for name in _IDX[split]]
     if None in files and download:
         try:
-            torchvision.datasets.MNIST(root, download=True)
+            import_torchvision().datasets.MNIST(root, download=True)
         except (RuntimeError, OSError) as error:
             raise DatasetError(f"mnist cannot be downloaded ({error})", where=root, remedy="try again later") from error
         files = [_idx_file(root, name) for name in _IDX[split]]

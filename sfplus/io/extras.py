@@ -1,13 +1,16 @@
-"""The optional extras of sfplus: what each of them adds, and the command that installs it in this environment."""
+"""The packages of sfplus: its optional extras, the commands that install them, and the import of torchvision."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
+
+from sfplus.errors import DependencyError, first_line
 
 # extra -> (what it adds, the modules that it needs)
 EXTRAS = MappingProxyType(
@@ -42,3 +45,17 @@ def pip_command() -> str:
         return "pip"
     python = os.path.relpath(sys.executable) if bin_folder.is_relative_to(Path.cwd()) else sys.executable
     return f"{shlex.quote(python)} -m pip"
+
+
+def import_torchvision() -> ModuleType:
+    """Import torchvision.
+
+    Raises:
+        DependencyError: If it is missing, or was built for another torch.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except (ImportError, RuntimeError, OSError) as error:  # a build for another torch lacks its operators
+        reason = f"does not work with the installed torch ({first_line(error)})"
+        remedy = f"install both together: {pip_command()} install --force-reinstall torch torchvision"
+        raise DependencyError(reason, where="torchvision", remedy=remedy) from error

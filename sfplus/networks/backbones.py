@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sfplus.errors import DependencyError, UsageError, first_line, suggest
-from sfplus.io.extras import install_command
+from sfplus.io.extras import import_torchvision, install_command
 
 NETWORKS = {"timm:": "timm", "torchvision:": "torchvision.models"}
 """The package that lists and creates the networks of a prefix."""
@@ -31,6 +31,7 @@ def build(name: str, *, feature_size: int, crop_size: tuple[int, int]) -> nn.Mod
         DependencyError: If timm is not installed.
     """
     library, _, model = name.partition(":")
+    import_torchvision()  # which timm imports, too
     try:
         package: Any = importlib.import_module(NETWORKS[f"{library}:"])
     except ImportError as error:

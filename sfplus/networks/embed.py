@@ -46,8 +46,9 @@ def embed_crops(
         device: the device to compute on.
         batch_size: crops per pass, to which mirror images are added; default `default_batch_size`.
         preprocessing: of the network; it also decides whether features of mirror images are computed.
-        dtype: `float32`, the reference, or `bfloat16`, which is autocast: about twice as fast on processors that
-            support it; features differ by less than 1 % of their length and less than 0.01 radian in direction.
+        dtype: `float32`, the reference, or `bfloat16`, which is autocast: 1.3 to 2 times as fast on processors that
+            compute it and slower on others, without effect on ONNX models. Features differ by about 1 % of their length
+            (docs/models-and-pairs.md has figures).
 
     Returns:
         float32 (N, 2 F), or (N, F) without mirror images; not normalised.

@@ -56,14 +56,14 @@ def plan(recipe: Recipe, text: str = "", command: str = "") -> list[Step]:
     return list(steps.values())
 
 
-def steps_until(steps: Sequence[Step], stage: str) -> list[Step]:
-    """Return the steps of a stage and everything that they need.
+def steps_until(steps: Sequence[Step], stage: str, *more: str) -> list[Step]:
+    """Return the steps of a stage, of more stages of the recipe if there are any, and everything that they need.
 
     Raises:
         UsageError: If the recipe has no such stage.
     """
-    needed = {step.name for step in steps if step.stage.name == stage}
-    if not needed:
+    needed = {step.name for step in steps if step.stage.name in (stage, *more)}
+    if not any(step.stage.name == stage for step in steps):
         names = ", ".join(dict.fromkeys(step.stage.name for step in steps))
         raise UsageError(f"this recipe has no stage '{stage}'", where="--until", remedy=f"its stages: {names}")
     for step in reversed(steps):
@@ -154,7 +154,7 @@ def _check_references(references: Sequence[InputReference], workspace: Path, con
             for text in filter(context.is_new, list_left_out(root).warnings(root)):
                 _log.warning("%s", text)
     for folder in people:
-        line, warning = describe_training_people(folder.root, folder.people or "path")
+        line, warning = describe_training_people(folder.root, folder.people or "path", folder.least)
         if context and context.is_new(str(folder.root), line):
             _log.info("%s: %s", folder.root, line)
             if warning:
@@ -164,14 +164,14 @@ def _check_references(references: Sequence[InputReference], workspace: Path, con
         _ = pair_list.listed, pair_list.match
 
 
-def describe_training_people(root: Path, rule: PeopleRule) -> tuple[str, str]:
-    """Describe the people of a folder of photos to train on; see `describe_people`.
+def describe_training_people(root: Path, rule: PeopleRule, least: int = 1) -> tuple[str, str]:
+    """Describe the people of a folder of photos to train on, or to identify; see `describe_people`.
 
     Raises:
-        UsageError: If it holds no photos, or not in folders of people.
+        UsageError: If it holds no photos, not in folders of people, or too few of each person.
     """
     try:
-        return describe_people(list_photos(root), root, rule)
+        return describe_people(list_photos(root), root, rule, least)
     except DatasetError as error:
         raise UsageError(error.reason, where=error.where, remedy=error.remedy) from None
 

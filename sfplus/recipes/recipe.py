@@ -14,6 +14,7 @@ from sfplus.recipes.settings.detect import DetectSettings
 from sfplus.recipes.settings.embed import EmbedSettings
 from sfplus.recipes.settings.finetune import FinetuneSettings
 from sfplus.recipes.settings.generate import GenerateSettings
+from sfplus.recipes.settings.identify import IdentifySettings
 from sfplus.recipes.settings.report import ReportSettings
 from sfplus.recipes.settings.sample import SampleSettings
 from sfplus.recipes.settings.train import TrainSettings
@@ -35,6 +36,7 @@ class Recipe(BaseModel):
     train: TrainSettings | None = None
     finetune: FinetuneSettings | None = None
     embed: EmbedSettings = EmbedSettings()
+    identify: IdentifySettings | None = None  # before verify, by which sweeps compare
     verify: VerifySettings | None = None
     classify: ClassifySettings | None = None
     generate: GenerateSettings | None = None
@@ -84,8 +86,14 @@ class Recipe(BaseModel):
             raise ValueError("verify.photos or verify.pairs is missing: give the photos and their pair list")
         if self.finetune and not (self.train or self.finetune.model):
             raise ValueError("finetune.model is missing: give the model to start from, or add a train stage")
-        if self.verify and not (self.train or self.finetune or self.embed.model):
-            raise ValueError("embed.model is missing: give the model to verify, or add a train stage")
+        if (self.verify or self.identify) and not (self.train or self.finetune or self.embed.model):
+            raise ValueError("embed.model is missing: name a trained model, or add a train stage")
+        detecting = {
+            "identify": self.identify and not self.identify.crops,
+            "verify": self.verify and not self.verify.has_crops,
+        }
+        for name in (name for name, detects in detecting.items() if detects and self.detect.choose == "all"):
+            raise ValueError(f"{name} needs one face per photo: choose another value of detect.choose")
         if any(key.evaluate_every for key in trainings) and not self.verify:
             raise ValueError("evaluate_every needs held-out pairs: add a verify stage, whose pairs are used")
         if any(key.evaluate_every for key in trainings) and self.verify and self.verify.has_crops:

@@ -55,11 +55,13 @@ class UserPhotos:
         root: The folder.
         pairs: The pair list; None for all photos.
         people: Which of nested folders is the person, if the photos are in folders of people.
+        least: The number of photos that at least one of these people must have.
     """
 
     root: Path
     pairs: UserPairs | None = None
     people: PeopleRule | None = None
+    least: int = 1
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from sfplus.reports.figures import is_finite
 from sfplus.reports.jinja_filters import markdown_templates, page_templates
 from sfplus.reports.metrics import to_json_value
 from sfplus.verification.curves import FARS, tested_pairs
-from sfplus.verification.identification_rates import FPIRS, RANKS, IdentificationRates
+from sfplus.verification.identification_rates import FPIRS, IdentificationSummary
 from sfplus.verification.result import Result
 from sfplus.weights.teachers import describe_teachers
 
@@ -83,7 +83,7 @@ class Report:
         results: result by name of the model; the last one is the headline.
         pairs: the pairs of each result, by the same names; needed for intervals over people and comparisons.
         protocols: `mean` and `standard_error` on the same features, by model, then by protocol.
-        identification: identification rates of a model by the number of distractors.
+        identification: identification rates of each model by the number of distractors.
         published: rows with `name`, `accuracy` (a fraction, as in Result) and `source`.
         worst: "false_accepts" and "false_rejects" of the headline model, worst first.
         undetected: photos without a detected face, and the policy for them.
@@ -111,7 +111,7 @@ class Report:
     results: Mapping[str, Result] = field(default_factory=dict)
     pairs: Mapping[str, Pairs] = field(default_factory=dict)
     protocols: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    identification: IdentificationRates | None = None
+    identification: Mapping[str, IdentificationSummary] = field(default_factory=dict)
     published: Sequence[Mapping[str, Any]] = ()
     worst: Mapping[str, Sequence[PairCrop]] = field(default_factory=dict)
     undetected: Undetected | None = None
@@ -158,7 +158,6 @@ def render(report: Report, folder: Path) -> None:
         "descriptions": metrics.protocol_descriptions(report.protocols),
         "continued": bool(_first_steps(report)),
         "fars": FARS,
-        "ranks": RANKS,
         "fpirs": FPIRS,
         "max_names": _NAMES,
         "max_rows": _ROWS,
@@ -198,8 +197,8 @@ def worst_crops(
 
 def _json(report: Report, figures: Mapping[str, Any]) -> bytes:
     """Return the report as JSON with one key per line; the rates and pairs of a model are part of its result."""
-    data = to_json_value(replace(report, spreads={}, models={}, identification=None))
-    data["identification"] = to_json_value(report.identification.to_json() if report.identification else None)
+    data = to_json_value(replace(report, spreads={}, models={}, identification={}))
+    data["identification"] = {name: to_json_value(rates.to_json()) for name, rates in report.identification.items()}
     data["models"] = {name: to_json_value(facts.to_json()) for name, facts in report.models.items()}
     data["spreads"] = {name: metrics.classifier_summary(uniformity) for name, uniformity in report.spreads.items()}
     pairs = data.pop("pairs")

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from sfplus.datasets.pairs import Pairs
 from sfplus.io.json_files import read_json
+from sfplus.verification.identification_rates import IdentificationData, IdentificationSummary
 from sfplus.verification.result import Result
 
 _REMEDY = "give the report.json of sfplus verify or sfplus run"
@@ -86,6 +87,17 @@ class ReportData(_Data):
     protocols: dict[str, dict[str, ProtocolSummary]] = Field(default_factory=dict)
     hashes: dict[str, str] = Field(default_factory=dict)
     published: list[PublishedRow] = Field(default_factory=list)
+    identification: dict[str, IdentificationData] | None = None  # reports of earlier versions have none
+
+    @model_validator(mode="after")
+    def _check_identification(self) -> Self:
+        _ = self.identified
+        return self
+
+    @property
+    def identified(self) -> dict[str, IdentificationSummary]:
+        """The identification rates of each model."""
+        return {name: IdentificationSummary.from_json(data) for name, data in (self.identification or {}).items()}
 
 
 class ReportSummary(_Data):

@@ -175,7 +175,7 @@ def standard_deviation(values: Sequence[float]) -> float:
 
 def is_share(metric: str) -> bool:
     """Return whether a metric is a fraction that is displayed in per cent."""
-    return metric.endswith(("accuracy", "standard_error"))
+    return metric.endswith(("accuracy", "standard_error")) or metric.startswith(("rank_", "tpir_at_"))
 
 
 def metric_title(metric: str) -> str:

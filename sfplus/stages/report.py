@@ -24,6 +24,7 @@ from sfplus.artifacts.layout import (
     PHOTOS,
     SCORE_COLUMNS,
     SCORES,
+    read_identification,
     read_summary,
     read_verification,
 )
@@ -59,58 +60,65 @@ _POLICIES = {
 }
 
 
+_LEFT_OUT = "They are left out: neither searched nor in the gallery."
+
+
 @dataclass(frozen=True)
 class _Model:
-    """A verified model.
+    """A model of the report.
 
     Attributes:
         facts: Head, energy and start of the model.
         folder: The folder or file of the model; of a function, its name.
-        verified: The artefact of the verify stage.
+    """
+
+    facts: ModelFacts
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """The verification of a model.
+
+    Attributes:
+        artefact: The artefact of the verify stage.
         table: The scores of the pairs.
         result: The result of the verification.
         pairs: The pairs that were decided.
     """
 
-    facts: ModelFacts
-    folder: Path
-    verified: Artefact
+    artefact: Artefact
     table: dict[str, list[Any]]
     result: Result
     pairs: Pairs
 
     @classmethod
-    def load(cls, model: StageInput, verified: StageInput) -> _Model:
-        """Load a model and the result of its verification."""
-        assert isinstance(model, Artefact | ModelInput) and isinstance(verified, Artefact)
-        result, pairs = read_verification(verified.folder)
-        table = read_parquet(verified.folder / SCORES, SCORE_COLUMNS)
-        return cls(ModelFacts.read(model), model.folder, verified, table, result, pairs)
+    def load(cls, artefact: Artefact) -> _Verified:
+        """Load the result of a verification."""
+        return cls(artefact, read_parquet(artefact.folder / SCORES, SCORE_COLUMNS), *read_verification(artefact.folder))
 
 
 def build(job: Job[ReportStageSettings]) -> dict[str, Any]:
-    """Write the report of all verified models."""
+    """Write the report of all models that were verified or identified with."""
     settings, photos = job.settings, job.input("photos", PhotoFolder)
     crops, faces = job.inputs.get("crops"), job.inputs.get("faces")  # none if the photos are crops already
     assert isinstance(crops, Artefact | None) and isinstance(faces, Artefact | None)
-    models = _load_models(job.inputs)
-    last = list(models.values())[-1]
+    models, verified, identified = _load_models(job.inputs)
+    last = list(verified.values())[-1] if verified else None
     missed, failed = read_failures(crops.folder) if crops else ([], [])
+    policy = _describe_policy(_read_result(last.artefact)["undetected"]) if last else _LEFT_OUT
     report = Report(
-        title=settings.title or f"Verification on {settings.dataset}",
+        title=settings.title or f"{'Verification' if verified else 'Identification'} on {settings.dataset}",
         dataset=settings.dataset,
         models={title: model.facts for title, model in models.items()},
         notice=_DRAWN if settings.drawn else "",
-        results={title: model.result for title, model in models.items()},
-        pairs={title: model.pairs for title, model in models.items()},
-        protocols={title: _read_result(model.verified)["protocols"] for title, model in models.items()},
-        published=_published_rows(settings, models),
-        worst=_worst_pairs(last, crops or photos),
-        undetected=Undetected(
-            _describe_policy(_read_result(last.verified)["undetected"]),
-            [row["photo"] for row in missed],
-            faces.manifest["counts"]["photos"],
-        )
+        results={title: part.result for title, part in verified.items()},
+        pairs={title: part.pairs for title, part in verified.items()},
+        protocols={title: _read_result(part.artefact)["protocols"] for title, part in verified.items()},
+        identification={title: read_identification(artefact.folder) for title, artefact in identified.items()},
+        published=_published_rows(settings, models) if verified else [],
+        worst=_worst_pairs(last, crops or photos) if last else {},
+        undetected=Undetected(policy, [row["photo"] for row in missed], faces.manifest["counts"]["photos"])
         if faces
         else None,
         failures=failed,
@@ -119,7 +127,7 @@ def build(job: Job[ReportStageSettings]) -> dict[str, Any]:
         spreads=_classifier_uniformity(models),
         stages=_stage_rows(job.inputs),
         recipe=settings.recipe,
-        hashes=_hashes(photos, last.verified, models),
+        hashes=_hashes(job.inputs, last, models),
         versions=job.context.versions(),
         device=job.context.device_description,
         command=settings.command,
@@ -129,12 +137,25 @@ def build(job: Job[ReportStageSettings]) -> dict[str, Any]:
     return {"models": len(models)}
 
 
-def _load_models(inputs: Mapping[str, StageInput]) -> dict[str, _Model]:
-    """Load the verified models by their names (see `name_models`)."""
-    keys = [name.removeprefix("verify/") for name in inputs if name.startswith("verify/")]
-    models = {key: _Model.load(inputs[f"model/{key}"], inputs[f"verify/{key}"]) for key in keys}
+def _load_models(
+    inputs: Mapping[str, StageInput],
+) -> tuple[dict[str, _Model], dict[str, _Verified], dict[str, Artefact]]:
+    """Load the models, their verifications, and the artefacts of identifications, by name (see `name_models`)."""
+    found = {name.removeprefix("model/"): value for name, value in inputs.items() if name.startswith("model/")}
+    models = {}
+    for key, model in found.items():
+        assert isinstance(model, Artefact | ModelInput)
+        models[key] = _Model(ModelFacts.read(model), model.folder)
     names = name_models({key: model.facts for key, model in models.items()})
-    return {names[key]: model for key, model in models.items()}
+    verified, identified = (
+        {title: done for key, title in names.items() if isinstance(done := inputs.get(f"{stage}/{key}"), Artefact)}
+        for stage in ("verify", "identify")
+    )
+    return (
+        {names[key]: model for key, model in models.items()},
+        {title: _Verified.load(artefact) for title, artefact in verified.items()},
+        identified,
+    )
 
 
 def _read_result(verified: Artefact) -> dict[str, Any]:
@@ -163,11 +184,19 @@ def _classifier_uniformity(models: Mapping[str, _Model]) -> dict[str, Uniformity
     return {title: uniformity for title, uniformity in measured.items() if uniformity}
 
 
-def _hashes(photos: PhotoFolder, verified: Artefact, models: Mapping[str, _Model]) -> dict[str, str]:
+def _hashes(
+    inputs: Mapping[str, StageInput], verified: _Verified | None, models: Mapping[str, _Model]
+) -> dict[str, str]:
     """Return the SHA-256 of the content of photos, pairs and models."""
-    name = photos.path.name if isinstance(photos, BinCrops) else photos.root.name
-    hashes = {f"photos: {name}": photos.content}
-    hashes[f"pairs: {Path(verified.manifest['sources']['pairs']).name}"] = _read_result(verified)["pairs_sha256"]
+    hashes = {}
+    for key, photos in inputs.items():
+        if isinstance(photos, PhotoFolder):
+            label = key.replace("/", " of ")  # photos, photos of identify, photos of distractors-1
+            path = photos.path if isinstance(photos, BinCrops) else photos.root
+            hashes[f"{label}: {path.name}"] = photos.content
+    if verified:
+        manifest = verified.artefact.manifest
+        hashes[f"pairs: {Path(manifest['sources']['pairs']).name}"] = _read_result(verified.artefact)["pairs_sha256"]
     return hashes | {f"model: {title}": model.facts.content for title, model in models.items()}
 
 
@@ -178,7 +207,7 @@ def _describe_policy(undetected: Mapping[str, Any]) -> str:
     return f"{text} ({quantity(undetected['pairs_left_out'], 'pair')})"
 
 
-def _worst_pairs(model: _Model, crops: Artefact | PhotoFolder) -> dict[str, list[PairCrop]]:
+def _worst_pairs(model: _Verified, crops: Artefact | PhotoFolder) -> dict[str, list[PairCrop]]:
     if isinstance(crops, PhotoFolder):
         path_of = {name: crops.root / name for name in crops.photos}
     else:

@@ -37,7 +37,7 @@ def test_features_give_a_table_a_report_and_a_line_per_photo(tmp_path: Path, sfp
     assert lines[2].split() == ["0", "50.00", "100.00", "100.00", "–", "–", "–"]
     assert lines[3].split() == ["2", "0.00", "100.00", "100.00", "–", "–", "25.00"]
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["identification"]["rows"][1]["rank"] == {"1": 0.0, "5": 1.0, "10": 1.0}
+    assert report["identification"]["people"]["rows"][1]["rank"] == {"1": 0.0, "5": 1.0, "10": 1.0}
     table = (tmp_path / "out" / "report.md").read_text().splitlines()
     assert "|2|0.00%|100.00%|100.00%|–|–|–|25.00%|" in [line.replace(" ", "") for line in table]
     page = (tmp_path / "out" / "report.html").read_text()
@@ -59,14 +59,15 @@ def test_photos_are_detected_and_embedded_once(drawn: Path, tmp_path: Path, sfpl
     words = ("identify", drawn, "--distractors", others, "--model", tmp_path / "model", "--device", "cpu")
     first = sfplus(*words, "--workspace", tmp_path / "data")
     assert first.code == 0 and "1 failed: left out" in first.err, first.err
-    assert "1 distractor left out, with the features of photos in PHOTOS" in first.err
+    assert f"1 distractor left out, with the features of photos in {drawn}" in first.err
     report = tmp_path / "data" / "runs" / f"identify-{drawn.name}" / "report.json"
-    rates = json.loads(report.read_text())["identification"]
+    rates = json.loads(report.read_text())["identification"]["model"]
+    assert rates["left_out"] == 1
     assert [row["distractors"] for row in rates["rows"]] == [0, 3]
     assert rates["rows"][1]["rank"]["1"] <= rates["rows"][0]["rank"]["1"]
     again = sfplus(*words, "--workspace", tmp_path / "data")
     assert again.code == 0 and "fresh" in again.out + again.err
-    assert json.loads(report.read_text())["identification"] == rates
+    assert json.loads(report.read_text())["identification"] == {"model": rates}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_photos_are_detected_and_embedded_once(drawn: Path, tmp_path: Path, sfpl
         ),
         (
             ["people.npz", "--distractors", "people.npz"],
-            "holds no photo that is not in PHOTOS or in earlier distractors",
+            "holds no photo that is not in people.npz or in earlier distractors",
         ),
         (["people.npz", "--distractors", "wide.npz"], "its features have 3 numbers"),
         (["people.npz", "--distractors", "missing.npz"], "missing.npz: does not exist"),
@@ -116,5 +117,5 @@ def test_distractors_with_the_features_of_earlier_photos_are_left_out(tmp_path: 
     answer = sfplus("identify", people, *words, "--out", tmp_path / "out")
     assert answer.code == 0, answer.err
     for file in (first, second):
-        assert f"{file}: 1 distractor left out, with the features of photos in PHOTOS" in answer.err
+        assert f"{file}: 1 distractor left out, with the features of photos in {people}" in answer.err
     assert answer.out.splitlines()[3].split()[:2] == ["2", "100.00"]

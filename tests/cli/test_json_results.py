@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from sfplus.cli.json_results import RESULTS, Check, FoundPhoto, StageStatus, print_result
+from sfplus.cli.json_results import RESULTS, Check, StageStatus, print_result
 from sfplus.cli.main import COMMANDS, load_command
+from sfplus.cli.photo_results import FoundPhoto
 
 
 def _commands() -> dict[str, Any]:

@@ -155,7 +155,8 @@ def test_commands_work_as_documented(
         assert len(json.loads(report.read_bytes())["results"]) == 1 + ("--against" in words)
     elif words[0] == "identify":
         (report,) = Path("data/runs").glob("*/report.json")
-        rows = json.loads(report.read_bytes())["identification"]["rows"]
+        (rates,) = json.loads(report.read_bytes())["identification"].values()
+        rows = rates["rows"]
         assert [row["distractors"] for row in rows] == ([0, 3] if "--distractors" in words else [0])
     else:
         config = json.loads((Path(words[words.index("--out") + 1] if "--out" in words else words[-3]) / "config.json")

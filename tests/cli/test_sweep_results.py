@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sfplus.artifacts.artefact import Artefact
-from sfplus.cli.sweep_results import StepResult, difference_from
+from sfplus.cli.step_results import StepResult
+from sfplus.cli.sweep_results import difference_from
 from sfplus.datasets.pairs import Pairs
 from sfplus.verification.result import Result
 from sfplus.verification.significance import mcnemar

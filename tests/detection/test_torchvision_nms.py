@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from sfplus.detection import torchvision_nms
+from sfplus.errors import DependencyError
+from sfplus.networks import backbones
 
 _DETECT = """
 import sys
@@ -22,11 +25,21 @@ def test_detection_imports_neither_torchvision_nor_the_compiler_of_torch() -> No
     assert answer.stdout == "\n"
 
 
-def test_torchvision_is_imported_if_its_library_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", ["ImportError", "RuntimeError"])  # absent; built for another torch
+def test_a_torchvision_that_does_not_work_is_named(error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> None:
         raise OSError
 
+    text = "operator torchvision::nms does not exist"
+    (tmp_path / "torchvision.py").write_text(f"raise {error}('{text}')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(torch.ops, "load_library", refuse)
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ImportError, match="torchvision"):
-        torchvision_nms._load_operators()
+    for user in (
+        torchvision_nms._load_operators,
+        lambda: backbones.build("torchvision:resnet18", feature_size=8, crop_size=(112, 96)),
+    ):
+        with pytest.raises(DependencyError, match=f"does not work with the installed torch \\({text}\\)") as caught:
+            user()
+        assert caught.value.where == "torchvision" and "--force-reinstall torch torchvision" in caught.value.remedy

@@ -76,6 +76,7 @@ def write_material(folder: Path, server: CommandServer) -> None:
         (folder / f"{name}.yaml").write_text(text)
     distilled = RECIPE.partition("finetune:")[0].replace("train:", "train:\n  teacher: {model: model}")
     (folder / "distilled.yaml").write_text(distilled)
+    (folder / "identify.yaml").write_text("embed: {model: model}\nidentify: {photos: crops, crops: true}\n")
     (folder / "zoo.yaml").write_text(ZOO)
     rng = np.random.default_rng(0)
     for name in ("train/dark", "train/light", "test/dark", "test/light"):
@@ -94,7 +95,7 @@ def write_material(folder: Path, server: CommandServer) -> None:
     with tarfile.open(folder / "lfw.tgz", "w:gz") as tar:
         tar.add(folder / "photos", "lfw")
     for words in (
-        ("run", "r.yaml"), ("run", "distilled.yaml", "--until", "train"),
+        ("run", "r.yaml"), ("run", "distilled.yaml", "--until", "train"), ("run", "identify.yaml"),
         ("group", "photos", "people", "--model", "model"), ("embed", "photos", "features", "--model", "model"),
     ):  # fmt: skip
         answer = server.run(folder, *words)
@@ -164,6 +165,7 @@ def cases(material: Path, address: str) -> dict[str, Case]:
     rows = [
         *(stage_case(stage) for stage in STAGES),
         stage_case("teach", "distilled", ("model",)),
+        stage_case("identify", "identify", ("crops", "model")),
         Case("run", ("run", "r.yaml", "--device", "cpu"), ("r.yaml",)),
         Case("classify", ("run", "classify.yaml", "--device", "cpu"), ("classify.yaml", "images")),
         Case("generate", ("run", "generate.yaml", "--device", "cpu"), ("generate.yaml", "images")),

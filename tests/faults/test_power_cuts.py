@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext
@@ -35,9 +37,10 @@ train:
   {network: sphereface4, width: 0.125, feature_size: 16, steps: [], batch_size: 8, base_lr: 0.01, max_iter: 6,
    log_every: 1, checkpoint_every: 2, head: {name: cosface},
    teacher: {model: 'teacher_models:colour_network', input: sphereface}}
+identify: {photos: PHOTOS, crops: true}
 verify: {protocol: sphereface}
 """
-STAGES = ("sample", "detect", "align", "teach", "train", "embed", "verify", "report")
+STAGES = ("sample", "detect", "align", "teach", "train", "embed", "identify", "verify", "report")
 DAMAGES = ("empty", "half", "zeros", "missing")
 _RESUMED = ("detect", "align", "teach", "train")  # the others start again
 
@@ -179,8 +182,13 @@ def find_differences(folder: Path, steps: list[Step], stage: str, cases: int | N
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
-    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
-    path.write_text(_RECIPE)
+    folder = tmp_path_factory.mktemp("recipe")
+    rng = np.random.default_rng(0)
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        (folder / "crops" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (112, 96, 3), dtype=np.uint8)).save(folder / "crops" / name)
+    path = folder / "small.yaml"
+    path.write_text(_RECIPE.replace("PHOTOS", str(folder / "crops")))
     return plan(load_recipe(path, []))
 
 

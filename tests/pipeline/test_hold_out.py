@@ -103,7 +103,7 @@ def test_otherwise_the_recipe_stays_as_it_is(prepare: Callable[..., Recipe], tmp
         ([2] * 5, "has 5 people, 5 of them with two photos or more: a verdict on held-out people needs 4 such people"),
         ([1] * 9, "has 9 people, 0 of them with two photos or more"),
         ([2, 2, 2, 1, 1, 1], "has 6 people, 3 of them with two photos or more"),
-        ([3], "contains photos of 1 person; training needs at least two people"),
+        ([3], "contains photos of 1 person; training and identification need at least two people"),
         ([], "is not a folder of photos; check the path"),
     ],
 )

@@ -19,6 +19,7 @@ from sfplus.recipes.recipe import Recipe
         ("finetune: {photos: a}\n", 1, "finetune.model is missing"),
         ("sample: {people: 9, verify_people: 8}\n", 1, "fewer than two people to train on"),
         ("train: {photos: p, evaluate_every: 100}\n", 1, "evaluate_every needs held-out pairs"),
+        ("detect: {choose: all}\nembed: {model: m}\nverify: {photos: p, pairs: q}\n", 1, "verify needs one face"),
         ("align: {template: arcface-56x56}\ntrain: {photos: p}\n", 1, "or arcface-112x112 crops"),
     ],
 )  # fmt: skip

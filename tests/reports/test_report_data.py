@@ -9,6 +9,7 @@ from hostile_files import DELETED, json_paths, with_value
 
 from sfplus.errors import ArtefactError
 from sfplus.reports.figures import is_finite
+from sfplus.reports.metrics import to_json_value
 from sfplus.reports.report_data import ReportData, read_report_data, read_report_summary
 
 GOOD: dict[str, Any] = {
@@ -26,6 +27,17 @@ GOOD: dict[str, Any] = {
     "hashes": {"pairs: x": "ab"},
     "published": [{"name": "Net", "accuracy": 0.99, "source": "paper"}],
     "verdicts": ["better"],
+    "identification": {
+        "Net": {
+            "people": 2, "probes": 2, "strangers": 1, "enrolled": 1, "left_out": 0,
+            "rows": [
+                {"distractors": 0, "rank": {"1": 0.5, "5": 1.0}, "rank_1_interval": None,
+                 "tpir_at_fpir": {"0.01": None, "0.1": 0.5}, "megaface": None},
+                {"distractors": 9, "rank": {"1": 0.5, "5": 0.5}, "rank_1_interval": {"low": 0.1, "high": 0.9},
+                 "tpir_at_fpir": {"0.01": None, "0.1": 0.5}, "megaface": 0.5},
+            ],
+        }
+    },
 }  # fmt: skip
 _VALUES = ("x", -1, 10**400, 1e308, float("nan"), float("inf"), [], [[]], [None], {"a": {}}, DELETED)
 
@@ -43,6 +55,8 @@ def test_a_changed_value_is_an_error_of_one_line_or_a_valid_value(path: tuple[An
             for result in data.results.values():
                 assert len(result.result.correct) == len(result.scores)
                 assert result.pairs is None or len(result.pairs) == len(result.scores)
+            for rates in data.identified.values():
+                assert len({len(row.rank) for row in rates.rows}) == 1 and 0 <= rates.figures()["rank_1"] <= 1
             rows = data.histories.get("Net", [])
             assert all(is_finite(number) for row in rows for number in row.values() if number is not None)
 
@@ -64,5 +78,6 @@ def test_a_report_keeps_its_values(tmp_path: Path) -> None:
     data = read_report_data(tmp_path / "report.json")
     assert isinstance(data, ReportData) and data.results["Net"].model_dump() == GOOD["results"]["Net"]
     assert data.results["Net"].result.correct.tolist() == [True, True, True, True]
+    assert to_json_value(data.identified["Net"].to_json()) == GOOD["identification"]["Net"]
     summary = read_report_summary(tmp_path / "report.json")
     assert summary.verdicts == ["better"] and summary.hashes == {"pairs: x": "ab"}

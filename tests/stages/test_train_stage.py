@@ -133,7 +133,10 @@ def test_only_an_energy_with_a_weight_states_its_dose(drawn: Path, tmp_path: Pat
 def test_a_single_person_is_refused(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
     shutil.copytree(drawn / "person_000", tmp_path / "only/person_000")
     answer = run_train(sfplus, tmp_path / "only", tmp_path)
-    assert answer.code == 2 and "contains photos of 1 person; training needs at least two people" in answer.err
+    assert (
+        answer.code == 2
+        and "contains photos of 1 person; training and identification need at least two people" in answer.err
+    )
 
 
 def test_photos_outside_the_folder_of_a_person_are_refused(drawn: Path, tmp_path: Path, sfplus: Callable) -> None:

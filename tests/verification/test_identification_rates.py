@@ -9,7 +9,7 @@ import pytest
 
 from sfplus.errors import PairsError
 from sfplus.reports.metrics import to_json_value
-from sfplus.verification.identification_rates import FPIRS, RANKS, measure_identification
+from sfplus.verification.identification_rates import FPIRS, RANKS, IdentificationSummary, measure_identification
 
 
 def circle(degrees: list[float]) -> np.ndarray:
@@ -103,6 +103,21 @@ def test_rates_become_json() -> None:
         "distractors": 0, "rank": {"1": 1.0, "5": 1.0, "10": 1.0}, "rank_1_interval": None,
         "tpir_at_fpir": {"0.01": None, "0.1": None}, "megaface": None,
     }  # fmt: skip
+
+
+def test_other_ranks_can_be_measured_and_1_is_always_among_them() -> None:
+    features = circle([0, 90, 180, 10, 80, 40])
+    rates = measure_identification(features, list("abcabc"), ranks=[3, 2])
+    assert rates.ranks == (1, 2, 3) and rates.rows[0].rank == pytest.approx((2 / 3, 2 / 3, 1))
+    assert rates.figures() == {f"rank_{k}": rate for k, rate in enumerate(rates.rows[0].rank, 1)}
+
+
+@pytest.mark.parametrize("ranks", [{"5": 1.0}, {"1": 1.0, "05": 1.0}, {"one": 1.0}, {}])
+def test_json_with_other_ranks_is_refused(ranks: dict[str, float]) -> None:
+    data = measure_identification(circle([0, 90, 10, 80]), list("abab")).to_json()
+    data["rows"][0]["rank"] = ranks
+    with pytest.raises(ValueError):
+        IdentificationSummary.from_json(data)
 
 
 @pytest.mark.parametrize(("enrolled", "reason"), [(1, "more than 1 photo$"), (2, "more than 2 photos$")])

@@ -17,7 +17,9 @@ class EmbedSettings(StageKey, BaseModel):
     stage: ClassVar[Stage] = Stage("embed", 2, Deferred("sfplus.stages.embed:build"))
 
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="floating-point type: float32 is the reference, bfloat16 is faster where supported"
+        "float32",
+        description="floating-point type: float32, the reference, or bfloat16, faster on processors that compute it, "
+        "slower on others, without effect on ONNX models",
     )
     model: str | None = Field(
         None,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sfplus.artifacts.stage import Deferred, Stage
 from sfplus.datasets.pairs.dataset_name import dataset_name
+from sfplus.recipes.settings.identify import SET, IdentifySettings
 from sfplus.recipes.settings.verify import VerifySettings, verified_models
 from sfplus.recipes.steps import InputReference, PlanRequest, StageKey, Step, StepOutput
 
@@ -51,17 +52,27 @@ class ReportSettings(StageKey, BaseModel):
     published: list[PublishedSettings] = Field([], description="published figures of the same model and data")
 
     def plan(self, request: PlanRequest) -> list[Step]:
-        """Report the models that the recipe verifies."""
-        verify = request.find(VerifySettings)
-        if verify is None:
+        """Report the models that the recipe verifies, or identifies with."""
+        verify, identify = request.find(VerifySettings), request.find(IdentifySettings)
+        sets = identify.photo_folders if identify else {}
+        shown: InputReference
+        if verify:
+            drawn = not (verify.pairs or verify.photos)
+            dataset = dataset_name(verify.pairs, verify.photos) if verify.pairs else DRAWN
+            shown, name, has_crops = verify.photo_folder, "verify", verify.has_crops
+        elif identify:
+            drawn, dataset = False, identify.photos.resolve().name
+            shown, name, has_crops = sets.pop(SET), SET, identify.crops
+        else:
             return []
-        inputs: dict[str, InputReference] = {"photos": verify.photo_folder}
-        if not verify.has_crops:
-            inputs |= {"crops": StepOutput("align/verify"), "faces": StepOutput("detect/verify")}
+        inputs: dict[str, InputReference] = {"photos": shown}
+        inputs |= {f"photos/{key}": photos for key, photos in sets.items()}
+        if not has_crops:
+            inputs |= {"crops": StepOutput(f"align/{name}"), "faces": StepOutput(f"detect/{name}")}
         for name, model in verified_models(request).items():
-            inputs |= {f"verify/{name}": StepOutput(f"verify/{name}"), f"model/{name}": model}
-        drawn = not (verify.pairs or verify.photos)
-        dataset = dataset_name(verify.pairs, verify.photos) if verify.pairs else DRAWN
+            for key in ("verify",) * bool(verify) + ("identify",) * bool(identify):
+                inputs[f"{key}/{name}"] = StepOutput(f"{key}/{name}")
+            inputs[f"model/{name}"] = model
         about = {"recipe": request.text, "command": request.command, "drawn": drawn, "dataset": dataset}
         settings = ReportStageSettings.model_validate(self.model_dump() | about)
         return [Step("report", self.stage, settings, inputs)]

@@ -99,14 +99,20 @@ class VerifySettings(StageKey, BaseModel):
 
     def plan(self, request: PlanRequest) -> list[Step]:
         """Embed the crops of the pairs by each model of the recipe, and verify each."""
-        steps, embed = self.held_out_steps(request), request.get(EmbedSettings)
-        for name, model in verified_models(request).items():
+        steps = self.held_out_steps(request)
+        for name in verified_models(request):
             crops = self.photo_folder if self.has_crops else StepOutput("align/verify")
-            inputs: dict[str, InputReference] = {"crops": crops, "model": model, **_network_code(request, name)}
-            steps.append(Step(f"embed/{name}", embed.stage, embed, inputs))
-            inputs = {"features": StepOutput(f"embed/{name}"), "pairs": self.pair_list}
+            steps.append(embed_step(request, name, crops, f"embed/{name}"))
+            inputs: dict[str, InputReference] = {"features": StepOutput(f"embed/{name}"), "pairs": self.pair_list}
             steps.append(Step(f"verify/{name}", self.stage, self, inputs))
         return steps
+
+
+def embed_step(request: PlanRequest, model: str, crops: InputReference, name: str) -> Step:
+    """Return the step of this name that embeds crops by one of `verified_models`."""
+    embed = request.get(EmbedSettings)
+    inputs = {"crops": crops, "model": verified_models(request)[model], **_network_code(request, model)}
+    return Step(name, embed.stage, embed, inputs)
 
 
 def _network_code(request: PlanRequest, model: str) -> dict[str, InputReference]:
@@ -116,7 +122,7 @@ def _network_code(request: PlanRequest, model: str) -> dict[str, InputReference]
 
 
 def verified_models(request: PlanRequest) -> dict[str, InputReference]:
-    """Return the models that a recipe verifies: the user's, or those that it trains and fine-tunes."""
+    """Return the models that a recipe measures: the user's, or those that it trains and fine-tunes."""
     if model := request.get(EmbedSettings).user_model:
         return {"model": model}
     return {step: StepOutput(step) for name, key in request.keys.items() for step in key.model_steps(name)}
