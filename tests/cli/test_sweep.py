@@ -120,6 +120,7 @@ def test_seeds_are_refused_for_a_recipe_without_training(tmp_path: Path, sfplus:
     assert answer.code == 2 and "nothing in this recipe draws random numbers" in answer.err
 
 
+@pytest.mark.slow
 def test_features_of_faces_are_not_plotted_in_the_plane(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     """The embed stage writes its features to a file of the same name as the stage classify."""
     words = ["train.max_iter=2", "finetune.max_iter=2", "--until", "embed", "--workspace", tmp_path, "--device", "cpu"]

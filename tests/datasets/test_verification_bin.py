@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from slow_cases import partly_slow
+from slow_cases import mostly_slow, partly_slow
 
 from sfplus.datasets.pairs import read_pairs
 from sfplus.datasets.verification_bin import read_bin, unpack_bin
@@ -80,7 +80,7 @@ USERS = {  # what users write, by the kind of photos and of labels
 }
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", mostly_slow(range(6), [0, 2, 4]))
 @pytest.mark.parametrize("kind", USERS)
 @pytest.mark.parametrize("numpy_1", [False, True])
 def test_reads_what_users_write(kind: str, protocol: int, numpy_1: bool, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slow_cases import mostly_slow
+from slow_cases import mostly_slow, slow
 from thomson import THOMSON
 
 from sfplus.hypersphere import energy as module
@@ -206,7 +206,7 @@ def test_energies_at_initialisation_are_those_of_the_original_logs(case: tuple[s
 
 
 @pytest.mark.parametrize("options", VARIANTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, slow(torch.float64), slow(torch.bfloat16), torch.float16])
 def test_duplicates_opposites_and_zeros_stay_finite(options: dict[str, Any], dtype: torch.dtype) -> None:
     rows = [[1.0, 0, 0], [1.0, 0, 0], [-1.0, 0, 0], [1.0, 1e-5, 0], [-1.0, 1e-8, 0], [0, 0, 0], [0, 3e4, 3e4]]
     weight = torch.tensor(rows, dtype=dtype, requires_grad=True)
@@ -289,6 +289,7 @@ def test_energy_is_invariant_to_rotation_scale_order_and_sign(
         torch.testing.assert_close(full, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_memory_is_less_than_a_matrix_of_all_pairs() -> None:
     """Such a matrix of 12,000 directions has 576 MB; the process may allocate 250 MB more than torch itself."""
     script = """

@@ -175,7 +175,7 @@ def test_layers_may_have_any_name() -> None:
     assert HypersphericalEnergy(nn.Linear(64, 8), projection=RandomProjection, output_layer="-")().isfinite()
 
 
-@pytest.mark.parametrize("kind", [RandomProjection, GroupProjection, None])
+@pytest.mark.parametrize("kind", [RandomProjection, slow(GroupProjection), slow(None)])
 def test_second_derivatives_of_a_network_are_exact(kind: Any) -> None:
     model = nn.Sequential(nn.Linear(5, 3), nn.Linear(4, 3)).double()
     energy = HypersphericalEnergy(

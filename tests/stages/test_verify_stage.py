@@ -154,7 +154,7 @@ def test_a_recipe_that_aligns_to_another_template_than_the_model_is_refused(task
     assert answer.code == 2 and "the crops follow arcface-112x112, the model was trained on sphereface" in answer.err
 
 
-@pytest.mark.parametrize("protocol", ["insightface", "opensphere", "exact"])
+@pytest.mark.parametrize("protocol", mostly_slow(["insightface", "opensphere", "exact"], ["opensphere"]))
 def test_the_scores_of_other_protocols_are_cosines_of_added_features(
     protocol: str, task: Path, sfplus: Callable
 ) -> None:

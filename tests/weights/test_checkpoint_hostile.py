@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -177,11 +178,14 @@ def test_the_state_of_an_optimizer_is_not_loaded(tmp_path: Path) -> None:
     """A checkpoint of training is several times as large as its network."""
     state = {"w": torch.ones(1000, 1000)}
     torch.save({"state_dict": state, "other": {"x": [torch.ones(8000, 1000)]}}, tmp_path / "x.pth")
-    started = time.perf_counter()
     assert torch.equal(read_state_dict(tmp_path / "x.pth")["w"], state["w"])
-    ours, started = time.perf_counter() - started, time.perf_counter()
-    torch.load(tmp_path / "x.pth", weights_only=True)
-    assert ours < 2 * (time.perf_counter() - started)
+    times: list[list[float]] = [[], []]
+    for _ in range(3):  # the shortest time is the one without other work of the machine
+        for read, seconds in zip((read_state_dict, partial(torch.load, weights_only=True)), times, strict=True):
+            started = time.perf_counter()
+            read(tmp_path / "x.pth")
+            seconds.append(time.perf_counter() - started)
+    assert min(times[0]) < 2 * min(times[1])
 
 
 @pytest.mark.parametrize(

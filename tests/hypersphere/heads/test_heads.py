@@ -64,7 +64,7 @@ def test_autocast_has_no_effect(name: str, options: dict[str, Any]) -> None:
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(results, expected, strict=True))
 
 
-@each_head(ALL)
+@each_head(mostly_slow(ALL, ALL[::4]))
 def test_training_separates_twenty_points(name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     head = HEADS[name](16, 5, **options)
