@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from slow_cases import mostly_slow
 from torch.utils.data import DataLoader, Dataset
 
 from sfplus import Detector, Embedder
@@ -79,10 +81,15 @@ PROGRAMS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "one thread": lambda: setting(torch.set_num_threads, 1, 3),
     "two threads": lambda: setting(torch.set_num_threads, 2, 3),
 }
+FAST_PROGRAMS = [
+    ("float64 by default", "before"), ("another device and one thread", "inside"), ("autocast", "inside"),
+    ("two threads", "before"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("created", ["before", "inside"])
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    ("program", "created"), mostly_slow(itertools.product(PROGRAMS, ("before", "inside")), FAST_PROGRAMS)
+)
 def test_settings_of_the_program_have_no_effect_and_are_left_alone(
     untrained_model: Path, photos: list[Path], program: str, created: str
 ) -> None:

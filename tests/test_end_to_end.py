@@ -64,6 +64,7 @@ def test_the_whole_pipeline_runs_and_a_second_run_is_fresh(tiny: Path, tmp_path:
     assert "train              fresh" in status and "stale    energy.weight: 0.0 -> 0.5" in status
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_exported_and_compares_two_photos(
     tiny: Path, tmp_path: Path, drawn: Path, sfplus: Callable
 ) -> None:

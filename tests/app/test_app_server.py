@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slow_cases import mostly_slow
 
 from sfplus.app import server
 from sfplus.app.comparison import Comparison, encode_feature
@@ -119,7 +120,7 @@ def test_hostile_requests_get_one_line_and_change_nothing(
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("far", [0.001, 0, 2, -1])
+@pytest.mark.parametrize("far", mostly_slow([0.001, 0, 2, -1], [0.001]))
 def test_a_rate_that_the_pairs_cannot_resolve_is_explained(far: float, client: Any, two_faces: Path) -> None:
     feature = client.post("/faces", content=two_faces.read_bytes()).json()["faces"][0]["feature"]
     answer = client.post("/compare", json={"first": feature, "second": feature, "far": far})

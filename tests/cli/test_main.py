@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from slow_cases import slow
 
 from sfplus.cli.main import COMMANDS, load_command
 
@@ -139,7 +140,11 @@ def test_results_cannot_be_written_to_or_below_a_file(
 
 @pytest.mark.parametrize(
     ("words", "completions"),
-    [("sfplus ru", {"run"}), ("sfplus run demo --un", {"--until"}), ("sfplus align in out --templ", {"--template"})],
+    [
+        slow("sfplus ru", {"run"}),
+        slow("sfplus run demo --un", {"--until"}),
+        ("sfplus align in out --templ", {"--template"}),
+    ],
 )
 def test_the_shell_completes_commands_and_options(words: str, completions: set[str]) -> None:
     environment = os.environ | {

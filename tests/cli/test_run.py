@@ -44,6 +44,7 @@ def test_a_classifier_is_run_and_served_from_the_cache(
     assert status.split()[:2] == ["classify", "stale"] and "energy.power: 2 -> 0" in status
 
 
+@pytest.mark.slow
 def test_a_sweep_of_generators_trains_the_scoring_classifier_once(
     write: Callable[[str], Path], tmp_path: Path, sfplus: Callable
 ) -> None:

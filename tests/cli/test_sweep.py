@@ -18,6 +18,7 @@ def artefacts(workspace: Path, stage: str) -> int:
     return len(list((workspace / "cache" / stage).glob("*/manifest.json")))
 
 
+@pytest.mark.slow
 @pytest.mark.plots
 def test_a_sweep_shares_stages_continues_after_a_failed_run_and_repeats_nothing(
     tiny: Path, tmp_path: Path, sfplus: Callable
@@ -119,6 +120,7 @@ def test_seeds_are_refused_for_a_recipe_without_training(tmp_path: Path, sfplus:
     assert answer.code == 2 and "nothing in this recipe draws random numbers" in answer.err
 
 
+@pytest.mark.slow
 def test_features_of_faces_are_not_plotted_in_the_plane(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     """The embed stage writes its features to a file of the same name as the stage classify."""
     words = ["train.max_iter=2", "finetune.max_iter=2", "--until", "embed", "--workspace", tmp_path, "--device", "cpu"]

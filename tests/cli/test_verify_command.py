@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from result_files import read_parquet
 from safetensors.numpy import load_file
+from slow_cases import mostly_slow
 from untrained_models import save_untrained
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
@@ -241,7 +242,10 @@ def test_only_the_photos_of_the_pairs_are_worked_on_and_another_list_reuses_noth
     assert "fresh" not in sfplus(*words).err
 
 
-@pytest.mark.parametrize("layout", ["numbers", "flat", "nested", "suffix", "bare", "windows", "absolute"])
+@pytest.mark.parametrize(
+    "layout",
+    mostly_slow(["numbers", "flat", "nested", "suffix", "bare", "windows", "absolute"], ["numbers", "absolute"]),
+)
 def test_layouts_of_photos_give_the_same_scores(
     layout: str, task: Path, drawn: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from collection_writers import write_folders
 from hostile_files import WRONG_VALUES, damaged, read_or_refuse
+from slow_cases import mostly_slow
 
 from sfplus.cli.pack import pack
 from sfplus.datasets import pack_writer
@@ -49,13 +50,16 @@ def finish(folder: Path, name: str, data: bytes) -> None:
         assert contents[0] == contents[1]
 
 
-@pytest.mark.parametrize("name", [JOURNAL, "state.json", "crops.u8"])
+@pytest.mark.parametrize("name", mostly_slow([JOURNAL, "state.json", "crops.u8"], ["state.json"]))
 def test_damage_never_changes_the_pack(unfinished: Path, name: str) -> None:
     for data in damaged((unfinished / "kept" / name).read_bytes(), 40, 20):
         finish(unfinished, name, data)
 
 
-@pytest.mark.parametrize("key", ["names", "people", "sums", "failures", "size", "next", "sha256", "crc32", "block"])
+@pytest.mark.parametrize(
+    "key",
+    mostly_slow(["names", "people", "sums", "failures", "size", "next", "sha256", "crc32", "block"], ["names", "next"]),
+)
 def test_any_value_in_the_journal_never_changes_the_pack(unfinished: Path, key: str) -> None:
     first, *rest = (unfinished / "kept" / JOURNAL).read_bytes().splitlines(keepends=True)
     for value in WRONG_VALUES:
@@ -103,6 +107,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_is_one_line_and_the_pack_continues(tmp_path: Path) -> None:
     """The limit is reached in the second block, where a full disk would be."""
     write_folders(tmp_path / "crops", {"Ada": 700, "Ben": 700})

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from slow_cases import mostly_slow, partly_slow
 
 from sfplus.datasets.pairs import read_pairs
 from sfplus.datasets.verification_bin import read_bin, unpack_bin
@@ -79,7 +80,7 @@ USERS = {  # what users write, by the kind of photos and of labels
 }
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", mostly_slow(range(6), [0, 2, 4]))
 @pytest.mark.parametrize("kind", USERS)
 @pytest.mark.parametrize("numpy_1", [False, True])
 def test_reads_what_users_write(kind: str, protocol: int, numpy_1: bool, tmp_path: Path) -> None:
@@ -315,7 +316,10 @@ SMALL_AND_LONG = {  # a pickle, and the words of the error, or None if it is rea
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SMALL_AND_LONG)
+@pytest.mark.parametrize(
+    "name",
+    partly_slow(SMALL_AND_LONG, ["arrays of one photo", "nested lists", "marks", "objects"]),
+)
 def test_small_files_of_long_programs_end(name: str, tmp_path: Path) -> None:
     data, words = SMALL_AND_LONG[name]
     (tmp_path / "x.bin").write_bytes(data)

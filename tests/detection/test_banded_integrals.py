@@ -7,6 +7,7 @@ import pytest
 import torch
 from hostile_files import memory_below
 from skimage import data
+from slow_cases import slow
 
 from sfplus.detection import Detector, banded_integrals
 from sfplus.detection.banded_imresample import BandedMatlabIntegralImages
@@ -23,7 +24,12 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"parity": "facenet-pytorch"}, {"min_face": 40, "factor": 0.709}, {"parity": "matlab", "min_face": 40}],
+    [
+        slow({}),
+        slow({"parity": "facenet-pytorch"}),
+        {"min_face": 40, "factor": 0.709},
+        slow({"parity": "matlab", "min_face": 40}),
+    ],
 )
 def test_faces_are_the_same_to_the_bit(settings: dict[str, object]) -> None:
     astronaut = data.astronaut()

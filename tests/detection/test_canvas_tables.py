@@ -42,6 +42,7 @@ def test_a_device_gives_the_numbers_of_numpy(device: torch.device, height: int, 
     check(plan_pyramid(height, width, 30, 0.7, max_pixels=1 << 17), height, width, device)
 
 
+@pytest.mark.slow
 def test_products_beyond_32_bits_do_not_overflow() -> None:
     piece = Piece(0, 0, 13, 240_001, 0, 0)
     plan = Plan([(13, 240_001)], [0.6], [(14, 240_002, [piece])])

@@ -33,6 +33,7 @@ def test_the_sums_of_a_device_are_those_of_opencv(
     np.testing.assert_array_equal(sums.cpu().numpy(), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "depth", "kind"), KINDS)
 def test_sums_beyond_32_bits_overflow_as_those_of_opencv(
     device: torch.device, dtype: torch.dtype, depth: int, kind: type

@@ -74,6 +74,7 @@ def test_the_number_of_synchronisations_does_not_grow_with_the_photos(
     assert waits == [(0, 10), (0, 10)]  # 1 + 4 for the first network, 2 and 2 for the others, 1 for the faces
 
 
+@pytest.mark.slow
 def test_a_large_photo_returns_freed_memory_between_canvases(monkeypatch: pytest.MonkeyPatch) -> None:
     returned: list[None] = []
     monkeypatch.setattr(mtcnn, "return_freed_memory", lambda: returned.append(None))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from face_photos import FACE, PHOTOS, same_bits, shrunk
 from fake_cuda import SYNCHRONISATIONS, FakeTensorDeviceMismatchError, fake_cuda
+from slow_cases import mostly_slow
 from torch._subclasses.fake_tensor import FakeTensor
 
 from sfplus.detection import Detector, Faces
@@ -91,7 +92,7 @@ def detect_on_fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Detect:
     return detect
 
 
-@pytest.mark.parametrize("parity", ["none", "facenet-pytorch", "matlab"])
+@pytest.mark.parametrize("parity", mostly_slow(["none", "facenet-pytorch", "matlab"], ["none"]))
 def test_detection_stays_on_the_device_and_waits_ten_times(detect_on_fake_gpu: Detect, parity: Parity) -> None:
     assert sum(map(len, detect_on_fake_gpu(parity))) >= 3
 
@@ -104,7 +105,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", mostly_slow(CHANGES, ["a list as an index", "nonzero"]))
 def test_a_change_that_waits_or_leaves_the_device_is_noticed(
     detect_on_fake_gpu: Detect, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

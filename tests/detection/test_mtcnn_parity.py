@@ -10,6 +10,7 @@ import pytest
 from facenet_pytorch import MTCNN
 from matlab_cascade import detect_face
 from skimage import data
+from slow_cases import slow
 
 from sfplus.detection import Detector
 from sfplus.detection.mtcnn import Parity
@@ -34,8 +35,12 @@ def check_matlab(photo: np.ndarray, min_face: int, factor: float) -> int:
 
 @pytest.mark.parametrize(
     ("photo", "min_face", "factor", "faces"),
-    [(PHOTO, 30, 0.7, 1), (THREE, 40, 0.7, 2), (PHOTO[:, 30:], 20, 0.6, 1), (PHOTO[::2, ::2], 24, 0.8, 1)],
-    ids=["whole", "three", "from the left", "small"],
+    [
+        slow(PHOTO, 30, 0.7, 1, id="whole"),
+        slow(THREE, 40, 0.7, 2, id="three"),
+        slow(PHOTO[:, 30:], 20, 0.6, 1, id="from the left"),
+        pytest.param(PHOTO[::2, ::2], 24, 0.8, 1, id="small"),
+    ],
 )
 def test_matlab_parity_is_the_original_cascade(photo: np.ndarray, min_face: int, factor: float, faces: int) -> None:
     assert check_matlab(np.ascontiguousarray(photo), min_face, factor) >= faces

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from facenet_pytorch.models.mtcnn import PNet
+from slow_cases import mostly_slow
 from torch.nn.functional import interpolate
 
 from sfplus.detection.canvas_batches import CanvasBatch
@@ -65,7 +66,7 @@ def test_pieces_are_the_levels_resized_by_area(height: int, width: int, canvas_p
 
 
 @pytest.mark.parametrize("canvas_pixels", [1 << 17, 2000], ids=["whole levels", "strips"])
-@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize(("height", "width"), mostly_slow(SIZES, SIZES[::3]))
 def test_all_cells_of_all_levels_have_the_scores_of_facenet_pytorch(
     height: int, width: int, canvas_pixels: int
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -292,3 +293,8 @@ def work(rank: int, world: int, folder: str) -> None:
     save_after_three_steps(rank, world, folder)
     Path(folder, f"{rank}.json").write_text(json.dumps(errors))
     dist.destroy_process_group()
+
+
+def start(_: int, world: int, folder: str) -> None:
+    """Fork the ranks from this process, which has imported torch for all of them."""
+    mp.start_processes(work, (world, folder), nprocs=world, start_method="fork")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from slow_cases import mostly_slow
 
 from sfplus.hypersphere import class_energy
 from sfplus.hypersphere.class_energy import distinct
@@ -58,7 +59,7 @@ def test_without_reading_labels_value_and_gradient_are_the_same(
     torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("mode", ["paper", "batch", "caffe"])
+@pytest.mark.parametrize("mode", mostly_slow(["paper", "batch", "caffe"], ["paper"]))
 def test_compiles_without_breaks(mode: Any) -> None:
     weight, labels = torch.randn(7, 4, dtype=torch.float64, requires_grad=True), torch.tensor([3, 1, 3, 6])
     compiled = torch.compile(class_energy, backend="aot_eager", fullgraph=True)

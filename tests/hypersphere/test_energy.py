@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_cases import mostly_slow, slow
 from thomson import THOMSON
 
 from sfplus.hypersphere import energy as module
@@ -76,7 +77,7 @@ def test_equals_the_formula_of_the_paper(options: dict[str, Any], device: torch.
     assert float(energy) == pytest.approx(expected, rel=tolerance if dtype == torch.float64 else 1e-3)
 
 
-@pytest.mark.parametrize("options", VARIANTS)
+@pytest.mark.parametrize("options", mostly_slow(VARIANTS, VARIANTS[::5]))
 def test_first_and_second_gradients_are_exact(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     monkeypatch.setitem(module._BLOCK, "cpu", 3)
@@ -85,7 +86,7 @@ def test_first_and_second_gradients_are_exact(options: dict[str, Any], monkeypat
     assert torch.autograd.gradgradcheck(lambda w: hyperspherical_energy(w, **options), weight)
 
 
-@pytest.mark.parametrize("options", VARIANTS[::3])
+@pytest.mark.parametrize("options", mostly_slow(VARIANTS[::3], VARIANTS[::9]))
 def test_result_does_not_depend_on_the_size_of_blocks(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     weight = torch.randn(2, 23, 6, dtype=torch.float64, requires_grad=True)
@@ -112,7 +113,7 @@ def test_sets_are_independent_and_equal_dense_autograd() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("count", [n for n in THOMSON if n <= 20])
+@pytest.mark.parametrize("count", mostly_slow((n for n in THOMSON if n <= 20), (4, 7, 12)))
 def test_thomson_problem(count: int) -> None:
     torch.manual_seed(count)
     starts = torch.randn(12, count, 3, dtype=torch.float64)
@@ -205,7 +206,7 @@ def test_energies_at_initialisation_are_those_of_the_original_logs(case: tuple[s
 
 
 @pytest.mark.parametrize("options", VARIANTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, slow(torch.float64), slow(torch.bfloat16), torch.float16])
 def test_duplicates_opposites_and_zeros_stay_finite(options: dict[str, Any], dtype: torch.dtype) -> None:
     rows = [[1.0, 0, 0], [1.0, 0, 0], [-1.0, 0, 0], [1.0, 1e-5, 0], [-1.0, 1e-8, 0], [0, 0, 0], [0, 3e4, 3e4]]
     weight = torch.tensor(rows, dtype=dtype, requires_grad=True)
@@ -288,6 +289,7 @@ def test_energy_is_invariant_to_rotation_scale_order_and_sign(
         torch.testing.assert_close(full, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_memory_is_less_than_a_matrix_of_all_pairs() -> None:
     """Such a matrix of 12,000 directions has 576 MB; the process may allocate 250 MB more than torch itself."""
     script = """

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from slow_cases import slow
 from torch import nn
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
@@ -174,7 +175,7 @@ def test_layers_may_have_any_name() -> None:
     assert HypersphericalEnergy(nn.Linear(64, 8), projection=RandomProjection, output_layer="-")().isfinite()
 
 
-@pytest.mark.parametrize("kind", [RandomProjection, GroupProjection, None])
+@pytest.mark.parametrize("kind", [RandomProjection, slow(GroupProjection), slow(None)])
 def test_second_derivatives_of_a_network_are_exact(kind: Any) -> None:
     model = nn.Sequential(nn.Linear(5, 3), nn.Linear(4, 3)).double()
     energy = HypersphericalEnergy(
@@ -227,12 +228,12 @@ def test_wrong_arguments_are_refused(model: nn.Module, options: dict[str, Any], 
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"half_space": True, "power": 0},
-        {"distance": "geodesic", "power": 1},
-        {"preset": "tf1"},
+        slow({}),
+        slow({"half_space": True, "power": 0}),
+        slow({"distance": "geodesic", "power": 1}),
+        slow({"preset": "tf1"}),
         {"projection": RandomProjection, "half_space": True},
-        {"projection": GroupProjection},
+        slow({"projection": GroupProjection}),
     ],
     ids=str,
 )

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from fake_cuda import SYNCHRONISATIONS, fake_cuda
+from slow_cases import mostly_slow
 from torch import Tensor, nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -123,6 +124,14 @@ OPERATIONS: dict[str, Callable[[], Step]] = {
     "relational_distillation": partial(call, relational_distillation, (6, 4), (6, 5)),
     "margin_cosine": partial(call, lambda x: margin_cosine(x.tanh(), 4), (6,)),
 }  # fmt: skip
+FAST = [
+    "head asoftmax", "head sphereface2", "ShardedHead asoftmax", "ShardedHead, sampled", "class_energy paper 4",
+    "hyperspherical_energy", "HypersphericalEnergy RandomProjection", "Orthonormality", "SphereConv2d cosine",
+    "relational_distillation", "margin_cosine",
+]  # fmt: skip
+SHARDED = mostly_slow(
+    (name for name in OPERATIONS if name.startswith("ShardedHead")), ["ShardedHead cosface", "ShardedHead, sampled"]
+)
 NOT_ON_A_GPU = {
     "HEADS", "Head", "Projection", "Uniformity", "Spread",  # a table, base classes, a result
     "random_energy", "least_energy",  # of numbers, not of tensors
@@ -153,7 +162,7 @@ class _Generator:
 
 
 @pytest.mark.usefixtures("without_values")
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", mostly_slow(OPERATIONS, FAST))
 def test_runs_on_fake_cuda_tensors_without_waiting(name: str) -> None:
     with fake_cuda() as gpu:
         with gpu.copies():
@@ -173,7 +182,7 @@ def two_ranks() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("without_values", "two_ranks")
-@pytest.mark.parametrize("name", [name for name in OPERATIONS if name.startswith("ShardedHead")])
+@pytest.mark.parametrize("name", SHARDED)
 def test_class_parallel_heads_do_not_wait_on_two_ranks(name: str) -> None:
     with fake_cuda() as gpu:
         with gpu.copies():

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from sharded_checks import CHECKS, CLASSES, SAVED, SIZE, batches, pair, sgd, work
+from sharded_checks import CHECKS, CLASSES, SAVED, SIZE, batches, pair, sgd, start
 
 from sfplus.hypersphere import HEADS, CosFace, ShardedHead
 
@@ -25,7 +25,7 @@ World = tuple[Path, list[dict[str, str]]]
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Run all checks, and return the folder and the failed checks of each rank."""
     folder = tmp_path_factory.mktemp("world")
-    mp.spawn(work, (request.param, str(folder)), nprocs=request.param)
+    mp.spawn(start, (request.param, str(folder)))
     return folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(request.param)]
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_cases import mostly_slow, slow
 from torch import Tensor, nn
 
 from sfplus.hypersphere.sphere_conv import EPSILON, OPERATORS, SphereConv2d, to_sphere
@@ -100,7 +101,7 @@ def test_equals_unfold_and_acos(operator: str, geometry: dict[str, Any], rescale
 
 @pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("geometry", [GEOMETRIES[2], GEOMETRIES[6], GEOMETRIES[9]], ids=str)
+@pytest.mark.parametrize("geometry", [slow(GEOMETRIES[2]), GEOMETRIES[6], slow(GEOMETRIES[9])], ids=str)
 def test_first_and_second_gradients_are_exact(operator: str, geometry: dict[str, Any], rescale: bool) -> None:
     layer, x = create_layer(operator, rescale, **geometry), images(size=5)[:1].requires_grad_()
     names, values = zip(*layer.named_parameters(), strict=True)
@@ -260,7 +261,7 @@ def test_channels_last(operator: str) -> None:
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-12, check_stride=False)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", mostly_slow(OPERATORS, ["cosine"]))
 def test_compiles_in_one_graph(operator: str) -> None:
     layer = create_layer(operator, operator != "cosine", kernel_size=3, padding="same", groups=2)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from slow_cases import mostly_slow
 from torch import Tensor
 
 from sfplus.device import choose_device
@@ -136,7 +137,7 @@ def test_a_large_energy_weight_lowers_the_energy(images: SmallImages, tmp_path: 
     assert last[10] < last[0] - 0.005
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", mostly_slow(VARIANTS, ["sn+mhe"]))
 def test_interrupted_gan_ends_with_the_same_bits(images: SmallImages, tmp_path: Path, variant: str) -> None:
     """Stop after step 3, one step past a checkpoint, and again after step 5."""
     whole, summary = run(images, tmp_path / "whole", **VARIANTS[variant])

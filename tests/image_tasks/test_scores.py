@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hostile_files import WRONG_VALUES, damaged, read_or_refuse
+from slow_cases import mostly_slow
 from torch import nn
 
 from sfplus.device import choose_device
@@ -100,7 +101,11 @@ def test_classifier_of_other_classes_is_refused(classifier: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["classifier", "classes", "width", "size", "channels", "operator", "bn_momentum", "other"]
+    "key",
+    mostly_slow(
+        ["classifier", "classes", "width", "size", "channels", "operator", "bn_momentum", "other"],
+        ["classes", "operator"],
+    ),
 )
 def test_any_description_of_a_classifier_is_one_line(classifier: Path, key: str) -> None:
     """A network of gigabytes is refused before it is built, because its weights are smaller."""

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from slow_cases import slow
 
 from sfplus.errors import DependencyError, UsageError, WeightsError
 from sfplus.networks import create
@@ -66,7 +67,9 @@ def test_without_timm_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatc
         create("timm:resnet18")
 
 
-@pytest.mark.parametrize("name", ["timm:resnet10t", "timm:swin_tiny_patch4_window7_224", "torchvision:squeezenet1_1"])
+@pytest.mark.parametrize(
+    "name", ["timm:resnet10t", slow("timm:swin_tiny_patch4_window7_224"), "torchvision:squeezenet1_1"]
+)
 def test_a_saved_network_is_loaded_without_drawing_random_numbers(name: str, tmp_path: Path) -> None:
     """Includes counters of batch normalisation, and buffers that are not stored."""
     torch.manual_seed(0)

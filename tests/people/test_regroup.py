@@ -253,6 +253,7 @@ def test_damaged_neighbours_are_computed_again(make_grouped: Make) -> None:
     assert regroup(out).table == expected
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_at_any_moment_ends_with_the_same_files(
     make_grouped: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

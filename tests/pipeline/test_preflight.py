@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from slow_cases import slow
 
 from sfplus.errors import UsageError
 from sfplus.networks import create
@@ -189,9 +190,9 @@ def test_what_works_passes_and_draws_no_random_numbers(check, text: str, overrid
         (FACES, ["train.network=timm:resnet18", "train.width=0.5"], "timm:resnet18: does not support width"),
         (FACES, ["train.network=timm:resnet1"], "timm has no network 'resnet1'; did you mean 'resnet18'?"),
         (FACES, ["train.network=torchvision:resnt18"], "has no network 'resnt18'; did you mean 'resnet18'?"),
-        (FACES, ["train.network=torchvision:googlenet"], "returns GoogLeNetOutputs in training, not a tensor"),
-        (FACES, ["train.network=torchvision:inception_v3"], "cannot be trained on crops of 112x96"),
-        (FACES, ["train.network=torchvision:vit_b_16"], "does not accept crops of 112x96"),
+        slow(FACES, ["train.network=torchvision:googlenet"], "returns GoogLeNetOutputs in training, not a tensor"),
+        slow(FACES, ["train.network=torchvision:inception_v3"], "cannot be trained on crops of 112x96"),
+        slow(FACES, ["train.network=torchvision:vit_b_16"], "does not accept crops of 112x96"),
         (FACES, ["train.network=no_such_module:f"], "no_such_module:f: there is no such module"),
         (FACES, ["train.network=P:smal"], "parts_of_this_test has no 'smal'; did you mean 'small'?"),
         (FACES, ["train.network=P:no_arguments"], "does not take 'feature_size'; it is called with feature_size=..."),

@@ -48,6 +48,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_cosine_to_the_teacher_rises_on_held_out_faces(photos: Path, tmp_path: Path, sfplus: Sfplus) -> None:
     """Only the teacher is learned, so a loss that is not connected would leave the initial network."""
     (tmp_path / "r.yaml").write_text(
@@ -75,6 +76,7 @@ def test_the_cosine_to_the_teacher_rises_on_held_out_faces(photos: Path, tmp_pat
     assert own > others + 0.3, "the features follow those of the same face, not only the mean"
 
 
+@pytest.mark.slow
 def test_the_shipped_recipe_says_what_it_is_distilled_from(photos: Path, tmp_path: Path, sfplus: Sfplus) -> None:
     small = [word for word in (*SMALL, *SMALL_TRAIN) if not word.startswith("finetune")]
     inputs = [f"train.photos={photos / 'train'}", f"verify.photos={photos / 'lfw'}", "train.warmup=0",

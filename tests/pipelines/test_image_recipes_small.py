@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from slow_cases import slow
 
 from sfplus.recipes.load import find_recipe, load_recipe, small_settings
 
@@ -31,35 +32,28 @@ def image_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return folders
 
 
-def slow_case(*case: object) -> object:
-    return pytest.param(*case, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("name", "side", "changes", "values"),
     [
-        # One run per recipe is a fast test; the other variants of the papers are slow ones.
         ("mhe-cifar100", 32, NARROW, [1.9986, 3.1935, 1.5430, -7.5574]),
-        slow_case("mhe-cifar100", 32, [*NARROW, "energy.mode=none"], [1.9986, 3.1702, 1.5101, 0]),
-        slow_case("mhe-cifar100", 32, [*NARROW, *ANGLES], [1.9986, 3.1808, 1.4937, 42.4909]),
-        ("mhe-cifar10", 32, NARROW, [1.9986, 3.1841, 1.5295, 5.5907]),
-        ("comhe-cifar100", 32, NARROW, [1.9986, 3.1807, 1.4935, 5.4674]),
-        slow_case("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-angle"], [1.9986, 3.1777, 1.4624, 5.5615]),
-        slow_case("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-adversarial"], [1.9986, 3.1816, 1.4829, 5.5341]),
-        slow_case("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-group"], [1.9986, 3.1794, 1.4911, 5.6684]),
-        slow_case("spherenet-cifar10", 32, [*NARROW, "operator=none"], [2.6243, 6.7634, 6.2832, 0]),
-        slow_case("spherenet-cifar10", 32, [*NARROW, "operator=linear"], [1.3806, 1.6736, 1.4453, 993.0645]),
+        slow("mhe-cifar100", 32, [*NARROW, "energy.mode=none"], [1.9986, 3.1702, 1.5101, 0]),
+        slow("mhe-cifar100", 32, [*NARROW, *ANGLES], [1.9986, 3.1808, 1.4937, 42.4909]),
+        slow("mhe-cifar10", 32, NARROW, [1.9986, 3.1841, 1.5295, 5.5907]),
+        slow("comhe-cifar100", 32, NARROW, [1.9986, 3.1807, 1.4935, 5.4674]),
+        slow("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-angle"], [1.9986, 3.1777, 1.4624, 5.5615]),
+        slow("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-adversarial"], [1.9986, 3.1816, 1.4829, 5.5341]),
+        slow("comhe-cifar100", 32, [*NARROW, "energy.mode=comhe-group"], [1.9986, 3.1794, 1.4911, 5.6684]),
+        slow("spherenet-cifar10", 32, [*NARROW, "operator=none"], [2.6243, 6.7634, 6.2832, 0]),
+        slow("spherenet-cifar10", 32, [*NARROW, "operator=linear"], [1.3806, 1.6736, 1.4453, 993.0645]),
         ("spherenet-cifar10", 32, NARROW, [1.3804, 1.8886, 1.4729, 1065.8231]),
-        slow_case("spherenet-cifar10", 32, [*NARROW, "operator=sigmoid"], [1.3831, 2.3433, 1.5903, 1125.0422]),
-        slow_case(
-            "spherenet-cifar10", 32, [*NARROW, "operator=learnable-sigmoid"], [1.3803, 1.7997, 1.4604, 1040.4493]
-        ),
-        slow_case("spherenet-cifar10", 32, [*NARROW, "weight_norm=true"], [1.3805, 1.7057, 1.4413, 1006.3988]),
-        slow_case("spherenet-cifar10", 32, [*NARROW, "rescale=true"], [1.3804, 2.0025, 1.5001, 1066.9691]),
-        ("sphere-resnet32-cifar10plus", 32, NARROW, [1.1736, 2.3694, 1.7028, 218.5508]),
-        ("orthonormal-cifar100", 32, NARROW, [1.9986, 3.1702, 1.5101, 715.1690]),
+        slow("spherenet-cifar10", 32, [*NARROW, "operator=sigmoid"], [1.3831, 2.3433, 1.5903, 1125.0422]),
+        slow("spherenet-cifar10", 32, [*NARROW, "operator=learnable-sigmoid"], [1.3803, 1.7997, 1.4604, 1040.4493]),
+        slow("spherenet-cifar10", 32, [*NARROW, "weight_norm=true"], [1.3805, 1.7057, 1.4413, 1006.3988]),
+        slow("spherenet-cifar10", 32, [*NARROW, "rescale=true"], [1.3804, 2.0025, 1.5001, 1066.9691]),
+        slow("sphere-resnet32-cifar10plus", 32, NARROW, [1.1736, 2.3694, 1.7028, 218.5508]),
+        slow("orthonormal-cifar100", 32, NARROW, [1.9986, 3.1702, 1.5101, 715.1690]),
         ("mhe-imbalance-mnist", 28, NARROW, [1.5608, 1.7402, 0.7479, -2.7378]),
-        ("mhe-imagenet", 40, ["data.resize=40", "data.crop=32"], [1.5771, 1.8138, 1.5507, 10.4689]),
+        slow("mhe-imagenet", 40, ["data.resize=40", "data.crop=32"], [1.5771, 1.8138, 1.5507, 10.4689]),
     ],
 )
 def test_the_losses_and_regularisers_are_the_expected_ones(

@@ -40,6 +40,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("my_parts", None)
 
 
+@pytest.mark.slow
 def test_a_recipe_with_own_network_head_and_regulariser(
     parts: Path, tiny: Path, tmp_path: Path, sfplus: Callable
 ) -> None:

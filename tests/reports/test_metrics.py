@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from samples import FOLD, SAME, features, pairs, result
+from slow_cases import slow
 
 from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.datasets.pairs import Pairs
@@ -86,7 +87,7 @@ def test_protocols_that_do_not_fit_are_left_out() -> None:
     assert all(text and "`" not in text for text in protocol_descriptions({"a": summaries}).values())
 
 
-@pytest.mark.parametrize(("mode", "name"), [("paper", "MHE"), ("my:Spread", "my:Spread")])
+@pytest.mark.parametrize(("mode", "name"), [slow("paper", "MHE"), ("my:Spread", "my:Spread")])
 def test_effects_name_the_regulariser(mode: str, name: str, tmp_path: Path) -> None:
     energy, control = {"mode": mode, "weight": 1.0}, {"mode": mode, "weight": 0.0}
     models = {

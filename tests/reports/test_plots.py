@@ -41,12 +41,16 @@ def draw_all(name: str = "SphereFace") -> dict[str, str]:
     return plots | history_plot({name: ROWS, "second": [{"step": 5, "energy": 0.5}]})
 
 
+@pytest.fixture(scope="module")
+def plots() -> dict[str, str]:
+    return draw_all()
+
+
 def texts(svg: str) -> set[str]:
     return {element.text or "" for element in ET.fromstring(svg).iter() if element.tag.endswith("}text")}
 
 
-def test_each_plot_is_one_svg_with_the_expected_text() -> None:
-    plots = draw_all()
+def test_each_plot_is_one_svg_with_the_expected_text(plots: dict[str, str]) -> None:
     assert list(plots) == ["roc", "det", "histogram", "folds", "angles", "decision", "loss", "accuracy", "energy"]
     assert {"SphereFace", "SphereFace+", "true accept rate", "1 %"} <= texts(plots["roc"])
     assert {"same person", "different people", "pairs", f"threshold {result(0).threshold.mean():.3f}"} <= texts(
@@ -59,22 +63,22 @@ def test_each_plot_is_one_svg_with_the_expected_text() -> None:
     assert "SphereFace" not in texts(plots["energy"])
 
 
-def test_same_data_gives_the_same_bytes_and_leaves_the_settings_of_matplotlib() -> None:
+def test_same_data_gives_the_same_bytes_and_leaves_the_settings_of_matplotlib(plots: dict[str, str]) -> None:
     before = dict(matplotlib.rcParams)
-    assert draw_all() == draw_all()
+    assert draw_all() == plots
     assert dict(matplotlib.rcParams) == before
 
 
-def test_plots_take_the_colours_of_the_page() -> None:
-    for svg in draw_all().values():
+def test_plots_take_the_colours_of_the_page(plots: dict[str, str]) -> None:
+    for svg in plots.values():
         assert "var(--ink-soft, #" in svg
         assert set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{3,6})", svg)) <= {"#ffffff", "#000000"}
         assert 'style="fill: #ffffff' not in svg, "a white background would show on a dark page"
 
 
-def test_plots_of_one_page_have_unique_ids_and_refer_to_their_own() -> None:
+def test_plots_of_one_page_have_unique_ids_and_refer_to_their_own(plots: dict[str, str]) -> None:
     ids_before: set[str] = set()
-    for svg in draw_all().values():
+    for svg in plots.values():
         ids = re.findall(r'<[A-Za-z]+ [^<>]*?\bid="([^"]+)"', svg)
         assert len(ids) == len(set(ids))
         assert not ids_before & set(ids)
@@ -82,8 +86,8 @@ def test_plots_of_one_page_have_unique_ids_and_refer_to_their_own() -> None:
         ids_before |= set(ids)
 
 
-def test_plots_load_nothing() -> None:
-    for svg in draw_all().values():
+def test_plots_load_nothing(plots: dict[str, str]) -> None:
+    for svg in plots.values():
         assert not re.search(r'(?:href|src)="(?!#)', svg)
         assert "<metadata" not in svg and "<!DOCTYPE" not in svg
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from result_files import read_parquet
 from safetensors.numpy import load_file
+from slow_cases import mostly_slow
 from untrained_models import save_untrained
 
 from sfplus.datasets.pairs import draw_pairs, read_pairs, write_pairs
@@ -65,16 +66,16 @@ def test_a_photo_without_a_face_can_be_an_error(task: Path, sfplus: Callable) ->
     )
 
 
+@pytest.mark.parametrize("name", mostly_slow(["LFW #2", "2024", "no", "x: y", "'quoted'"], ["x: y"]))
 def test_paths_are_not_parsed_as_yaml_and_pairs_txt_is_the_default_list(
-    task: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+    name: str, task: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """YAML would read these names as a comment, a number, a boolean, a mapping and a quoted string."""
     monkeypatch.chdir(task)
-    for name in ("LFW #2", "2024", "no", "x: y", "'quoted'"):
-        (task / "photos").rename(task / name)
-        answer = sfplus("verify", name, "--model", "model", "--workspace", task / "data")
-        assert answer.code == 0 and "12 pairs" in answer.out, (name, answer.err)
-        (task / name).rename(task / "photos")
+    (task / "photos").rename(task / name)
+    answer = sfplus("verify", name, "--model", "model", "--workspace", task / "data")
+    assert answer.code == 0 and "12 pairs" in answer.out, answer.err
+    (task / name).rename(task / "photos")
     (task / "pairs.txt").unlink()
     answer = sfplus("verify", "photos", "--model", "model")
     assert answer.code == 2 and "there is no pairs.txt in it or beside it" in answer.err
@@ -153,7 +154,7 @@ def test_a_recipe_that_aligns_to_another_template_than_the_model_is_refused(task
     assert answer.code == 2 and "the crops follow arcface-112x112, the model was trained on sphereface" in answer.err
 
 
-@pytest.mark.parametrize("protocol", ["insightface", "opensphere", "exact"])
+@pytest.mark.parametrize("protocol", mostly_slow(["insightface", "opensphere", "exact"], ["opensphere"]))
 def test_the_scores_of_other_protocols_are_cosines_of_added_features(
     protocol: str, task: Path, sfplus: Callable
 ) -> None:

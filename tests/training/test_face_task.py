@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import warnings
@@ -11,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from slow_cases import mostly_slow, slow
 from tiny import PEOPLE, SETTINGS, Train, Uninterrupted, is_equal, run, stop_at, tiny_model
 
 from sfplus.datasets.crops import CropDataset
@@ -21,6 +23,8 @@ from sfplus.networks.normalize import normalize_crops
 from sfplus.recipes.settings.train import TrainSettings
 from sfplus.training.face_task import fit
 from sfplus.training.sampling import draw_flips, draw_indices
+
+FAST_HEADS = [("asoftmax", "paper"), ("adaface", "batch"), ("sphereface2", "caffe")]
 
 
 def test_steps_match_a_plain_loop(train: Train, crops: CropDataset, tmp_path: Path) -> None:
@@ -98,7 +102,7 @@ def test_runs_repeat_bit_for_bit(uninterrupted: Uninterrupted, train: Train, tmp
     assert not is_equal(reseeded, uninterrupted[0])
 
 
-@pytest.mark.parametrize("step", [3, 6, 13, 20])
+@pytest.mark.parametrize("step", mostly_slow([3, 6, 13, 20], [13]))
 def test_resumed_run_equals_an_uninterrupted_one(
     step: int, uninterrupted: Uninterrupted, train: Train, tmp_path: Path
 ) -> None:
@@ -123,8 +127,9 @@ def test_run_resumed_twice_with_different_checkpoints_equals_an_uninterrupted_on
     assert is_equal(state, uninterrupted[0])
 
 
-@pytest.mark.parametrize("name", HEADS)
-@pytest.mark.parametrize("mode", ["paper", "batch", "caffe"])
+@pytest.mark.parametrize(
+    ("name", "mode"), mostly_slow(itertools.product(HEADS, ("paper", "batch", "caffe")), FAST_HEADS)
+)
 def test_all_heads_and_energies_train_and_resume_bit_for_bit(
     name: str, mode: str, train: Train, tmp_path: Path
 ) -> None:
@@ -139,7 +144,9 @@ def test_all_heads_and_energies_train_and_resume_bit_for_bit(
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("settings", [{"augment": 1.0}, {"sampler": "balanced", "per_person": 2, "accumulate": 5}])
+@pytest.mark.parametrize(
+    "settings", [slow({"augment": 1.0}), {"sampler": "balanced", "per_person": 2, "accumulate": 5}]
+)
 def test_augmented_and_sampled_runs_resume_bit_for_bit(
     settings: dict[str, Any], uninterrupted: Uninterrupted, train: Train, tmp_path: Path
 ) -> None:
@@ -220,7 +227,7 @@ def test_only_frozen_parameters_stay(uninterrupted: Uninterrupted) -> None:
     np.testing.assert_allclose(uninterrupted[0]["head.weight"].norm(dim=1).numpy(), 1, atol=0.05)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", mostly_slow(["float32", "bf16"], ["float32"]))
 def test_training_inside_an_autocast_of_the_program_is_not_changed(
     precision: str, train: Train, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fake_cuda import SYNCHRONISATIONS, FakeGPU, FakeTensorDeviceMismatchError, WaitsForGPU, fake_cuda
+from slow_cases import mostly_slow
 from torch import Tensor, nn
 
 from sfplus.device import Device
@@ -125,9 +126,12 @@ STEPS: dict[str, tuple[Make, dict[str, Any]]] = {
     "gan, bf16": (gan_step, {"precision": "bf16"}),
     "gan, energy and spectral norm": (gan_step, {"energy": {"weight": 1e-6}, "spectral_norm": True}),
 }
+FAST = [
+    "face, augment", "face, fp16 and clip", "face, energy", "face, sharded classes", "image, energy", "gan, bf16",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", mostly_slow(STEPS, FAST))
 def test_a_step_on_a_gpu_does_not_wait(name: str, gpu: FakeGPU) -> None:
     make, changes = STEPS[name]
     with gpu.copies():

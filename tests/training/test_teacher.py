@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from slow_cases import mostly_slow
 from teacher_models import align_artefact, features_artefact, random_crops
 from tiny import SETTINGS, State, is_equal, state_of_model, stop_at, tiny_model
 
@@ -125,7 +126,7 @@ def test_relations_alone_need_no_map_and_are_learned(crops: CropDataset, tmp_pat
     assert "accuracy" not in summary and np.isfinite(summary["loss"])
 
 
-@pytest.mark.parametrize("classify", [True, False])
+@pytest.mark.parametrize("classify", mostly_slow([True, False], [True]))
 def test_an_interrupted_run_ends_with_the_same_bits(classify: bool, crops: CropDataset, tmp_path: Path) -> None:
     """With a map, augmentation, an average and a checkpoint in between; another teacher is refused."""
     features = teach(tmp_path / "features", crops, size=12)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 from scipy.stats import t as student
+from slow_cases import slow
 from statsmodels.stats.contingency_tables import mcnemar as oracle
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
@@ -153,7 +154,7 @@ def test_different_pairs_and_protocols_are_refused() -> None:
         difference_interval(right[:50], right[:50], pairs)
 
 
-@pytest.mark.parametrize("p", [[0.04], [0.01, 0.04, 0.03, 0.005], [0.5, 0.9, 0.001], [0.2, 0.2]])
+@pytest.mark.parametrize("p", [slow([0.04]), [0.01, 0.04, 0.03, 0.005], slow([0.5, 0.9, 0.001]), slow([0.2, 0.2])])
 def test_holm_equals_statsmodels(p: list[float]) -> None:
     np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
 

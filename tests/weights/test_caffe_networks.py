@@ -11,6 +11,7 @@ import pytest
 import torch
 from caffe_oracle import write_weights
 from models import OPTIONS, crops, network
+from slow_cases import mostly_slow
 
 from sfplus.errors import WeightsError
 from sfplus.networks.normalize import normalize_crops
@@ -74,7 +75,7 @@ def test_full_size_networks_in_caffe_files(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["sphereface4", "sphereface10", "sphereface36", "sphereface64", "sphereface64-caffe"])
-@pytest.mark.parametrize("width", [0.005, 0.02, 0.11, 0.3])
+@pytest.mark.parametrize("width", mostly_slow([0.005, 0.02, 0.11, 0.3], [0.02]))
 def test_the_network_is_inferred_from_its_layers(name: str, width: float, tmp_path: Path) -> None:
     net = network(name, width, 3)
     model = read_model(write(tmp_path, net))

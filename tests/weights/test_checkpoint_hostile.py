@@ -9,12 +9,14 @@ import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from cpu_time import cpu_time_below
 from hostile_files import memory_below
+from slow_cases import partly_slow
 
 from sfplus.errors import WeightsError
 from sfplus.weights.loading import read_model
@@ -138,7 +140,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", partly_slow(HOSTILE, ["mappings", "deep lists", "many instructions"]))
 def test_hostile_checkpoints_are_one_line_without_time_and_memory(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,11 +178,14 @@ def test_the_state_of_an_optimizer_is_not_loaded(tmp_path: Path) -> None:
     """A checkpoint of training is several times as large as its network."""
     state = {"w": torch.ones(1000, 1000)}
     torch.save({"state_dict": state, "other": {"x": [torch.ones(8000, 1000)]}}, tmp_path / "x.pth")
-    started = time.perf_counter()
     assert torch.equal(read_state_dict(tmp_path / "x.pth")["w"], state["w"])
-    ours, started = time.perf_counter() - started, time.perf_counter()
-    torch.load(tmp_path / "x.pth", weights_only=True)
-    assert ours < 2 * (time.perf_counter() - started)
+    times: list[list[float]] = [[], []]
+    for _ in range(3):  # the shortest time is the one without other work of the machine
+        for read, seconds in zip((read_state_dict, partial(torch.load, weights_only=True)), times, strict=True):
+            started = time.perf_counter()
+            read(tmp_path / "x.pth")
+            seconds.append(time.perf_counter() - started)
+    assert min(times[0]) < 2 * min(times[1])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 from models import crops, network
+from slow_cases import slow
 
 from sfplus.errors import SfplusError
 from sfplus.io.resources import shipped_folder
@@ -117,7 +118,7 @@ def test_a_run_that_was_killed_between_its_two_files_is_repeated(folder: Path, s
     assert {path: path.read_bytes() for path in files} == files
 
 
-@pytest.mark.parametrize("target", ["out", "out.caffemodel", "out.onnx"])
+@pytest.mark.parametrize("target", ["out", "out.caffemodel", slow("out.onnx")])
 def test_a_full_disk_is_one_line_and_leaves_nothing_behind(target: str, folder: Path) -> None:
     """Also where the second of two files does not fit."""
     before, limits = sorted(folder.parent.rglob("*")), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -142,7 +143,7 @@ with atomic_folder(Path(sys.argv[1])) as folder, atomic_file(folder / "config.js
 """
 
 
-@pytest.mark.parametrize("target", ["out", "out.caffemodel", "out.onnx"])
+@pytest.mark.parametrize("target", ["out", "out.caffemodel", slow("out.onnx")])
 def test_the_next_run_deletes_what_a_killed_one_left(target: str, folder: Path, sfplus: Callable[..., Any]) -> None:
     subprocess.run([sys.executable, "-c", KILLED, str(folder.with_name(target))], check=False)
     assert len([path for path in folder.parent.iterdir() if path.name.startswith(".")]) == 1

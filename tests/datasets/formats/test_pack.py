@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from collection_writers import write_folders
 from hostile_files import WRONG_VALUES, damaged, not_utf8, read_or_refuse
+from slow_cases import partly_slow, slow
 
 from sfplus.cli.pack import pack
 from sfplus.datasets.crops import PackedCrops
@@ -89,7 +90,7 @@ def sign(folder: Path, manifest: dict[str, object], tables: bool = True) -> None
 KEYS = ("format", "height", "width", "crops", "alone", "sha256", "tables", "content", "state", "people", "source")
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", partly_slow(KEYS, ["people", "source"]))
 def test_any_value_in_the_manifest_is_one_line(tmp_path: Path, whole: Path, key: str) -> None:
     shutil.copytree(whole, tmp_path / "pack")
     manifest = json.loads((whole / "manifest.json").read_text())
@@ -110,7 +111,9 @@ def test_any_value_in_the_manifest_is_one_line(tmp_path: Path, whole: Path, key:
     )
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "index.parquet", "people.parquet", "crops.u8", "failures.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "index.parquet", "people.parquet", "crops.u8", slow("failures.jsonl")]
+)
 def test_damaged_files_are_one_line(tmp_path: Path, whole: Path, name: str, sfplus: Callable) -> None:
     folder = tmp_path / "pack"
     shutil.copytree(whole, folder)

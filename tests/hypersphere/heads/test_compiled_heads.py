@@ -10,6 +10,7 @@ import pytest
 import torch
 from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from head_cases import Case, each_head
+from slow_cases import mostly_slow, slow
 from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.decomposition import select_decomp_table
 
@@ -68,8 +69,8 @@ PARTITIONED = aot_autograd(
 )
 
 
-@pytest.mark.parametrize("learned_features", [True, False], ids=["features", "fixed"])
-@each_head(CASES)
+@pytest.mark.parametrize("learned_features", [True, slow(False, id="fixed")], ids=["features", None])
+@each_head(mostly_slow(CASES, CASES[3::5]))
 def test_compiled_gradients_and_state_are_those_of_eager(
     name: str, options: dict[str, Any], learned_features: bool
 ) -> None:

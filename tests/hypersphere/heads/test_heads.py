@@ -13,6 +13,7 @@ from head_cases import ALL, DETACHED, EXACT, Case, Function, batch, create_head,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning import losses
+from slow_cases import mostly_slow
 from torch import Tensor
 
 from sfplus.hypersphere import HEADS, AdaFace, NormFace, Softmax, SphereFace2
@@ -63,7 +64,7 @@ def test_autocast_has_no_effect(name: str, options: dict[str, Any]) -> None:
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(results, expected, strict=True))
 
 
-@each_head(ALL)
+@each_head(mostly_slow(ALL, ALL[::4]))
 def test_training_separates_twenty_points(name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     head = HEADS[name](16, 5, **options)
@@ -96,7 +97,7 @@ def test_extreme_features_give_finite_results(
         assert all(p.grad is None or p.grad.isfinite().all() for p in head.parameters())
 
 
-@each_head(EXACT)
+@each_head(mostly_slow(EXACT, EXACT[::4]))
 def test_gradient_is_exact(name: str, options: dict[str, Any]) -> None:
     head = create_head(name, classes=4, features=3, **options)
     if isinstance(head, AdaFace):  # z, which is not differentiated, is clamped at both ends
