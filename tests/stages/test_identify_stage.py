@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from slow_cases import slow
 from untrained_models import save_untrained
 
 from sfplus.datasets.portraits import write_portraits
@@ -98,6 +99,7 @@ def test_the_order_of_ranks_and_1_among_them_change_nothing(task: Path) -> None:
     assert all(settings and settings.ranks == (1, 5) for settings in ranks)
 
 
+@pytest.mark.slow
 def test_reports_show_the_rates_of_each_model(task: Path, tiny: Path, sfplus: Sfplus) -> None:
     """A recipe that verifies and identifies, with a network that it trains and fine-tunes."""
     text = tiny.read_text() + "identify: {photos: people, distractors: [strangers]}\n"
@@ -126,7 +128,7 @@ def test_reports_show_the_rates_of_each_model(task: Path, tiny: Path, sfplus: Sf
 
 
 @pytest.mark.plots
-def test_rates_are_outcomes_of_sweeps(task: Path, tiny: Path, sfplus: Sfplus) -> None:
+def test_rates_are_outcomes_of_sweeps(task: Path, sfplus: Sfplus) -> None:
     answer = sfplus("sweep", "who.yaml", "identify.enrol=1,2", "--device", "cpu")
     assert answer.code == 0 and "[2/2] enrol=2, seed 0: rank 1 " in answer.err, answer.err
     table = json.loads(Path("data/runs/who-sweep/sweep.json").read_text())
@@ -137,6 +139,10 @@ def test_rates_are_outcomes_of_sweeps(task: Path, tiny: Path, sfplus: Sfplus) ->
     assert rates["enrol=1"] == summary["rows"][-1]["rank"]["1"]
     assert "rank 1, %" in Path("data/runs/who-sweep/sweep.md").read_text()
 
+
+@pytest.mark.slow
+@pytest.mark.plots
+def test_rates_are_outcomes_of_sweeps_that_verify_too(task: Path, tiny: Path, sfplus: Sfplus) -> None:
     Path("both.yaml").write_text(tiny.read_text() + "identify: {photos: people}\n")
     assert sfplus("sweep", "both.yaml", "finetune.energy.weight=0,1", "--device", "cpu").code == 0
     table = json.loads(Path("data/runs/both-sweep/sweep.json").read_text())
@@ -144,6 +150,7 @@ def test_rates_are_outcomes_of_sweeps(task: Path, tiny: Path, sfplus: Sfplus) ->
     assert all({"accuracy", "rank_1", "rank_10"} <= row["metrics"].keys() for row in table["rows"])
 
 
+@pytest.mark.slow
 def test_the_open_set_rate_is_an_outcome_too(task: Path, drawn: Path, sfplus: Sfplus) -> None:
     """Ten strangers measure the rate at which one of ten of them is taken for somebody."""
     write_portraits(Path("album"), 12, 1, seed=3)
@@ -161,16 +168,16 @@ def test_the_open_set_rate_is_an_outcome_too(task: Path, drawn: Path, sfplus: Sf
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("identify.photos=nowhere", "nowhere: does not exist"),
-        ("identify.distractors=[crowd,nowhere]", "nowhere: does not exist"),
+        slow("identify.photos=nowhere", "nowhere: does not exist"),
+        slow("identify.distractors=[crowd,nowhere]", "nowhere: does not exist"),
         ("identify.distractors=[crowd,crowd]", "crowd is given twice"),
-        ("identify.distractors=[people]", "people is given twice"),
-        ("identify.distractors=[empty]", "there is no photo in this folder"),
+        slow("identify.distractors=[people]", "people is given twice"),
+        slow("identify.distractors=[empty]", "there is no photo in this folder"),
         ("identify.photos=loose", "these photos are in no person's folder"),
-        ("identify.photos=people/person_000", "these photos are in no person's folder"),
-        ("identify.ranks=[0]", "a rank is at least 1"),
+        slow("identify.photos=people/person_000", "these photos are in no person's folder"),
+        slow("identify.ranks=[0]", "a rank is at least 1"),
         ("identify.enrol=3", "no person has more than 3 photos"),
-        ("identify.enroll=3", "identify.enrol"),
+        slow("identify.enroll=3", "identify.enrol"),
         ("detect.choose=all", "identify needs one face per photo"),
         ("embed.model=null", "embed.model is missing"),
     ],

@@ -28,7 +28,7 @@ CONFIG = {
     "template": "sphereface-112x96",
     "note": "größe",
 }
-FAST = ("sphereface4", "sphereface20")
+FAST = ("sphereface4",)
 
 
 def operators(data: bytes) -> Counter[str]:

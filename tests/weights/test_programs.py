@@ -12,6 +12,7 @@ import pytest
 import torch
 from channel_means import ChannelMeans, SeveralOutputs, means_of
 from safetensors.torch import save_file
+from slow_cases import slow
 
 from sfplus.embedder import Embedder
 from sfplus.errors import SfplusError, UsageError, WeightsError
@@ -35,8 +36,8 @@ def export(path: Path, network: torch.nn.Module | None = None) -> Path:
     ("function", "input"),
     [
         ("channel_means:make", "insightface"),
-        ("channel_means:make_several", "insightface,output=feature"),
-        ("channel_means:make_double", "insightface"),
+        slow("channel_means:make_several", "insightface,output=feature"),
+        slow("channel_means:make_double", "insightface"),
         ("channel_means:ChannelMeans", "insightface"),
     ],
 )
