@@ -187,7 +187,10 @@ def _json_type(annotation: Any) -> str:
 
 def _escape(text: str) -> str:
     """Return text that shows literally in a cell of a Markdown table."""
-    return re.sub(r"([|*_\[\]])", r"\\\1", text.replace("<", "&lt;"))
+    parts = re.split(r"(`[^`]*`)", text)  # every second one is code, in which only a bar needs an escape
+    parts[::2] = [re.sub(r"([|*_\[\]])", r"\\\1", part.replace("<", "&lt;")) for part in parts[::2]]
+    parts[1::2] = [code.replace("|", _BAR) for code in parts[1::2]]
+    return "".join(parts)
 
 
 if __name__ == "__main__":

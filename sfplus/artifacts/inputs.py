@@ -225,16 +225,23 @@ class ModelInput(UserInput):
         return str(self.folder)
 
 
+def is_utf8(name: str) -> bool:
+    """Return whether the name of a photo can be stored in a table, which holds UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_name(name: str, path: Path) -> None:
-    """Check that the name of a photo can be stored in a table, which holds UTF-8.
+    """Check that the name of a photo can be stored in a table.
 
     Raises:
         PhotoError: If the name is not valid UTF-8.
     """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise PhotoError("its name is not valid UTF-8", where=path, remedy="rename the file") from None
+    if not is_utf8(name):
+        raise PhotoError("its name is not valid UTF-8", where=path, remedy="rename the file")
 
 
 def _stamp(path: str) -> list[int]:

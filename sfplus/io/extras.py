@@ -56,6 +56,6 @@ def import_torchvision() -> ModuleType:
     try:
         return importlib.import_module("torchvision")
     except (ImportError, RuntimeError, OSError) as error:  # a build for another torch lacks its operators
-        reason = f"does not work with the installed torch ({first_line(error)})"
+        reason = f"cannot be imported beside the installed torch ({first_line(error)})"
         remedy = f"install both together: {pip_command()} install --force-reinstall torch torchvision"
         raise DependencyError(reason, where="torchvision", remedy=remedy) from error

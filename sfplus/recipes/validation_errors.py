@@ -44,7 +44,8 @@ def explain(
         valid = _fields(recipe, location[:-1], data)
         remedy = suggest(str(location[-1]), valid) or f"valid keys: {', '.join(valid)}"
         return RecipeError(f"unknown key '{key}'", where=where, remedy=remedy)
-    reason = re.sub(r"^Value error, ", "", first["msg"])
+    is_list = first["type"] == "tuple_type"  # YAML has no tuples
+    reason = "Input should be a list in brackets" if is_list else re.sub(r"^Value error, ", "", first["msg"])
     got = "" if first["type"] in ("missing", "value_error") else f", not {short_repr(first['input'])}"
     return RecipeError(
         f"{key}: {reason}{got}" if key else reason,

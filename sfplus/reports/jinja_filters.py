@@ -76,7 +76,7 @@ def _counts(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value or "")
     named = {key.replace("_", " "): number for key, number in value.items()}
-    return ", ".join(f"{n:,} {name}" if isinstance(n, int) else f"{name} {_rounded(n)}" for name, n in named.items())
+    return ", ".join(f"{n:,} {name}" if isinstance(n, int) else f"{name}: {_rounded(n)}" for name, n in named.items())
 
 
 def _rounded(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sfplus.artifacts.inputs import PhotoFolder, check_name
+from sfplus.artifacts.inputs import PhotoFolder, check_name, is_utf8
 from sfplus.artifacts.layout import FACES, PHOTOS
 from sfplus.artifacts.result_index import ResultIndex
 from sfplus.artifacts.settings import deciding_settings
@@ -96,7 +96,7 @@ def _add_known(index: ResultIndex, digests: Mapping[str, str], items: Iterator[t
     for part, group in groupby(items, itemgetter(0)):
         names = [name for _, name in group]
         known = index.get([digests[name] for name in names])
-        yield from ((part, name, known.get(digests[name])) for name in names)
+        yield from ((part, name, known.get(digests[name]) if is_utf8(name) else None) for name in names)
 
 
 def _known_item(item: Item) -> tuple[int, NamedPhoto] | None:

@@ -18,7 +18,7 @@ from sfplus.alignment import narrow_crop
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.cache import open_earlier
-from sfplus.artifacts.inputs import PhotoFolder, StageInput, check_name
+from sfplus.artifacts.inputs import PhotoFolder, StageInput, check_name, is_utf8
 from sfplus.artifacts.layout import (
     CROP_COLUMNS,
     CROP_TABLE,
@@ -105,6 +105,7 @@ class _EarlierFeatures:
         deciding += [job.inputs["network"].content] if "network" in job.inputs else []
         self._index = job.context.result_index(stage.name, deciding)
         self._keys = reader.digests()
+        self._is_usable = [is_utf8(reader.name(row)) for row in range(len(self._keys))]
 
     def find(self) -> dict[int, Features]:
         """Return the features that are known, by the row of their crop."""
@@ -116,7 +117,7 @@ class _EarlierFeatures:
                 loaded[folder] = None
                 with contextlib.suppress(ArtefactError):
                     loaded[folder] = read_features(artefact.folder)[0] if artefact else None
-            if (table := loaded.get(folder)) is not None:
+            if self._is_usable[row] and (table := loaded.get(folder)) is not None:
                 features[row] = table[int(index)]
         return features
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,11 +62,14 @@ def identify_sets(
         The rates, and a CSV table with a line for each photo that was searched.
 
     Raises:
-        DatasetError: If the features of two sets differ in length, all distractors are photos of an earlier set, or a
-            photo is not in a person's folder.
-        PairsError: If no person has enough photos.
+        DatasetError: If the features of two sets differ in length, all distractors are photos of an earlier set, a
+            photo is not in a person's folder, or no person has enough photos.
     """
     names = [person_from_path(name, DatasetError, people) for name in photos.names]
+    if max(Counter(names).values(), default=0) <= enrolled:
+        used = f" with a usable face ({photos.left_out:,} left out)" if photos.left_out else ""
+        reason = f"no person has more than {quantity(enrolled, 'photo')}{used}"
+        raise DatasetError(reason, where=photos.path, remedy="give folders of people with several photos each")
     width = photos.features.shape[1]
     for crowd in distractors:
         if crowd.features.shape[1] != width:

@@ -112,6 +112,19 @@ def test_photos_with_names_that_are_not_utf_8_are_skipped(tmp_path: Path, sfplus
     assert answer.code == 1 and "not valid UTF-8; rename the file" in answer.err and "1 crop, " in answer.out
 
 
+@pytest.mark.parametrize("command", ["align", "embed"])
+def test_a_name_that_is_not_utf_8_is_skipped_if_the_content_is_known(
+    command: str, tmp_path: Path, sfplus: Command
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/good.jpg").write_bytes(jpeg(astronaut()[:112, :96] if command == "embed" else astronaut()))
+    words = [command, tmp_path / "in", tmp_path / "out", *["--crops"] * (command == "embed")]
+    assert sfplus(*words).code == 0
+    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.jpg")).write_bytes((tmp_path / "in/good.jpg").read_bytes())
+    answer = sfplus(*words)
+    assert answer.code == 1 and "not valid UTF-8; rename the file" in answer.err, answer.err
+
+
 def test_a_simulated_full_disk_is_reported_in_one_line(
     drawn: Path, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

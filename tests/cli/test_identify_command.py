@@ -70,6 +70,32 @@ def test_photos_are_detected_and_embedded_once(drawn: Path, tmp_path: Path, sfpl
     assert json.loads(report.read_text())["identification"] == {"model": rates}
 
 
+def test_a_report_of_several_runs_has_a_table_for_each(tmp_path: Path, sfplus: Sfplus) -> None:
+    for name, degrees in (("first", 10), ("second", 60)):
+        features = write_features(tmp_path / f"{name}.npz", ["a/1", "a/2", "b/1", "b/2"], [0, degrees, 90, 100])
+        assert sfplus("identify", features, "--out", tmp_path / name).code == 0
+    answer = sfplus("report", tmp_path / "first", tmp_path / "second", "--out", tmp_path / "both")
+    assert answer.code == 0, answer.err
+    rates = json.loads((tmp_path / "both" / "report.json").read_text())["identification"]
+    assert {name: data["rows"][0]["rank"]["1"] for name, data in rates.items()} == {"first": 1.0, "second": 0.5}
+    lines = (tmp_path / "both" / "report.md").read_text().splitlines()
+    headings = [row for row, line in enumerate(lines) if line.startswith("#")]
+    assert [lines[row] for row in headings[1:4]] == ["## Identification", "### first", "### second"]
+    assert not any(lines[row - 1] for row in headings[1:]), "a heading follows an empty line"
+
+
+def test_photos_without_a_face_are_named_if_too_few_are_left(drawn: Path, tmp_path: Path, sfplus: Sfplus) -> None:
+    save_untrained(tmp_path / "model")
+    photos = tmp_path / "photos"
+    for person, photo in zip(("a", "b"), list_photos(drawn)[:2], strict=True):
+        (photos / person).mkdir(parents=True)
+        (photos / person / "1.jpg").write_bytes((drawn / photo).read_bytes())
+        (photos / person / "2.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    answer = sfplus("identify", photos, "--model", tmp_path / "model", "--device", "cpu", "--out", tmp_path / "out")
+    expected = f"{photos}: no person has more than 1 photo with a usable face (2 left out)"
+    assert answer.code == 1 and expected in answer.err, answer.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

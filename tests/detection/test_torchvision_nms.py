@@ -40,6 +40,8 @@ def test_a_torchvision_that_does_not_work_is_named(error: str, tmp_path: Path, m
         torchvision_nms._load_operators,
         lambda: backbones.build("torchvision:resnet18", feature_size=8, crop_size=(112, 96)),
     ):
-        with pytest.raises(DependencyError, match=f"does not work with the installed torch \\({text}\\)") as caught:
+        with pytest.raises(
+            DependencyError, match=f"cannot be imported beside the installed torch \\({text}\\)"
+        ) as caught:
             user()
         assert caught.value.where == "torchvision" and "--force-reinstall torch torchvision" in caught.value.remedy

@@ -20,7 +20,7 @@ from sfplus.reports.jinja_filters import data_uri, markdown_templates, page_temp
         ("{{ value | seconds }}", 125.0, "2 min 05 s"),
         ("{{ value | seconds }}", 3725.0, "1 h 02 min"),
         ("{{ value | seconds }}", None, ""),
-        ("{{ value | counts }}", {"test_pairs": 6000, "loss": 0.12345}, "6,000 test pairs, loss 0.1235"),
+        ("{{ value | counts }}", {"test_pairs": 6000, "loss": 0.12345}, "6,000 test pairs, loss: 0.1235"),
         ("{{ value | counts }}", "as text", "as text"),
         ("{{ value }}", "| [a](b) *c* <d> &\n", "\\| \\[a\\](b) \\*c\\* \\<d\\> \\&\\\\n"),
         ("{{ value | block }}", "a\n\tb", "```\na\n    b\n```"),

@@ -175,6 +175,7 @@ def test_the_open_set_rate_is_an_outcome_too(task: Path, drawn: Path, sfplus: Sf
         slow("identify.distractors=[empty]", "there is no photo in this folder"),
         ("identify.photos=loose", "these photos are in no person's folder"),
         slow("identify.photos=people/person_000", "these photos are in no person's folder"),
+        ("identify.distractors=crowd", "identify.distractors: Input should be a list in brackets, not 'crowd'"),
         slow("identify.ranks=[0]", "a rank is at least 1"),
         ("identify.enrol=3", "no person has more than 3 photos"),
         slow("identify.enroll=3", "identify.enrol"),
