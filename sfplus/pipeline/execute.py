@@ -44,12 +44,14 @@ def run_steps(steps: Sequence[Step], context: RunContext, record: Path | None = 
     if context.device_name != "auto":
         _ = context.device  # a missing device is an error before anything is read
     artefacts: dict[str, Artefact] = {}
+    identities: dict[str, Any] = {}
     for step in steps[: count_local_steps([step.stage for step in steps])]:
         inputs = resolve_inputs(step, artefacts, context)
         artefacts[step.name] = run_stage_in_all_processes(step.stage, step.settings, inputs, context, step.name)
         return_freed_memory()
         if record and is_first():
-            _write_record(record, step.name, step.stage.identity(step.settings, inputs))
+            identities[step.name] = step.stage.identity(step.settings, inputs)
+            _write_record(record, identities)
     return artefacts
 
 
@@ -63,8 +65,9 @@ def read_record(record: Path) -> dict[str, Identity]:
         return {}
 
 
-def _write_record(record: Path, step: str, identity: dict[str, Any]) -> None:
-    identities: dict[str, Any] = dict(read_record(record))
-    if identities.get(step) != identity:
+def _write_record(record: Path, identities: dict[str, Any]) -> None:
+    """Write all steps of this run so far, since another run at the same time may have lost some, beside others."""
+    before = dict(read_record(record))
+    if before != (merged := identities | {step: old for step, old in before.items() if step not in identities}):
         record.parent.mkdir(parents=True, exist_ok=True)
-        write_json(record, identities | {step: identity}, indent=1)
+        write_json(record, merged, indent=1)

@@ -41,7 +41,7 @@ def test_two_processes_equal_one_classification(tmp_path: Path) -> None:
     """Each process trains on half of a batch and tests on half of the seven images."""
     run(tmp_path / "one")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
-    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    paths = os.pathsep.join(map(str, [ROOT, Path(__file__).parent, Path(__file__).parents[1]]))
     environment = {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
     command = [*launcher, sys.executable, "-c", SCRIPT, str(tmp_path / "two")]
     subprocess.run(command, env=environment, check=True, timeout=300)
