@@ -119,7 +119,7 @@ def race_files(images: list[np.ndarray]) -> None:
 
 
 def _align(source: Path, out: Path) -> None:
-    from sfplus.cli.photo_folders import align_folder
+    from sfplus.cli.align import align_folder
 
     align_folder(source, out, "auto")
 
