@@ -13,6 +13,7 @@ from typing import Any
 
 from sfplus.cli.photo_results import Comparison, FoundPhotos, GroupSummary
 from sfplus.errors import one_line
+from sfplus.io.console import quantity
 from sfplus.recipes.key_reference import RecipeKey
 
 
@@ -37,9 +38,8 @@ class VerifiedModel:
     @property
     def line(self) -> str:
         """The same for people."""
-        pairs = f"{self.pairs} pair" + "s" * (self.pairs != 1)
         figure = f"{100 * self.accuracy:.2f} % +- {100 * self.standard_error:.2f}"
-        return f"{self.name}: {figure} ({self.protocol} protocol, {pairs})"
+        return f"{self.name}: {figure} ({self.protocol} protocol, {quantity(self.pairs, 'pair')})"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sfplus.io.console import quantity
 from sfplus.io.files import digest_json, file_size
 from sfplus.io.limits import check_limit
 from sfplus.io.loggers import get_logger
-from sfplus.pipeline.plan import describe_training_people
+from sfplus.pipeline.plan import describe_people_in
 from sfplus.recipes.recipe import Recipe
 from sfplus.weights import PEOPLE
 
@@ -58,7 +58,7 @@ def hold_out(recipe: Recipe, workspace: Path, context: RunContext | None = None)
         reason = "is a pack, from which nobody is held out" if is_pack(root) else "is not a folder of photos"
         remedy = "give verify.photos and verify.pairs" if is_pack(root) else "check the path"
         raise UsageError(reason, where=root, remedy=remedy)
-    describe_training_people(root, training.people)
+    describe_people_in(root, training.people)
     by_person = photos_by_person(list_photos(root), training.people)
     names = listable_photos(photo for photos in by_person.values() for photo in photos)
     usable = {person: photos for person, photos in by_person.items() if person not in training.exclude}

@@ -154,7 +154,7 @@ def _check_references(references: Sequence[InputReference], workspace: Path, con
             for text in filter(context.is_new, list_left_out(root).warnings(root)):
                 _log.warning("%s", text)
     for folder in people:
-        line, warning = describe_training_people(folder.root, folder.people or "path", folder.least)
+        line, warning = describe_people_in(folder.root, folder.people or "path", folder.least)
         if context and context.is_new(str(folder.root), line):
             _log.info("%s: %s", folder.root, line)
             if warning:
@@ -164,7 +164,7 @@ def _check_references(references: Sequence[InputReference], workspace: Path, con
         _ = pair_list.listed, pair_list.match
 
 
-def describe_training_people(root: Path, rule: PeopleRule, least: int = 1) -> tuple[str, str]:
+def describe_people_in(root: Path, rule: PeopleRule, least: int = 1) -> tuple[str, str]:
     """Describe the people of a folder of photos to train on, or to identify; see `describe_people`.
 
     Raises:

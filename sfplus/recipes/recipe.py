@@ -88,12 +88,12 @@ class Recipe(BaseModel):
             raise ValueError("finetune.model is missing: give the model to start from, or add a train stage")
         if (self.verify or self.identify) and not (self.train or self.finetune or self.embed.model):
             raise ValueError("embed.model is missing: name a trained model, or add a train stage")
-        detecting = {
-            "identify": self.identify and not self.identify.crops,
-            "verify": self.verify and not self.verify.has_crops,
-        }
-        for name in (name for name, detects in detecting.items() if detects and self.detect.choose == "all"):
-            raise ValueError(f"{name} needs one face per photo: choose another value of detect.choose")
+        if self.detect.choose == "all":
+            rule = "needs one face per photo: choose another value of detect.choose"
+            if self.identify and not self.identify.crops:
+                raise ValueError(f"identify {rule}")
+            if self.verify and not self.verify.has_crops:
+                raise ValueError(f"verify {rule}")
         if any(key.evaluate_every for key in trainings) and not self.verify:
             raise ValueError("evaluate_every needs held-out pairs: add a verify stage, whose pairs are used")
         if any(key.evaluate_every for key in trainings) and self.verify and self.verify.has_crops:

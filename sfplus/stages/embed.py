@@ -105,7 +105,7 @@ class _EarlierFeatures:
         deciding += [job.inputs["network"].content] if "network" in job.inputs else []
         self._index = job.context.result_index(stage.name, deciding)
         self._keys = reader.digests()
-        self._is_usable = [is_utf8(reader.name(row)) for row in range(len(self._keys))]
+        self._name = reader.name
 
     def find(self) -> dict[int, Features]:
         """Return the features that are known, by the row of their crop."""
@@ -117,7 +117,7 @@ class _EarlierFeatures:
                 loaded[folder] = None
                 with contextlib.suppress(ArtefactError):
                     loaded[folder] = read_features(artefact.folder)[0] if artefact else None
-            if self._is_usable[row] and (table := loaded.get(folder)) is not None:
+            if is_utf8(self._name(row)) and (table := loaded.get(folder)) is not None:
                 features[row] = table[int(index)]
         return features
 

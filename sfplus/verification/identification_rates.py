@@ -13,6 +13,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from sfplus.errors import PairsError
+from sfplus.io.console import quantity
 from sfplus.verification.bootstrap import Interval
 from sfplus.verification.features import Features
 from sfplus.verification.identification import Identification, identify, megaface
@@ -179,7 +180,7 @@ def measure_identification(
     number[order] = np.arange(len(owner)) - starts[owner[order]]
     searched = np.bincount(owner, minlength=len(names)) > enrolled
     if not searched.any():
-        reason = f"no person has more than {enrolled} photo{'s' * (enrolled != 1)}"
+        reason = f"no person has more than {quantity(enrolled, 'photo')}"
         raise PairsError(reason, remedy="give folders of people with several photos each")
     in_gallery = searched[owner] & (number < enrolled)
     photos = np.flatnonzero(~in_gallery)
