@@ -42,7 +42,7 @@ $(DEV): $(STAMP)
 install: $(STAMP)  ## set up .venv (the other targets also do this)
 
 demo: $(STAMP)  ## run the whole pipeline on drawn faces: about three minutes, offline
-	@$(SFPLUS) run demo --device $(DEVICE)
+	@$(SFPLUS) run demo $(SET) --device $(DEVICE)
 
 test: $(DEV)  ## run the tests, except those marked slow
 	@$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
