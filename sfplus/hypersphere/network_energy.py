@@ -117,7 +117,7 @@ class HypersphericalEnergy(nn.Module):
         total: Tensor | None = None
         for layer, projection in zip(self.layers, self.projections, strict=True):
             is_output = layer.name == self.output_layer
-            neurons = layer.neurons()
+            neurons = layer.neurons(any_order=not isinstance(projection, Projection))
             with torch.autocast(neurons.device.type, enabled=False):
                 if isinstance(projection, Projection):
                     neurons = projection(neurons[0])
