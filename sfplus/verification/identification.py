@@ -199,7 +199,7 @@ def search(
     if engine == "faiss":
         knn = _faiss()
         for start, piece in _pieces(queries.shape[1], _chain(gallery), _NUMBERS // queries.shape[1] + 1):
-            _merge(best, rows, *knn(queries, piece, min(k, len(piece))), start)
+            _merge(best, rows, *knn(queries, _unit(piece, "gallery features"), min(k, len(piece))), start)
         return best[:, rows[0] >= 0], rows[:, rows[0] >= 0]
 
     def keep_best(part: slice, start: int, scores: _Singles) -> None:
@@ -254,22 +254,28 @@ def _compare(
     parts = [slice(start, min(start + _PROBES, len(probes))) for start in range(0, len(probes), _PROBES)]
     size = max(1, min(_SCORES // min(len(probes), _PROBES), _NUMBERS // probes.shape[1]))
     memory = np.empty(min(len(probes), _PROBES) * size, np.float32)
+
+    def scale_and_use(rows: slice, start: int, scores: _Singles, scale: _Singles) -> None:
+        scores *= scale
+        use(rows, start, scores)
+
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start, piece in _pieces(probes.shape[1], blocks, size, stops):
+            scale = 1 / _norms(piece, "gallery features")  # of the scores, which are in the cache, not of the features
             for part in parts:
                 queries = probes[part]
                 scores = memory[: len(queries) * len(piece)].reshape(len(queries), -1)
                 np.matmul(queries, piece.T, out=scores)
                 rows = [slice(at, min(at + _ROWS, part.stop)) for at in range(part.start, part.stop, _ROWS)]
                 few = [scores[at : at + _ROWS] for at in range(0, len(queries), _ROWS)]
-                deque(pool.map(use, rows, repeat(start), few), maxlen=0)
+                deque(pool.map(scale_and_use, rows, repeat(start), few, repeat(scale)), maxlen=0)
             yield start + len(piece)
 
 
 def _pieces(
     width: int, blocks: Iterator[NDArray[np.generic]], limit: int, stops: Sequence[int] = ()
 ) -> Iterator[tuple[int, _Singles]]:
-    """Yield unit features of a gallery in pieces (at most `limit`, width), each with its first row in the gallery."""
+    """Yield the features of a gallery in pieces (at most `limit`, width), each with its first row in the gallery."""
     start = 0
     for block in blocks:
         if block.ndim != 2 or block.shape[1] != width:
@@ -277,7 +283,7 @@ def _pieces(
         at = 0
         while at < len(block):
             size = min([limit, len(block) - at, *(stop - start for stop in stops if stop > start)])
-            yield start, _unit(block[at : at + size], "gallery features")
+            yield start, np.asarray(block[at : at + size], np.float32)
             start, at = start + size, at + size
 
 
@@ -285,9 +291,13 @@ def _unit(values: ArrayLike, name: str) -> _Singles:
     features = np.asarray(values, np.float32)
     if features.ndim != 2 or not features.size:
         raise PairsError(f"{name} must be (N, d) features, not {features.shape}")
+    return np.asarray(features / _norms(features, name)[:, None])
+
+
+def _norms(features: _Singles, name: str) -> _Singles:
     norms = np.sqrt(np.matmul(features[:, None], features[:, :, None])[:, 0, 0])  # faster than einsum
     bad = ~(np.isfinite(norms) & (norms > 0))
     if bad.any():
         reason = f"{int(bad.sum())} of {len(bad)} {name} are zero or not finite, the first in row {int(bad.argmax())}"
         raise PairsError(reason, remedy="check the model, and the crops of these photos")
-    return np.asarray(features / norms[:, None], np.float32)
+    return np.asarray(norms)
