@@ -86,7 +86,7 @@ def race_sizes(images: list[np.ndarray], device: Device) -> None:
     plans = time.process_time() - clock
     new_sizes = plans / (detection + plans)  # of 60 sizes instead of 30
     print(f"  30 sizes plans and tables {1000 * plans / 30:.2f} ms per size, {plans / detection:.1%} of detection;")
-    print(f"           {new_sizes * 2:.1%} if each photo has a size of its own, 0 for sizes seen before that are kept")
+    print(f"           {new_sizes * 2:.1%} if each photo has a size of its own, none for sizes that are kept")
 
 
 def race_large(image: np.ndarray, device: Device) -> None:
