@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal
 
 import numpy as np
@@ -16,6 +20,7 @@ _Singles = NDArray[np.float32]
 _Ints = NDArray[np.int64]
 _SCORES = 1 << 22  # scores in memory at a time: 16 MiB, which fit in the processor's cache
 _PROBES, _NUMBERS = 1024, 1 << 22  # probes, and floats of gallery features, in one matrix product
+_ROWS = 64  # probes whose scores are used at a time by a thread: 1 MiB, which fit in the cache of its core
 _TIE = np.float32(1e-6)  # cosines that differ by less are ties in single precision
 
 
@@ -102,16 +107,17 @@ def identify(
     mate_score[mated] = np.einsum("ij,ij->i", queries[mated], entries[row[mated]])
     tie = np.where(mated, mate_score - _TIE, np.float32(np.inf))  # this score or a higher one ranks before the mate
     nonmate_score, rank = np.full(len(queries), -np.inf, np.float32), mated.astype(np.int64)
-    searched = 0
-    for part, start, scores in _products(queries, _chain(entries, distractors)):
+
+    def count(part: slice, start: int, scores: _Singles) -> None:
         column = row[part] - start
         inside = np.flatnonzero((column >= 0) & (column < scores.shape[1]) & mated[part])
         scores[inside, column[inside]] = -np.inf
         top = scores.max(1)
         nonmate_score[part] = np.maximum(nonmate_score[part], top)
-        beaten = np.flatnonzero(top >= tie[part])
-        rank[part][beaten] += (scores[beaten] >= tie[part][beaten, None]).sum(1)
-        searched = start + scores.shape[1]
+        if (top >= tie[part]).any():
+            rank[part] += (scores >= tie[part, None]).sum(1)
+
+    searched = max(_compare(queries, _chain(entries, distractors), count))
     return Identification(rank, nonmate_score, mate_score, searched)
 
 
@@ -141,24 +147,27 @@ def megaface(
     queries, ids = _unit(features, "features"), np.asarray(people)
     if ids.shape != (len(queries),):
         raise PairsError(f"features {queries.shape} of people {ids.shape} do not fit")
-    probes: list[_Ints] = []
-    mates: list[_Singles] = []
-    for part, start, scores in _products(queries, iter([queries])):
+    pairs: list[tuple[_Ints, _Singles]] = []  # probes, and their cosines to the photo in the gallery
+
+    def find_mates(part: slice, start: int, scores: _Singles) -> None:
         same = ids[part, None] == ids[start : start + scores.shape[1]]
-        rows = np.arange(part.start, part.start + len(scores))
+        rows = np.arange(part.start, part.stop)
         same &= rows[:, None] != np.arange(start, start + scores.shape[1])
         first, second = np.nonzero(same)
-        probes.append(rows[first])
-        mates.append(scores[first, second])
-    probe, mate = np.concatenate(probes), np.concatenate(mates)
+        pairs.append((rows[first], scores[first, second]))
+
+    deque(_compare(queries, iter([queries]), find_mates), maxlen=0)
+    probe, mate = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     if not len(probe):
         raise PairsError("no person has two photos", remedy="give several photos of each person")
     best = np.full(len(queries), -np.inf, np.float32)
-    rates = {}
-    for part, start, scores in _products(queries, _chain(distractors), sorted(sizes)):
+
+    def raise_best(part: slice, _: int, scores: _Singles) -> None:
         best[part] = np.maximum(best[part], scores.max(1))
-        done = start + scores.shape[1]
-        if done in sizes and part.stop == len(queries):
+
+    rates = {}
+    for done in _compare(queries, _chain(distractors), raise_best, sorted(sizes)):
+        if done in sizes:
             rates[done] = float((mate - _TIE > best[probe]).mean())
     return rates
 
@@ -190,9 +199,10 @@ def search(
     if engine == "faiss":
         knn = _faiss()
         for start, piece in _pieces(queries.shape[1], _chain(gallery), _NUMBERS // queries.shape[1] + 1):
-            _merge(best, rows, *knn(queries, piece, min(k, len(piece))), start)
+            _merge(best, rows, *knn(queries, _unit(piece, "gallery features"), min(k, len(piece))), start)
         return best[:, rows[0] >= 0], rows[:, rows[0] >= 0]
-    for part, start, scores in _products(queries, _chain(gallery)):
+
+    def keep_best(part: slice, start: int, scores: _Singles) -> None:
         better = np.flatnonzero(scores.max(1) > best[part, -1]) + part.start
         candidates = scores[better - part.start]
         n = min(k, scores.shape[1])
@@ -200,6 +210,8 @@ def search(
         current = best[better], rows[better]
         _merge(*current, np.take_along_axis(candidates, columns, 1), columns, start)
         best[better], rows[better] = current
+
+    deque(_compare(queries, _chain(gallery), keep_best), maxlen=0)
     return best[:, rows[0] >= 0], rows[:, rows[0] >= 0]
 
 
@@ -228,28 +240,42 @@ def _chain(*sources: ArrayLike | Iterable[ArrayLike]) -> Iterator[NDArray[np.gen
                 yield np.asarray(block)
 
 
-def _products(
-    probes: _Singles, blocks: Iterator[NDArray[np.generic]], stops: Sequence[int] = ()
-) -> Iterator[tuple[slice, int, _Singles]]:
-    """Yield the cosines of probes and a gallery block by block.
+def _compare(
+    probes: _Singles,
+    blocks: Iterator[NDArray[np.generic]],
+    use: Callable[[slice, int, _Singles], None],
+    stops: Sequence[int] = (),
+) -> Iterator[int]:
+    """Compute the cosines of probes and a gallery, block by block, and yield the number of gallery rows so far.
 
-    Each item is a slice of the probes, the first row of the gallery's block and their cosines, which the next item
-    overwrites. No block of the gallery crosses one of the `stops`.
+    `use` is called in several threads, each time with a slice of the probes, the first row of the gallery's block and
+    their cosines, which are overwritten later. No block of the gallery crosses one of the `stops`.
     """
     parts = [slice(start, min(start + _PROBES, len(probes))) for start in range(0, len(probes), _PROBES)]
     size = max(1, min(_SCORES // min(len(probes), _PROBES), _NUMBERS // probes.shape[1]))
     memory = np.empty(min(len(probes), _PROBES) * size, np.float32)
-    for start, piece in _pieces(probes.shape[1], blocks, size, stops):
-        for part in parts:
-            queries = probes[part]
-            scores = memory[: len(queries) * len(piece)].reshape(len(queries), -1)
-            yield part, start, np.matmul(queries, piece.T, out=scores)
+
+    def scale_and_use(rows: slice, start: int, scores: _Singles, scale: _Singles) -> None:
+        scores *= scale
+        use(rows, start, scores)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start, piece in _pieces(probes.shape[1], blocks, size, stops):
+            scale = 1 / _norms(piece, "gallery features")  # of the scores, which are in the cache, not of the features
+            for part in parts:
+                queries = probes[part]
+                scores = memory[: len(queries) * len(piece)].reshape(len(queries), -1)
+                np.matmul(queries, piece.T, out=scores)
+                rows = [slice(at, min(at + _ROWS, part.stop)) for at in range(part.start, part.stop, _ROWS)]
+                few = [scores[at : at + _ROWS] for at in range(0, len(queries), _ROWS)]
+                deque(pool.map(scale_and_use, rows, repeat(start), few, repeat(scale)), maxlen=0)
+            yield start + len(piece)
 
 
 def _pieces(
     width: int, blocks: Iterator[NDArray[np.generic]], limit: int, stops: Sequence[int] = ()
 ) -> Iterator[tuple[int, _Singles]]:
-    """Yield unit features of a gallery in pieces (at most `limit`, width), each with its first row in the gallery."""
+    """Yield the features of a gallery in pieces (at most `limit`, width), each with its first row in the gallery."""
     start = 0
     for block in blocks:
         if block.ndim != 2 or block.shape[1] != width:
@@ -257,7 +283,7 @@ def _pieces(
         at = 0
         while at < len(block):
             size = min([limit, len(block) - at, *(stop - start for stop in stops if stop > start)])
-            yield start, _unit(block[at : at + size], "gallery features")
+            yield start, np.asarray(block[at : at + size], np.float32)
             start, at = start + size, at + size
 
 
@@ -265,9 +291,13 @@ def _unit(values: ArrayLike, name: str) -> _Singles:
     features = np.asarray(values, np.float32)
     if features.ndim != 2 or not features.size:
         raise PairsError(f"{name} must be (N, d) features, not {features.shape}")
-    norms = np.sqrt(np.einsum("ij,ij->i", features, features))
+    return np.asarray(features / _norms(features, name)[:, None])
+
+
+def _norms(features: _Singles, name: str) -> _Singles:
+    norms = np.sqrt(np.matmul(features[:, None], features[:, :, None])[:, 0, 0])  # faster than einsum
     bad = ~(np.isfinite(norms) & (norms > 0))
     if bad.any():
         reason = f"{int(bad.sum())} of {len(bad)} {name} are zero or not finite, the first in row {int(bad.argmax())}"
         raise PairsError(reason, remedy="check the model, and the crops of these photos")
-    return np.asarray(features / norms[:, None], np.float32)
+    return np.asarray(norms)

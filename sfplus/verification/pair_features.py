@@ -12,7 +12,7 @@ from sfplus.errors import PairsError
 
 Floats = NDArray[np.float64]
 _SIDES = "left", "right"
-_BLOCK = 512  # pairs whose features are processed at a time, so that they stay in the processor's cache
+_BLOCK = 128  # pairs whose features are processed at a time, so that they stay in the processor's cache
 
 
 class PairFeatures(NamedTuple):
@@ -126,16 +126,20 @@ def cosines(
     for rows in blocks(len(pairs.same)):
         a, b = np.asarray(pairs.left[rows], np.float64), np.asarray(pairs.right[rows], np.float64)
         if mirrored:
-            a, b = a[:, :half] + a[:, half:], b[:, :half] + b[:, half:]
-        inner[rows] = np.einsum("ij,ij->i", a, b)
-        squares[0, rows], squares[1, rows] = np.einsum("ij,ij->i", a, a), np.einsum("ij,ij->i", b, b)
+            a, b = a.reshape(-1, 2, half).sum(1), b.reshape(-1, 2, half).sum(1)
+        inner[rows], squares[0, rows], squares[1, rows] = dots(a, b), dots(a, a), dots(b, b)
     check_finite(pairs, squares)
     check_directions(squares == 0, "are zero")
     return inner / np.sqrt(squares[0] * squares[1]), pairs
 
 
+def dots(a: Floats, b: Floats) -> Floats:
+    """Return the inner product of each row of `a` with the same row of `b`, by BLAS, which is faster than einsum."""
+    return np.asarray(np.matmul(a[:, None], b[:, :, None])[:, 0, 0])
+
+
 def blocks(count: int) -> Iterator[slice]:
-    """Yield slices of at most 512 of `count` rows."""
+    """Yield slices of at most 128 of `count` rows."""
     for start in range(0, count, _BLOCK):
         yield slice(start, start + _BLOCK)
 
@@ -150,7 +154,7 @@ def _as_features(values: ArrayLike, side: str) -> NDArray[np.floating[Any]]:
 
 
 def _check_kinds(same: NDArray[np.bool_], subset: str) -> None:
-    if len(np.unique(same)) < 2:
+    if same.all() or not same.any():
         reason = f"{subset} do not hold both pairs of the same person and pairs of different people"
         raise PairsError(reason, remedy="distribute both kinds over the folds")
 

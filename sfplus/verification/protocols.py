@@ -19,6 +19,7 @@ from sfplus.verification.pair_features import (
     check_finite,
     check_pairs,
     cosines,
+    dots,
 )
 from sfplus.verification.result import Result
 
@@ -82,8 +83,7 @@ def sphereface(
     inner, squares, sums = np.empty(len(labels)), np.empty((2, len(labels))), np.zeros((len(centre), member.shape[1]))
     for rows in blocks(len(labels)):
         a, b = first[rows] - centre, second[rows] - centre
-        inner[rows] = np.einsum("ij,ij->i", a, b)
-        squares[0, rows], squares[1, rows] = np.einsum("ij,ij->i", a, a), np.einsum("ij,ij->i", b, b)
+        inner[rows], squares[0, rows], squares[1, rows] = dots(a, b), dots(a, a), dots(b, b)
         sums += (a + b).T @ member[rows]
     means = (sums.sum(1, keepdims=True) - sums[:, :folds]) / (2 * (len(labels) - member.sum(0)))[:folds]
     along = np.empty((2, len(labels), folds))

@@ -40,8 +40,10 @@ def test_features_give_a_table_a_report_and_a_line_per_photo(tmp_path: Path, sfp
     assert report["identification"]["people"]["rows"][1]["rank"] == {"1": 0.0, "5": 1.0, "10": 1.0}
     table = (tmp_path / "out" / "report.md").read_text().splitlines()
     assert "|2|0.00%|100.00%|100.00%|–|–|–|25.00%|" in [line.replace(" ", "") for line in table]
+    assert "### people" in table
     page = (tmp_path / "out" / "report.html").read_text()
     assert '<section id="identification">' in page and "2 photos of 2 people are searched" in page
+    assert "<h3>people</h3>" in page
     with (tmp_path / "out" / "probes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["photo"], row["person"], row["rank"]) for row in rows] == [

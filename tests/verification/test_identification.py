@@ -43,6 +43,7 @@ def rank_by_loops(queries: Floats, ids: NDArray, gallery: Floats, names: NDArray
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param:
         monkeypatch.setattr(identification, "_PROBES", 7)
+        monkeypatch.setattr(identification, "_ROWS", 3)
         monkeypatch.setattr(identification, "_SCORES", 35)
 
 
