@@ -13,6 +13,7 @@ from sfplus.hypersphere.collectives import whole
 from sfplus.hypersphere.riesz_kernel import TF1_NORM_EPSILON, Distance, Kernel, Preset, wide_dtype
 
 _BLOCK = {"cpu": 1024, "cuda": 4096}  # rows and columns of the blocks of cosines, 4 MB and 64 MB each
+_PAIRS = {"cpu": 100_000, "cuda": 2048**2}  # of small sets that share a block; on a CPU it stays in a core's cache
 
 
 def hyperspherical_energy(
@@ -65,11 +66,19 @@ def hyperspherical_energy(
     weights = whole(weights)
     *sets, count, size = weights.shape
     with torch.autocast(weights.device.type, enabled=False):
-        unit = directions(weights, preset).reshape(-1, count, size)
-        needs_gradient = torch.is_grad_enabled() and unit.requires_grad
-        total = pair_energy(unit, kernel.power, distance, half_space, preset, needs_gradient)[0]
+        weights = weights.to(wide_dtype(weights)).reshape(-1, count, size)
+        cosine = _few_cosines(weights, preset)
+        if cosine is not None:
+            total = kernel.value(cosine).triu(1).sum((1, 2))
+        else:
+            unit = directions(weights, preset)
+            needs_gradient = torch.is_grad_enabled() and unit.requires_grad
+            total = pair_energy(unit, kernel.power, distance, half_space, preset, needs_gradient)[0]
         if half_space:
-            total = 2 * total + _opposites(unit, kernel)
+            opposite = -weights.new_ones(len(weights), count)
+            if preset == "tf1":  # directions are shorter than 1, so that these pairs have a gradient
+                opposite = -unit.square().sum(-1) if cosine is None else -cosine.diagonal(dim1=1, dim2=2)
+            total = 2 * total + Kernel(kernel.power, distance, preset=preset).value(opposite).sum(-1)
             count *= 2
         if reduction == "mean_pairs":
             total = total / (count * (count - 1) / 2)
@@ -122,13 +131,37 @@ def _sum_dtype(values: Tensor) -> torch.dtype:
     return torch.float32 if values.device.type == "mps" else torch.float64
 
 
-def _opposites(unit: Tensor, kernel: Kernel) -> Tensor:
-    """Return the energy (sets,) of the N pairs of a direction and its opposite."""
-    one_side = Kernel(kernel.power, kernel.distance, preset=kernel.preset)
-    if kernel.preset == "tf1":  # directions are shorter than 1, so that these pairs have a gradient
-        return one_side.value(-unit.square().sum(-1)).sum(-1)
-    opposite = one_side.value(unit.new_full((1,), -1.0))
-    return (opposite * unit.shape[1]).expand(len(unit))
+def _few_cosines(weights: Tensor, preset: str) -> Tensor | None:
+    """Return the cosines (sets, N, N) of few directions on a CPU: most of the time is then that of two products.
+
+    Directions would be more passes over `weights`, which has more entries than there are pairs. None if the blocks of
+    `pair_energy` are better, or if the square of a norm is close to the limits of float32.
+    """
+    _, count, size = weights.shape
+    if weights.device.type != "cpu" or torch.compiler.is_compiling() or count > min(size, _BLOCK["cpu"]):
+        return None
+    products: Tensor = _Products.apply(weights)
+    squared = products.diagonal(dim1=1, dim2=2)
+    if not ((squared > 1e-30) & (squared < 1e30)).all():
+        return None
+    norm = (squared + TF1_NORM_EPSILON if preset == "tf1" else squared).sqrt()
+    return products / (norm.unsqueeze(2) * norm.unsqueeze(1))
+
+
+class _Products(torch.autograd.Function):
+    """Compute w @ w.mT, with one product in backward where autograd has two."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(weights)
+        return weights @ weights.mT
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (weights,) = ctx.saved_tensors
+        with torch.autocast(weights.device.type, enabled=False):
+            result: Tensor = (gradient + gradient.mT) @ weights
+        return result
 
 
 @torch.library.custom_op("sfplus::pair_energy", mutates_args=())
@@ -194,8 +227,9 @@ def pair_energy_curvature(
 
 def _blocks(unit: Tensor) -> Iterator[tuple[slice, slice, slice]]:
     """Yield blocks of sets, rows and columns that cover each unordered pair once, with at most side^2 pairs each."""
-    sets, count, side = len(unit), unit.shape[1], _BLOCK.get(unit.device.type, 1024)
-    stack = max(1, (side // 2) ** 2 // min(count, side) ** 2)  # many small sets share a block that fits a core's cache
+    sets, count, device = len(unit), unit.shape[1], unit.device.type
+    side = _BLOCK.get(device, 1024)
+    stack = max(1, _PAIRS.get(device, 100_000) // min(count, side) ** 2)
     for first in range(0, sets, stack):
         for row in range(0, count, side):
             for column in range(row, count, side):

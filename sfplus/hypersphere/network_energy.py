@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from sfplus.hypersphere.energy import hyperspherical_energy
 from sfplus.hypersphere.neurons import Layer, neuron_layers, unlisted_weights
-from sfplus.hypersphere.projection import Projection
+from sfplus.hypersphere.projection import Projection, RandomProjection
 from sfplus.hypersphere.riesz_kernel import Distance, Kernel, Preset
 
 
@@ -117,7 +118,7 @@ class HypersphericalEnergy(nn.Module):
         total: Tensor | None = None
         for layer, projection in zip(self.layers, self.projections, strict=True):
             is_output = layer.name == self.output_layer
-            neurons = layer.neurons()
+            neurons = layer.neurons(any_order=isinstance(projection, nn.Identity | RandomProjection))
             with torch.autocast(neurons.device.type, enabled=False):
                 if isinstance(projection, Projection):
                     neurons = projection(neurons[0])
@@ -134,8 +135,13 @@ class HypersphericalEnergy(nn.Module):
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Redraw or train the projections; call it once per training step, before the loss, with the learning rate."""
-        updated: set[nn.Module] = set()
+        weights: dict[Projection, Tensor] = {}
         for layer, projection in zip(self.layers, self.projections, strict=True):
-            if isinstance(projection, Projection) and projection not in updated:
-                updated.add(projection)
-                projection.step(layer.neurons()[0], lr)
+            if isinstance(projection, Projection) and projection not in weights:
+                weights[projection] = layer.neurons()[0]
+        drawn = {p: w for p, w in weights.items() if isinstance(p, RandomProjection) and w.device.type == "cpu"}
+        for projection, weight in weights.items():
+            if projection not in drawn:
+                projection.step(weight, lr)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # torch draws a matrix by one thread only
+            list(pool.map(lambda projection: projection.step(drawn[projection], lr), drawn))

@@ -69,11 +69,15 @@ class Layer:
         weight = self.peek()
         return not is_lazy(weight) and weight.ndim < 2 and not _in_pieces(weight)
 
-    def neurons(self) -> Tensor:
+    def neurons(self, any_order: bool = False) -> Tensor:
         """Return the neurons as vectors (groups, N, d), float32 or wider; neurons of different groups see
         different inputs and are not comparable.
 
         A weight that `fully_shard` divides among ranks is gathered: all ranks call this method together.
+
+        Args:
+            any_order: The order of the d values of a neuron may be that of memory, which saves copies of convolutions
+                in channels_last. It is the same for all neurons of the layer.
 
         Raises:
             ValueError: As `shape`.
@@ -84,6 +88,8 @@ class Layer:
         weight = weight.reshape(getattr(self.module, "groups", 1), -1, *weight.shape[1:])
         if isinstance(self.module, _ConvTransposeNd):
             weight = weight.transpose(1, 2)
+        elif any_order and weight.stride(2) == 1:
+            weight = weight.movedim(2, -1)
         return weight.flatten(2).to(wide_dtype(weight))
 
     def _weight(self) -> Tensor:

@@ -22,6 +22,9 @@ from sfplus.hypersphere.riesz_kernel import wide_dtype
 
 _DECAY = 1e-3 * 5e-4  # weight decay of learned projections, a fraction of the network's (train.py)
 
+_MULTIPLIES_BFLOAT16 = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+"""True if the processor has instructions for bfloat16; torch 2.10 has no public name for this."""
+
 
 class Projection(nn.Module, abc.ABC):
     """The base class of projections.
@@ -90,9 +93,11 @@ class RandomProjection(Projection):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Project neurons (N, d) to (count, N, dim)."""
-        matrix = self.matrix.to(weight).flatten(0, 1)
+        is_rounded = _MULTIPLIES_BFLOAT16 and weight.device.type == "cpu" and weight.dtype == torch.float32
+        matrix = self.matrix.to(weight.device, torch.bfloat16 if is_rounded else weight.dtype).flatten(0, 1)
         # torch.compile cannot look into the settings of precision: it uses the program's
-        projected: Tensor = weight @ matrix.T if torch.compiler.is_compiling() else _Product.apply(weight, matrix)
+        product = _multiply if torch.compiler.is_compiling() else _Product.apply
+        projected: Tensor = product(weight, matrix)
         return projected.view(-1, self.count, self.dim).transpose(0, 1)
 
     def step(self, weight: Tensor, lr: float) -> None:
@@ -110,14 +115,15 @@ class RandomProjection(Projection):
 class _Product(torch.autograd.Function):
     """Compute weight @ matrix.T by the fastest float32 product; rounding the entries of a random matrix is harmless.
 
-    On a GPU this is TF32. On a CPU oneDNN may round to bfloat16, which it does on processors with tiles for it; on
-    others it computes in full float32, on some of them faster than the default.
+    On a GPU this is TF32, and bfloat16 on processors that multiply it at twice the rate or more: then `matrix` is
+    bfloat16, and results and gradients are rounded to it. On other processors oneDNN computes in full float32, on some
+    of them faster than the default.
     """
 
     @staticmethod
     def forward(weight: Tensor, matrix: Tensor) -> Tensor:
         with _fast_products(weight):
-            return weight @ matrix.T
+            return _multiply(weight, matrix)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -127,7 +133,11 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (matrix,) = ctx.saved_tensors
         with _fast_products(gradient):
-            return gradient @ matrix, None
+            return (gradient.to(matrix.dtype) @ matrix).to(gradient.dtype), None
+
+
+def _multiply(weight: Tensor, matrix: Tensor) -> Tensor:
+    return (weight.to(matrix.dtype) @ matrix.T).to(weight.dtype)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Distance = Literal["euclidean", "geodesic"]
@@ -89,22 +90,20 @@ class Kernel:
     def _chord(self, cosine: Tensor, order: int) -> list[Tensor]:
         s, floor = self.power, SMALLEST_SQUARED_CHORD[cosine.dtype]
         squared = 2 - 2 * cosine
-        inside = squared < floor if order else None
+        inverse = _inverse_above(squared, floor) if order else squared
         squared = squared.clamp_min(floor)
         if s == 0:
-            value = squared.log() * (-1.0 if self.preset == "tf1" else -0.5)
-            falling = squared.reciprocal() if order else squared
             factor = 2.0 if self.preset == "tf1" else 1.0
+            value = squared.log() * (-factor / 2)
         else:
-            value = squared.reciprocal() if s == 2 else squared.rsqrt() if s == 1 else squared.pow(-s / 2)
-            falling = value.square() if s == 2 else value / squared if order else squared
             factor = s
+            value = squared.reciprocal() if s == 2 else squared.rsqrt() if s == 1 else squared.pow(-s / 2)
         result = [value]
-        if inside is not None:
-            result.append((falling * factor).masked_fill_(inside, 0))
+        if order:
+            falling = inverse if s == 0 else value * inverse
+            result.append(falling * factor)
         if order == 2:
-            assert inside is not None
-            result.append((falling / squared).mul_(factor * (s + 2)).masked_fill_(inside, 0))
+            result.append((falling * inverse).mul_(factor * (s + 2)))
         return result
 
     def _line(self, cosine: Tensor, order: int) -> list[Tensor]:
@@ -112,23 +111,17 @@ class Kernel:
         floor = SMALLEST_SQUARED_CHORD[cosine.dtype]
         floor -= floor**2 / 4  # of 1 - c^2
         sine = torch.addcmul(cosine.new_ones(()), cosine, cosine, value=-1)  # squared
-        inside = sine < floor if order else None
+        inverse = _inverse_above(sine, floor) if order else sine
         sine.clamp_min_(floor)
-        factor = 4.0 if self.preset == "tf1" else 2.0
-        if self.power == 0:
-            value = (4 * sine).log_().mul_(-factor / 4)
-            falling = sine.reciprocal_() if order else sine
-        else:
-            value, factor = sine.reciprocal(), 4.0
-            falling = torch.square(value, out=sine) if order else sine
+        factor = 2.0 if self.power == 2 or self.preset == "tf1" else 1.0
+        value = sine.reciprocal() if self.power == 2 else (4 * sine).log_().mul_(-factor / 2)
         result = [value]
-        if inside is not None:
-            result.append(torch.mul(falling, cosine).mul_(factor / 2).masked_fill_(inside, 0))
+        if order:
+            falling = inverse.square() if self.power == 2 else inverse
+            result.append(torch.addcmul(cosine.new_zeros(()), falling, cosine, value=factor))
         if order == 2:
-            assert inside is not None
-            square = cosine.square()
-            curvature = falling.square() * (1 + square) if self.power == 0 else (1 + 3 * square) * falling * value
-            result.append(curvature.mul_(factor / 2).masked_fill_(inside, 0))
+            bend = torch.addcmul(cosine.new_ones(()), cosine, cosine, value=1 + self.power)
+            result.append(bend.mul_(falling).mul_(inverse).mul_(factor))
         return result
 
     def _angle(self, cosine: Tensor, order: int) -> list[Tensor]:
@@ -147,3 +140,8 @@ class Kernel:
             curvature = slope * ((s + 1) * scale / angle + cosine / sine) / sine
             result.append(curvature.masked_fill_(inside, 0))
         return result
+
+
+def _inverse_above(values: Tensor, floor: float) -> Tensor:
+    """Return 1 / values, and 0 up to the floor, where derivatives are 0; a mask would take longer than all the rest."""
+    return F.threshold(values, floor, math.inf).reciprocal_()

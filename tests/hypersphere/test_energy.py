@@ -101,6 +101,23 @@ def test_result_does_not_depend_on_the_size_of_blocks(options: dict[str, Any], m
         torch.testing.assert_close(result, results[0], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("options", mostly_slow(VARIANTS, VARIANTS[::5]))
+def test_few_directions_of_many_dimensions_equal_blocks(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(2, 5, 9, dtype=torch.float64, requires_grad=True)
+    assert module._few_cosines(weight, "exact") is not None
+    results = []
+    for function in (module._few_cosines, lambda *_: None):
+        monkeypatch.setattr(module, "_few_cosines", function)
+        energy = hyperspherical_energy(weight, **options)
+        (gradient,) = torch.autograd.grad(energy.sum(), weight, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), weight)
+        results.append([energy, gradient, second])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-11, atol=1e-12)
+
+
 def test_sets_are_independent_and_equal_dense_autograd() -> None:
     torch.manual_seed(0)
     weight = torch.randn(3, 2, 40, 8, dtype=torch.float64, requires_grad=True)
@@ -229,8 +246,9 @@ def test_equal_directions_have_no_gradient(dimension: int, value: float | None) 
 
 
 @pytest.mark.parametrize("scale", [1e-22, 1e-5, 1e20])
-def test_norm_of_rows_has_no_effect(scale: float) -> None:
-    weight = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("shape", [(5, 3), (5, 7)])
+def test_norm_of_rows_has_no_effect(shape: tuple[int, int], scale: float) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     expected = hyperspherical_energy(weight)
     torch.testing.assert_close(hyperspherical_energy(weight * scale), expected, rtol=1e-5, atol=0)
 
@@ -258,7 +276,7 @@ def test_blocks_limit_the_pairs_of_many_sets() -> None:
     unit = torch.empty(100, 1000, 4)
     for sets, rows, columns in module._blocks(unit):
         assert unit[sets, rows].shape[0] * unit[sets, rows].shape[1] * unit[sets, columns].shape[1] <= 1024**2
-    small = list(module._blocks(torch.empty(50, 64, 4)))
+    small = list(module._blocks(torch.empty(20, 64, 4)))
     assert len(small) == 1, "small sets share a block"
 
 
@@ -325,10 +343,13 @@ def test_compiles_into_one_graph(half_space: bool) -> None:
 
 def test_stays_in_float32_under_autocast() -> None:
     torch.manual_seed(0)
-    weight = torch.randn(50, 64)
+    weight = torch.randn(50, 64, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         energy = hyperspherical_energy(weight, 1.0)
-    assert energy.dtype == torch.float32 and torch.equal(energy, hyperspherical_energy(weight, 1.0))
+        (gradient,) = torch.autograd.grad(energy, weight)
+    expected = hyperspherical_energy(weight, 1.0)
+    assert energy.dtype == torch.float32 and torch.equal(energy, expected)
+    assert torch.equal(gradient, torch.autograd.grad(expected, weight)[0])
 
 
 def test_sum_is_the_mean_times_the_number_of_pairs() -> None:

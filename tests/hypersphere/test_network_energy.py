@@ -136,6 +136,24 @@ def test_projections_resume_from_a_state_dict() -> None:
     assert torch.equal(original(), resumed())
 
 
+def test_matrices_do_not_depend_on_the_number_of_threads() -> None:
+    energies = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            energy = HypersphericalEnergy(
+                nn.Sequential(*[nn.Linear(64, 8) for _ in range(5)]), projection=RandomProjection
+            )
+            for _ in range(3):
+                energy.step(0.1)
+            energies.append(energy)
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(energies[0].projections[:4], energies[1].projections, strict=False):
+        assert torch.equal(one.matrix, other.matrix) and int(one.steps) == int(other.steps) == 3
+
+
 @pytest.mark.parametrize("kind", [RandomProjection, AngleProjection, AdversarialProjection])
 def test_layers_of_the_same_size_have_different_projections(kind: Any) -> None:
     energy = HypersphericalEnergy(nn.Sequential(*[nn.Linear(64, 8) for _ in range(3)]), projection=kind)

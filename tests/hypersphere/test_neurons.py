@@ -24,6 +24,16 @@ def test_layers_have_their_neurons_as_rows_per_group() -> None:
     torch.testing.assert_close(layers[2].neurons()[1, 1], neuron)
 
 
+def test_neurons_in_any_order_are_not_copied() -> None:
+    contiguous, last = small(), small().to(memory_format=torch.channels_last)
+    for layer, expected in zip(neuron_layers(last), neuron_layers(contiguous), strict=True):
+        neurons = layer.neurons(any_order=True)
+        assert torch.equal(layer.neurons(), expected.neurons())
+        torch.testing.assert_close(neurons @ neurons.mT, expected.neurons() @ expected.neurons().mT)
+        assert neurons.data_ptr() == layer.peek().data_ptr() or isinstance(layer.module, nn.ConvTranspose2d)
+    torch.testing.assert_close(HypersphericalEnergy(last)(), HypersphericalEnergy(contiguous)())
+
+
 def test_heads_are_layers_and_shared_weights_count_once() -> None:
     model = nn.ModuleDict({"net": nn.Linear(4, 8), "head": ASoftmax(8, 5)})
     assert HypersphericalEnergy(model).output_layer == "head"

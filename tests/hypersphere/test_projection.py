@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sfplus.hypersphere import hyperspherical_energy
+from sfplus.hypersphere import projection as module
 from sfplus.hypersphere.projection import (
     AdversarialProjection,
     AngleProjection,
@@ -40,7 +41,11 @@ def test_random_projection_is_the_mean_over_matrices() -> None:
     torch.testing.assert_close(energy, sum(energies) / 3)
 
 
-def test_float32_products_are_close_to_float64_and_restore_the_backend() -> None:
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_float32_products_are_close_to_float64_and_restore_the_backend(
+    bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MULTIPLIES_BFLOAT16", bfloat16)
     backend = torch.backends.mkldnn.matmul
     previous = backend.fp32_precision
     projection = RandomProjection(300, dim=4, count=3)
@@ -50,7 +55,8 @@ def test_float32_products_are_close_to_float64_and_restore_the_backend() -> None
     projected.square().sum().backward()
     expected.square().sum().backward()
     assert weight.grad is not None and wide.grad is not None
-    # Processors with tiles round both factors to bfloat16, which has 8 bits.
+    assert projected.dtype == weight.grad.dtype == torch.float32
+    assert torch.equal(projected, projected.bfloat16().float()) is bfloat16, "bfloat16 has 8 bits"
     assert (projected - expected).norm() < 2**-8 * expected.norm()
     assert (weight.grad - wide.grad).norm() < 2**-7 * wide.grad.norm()
     assert backend.fp32_precision == previous
