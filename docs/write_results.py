@@ -52,6 +52,19 @@ class Sweep:
         mean = f"{values.mean():.{digits}f}".replace("-", "−")
         return f"{mean} ± {standard_deviation(list(values)):.{digits}f}" if len(values) > 1 else mean
 
+    def mean(self, label: str, metric: str = "accuracy") -> float:
+        """Return the mean of a metric over the seeds, a fraction in per cent."""
+        return float(np.mean(self.values(label, metric))) * (100 if is_share(metric) else 1)
+
+    def range(self, label: str) -> str:
+        """Return the lowest and the highest accuracy of its seeds, in per cent."""
+        return f"{100 * min(self.values(label)):.1f} to {100 * max(self.values(label)):.1f}"
+
+    def costs(self) -> str:
+        """Return the smallest and the largest mean loss against the control, in points."""
+        losses = [-100 * self.difference(row["label"]).mean for row in self.data["rows"] if row["against"]]
+        return f"{min(losses):.1f} to {max(losses):.1f}"
+
     def difference(self, label: str, metric: str = "") -> ControlDifference:
         """Return the difference of a configuration from its control, seed by seed, in the main or another metric."""
         control, metric = self.row(label)["against"]["control"], metric or self.data["metric"]

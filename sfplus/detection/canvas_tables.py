@@ -19,23 +19,23 @@ def tables_on_host(plan: Plan, index: int, height: int, width: int) -> Tables:
     """Compute the tables of canvas `index` for photos of a size, height x width."""
     canvas_height, canvas_width, pieces = plan.canvases[index]
     corners = np.zeros((2, canvas_height, 2, canvas_width), np.int32)
-    weight = np.zeros((canvas_height, canvas_width), np.float32)
+    weight = np.zeros((canvas_height, canvas_width * 4), np.float32)
     cells = np.full((4, *_grid(canvas_height, canvas_width)), -1, np.int32)
     for piece in pieces:
         level_height, level_width = plan.sides[piece.level]
         y = _bins(height, level_height, piece.top, piece.height)
         x = _bins(width, level_width, 0, piece.width)
         strip, part = slice(piece.y, piece.y + piece.height), slice(piece.x, piece.x + piece.width)
-        corners[:, strip, :, part] = y[:, :, None, None] * (width + 1) + x
-        weight[strip, part] = 1 / (128 * (y[1] - y[0])[:, None] * (x[1] - x[0]))
+        np.add((y * (width + 1))[:, :, None, None], x, out=corners[:, strip, :, part])
+        heights, widths = (128 * (y[1] - y[0])).astype(np.float32), np.repeat(x[1] - x[0], 4).astype(np.float32)
+        np.divide(1, heights[:, None] * widths, out=weight[strip, 4 * piece.x : 4 * (piece.x + piece.width)])
         rows, columns = piece.cells
         block = cells[:, piece.y // 2 : piece.y // 2 + rows, piece.x // 2 : piece.x // 2 + columns]
         block[1] = piece.level
         block[2] = np.arange(rows)[:, None] + piece.top // STRIDE
         block[3] = np.arange(columns)
         block[0] = sum(h * w for h, w in plan.sides[: piece.level]) + block[2] * level_width + block[3]
-    arrays = corners, weight.repeat(4, 1), cells
-    return torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1]), torch.from_numpy(arrays[2])
+    return torch.from_numpy(corners), torch.from_numpy(weight), torch.from_numpy(cells)
 
 
 def tables_on_device(plan: Plan, index: int, height: int, width: int, device: torch.device) -> Tables:
@@ -66,10 +66,13 @@ def _grid(height: int, width: int) -> tuple[int, int]:
     return (height - EDGE) // STRIDE, (width - EDGE) // STRIDE
 
 
-def _bins(length: int, count: int, first: int, number: int) -> npt.NDArray[np.int64]:
+def _bins(length: int, count: int, first: int, number: int) -> npt.NDArray[np.int32]:
     """Return low and high edges (2, number) of bins of adaptive average pooling, which may share pixels."""
-    bins = np.arange(first, first + number)
-    return np.stack([bins * length // count, -(-(bins + 1) * length // count)])
+    starts = np.arange(first, first + number) * length
+    edges = np.empty((2, number), np.int32)
+    edges[0] = starts // count
+    edges[1] = (starts + (length + count - 1)) // count
+    return edges
 
 
 def _bins_on_device(length: int, count: int, first: int, number: int, device: torch.device) -> Tensor:

@@ -117,7 +117,7 @@ class MtcnnNetworks:
 def _layer(convolution: Any, slopes: Any, maps: Tensor) -> Tensor:
     """Apply a convolution and PReLU."""
     maps = conv2d(maps, convolution.weight, convolution.bias).permute(0, 2, 3, 1)
-    rows = prelu(maps.reshape(-1, maps[0, 0].numel()), slopes.weight.to(maps.dtype).repeat(maps.shape[2]))
+    rows = prelu(maps.reshape(-1, maps[0, 0].numel()), slopes.weight.to(maps.dtype).expand(maps.shape[2], -1).flatten())
     return rows.view(maps.shape).permute(0, 3, 1, 2)
 
 

@@ -95,28 +95,33 @@ def _strips(level: int, height: int, width: int, max_pixels: int) -> Iterator[Pi
 def _pack(pieces: Sequence[Piece], width: int, max_pixels: int) -> list[tuple[int, int, list[Piece]]]:
     """Place each piece, highest first, as far up as it fits; a new canvas starts when the last is full."""
     width += width % 2
-    canvases: list[tuple[int, list[Piece]]] = []
+    canvases: list[tuple[int, int, list[Piece]]] = []
     skyline: Skyline = []
     for piece in pieces:
         height, columns = piece.height + piece.height % 2, (piece.width + 1) // 2
         y, x = _find_place(skyline, columns, width // 2)
         if not canvases or (y + height) * width > max(max_pixels, height * width):
-            canvases.append((0, []))
+            canvases.append((0, width, []))
             skyline, y, x = [(0, 0)], 0, 0
         skyline = _raise_skyline(skyline, x, x + columns, y + height, width // 2)
-        canvases[-1] = (max(rows for _, rows in skyline), [*canvases[-1][1], piece._replace(y=y, x=2 * x)])
-    return [(height, width, placed) for height, placed in canvases]
+        rows, _, placed = canvases[-1]
+        placed.append(piece._replace(y=y, x=2 * x))
+        canvases[-1] = max(rows, y + height), width, placed
+    return canvases
 
 
 def _find_place(skyline: Skyline, columns: int, width: int) -> tuple[int, int]:
     """Return the row and column of the place for a piece that is highest and then leftmost, which follows a step."""
-    ends = [*(first for first, _ in skyline[1:]), width]
-
-    def rows_in_use(x: int) -> int:
-        steps = zip(skyline, ends, strict=True)
-        return max(rows for (first, rows), end in steps if first < x + columns and end > x)
-
-    return min(((rows_in_use(x), x) for x, _ in skyline if x + columns <= width), default=(0, 0))
+    best: tuple[int, int] | None = None
+    for index, (x, rows) in enumerate(skyline):
+        if x + columns > width:
+            break
+        for first, others in skyline[index + 1 :]:
+            if first >= x + columns:
+                break
+            rows = max(rows, others)
+        best = min(best or (rows, x), (rows, x))
+    return best or (0, 0)
 
 
 def _raise_skyline(skyline: Skyline, first: int, end: int, rows: int, width: int) -> Skyline:

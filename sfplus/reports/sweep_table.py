@@ -73,15 +73,14 @@ class ControlDifference:
         """The smallest difference that as many seeds would show four times out of five; NaN for a single seed."""
         return detectable_difference(self.values, level=LEVEL)
 
-    @property
-    def verdict(self) -> str:
-        """The conclusion in words."""
+    def verdict(self, p: float) -> str:
+        """Return the conclusion in words, from `p_seeds` as adjusted for the number of comparisons."""
         chance = self.interval is not None and self.interval.low <= 0 <= self.interval.high
         if len(self.values) < 2:
             if self.interval is None or chance:
                 return "one seed is not conclusive"
             return "significant on these pairs, but only one seed"
-        if chance or not self.p_seeds < 1 - LEVEL:
+        if chance or not p < 1 - LEVEL:
             return "not significant"
         return "lower" if self.mean < 0 else "higher"
 
@@ -212,9 +211,9 @@ def to_json(table: SweepTable) -> bytes:
         }
         difference = None
         if row.difference:
-            statistics = ("mean", "standard_error", "p_seeds", "detectable", "verdict")
+            statistics = ("mean", "standard_error", "p_seeds", "detectable")
             difference = to_json_value(row.difference) | {name: getattr(row.difference, name) for name in statistics}
-            difference["p_holm"] = p_holm[row.label]
+            difference |= {"verdict": row.difference.verdict(p_holm[row.label]), "p_holm": p_holm[row.label]}
         rows.append({
             "label": row.label, "model": row.model, "choices": row.choices, "seeds": row.seeds, "metrics": metrics,
             "artefacts": row.artefacts, "models": row.models, "devices": row.devices, "seconds": row.seconds,
@@ -267,7 +266,7 @@ def to_text(table: SweepTable, width: int = 80) -> str:
         if compared and difference:
             change = format_value(table.metric, difference.mean, "+")
             change += f" ± {format_value(table.metric, difference.standard_error)}" * (len(difference.values) > 1)
-            cells += [change, difference.verdict]
+            cells += [change, difference.verdict(table.p_holm[row.label])]
         grid.add_row(*map(rich.text.Text, cells))
     for entry in table.published:
         if entry["metric"] == table.metric:

@@ -2,7 +2,8 @@
 
 All contestants have the same crops, weights and threads; each uses the fastest of a few batch sizes, and they take
 turns. The floor is the time of the multiplications alone at the machine's best sgemm rate: torch's matmul, numpy's or
-oneDNN's. Needs the extra `onnx`. Run on an otherwise idle machine: make bench
+oneDNN's. A table shows each layer beside its floor, and the sum of the convolutions, which no engine that uses torch's
+can undercut. Needs the extra `onnx`. Run on an otherwise idle machine: make bench
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import cv2
 import numpy as np
 import onnxruntime
 import torch
+from racing import race
 
 from sfplus.device import choose_device
 from sfplus.networks import create
 from sfplus.networks.embed import embed_crops
 
-CROPS, ROUNDS, SIZES = 64, 5, (8, 16, 32)
+CROPS, ROUNDS, SIZES = 32, 3, (8, 16, 32)
+IMAGES = 16  # of a pass of sfplus, mirror images included
 Run = Callable[[], np.ndarray]
 
 
@@ -107,6 +110,38 @@ def operations(network: torch.nn.Module) -> float:
     return float(counter.get_total_flops())
 
 
+def print_layers(network: torch.nn.Module, rate: float, port: float) -> None:
+    """Print the milliseconds of each layer per crop beside its floor.
+
+    Args:
+        network: in channels_last.
+        rate: operations of sgemm per second.
+        port: seconds per crop of the usual port.
+    """
+    inputs, positions = {}, {}
+    for name, layer in network.named_children():
+
+        def keep(_: object, x: tuple[torch.Tensor], y: torch.Tensor, name: str = name) -> None:
+            inputs[name], positions[name] = x[0], y.numel() // y.shape[1]
+
+        layer.register_forward_hook(keep)
+    network(torch.randn(IMAGES, 3, 112, 96).to(memory_format=torch.channels_last))
+    layers = dict(network.named_children())
+    for layer in layers.values():
+        layer._forward_hooks.clear()
+    times = race({name: partial(layer, inputs[name]) for name, layer in layers.items()}, ROUNDS)
+    milliseconds = {name: 2000 * value / IMAGES for name, value in times.items()}  # of a crop and its mirror image
+    print("  layer      ms per crop   floor   PReLU")
+    for name, layer in layers.items():
+        if not name.startswith("relu"):
+            floor = 2000 * 2 * layer.weight.numel() * positions[name] / rate / IMAGES
+            prelu = milliseconds.get(name.replace("conv", "relu"), 0.0) if name.startswith("conv") else 0.0
+            print(f"  {name:<10} {milliseconds[name]:11.2f} {floor:7.2f} {prelu:7.2f}")
+    convolutions = sum(value for name, value in milliseconds.items() if name.startswith("conv"))
+    limit = 1000 * port / convolutions
+    print(f"  all convolutions alone {convolutions:.1f} ms: no more than {limit:.2f} x the usual port")
+
+
 @torch.inference_mode()
 def main() -> None:
     torch.manual_seed(0)
@@ -155,6 +190,7 @@ def main() -> None:
             f"  {name:<34} {CROPS / middle:6.1f} crops/s ({CROPS / best:6.1f})  "
             f"{middle / base:5.2f} x the time of sfplus  {middle / CROPS / floor:5.2f} x the floor"
         )
+    print_layers(ours, rate, min(median(durations_of[name]) for name in runs if "port" in name) / CROPS)
     ratio = max(max(durations_of[name]) / min(durations_of[name]) for name in runs)
     if ratio > 1.15:
         print(f"  noisy: rounds differ by up to {ratio:.2f} x; the machine is not idle")

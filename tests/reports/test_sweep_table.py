@@ -54,7 +54,8 @@ def test_the_difference_is_tested_over_seeds() -> None:
     ],
 )
 def test_verdicts_need_both_tests(values: list[float], interval: Interval | None, verdict: str) -> None:
-    assert ControlDifference("c", values, interval).verdict == verdict
+    difference = ControlDifference("c", values, interval)
+    assert difference.verdict(difference.p_seeds) == verdict
 
 
 def test_p_values_of_several_configurations_are_adjusted() -> None:
@@ -66,6 +67,19 @@ def test_p_values_of_several_configurations_are_adjusted() -> None:
     text = to_markdown(table).decode()
     assert "| p by Holm | Detectable |" in text
     assert json.loads(to_json(table))["rows"][1]["against"]["p_holm"] == pytest.approx(2 * p["a"])
+
+
+def test_a_verdict_allows_for_the_number_of_comparisons() -> None:
+    values = [0.6, 0.62, 0.66]  # p = 0.020 over seeds
+    table = SweepTable("T", rows=[row("c", [0.5, 0.5, 0.5]), row("a", values), row("b", [0.5, 0.53, 0.51])])
+    table.rows[1].difference = ControlDifference("c", [value - 0.5 for value in values])
+    assert json.loads(to_json(table))["rows"][1]["against"]["verdict"] == "higher"
+    table.rows.append(row("d", [0.49, 0.53, 0.5]))
+    for line in table.rows[2:]:
+        line.difference = ControlDifference("c", [value - 0.5 for value in line.values["accuracy"]])
+    against = json.loads(to_json(table))["rows"][1]["against"]
+    assert against["p_seeds"] < 0.05 < against["p_holm"] and against["verdict"] == "not significant"
+    assert to_markdown(table).decode().count("| not significant |") == 3
 
 
 def test_a_sweep_names_the_devices_of_its_runs_and_stores_energies() -> None:
