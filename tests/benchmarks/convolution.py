@@ -1,5 +1,9 @@
 """Time of SphereConv2d, forward and backward, relative to nn.Conv2d of the same shape; ratios of medians.
 
+Beside them is the least that each can be: the convolution, the passes over whole maps, each once (squares of the input,
+the response and the gradient of the projection in new memory, the gradient of the squares in place), and the arc sines,
+sigmoids and powers of forward and backward on maps that stay in the cache.
+
 The last contestant is a plain implementation: a convolution of the squares with ones for the norms of the patches,
 and autograd through the arc cosine. Run it on an idle machine: python tests/benchmarks/convolution.py
 """
@@ -8,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +21,7 @@ from torch import Tensor, nn
 
 from sfplus.hypersphere.sphere_conv import EPSILON, OPERATORS, SphereConv2d
 
-BATCH, ROUNDS = 128, 7
+BATCH, ROUNDS = 128, 5
 SHAPES = ((64, 32), (128, 16))  # channels, height and width
 
 
@@ -35,6 +40,34 @@ def step(layer: nn.Module, x: Tensor, upstream: Tensor) -> None:
     layer(x).backward(upstream)
 
 
+def parts_of_the_least(x: Tensor, upstream: Tensor) -> dict[str, Callable[[], object]]:
+    """Return the passes over maps of which `least` adds up the seconds."""
+    x, total = x.detach(), upstream.clone()
+    part = (upstream[:1] / 10).clone()
+    result = torch.empty_like(part)
+
+    def repeat(function: Callable[..., Tensor]) -> None:
+        for _ in range(len(x)):
+            function(part, out=result)
+
+    return {
+        "squares": lambda: torch.linalg.vector_norm(x, dim=1),
+        "new map": lambda: x * upstream,
+        "in place": lambda: total.addcmul_(x, upstream, value=1e-3),
+        "arc sine": lambda: repeat(torch.asin),
+        "logistic": lambda: repeat(torch.sigmoid),
+        "power": lambda: repeat(torch.exp),
+    }
+
+
+def least(seconds: dict[str, float]) -> dict[str, float]:
+    """Return the seconds that each operator needs for more than the convolution."""
+    cosine = seconds["squares"] + 2 * seconds["new map"] + seconds["in place"]
+    sigmoid = cosine + 2 * (seconds["arc sine"] + seconds["logistic"])
+    return {"cosine": cosine, "linear": cosine + seconds["arc sine"], "sigmoid": sigmoid, "learnable-sigmoid": sigmoid,
+            "cosine, rescale": cosine + 2 * seconds["power"]}  # fmt: skip
+
+
 def main() -> None:
     print(f"{torch.get_num_threads()} threads, batch {BATCH}, 3x3, float32; median of {ROUNDS} rounds")
     for channels, size in SHAPES:
@@ -50,10 +83,12 @@ def main() -> None:
                 name: functools.partial(step, layer.to(memory_format=layout), x, upstream)
                 for name, layer in layers.items()
             }
-            medians = race(runs, ROUNDS)
+            medians = race({**runs, **parts_of_the_least(x, upstream)}, ROUNDS)
+            floors, base = least(medians), medians["nn.Conv2d"]
             print(f"  {channels} -> {channels} channels, {size}x{size}, {str(layout).removeprefix('torch.')}")
-            for name, seconds in medians.items():
-                print(f"    {name:<24} {1000 * seconds:7.1f} ms  {seconds / medians['nn.Conv2d']:5.2f} x")
+            for name in runs:
+                floor = f"   least {1 + floors[name] / base:5.2f} x" if name in floors else ""
+                print(f"    {name:<24} {1000 * medians[name]:7.1f} ms  {medians[name] / base:5.2f} x{floor}")
 
 
 if __name__ == "__main__":
