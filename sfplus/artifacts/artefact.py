@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NotRequired
@@ -116,16 +117,21 @@ class Artefact:
         return changes
 
 
-def commit(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artefact:
-    """Digest the files and flush them, write the manifest last, and move the folder into place in one step."""
-    digests = digest_all(partial, _recorded_files(partial), durable=True)
-    names = [name for name in digests if name not in _REPORTS]
-    size = sum((partial / name).stat().st_size for name in names)
-    manifest = manifest | {"content": _content(digests), "files": len(names), "bytes": size}
+def commit(partial: Path, folder: Path, manifest: dict[str, Any], linked: Mapping[str, str] | None = None) -> Artefact:
+    """Digest the files and flush them, write the manifest last, and move the folder into place in one step.
+
+    Args:
+        partial: The folder in which the artefact grew.
+        folder: Its place.
+        manifest: What the stage says about it.
+        linked: The SHA-256 of files that are links to those of earlier artefacts, which were flushed then, by name.
+    """
+    digests = digest_all(partial, _recorded_files(partial), linked, durable=True)
+    sizes = [size for name, size in write_record(partial, digests).items() if name not in _REPORTS]
+    manifest = manifest | {"content": _content(digests), "files": len(sizes), "bytes": sum(sizes)}
     manifest = json.loads(json.dumps(manifest))  # as it will be read: the digest covers keys as texts
     manifest["digest"] = _manifest_digest(manifest)
-    write_record(partial, digests)
-    flush_all([Path(parent) for parent, _, _ in os.walk(partial)])
+    flush_all(parent for parent, _, _ in os.walk(partial))
     write_json(partial / MANIFEST, manifest, indent=1, sort_keys=True)
     partial.replace(folder)
     flush(folder.parent)  # before what it was made from is deleted

@@ -119,7 +119,7 @@ def _build(stage: Stage, identity: dict[str, Any], job: Job[Any], folder: Path, 
         }
         _log.debug("%s: done in %s s: %s", label, manifest["seconds"], json.dumps(counts, default=str))
         with explain_write(folder):
-            return commit(partial, folder, manifest)
+            return commit(partial, folder, manifest, job.linked)
 
 
 @contextmanager

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,13 +12,12 @@ from typing import NamedTuple
 from typing_extensions import TypedDict
 
 from sfplus.errors import ArtefactError, SfplusError
-from sfplus.io.disk import flush
+from sfplus.io.disk import flush, for_each_file
 from sfplus.io.files import digest_json, file_digest, write_json
 from sfplus.io.json_files import read_json
 
 RECORD = "files.json"
 _REMEDY = "check the disk"
-_AT_A_TIME = 8  # files that are digested and flushed; the disk writes its journal once for all of them
 
 
 class _File(NamedTuple):
@@ -38,30 +36,34 @@ def content_digest(digests: Iterable[tuple[str, str]]) -> str:
     return digest_json([list(item) for item in digests])
 
 
-def digest_all(folder: Path, names: Iterable[str], *, durable: bool = False) -> dict[str, str]:
+def digest_all(
+    folder: Path, names: Iterable[str], known: Mapping[str, str] | None = None, *, durable: bool = False
+) -> dict[str, str]:
     """Return the SHA-256 of files by their names, which are POSIX paths relative to their folder.
 
     Args:
         folder: The folder.
         names: The files.
-        durable: Whether to flush them to the disk as well.
+        known: Files whose SHA-256 is known and that are on the disk: they are not read.
+        durable: Whether to flush the others to the disk as well.
 
     Raises:
         ArtefactError: If a file cannot be read.
     """
-    names = list(names)
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        return dict(zip(names, pool.map(partial(_digest, folder, durable), names), strict=True))
+    digests = {name: (known or {}).get(name, "") for name in names}
+    unknown = [name for name, digest in digests.items() if not digest]
+    return digests | dict(zip(unknown, for_each_file(partial(_digest, folder, durable), unknown), strict=True))
 
 
-def write_record(folder: Path, digests: dict[str, str]) -> None:
-    """Write the record of files whose SHA-256 is known by name."""
-    files = zip(_stamps(folder, digests), digests.values(), strict=True)
-    columns = {"names": list(digests), "files": [[*(stamp or (0, 0)), digest] for stamp, digest in files]}
-    write_json(folder / RECORD, columns, separators=(",", ":"))
+def write_record(folder: Path, digests: Mapping[str, str]) -> dict[str, int]:
+    """Write the record of files whose SHA-256 is known by name, and return their sizes in bytes."""
+    stamps = [stamp or (0, 0) for stamp in _stamps(folder, digests)]
+    files = [[*stamp, digest] for stamp, digest in zip(stamps, digests.values(), strict=True)]
+    write_json(folder / RECORD, {"names": list(digests), "files": files}, separators=(",", ":"))
+    return dict(zip(digests, (size for size, _ in stamps), strict=True))
 
 
-def remember(folder: Path, digests: dict[str, str]) -> None:
+def remember(folder: Path, digests: Mapping[str, str]) -> None:
     """Write the record of an artefact whose content was compared, if the disk can be written."""
     with contextlib.suppress(SfplusError, OSError):
         write_record(folder, digests)
@@ -107,6 +109,11 @@ def read_record(folder: Path) -> dict[str, _File] | None:
         return {name: _File(*file) for name, file in zip(data["names"], data["files"], strict=True)}
     except (SfplusError, ValueError):
         return None
+
+
+def read_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files of an artefact by name, as its record has them; none if it cannot be read."""
+    return {name: file.sha256 for name, file in (read_record(folder) or {}).items()}
 
 
 def _stamps(folder: Path, names: Iterable[str]) -> list[tuple[int, int] | None]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -34,6 +37,7 @@ class Job(Generic[Settings]):
         folder: The folder to write to; it may hold the files of an interrupted run with the same fingerprint.
         context: Device, workspace and console.
         helps: Whether another process builds the artefact, and this one shares its work.
+        linked: The SHA-256 of files in it that the stage linked to those of earlier artefacts, by name.
     """
 
     settings: Settings
@@ -41,6 +45,7 @@ class Job(Generic[Settings]):
     folder: Path
     context: RunContext
     helps: bool = False
+    linked: dict[str, str] = field(default_factory=dict)
 
     def input(self, name: str, kind: type[Input]) -> Input:
         """Return an input, checked to be of the kind that the stage expects.
@@ -132,12 +137,25 @@ class Deferred:
     def resolve(self) -> Callable[[Job[Any]], Any]:
         """Import the module and return the function."""
         module, _, name = self.path.partition(":")
-        function: Callable[[Job[Any]], Any] = getattr(importlib.import_module(module), name)
+        function: Callable[[Job[Any]], Any] = getattr(_import_once(module), name)
         return function
 
     def __call__(self, job: Job[Any]) -> Any:
         """Call the function."""
         return self.resolve()(job)
+
+
+def _import_once(name: str) -> ModuleType:
+    """Import a module; garbage is not collected meanwhile, nor looked for among the objects of torch afterwards."""
+    if name in sys.modules or not gc.isenabled():
+        return importlib.import_module(name)
+    gc.disable()
+    try:
+        module = importlib.import_module(name)
+        gc.freeze()
+        return module
+    finally:
+        gc.enable()
 
 
 def partial_folder(folder: Path) -> Path:

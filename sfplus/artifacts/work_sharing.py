@@ -122,7 +122,7 @@ class SharedWork:
             note: The text at the end of the progress line.
             files: Files that belong to it, as POSIX paths relative to the folder of parts.
         """
-        digests = digest_all(self._job.parts, files)
+        digests = digest_all(self._job.parts, files, self._job.linked)
         record = {"items": self._items_digest(part), "rows": list(rows), "files": digests}
         write_json(self._file(part), record | {"digest": digest_json(record)}, sync=False)
         self._finished.add(part)

@@ -111,13 +111,8 @@ class SphereConv2d(nn.Conv2d):
         unit, length = _unit(self.weight)
         projection = self._conv_forward(x, unit, None)
         squared = self._box_sum(total).unsqueeze(-3) + EPSILON
-        response = self._respond(projection.unflatten(-3, (self.groups, -1)), squared.rsqrt())
-        if self.rescale:
-            assert self.bias is not None
-            rho = self._grouped(self.rho)
-            beta = self._grouped(self.beta) * self._grouped(length).pow(rho)
-            response = torch.addcmul(self._grouped(self.bias), response * beta, (rho * (0.5 * squared.log())).exp_())
-        elif self.bias is not None:
+        response = self._respond(projection.unflatten(-3, (self.groups, -1)), squared.rsqrt(), length)
+        if self.bias is not None and not self.rescale:
             response = response + self._grouped(self.bias)
         return response.flatten(-4, -3).to(projection.dtype)
 
@@ -133,8 +128,14 @@ class SphereConv2d(nn.Conv2d):
             total = total.unfold(axis, gap * (size - 1) + 1, step)[..., ::gap].sum(-1)
         return total
 
-    def _respond(self, projection: Tensor, inverse: Tensor) -> Tensor:
-        """Return g(theta) from w.x / ||w|| (..., groups, filters, H, W) and 1 / ||x|| (..., groups, 1, H, W)."""
+    def _respond(self, projection: Tensor, inverse: Tensor, length: Tensor) -> Tensor:
+        """Return the response (..., groups, filters, H, W) without the bias, but with all of a rescaling.
+
+        Args:
+            projection: w.x / ||w|| (..., groups, filters, H, W).
+            inverse: 1 / ||x|| (..., groups, 1, H, W).
+            length: ||w|| (groups * filters,).
+        """
         rate = amplitude = None
         if self.operator == "linear":
             rate = inverse.new_full((), 2 / math.pi)
@@ -142,7 +143,12 @@ class SphereConv2d(nn.Conv2d):
             learnable = self.operator == "learnable-sigmoid"
             k = self._grouped(self.k_raw).abs() + 0.05 if learnable else inverse.new_full((), self.k)
             rate, amplitude = 1 / k, 1 / torch.tanh(math.pi / (4 * k))
-        return respond(projection, inverse, rate, amplitude)
+        if not self.rescale:
+            return respond(projection, inverse, rate, amplitude)
+        assert self.bias is not None
+        rho = self._grouped(self.rho)
+        beta = self._grouped(self.beta) * self._grouped(length).pow(rho)
+        return respond(projection, inverse, rate, amplitude, beta, rho, self._grouped(self.bias))
 
 
 class WeightNormLinear(nn.Linear):

@@ -7,6 +7,7 @@ cases: on large activations most of the time is spent on new tensors, and plain 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sfplus.hypersphere.riesz_kernel import wide_dtype
+
+_PART = 2**17  # entries of a map that are worked on at once, 512 KB
 
 
 def square_sum(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -28,19 +31,23 @@ def square_sum(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return _SquareSum.apply(x, groups)  # type: ignore[no-any-return]
 
 
-def respond(projection: Tensor, inverse: Tensor, rate: Tensor | None, amplitude: Tensor | None) -> Tensor:
+def respond(
+    projection: Tensor, inverse: Tensor, rate: Tensor | None, amplitude: Tensor | None, *rescaling: Tensor
+) -> Tensor:
     """Return amplitude (2 sigmoid(rate asin(c)) - 1) with c = projection * inverse, clamped inside (-1, 1).
 
-    Without amplitude the result is rate asin(c), without rate it is c, not clamped.
+    Without amplitude the result is rate asin(c), without rate it is c, not clamped. With rescaling, three tensors of
+    the shape of a learned `rate`, it becomes rescaling[0] ||x||^rescaling[1] times that, plus rescaling[2].
 
     Args:
         projection: w.x / ||w||, (..., groups, filters, H, W).
         inverse: 1 / ||x||, (..., groups, 1, H, W), float32 or float64; the result has its dtype.
         rate: (groups, filters, 1, 1) or a scalar; without amplitude it has no gradient.
         amplitude: Of the shape of `rate`.
+        rescaling: Nothing, or scale, rho and bias.
     """
     function = _respond if torch.compiler.is_compiling() else _Respond.apply
-    return function(projection, inverse, rate, amplitude)
+    return function(projection, inverse, rate, amplitude, *rescaling)
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
@@ -51,13 +58,34 @@ def _limit(projection: Tensor) -> float:
     return 1 - torch.finfo(projection.dtype).eps
 
 
+def _parts(scratch: int, *maps: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Divide maps along the batch into parts that stay in a core's cache between operations.
+
+    After the parts comes a list of maps of the size of the first, float32 or wider, to write results to: they are the
+    same for all parts, because on a CPU new memory costs more than ten operations. On a GPU there is one part, and None
+    instead of such a map.
+    """
+    first = maps[0]
+    if first.device.type != "cpu":
+        yield *maps, [None] * scratch
+        return
+    size = max(1, len(first) if first.ndim < 5 else _PART // max(1, first[:1].numel()))
+    buffers = [torch.empty_like(first[:size], dtype=wide_dtype(first)) for _ in range(scratch)]
+    for part in zip(*[torch.split(x, size) for x in maps], strict=True):
+        yield *part, [buffer[: len(part[0])] for buffer in buffers]
+
+
 class _SquareSum(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x)
         ctx.groups = groups
         if x.device.type == "cpu" and x.stride(-3) != 1:  # the norm of strided values is slow on CPUs
-            return x, _grouped(x, groups).to(wide_dtype(x)).square().sum(-3)
+            maps = _grouped(x, groups)
+            sums = maps.new_empty(*maps.shape[:-3], *maps.shape[-2:], dtype=wide_dtype(x))
+            for part, total, (squares,) in _parts(1, maps, sums):
+                torch.sum(squares.copy_(part).square_(), -3, out=total)
+            return x, sums
         return x, torch.linalg.vector_norm(_grouped(x, groups), dim=-3, dtype=wide_dtype(x)).square_()
 
     @staticmethod
@@ -70,52 +98,113 @@ class _SquareSum(Function):
         return gradient, None
 
 
-def _respond(projection: Tensor, inverse: Tensor, rate: Tensor | None, amplitude: Tensor | None) -> Tensor:
-    cosine = projection * inverse
-    if rate is None:
-        return cosine
-    angle = cosine.clamp(-_limit(projection), _limit(projection)).asin() * rate
-    return angle if amplitude is None else torch.sigmoid(angle) * (2 * amplitude) - amplitude
+def _respond(
+    projection: Tensor, inverse: Tensor, rate: Tensor | None, amplitude: Tensor | None, *rescaling: Tensor
+) -> Tensor:
+    response = projection * inverse
+    if rate is not None:
+        response = response.clamp(-_limit(projection), _limit(projection)).asin() * rate
+    if amplitude is not None:
+        response = torch.sigmoid(response) * (2 * amplitude) - amplitude
+    if rescaling:
+        scale, rho, bias = rescaling
+        response = torch.addcmul(bias, response * scale, (inverse.log() * -rho).exp())
+    return response
 
 
 class _Respond(Function):
     @staticmethod
-    def forward(ctx: Any, projection: Tensor, inverse: Tensor, rate: Tensor | None, amplitude: Tensor | None) -> Tensor:
-        response = projection * inverse
-        if rate is not None:
-            response.clamp_(-_limit(projection), _limit(projection)).asin_().mul_(rate)
-        if amplitude is not None:
-            response.sigmoid_().mul_(2 * amplitude).sub_(amplitude)
-        ctx.save_for_backward(projection, inverse, rate, amplitude)  # a ReLU may change the response
-        return response
+    def forward(
+        ctx: Any,
+        projection: Tensor,
+        inverse: Tensor,
+        rate: Tensor | None,
+        amplitude: Tensor | None,
+        *rescaling: Tensor,
+    ) -> Tensor:
+        result = torch.empty_like(projection, dtype=inverse.dtype)
+        for part, norm, response, scratch in _parts(1, projection, inverse, result):
+            torch.mul(part, norm, out=response)
+            if rate is not None:
+                response.clamp_(-_limit(projection), _limit(projection)).asin_().mul_(rate)
+            if amplitude is not None:
+                response.sigmoid_().mul_(2 * amplitude).sub_(amplitude)
+            if rescaling:
+                scale, rho, bias = rescaling
+                power = torch.mul(norm.log(), -rho, out=scratch[0]).exp_()
+                torch.addcmul(bias, response.mul_(scale), power, out=response)
+        ctx.save_for_backward(projection, inverse, rate, amplitude, *rescaling)  # a ReLU may change the response
+        return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        projection, inverse, rate, amplitude = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _differentiable(ctx.saved_tensors, ctx.needs_input_grad, gradient)
-        by_rate = by_amplitude = None
-        if rate is None:
-            scratch = gradient * projection
-            by_inverse = scratch.sum(-3, keepdim=True)
-            return torch.mul(gradient, inverse, out=scratch).to(projection.dtype), by_inverse, None, None
-        cosine = projection * inverse
-        slope = torch.addcmul(cosine.new_ones(()), cosine, cosine, value=-1)
-        slope = F.threshold(slope, 1 - _limit(projection) ** 2, math.inf, inplace=True).rsqrt_().mul_(gradient)
-        if amplitude is None:
-            slope.mul_(rate)
-        else:
-            learnable = ctx.needs_input_grad[2]
-            cosine.clamp_(-_limit(projection), _limit(projection)).asin_()
-            sigmoid = (cosine * rate if learnable else cosine.mul_(rate)).sigmoid_()
-            if learnable:
-                by_amplitude = (gradient * sigmoid).mul_(2).sub_(gradient).sum_to_size(amplitude.shape)
-            bell = sigmoid.addcmul_(sigmoid, sigmoid, value=-1).mul_(2 * amplitude * rate)
-            slope.mul_(bell)
-            if learnable:
-                by_rate = bell.mul_(gradient).mul_(cosine).sum_to_size(rate.shape) / rate
-        by_inverse = torch.mul(slope, projection, out=cosine).sum(-3, keepdim=True)
-        return slope.mul_(inverse).to(projection.dtype), by_inverse, by_rate, by_amplitude
+        projection, inverse, *parameters = ctx.saved_tensors
+        results = torch.empty_like(projection), torch.empty_like(inverse)
+        sums = [torch.zeros_like(x) if needed else None
+                for x, needed in zip(parameters, ctx.needs_input_grad[2:], strict=True)]  # fmt: skip
+        for part in _parts(6, gradient, projection, inverse, *results):
+            _respond_backward(parameters, sums, *part)
+        return *results, *sums
+
+
+def _respond_backward(
+    parameters: list[Any],
+    sums: list[Any],
+    gradient: Tensor,
+    projection: Tensor,
+    inverse: Tensor,
+    by_projection: Tensor,
+    by_inverse: Tensor,
+    scratch: list[Any],
+) -> None:
+    """Write the gradients of two maps, a part of the batch, and add those of rate, amplitude and rescaling to sums."""
+    rate, amplitude, *rescaling = parameters
+    cosine, slope, curve, power, product, weighted = scratch
+    limit = _limit(projection)
+    cosine = torch.mul(projection, inverse, out=cosine)
+    if rate is None:
+        curve = cosine
+    else:
+        slope = torch.addcmul(cosine.new_ones(()), cosine, cosine, value=-1, out=slope)
+        F.threshold(slope, 1 - limit**2, math.inf, inplace=True).rsqrt_().mul_(rate)
+        if amplitude is not None or rescaling:
+            angle = cosine.clamp_(-limit, limit).asin_()
+            curve = torch.mul(angle, rate, out=curve)
+    if amplitude is not None:
+        curve.sigmoid_().mul_(2).sub_(1)
+    if rescaling:
+        scale, rho, _ = rescaling
+        log = inverse.log()
+        _add(sums[4], gradient)
+        gradient = torch.mul(log, -rho, out=power).exp_().mul_(gradient)
+        product = torch.mul(gradient, curve, out=product)
+        if amplitude is not None:
+            product.mul_(amplitude)
+        _add(sums[2], product)
+        by_log = torch.mul(product.mul_(scale), -rho, out=weighted).sum(-3, keepdim=True)
+        _add(sums[3], product.mul_(log).neg_())
+        gradient.mul_(scale)
+    if amplitude is not None:
+        if sums[1] is not None:
+            product = torch.mul(gradient, curve, out=product)
+            _add(sums[1], product)
+        gradient = curve.square_().sub_(1).mul_(amplitude * -0.5).mul_(gradient)
+        if sums[0] is not None:
+            product = torch.mul(gradient, angle, out=product)
+            _add(sums[0], product)
+    by_cosine = gradient if rate is None else slope.mul_(gradient)
+    torch.sum(torch.mul(by_cosine, projection, out=product), -3, keepdim=True, out=by_inverse)
+    if rescaling:
+        by_inverse.addcdiv_(by_log, inverse)
+    torch.mul(by_cosine, inverse, out=by_projection)
+
+
+def _add(total: Tensor | None, values: Tensor) -> None:
+    """Add values to the gradient of a parameter, if it needs one."""
+    if total is not None:
+        total.add_(values.sum_to_size(total.shape))
 
 
 def _differentiable(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from sfplus.errors import SfplusError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _WRITE_REMEDIES = {
     errno.ENOSPC: "free some space",
@@ -22,7 +26,7 @@ _WRITE_REMEDIES = {
     errno.ENOENT: "make the folder first",
     errno.ENAMETOOLONG: "use a shorter name",
 }
-_FLUSHED_AT_A_TIME = 8  # the disk writes its journal once for all of them
+_FILES_AT_A_TIME = 8  # the disk writes its journal once for all of them
 _CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS})
 _FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # How libraries say it that raise no OSError with its number: safetensors, numpy, torch, SQLite.
@@ -71,7 +75,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
         raise _write_error(path, OSError(number, os.strerror(number))) from error
 
 
-def flush(path: Path) -> None:
+def flush(path: Path | str) -> None:
     """Flush a file or folder to the disk, so that it survives a power cut, on systems that can do this.
 
     Raises:
@@ -99,10 +103,27 @@ def flush_folder(folder: Path) -> None:
     flush_all([*files, *folders])
 
 
-def flush_all(paths: Iterable[Path]) -> None:
+def flush_all(paths: Iterable[Path | str]) -> None:
     """Flush files and folders to the disk, several at a time."""
-    with ThreadPoolExecutor(_FLUSHED_AT_A_TIME) as pool:
-        list(pool.map(flush, paths))
+    for_each_file(flush, paths)
+
+
+def for_each_file(function: Callable[[Item], Result], files: Iterable[Item]) -> list[Result]:
+    """Return `function(file)` for each file, in order; several are worked on at a time, while others wait for the disk.
+
+    Each thread takes its share at once: to start a task for each of many small files takes longer than the work.
+    """
+    files = list(files)
+    results: list[Any] = [None] * len(files)
+    shares = [slice(start, None, _FILES_AT_A_TIME) for start in range(min(_FILES_AT_A_TIME, len(files)))]
+
+    def work(share: slice) -> None:
+        results[share] = [function(file) for file in files[share]]
+
+    if shares:
+        with ThreadPoolExecutor(len(shares)) as pool:
+            list(pool.map(work, shares))
+    return results
 
 
 def _write_error(path: Path, error: OSError) -> SfplusError:

@@ -15,18 +15,16 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from sfplus.errors import UsageError
-from sfplus.io.disk import explain_write, flush, flush_folder
+from sfplus.io.disk import explain_write, flush, flush_folder, for_each_file
 from sfplus.io.leftovers import temporary_path
 
 _CHUNK = 1 << 20  # bytes that are read at a time
-_REMOVED_AT_A_TIME = 8
 
 
 def check_folder(folder: Path) -> None:
@@ -179,10 +177,10 @@ def remove_folder(folder: Path) -> None:
 
     Several subfolders are deleted at a time: file systems that log each deletion wait for every one.
     """
-    with contextlib.suppress(OSError), ThreadPoolExecutor(_REMOVED_AT_A_TIME) as pool:
+    with contextlib.suppress(OSError):
         subfolders = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
         inner = [path for sub in subfolders for path in sub.iterdir() if path.is_dir() and not path.is_symlink()]
-        list(pool.map(partial(shutil.rmtree, ignore_errors=True), inner))
+        for_each_file(partial(shutil.rmtree, ignore_errors=True), inner)
     shutil.rmtree(folder, ignore_errors=True)
 
 

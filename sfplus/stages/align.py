@@ -21,6 +21,7 @@ from sfplus.alignment.similarity import Fit, fit_similarity
 from sfplus.alignment.templates import Template
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.cache import open_earlier
+from sfplus.artifacts.file_record import read_digests
 from sfplus.artifacts.inputs import PhotoFolder
 from sfplus.artifacts.layout import CROP_TABLE, CROPS, FACE_COLUMNS, FACES, PHOTO_COLUMNS, PHOTOS, photo_stem
 from sfplus.artifacts.stage import Job
@@ -80,7 +81,7 @@ def _share(job: AlignJob, rows: list[Row]) -> SharedWork:
             for part, group in groupby(items, itemgetter(0)):
                 part_photos = [rows for _, rows in group]
                 _delete_crops(job, part_photos)
-                new = earlier.link(part_photos, job.parts / CROPS)
+                new = earlier.link(part_photos)
                 cut = partial(_cut_photo, root, job.parts / CROPS, settings)
                 failures = prefetch_batches(cut, _fit(new, settings), len(new), threads, memory=_MEMORY)
                 failed = [row for batch in failures for rows in batch for row in rows]
@@ -93,8 +94,8 @@ def _name_photo(rows: list[Row]) -> list[str]:
 
 
 def _existing_crops(job: AlignJob, photos: list[list[Row]]) -> list[str]:
-    names = [f"{CROPS}/{row['crop']}" for rows in photos for row in rows]
-    return [name for name in names if (job.parts / name).is_file()]
+    names, folder = [f"{CROPS}/{row['crop']}" for rows in photos for row in rows], os.fspath(job.parts)
+    return [name for name in names if os.path.isfile(f"{folder}/{name}")]  # noqa: PTH113 (pathlib is slow)
 
 
 class _EarlierCrops:
@@ -105,56 +106,58 @@ class _EarlierCrops:
         deciding = [stage.version, job.settings.model_dump(mode="json", exclude={"undetected"})]
         self._index = job.context.result_index(stage.name, deciding)
         self._digests = job.input("photos", PhotoFolder).digests
-        self._sound: dict[str, bool] = {}  # whether earlier artefacts are there and not damaged
+        self._target, self._linked = os.fspath(job.parts), job.linked
+        self._records: dict[str, dict[str, str]] = {}  # the SHA-256 of the files of earlier artefacts without damage
 
-    def link(self, photos: Sequence[list[Row]], crops: Path) -> list[list[Row]]:
-        """Link the crops that exist, and return the photos of which crops are missing, with the rows of these.
-
-        Args:
-            photos: The rows of each photo.
-            crops: The folder that gets the crops.
-        """
+    def link(self, photos: Sequence[list[Row]]) -> list[list[Row]]:
+        """Link the crops that exist, and return the photos of which crops are missing, with the rows of these."""
         keys = [[self._key(row) for row in rows] for rows in photos]
         known = self._index.get([key for keys_of_photo in keys for key in keys_of_photo])
-        folder = os.fspath(crops)
         missing = (
             [
                 row
                 for row, key in zip(rows, keys_of_photo, strict=True)
-                if not self._link_sound(known.get(key, ""), f"{folder}/{row['crop']}")
+                if not self._link(known.get(key, ""), f"{CROPS}/{row['crop']}")
             ]
             for rows, keys_of_photo in zip(photos, keys, strict=True)
         )
         return [rows for rows in missing if rows]
 
-    def _link_sound(self, crop: str, target: str) -> bool:
-        """Link a crop if its artefact is there and not damaged; return whether it was linked."""
-        folder = crop.partition("/")[0]
-        if folder and folder not in self._sound:
-            self._sound[folder] = open_earlier(self._root / folder) is not None
-        return self._sound.get(folder, False) and _link(f"{self._root}/{crop}", target)
+    def _link(self, crop: str, name: str) -> bool:
+        """Link a crop if its artefact is there and not damaged; return whether there is a crop of this name now."""
+        folder, _, earlier_name = crop.partition("/")
+        if folder and folder not in self._records:
+            self._records[folder] = read_digests(self._root / folder) if open_earlier(self._root / folder) else {}
+        if (digest := self._records.get(folder, {}).get(earlier_name)) is None:
+            return False
+        source, target = f"{self._root}/{crop}", f"{self._target}/{name}"
+        try:
+            _link(source, target)
+            self._linked[name] = digest
+        except FileNotFoundError:  # it was deleted since
+            return False
+        except OSError:  # the disk has no links
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(target), Path(source).read_bytes(), sync=False)
+        return True
 
     def put(self, rows: Sequence[Row], folder: str) -> None:
         """Remember the crops of an artefact."""
         self._index.put((self._key(row), f"{folder}/{CROPS}/{row['crop']}") for row in rows)
 
     def _key(self, row: Row) -> str:
-        return digest_json([self._digests[row["photo"]], row["landmarks"]])
+        if "key" not in row:
+            row["key"] = digest_json([self._digests[row["photo"]], row["landmarks"]])
+        return str(row["key"])
 
 
-def _link(source: str, target: str) -> bool:
-    """Give a file a second name, or copy it where the disk has no links; False if it does not exist any more."""
+def _link(source: str, target: str) -> None:
+    """Give a file a second name."""
     try:
-        try:
-            os.link(source, target)
-        except FileNotFoundError:  # the source, or the folder of the target
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-            os.link(source, target)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        write_atomically(Path(target), Path(source).read_bytes(), sync=False)
-    return True
+        os.link(source, target)
+    except FileNotFoundError:  # the source, or the folder of the target
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, target)
 
 
 def _delete_crops(job: AlignJob, photos: list[list[Row]]) -> None:
@@ -217,7 +220,7 @@ def crop_names(photos: Sequence[str], suffix: str = ".jpg") -> list[str]:
     """
     stems = [photo_stem(photo) for photo in photos]
     counts = Counter(stem.casefold() for stem in stems)
-    folders = {PurePosixPath(photo.rpartition("/")[0]) for photo in photos}
+    folders = map(PurePosixPath, {photo.rpartition("/")[0] for photo in photos})
     taken = {parent.as_posix().casefold() for folder in folders for parent in (folder, *folder.parents)}
     names = []
     for photo, stem in zip(photos, stems, strict=True):

@@ -18,6 +18,7 @@ from sfplus.alignment import narrow_crop
 from sfplus.alignment.templates import DEFAULT_TEMPLATE, Template, find_template
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.cache import open_earlier
+from sfplus.artifacts.file_record import read_digests
 from sfplus.artifacts.inputs import PhotoFolder, StageInput, check_name, is_utf8
 from sfplus.artifacts.layout import (
     CROP_COLUMNS,
@@ -75,7 +76,7 @@ def _compute(job: Job[EmbedSettings], reader: _CropReader, known: Mapping[int, F
     """Compute features part by part, so that a run that is killed leaves the finished parts to the next one."""
     model, device, dtype = job.load_model("model"), job.context.device, job.settings.dtype
     size = default_batch_size(device, model.preprocessing.mirror)
-    with SharedWork(job, range(len(reader.paths)), size * BATCHES, "crops", reader.name) as work:
+    with SharedWork(job, range(len(reader)), size * BATCHES, "crops", reader.name) as work:
         for items in work.rounds():
             for part, group in groupby(items, itemgetter(0)):
                 rows = [row for _, row in group]
@@ -134,7 +135,6 @@ class _CropReader:
         template: The template that the model was trained on.
 
     Attributes:
-        paths: The files of all crops.
         narrowed: Whether crops of 112x112 are cut to 112x96.
         failures: The reason and remedy of each crop that `batches` could not use, by its row.
     """
@@ -148,7 +148,7 @@ class _CropReader:
         if isinstance(source, PhotoFolder):
             self._names = source.photos
             self._how = ["crop"] * len(self._names)
-            self.paths = [source.root / name for name in self._names]
+            self._root, self._files = source.root, self._names
             return
         assert isinstance(source, Artefact)
         aligned_to = source.manifest["settings"]["template"]
@@ -159,13 +159,18 @@ class _CropReader:
             )  # fmt: skip
         table = read_parquet(source.folder / CROP_TABLE, CROP_COLUMNS)
         self._names, self._how = table["photo"], table["how"]
-        self.paths = [source.folder / CROPS / name for name in table["crop"]]
+        self._root, self._files = source.folder / CROPS, table["crop"]
+
+    def __len__(self) -> int:
+        return len(self._files)
 
     def digests(self) -> list[str]:
         """Return the SHA-256 of each crop."""
         if isinstance(self._source, PhotoFolder):
             return list(self._source.digests.values())
-        return [file_digest(path) for path in self.paths]
+        assert isinstance(self._source, Artefact)
+        known = read_digests(self._source.folder)
+        return [known.get(f"{CROPS}/{name}") or file_digest(self._root / name) for name in self._files]
 
     def index(self, rows: Sequence[int]) -> dict[str, list[str]]:
         """Return the columns `photo` and `how` of some rows."""
@@ -198,7 +203,7 @@ class _CropReader:
             yield torch.from_numpy(np.stack(crops))
 
     def _read(self, row: int, reserve: Reserve) -> Pixels | PhotoError:
-        path = self.paths[row]
+        path = self._root / self._files[row]
         try:
             check_name(self._names[row], path)
             crop = read_photo(path, inspect=reserve_memory(reserve))

@@ -1,6 +1,7 @@
-"""Detection and alignment against facenet-pytorch and scikit-image, and against the time of the multiply-adds alone.
+"""Detection and alignment against facenet-pytorch and scikit-image, and detection against the floor of the machine.
 
-Photos: real ones from SFPLUS_SHARED_DATA/lfw/photos if that is set, else drawn ones, all 250x250.
+Photos: real ones from SFPLUS_SHARED_DATA/lfw/photos if that is set, else drawn ones, all 250x250; enlarged for the
+races of 30 sizes and of 12 megapixels.
 Run on an otherwise idle machine: make bench
 """
 
@@ -12,8 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+from detection_floor import print_floor
 from facenet_pytorch import MTCNN
 from racing import in_own_process, race
 from skimage.transform import SimilarityTransform
@@ -22,10 +25,11 @@ from skimage.transform import warp as skimage_warp
 from sfplus.alignment import TEMPLATES, fit_similarity, warp
 from sfplus.datasets.portraits import draw_portrait
 from sfplus.detection import Detector
+from sfplus.detection.pyramid import Pyramid
 from sfplus.device import Device, choose_device
 from sfplus.images import encode_image, list_photos, read_photo
 
-PHOTOS, MANY_PHOTOS = 48, 10_000
+PHOTOS, FILES, MANY_PHOTOS, ROUNDS = 24, 200, 500, 3
 SETTINGS = {"factor": 0.85, "thresholds": [0.6, 0.7, 0.9]}
 
 
@@ -57,26 +61,46 @@ def race_detectors(images: list[np.ndarray], device: Device) -> None:
         ]
     except ImportError:
         print("  detect  ipazc/mtcnn is not installed (it needs TensorFlow)")
-    medians = race(runs)
+    medians = race(runs, ROUNDS)
     for name, seconds in medians.items():
         ratio = medians["facenet-pytorch, batches of 16"] / seconds
         print(f"  detect  {name:<52} {len(images) / seconds:7.1f} photos/s  {ratio:5.2f} x")
-    print_floor(ours, len(images), medians["sfplus"])
 
 
-def print_floor(detector: Detector, count: int, seconds: float) -> None:
-    """Print the time of P-Net's multiply-adds over all levels, at the rate of matrix products on as many threads."""
-    cells = [((h - 2) * (w - 2), (h // 2 - 3) * (w // 2 - 3), (h // 2 - 5) * (w // 2 - 5)) for h, w in levels(detector)]
-    adds = sum(first * 270 + second * 1440 + third * (4608 + 192) for first, second, third in cells)
-    matrix = torch.randn(2048, 2048)
-    rate = 2048**3 / race({"sgemm": lambda: matrix @ matrix})["sgemm"]
-    floor = 1000 * adds / rate
-    print(f"  floor   P-Net, {adds / 1e6:.0f} M multiply-adds at {rate / 1e9:.0f} G/s: {floor:.2f} ms")
-    print(f"          of {1000 * seconds / count:.2f} ms per photo")
+def race_sizes(images: list[np.ndarray], device: Device) -> None:
+    """Race two photos of each of 30 sizes, which are new to the detector, and print what the plans take of it."""
+    scaled = [cv2.resize(images[i % len(images)], (150 + 7 * (i % 30), 180 + 5 * (i % 30))) for i in range(60)]
+    new = [Detector(mirror_landmarks=False, device=device) for _ in range(5)]
+    theirs = MTCNN(min_face_size=20, keep_all=True, device=device.torch, **SETTINGS)
+    seconds = race({
+        "facenet-pytorch, one by one": lambda: [theirs.detect(photo, landmarks=True) for photo in scaled],
+        "sfplus": lambda: new.pop().detect(scaled),
+    }, 2)  # fmt: skip
+    print_race("30 sizes", seconds, len(scaled))
+    detector, pyramid, clock = new.pop(), Pyramid(20, SETTINGS["factor"], device, new[0].sizes), time.process_time()
+    detector.detect(scaled)
+    detection, clock = time.process_time() - clock, time.process_time()
+    for height, width, _ in (photo.shape for photo in scaled[:30]):
+        for index in range(len(pyramid.plan(height, width).canvases)):
+            pyramid.canvas(height, width, index)
+    plans = time.process_time() - clock
+    new_sizes = plans / (detection + plans)  # of 60 sizes instead of 30
+    print(f"  30 sizes plans and tables {1000 * plans / 30:.2f} ms per size, {plans / detection:.1%} of detection;")
+    print(f"           {new_sizes * 2:.1%} if each photo has a size of its own, none for sizes that are kept")
 
 
-def levels(detector: Detector) -> list[tuple[int, int]]:
-    return detector._pyramid.plan(250, 250).sides
+def race_large(image: np.ndarray, device: Device) -> None:
+    large = cv2.resize(image, (4000, 3000), interpolation=cv2.INTER_CUBIC)
+    ours = Detector(mirror_landmarks=False, device=device)
+    theirs = MTCNN(min_face_size=20, keep_all=True, device=device.torch, **SETTINGS)
+    runs = {"facenet-pytorch": lambda: theirs.detect(large, landmarks=True), "sfplus": lambda: ours.detect(large)}
+    print_race("12 MP", race(runs, 1), 1)
+
+
+def print_race(title: str, seconds: dict[str, float], count: int) -> None:
+    usual = next(iter(seconds.values()))
+    for name, value in seconds.items():
+        print(f"  {title:<8} {name:<50} {count / value:7.2f} photos/s  {usual / value:5.2f} x")
 
 
 def race_warps(images: list[np.ndarray], device: Device) -> None:
@@ -112,10 +136,10 @@ def race_files(images: list[np.ndarray]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "in"
         source.mkdir()
-        for index in range(600):
+        for index in range(FILES):
             (source / f"{index:04}.jpg").write_bytes(encode_image(images[index % len(images)], ".jpg", 95))
         seconds, _ = in_own_process(_align, source, Path(folder) / "out")
-        print(f"  files   {'600 JPEG files to crops, imports included':<52} {600 / seconds:7.1f} crops/s")
+        print(f"  files   {f'{FILES} JPEG files to crops, imports included':<52} {FILES / seconds:7.1f} crops/s")
 
 
 def _align(source: Path, out: Path) -> None:
@@ -139,8 +163,11 @@ def _detect(count: int) -> None:
 def main() -> None:
     images, device = photos(PHOTOS), choose_device("auto")
     size = f"{images[0].shape[0]}x{images[0].shape[1]}"
-    print(f"{device.describe()}; {len(images)} photos of {size}; median of 5 rounds")
+    print(f"{device.describe()}; {len(images)} photos of {size}; medians of {ROUNDS} rounds")
     race_detectors(images, device)
+    race_sizes(images, device)
+    race_large(images[1], device)
+    print_floor(images[:16], SETTINGS)
     race_warps(images, device)
     race_files(images)
     clock = time.perf_counter()

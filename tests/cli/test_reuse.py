@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from safetensors.numpy import load_file
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.result_index import ResultIndex
 from sfplus.detection import Detector
+from sfplus.io.files import file_digest
 
 
 @pytest.fixture
@@ -144,6 +147,47 @@ def test_nothing_is_read_or_fitted_again_for_known_crops(
     Image.open(next(photos.rglob("*.jpg"))).rotate(3).save(photos / "new.jpg")
     assert sfplus("align", photos, tmp_path / "out").code == 0
     assert read[12:] == [photos / "new.jpg"] and sum(fitted) == 13
+
+
+def test_known_crops_are_neither_digested_nor_flushed_again(
+    photos: Path, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digested, flushed = list[Path](), set[int]()
+    for module in ("sfplus.artifacts.file_record", "sfplus.stages.embed"):
+        monkeypatch.setattr(f"{module}.file_digest", lambda path: digested.append(Path(path)) or file_digest(path))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.add(os.fstat(descriptor).st_ino))
+    words = ("embed", photos, tmp_path / "out")
+    assert sfplus(*words).code == 0
+    first = flushed.copy()
+    digested.clear()
+    flushed.clear()
+    Image.open(next(photos.rglob("*.jpg"))).rotate(3).save(photos / "new.jpg")
+    assert sfplus(*words).code == 0
+    assert {path.name for path in digested if path.suffix == ".jpg"} == {"new.jpg"}
+    (artefact,) = (tmp_path / "out/.sfplus/cache/align").glob("*/")
+    inodes = {path.name: path.stat().st_ino for path in artefact.rglob("*.jpg")}
+    assert len(inodes) == 13 and {name for name, inode in inodes.items() if inode in flushed} == {"new.jpg"}
+    assert {*inodes.values()} <= first | flushed
+    assert {path.stat().st_ino for path in artefact.rglob("*/")} <= flushed, "the names of the crops can be lost"
+    assert Artefact.open(artefact).find_damage(all_content=True) == ""
+
+
+def test_on_a_disk_without_links_known_crops_are_copied_and_flushed(
+    photos: Path, work: dict[str, int], tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links")
+
+    flushed = set[int]()
+    monkeypatch.setattr(os, "link", link)
+    assert sfplus("align", photos, tmp_path / "out").code == 0
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.add(os.fstat(descriptor).st_ino))
+    Image.open(next(photos.rglob("*.jpg"))).rotate(3).save(photos / "new.jpg")
+    assert sfplus("align", photos, tmp_path / "out").code == 0
+    (artefact,) = (tmp_path / "out/.sfplus/cache/align").glob("*/")
+    assert work["cut"] == len(list(artefact.rglob("*.jpg"))) == 13
+    assert {path.stat().st_ino for path in artefact.rglob("*.jpg")} <= flushed
+    assert Artefact.open(artefact).find_damage(all_content=True) == ""
 
 
 def test_torch_is_not_imported_for_unchanged_photos(photos: Path, tmp_path: Path, sfplus: Callable) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from slow_cases import mostly_slow, slow
 from torch import Tensor, nn
 
+from sfplus.hypersphere import sphere_conv_ops as module
 from sfplus.hypersphere.sphere_conv import EPSILON, OPERATORS, SphereConv2d, to_sphere
 
 GEOMETRIES: list[dict[str, Any]] = [
@@ -93,6 +94,22 @@ def test_equals_unfold_and_acos(operator: str, geometry: dict[str, Any], rescale
     layer, x = create_layer(operator, rescale, **geometry).to(device), images().to(device).requires_grad_()
     response, expected = layer(x), reference(layer, x)
     assert response.shape == nn.Conv2d(4, 8, **geometry, dtype=torch.float64)(x).shape
+    torch.testing.assert_close(response, expected, rtol=0, atol=1e-13)
+    sources, upstream = [x, *layer.parameters()], torch.randn_like(response)
+    gradients = torch.autograd.grad(response, sources, upstream)
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected, sources, upstream), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_parts_of_a_batch_give_the_same(
+    operator: str, rescale: bool, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = create_layer(operator, rescale, kernel_size=3, groups=2).to(memory_format=layout)  # type: ignore[call-overload]
+    x = torch.cat([images(), images().flip(1)[:1]]).to(memory_format=layout).requires_grad_()
+    monkeypatch.setattr(module, "_PART", 2 * layer(x[:1]).numel())
+    response, expected = layer(x), reference(layer, x)
     torch.testing.assert_close(response, expected, rtol=0, atol=1e-13)
     sources, upstream = [x, *layer.parameters()], torch.randn_like(response)
     gradients = torch.autograd.grad(response, sources, upstream)
