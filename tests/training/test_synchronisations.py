@@ -1,8 +1,8 @@
 """How often a step of training reads a value or a size from the device, for which a GPU makes the program wait.
 
 The operations are counted on a CPU. There are no more of them on a GPU: energies and sharded classes, which check
-labels and norms on a CPU, do not wait at all (test_gpu_steps). `python tests/training/test_synchronisations.py` prints
-the counts of a step without and of one with a row of the history.
+labels on a CPU, do not wait at all (test_gpu_steps). `python tests/training/test_synchronisations.py` prints the counts
+of a step without and of one with a row of the history.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfplus.device import choose_device
-from sfplus.hypersphere import HEADS, ShardedHead
+from sfplus.hypersphere import HEADS, ShardedHead, energy
 from sfplus.image_tasks.classification import ClassificationTask
 from sfplus.image_tasks.cnn import create_classifier
 from sfplus.image_tasks.datasets import SmallImages
@@ -115,18 +116,20 @@ STEPS: dict[str, tuple[Callable[[], Step], int, int]] = {
     "face, sharded classes": (lambda: face(sharded=True), 2, 3),
     "face, sharded classes, energy": (lambda: face(sharded=True, energy={"mode": "paper", "weight": 1}), 5, 6),
     "image": (image, 0, 0),
-    "image, energy": (lambda: image(energy={"mode": "mhe"}), 11, 11),
-    "image, energy of random projections": (lambda: image(energy={"mode": "comhe-random", "count": 2}), 10, 10),
-    "gan, energy": (lambda: gan(energy={"weight": 1e-6}), 0, 7),
+    "image, energy": (lambda: image(energy={"mode": "mhe"}), 0, 0),
+    "image, energy of random projections": (lambda: image(energy={"mode": "comhe-random", "count": 2}), 0, 0),
+    "gan, energy": (lambda: gan(energy={"weight": 1e-6}), 0, 0),
 }
 
 
 def waits_of(make: Callable[[], Step]) -> list[Counter[str]]:
-    step, counts = make(), []
-    for measure in (False, True):
-        with count_waits() as waits:
-            step(measure)
-        counts.append(waits)
+    counts = []
+    with patch.object(energy, "_few_cosines", lambda *_: None):  # of CPUs only: it looks at the norms
+        step = make()
+        for measure in (False, True):
+            with count_waits() as waits:
+                step(measure)
+            counts.append(waits)
     return counts
 
 
