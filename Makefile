@@ -44,11 +44,12 @@ install: $(STAMP)  ## set up .venv (the other targets also do this)
 demo: $(STAMP)  ## run the whole pipeline on drawn faces: about three minutes, offline
 	@$(SFPLUS) run demo $(SET) --device $(DEVICE)
 
+# compiled files are kept, whatever the user's Python does: else each process compiles tests and package anew
 test: $(DEV)  ## run the tests, except those marked slow
-	@$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
 
 test-slow: $(DEV)  ## run the slow tests: real photos (SFPLUS_SHARED_DATA), killed processes, long runs
-	@$(BIN)/pytest -n 2 --dist worksteal -m slow
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal -m slow
 
 lint: $(DEV)  ## run ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

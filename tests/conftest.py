@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import os
@@ -20,7 +21,7 @@ import pytest
 from PIL import Image
 
 from sfplus.__main__ import main
-from sfplus.datasets.portraits import write_portraits
+from sfplus.datasets import portraits
 
 _homes = itertools.count()
 
@@ -83,6 +84,14 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     """Let files be written without waiting until the disk has them: no test cuts the power of the machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)  # a file that is not open is still an error
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def portraits_are_drawn_once() -> Iterator[None]:
+    """Draw each portrait once in all tests and recipes that write portraits; those of `draw_portrait` itself draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(portraits, "draw_portrait", functools.lru_cache(maxsize=300)(portraits.draw_portrait))
         yield
 
 
@@ -200,7 +209,7 @@ def tiny_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 4 drawn people with 3 photos each."""
     folder = tmp_path_factory.mktemp("drawn")
-    write_portraits(folder, 4, 3, 0)
+    portraits.write_portraits(folder, 4, 3, 0)
     return folder
 
 
