@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -137,25 +134,12 @@ class Deferred:
     def resolve(self) -> Callable[[Job[Any]], Any]:
         """Import the module and return the function."""
         module, _, name = self.path.partition(":")
-        function: Callable[[Job[Any]], Any] = getattr(_import_once(module), name)
+        function: Callable[[Job[Any]], Any] = getattr(importlib.import_module(module), name)
         return function
 
     def __call__(self, job: Job[Any]) -> Any:
         """Call the function."""
         return self.resolve()(job)
-
-
-def _import_once(name: str) -> ModuleType:
-    """Import a module; garbage is not collected meanwhile, nor looked for among the objects of torch afterwards."""
-    if name in sys.modules or not gc.isenabled():
-        return importlib.import_module(name)
-    gc.disable()
-    try:
-        module = importlib.import_module(name)
-        gc.freeze()
-        return module
-    finally:
-        gc.enable()
 
 
 def partial_folder(folder: Path) -> Path:
