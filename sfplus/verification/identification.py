@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Literal
 
 import numpy as np
@@ -20,7 +17,7 @@ _Singles = NDArray[np.float32]
 _Ints = NDArray[np.int64]
 _SCORES = 1 << 22  # scores in memory at a time: 16 MiB, which fit in the processor's cache
 _PROBES, _NUMBERS = 1024, 1 << 22  # probes, and floats of gallery features, in one matrix product
-_ROWS = 64  # probes whose scores are used at a time by a thread: 1 MiB, which fit in the cache of its core
+_ROWS = 64  # probes whose scores are used at a time: 1 MiB, which fit in the cache of a core
 _TIE = np.float32(1e-6)  # cosines that differ by less are ties in single precision
 
 
@@ -248,28 +245,25 @@ def _compare(
 ) -> Iterator[int]:
     """Compute the cosines of probes and a gallery, block by block, and yield the number of gallery rows so far.
 
-    `use` is called in several threads, each time with a slice of the probes, the first row of the gallery's block and
-    their cosines, which are overwritten later. No block of the gallery crosses one of the `stops`.
+    `use` is called with a slice of the probes, the first row of the gallery's block and their cosines, which are
+    overwritten later. No block of the gallery crosses one of the `stops`.
     """
     parts = [slice(start, min(start + _PROBES, len(probes))) for start in range(0, len(probes), _PROBES)]
     size = max(1, min(_SCORES // min(len(probes), _PROBES), _NUMBERS // probes.shape[1]))
     memory = np.empty(min(len(probes), _PROBES) * size, np.float32)
 
-    def scale_and_use(rows: slice, start: int, scores: _Singles, scale: _Singles) -> None:
-        scores *= scale
-        use(rows, start, scores)
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for start, piece in _pieces(probes.shape[1], blocks, size, stops):
-            scale = 1 / _norms(piece, "gallery features")  # of the scores, which are in the cache, not of the features
-            for part in parts:
-                queries = probes[part]
-                scores = memory[: len(queries) * len(piece)].reshape(len(queries), -1)
-                np.matmul(queries, piece.T, out=scores)
-                rows = [slice(at, min(at + _ROWS, part.stop)) for at in range(part.start, part.stop, _ROWS)]
-                few = [scores[at : at + _ROWS] for at in range(0, len(queries), _ROWS)]
-                deque(pool.map(scale_and_use, rows, repeat(start), few, repeat(scale)), maxlen=0)
-            yield start + len(piece)
+    for start, piece in _pieces(probes.shape[1], blocks, size, stops):
+        scale = 1 / _norms(piece, "gallery features")  # of the scores, which are in the cache, not of the features
+        for part in parts:
+            queries = probes[part]
+            scores = memory[: len(queries) * len(piece)].reshape(len(queries), -1)
+            np.matmul(queries, piece.T, out=scores)
+            for at in range(part.start, part.stop, _ROWS):
+                rows = slice(at, min(at + _ROWS, part.stop))
+                few = scores[at - part.start : rows.stop - part.start]
+                few *= scale
+                use(rows, start, few)
+        yield start + len(piece)
 
 
 def _pieces(

@@ -148,6 +148,7 @@ def race_files() -> None:
 def _align(source: Path, out: Path) -> None:
     from sfplus.cli.align import align_folder
 
+    os.environ["SFPLUS_HOME"] = str(out.with_name("home"))  # without what was detected in earlier runs
     align_folder(source, out, "auto")
 
 
