@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.context import RunContext, is_first
+from sfplus.artifacts.inputs import StageInput
 from sfplus.errors import ArtefactError, warn_user
 from sfplus.io.files import write_json
 from sfplus.io.json_files import read_json
@@ -17,7 +18,7 @@ from sfplus.io.memory import return_freed_memory
 from sfplus.pipeline.distributed import count_local_steps, run_stage_in_all_processes
 from sfplus.pipeline.plan import check_inputs, resolve_inputs
 from sfplus.pipeline.preflight import check_plan
-from sfplus.recipes.steps import Step
+from sfplus.recipes.steps import Step, UserPhotos
 
 
 class Identity(TypedDict):
@@ -45,8 +46,9 @@ def run_steps(steps: Sequence[Step], context: RunContext, record: Path | None = 
         _ = context.device  # a missing device is an error before anything is read
     artefacts: dict[str, Artefact] = {}
     identities: dict[str, Any] = {}
+    folders: dict[UserPhotos, StageInput] = {}  # all steps see the photos as they were when the first one read them
     for step in steps[: count_local_steps([step.stage for step in steps])]:
-        inputs = resolve_inputs(step, artefacts, context)
+        inputs = resolve_inputs(step, artefacts, context, folders)
         artefacts[step.name] = run_stage_in_all_processes(step.stage, step.settings, inputs, context, step.name)
         return_freed_memory()
         if record and is_first():

@@ -145,7 +145,8 @@ def _check_references(references: Sequence[InputReference], workspace: Path, con
             elif path.resolve() in (workspace / "cache").resolve().parents:
                 raise UsageError("contains the cache", where=path, remedy="give the folder of photos inside it")
             if isinstance(reference, UserPhotos):
-                _check_photos(path)
+                if reference.root not in folders:
+                    _check_photos(path)
                 folders[reference.root] = None
                 if reference.people:
                     people[reference] = None
@@ -225,15 +226,30 @@ def _path(reference: UserPhotos | UserBin | UserPack | UserPairs | UserFile) -> 
     return reference.root if isinstance(reference, UserPhotos | UserPack) else reference.path
 
 
-def resolve_inputs(step: Step, artefacts: Mapping[str, Artefact], context: RunContext) -> dict[str, StageInput]:
+def resolve_inputs(
+    step: Step,
+    artefacts: Mapping[str, Artefact],
+    context: RunContext,
+    folders: dict[UserPhotos, StageInput] | None = None,
+) -> dict[str, StageInput]:
     """Return the inputs of a step.
 
     Args:
         step: The step.
         artefacts: The artefacts of earlier steps by name.
         context: The run, whose workspace remembers the digests of photos.
+        folders: The folders of photos of earlier steps, which are not listed again; those of this step are added.
     """
-    return {name: _resolve(reference, artefacts, context) for name, reference in step.inputs.items()}
+    folders = {} if folders is None else folders
+    inputs = {}
+    for name, reference in step.inputs.items():
+        if not isinstance(reference, UserPhotos):
+            inputs[name] = _resolve(reference, artefacts, context)
+            continue
+        if reference not in folders:
+            folders[reference] = _resolve(reference, artefacts, context)
+        inputs[name] = folders[reference]
+    return inputs
 
 
 def _resolve(reference: InputReference, artefacts: Mapping[str, Artefact], context: RunContext) -> StageInput:

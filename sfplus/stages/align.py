@@ -220,8 +220,11 @@ def crop_names(photos: Sequence[str], suffix: str = ".jpg") -> list[str]:
     """
     stems = [photo_stem(photo) for photo in photos]
     counts = Counter(stem.casefold() for stem in stems)
-    folders = map(PurePosixPath, {photo.rpartition("/")[0] for photo in photos})
-    taken = {parent.as_posix().casefold() for folder in folders for parent in (folder, *folder.parents)}
+    taken = set[str]()
+    for folder in {photo.rpartition("/")[0] for photo in photos}:
+        while folder:
+            taken.add(folder.casefold())
+            folder = folder.rpartition("/")[0]
     names = []
     for photo, stem in zip(photos, stems, strict=True):
         name = stem if counts[stem.casefold()] == 1 else photo  # a.png and a.jpg in one folder keep different names

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from sfplus.artifacts.artefact import Artefact
 from sfplus.artifacts.result_index import ResultIndex
 from sfplus.detection import Detector
+from sfplus.images import list_photos
 from sfplus.io.files import file_digest
 
 
@@ -188,6 +189,24 @@ def test_on_a_disk_without_links_known_crops_are_copied_and_flushed(
     assert work["cut"] == len(list(artefact.rglob("*.jpg"))) == 13
     assert {path.stat().st_ino for path in artefact.rglob("*.jpg")} <= flushed
     assert Artefact.open(artefact).find_damage(all_content=True) == ""
+
+
+def test_photos_are_listed_once_for_all_steps(
+    photos: Path, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = list[Path]()
+    monkeypatch.setattr("sfplus.artifacts.inputs.list_photos", lambda root: listed.append(root) or list_photos(root))
+    assert sfplus("align", photos, tmp_path / "out").code == 0 and listed == [photos]
+
+
+def test_a_photo_that_is_changed_between_two_steps_is_noticed(
+    photos: Path, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The landmarks of the old photo would be used for the new one."""
+    first = next(photos.rglob("*.jpg"))
+    monkeypatch.setattr("sfplus.pipeline.execute.return_freed_memory", lambda: Image.new("RGB", (99, 99)).save(first))
+    answer = sfplus("align", photos, tmp_path / "out")
+    assert answer.code == 1 and f"{first}: was changed while it was read; run again" in answer.err, answer
 
 
 def test_torch_is_not_imported_for_unchanged_photos(photos: Path, tmp_path: Path, sfplus: Callable) -> None:
