@@ -70,6 +70,7 @@ for program in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_program_are_restored() -> None:
     """Each program runs in a process of its own, since torch cannot undo all of these settings."""
     answer = subprocess.run([sys.executable, "-c", CODE, *PROGRAMS], capture_output=True, text=True, check=False)

@@ -88,6 +88,7 @@ def test_a_photo_without_a_face_does_not_stop_a_stream(embedder: Embedder, photo
             embedder([photos[0], source])
 
 
+@pytest.mark.slow
 def test_a_stream_reads_only_a_few_photos_in_advance(embedder: Embedder, photos: list[Path]) -> None:
     photo = read_photo(photos[0])
     taken = 0
@@ -105,6 +106,7 @@ def test_a_stream_reads_only_a_few_photos_in_advance(embedder: Embedder, photos:
     stream.close()
 
 
+@pytest.mark.slow
 def test_features_of_many_crops_need_little_memory(embedder: Embedder, crops: list[np.ndarray]) -> None:
     """1,000 crops have 32 MB, their features 0.13 MB."""
     tracemalloc.start()

@@ -107,6 +107,7 @@ def test_settings_of_the_program_have_no_effect_and_are_left_alone(
             np.testing.assert_array_equal(result, array)
 
 
+@pytest.mark.slow
 def test_threads_share_a_detector_and_an_embedder(untrained_model: Path, photos: list[Path]) -> None:
     detector, embedder = Detector(60, device="cpu"), Embedder(untrained_model, "cpu")
     expected = arrays(untrained_model, photos, detector, embedder)
@@ -146,6 +147,7 @@ class Worked(Dataset[Any]):
         return before, torch.get_num_threads(), result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start",
     [

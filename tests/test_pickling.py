@@ -67,6 +67,7 @@ def test_the_device_is_chosen_where_the_pickle_is_loaded(maker: Any, monkeypatch
         pickle.loads(pickle.dumps(original))
 
 
+@pytest.mark.slow
 def test_an_embedder_keeps_its_model_and_settings(untrained_model: Path, photos: list[Path]) -> None:
     for settings in ({}, {"dtype": "bfloat16"}, {"input": "sphereface,mirror=false"}, {"choose": "largest"}):
         embedder = Embedder(untrained_model, "cpu", **settings)  # type: ignore[arg-type]

@@ -55,6 +55,7 @@ class ResultIndex:
     def _open(self) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(self._path, timeout=_TIMEOUT)) as database:
             try:
+                database.execute("PRAGMA synchronous = OFF")  # what a power cut damages is computed again
                 yield database
             except sqlite3.DatabaseError as error:
                 if type(error) is sqlite3.DatabaseError:  # the file is damaged: it is started anew by the next `put`

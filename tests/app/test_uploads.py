@@ -60,6 +60,7 @@ def test_bytes_are_limited(reader: UploadReader, monkeypatch: pytest.MonkeyPatch
         reader.read(bytes(2**20 + 1), "large.jpg")
 
 
+@pytest.mark.slow
 def test_a_photo_that_takes_too_long_is_stopped_and_others_are_decoded_meanwhile(
     reader: UploadReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:

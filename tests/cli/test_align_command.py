@@ -136,6 +136,7 @@ def test_a_simulated_full_disk_is_reported_in_one_line(
     assert answer.code == 1 and "free some space" in answer.err and "Traceback" not in answer.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_and_a_read_only_disk_are_reported_in_one_line(
     unusual_photos: Path, tmp_path: Path, sfplus: Command

@@ -60,6 +60,7 @@ def test_runs_of_the_same_pairs_are_compared(tmp_path: Path, sfplus: Callable) -
     assert again["comparisons"] == data["comparisons"]
 
 
+@pytest.mark.slow
 @pytest.mark.plots
 def test_a_single_difference_is_described_in_words(tmp_path: Path, sfplus: Callable) -> None:
     write_run(tmp_path / "data/runs/a", 0.7, 1)

@@ -83,6 +83,7 @@ def test_a_sweep_shares_stages_continues_after_a_failed_run_and_repeats_nothing(
     assert single.err.count("fresh") == 5  # the first seed is that of the recipe
 
 
+@pytest.mark.slow
 def test_a_sweep_until_training_compares_training_metrics(tiny: Path, tmp_path: Path, sfplus: Callable) -> None:
     answer = sfplus("sweep", tiny, "train.base_lr=0.02,0.04", "train.max_iter=2", "--until", "train", "--workspace",
                     tmp_path, "--name", "rates", "--device", "cpu")  # fmt: skip

@@ -54,6 +54,7 @@ def write(path: Path, layout: int) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_damaged_headers_are_one_line(tmp_path: Path, layout: int) -> None:
     path = tmp_path / "a.tar"

@@ -252,6 +252,7 @@ def test_instructions_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read_bin(tmp_path / "x.bin")
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_are_read_or_refused_but_never_crash(data: st.DataObject, tmp_path: Path) -> None:
@@ -271,6 +272,7 @@ def test_damaged_files_are_read_or_refused_but_never_crash(data: st.DataObject, 
     _read_or_refuse(bytes(good), tmp_path)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from([bytes([c]) for c in b"](tlae)q\x85\x86\x87\x88\x89\x94hK\x80CU."]), max_size=40))
 def test_programs_of_allowed_instructions_never_crash(tmp_path: Path, codes: list[bytes]) -> None:
@@ -316,6 +318,7 @@ SMALL_AND_LONG = {  # a pickle, and the words of the error, or None if it is rea
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     partly_slow(SMALL_AND_LONG, ["arrays of one photo", "nested lists", "marks", "objects"]),

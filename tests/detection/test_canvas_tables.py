@@ -51,6 +51,7 @@ def test_products_beyond_32_bits_do_not_overflow() -> None:
     assert corners.min() >= 0 and int(corners.max()) == 20 * 400_001 + 400_000
 
 
+@pytest.mark.slow
 def test_a_gpu_makes_the_tables_without_waiting() -> None:
     plan = plan_pyramid(250, 250, 20, 0.85)
     with fake_cuda():

@@ -243,6 +243,7 @@ def test_wrong_arguments_are_refused(model: nn.Module, options: dict[str, Any], 
         HypersphericalEnergy(model, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

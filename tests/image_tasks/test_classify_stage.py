@@ -106,6 +106,7 @@ def test_plane_features_are_saved_and_plotted(folders: Path, run: RunContext) ->
     assert Image.open(artefact.folder / "plane.png").size[0] > 300
 
 
+@pytest.mark.slow
 def test_images_of_any_size(folders: Path, run: RunContext) -> None:
     data = {"name": "files", "resize": 40, "crop": 32}
     options = {"network": "torchvision:resnet18", "width": 0, "max_iter": 1, "steps": [], "test_every": 1, "offset": 0}

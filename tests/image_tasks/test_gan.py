@@ -79,6 +79,7 @@ def test_width_multiplies_the_maps() -> None:
     assert Generator(0.125)(torch.randn(4, 128)).shape == (4, 3, 32, 32)
 
 
+@pytest.mark.slow
 def test_spectral_norm_divides_by_the_largest_singular_value() -> None:
     torch.manual_seed(0)
     discriminator = Discriminator(0.125, spectral_norm=True)

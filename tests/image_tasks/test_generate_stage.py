@@ -75,6 +75,7 @@ def test_scores_need_a_classifier_or_inception(image_folder: Path, tmp_path: Pat
     assert rebuilt.folder == artefact.folder
 
 
+@pytest.mark.slow
 def test_the_best_of_regular_scores_is_reported(image_folder: Path, tmp_path: Path) -> None:
     """Each is the score of a training that ends there; the scores of a reused training cover all its generators."""
     classifier = make_classifier(image_folder, tmp_path)
@@ -95,6 +96,7 @@ def test_the_best_of_regular_scores_is_reported(image_folder: Path, tmp_path: Pa
     assert rows[0]["surrogate_score"] != pytest.approx(scores[0], rel=1e-9), "of other images"
 
 
+@pytest.mark.slow
 def test_other_scores_reuse_the_generator(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artefact = make(image_folder, tmp_path, energy={})
     with monkeypatch.context() as patch:

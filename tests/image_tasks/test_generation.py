@@ -128,6 +128,7 @@ def test_first_row_of_a_gan(images: SmallImages, tmp_path: Path, variant: str) -
     assert summary["generator_loss"] == row["generator_loss"]
 
 
+@pytest.mark.slow
 def test_a_large_energy_weight_lowers_the_energy(images: SmallImages, tmp_path: Path) -> None:
     last = {}
     for weight in (0, 10):

@@ -138,6 +138,7 @@ print(int(peak.split()[1]) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_a_small_table_of_long_texts_does_not_fill_the_memory(tmp_path: Path) -> None:
     text = pa.array(["a" * 500_000]).dictionary_encode()
     column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, np.int32)), text.dictionary)

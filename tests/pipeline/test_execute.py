@@ -22,6 +22,7 @@ def test_a_folder_of_photos_that_contains_the_cache_is_refused(drawn: Path, tmp_
         run_steps(plan(load_recipe(tmp_path / "r.yaml")), RunContext(tmp_path / "data", Console(quiet=True), "cpu"))
 
 
+@pytest.mark.slow
 def test_a_run_restores_what_another_run_at_the_same_time_overwrote_in_the_record(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

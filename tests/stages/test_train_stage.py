@@ -43,6 +43,7 @@ def manifest(workspace: Path, stage: str) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_held_out_pairs_sharded_classes_and_the_initial_model_are_used(
     tiny: Path, tmp_path: Path, sfplus: Sfplus
 ) -> None:
@@ -64,6 +65,7 @@ def test_held_out_pairs_sharded_classes_and_the_initial_model_are_used(
     assert torch.isfinite(tensors["weight"]).all()
 
 
+@pytest.mark.slow
 def test_epochs_are_converted_to_steps_and_different_people_need_a_new_classifier(
     tiny: Path, tmp_path: Path, sfplus: Sfplus
 ) -> None:

@@ -115,6 +115,7 @@ def test_running_average_replaces_the_weights(crops: CropDataset, tmp_path: Path
     )
 
 
+@pytest.mark.slow
 def test_bf16_learns_on_the_cpu(train: Train, tmp_path: Path) -> None:
     changes = {"max_iter": 30, "base_lr": 0.02, "precision": "bf16"}
     state, summary = train(tmp_path / "half", **changes)

@@ -126,6 +126,7 @@ def test_relations_alone_need_no_map_and_are_learned(crops: CropDataset, tmp_pat
     assert "accuracy" not in summary and np.isfinite(summary["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classify", mostly_slow([True, False], [True]))
 def test_an_interrupted_run_ends_with_the_same_bits(classify: bool, crops: CropDataset, tmp_path: Path) -> None:
     """With a map, augmentation, an average and a checkpoint in between; another teacher is refused."""

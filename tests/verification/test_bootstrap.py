@@ -61,6 +61,7 @@ def result_of(scores: NDArray[np.float64], pairs: Pairs) -> Result:
     return Result("sphereface", accuracy, np.zeros(2), scores, pairs.same, pairs.fold)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", [sparse, dense])
 def test_width_follows_the_variance_over_pairs_that_share_a_person(design) -> None:
     """The variance of Aronow, Samii and Assenova (2015), with loops."""

@@ -367,6 +367,7 @@ def test_a_single_column_of_numbers_is_refused_by_its_name(word: str, tmp_path: 
         read_features(tmp_path / "a.parquet")
 
 
+@pytest.mark.slow
 def test_damage_of_any_format_is_one_line(tmp_path: Path) -> None:
     names = tmp_path / "names"
     names.mkdir()

@@ -123,6 +123,7 @@ def test_a_truncated_file_is_refused_or_contains_the_first_layers(tmp_path: Path
             assert [blob.tolist() for blob in blobs] == [blob.tolist() for blob in complete.blobs[name]]
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(

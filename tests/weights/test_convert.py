@@ -61,6 +61,7 @@ def test_the_shipped_model_keeps_loading() -> None:
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_chains_of_conversions_are_exact(folder: Path, tmp_path: Path, sfplus: Callable[..., Any]) -> None:
     chain = ["model", "a.caffemodel", "b", "c.onnx", "d", "e.caffemodel"]
     for source, target in itertools.pairwise(chain):

@@ -49,6 +49,7 @@ def check_opencv(data: bytes, net: torch.nn.Module, *size: int) -> None:
         assert np.abs(actual - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [OPTIONS[-1], *(pytest.param(options, marks=pytest.mark.slow) for options in OPTIONS[:-1])], ids=str
 )
@@ -79,6 +80,7 @@ def test_onnxruntime_agrees_and_reading_back_is_exact(options: dict[str, Any], t
         assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in network_names()]
 )
@@ -103,6 +105,7 @@ def test_opencv_reads_networks_of_caffe_files(shared_data: Path) -> None:
         check_opencv(data, net, *net.input_shape)
 
 
+@pytest.mark.slow
 def test_fresh_weights_keep_their_names(tmp_path: Path) -> None:
     """Also zero biases, which a graph does not need."""
     net = create("sphereface4", width=0.05, feature_size=6).eval()
@@ -113,6 +116,7 @@ def test_fresh_weights_keep_their_names(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
 
 
+@pytest.mark.slow
 def test_files_of_earlier_versions_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In them, shapes are computed from N, and a PReLU has its slopes from a Reshape."""
     monkeypatch.setattr("sfplus.weights.onnx._fold_constants", lambda *_: None)

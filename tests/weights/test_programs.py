@@ -131,6 +131,7 @@ def test_torchscript_and_torch_export(tmp_path: Path) -> None:
         np.testing.assert_allclose(embedder.features(CROPS), EXPECTED, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is a program")
 def test_folders_hold_no_programs(tmp_path: Path) -> None:
     convert(export(tmp_path / "x.pt2", SeveralOutputs()), tmp_path / "model", input="insightface,output=feature")

@@ -112,6 +112,7 @@ def test_large_files_take_bounded_time(token: str, tmp_path: Path) -> None:
         read(tmp_path, token * ((1 << 17) // len(token)))  # an eighth of the limit
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(offset=st.integers(0, len(TEXT)), removed=st.integers(0, 5), inserted=st.text(max_size=8))
 def test_changed_text_is_refused_or_read(offset: int, removed: int, inserted: str, tmp_path: Path) -> None:

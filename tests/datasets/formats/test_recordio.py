@@ -82,6 +82,7 @@ def damaged(draw: st.DrawFn) -> tuple[bytes, bytes | None]:
     return files[0], files[1] if draw(st.booleans()) else None
 
 
+@pytest.mark.slow
 @given(st.composite(damaged)())
 @settings(max_examples=400, deadline=None)
 def test_damage_is_one_error_or_one_lost_image(

@@ -13,6 +13,7 @@ from sfplus.datasets.pairs.dataset_name import pairs_digest
 from sfplus.errors import PairsError
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.one_of(

@@ -69,6 +69,7 @@ PARTITIONED = aot_autograd(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learned_features", [True, slow(False, id="fixed")], ids=["features", None])
 @each_head(mostly_slow(CASES, CASES[3::5]))
 def test_compiled_gradients_and_state_are_those_of_eager(
