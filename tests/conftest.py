@@ -103,8 +103,12 @@ def own_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_module_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget after each test the folders in which it let sfplus look for modules."""
+    """Forget after each test the folders in which it let sfplus look for modules, and compile none of these to a file.
+
+    Python takes a compiled file for that of a module of the same size and second, which a test may have changed since.
+    """
     monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
 @pytest.fixture(scope="session")
