@@ -60,6 +60,10 @@ class Sweep:
         """Return the lowest and the highest accuracy of its seeds, in per cent."""
         return f"{100 * min(self.values(label)):.1f} to {100 * max(self.values(label)):.1f}"
 
+    def each(self, label: str, metric: str) -> str:
+        """Return the value of each seed."""
+        return ", ".join(f"{value:.1f}" for value in self.values(label, metric))
+
     def costs(self) -> str:
         """Return the smallest and the largest mean loss against the control, in points."""
         losses = [-100 * self.difference(row["label"]).mean for row in self.data["rows"] if row["against"]]
