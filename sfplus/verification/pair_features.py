@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sfplus.errors import PairsError
 
 Floats = NDArray[np.float64]
+_Float = TypeVar("_Float", np.float32, np.float64)
 _SIDES = "left", "right"
 _BLOCK = 128  # pairs whose features are processed at a time, so that they stay in the processor's cache
 
@@ -133,7 +134,7 @@ def cosines(
     return inner / np.sqrt(squares[0] * squares[1]), pairs
 
 
-def dots(a: Floats, b: Floats) -> Floats:
+def dots(a: NDArray[_Float], b: NDArray[_Float]) -> NDArray[_Float]:
     """Return the inner product of each row of `a` with the same row of `b`, by BLAS, which is faster than einsum."""
     return np.asarray(np.matmul(a[:, None], b[:, :, None])[:, 0, 0])
 
