@@ -49,7 +49,7 @@ class Sweep:
     def text(self, label: str, metric: str = "accuracy", digits: int = 2) -> str:
         """Return mean and standard deviation of a metric over the seeds, fractions in per cent."""
         values = np.array(self.values(label, metric)) * (100 if is_share(metric) else 1)
-        mean = f"{values.mean():.{digits}f}".replace("-", "−")
+        mean = f"{self.mean(label, metric):.{digits}f}".replace("-", "−")
         return f"{mean} ± {standard_deviation(list(values)):.{digits}f}" if len(values) > 1 else mean
 
     def mean(self, label: str, metric: str = "accuracy") -> float:
