@@ -98,10 +98,11 @@ def main_metric(result: StepResult) -> str:
 
 
 def _counted_metrics(artefact: Artefact) -> dict[str, float]:
-    """Return the numbers in the counts of a stage that are metrics, not amounts."""
+    """Return the numbers in the counts of a stage that are metrics, not amounts; rank 5 comes before rank 10."""
+    counts = artefact.manifest["counts"]
     return {
         name: float(value)
-        for name, value in sorted(artefact.manifest["counts"].items())
+        for name, value in sorted(counts.items(), key=lambda count: (count[0].rstrip("0123456789"), len(count[0])))
         if isinstance(value, int | float) and not isinstance(value, bool) and name not in _AMOUNTS
     }
 
