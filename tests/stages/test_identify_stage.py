@@ -137,6 +137,7 @@ def test_rates_are_outcomes_of_sweeps(task: Path, sfplus: Sfplus) -> None:
     assert sfplus("run", "who.yaml", "--device", "cpu").code == 0
     (summary,) = report("who")["identification"].values()
     assert rates["enrol=1"] == summary["rows"][-1]["rank"]["1"]
+    assert table["rows"][0]["metrics"]["rank_1_megaface"]["mean"] == summary["rows"][-1]["megaface"]
     assert "rank 1, % | rank 5, % | rank 10, %" in Path("data/runs/who-sweep/sweep.md").read_text()
 
 
