@@ -30,7 +30,7 @@ from sfplus.io.locks import file_lock
 _REMEDY = "run again"
 
 
-class _Part(TypedDict):  # the second line of a record; the first one is its SHA-256
+class _Part(TypedDict):  # the second line of a record; the first one is the digest of this line
     items: str  # digest of their names
     rows: list[dict[str, Any]]
     files: dict[str, str]  # the SHA-256 of each by its name
@@ -193,7 +193,7 @@ class SharedWork:
             self._counted.add(part)
             self._job.context.progress.advance(len(self._slice(part)), note)
 
-    def _file(self, part: int, suffix: str = "json") -> Path:
+    def _file(self, part: int, suffix: str = "jsonl") -> Path:
         return self._job.parts / f"{part:06}.{suffix}"
 
     def _lock(self, part: int) -> filelock.BaseFileLock:
@@ -201,4 +201,4 @@ class SharedWork:
 
 
 def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()
+    return b'"%s"' % hashlib.sha256(content).hexdigest().encode()

@@ -152,7 +152,7 @@ RECORDS: dict[str, Callable[[bytes], bytes | None]] = {
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_part_whose_record_is_damaged_is_computed_again(name: str, job: Job) -> None:
     _finished(job)
-    path = job.parts / "000001.json"
+    path = job.parts / "000001.jsonl"
     data = RECORDS[name](path.read_bytes())
     path.unlink() if data is None else path.write_bytes(data)
     with SharedWork(job, ITEMS, 4, "photos") as work:
@@ -180,6 +180,6 @@ def test_parts_of_other_items_do_not_count(job: Job) -> None:
 def test_a_part_that_is_damaged_after_it_was_finished_is_one_line(job: Job) -> None:
     with SharedWork(job, ITEMS, 4, "photos") as work:
         process(work)
-        (job.parts / "000002.json").write_bytes(b"")
-        with pytest.raises(ArtefactError, match=r"000002.json: is damaged \(.*\); run again"):
+        (job.parts / "000002.jsonl").write_bytes(b"")
+        with pytest.raises(ArtefactError, match=r"000002.jsonl: is damaged \(.*\); run again"):
             work.rows()
