@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer.main
+from markdown_it import MarkdownIt
 
 from sfplus.datasets.portraits import draw_portrait
 from sfplus.recipes.key_reference import list_keys
@@ -18,6 +19,11 @@ from sfplus.recipes.key_reference import list_keys
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 GUIDES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [
+    *GUIDES,
+    ROOT / "CONTRIBUTING.md",
+    *sorted(page for folder in ("docs/reference", "pipelines", "pretrained") for page in (ROOT / folder).rglob("*.md")),
+]
 SNIPPETS = [
     (name, snippet)
     for name in ("align-photos", "energy-in-your-network", "sphere-convolution")
@@ -47,6 +53,13 @@ def test_snippets_run(name, snippet):
     torch.manual_seed(0)
     photo = draw_portrait(0, 0).jpeg()
     exec(snippet, {"images": torch.randn(2, 3, 32, 32), "labels": torch.tensor([1, 2]), "photo": photo})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_tables_are_rendered_as_tables(page):
+    tokens = MarkdownIt("commonmark").enable("table").parse(page.read_text("utf-8"))
+    texts = [token.content for token in tokens if token.type == "inline"]
+    assert not [line for text in texts for line in text.splitlines() if line.startswith("|")]  # no header above it
 
 
 def test_there_are_commands_to_check():

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from typing_extensions import TypedDict
 
 from sfplus.artifacts.artefact import Artefact
-from sfplus.artifacts.layout import FEATURES, RESULT, read_verification
+from sfplus.artifacts.layout import FEATURES, RESULT, read_identification, read_verification
 from sfplus.artifacts.model_facts import ModelFacts
 from sfplus.datasets.pairs import Pairs
 from sfplus.io.json_files import read_json
@@ -22,7 +22,6 @@ from sfplus.training.history import HISTORY, HistoryRow
 from sfplus.verification.result import Result
 
 _AMOUNTS = frozenset({"steps", "seconds", "people", "crops", "pairs", "images", "train_images", "test_images"}) | {
-    "probes", "strangers", "distractors",
     "pictures", "train_pictures", "test_pictures",  # in manifests of earlier versions
 }  # fmt: skip
 _TRAIN = ("train", "finetune", "classify", "generate")
@@ -69,12 +68,12 @@ def measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
 def _measure(name: str, artefacts: Mapping[str, Artefact]) -> StepResult:
     artefact = artefacts[name]
     stage = artefact.manifest["stage"]
-    metrics = _counted_metrics(artefact)
+    metrics = {} if stage == "identify" else _counted_metrics(artefact)
     if stage in ("verify", "identify"):
         key = name.partition("/")[2]
         model, identified = artefacts.get(key), artefacts.get(f"identify/{key}")
         result, pairs = read_verification(artefact.folder) if stage == "verify" else (None, None)
-        metrics |= _counted_metrics(identified) if identified else {}
+        metrics |= _identification_metrics(identified) if identified else {}
         if model is None:  # the model is the user's
             return StepResult(artefact, metrics, [], result, pairs)
         trained = _counted_metrics(model)
@@ -104,6 +103,14 @@ def _counted_metrics(artefact: Artefact) -> dict[str, float]:
         for name, value in sorted(artefact.manifest["counts"].items())
         if isinstance(value, int | float) and not isinstance(value, bool) and name not in _AMOUNTS
     }
+
+
+def _identification_metrics(artefact: Artefact) -> dict[str, float]:
+    """Return the rates among all distractors, then the rank-1 rates among 1,000 or more and by MegaFace's protocol."""
+    rates = read_identification(artefact.folder)
+    fewer = {f"rank_1_among_{row.distractors}": row.rank[0] for row in rates.rows[:-1] if row.distractors >= 1000}
+    megaface = rates.rows[-1].megaface
+    return rates.figures() | fewer | ({} if megaface is None else {"rank_1_megaface": megaface})
 
 
 def _energies(artefact: Artefact) -> dict[str, float]:

@@ -19,6 +19,9 @@ from sfplus.hypersphere.riesz_kernel import wide_dtype
 
 _PART = 2**17  # entries of a map that are worked on at once, 512 KB
 
+_graph_is_kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+"""True if another backward through the same graph may follow; torch 2.10 has no public name for this."""
+
 
 def square_sum(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Sum squares over the channels of each group: (..., C, H, W) -> x itself and (..., groups, H, W).
@@ -40,7 +43,8 @@ def respond(
     the shape of a learned `rate`, it becomes rescaling[0] ||x||^rescaling[1] times that, plus rescaling[2].
 
     Args:
-        projection: w.x / ||w||, (..., groups, filters, H, W).
+        projection: w.x / ||w||, (..., groups, filters, H, W), which the last backward overwrites: nothing else may
+            use it.
         inverse: 1 / ||x||, (..., groups, 1, H, W), float32 or float64; the result has its dtype.
         rate: (groups, filters, 1, 1) or a scalar; without amplitude it has no gradient.
         amplitude: Of the shape of `rate`.
@@ -141,7 +145,9 @@ class _Respond(Function):
         if torch.is_grad_enabled():
             return _differentiable(ctx.saved_tensors, ctx.needs_input_grad, gradient)
         projection, inverse, *parameters = ctx.saved_tensors
-        results = torch.empty_like(projection), torch.empty_like(inverse)
+        # the projection is used by nothing else, so its memory may become that of its gradient in the last backward
+        is_last = not torch.compiler.is_compiling() and not _graph_is_kept()
+        results = projection if is_last else torch.empty_like(projection), torch.empty_like(inverse)
         sums = [torch.zeros_like(x) if needed else None
                 for x, needed in zip(parameters, ctx.needs_input_grad[2:], strict=True)]  # fmt: skip
         for part in _parts(6, gradient, projection, inverse, *results):

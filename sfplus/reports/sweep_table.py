@@ -27,6 +27,9 @@ LEVEL = 0.95  # nominal coverage of the intervals
 _TITLES = {
     "class_energy": "class energy, s = 2",
     "min_angle": "smallest angle between classes, degrees",
+    "tpir_at_fpir_0.01": "TPIR at FPIR 0.01",
+    "tpir_at_fpir_0.1": "TPIR at FPIR 0.1",
+    "rank_1_megaface": "rank 1 by MegaFace's protocol",
     "training_energy_degrees": "dose of the energy, degrees",
     "within_class_angle": "angle of a feature to its class, degrees",
     "scarce_classifier_angle": "angle of the scarce class to the nearest other, degrees",

@@ -1,8 +1,8 @@
 """Time of SphereConv2d, forward and backward, relative to nn.Conv2d of the same shape; ratios of medians.
 
 Beside them is the least that each can be: the convolution, the passes over whole maps, each once (squares of the input,
-the response and the gradient of the projection in new memory, the gradient of the squares in place), and the arc sines,
-sigmoids and powers of forward and backward on maps that stay in the cache.
+the response in new memory, the gradients of the projection and of the squares in place), and the arc sines, sigmoids
+and powers of forward and backward on maps that stay in the cache.
 
 The last contestant is a plain implementation: a convolution of the squares with ones for the norms of the patches,
 and autograd through the arc cosine. Run it on an idle machine: python tests/benchmarks/convolution.py
@@ -62,7 +62,7 @@ def parts_of_the_least(x: Tensor, upstream: Tensor) -> dict[str, Callable[[], ob
 
 def least(seconds: dict[str, float]) -> dict[str, float]:
     """Return the seconds that each operator needs for more than the convolution."""
-    cosine = seconds["squares"] + 2 * seconds["new map"] + seconds["in place"]
+    cosine = seconds["squares"] + seconds["new map"] + 2 * seconds["in place"]
     sigmoid = cosine + 2 * (seconds["arc sine"] + seconds["logistic"])
     return {"cosine": cosine, "linear": cosine + seconds["arc sine"], "sigmoid": sigmoid, "learnable-sigmoid": sigmoid,
             "cosine, rescale": cosine + 2 * seconds["power"]}  # fmt: skip

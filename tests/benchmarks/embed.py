@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -110,13 +111,14 @@ def operations(network: torch.nn.Module) -> float:
     return float(counter.get_total_flops())
 
 
-def print_layers(network: torch.nn.Module, rate: float, port: float) -> None:
-    """Print the milliseconds of each layer per crop beside its floor.
+def print_layers(network: torch.nn.Module, rate: float, port: float, ours: float) -> None:
+    """Print the milliseconds of each layer per crop beside its floor, and what the convolutions alone would allow.
 
     Args:
         network: in channels_last.
         rate: operations of sgemm per second.
         port: seconds per crop of the usual port.
+        ours: seconds per crop of sfplus in float32.
     """
     inputs, positions = {}, {}
     for name, layer in network.named_children():
@@ -129,7 +131,11 @@ def print_layers(network: torch.nn.Module, rate: float, port: float) -> None:
     layers = dict(network.named_children())
     for layer in layers.values():
         layer._forward_hooks.clear()
-    times = race({name: partial(layer, inputs[name]) for name, layer in layers.items()}, ROUNDS)
+    runs = {name: partial(layer, inputs[name]) for name, layer in layers.items()}
+    half = {name: deepcopy(layer).bfloat16() for name, layer in layers.items() if name.startswith("conv")}
+    halves = {name: inputs[name].bfloat16() for name in half}
+    runs["bfloat16"] = lambda: [layer(halves[name]) for name, layer in half.items()]
+    times = race(runs, ROUNDS)
     milliseconds = {name: 2000 * value / IMAGES for name, value in times.items()}  # of a crop and its mirror image
     print("  layer      ms per crop   floor   PReLU")
     for name, layer in layers.items():
@@ -140,6 +146,9 @@ def print_layers(network: torch.nn.Module, rate: float, port: float) -> None:
     convolutions = sum(value for name, value in milliseconds.items() if name.startswith("conv"))
     limit = 1000 * port / convolutions
     print(f"  all convolutions alone {convolutions:.1f} ms: no more than {limit:.2f} x the usual port")
+    convolutions = milliseconds["bfloat16"]
+    limit = 1000 * ours / convolutions
+    print(f"  in bfloat16 {convolutions:.1f} ms: no more than {limit:.2f} x sfplus in float32")
 
 
 @torch.inference_mode()
@@ -190,7 +199,7 @@ def main() -> None:
             f"  {name:<34} {CROPS / middle:6.1f} crops/s ({CROPS / best:6.1f})  "
             f"{middle / base:5.2f} x the time of sfplus  {middle / CROPS / floor:5.2f} x the floor"
         )
-    print_layers(ours, rate, min(median(durations_of[name]) for name in runs if "port" in name) / CROPS)
+    print_layers(ours, rate, min(median(durations_of[name]) for name in runs if "port" in name) / CROPS, base / CROPS)
     ratio = max(max(durations_of[name]) / min(durations_of[name]) for name in runs)
     if ratio > 1.15:
         print(f"  noisy: rounds differ by up to {ratio:.2f} x; the machine is not idle")

@@ -311,6 +311,19 @@ def test_input_may_have_more_uses_and_a_second_backward() -> None:
     torch.testing.assert_close(hooked[0], by_y, rtol=1e-10, atol=1e-12)
 
 
+def test_only_the_last_backward_overwrites_what_was_saved() -> None:
+    layer, x = create_layer("sigmoid", kernel_size=3, groups=2), images().requires_grad_()
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        response = layer(x)
+    (projection,) = (tensor for tensor in saved if tensor.ndim == 5 and tensor.shape[2] == 4)
+    before = projection.clone()
+    torch.autograd.grad(response.sum(), x, retain_graph=True)
+    assert torch.equal(projection, before)
+    torch.autograd.grad(response.sum(), x)
+    assert not torch.equal(projection, before)
+
+
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("rescale", [False, True])
 def test_next_layer_may_work_in_place(operator: str, rescale: bool) -> None:

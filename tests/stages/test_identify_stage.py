@@ -129,7 +129,7 @@ def test_reports_show_the_rates_of_each_model(task: Path, tiny: Path, sfplus: Sf
 
 @pytest.mark.plots
 def test_rates_are_outcomes_of_sweeps(task: Path, sfplus: Sfplus) -> None:
-    answer = sfplus("sweep", "who.yaml", "identify.enrol=1,2", "--device", "cpu")
+    answer = sfplus("sweep", "who.yaml", "identify.enrol=1,2", "identify.ranks=[10,5]", "--device", "cpu")
     assert answer.code == 0 and "[2/2] enrol=2, seed 0: rank 1 " in answer.err, answer.err
     table = json.loads(Path("data/runs/who-sweep/sweep.json").read_text())
     assert table["metric"] == "rank_1"
@@ -137,7 +137,8 @@ def test_rates_are_outcomes_of_sweeps(task: Path, sfplus: Sfplus) -> None:
     assert sfplus("run", "who.yaml", "--device", "cpu").code == 0
     (summary,) = report("who")["identification"].values()
     assert rates["enrol=1"] == summary["rows"][-1]["rank"]["1"]
-    assert "rank 1, %" in Path("data/runs/who-sweep/sweep.md").read_text()
+    assert table["rows"][0]["metrics"]["rank_1_megaface"]["mean"] == summary["rows"][-1]["megaface"]
+    assert "rank 1, % | rank 5, % | rank 10, %" in Path("data/runs/who-sweep/sweep.md").read_text()
 
 
 @pytest.mark.slow
