@@ -137,7 +137,7 @@ def test_a_run_that_is_stopped_by_ctrl_c_prints_one_line_and_resumes(
     stopped = subprocess.run(interrupting, stderr=subprocess.PIPE, text=True, check=False)
     assert stopped.returncode == 130
     assert "the same command resumes" in stopped.stderr and "Traceback" not in stopped.stderr
-    assert list((workspace / "cache/detect").glob("*.parts/*.json"))
+    assert list((workspace / "cache/detect").glob("*.parts/*.jsonl"))
     resumed = subprocess.run(command(tiny, workspace), capture_output=True, text=True, check=True)
     assert "continues an interrupted run" in resumed.stderr
     assert contents(workspace) == uninterrupted

@@ -11,6 +11,8 @@ the next process that builds the artefact compares them with their digests, and 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -21,18 +23,17 @@ from typing_extensions import TypedDict
 from sfplus.artifacts.file_record import digest_all
 from sfplus.artifacts.stage import Job
 from sfplus.errors import ArtefactError
-from sfplus.io.files import digest_json, write_json
-from sfplus.io.json_files import read_json
+from sfplus.io.files import digest_json, write_atomically
+from sfplus.io.json_files import parse_json, read_bytes
 from sfplus.io.locks import file_lock
 
 _REMEDY = "run again"
 
 
-class _Part(TypedDict):
+class _Part(TypedDict):  # the second line of a record; the first one is the digest of this line
     items: str  # digest of their names
     rows: list[dict[str, Any]]
     files: dict[str, str]  # the SHA-256 of each by its name
-    digest: str  # of all of this
 
 
 class SharedWork:
@@ -123,8 +124,8 @@ class SharedWork:
             files: Files that belong to it, as POSIX paths relative to the folder of parts.
         """
         digests = digest_all(self._job.parts, files, self._job.linked)
-        record = {"items": self._items_digest(part), "rows": list(rows), "files": digests}
-        write_json(self._file(part), record | {"digest": digest_json(record)}, sync=False)
+        content = json.dumps({"items": self._items_digest(part), "rows": list(rows), "files": digests}).encode()
+        write_atomically(self._file(part), _digest(content) + b"\n" + content, sync=False)
         self._finished.add(part)
         self._locks.pop(part).release()
         self._advance(part, note)
@@ -158,11 +159,12 @@ class SharedWork:
             ArtefactError: If there is none, or it is damaged.
         """
         path = self._file(part)
-        record = read_json(path, _Part, remedy=_REMEDY)
-        content = {key: record[key] for key in ("items", "rows", "files")}
-        if record["digest"] != digest_json(content) or record["items"] != self._items_digest(part):
-            raise ArtefactError("is damaged (it was changed)", where=path, remedy=_REMEDY)
-        return record
+        digest, _, content = read_bytes(path, remedy=_REMEDY).partition(b"\n")
+        if digest == _digest(content):
+            record = parse_json(content, _Part, where=path, remedy=_REMEDY)
+            if record["items"] == self._items_digest(part):
+                return record
+        raise ArtefactError("is damaged (it was changed)", where=path, remedy=_REMEDY)
 
     def _items_digest(self, part: int) -> str:
         return digest_json([self._name(item) for item in self._slice(part)])
@@ -191,8 +193,12 @@ class SharedWork:
             self._counted.add(part)
             self._job.context.progress.advance(len(self._slice(part)), note)
 
-    def _file(self, part: int, suffix: str = "json") -> Path:
+    def _file(self, part: int, suffix: str = "jsonl") -> Path:
         return self._job.parts / f"{part:06}.{suffix}"
 
     def _lock(self, part: int) -> filelock.BaseFileLock:
         return file_lock(self._file(part, "lock"))
+
+
+def _digest(content: bytes) -> bytes:
+    return b'"%s"' % hashlib.sha256(content).hexdigest().encode()

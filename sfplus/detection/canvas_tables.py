@@ -24,7 +24,7 @@ def tables_on_host(plan: Plan, index: int, height: int, width: int) -> Tables:
     for piece in pieces:
         level_height, level_width = plan.sides[piece.level]
         y = _bins(height, level_height, piece.top, piece.height)
-        x = _bins(width, level_width, 0, piece.width)
+        x = _bins(width, level_width, piece.left, piece.width)
         strip, part = slice(piece.y, piece.y + piece.height), slice(piece.x, piece.x + piece.width)
         np.add((y * (width + 1))[:, :, None, None], x, out=corners[:, strip, :, part])
         heights, widths = (128 * (y[1] - y[0])).astype(np.float32), np.repeat(x[1] - x[0], 4).astype(np.float32)
@@ -33,7 +33,7 @@ def tables_on_host(plan: Plan, index: int, height: int, width: int) -> Tables:
         block = cells[:, piece.y // 2 : piece.y // 2 + rows, piece.x // 2 : piece.x // 2 + columns]
         block[1] = piece.level
         block[2] = np.arange(rows)[:, None] + piece.top // STRIDE
-        block[3] = np.arange(columns)
+        block[3] = np.arange(columns) + piece.left // STRIDE
         block[0] = sum(h * w for h, w in plan.sides[: piece.level]) + block[2] * level_width + block[3]
     return torch.from_numpy(corners), torch.from_numpy(weight), torch.from_numpy(cells)
 
@@ -47,7 +47,7 @@ def tables_on_device(plan: Plan, index: int, height: int, width: int, device: to
     for piece in pieces:
         level_height, level_width = plan.sides[piece.level]
         y = _bins_on_device(height, level_height, piece.top, piece.height, device)
-        x = _bins_on_device(width, level_width, 0, piece.width, device)
+        x = _bins_on_device(width, level_width, piece.left, piece.width, device)
         strip, part = slice(piece.y, piece.y + piece.height), slice(piece.x, piece.x + piece.width)
         corners[:, strip, :, part] = (y * (width + 1)).int()[:, :, None, None] + x.int()
         heights, widths = (y[1] - y[0]).double(), (x[1] - x[0]).double()
@@ -56,7 +56,7 @@ def tables_on_device(plan: Plan, index: int, height: int, width: int, device: to
         block = cells[:, piece.y // 2 : piece.y // 2 + rows, piece.x // 2 : piece.x // 2 + columns]
         block[1] = piece.level
         block[2] = _range(piece.top // STRIDE, rows, device)[:, None]
-        block[3] = _range(0, columns, device)
+        block[3] = _range(piece.left // STRIDE, columns, device)
         block[0] = sum(h * w for h, w in plan.sides[: piece.level]) + block[2] * level_width + block[3]
     return corners, weight.repeat_interleave(4, 1), cells
 

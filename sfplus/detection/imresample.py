@@ -32,9 +32,13 @@ class MatlabIntegralImages(IntegralImages):
         for piece in canvas.pieces:
             height, width = canvas.sides[piece.level]
             (rows, row_weights), (columns, column_weights) = _taps(size[:, 0], height), _taps(size[:, 1], width)
-            strip = slice(piece.top, piece.top + piece.height)
+            down, across = slice(piece.top, piece.top + piece.height), slice(piece.left, piece.left + piece.width)
             pixels[:, piece.y : piece.y + piece.height, piece.x : piece.x + piece.width] = self._sample(
-                photo_ids, rows[:, :, strip], row_weights[:, :, strip], columns, column_weights
+                photo_ids,
+                rows[:, :, down],
+                row_weights[:, :, down],
+                columns[:, :, across],
+                column_weights[:, :, across],
             )
         return pixels.permute(0, 3, 1, 2)
 

@@ -47,9 +47,9 @@ _INTEGRAL_IMAGES: dict[bool, tuple[type[IntegralImages], type[IntegralImages]]] 
     True: (MatlabIntegralImages, BandedMatlabIntegralImages),
 }
 # Canvases of a large photo, which is detected alone, between two returns of freed memory. Without them, the results of
-# the canvases, which are small and kept, scatter what is free, and the next layers need new memory: 0.4 GB more for 24
+# the canvases, which are small and kept, scatter what is free, and the next layers need new memory: 0.6 GB more for 24
 # megapixels.
-_CANVASES = 16
+_CANVASES = 32
 _MIRRORED = [1, 0, 2, 4, 3]  # order of the landmarks in a mirrored face
 
 

@@ -8,17 +8,19 @@ from typing import NamedTuple
 
 CELL, STRIDE = 12, 2  # P-Net classifies cells of 12x12 pixels with stride 2
 EDGE = CELL - STRIDE  # pixels that n cells need beyond n strides
+_ALONE = 1 / 4  # of a canvas: a piece with more pixels has a canvas of its own size, on which nothing stays empty
 
 Skyline = list[tuple[int, int]]
 """The rows of a canvas that are in use, from left to right: the first column of each step, in pairs, and its rows."""
 
 
 class Piece(NamedTuple):
-    """A level of the pyramid, or a strip of one, and its position on a canvas.
+    """A level of the pyramid, or a tile of one, and its position on a canvas.
 
     Attributes:
         level: index of the level.
         top: first row of the level that the piece contains.
+        left: first column of the level that it contains.
         height: pixels.
         width: pixels.
         y: row on the canvas, even.
@@ -27,6 +29,7 @@ class Piece(NamedTuple):
 
     level: int
     top: int
+    left: int
     height: int
     width: int
     y: int
@@ -63,7 +66,7 @@ def plan_pyramid(
         min_face: side of the smallest face, pixels.
         factor: scale of each level relative to the previous one.
         matlab: round the sides of the levels as MATLAB does.
-        max_pixels: of a canvas; larger levels are cut into strips that overlap by `EDGE`.
+        max_pixels: of a canvas; larger levels are cut into tiles that overlap by `EDGE`.
     """
     scales, scale, side = [], CELL / min_face, min(height, width) * (CELL / min_face)
     while side >= CELL:
@@ -74,22 +77,46 @@ def plan_pyramid(
         sides = [(math.ceil(height * scale), math.ceil(width * scale)) for scale in scales]
     else:
         sides = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
-    pieces = [piece for level, size in enumerate(sides) for piece in _strips(level, *size, max_pixels)]
-    pieces.sort(key=lambda piece: (-piece.height, piece.level, piece.top))
-    if not pieces:
-        return Plan([], [], [])
-    widest = max(piece.width for piece in pieces)
-    packings = [_pack(pieces, widest * stretch // 8, max_pixels) for stretch in range(8, 17)]
-    return Plan(sides, scales, min(packings, key=lambda canvases: sum(h * w for h, w, _ in canvases)))
+    pieces = [piece for level, size in enumerate(sides) for piece in _tiles(level, *size, max_pixels)]
+    alone = [piece for piece in pieces if piece.height * piece.width > _ALONE * max_pixels]
+    canvases = [(piece.height + piece.height % 2, piece.width + piece.width % 2, [piece]) for piece in alone]
+    others = [piece for piece in pieces if piece.height * piece.width <= _ALONE * max_pixels]
+    others.sort(key=lambda piece: (-piece.height, piece.level, piece.top, piece.left))
+    if others:
+        widest = max(piece.width for piece in others)
+        packings = [_pack(others, widest * stretch // 8, max_pixels) for stretch in range(8, 17)]
+        canvases += min(packings, key=lambda canvases: sum(h * w for h, w, _ in canvases))
+    return Plan(sides, scales, canvases)
 
 
-def _strips(level: int, height: int, width: int, max_pixels: int) -> Iterator[Piece]:
-    rows = max(1, (max_pixels // width - EDGE) // STRIDE)  # cells a strip may have
-    cells = (height - EDGE + 1) // STRIDE
-    for first in range(0, cells, rows):
-        top = first * STRIDE
-        last = first + rows >= cells
-        yield Piece(level, top, height - top if last else rows * STRIDE + EDGE, width, 0, 0)
+def _tiles(level: int, height: int, width: int, max_pixels: int) -> Iterator[Piece]:
+    """Cut a level that is larger than a canvas into tiles, all of one size but the last ones, with few pixels."""
+    rows, columns = (height - EDGE + 1) // STRIDE, (width - EDGE + 1) // STRIDE  # cells
+
+    def pixels(tile: tuple[int, int]) -> int:
+        height, width = tile
+        return -(-rows // height) * (height * STRIDE + EDGE) * -(-columns // width) * (width * STRIDE + EDGE)
+
+    def tile(across: int) -> tuple[int, int]:
+        """Return the rows and columns of cells of tiles of which so many are beside one another."""
+        part = -(-columns // across)
+        down = -(-rows // max(1, (max_pixels // (part * STRIDE + EDGE) - EDGE) // STRIDE))
+        return -(-rows // down), part
+
+    tile_rows, tile_columns = rows, columns
+    if height * width > max_pixels:
+        tile_rows, tile_columns = min(map(tile, range(1, width // math.isqrt(max_pixels) + 2)), key=pixels)
+    for top in range(0, rows, tile_rows):
+        for left in range(0, columns, tile_columns):
+            yield Piece(
+                level,
+                top * STRIDE,
+                left * STRIDE,
+                height - top * STRIDE if top + tile_rows >= rows else tile_rows * STRIDE + EDGE,
+                width - left * STRIDE if left + tile_columns >= columns else tile_columns * STRIDE + EDGE,
+                0,
+                0,
+            )
 
 
 def _pack(pieces: Sequence[Piece], width: int, max_pixels: int) -> list[tuple[int, int, list[Piece]]]:

@@ -52,13 +52,25 @@ def read_json(
     Raises:
         SfplusError: If the file is missing, too large, not JSON or of another type.
     """
+    return parse_json(
+        read_bytes(path, remedy=remedy, error=error, limit=limit), kind, where=path, remedy=remedy, error=error
+    )
+
+
+def read_bytes(
+    path: Path, *, remedy: str, error: type[SfplusError] = ArtefactError, limit: str = "json_bytes"
+) -> bytes:
+    """Read a file as `read_json` does, without looking at its content.
+
+    Raises:
+        SfplusError: If the file is missing or too large.
+    """
     try:
         check_limit(limit, file_size(path), path, error=error)
-        data = path.read_bytes()
+        return path.read_bytes()
     except (OSError, ValueError) as fault:
         reason = fault.strerror if isinstance(fault, OSError) else fault
         raise error(f"cannot be read: {reason}", where=path, remedy=remedy) from fault
-    return parse_json(data, kind, where=path, remedy=remedy, error=error)
 
 
 def parse_json(

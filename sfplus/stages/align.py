@@ -107,6 +107,7 @@ class _EarlierCrops:
         self._index = job.context.result_index(stage.name, deciding)
         self._digests = job.input("photos", PhotoFolder).digests
         self._target, self._linked = os.fspath(job.parts), job.linked
+        self._folders: set[str] = set()  # those that exist for the links
         self._records: dict[str, dict[str, str]] = {}  # the SHA-256 of the files of earlier artefacts without damage
 
     def link(self, photos: Sequence[list[Row]]) -> list[list[Row]]:
@@ -131,13 +132,15 @@ class _EarlierCrops:
         if (digest := self._records.get(folder, {}).get(earlier_name)) is None:
             return False
         source, target = f"{self._root}/{crop}", f"{self._target}/{name}"
+        if (target_folder := target.rpartition("/")[0]) not in self._folders:
+            Path(target_folder).mkdir(parents=True, exist_ok=True)
+            self._folders.add(target_folder)
         try:
-            _link(source, target)
+            os.link(source, target)
             self._linked[name] = digest
         except FileNotFoundError:  # it was deleted since
             return False
         except OSError:  # the disk has no links
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(Path(target), Path(source).read_bytes(), sync=False)
         return True
 
@@ -149,15 +152,6 @@ class _EarlierCrops:
         if "key" not in row:
             row["key"] = digest_json([self._digests[row["photo"]], row["landmarks"]])
         return str(row["key"])
-
-
-def _link(source: str, target: str) -> None:
-    """Give a file a second name."""
-    try:
-        os.link(source, target)
-    except FileNotFoundError:  # the source, or the folder of the target
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        os.link(source, target)
 
 
 def _delete_crops(job: AlignJob, photos: list[list[Row]]) -> None:

@@ -208,8 +208,8 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
         "chosen": [str(index) in row["chosen"] for row, index, _ in faces],
         "reason": [row["chosen"].get(str(index), "") for row, index, _ in faces],
         "score": np.array([face["score"] for _, _, face in faces], np.float32),
-        "box": [np.array(face["box"], np.float32) for _, _, face in faces],
-        "landmarks": [np.array(face["landmarks"], np.float32) for _, _, face in faces],
+        "box": [*np.array([face["box"] for _, _, face in faces], np.float32)],
+        "landmarks": [*np.array([face["landmarks"] for _, _, face in faces], np.float32)],
     })  # fmt: skip
     failures = [
         {"photo": row["photo"], "stage": "detect", "reason": row["reason"], "remedy": row["remedy"]}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,8 +120,13 @@ def _finished(job: Job) -> None:
                 work.finish(part, [{"item": item} for _, item in group], files=["x.bin"] if part == 1 else [])
 
 
-def _edit(key: str, value: object) -> Callable[[bytes], bytes]:
-    return lambda data: json.dumps(json.loads(data) | {key: value}).encode()
+def _edit(edit: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        digest, content = data.split(b"\n")
+        edit(record := json.loads(content))
+        return digest + b"\n" + json.dumps(record).encode()
+
+    return change
 
 
 # What a power cut or a person may make of the record of a part.
@@ -133,10 +139,11 @@ RECORDS: dict[str, Callable[[bytes], bytes | None]] = {
     "half zeros": lambda data: data[: len(data) // 2] + bytes(len(data) - len(data) // 2),
     "another kind": lambda data: b"[]",
     "no keys": lambda data: b"{}",
-    "a row less": lambda data: _edit("rows", json.loads(data)["rows"][1:])(data),
-    "no rows": _edit("rows", []),
-    "other items": _edit("items", "0" * 64),
-    "other files": _edit("files", {"../x": "0"}),
+    "a row less": _edit(lambda record: record["rows"].pop()),
+    "no rows": _edit(lambda record: record["rows"].clear()),
+    "other items": _edit(lambda record: record.update(items="0" * 64)),
+    "other files": _edit(lambda record: record["files"].update({"../x": "0"})),
+    "no digest": lambda data: data.split(b"\n")[1],
     "nested": lambda data: b"[" * 100_000,
     "no text": lambda data: b"\xff" * 50,
 }
@@ -145,7 +152,7 @@ RECORDS: dict[str, Callable[[bytes], bytes | None]] = {
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_part_whose_record_is_damaged_is_computed_again(name: str, job: Job) -> None:
     _finished(job)
-    path = job.parts / "000001.json"
+    path = job.parts / "000001.jsonl"
     data = RECORDS[name](path.read_bytes())
     path.unlink() if data is None else path.write_bytes(data)
     with SharedWork(job, ITEMS, 4, "photos") as work:
@@ -173,6 +180,6 @@ def test_parts_of_other_items_do_not_count(job: Job) -> None:
 def test_a_part_that_is_damaged_after_it_was_finished_is_one_line(job: Job) -> None:
     with SharedWork(job, ITEMS, 4, "photos") as work:
         process(work)
-        (job.parts / "000002.json").write_bytes(b"")
-        with pytest.raises(ArtefactError, match=r"000002.json: is damaged \(.*\); run again"):
+        (job.parts / "000002.jsonl").write_bytes(b"")
+        with pytest.raises(ArtefactError, match=r"000002.jsonl: is damaged \(.*\); run again"):
             work.rows()

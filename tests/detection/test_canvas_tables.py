@@ -44,7 +44,7 @@ def test_a_device_gives_the_numbers_of_numpy(device: torch.device, height: int, 
 
 @pytest.mark.slow
 def test_products_beyond_32_bits_do_not_overflow() -> None:
-    piece = Piece(0, 0, 13, 240_001, 0, 0)
+    piece = Piece(0, 0, 0, 13, 240_001, 0, 0)
     plan = Plan([(13, 240_001)], [0.6], [(14, 240_002, [piece])])
     check(plan, 20, 400_000, CPU)
     corners, _, _ = tables_on_host(plan, 0, 20, 400_000)

@@ -27,13 +27,15 @@ def test_regions_are_padded_and_resized_as_by_the_original(side: int, mirrored: 
     assert pixels.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_canvases_contain_the_levels_resized_as_by_the_original() -> None:
-    pyramid = Pyramid(30, 0.7, CPU, sizes_for(CPU), matlab=True)
+@pytest.mark.parametrize("canvas_pixels", [1 << 17, 1000], ids=["whole levels", "tiles"])
+def test_canvases_contain_the_levels_resized_as_by_the_original(canvas_pixels: int) -> None:
+    pyramid = Pyramid(30, 0.7, CPU, sizes_for(CPU)._replace(canvas=canvas_pixels), matlab=True)
     integrals = MatlabIntegralImages([PHOTO], CPU)
     for index in range(len(pyramid.plan(90, 70).canvases)):
         canvas = pyramid.canvas(90, 70, index)
         pixels = integrals.draw_canvas(torch.tensor([0]), canvas)
         for piece in canvas.pieces:
-            expected = resample(PHOTO, *canvas.sides[piece.level])[..., piece.top : piece.top + piece.height, :]
+            level = resample(PHOTO, *canvas.sides[piece.level])
+            expected = level[..., piece.top : piece.top + piece.height, piece.left : piece.left + piece.width]
             piece_pixels = pixels[:, :3, piece.y : piece.y + piece.height, piece.x : piece.x + piece.width]
             torch.testing.assert_close(piece_pixels, expected, atol=1e-5, rtol=0)

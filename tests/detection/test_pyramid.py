@@ -41,7 +41,7 @@ def canvases(photo: np.ndarray, canvas_pixels: int) -> list[tuple[Canvas, torch.
     return [(canvas, integrals.draw_canvas(photo_id, canvas)) for canvas in drawn]
 
 
-@pytest.mark.parametrize("canvas_pixels", [1 << 17, 2000], ids=["whole levels", "strips"])
+@pytest.mark.parametrize("canvas_pixels", [1 << 17, 2000], ids=["whole levels", "tiles"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_pieces_are_the_levels_resized_by_area(height: int, width: int, canvas_pixels: int) -> None:
     photo = noise(height, width)
@@ -54,18 +54,19 @@ def test_pieces_are_the_levels_resized_by_area(height: int, width: int, canvas_p
         used = np.zeros((canvas_height, canvas_width), int)
         for piece in pieces:
             level = (interpolate(to_tensor(photo), layout.sides[piece.level], mode="area") - 127.5) / 128
-            expected = level[..., piece.top : piece.top + piece.height, : piece.width]
+            rows, columns = slice(piece.top, piece.top + piece.height), slice(piece.left, piece.left + piece.width)
+            expected = level[..., rows, columns]
             pixels_of_piece = pixels[:, :3, piece.y : piece.y + piece.height, piece.x : piece.x + piece.width]
             torch.testing.assert_close(pixels_of_piece, expected, atol=1e-6, rtol=0)
             used[piece.y : piece.y + piece.height, piece.x : piece.x + piece.width] += 1
-            covered[piece.level][piece.top : piece.top + piece.height, : piece.width] += 1
-            assert piece.x % 2 == piece.y % 2 == piece.top % 2 == 0
+            covered[piece.level][rows, columns] += 1
+            assert piece.x % 2 == piece.y % 2 == piece.top % 2 == piece.left % 2 == 0
         assert used.max() == 1
     assert all(level.min() > 0 for level in covered.values())
     assert canvas_pixels == 2000 or len(drawn) == 1
 
 
-@pytest.mark.parametrize("canvas_pixels", [1 << 17, 2000], ids=["whole levels", "strips"])
+@pytest.mark.parametrize("canvas_pixels", [1 << 17, 2000], ids=["whole levels", "tiles"])
 @pytest.mark.parametrize(("height", "width"), mostly_slow(SIZES, SIZES[::3]))
 def test_all_cells_of_all_levels_have_the_scores_of_facenet_pytorch(
     height: int, width: int, canvas_pixels: int

@@ -58,4 +58,11 @@ def test_photos_smaller_than_a_face_have_no_level() -> None:
 
 def test_a_panorama_is_planned_at_once() -> None:
     """The time does not grow with the number of columns: by columns, this takes half a minute."""
-    assert len(plan_pyramid(20, 400_000, 20, 0.85).canvases) == 2
+    assert len(plan_pyramid(20, 400_000, 20, 0.85).canvases) == 26
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (1080, 1920), (3000, 4000), (12_000, 8000), (20, 400_000)])
+def test_canvases_of_large_photos_have_few_pixels_more_than_the_levels(height: int, width: int) -> None:
+    plan = plan_pyramid(height, width, 20, 0.85)
+    assert max(h * w for h, w, _ in plan.canvases) <= 1 << 17
+    assert sum(h * w for h, w, _ in plan.canvases) < 1.08 * sum(h * w for h, w in plan.sides)
