@@ -76,7 +76,7 @@ def energy_of_a_classifier() -> None:
         "sfplus, s = 2, half-space": lambda: step(power=2.0, half_space=True),
         "sfplus, s = 2, geodesic": lambda: step(power=2.0, distance="geodesic"),
         "dense: all pairs, autograd": lambda: dense(CLASSES),
-    }, rounds=3)  # fmt: skip
+    }, rounds=2)  # fmt: skip
     floor = min(value for name, value in seconds.items() if "only" in name)
     print(
         f"energy of {CLASSES} directions in {FEATURES} dimensions, forward and backward, and x of the faster products"
