@@ -27,7 +27,7 @@ from sfplus.recipes.settings.classify import ClassifySettings
 from sfplus.training.distributed import ProcessGroup
 from sfplus.training.engine import train
 
-BATCH, STEPS = 128, 12
+BATCH, STEPS = 128, 5
 REGULARIZERS = {
     "MHE": {"mode": "mhe"},
     "half-space": {"mode": "mhe", "half_space": True},
@@ -94,7 +94,7 @@ def ours(data: SmallImages, given: ClassifySettings) -> Callable[[], None]:
 def throughput(data: SmallImages, width: int) -> None:
     for precision in ("float32", "bf16"):
         runs = {"plain loop": plain(data, width, precision), "sfplus": ours(data, settings(width, precision))}
-        seconds = race(runs, rounds=5)
+        seconds = race(runs, rounds=2)
         rates = {name: BATCH * STEPS / value for name, value in seconds.items()}
         print(f"  {precision:<8} plain loop {rates['plain loop']:7.0f} images/s   sfplus {rates['sfplus']:7.0f} "
               f"({rates['sfplus'] / rates['plain loop']:.3f} x)")  # fmt: skip
@@ -108,8 +108,8 @@ def prices(data: SmallImages, width: int) -> None:
     tasks = {name: ClassificationTask(network, data, data, settings(width, "float32", **energy), processes, "")
              for name, energy in {"baseline": {}, **REGULARIZERS}.items()}  # fmt: skip
     batch = tasks["baseline"].batch(1, slice(0, BATCH))
-    least = race(least_work(network), rounds=15)
-    seconds = race({name: lambda task=task: task.update(1, batch, False) for name, task in tasks.items()}, rounds=7)  # type: ignore[misc]
+    least = race(least_work(network), rounds=5)
+    seconds = race({name: lambda task=task: task.update(1, batch, False) for name, task in tasks.items()}, rounds=2)  # type: ignore[misc]
     base = seconds["baseline"]
     for name, value in seconds.items():
         floor = f"   products and random numbers alone {1 + least[name] / base:6.3f} x" if name in least else ""
@@ -122,11 +122,11 @@ def images_alone(data: SmallImages) -> None:
     )
 
     def run() -> None:
-        for step in range(1, 101):
+        for step in range(1, 51):
             images, _, crops = task.batch(step, slice(0, BATCH))
             normalize_images(random_crop(images, crops))
 
-    rate = 100 * BATCH / race({"": run}, rounds=5)[""]
+    rate = 50 * BATCH / race({"": run}, rounds=3)[""]
     print(f"  drawn, cropped, mirrored, normalised: {rate:,.0f} images/s")
 
 

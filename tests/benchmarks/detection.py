@@ -67,9 +67,13 @@ def race_detectors(images: list[np.ndarray], device: Device) -> None:
         print(f"  detect  {name:<52} {len(images) / seconds:7.1f} photos/s  {ratio:5.2f} x")
 
 
-def race_sizes(images: list[np.ndarray], device: Device) -> None:
+def scale(images: list[np.ndarray]) -> list[np.ndarray]:
+    """Return two photos of each of 30 sizes."""
+    return [cv2.resize(images[i % len(images)], (150 + 7 * (i % 30), 180 + 5 * (i % 30))) for i in range(60)]
+
+
+def race_sizes(scaled: list[np.ndarray], device: Device) -> None:
     """Race two photos of each of 30 sizes, which are new to the detector, and print what the plans take of it."""
-    scaled = [cv2.resize(images[i % len(images)], (150 + 7 * (i % 30), 180 + 5 * (i % 30))) for i in range(60)]
     new = [Detector(mirror_landmarks=False, device=device) for _ in range(5)]
     theirs = MTCNN(min_face_size=20, keep_all=True, device=device.torch, **SETTINGS)
     seconds = race({
@@ -89,8 +93,7 @@ def race_sizes(images: list[np.ndarray], device: Device) -> None:
     print(f"           {new_sizes * 2:.1%} if each photo has a size of its own, none for sizes that are kept")
 
 
-def race_large(image: np.ndarray, device: Device) -> None:
-    large = cv2.resize(image, (4000, 3000), interpolation=cv2.INTER_CUBIC)
+def race_large(large: np.ndarray, device: Device) -> None:
     ours = Detector(mirror_landmarks=False, device=device)
     theirs = MTCNN(min_face_size=20, keep_all=True, device=device.torch, **SETTINGS)
     runs = {"facenet-pytorch": lambda: theirs.detect(large, landmarks=True), "sfplus": lambda: ours.detect(large)}
@@ -173,9 +176,12 @@ def main() -> None:
     size = f"{images[0].shape[0]}x{images[0].shape[1]}"
     print(f"{device.describe()}; {len(images)} photos of {size}; medians of {ROUNDS} rounds")
     race_detectors(images, device)
-    race_sizes(images, device)
-    race_large(images[1], device)
-    print_floor(images[:16], SETTINGS)
+    scaled, large = scale(images), cv2.resize(images[1], (4000, 3000), interpolation=cv2.INTER_CUBIC)
+    race_sizes(scaled, device)
+    race_large(large, device)
+    print_floor(size, images[:16], SETTINGS)
+    print_floor("30 sizes", scaled[:30], SETTINGS)
+    print_floor("12 MP", [large], SETTINGS, 1)
     race_warps(images, device)
     race_files()
     clock = time.perf_counter()

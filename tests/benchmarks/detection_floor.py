@@ -2,7 +2,7 @@
 
 The floor of a layer is its multiply-adds at the best rate that any layer or large matrix product reaches. That of any
 other step is the bytes that it has to read and write, at the best rate of a copy. Rows that only fill up batches, and
-gaps between the levels of a canvas, are above the floor.
+gaps between the levels of a canvas, are above the floor. All times are CPU times.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from facenet_pytorch import MTCNN
-from racing import race
 
-from sfplus.detection import Detector, mtcnn, mtcnn_networks
+from sfplus.detection import Detector, mtcnn, mtcnn_networks, pyramid
 from sfplus.detection.integral_images import IntegralImages
+from sfplus.detection.pyramid_plan import Plan
 
 NETWORKS = {"pnet": "P-Net", "rnet": "R-Net", "onet": "O-Net"}
 NETWORK_OF_SIDE = {24: "R-Net", 48: "O-Net"}
@@ -34,7 +34,8 @@ LAYERS = {  # by outputs and inputs
 class Work:
     """Seconds, multiply-adds and bytes of the steps of detection, and what share of each network's rows is needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Callable[[int, int], Plan]) -> None:
+        self._plan = plan  # of the pyramid of a photo's size
         self.seconds: Counter[str] = Counter()
         self.adds: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
@@ -47,13 +48,13 @@ class Work:
         function = getattr(owner, attribute)
 
         def timed(*arguments: Any, **options: Any) -> Any:
-            clock = time.perf_counter()
+            clock = time.process_time()
             self._inner.append(0.0)
             result = function(*arguments, **options)
-            spent = time.perf_counter() - clock
+            spent = time.process_time() - clock
             counted = count(result, *arguments) if count else None
             self.seconds[counted or step] += spent - self._inner.pop()
-            self._inner[-1] += time.perf_counter() - clock
+            self._inner[-1] += time.process_time() - clock
             return result
 
         return patch.object(owner, attribute, timed)
@@ -65,10 +66,9 @@ class Work:
         self.bytes[f"{step[:5]} PReLU, pooling"] += 2 * result.nbytes
         return step
 
-    def canvas(self, result: torch.Tensor, _: Any, ids: torch.Tensor, canvas: Any) -> None:
+    def canvas(self, result: torch.Tensor, *_: Any) -> None:
         self.bytes["P-Net canvases"] += result.numel() // 4 * PIXEL
         self.done["P-Net"] += result.numel() // 4
-        self.needed["P-Net"] += len(ids) * sum(height * width for height, width in canvas.sides)
 
     def crops(self, result: torch.Tensor, *_: Any) -> str:
         network = NETWORK_OF_SIDE[result.shape[2]]
@@ -79,17 +79,20 @@ class Work:
     def candidates(self, _: Any, *arguments: Any) -> None:
         self.needed[NETWORK_OF_SIDE[arguments[5]]] += len(arguments[3])
 
-    def sums(self, _: Any, integrals: IntegralImages, photos: list[np.ndarray], *__: Any) -> None:
+    def sums(self, _: Any, __: IntegralImages, photos: list[np.ndarray], *___: Any) -> None:
         self.bytes["integral images"] += sum(photo.nbytes + 16 * photo.size // 3 for photo in photos)
+        for height, width, _ in (photo.shape for photo in photos):
+            self.needed["P-Net"] += sum(rows * columns for rows, columns in self._plan(height, width).sides)
 
 
 def measure(detector: Detector, images: list[np.ndarray], rounds: int) -> Work:
-    """Detect `images` several times and return the work; each photo has to lie on a single canvas."""
-    work, networks = Work(), detector._networks
+    """Detect `images` several times and return the work; none may be so large that its sums are computed in parts."""
+    work, networks = Work(detector._pyramid.plan), detector._networks
     patches = [
         work.watch(detector, "_detect", "everything else"),
         work.watch(detector, "_run_network", "everything else", work.candidates),
         work.watch(IntegralImages, "__init__", "integral images", work.sums),
+        work.watch(pyramid, "build_canvas", "tables of canvases"),
         work.watch(IntegralImages, "draw_canvas", "P-Net canvases", work.canvas),
         work.watch(IntegralImages, "crop_and_resize", "", work.crops),
         work.watch(mtcnn, "suppress", "suppression"),
@@ -109,12 +112,12 @@ def measure(detector: Detector, images: list[np.ndarray], rounds: int) -> Work:
 
 
 def fastest(run: Callable[[], object], rounds: int = 20) -> float:
-    """Return the seconds of the fastest of several runs."""
+    """Return the CPU seconds of the fastest of several runs."""
     seconds = []
     for _ in range(rounds):
-        clock = time.perf_counter()
+        clock = time.process_time()
         run()
-        seconds.append(time.perf_counter() - clock)
+        seconds.append(time.process_time() - clock)
     return min(seconds)
 
 
@@ -129,24 +132,30 @@ def one_thread() -> Iterator[None]:
 
 
 @one_thread()
-def print_floor(images: list[np.ndarray], settings: dict[str, Any], rounds: int = 3) -> None:
+def print_floor(title: str, images: list[np.ndarray], settings: dict[str, Any], rounds: int = 3) -> None:
     """Print the milliseconds per photo of each step and its floor, and what facenet-pytorch takes against the floor.
 
     Args:
-        images: of one size.
+        title: of the photos.
+        images: facenet-pytorch gets those of one size together, others one by one.
         settings: factor and thresholds of both detectors.
         rounds: of the measurement.
     """
     ours, theirs = Detector(mirror_landmarks=False, device="cpu"), MTCNN(min_face_size=20, keep_all=True, **settings)
-    matrix, batch = torch.randn(1024, 1024), np.stack(images)
-    runs = {"sfplus": lambda: ours.detect(images), "facenet-pytorch": lambda: theirs.detect(batch, landmarks=True)}
-    seconds, work, scale = race(runs, rounds), measure(ours, images, rounds), 1000 / len(images)
+    matrix, same = torch.randn(1024, 1024), len({image.shape for image in images}) == 1
+    batches = [np.stack(images)] if same else images
+    runs = {
+        "sfplus": lambda: ours.detect(images),
+        "facenet-pytorch": lambda: [theirs.detect(batch, landmarks=True) for batch in batches],
+    }
+    seconds = {name: fastest(run, rounds + 1) for name, run in runs.items()}
+    work, scale = measure(ours, images, rounds), 1000 / len(images)
     adds = max(
         1024**3 / fastest(lambda: matrix @ matrix), *(work.adds[step] / work.seconds[step] for step in work.adds)
     )
     rate = 2 * matrix.nbytes / fastest(matrix.clone)
     share = {network: work.needed[network] / done for network, done in work.done.items()}
-    print(f"  floor   of one thread, {adds / 1e9:.0f} G multiply-adds/s and {rate / 1e9:.0f} GB/s, ms per photo:")
+    print(f"  floor   {title}: one thread, {adds / 1e9:.0f} G multiply-adds/s and {rate / 1e9:.0f} GB/s, ms per photo:")
     total = 0.0
     for step in sorted(work.seconds, key=lambda step: (step[:5] not in share, step)):
         floor = (work.adds[step] / adds + work.bytes[step] / rate) * share.get(step[:5], 1) * scale / rounds
