@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from collection_writers import write_folders
+from slow_cases import slow
 
 from sfplus.cli.pack import pack
 from sfplus.datasets.crops import CropDataset
@@ -32,7 +33,7 @@ def manifest(workspace: Path) -> dict[str, dict[str, object]]:
     return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(("width", "options"), [(96, {}), (112, {"block": "modern", "batch_norm": True})])
+@pytest.mark.parametrize(("width", "options"), [(96, {}), slow(112, {"block": "modern", "batch_norm": True})])
 def test_the_model_is_the_same_bit_for_bit(width: int, options: dict[str, Any], tmp_path: Path, sfplus: Sfplus) -> None:
     write_folders(tmp_path / "crops", {"Ada": 4, "Ben": 3, "Cyd": 3}, 112, width)
     pack(tmp_path / "crops", tmp_path / "crops.pack")

@@ -168,13 +168,17 @@ def run_sweep(
         versions=context.versions(), device=context.device_description,
     )  # fmt: skip
     results: dict[int, dict[str, StepResult]] = {}
+    writing = 0.0  # seconds that the last results took
     for index, cell in enumerate(cells):
+        clock = time.monotonic()
         console.prefix, console.worked = f"[{index + 1}/{len(cells)}]", False
         if measured := _run_cell(cell, path.stem, context, console, table):
             results[index] = measured
-        if console.worked:
+        done = time.monotonic()
+        if console.worked and done - clock > writing:  # quick runs do not wait for plots
             table.rows = table_rows(cells, results, path.stem, final=False)
             _write(table, target)
+            writing = time.monotonic() - done
     table.rows = table_rows(cells, results, path.stem)
     _write(table, target)
     write_or_remove(target / FEATURE_PLOT, feature_plots(cells, results, path.stem))

@@ -72,6 +72,7 @@ def test_a_single_difference_is_described_in_words(tmp_path: Path, sfplus: Calla
     assert "a: Net is better than b: Net on these pairs." in page
 
 
+@pytest.mark.slow
 def test_runs_of_different_pairs_are_not_compared(tmp_path: Path, sfplus: Callable) -> None:
     write_run(tmp_path / "data/runs/a", 0.7, 1)
     swapped = replace(PAIRS, left=PAIRS.right, right=PAIRS.left)

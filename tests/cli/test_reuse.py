@@ -173,6 +173,7 @@ def test_known_crops_are_neither_digested_nor_flushed_again(
     assert Artefact.open(artefact).find_damage(all_content=True) == ""
 
 
+@pytest.mark.slow
 def test_on_a_disk_without_links_known_crops_are_copied_and_flushed(
     photos: Path, work: dict[str, int], tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +223,7 @@ finally:
     assert again.returncode == 0 and again.stderr.count("fresh") == 3 and again.stdout.endswith("False\n"), again
 
 
+@pytest.mark.slow
 def test_an_older_artefact_is_no_artefact_while_it_is_deleted(
     photos: Path, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +236,7 @@ def test_an_older_artefact_is_no_artefact_while_it_is_deleted(
     assert (first / "crops").is_dir() and Artefact.open(first) is None
 
 
+@pytest.mark.slow
 def test_crops_that_were_deleted_are_cut_again(
     photos: Path, untrained_model: Path, work: dict[str, int], tmp_path: Path, sfplus: Callable
 ) -> None:

@@ -6,8 +6,11 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from sfplus.cli import sweep
 
 VARIANTS = [
     "--variant", "control:finetune.energy.weight=0", "--variant", "mhe:", "--variant", "wild:finetune.base_lr=1e30",
@@ -139,3 +142,22 @@ def test_a_sweep_in_several_processes_is_refused(tiny: Path, sfplus: Callable, m
     monkeypatch.setenv("WORLD_SIZE", "2")
     answer = sfplus("sweep", tiny)
     assert answer.code == 2 and "a sweep runs in one process" in answer.err
+
+
+def test_results_are_written_after_each_run_that_takes_longer_than_that(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, clock, written = iter([1, 5, 20, 5]), [0.0], []
+
+    def run(cell: object, recipe: str, context: object, console: Any, table: object) -> None:
+        console.worked, clock[0] = True, clock[0] + next(runs)
+
+    def write(table: object, folder: Path) -> None:
+        written.append(clock[0])
+        clock[0] += 10
+
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(sweep, "_run_cell", run)
+    monkeypatch.setattr(sweep, "_write", write)
+    sweep.run_sweep(str(tiny), [], [], 4, "train", "", "cpu", tmp_path / "data")
+    assert written == [1, 36, 51]

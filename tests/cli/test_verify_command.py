@@ -84,6 +84,7 @@ def test_a_model_whose_network_is_code_says_how_to_use_it(
     assert answer.code == 2 and remedy.format(own=own) in answer.err
 
 
+@pytest.mark.slow
 @pytest.mark.plots
 def test_two_models_are_verified_on_the_same_photos(task: Path, drawn: Path, sfplus: Callable) -> None:
     words = (drawn, task / "pairs.txt", "--model", task / "models/one", "--against", task / "models/two")
@@ -244,7 +245,7 @@ def test_only_the_photos_of_the_pairs_are_worked_on_and_another_list_reuses_noth
 
 @pytest.mark.parametrize(
     "layout",
-    mostly_slow(["numbers", "flat", "nested", "suffix", "bare", "windows", "absolute"], ["numbers", "absolute"]),
+    mostly_slow(["numbers", "flat", "nested", "suffix", "bare", "windows", "absolute"], ["absolute"]),
 )
 def test_layouts_of_photos_give_the_same_scores(
     layout: str, task: Path, drawn: Path, embedded: dict[str, Path], tmp_path: Path, sfplus: Callable

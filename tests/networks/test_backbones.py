@@ -47,7 +47,7 @@ def test_transformers_get_the_size_of_the_crops() -> None:
         ("timm:local-dir:/tmp", "timm has no network"),
         ("timm:", "timm has no network ''"),
         ("torchvision:fasterrcnn_resnet50_fpn", "torchvision has no network"),
-        ("torchvision:vit_b_16", "torchvision:vit_b_16 does not accept crops of 112x96"),
+        slow("torchvision:vit_b_16", "torchvision:vit_b_16 does not accept crops of 112x96"),
     ],
 )
 def test_unknown_and_unsuitable_networks_are_refused(name: str, message: str) -> None:

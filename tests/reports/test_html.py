@@ -132,6 +132,7 @@ def test_hostile_text_stays_text(page: Page, tmp_path: Path) -> None:
     assert "# \\<script\\>alert('x')\\</script\\>\" onerror=\"y/\\\\u202e\\\\n\\&\\\\udc80{{ 7 \\* 7 }}" in lines
 
 
+@pytest.mark.slow
 def test_same_report_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     render(full(), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]

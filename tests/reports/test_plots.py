@@ -63,6 +63,7 @@ def test_each_plot_is_one_svg_with_the_expected_text(plots: dict[str, str]) -> N
     assert "SphereFace" not in texts(plots["energy"])
 
 
+@pytest.mark.slow
 def test_same_data_gives_the_same_bytes_and_leaves_the_settings_of_matplotlib(plots: dict[str, str]) -> None:
     before = dict(matplotlib.rcParams)
     assert draw_all() == plots

@@ -61,6 +61,7 @@ def test_photos_of_several_parts_are_detected_together(photos: int, monkeypatch:
     assert max(detector.calls) == min(photos, 10)
 
 
+@pytest.mark.slow
 def test_parts_do_not_change_the_artefact(
     drawn: Path, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

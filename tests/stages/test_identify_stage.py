@@ -127,6 +127,7 @@ def test_reports_show_the_rates_of_each_model(task: Path, tiny: Path, sfplus: Sf
     assert answer.code == 0 and "<h1>Identification on " in Path("alone/report.html").read_text(), answer.err
 
 
+@pytest.mark.slow
 @pytest.mark.plots
 def test_rates_are_outcomes_of_sweeps(task: Path, sfplus: Sfplus) -> None:
     answer = sfplus("sweep", "who.yaml", "identify.enrol=1,2", "identify.ranks=[10,5]", "--device", "cpu")
@@ -195,6 +196,7 @@ def test_bad_input_is_one_line(override: str, message: str, task: Path, sfplus: 
     assert not Path("data/cache/detect").exists()
 
 
+@pytest.mark.slow
 def test_crops_are_not_detected(task: Path, sfplus: Sfplus) -> None:
     assert sfplus("run", "who.yaml", "--device", "cpu").code == 0
     crops = {}

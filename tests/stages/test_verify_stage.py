@@ -89,6 +89,7 @@ def test_a_model_without_a_template_is_refused_with_a_remedy(task: Path, sfplus:
     assert answer.code == 1 and 'does not name a template; add "template"' in answer.err
 
 
+@pytest.mark.slow
 def test_damaged_artefacts_are_built_again_and_the_result_is_the_same(task: Path, sfplus: Callable) -> None:
     def contents() -> dict[str, str]:
         manifests = (task / "data/cache").glob("*/*/manifest.json")

@@ -145,7 +145,7 @@ def test_all_heads_and_energies_train_and_resume_bit_for_bit(
 
 
 @pytest.mark.parametrize(
-    "settings", [slow({"augment": 1.0}), {"sampler": "balanced", "per_person": 2, "accumulate": 5}]
+    "settings", [slow({"augment": 1.0}), slow({"sampler": "balanced", "per_person": 2, "accumulate": 5})]
 )
 def test_augmented_and_sampled_runs_resume_bit_for_bit(
     settings: dict[str, Any], uninterrupted: Uninterrupted, train: Train, tmp_path: Path

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from slow_cases import mostly_slow
+from slow_cases import mostly_slow, slow
 from tiny import PEOPLE, SETTINGS, State, Train, run, tiny_model
 
 from sfplus.datasets.crops import CropDataset
@@ -206,7 +206,7 @@ def test_crops_of_another_size_are_refused(crops: CropDataset, tmp_path: Path) -
         run(CropDataset(crops.paths, crops.labels.tolist(), 112, 112), tmp_path, SETTINGS)
 
 
-@pytest.mark.parametrize("rate", [1.0, 0.5])
+@pytest.mark.parametrize("rate", [slow(1.0), 0.5])
 def test_sharded_classes_train_and_resume_bit_for_bit(rate: float, train: Train, tmp_path: Path) -> None:
     """A single process with all shards trains like a replicated head, unless classes are sampled."""
     changes: dict[str, Any] = {"classes": "sharded", "sample_rate": rate, "max_iter": 8, "log_every": 4}

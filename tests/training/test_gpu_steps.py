@@ -127,7 +127,7 @@ STEPS: dict[str, tuple[Make, dict[str, Any]]] = {
     "gan, energy and spectral norm": (gan_step, {"energy": {"weight": 1e-6}, "spectral_norm": True}),
 }
 FAST = [
-    "face, augment", "face, fp16 and clip", "face, energy", "face, sharded classes", "image, energy", "gan, bf16",
+    "face, augment", "face, fp16 and clip", "face, energy", "face, sharded classes",
 ]  # fmt: skip
 
 

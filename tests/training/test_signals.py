@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slow_cases import slow
 from tiny import Train, Uninterrupted, is_equal, stop_at
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, slow(signal.SIGINT)])
 def test_signal_ends_the_step_saves_and_takes_effect(
     number: signal.Signals, uninterrupted: Uninterrupted, train: Train, tmp_path: Path
 ) -> None:

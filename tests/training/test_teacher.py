@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from slow_cases import mostly_slow
+from slow_cases import mostly_slow, slow
 from teacher_models import align_artefact, features_artefact, random_crops
 from tiny import SETTINGS, State, is_equal, state_of_model, stop_at, tiny_model
 
@@ -108,7 +108,7 @@ def test_a_step_follows_the_gradient_of_the_written_formula(
     assert torch.equal(state["head.weight"], head.weight) is not classify
 
 
-@pytest.mark.parametrize("size", [32, 12])
+@pytest.mark.parametrize("size", [32, slow(12)])
 def test_the_network_approaches_the_teacher(size: int, crops: CropDataset, tmp_path: Path) -> None:
     features = teach(tmp_path / "features", crops, size)
     _, summary = run(crops, tmp_path / "run", features, settings_with({"clip": 1.0}, cosine=5, relational=1))
