@@ -21,7 +21,7 @@ from sfplus.hypersphere import HEADS, CosFace, ShardedHead
 World = tuple[Path, list[dict[str, str]]]
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[pytest.param(ranks, marks=pytest.mark.slow) for ranks in (2, 3)])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Run all checks, and return the folder and the failed checks of each rank."""
     folder = tmp_path_factory.mktemp("world")
