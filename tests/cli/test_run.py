@@ -73,6 +73,7 @@ def test_missing_images_are_reported_before_anything_runs(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.plots
 def test_a_recipe_runs_at_its_small_size(write: Callable[[str], Path], tmp_path: Path, sfplus: Callable) -> None:
     small = "small: {classify.max_iter: 1, classify.network: mnist6, report.published: []}\n"

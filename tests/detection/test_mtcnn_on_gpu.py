@@ -92,7 +92,8 @@ def detect_on_fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Detect:
     return detect
 
 
-@pytest.mark.parametrize("parity", mostly_slow(["none", "facenet-pytorch", "matlab"], ["none"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("parity", ["none", "facenet-pytorch", "matlab"])
 def test_detection_stays_on_the_device_and_waits_ten_times(detect_on_fake_gpu: Detect, parity: Parity) -> None:
     assert sum(map(len, detect_on_fake_gpu(parity))) >= 3
 
