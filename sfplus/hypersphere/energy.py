@@ -13,7 +13,7 @@ from sfplus.hypersphere.collectives import whole
 from sfplus.hypersphere.riesz_kernel import TF1_NORM_EPSILON, Distance, Kernel, Preset, wide_dtype
 
 _BLOCK = {"cpu": 1024, "cuda": 4096}  # rows and columns of the blocks of cosines, 4 MB and 64 MB each
-_PAIRS = {"cpu": 100_000, "cuda": 2048**2}  # of small sets that share a block; on a CPU it stays in a core's cache
+_PAIRS = {"cpu": 100_000, "cuda": 2048**2}  # of small sets that share a block, per thread of a CPU, to fit its cache
 
 
 def hyperspherical_energy(
@@ -229,7 +229,8 @@ def _blocks(unit: Tensor) -> Iterator[tuple[slice, slice, slice]]:
     """Yield blocks of sets, rows and columns that cover each unordered pair once, with at most side^2 pairs each."""
     sets, count, device = len(unit), unit.shape[1], unit.device.type
     side = _BLOCK.get(device, 1024)
-    stack = max(1, _PAIRS.get(device, 100_000) // min(count, side) ** 2)
+    pairs = _PAIRS.get(device, 100_000) * (torch.get_num_threads() if device == "cpu" else 1)
+    stack = max(1, pairs // min(count, side) ** 2)
     for first in range(0, sets, stack):
         for row in range(0, count, side):
             for column in range(row, count, side):

@@ -143,5 +143,6 @@ class HypersphericalEnergy(nn.Module):
         for projection, weight in weights.items():
             if projection not in drawn:
                 projection.step(weight, lr)
+        largest_first = sorted(drawn, key=lambda projection: -projection.matrix.numel())
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # torch draws a matrix by one thread only
-            list(pool.map(lambda projection: projection.step(drawn[projection], lr), drawn))
+            list(pool.map(lambda projection: projection.step(drawn[projection], lr), largest_first))

@@ -111,14 +111,19 @@ class Kernel:
         floor = SMALLEST_SQUARED_CHORD[cosine.dtype]
         floor -= floor**2 / 4  # of 1 - c^2
         sine = torch.addcmul(cosine.new_ones(()), cosine, cosine, value=-1)  # squared
-        inverse = _inverse_above(sine, floor) if order else sine
-        sine.clamp_min_(floor)
         factor = 2.0 if self.power == 2 or self.preset == "tf1" else 1.0
-        value = sine.reciprocal() if self.power == 2 else (4 * sine).log_().mul_(-factor / 2)
+        if order and self.power == 2:
+            inverse = F.threshold(sine, floor, math.inf, inplace=True).reciprocal_()
+            value = F.threshold(inverse, 0, 1 / floor)
+        else:
+            inverse = _inverse_above(sine, floor) if order else sine
+            sine.clamp_min_(floor)
+            value = sine.reciprocal() if self.power == 2 else (4 * sine).log_().mul_(-factor / 2)
         result = [value]
         if order:
-            falling = inverse.square() if self.power == 2 else inverse
-            result.append(torch.addcmul(cosine.new_zeros(()), falling, cosine, value=factor))
+            falling = inverse if self.power == 0 else inverse.square_() if order == 1 else inverse.square()
+            out = falling if order == 1 else None  # new memory would take longer than the operation
+            result.append(torch.addcmul(cosine.new_zeros(()), falling, cosine, value=factor, out=out))
         if order == 2:
             bend = torch.addcmul(cosine.new_ones(()), cosine, cosine, value=1 + self.power)
             result.append(bend.mul_(falling).mul_(inverse).mul_(factor))

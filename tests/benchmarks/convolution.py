@@ -1,8 +1,9 @@
 """Time of SphereConv2d, forward and backward, relative to nn.Conv2d of the same shape; ratios of medians.
 
 Beside them is the least that each can be: the convolution, the passes over whole maps, each once (squares of the input,
-the response in new memory, the gradients of the projection and of the squares in place), and the arc sines, sigmoids
-and powers of forward and backward on maps that stay in the cache.
+the response in new memory, the gradients of the projection and of the squares in place), and on maps that stay in the
+cache the arc sines, sigmoids and powers of forward and backward, and the products and sums over pixels that are the
+gradients of learned parameters.
 
 The last contestant is a plain implementation: a convolution of the squares with ones for the norms of the patches,
 and autograd through the arc cosine. Run it on an idle machine: python tests/benchmarks/convolution.py
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from sfplus.hypersphere.sphere_conv import EPSILON, OPERATORS, SphereConv2d
 
 BATCH, ROUNDS = 128, 5
+PARTS = 32  # of a batch, each 1 MB
 SHAPES = ((64, 32), (128, 16))  # channels, height and width
 
 
@@ -43,11 +45,11 @@ def step(layer: nn.Module, x: Tensor, upstream: Tensor) -> None:
 def parts_of_the_least(x: Tensor, upstream: Tensor) -> dict[str, Callable[[], object]]:
     """Return the passes over maps of which `least` adds up the seconds."""
     x, total = x.detach(), upstream.clone()
-    part = (upstream[:1] / 10).clone()
+    part = (upstream[: len(x) // PARTS] / 10).clone()
     result = torch.empty_like(part)
 
     def repeat(function: Callable[..., Tensor]) -> None:
-        for _ in range(len(x)):
+        for _ in range(PARTS):
             function(part, out=result)
 
     return {
@@ -56,7 +58,9 @@ def parts_of_the_least(x: Tensor, upstream: Tensor) -> dict[str, Callable[[], ob
         "in place": lambda: total.addcmul_(x, upstream, value=1e-3),
         "arc sine": lambda: repeat(torch.asin),
         "logistic": lambda: repeat(torch.sigmoid),
-        "power": lambda: repeat(torch.exp),
+        "power": lambda: repeat(torch.exp2),
+        "product": lambda: repeat(lambda x, out: torch.mul(x, x, out=out)),
+        "sum over pixels": lambda: [part.sum((0, 2, 3)) for _ in range(PARTS)],
     }
 
 
@@ -64,8 +68,10 @@ def least(seconds: dict[str, float]) -> dict[str, float]:
     """Return the seconds that each operator needs for more than the convolution."""
     cosine = seconds["squares"] + seconds["new map"] + 2 * seconds["in place"]
     sigmoid = cosine + 2 * (seconds["arc sine"] + seconds["logistic"])
-    return {"cosine": cosine, "linear": cosine + seconds["arc sine"], "sigmoid": sigmoid, "learnable-sigmoid": sigmoid,
-            "cosine, rescale": cosine + 2 * seconds["power"]}  # fmt: skip
+    learned = 2 * (seconds["product"] + seconds["sum over pixels"])
+    rescale = cosine + 2 * seconds["power"] + learned + seconds["sum over pixels"]
+    return {"cosine": cosine, "linear": cosine + seconds["arc sine"], "sigmoid": sigmoid,
+            "learnable-sigmoid": sigmoid + learned, "cosine, rescale": rescale}  # fmt: skip
 
 
 def main() -> None:
@@ -83,12 +89,14 @@ def main() -> None:
                 name: functools.partial(step, layer.to(memory_format=layout), x, upstream)
                 for name, layer in layers.items()
             }
-            medians = race({**runs, **parts_of_the_least(x, upstream)}, ROUNDS)
+            parts = parts_of_the_least(x, upstream)
+            medians = race({**runs, **parts}, ROUNDS)
             floors, base = least(medians), medians["nn.Conv2d"]
             print(f"  {channels} -> {channels} channels, {size}x{size}, {str(layout).removeprefix('torch.')}")
             for name in runs:
                 floor = f"   least {1 + floors[name] / base:5.2f} x" if name in floors else ""
                 print(f"    {name:<24} {1000 * medians[name]:7.1f} ms  {medians[name] / base:5.2f} x{floor}")
+            print("    passes, ms: " + ", ".join(f"{name} {1000 * medians[name]:.1f}" for name in parts))
 
 
 if __name__ == "__main__":
