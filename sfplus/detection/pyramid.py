@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,10 +76,10 @@ def build_canvas(plan: Plan, index: int, height: int, width: int, device: Device
         weight,
         padding,
         cells,
-        device.put(torch.tensor(places, device="cpu")),
+        device.put(torch.from_numpy(np.array(places, np.int64))),
         pieces,
         plan.sides,
-        device.put(torch.tensor(plan.scales, dtype=torch.float64, device="cpu")),
+        device.put(torch.from_numpy(np.array(plan.scales))),
     )
 
 

@@ -145,7 +145,7 @@ def _pack(pieces: Sequence[Piece], width: int, max_pixels: int, fewer: float) ->
             skyline, y, x = [(0, 0)], 0, 0
         _raise_skyline(skyline, x, x + columns, y + height, width // 2)
         rows, _, placed = canvases[-1]
-        placed.append(piece._replace(y=y, x=2 * x))
+        placed.append(Piece(*piece[:5], y, 2 * x))
         canvases[-1] = max(rows, y + height), width, placed
         if sum(rows for rows, _, _ in canvases) * width >= fewer:
             return None
