@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NotRequired
 
 from pydantic import ConfigDict, with_config
@@ -124,14 +123,16 @@ def commit(partial: Path, folder: Path, manifest: dict[str, Any], linked: Mappin
         partial: The folder in which the artefact grew.
         folder: Its place.
         manifest: What the stage says about it.
-        linked: The SHA-256 of files that are links to those of earlier artefacts, which were flushed then, by name.
+        linked: The SHA-256 of files that are links to those of earlier artefacts, which were flushed then, by name. A
+            folder of links alone is not flushed: if a power cut loses one, the artefact is built again.
     """
     digests = digest_all(partial, _recorded_files(partial), linked, durable=True)
     sizes = [size for name, size in write_record(partial, digests).items() if name not in _REPORTS]
     manifest = manifest | {"content": _content(digests), "files": len(sizes), "bytes": sum(sizes)}
     manifest = json.loads(json.dumps(manifest))  # as it will be read: the digest covers keys as texts
     manifest["digest"] = _manifest_digest(manifest)
-    flush_all(parent for parent, _, _ in os.walk(partial))
+    new = {PurePosixPath(name).parent for name in digests.keys() - (linked or {}).keys()}
+    flush_all(partial / parent for parent in {PurePosixPath(), *new, *(up for folder in new for up in folder.parents)})
     write_json(partial / MANIFEST, manifest, indent=1, sort_keys=True)
     partial.replace(folder)
     flush(folder.parent)  # before what it was made from is deleted

@@ -16,7 +16,6 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,10 +177,21 @@ def remove_folder(folder: Path) -> None:
     Several subfolders are deleted at a time: file systems that log each deletion wait for every one.
     """
     with contextlib.suppress(OSError):
-        subfolders = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
-        inner = [path for sub in subfolders for path in sub.iterdir() if path.is_dir() and not path.is_symlink()]
-        for_each_file(partial(shutil.rmtree, ignore_errors=True), inner)
+        for_each_file(_remove_files, [inner for sub in _subfolders(folder) for inner in _subfolders(sub)])
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _subfolders(folder: Path | str) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _remove_files(folder: str) -> None:
+    """Delete a folder of files; `shutil.rmtree` takes twice as long for a small one."""
+    with contextlib.suppress(OSError):  # a folder in it, which the caller deletes
+        for name in os.listdir(folder):  # noqa: PTH208 (pathlib is slow for 500,000 files)
+            os.unlink(f"{folder}/{name}")  # noqa: PTH108
+        os.rmdir(folder)  # noqa: PTH106
 
 
 def file_size(path: Path) -> int:

@@ -75,15 +75,15 @@ def _share(job: AlignJob, rows: list[Row]) -> SharedWork:
     root, settings = job.input("photos", PhotoFolder).root, job.settings
     photos = [list(group) for _, group in groupby(rows, itemgetter("photo"))]
     earlier = _EarlierCrops(job)
+    cut = partial(_cut_photo, root, job.parts / CROPS, settings)
     threads = max(2, torch.get_num_threads())
     with SharedWork(job, photos, _PART, "photos", _name_photo) as work:
         for items in work.rounds():
             for part, group in groupby(items, itemgetter(0)):
                 part_photos = [rows for _, rows in group]
-                _delete_crops(job, part_photos)
                 new = earlier.link(part_photos)
-                cut = partial(_cut_photo, root, job.parts / CROPS, settings)
-                failures = prefetch_batches(cut, _fit(new, settings), len(new), threads, memory=_MEMORY)
+                _delete_crops(job, new)
+                failures = prefetch_batches(cut, _fit(new, settings), len(new), threads, memory=_MEMORY) if new else ()
                 failed = [row for batch in failures for rows in batch for row in rows]
                 work.finish(part, failed, files=_existing_crops(job, part_photos))
     return work

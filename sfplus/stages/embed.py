@@ -82,10 +82,8 @@ def _compute(job: Job[EmbedSettings], reader: _CropReader, known: Mapping[int, F
                 rows = [row for _, row in group]
                 unknown = [row for row in rows if row not in known]
                 batches = reader.batches(unknown, size, count_decoders(device.is_cuda))
-                computed = chain.from_iterable(
-                    embed_batches(model.network, batches, device, model.preprocessing, dtype)
-                )
-                features = list(computed)  # before the failures are known
+                computed = embed_batches(model.network, batches, device, model.preprocessing, dtype) if unknown else ()
+                features = list(chain.from_iterable(computed))  # before the failures are known
                 new = dict(zip((row for row in unknown if row not in reader.failures), features, strict=True))
                 used = [known[row] if row in known else new[row] for row in rows if row not in reader.failures]
                 if used:

@@ -31,7 +31,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("ROOT")) as name:
         root = Path(name)
         count, new = write_photos(root)
-        os.environ["SFPLUS_HOME"] = str(root / "home")
+        os.environ |= {"SFPLUS_HOME": str(root / "home"), "PYTHONPYCACHEPREFIX": str(root / "compiled")}
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed sfplus is compiled once, not in each run
         first = embed(root)
         again = []
         for photo in new:

@@ -75,6 +75,7 @@ def test_options_of_the_detector_are_refused_for_crops(
     assert answer.code == 2 and f"{option[0]}: does not go with --crops; leave out one of them" in answer.err
 
 
+@pytest.mark.slow
 def test_embed_group_find_compare_and_verify_take_it(task: Path, sfplus: Command) -> None:
     model = ("--model", "model", *DETECTOR)
     assert sfplus("embed", "in", "features", *model, "--turned").code == 0

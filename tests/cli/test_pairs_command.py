@@ -67,6 +67,7 @@ def test_nothing_is_overwritten(sfplus, photos, tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine" and not (tmp_path / "pairs.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_model_is_verified_on_people_that_it_has_not_seen(sfplus, tiny, tmp_path):
     photos, data = tmp_path / "photos", tmp_path / "data"
     pairs, held_out = tmp_path / "pairs.csv", tmp_path / "held-out.txt"

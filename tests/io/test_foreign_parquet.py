@@ -59,6 +59,7 @@ def test_values_are_read_as_they_were_written(tmp_path: Path) -> None:
             read_table(tmp_path / "a.parquet", [missing], remedy="get it again", error=DatasetError)
 
 
+@pytest.mark.slow
 def test_damage_is_one_line_and_never_ends_the_process(tmp_path: Path) -> None:
     path, refused = tmp_path / "a.parquet", 0
     for number, compression in enumerate(("none", "zstd")):

@@ -184,6 +184,7 @@ def test_one_of_two_photos_is_paired_whose_names_differ_only_in_the_extension(
     check_inputs(plan(recipe), tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_one_command_ends_in_a_verdict_on_own_photos(sfplus: Callable, tiny: Path, tmp_path: Path) -> None:
     photos, data = tmp_path / "mine", tmp_path / "data"
     write_portraits(photos, people=6, photos=2, seed=0)

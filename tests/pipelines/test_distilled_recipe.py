@@ -115,6 +115,7 @@ def test_the_shipped_recipe_says_what_it_is_distilled_from(photos: Path, tmp_pat
     assert f"\n{escape_markdown(sentence)}\n" in card[: card.index("| network |")] and "40 crops without labels" in card
 
 
+@pytest.mark.slow
 def test_a_teacher_beside_the_head_and_fine_tuning_from_its_student(tiny: Path, tmp_path: Path, sfplus: Sfplus) -> None:
     words = [TEACHER, "train.teacher.input=insightface", "train.teacher.relational=1", "--until", "finetune"]
     answer = sfplus("run", tiny, *words, "--workspace", tmp_path, "--device", "cpu")

@@ -34,14 +34,10 @@ LOSSES = {  # of generator and discriminator, by spectral normalisation; the rel
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spectral_norm", "energy", "mhe_loss"),
-    [
-        ("true", "{}", 7.978e-6),
-        pytest.param("true", "null", None, marks=pytest.mark.slow),
-        pytest.param("false", "{}", 7.978e-5, marks=pytest.mark.slow),
-        pytest.param("false", "null", None, marks=pytest.mark.slow),
-    ],
+    [("true", "{}", 7.978e-6), ("true", "null", None), ("false", "{}", 7.978e-5), ("false", "null", None)],
 )
 def test_the_first_losses_are_the_expected_ones(
     spectral_norm: str,

@@ -70,6 +70,7 @@ def test_all_regularisers_run_from_files_to_the_table(
     assert min(found["orthonormal", False]) > min(found["orthogonal", False]) > 0
 
 
+@pytest.mark.slow
 def test_the_hours_of_the_header_are_those_of_its_formula() -> None:
     path = find_recipe("mhe-imagenet")
     header = " ".join(line.strip("# ") for line in path.read_text("utf-8").splitlines() if line.startswith("#"))

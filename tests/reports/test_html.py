@@ -177,6 +177,7 @@ def test_markdown_has_the_same_tables(folder: Path) -> None:
     assert "sfplus run demo" in lines[lines.index("```") :] and "# LFW, aligned" in lines
 
 
+@pytest.mark.slow
 def test_empty_parts_are_left_out(tmp_path: Path) -> None:
     _, page = rendered(Report(title="Nothing yet"), tmp_path)
     assert not {"section", "table", "figure", "img", "pre"} & {tag for tag, _ in page.elements}
