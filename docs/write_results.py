@@ -75,23 +75,23 @@ class Sweep:
         first, second = (dict(zip(self.row(n)["seeds"], self.values(n, metric), strict=True)) for n in (label, control))
         return ControlDifference(control, [value - second[seed] for seed, value in first.items() if seed in second])
 
-    def effect(self, label: str) -> str:
+    def effect(self, label: str, metric: str = "") -> str:
         """Return the mean difference from the control in points, with its standard error over the seeds."""
-        difference, metric = self.difference(label), self.data["metric"]
+        difference, metric = self.difference(label, metric), metric or self.data["metric"]
         return f"{format_value(metric, difference.mean, '+')} ± {format_value(metric, difference.standard_error)}"
 
-    def detectable(self, label: str) -> str:
+    def detectable(self, label: str, metric: str = "") -> str:
         """Return the smallest difference that its seeds would have shown four times out of five."""
-        return format_value(self.data["metric"], self.difference(label).detectable)
+        return format_value(metric or self.data["metric"], self.difference(label, metric).detectable)
 
     def interval(self, label: str) -> str:
         """Return the interval over people of the difference from the control in points."""
         interval = self.row(label)["against"]["interval"]
         return f"{format_value('accuracy', interval['low'], '+')} to {format_value('accuracy', interval['high'], '+')}"
 
-    def smallest_p(self) -> str:
+    def smallest_p(self, metric: str = "") -> str:
         """Return the smallest p-value over the seeds of all comparisons, adjusted by Holm's method."""
-        differences = (self.difference(row["label"]).p_seeds for row in self.data["rows"] if row["against"])
+        differences = (self.difference(row["label"], metric).p_seeds for row in self.data["rows"] if row["against"])
         return f"{np.nanmin(holm(list(differences))):.2g}"
 
     def change(self, labels: list[str], metric: str) -> str:

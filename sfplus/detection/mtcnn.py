@@ -218,18 +218,19 @@ class Detector(PhotoDetector):
         photo_ids = self.device.put(torch.tensor(padded, device="cpu"))
         scores, features = self._networks.search(integrals.draw_canvas(photo_ids, canvas), canvas.padding)
         scores = scores.flatten(1)
-        mask = (scores >= self.thresholds[0]) & (canvas.cells[1].flatten() >= 0)
+        mask = (scores >= self.thresholds[0]) & (canvas.cells.flatten() >= 0)
         return mask[: len(batch.photos)].flatten(), (canvas, photo_ids, scores, features.flatten(1, 2))
 
     def _describe(self, chosen: Tensor, canvas: Canvas, photo_ids: Tensor, scores: Tensor, features: Tensor) -> Tensors:
         """Return the columns of `_search` for the chosen cells of a batch of canvases."""
         member, cell = chosen // scores.shape[1], chosen % scores.shape[1]
-        rank, level, row, column = canvas.cells.flatten(1)[:, cell].long()
+        level, top, left, rank, width = canvas.places[canvas.cells.flatten()[cell]].unbind(1)
+        row, column = cell // canvas.cells.shape[1] + top, cell % canvas.cells.shape[1] + left
         corner = torch.stack([column, row], 1) * STRIDE
         scale = canvas.scales[level, None] if self._matlab else canvas.scales[level, None].float()
         boxes = torch.cat([((corner + 1) / scale).floor(), ((corner + CELL) / scale).floor()], 1).float()
         shifts = self._networks.shift(features[member, cell])
-        return photo_ids[member], rank, level, boxes, scores[member, cell], shifts
+        return photo_ids[member], rank + row * width + column, level, boxes, scores[member, cell], shifts
 
     def _suppress(self, boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, **options: Any) -> Tensor:
         """Suppress boxes, see `suppress`; the host waits for a GPU twice."""

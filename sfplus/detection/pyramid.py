@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +30,9 @@ class Canvas(NamedTuple):
         corners: int32 (2, h, 2, w): rows of the photo's integral image, at the low and high edges (y, x) of the pixels.
         weight: float32 (h, w * 4): 1 / (128 * area) of that rectangle; the input of P-Net is (mean - 127.5) / 128.
         padding: rows and columns after the first convolution that must not leak into a piece of odd size.
-        cells: int32 (4, h', w'): for each cell of P-Net its rank among all cells of the photo, its level, and its row
-            and column in the level; -1 outside all pieces.
+        cells: int32 (h', w'): for each cell of P-Net the index of its piece; -1 outside all pieces.
+        places: int64 (pieces, 5): for each piece its level, its first row and column of cells in the level minus those
+            on the canvas, the number of cells before its level that rank first, and how many rank first for each row.
         pieces: the pieces on the canvas.
         sides: height and width of all levels, pixels.
         scales: of all levels, float64.
@@ -41,6 +44,7 @@ class Canvas(NamedTuple):
     weight: Tensor
     padding: list[tuple[slice, slice]]
     cells: Tensor
+    places: Tensor
     pieces: list[Piece]
     sides: list[tuple[int, int]]
     scales: Tensor
@@ -60,13 +64,28 @@ def build_canvas(plan: Plan, index: int, height: int, width: int, device: Device
             padding.append((slice(last_y, last_y + 1), slice(piece.x, last_x + 1)))
         if piece.width % 2:
             padding.append((slice(piece.y, last_y + 1), slice(last_x, last_x + 1)))
-    scales = device.put(torch.tensor(plan.scales, dtype=torch.float64, device="cpu"))
-    return Canvas(canvas_height, canvas_width, corners, weight, padding, cells, pieces, plan.sides, scales)
+    ranks = [0, *itertools.accumulate(rows * columns for rows, columns in plan.sides)]
+    places = [
+        (p.level, (p.top - p.y) // STRIDE, (p.left - p.x) // STRIDE, ranks[p.level], plan.sides[p.level][1])
+        for p in pieces
+    ]
+    return Canvas(
+        canvas_height,
+        canvas_width,
+        corners,
+        weight,
+        padding,
+        cells,
+        device.put(torch.from_numpy(np.array(places, np.int64))),
+        pieces,
+        plan.sides,
+        device.put(torch.from_numpy(np.array(plan.scales))),
+    )
 
 
 def _table_bytes(plan: Plan) -> int:
-    """Return the size of the tables of all canvases of a plan: 32 bytes per pixel, and 16 per cell."""
-    return sum(32 * h * w + 16 * ((h - EDGE) // STRIDE) * ((w - EDGE) // STRIDE) for h, w, _ in plan.canvases)
+    """Return the size of the tables of all canvases of a plan: 32 bytes per pixel, and 4 per cell."""
+    return sum(32 * h * w + 4 * ((h - EDGE) // STRIDE) * ((w - EDGE) // STRIDE) for h, w, _ in plan.canvases)
 
 
 class Pyramid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,6 +11,8 @@ CELL, STRIDE = 12, 2  # P-Net classifies cells of 12x12 pixels with stride 2
 EDGE = CELL - STRIDE  # pixels that n cells need beyond n strides
 _ALONE = 1 / 4  # of a canvas: a piece with more pixels has a canvas of its own size, on which nothing stays empty
 
+Layout = list[tuple[int, int, list["Piece"]]]
+"""The height, the width and the pieces of each canvas."""
 Skyline = list[tuple[int, int]]
 """The rows of a canvas that are in use, from left to right: the first column of each step, in pairs, and its rows."""
 
@@ -36,9 +39,11 @@ class Piece(NamedTuple):
     x: int
 
     @property
-    def cells(self) -> tuple[int, int]:
-        """The rows and columns of P-Net's output (pooling rounds up, so that an odd last row counts)."""
-        return (self.height - EDGE + 1) // STRIDE, (self.width - EDGE + 1) // STRIDE
+    def cells(self) -> tuple[slice, slice]:
+        """The rows and columns of P-Net's output on the canvas (pooling rounds up, so that an odd last row counts)."""
+        rows, columns = (self.height - EDGE + 1) // STRIDE, (self.width - EDGE + 1) // STRIDE
+        y, x = self.y // STRIDE, self.x // STRIDE
+        return slice(y, y + rows), slice(x, x + columns)
 
 
 class Plan(NamedTuple):
@@ -52,7 +57,7 @@ class Plan(NamedTuple):
 
     sides: list[tuple[int, int]]
     scales: list[float]
-    canvases: list[tuple[int, int, list[Piece]]]
+    canvases: Layout
 
 
 def plan_pyramid(
@@ -84,8 +89,12 @@ def plan_pyramid(
     others.sort(key=lambda piece: (-piece.height, piece.level, piece.top, piece.left))
     if others:
         widest = max(piece.width for piece in others)
-        packings = [_pack(others, widest * stretch // 8, max_pixels) for stretch in range(8, 17)]
-        canvases += min(packings, key=lambda canvases: sum(h * w for h, w, _ in canvases))
+        best: Layout = []
+        pixels = math.inf
+        for stretch in range(8, 17):
+            if packed := _pack(others, widest * stretch // 8, max_pixels, pixels):
+                best, pixels = packed, sum(h * w for h, w, _ in packed)
+        canvases += best
     return Plan(sides, scales, canvases)
 
 
@@ -119,10 +128,14 @@ def _tiles(level: int, height: int, width: int, max_pixels: int) -> Iterator[Pie
             )
 
 
-def _pack(pieces: Sequence[Piece], width: int, max_pixels: int) -> list[tuple[int, int, list[Piece]]]:
-    """Place each piece, highest first, as far up as it fits; a new canvas starts when the last is full."""
+def _pack(pieces: Sequence[Piece], width: int, max_pixels: int, fewer: float) -> Layout | None:
+    """Place each piece, highest first, as far up as it fits; a new canvas starts when the last is full.
+
+    Returns:
+        The canvases; None as soon as they have `fewer` pixels or more.
+    """
     width += width % 2
-    canvases: list[tuple[int, int, list[Piece]]] = []
+    canvases: Layout = []
     skyline: Skyline = []
     for piece in pieces:
         height, columns = piece.height + piece.height % 2, (piece.width + 1) // 2
@@ -130,10 +143,12 @@ def _pack(pieces: Sequence[Piece], width: int, max_pixels: int) -> list[tuple[in
         if not canvases or (y + height) * width > max(max_pixels, height * width):
             canvases.append((0, width, []))
             skyline, y, x = [(0, 0)], 0, 0
-        skyline = _raise_skyline(skyline, x, x + columns, y + height, width // 2)
+        _raise_skyline(skyline, x, x + columns, y + height, width // 2)
         rows, _, placed = canvases[-1]
-        placed.append(piece._replace(y=y, x=2 * x))
+        placed.append(Piece(*piece[:5], y, 2 * x))
         canvases[-1] = max(rows, y + height), width, placed
+        if sum(rows for rows, _, _ in canvases) * width >= fewer:
+            return None
     return canvases
 
 
@@ -147,14 +162,13 @@ def _find_place(skyline: Skyline, columns: int, width: int) -> tuple[int, int]:
             if first >= x + columns:
                 break
             rows = max(rows, others)
-        best = min(best or (rows, x), (rows, x))
+        if not best or rows < best[0]:
+            best = rows, x
     return best or (0, 0)
 
 
-def _raise_skyline(skyline: Skyline, first: int, end: int, rows: int, width: int) -> Skyline:
-    """Return the skyline with `rows` rows in use from column `first` to `end`."""
-    left = [step for step in skyline if step[0] < first]
-    covered = [step for step in skyline if step[0] <= end]
-    right = [step for step in skyline if step[0] > end]
-    rest = [(end, covered[-1][1])] if end < width else []
-    return [*left, (first, rows), *rest, *right]
+def _raise_skyline(skyline: Skyline, first: int, end: int, rows: int, width: int) -> None:
+    """Put `rows` rows in use from column `first` to `end`, in place."""
+    start, stop = bisect.bisect_left(skyline, (first,)), bisect.bisect_left(skyline, (end + 1,))
+    rest = [(end, skyline[stop - 1][1])] if end < width else []
+    skyline[start:stop] = [(first, rows), *rest]

@@ -112,7 +112,8 @@ def identify(
         top = scores.max(1)
         nonmate_score[part] = np.maximum(nonmate_score[part], top)
         if (top >= tie[part]).any():
-            rank[part] += (scores >= tie[part, None]).sum(1)
+            before = (scores >= tie[part, None]).view(np.uint8)  # narrow sums are the fastest
+            rank[part] += before.sum(1, dtype=np.min_scalar_type(scores.shape[1]))
         searched = start + scores.shape[1]
     return Identification(rank, nonmate_score, mate_score, searched)
 

@@ -7,11 +7,14 @@ Run on an otherwise idle machine: make bench
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +25,7 @@ from racing import in_own_process, race
 from skimage.transform import SimilarityTransform
 from skimage.transform import warp as skimage_warp
 
-from sfplus.alignment import TEMPLATES, fit_similarity, warp
+from sfplus.alignment import TEMPLATES, align, fit_similarity, warp
 from sfplus.datasets.portraits import draw_portrait
 from sfplus.detection import Detector
 from sfplus.detection.pyramid import Pyramid
@@ -144,6 +147,7 @@ def race_files() -> None:
             (source / f"{index:04}.jpg").write_bytes(encode_image(image, ".jpg", 95))
         seconds, _ = in_own_process(_align, source, Path(folder) / "out")
         alone, _ = in_own_process(_detect_files, source)
+        in_own_process(_print_limit, source)
     rate, share = len(images) / seconds, alone / seconds
     print(f"  files   {'JPEG files to crops on disk':<52} {rate:7.1f} crops/s  {share:5.2f} of decoding and detection")
 
@@ -157,6 +161,29 @@ def _align(source: Path, out: Path) -> None:
 
 def _detect_files(source: Path) -> None:
     Detector().detect([read_photo(source / name) for name in list_photos(source)])
+
+
+def _print_limit(source: Path) -> None:
+    """Print the seconds of the processor for each part, and the rate if all but the start is shared by all threads."""
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, run: Callable[[], Any]) -> Any:
+        clock = time.process_time()
+        result = run()
+        seconds[name] = time.process_time() - clock
+        return result
+
+    timed("start", lambda: importlib.import_module("sfplus.cli.align"))
+    images = timed("decode", lambda: [read_photo(source / name) for name in list_photos(source)])
+    faces = timed("detect", lambda: Detector().detect(images))
+    chosen = [(image, found.landmarks[0]) for image, found in zip(images, faces, strict=True) if len(found)]
+    crops = timed("warp", lambda: [align(image, points) for image, points in chosen])
+    timed("encode", lambda: [encode_image(crop) for crop in crops])
+    threads, twice = torch.get_num_threads(), seconds["decode"]  # the stage `align` decodes each photo again
+    alone = seconds["decode"] + seconds["detect"] / threads
+    rate = alone / (seconds["start"] + (sum(seconds.values()) - seconds["start"] + twice) / threads)
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
+    print(f"  files   seconds of the processor: {parts}; with nothing else and no waiting {rate:.2f}", flush=True)
 
 
 def print_peak_memory(count: int) -> None:

@@ -84,13 +84,17 @@ def test_all_cells_of_all_levels_have_the_scores_of_facenet_pytorch(
         for index, (canvas, _) in enumerate(canvases(photo, canvas_pixels)):
             batch = CanvasBatch((height, width), index, [0], 1, canvas.height * canvas.width)
             ((_, ranks, levels, _, scores, shifts),) = detector._search(IntegralImages([photo], CPU), [batch])
-            y, x = (canvas.cells[1] >= 0).nonzero(as_tuple=True)
-            positions = canvas.cells[1:, y, x].T.tolist()
-            order.update(zip(ranks.tolist(), map(tuple, positions), strict=True))
+            y, x = (canvas.cells >= 0).nonzero(as_tuple=True)
+            pieces = [canvas.pieces[index] for index in canvas.cells[y, x].tolist()]
+            positions = [
+                (piece.level, y + (piece.top - piece.y) // 2, x + (piece.left - piece.x) // 2)
+                for piece, y, x in zip(pieces, y.tolist(), x.tolist(), strict=True)
+            ]
+            order.update(zip(ranks.tolist(), positions, strict=True))
             assert [position[0] for position in positions] == levels.tolist()
             outputs = torch.cat([shifts, scores[:, None]], 1).tolist()
-            assert not set(map(tuple, positions)) & set(results)  # no cell twice
-            results.update(zip(map(tuple, positions), outputs, strict=True))
+            assert not set(positions) & set(results)  # no cell twice
+            results.update(zip(positions, outputs, strict=True))
     assert set(results) == set(expected)
     assert [order[rank] for rank in sorted(order)] == sorted(results)
     keys = sorted(expected)

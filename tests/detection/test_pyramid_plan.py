@@ -16,7 +16,7 @@ from sfplus.detection.pyramid_plan import Piece, plan_pyramid
 Canvases = list[tuple[int, int, list[Piece]]]
 
 
-def pack_by_columns(pieces: Sequence[Piece], width: int, max_pixels: int) -> Canvases:
+def pack_by_columns(pieces: Sequence[Piece], width: int, max_pixels: int, fewer: float) -> Canvases | None:
     """Place each piece, highest first, at the leftmost of the highest places, over an array of all columns."""
     width += width % 2
     canvases: list[tuple[int, list[Piece]]] = []
@@ -31,7 +31,8 @@ def pack_by_columns(pieces: Sequence[Piece], width: int, max_pixels: int) -> Can
             used[:], x, y = 0, 0, 0
         used[x : x + columns] = y + height
         canvases[-1] = (int(used.max()), [*canvases[-1][1], piece._replace(y=y, x=2 * x)])
-    return [(height, width, placed) for height, placed in canvases]
+    packed = [(height, width, placed) for height, placed in canvases]
+    return packed if sum(height * width for height, width, _ in packed) < fewer else None
 
 
 @settings(max_examples=80, deadline=None)

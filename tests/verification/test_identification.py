@@ -71,6 +71,12 @@ def test_rates_equal_those_of_scikit_learn() -> None:
     assert result.cmc(35)[-1] == 1 and len(result.cmc(35)) == 35
 
 
+@pytest.mark.parametrize("count", [300, 70_000])
+def test_more_distractors_than_a_narrow_number_counts_rank_before_a_mate(count: int) -> None:
+    gallery, distractors = np.array([[0, 1]], np.float32), np.ones((count, 2), np.float32)
+    assert identify([[1, 0]], [0], gallery, [0], distractors).rank.tolist() == [count + 1]
+
+
 @pytest.mark.usefixtures("blocks")
 def test_distractors_extend_the_gallery() -> None:
     queries, ids, gallery, names = drawn(2)
