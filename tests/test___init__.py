@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 _USE = """
 import sys, sfplus
 assert "torch" not in sys.modules
@@ -15,6 +17,7 @@ print(*sorted({"torch._dynamo", "torchvision", "sympy", "triton", "facenet_pytor
 """
 
 
+@pytest.mark.slow
 def test_torch_is_imported_with_the_first_public_name_and_never_its_compiler() -> None:
     """One process for the package, the detector and a model, since each takes seconds to import torch."""
     answer = subprocess.run([sys.executable, "-c", _USE], capture_output=True, text=True, check=False)

@@ -97,7 +97,7 @@ def time_search() -> None:
     rng = np.random.default_rng(0)
     probes, gallery = rng.standard_normal((2, PROBES, FEATURE), dtype=np.float32)
     block = rng.standard_normal((BLOCK, FEATURE), dtype=np.float32)
-    sizes = [BLOCK] * (DISTRACTORS // BLOCK) + [DISTRACTORS % BLOCK]
+    sizes = [min(BLOCK, DISTRACTORS - start) for start in range(0, DISTRACTORS, BLOCK)]
     scores = np.empty((PROBES, BLOCK), np.float32)
 
     def product() -> None:

@@ -21,6 +21,7 @@ def artefacts(workspace: Path, stage: str) -> int:
     return len(list((workspace / "cache" / stage).glob("*/manifest.json")))
 
 
+@pytest.mark.slow
 @pytest.mark.plots
 def test_a_sweep_shares_stages_continues_after_a_failed_run_and_repeats_nothing(
     tiny: Path, tmp_path: Path, sfplus: Callable

@@ -51,7 +51,8 @@ class Command:
         """Wait until the command ends."""
         code = self._server.ask(pid=self.pid, seconds=SECONDS)
         self.kill()  # a child process that it may have left
-        out, err = (file.read_text(errors="replace") for file in self._outputs)
+        # A command that is killed at once has not opened its outputs.
+        out, err = (file.read_text(errors="replace") if file.exists() else "" for file in self._outputs)
         return Answer(code, out, err)
 
 

@@ -62,6 +62,7 @@ def test_locks_are_listed_by_their_suffix(folder: Path) -> None:
         assert is_held(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [errno.ENOLCK], indirect=True)
 @pytest.mark.parametrize(
     ("marker", "holder"),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from slow_cases import mostly_slow
 
 from sfplus.io.prefetch import Postponed, Reserve, batch_by_size, prefetch_batches, prefetch_map
 
@@ -103,7 +104,7 @@ def run(
     return batches, most
 
 
-@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("threads", mostly_slow([1, 2, 7], [2]))
 @pytest.mark.parametrize(
     ("sizes", "memory"),
     [
@@ -116,7 +117,7 @@ def run(
         (random.Random(0).choices(range(1, 12), k=80), 20),
     ],
 )
-@pytest.mark.parametrize(("batch_size", "max_items"), [(0, 1), (3, 4), (50, 16)])
+@pytest.mark.parametrize(("batch_size", "max_items"), mostly_slow([(0, 1), (3, 4), (50, 16)], [(3, 4)]))
 def test_results_fill_the_memory_or_are_computed_alone(
     sizes: list[int], memory: int, threads: int, batch_size: int, max_items: int
 ) -> None:
@@ -128,6 +129,7 @@ def test_results_fill_the_memory_or_are_computed_alone(
     assert most <= beside + max(sizes)
 
 
+@pytest.mark.slow
 def test_memory_is_exact_where_results_are_taken_one_by_one() -> None:
     rng = random.Random(1)
     sizes = rng.choices([1, 2, 3, 10, 50], k=200)

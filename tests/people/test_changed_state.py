@@ -93,6 +93,7 @@ def test_changed_neighbours_are_computed_again(make_grouped: Make, tensors: dict
     assert regroup(out).table == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "features", [np.full((8, 16), np.nan), np.zeros((8, 16)), np.zeros((3, 16)), np.zeros(8), np.zeros((8, 0)),
                  np.full((8, 16), np.inf), np.zeros((8, 3))],

@@ -42,6 +42,7 @@ GOOD: dict[str, Any] = {
 _VALUES = ("x", -1, 10**400, 1e308, float("nan"), float("inf"), [], [[]], [None], {"a": {}}, DELETED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", list(json_paths(GOOD)), ids=lambda path: ".".join(map(str, path)))
 def test_a_changed_value_is_an_error_of_one_line_or_a_valid_value(path: tuple[Any, ...], tmp_path: Path) -> None:
     file = tmp_path / "report.json"

@@ -456,6 +456,7 @@ def test_names_beyond_unicode_are_refused(tmp_path: Path) -> None:
         read_features(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tensor",
     [{"dtype": kind, "shape": shape, "data_offsets": [0, size]}

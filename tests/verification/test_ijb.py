@@ -175,6 +175,7 @@ TEXTS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", META)
 def test_damaged_metadata_is_one_line(tmp_path: Path, name: str) -> None:
     for file, text in META.items():

@@ -212,6 +212,7 @@ def test_settings_accept_the_registered_names_only() -> None:
         Settings(protocol="lfw")
 
 
+@pytest.mark.slow
 def test_lfw_size_takes_under_a_second() -> None:
     left, right, same, fold = random_pairs(9, pairs=6000, width=1024, folds=10)
     start = time.process_time()

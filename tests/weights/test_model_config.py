@@ -41,6 +41,7 @@ def test_a_config_is_returned_as_it_is(config: dict[str, Any], tmp_path: Path) -
 WRONG = [None, True, -1, math.nan, math.inf, 10**400, "x" * 100_000, [], {}, [[]], {"a": FORGED}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [*FULL, "input", "block", "batch_norm", "preprocessing", "notes", "x" * 10_000])
 def test_values_of_every_kind_are_a_value_or_one_line(key: str, tmp_path: Path) -> None:
     """Includes integers that are no float, and texts that would forge a line of the decision."""

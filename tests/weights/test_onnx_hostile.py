@@ -110,6 +110,7 @@ def test_hostile_files_are_one_line_without_much_memory(
     assert type(caught.value).__module__ == "sfplus.errors" and text.isprintable() and len(text) < 700
 
 
+@pytest.mark.slow
 def test_an_endless_graph_stops_at_the_limit_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.onnx").write_bytes(endless())
     monkeypatch.setenv("SFPLUS_MAX_ONNX_SECONDS", "1")
@@ -117,6 +118,7 @@ def test_an_endless_graph_stops_at_the_limit_of_time(tmp_path: Path, monkeypatch
         read_model(tmp_path / "x.onnx", input="insightface")
 
 
+@pytest.mark.slow
 def test_an_endless_graph_stops_at_ctrl_c(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(endless())
     timer = threading.Timer(2, os.kill, [os.getpid(), signal.SIGINT])

@@ -78,6 +78,7 @@ LISTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
 @pytest.mark.parametrize("kind", LISTS)
 def test_damaged_lists_are_one_line(tmp_path: Path, kind: str, encoding: str) -> None:
