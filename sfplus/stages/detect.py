@@ -32,7 +32,7 @@ from sfplus.io.prefetch import Reserve, prefetch_batches
 from sfplus.io.tables import FAILURES, NO_FACE, write_json_lines, write_parquet
 from sfplus.recipes.settings.detect import DetectSettings
 
-BATCH = 64  # photos in a part, and about as many as are detected together
+BATCH = 32  # photos in a part
 Detected = dict[str, Any]  # height, width and faces of a photo
 Row = dict[str, Any]  # the same with its name and the chosen faces, or with the reason why it cannot be read
 Item = tuple[int, str, str | None]  # the part and the name of a photo, and what the index knows about it
