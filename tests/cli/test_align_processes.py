@@ -33,8 +33,6 @@ Detector.detect = logged
 main()
 """
 
-COUNTS = range(154, 157)  # of detected photos: two are copies, which are detected again in the same part or at once
-
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -82,7 +80,7 @@ def expected(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folder = tmp_path_factory.mktemp("single")
     finish(start(photos, folder / "out", folder / "log"))
     files = results(folder / "out")
-    assert detected(folder / "log") in COUNTS and {"contact-sheet.png", "faces.parquet", "failures.jsonl"} <= set(files)
+    assert detected(folder / "log") == 154 and {"contact-sheet.png", "faces.parquet", "failures.jsonl"} <= set(files)
     assert len([name for name in files if "/" not in name or name[0] == "z"]) == 5 * 2 - 2 + 3
     return files
 
@@ -100,7 +98,7 @@ def test_two_processes_share_the_photos_and_write_the_files_of_one(
     assert "1 photo without a face, 1 failed" in output and second == ("", "")
     assert results(tmp_path / "out") == expected
     shares = [detected(log) for log in logs]
-    assert sum(shares) in COUNTS and min(shares) > 0
+    assert 154 <= sum(shares) <= 156 and min(shares) > 0  # copies of photos are detected once, or by both processes
     assert not list((tmp_path / "out/.sfplus").rglob("*.parts")) + list((tmp_path / "out/.sfplus").rglob("*.partial"))
 
 
