@@ -113,7 +113,12 @@ class SharedWork:
         return len(self._slice(part))
 
     def finish(
-        self, part: int, rows: Sequence[Mapping[str, Any]], note: str | None = None, files: Iterable[str] = ()
+        self,
+        part: int,
+        rows: Sequence[Mapping[str, Any]],
+        note: str | None = None,
+        files: Iterable[str] = (),
+        known: Mapping[str, str] | None = None,
     ) -> None:
         """Write the record of a part in one step and release it.
 
@@ -122,8 +127,9 @@ class SharedWork:
             rows: Its rows.
             note: The text at the end of the progress line.
             files: Files that belong to it, as POSIX paths relative to the folder of parts.
+            known: The SHA-256 of files that need not be read.
         """
-        digests = digest_all(self._job.parts, files, self._job.linked)
+        digests = digest_all(self._job.parts, files, known)
         content = json.dumps({"items": self._items_digest(part), "rows": list(rows), "files": digests}).encode()
         write_atomically(self._file(part), _digest(content) + b"\n" + content, sync=False)
         self._finished.add(part)

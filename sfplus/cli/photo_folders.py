@@ -126,15 +126,16 @@ def _publish_locked(files: Mapping[str, Path], out: Path) -> None:
     record, earlier = out / _RECORD, _published(out)
     write_json(record, sorted({*earlier, *files}))
     root = out.resolve()
-    for name in files:
-        if not (folder := (out / name).parent).resolve().is_relative_to(root):
+    for folder in {(out / name).parent: None for name in files}:
+        if not folder.resolve().is_relative_to(root):
             raise UsageError("is a link that leads out of OUT", where=folder, remedy="remove this link")
     for name in set(earlier) - set(files):  # before the copies: a file may have become a folder, or the reverse
         if (out / name).parent.resolve().is_relative_to(root):
             _remove(name, out)
     copied = [(source, out / name) for name, source in files.items() if not _is_copy(source, out / name)]
+    for folder in {target.parent for _, target in copied}:
+        folder.mkdir(parents=True, exist_ok=True)
     for source, target in copied:
-        target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, source.read_bytes(), sync=False)
     flush_all(target for _, target in copied)
     for source, target in copied:

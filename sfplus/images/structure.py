@@ -17,7 +17,7 @@ from PIL.JpegImagePlugin import MARKER as _JPEG_MARKERS
 
 from sfplus.errors import PhotoError
 from sfplus.images.tags import check_exif, check_tags
-from sfplus.io.limits import check_limit
+from sfplus.io.limits import check_limit, limit
 
 _BLOCK = 1 << 20
 _SCAN_BLOCK = 1 << 16
@@ -67,6 +67,7 @@ def _count(name: str, amount: int, where: Path) -> None:
 def _check_jpeg(file: BinaryIO, where: Path) -> Structure:
     """Check the segments before the pixels, and the number of scans, each of which takes the time of all pixels."""
     file.seek(2)
+    most_segments, most_bytes = limit("photo_metadata_items"), limit("photo_metadata_bytes")
     segments = size = padding = 0
     components, progressive, buffered = b"", False, False
     exif: list[bytes] = []
@@ -80,8 +81,9 @@ def _check_jpeg(file: BinaryIO, where: Path) -> Structure:
         segments += 1
         length = max(0, int.from_bytes(head[2:], "big") - 2)
         size += length
-        _count("photo_metadata_items", segments, where)
-        _count("photo_metadata_bytes", size, where)
+        if segments > most_segments or size > most_bytes:  # each look at a limit takes as long as the rest of the loop
+            _count("photo_metadata_items", segments, where)
+            _count("photo_metadata_bytes", size, where)
         segment = file.read(length)
         if marker == 0xE1 and segment.startswith(b"Exif\0\0"):
             exif.append(segment[6:] if exif else segment)  # as Pillow joins them

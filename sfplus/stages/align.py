@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,6 +30,7 @@ from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import NoUsablePhotoError, PhotoError, SfplusError
 from sfplus.images import Pixels, encode_image, is_transient, read_photo, reserve_memory
 from sfplus.io.console import quantity
+from sfplus.io.disk import explain_write
 from sfplus.io.files import digest_json, write_atomically
 from sfplus.io.leftovers import remove_leftovers
 from sfplus.io.loggers import get_logger
@@ -74,28 +76,25 @@ def share(job: AlignJob) -> SharedWork:
 def _share(job: AlignJob, rows: list[Row]) -> SharedWork:
     root, settings = job.input("photos", PhotoFolder).root, job.settings
     photos = [list(group) for _, group in groupby(rows, itemgetter("photo"))]
-    earlier = _EarlierCrops(job)
-    cut = partial(_cut_photo, root, job.parts / CROPS, settings)
+    earlier, crops = _EarlierCrops(job), job.parts / CROPS
+    cut = partial(_cut_photo, root, crops, settings)
     threads = max(2, torch.get_num_threads())
     with SharedWork(job, photos, _PART, "photos", _name_photo) as work:
         for items in work.rounds():
             for part, group in groupby(items, itemgetter(0)):
                 part_photos = [rows for _, rows in group]
+                for folder in {row["crop"].rpartition("/")[0] for row in chain(*part_photos)}:
+                    (crops / folder).mkdir(parents=True, exist_ok=True)
                 new = earlier.link(part_photos)
-                _delete_crops(job, new)
                 failures = prefetch_batches(cut, _fit(new, settings), len(new), threads, memory=_MEMORY) if new else ()
                 failed = [row for batch in failures for rows in batch for row in rows]
-                work.finish(part, failed, files=_existing_crops(job, part_photos))
+                digests = {f"{CROPS}/{row['crop']}": row["sha256"] for row in chain(*part_photos) if "sha256" in row}
+                work.finish(part, failed, files=digests, known=digests)
     return work
 
 
 def _name_photo(rows: list[Row]) -> list[str]:
     return [rows[0]["photo"], *(row["crop"] for row in rows)]
-
-
-def _existing_crops(job: AlignJob, photos: list[list[Row]]) -> list[str]:
-    names, folder = [f"{CROPS}/{row['crop']}" for rows in photos for row in rows], os.fspath(job.parts)
-    return [name for name in names if os.path.isfile(f"{folder}/{name}")]  # noqa: PTH113 (pathlib is slow)
 
 
 class _EarlierCrops:
@@ -107,42 +106,35 @@ class _EarlierCrops:
         self._index = job.context.result_index(stage.name, deciding)
         self._digests = job.input("photos", PhotoFolder).digests
         self._target, self._linked = os.fspath(job.parts), job.linked
-        self._folders: set[str] = set()  # those that exist for the links
         self._records: dict[str, dict[str, str]] = {}  # the SHA-256 of the files of earlier artefacts without damage
 
     def link(self, photos: Sequence[list[Row]]) -> list[list[Row]]:
         """Link the crops that exist, and return the photos of which crops are missing, with the rows of these."""
         keys = [[self._key(row) for row in rows] for rows in photos]
         known = self._index.get([key for keys_of_photo in keys for key in keys_of_photo])
-        missing = (
-            [
-                row
-                for row, key in zip(rows, keys_of_photo, strict=True)
-                if not self._link(known.get(key, ""), f"{CROPS}/{row['crop']}")
-            ]
-            for rows, keys_of_photo in zip(photos, keys, strict=True)
-        )
+        for rows, keys_of_photo in zip(photos, keys, strict=True):
+            for row, key in zip(rows, keys_of_photo, strict=True):
+                self._link(known.get(key, ""), row)
+        missing = ([row for row in rows if "sha256" not in row] for rows in photos)
         return [rows for rows in missing if rows]
 
-    def _link(self, crop: str, name: str) -> bool:
-        """Link a crop if its artefact is there and not damaged; return whether there is a crop of this name now."""
+    def _link(self, crop: str, row: Row) -> None:
+        """Link a crop if its artefact is there and not damaged, and add its SHA-256 to the row."""
         folder, _, earlier_name = crop.partition("/")
         if folder and folder not in self._records:
             self._records[folder] = read_digests(self._root / folder) if open_earlier(self._root / folder) else {}
         if (digest := self._records.get(folder, {}).get(earlier_name)) is None:
-            return False
+            return
+        name = f"{CROPS}/{row['crop']}"
         source, target = f"{self._root}/{crop}", f"{self._target}/{name}"
-        if (target_folder := target.rpartition("/")[0]) not in self._folders:
-            Path(target_folder).mkdir(parents=True, exist_ok=True)
-            self._folders.add(target_folder)
         try:
             os.link(source, target)
             self._linked[name] = digest
         except FileNotFoundError:  # it was deleted since
-            return False
-        except OSError:  # the disk has no links
+            return
+        except OSError:  # the disk has no links, or an interrupted run left this one
             write_atomically(Path(target), Path(source).read_bytes(), sync=False)
-        return True
+        row["sha256"] = digest
 
     def put(self, rows: Sequence[Row], folder: str) -> None:
         """Remember the crops of an artefact."""
@@ -152,12 +144,6 @@ class _EarlierCrops:
         if "key" not in row:
             row["key"] = digest_json([self._digests[row["photo"]], row["landmarks"]])
         return str(row["key"])
-
-
-def _delete_crops(job: AlignJob, photos: list[list[Row]]) -> None:
-    """Delete the crops of a part that was interrupted: after a power cut they may be empty."""
-    for name in _existing_crops(job, photos):
-        (job.parts / name).unlink(missing_ok=True)
 
 
 def _move_crops_back(job: AlignJob) -> None:
@@ -253,9 +239,11 @@ def _fit_one(points: npt.NDArray[np.float32], template: Template, fit: Fit) -> n
 
 
 def _cut_photo(root: Path, crops: Path, settings: AlignStageSettings, rows: list[Row], reserve: Reserve) -> list[Row]:
-    """Cut the crops of a photo and return the failures."""
+    """Cut the crops of a photo, add the SHA-256 of each to its row, and return the failures."""
     photo: Pixels | None = None
     failures = []
+    for row in rows:
+        (crops / row["crop"]).unlink(missing_ok=True)  # of an interrupted run: it may be cut, or not of this photo
     for row in rows:
         path = crops / row["crop"]
         try:
@@ -268,8 +256,10 @@ def _cut_photo(root: Path, crops: Path, settings: AlignStageSettings, rows: list
             if photo is None:
                 break
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode_image(crop, settings.suffix, settings.jpeg_quality), sync=False)
+        data = encode_image(crop, settings.suffix, settings.jpeg_quality)
+        with explain_write(path):
+            path.write_bytes(data)
+        row["sha256"] = hashlib.sha256(data).hexdigest()
     return failures
 
 

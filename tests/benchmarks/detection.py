@@ -7,7 +7,8 @@ Run on an otherwise idle machine: make bench
 
 from __future__ import annotations
 
-import importlib
+import gc
+import itertools
 import os
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from skimage.transform import SimilarityTransform
 from skimage.transform import warp as skimage_warp
 
 from sfplus.alignment import TEMPLATES, align, fit_similarity, warp
+from sfplus.cli.align import align_folder
 from sfplus.datasets.portraits import draw_portrait
 from sfplus.detection import Detector
 from sfplus.detection.pyramid import Pyramid
@@ -36,12 +38,16 @@ PHOTOS, FILES, MANY_PHOTOS, ROUNDS = 24, 600, 500, 3
 SETTINGS = {"factor": 0.85, "thresholds": [0.6, 0.7, 0.9]}
 
 
-def photos(count: int) -> list[np.ndarray]:
+def photo_files(count: int) -> list[Path]:
     root = Path(os.environ.get("SFPLUS_SHARED_DATA", "")) / "lfw" / "photos"
-    if root.is_dir():
-        names = list_photos(root)
-        return [read_photo(root / name) for name in names[:: len(names) // count][:count]]
-    return [draw_portrait(i // 4, i % 4).photo for i in range(count)]
+    names = list_photos(root) if root.is_dir() else []
+    return [root / name for name in names[:: max(1, len(names) // count)][:count]]
+
+
+def photos(count: int) -> list[np.ndarray]:
+    return [read_photo(file) for file in photo_files(count)] or [
+        draw_portrait(i // 4, i % 4).photo for i in range(count)
+    ]
 
 
 def race_detectors(images: list[np.ndarray], device: Device) -> None:
@@ -138,33 +144,29 @@ def race_warps(images: list[np.ndarray], device: Device) -> None:
 
 
 def race_files() -> None:
-    """Print the rates from JPEG files to crops on disk and of detection alone, each in a new process."""
-    images = photos(FILES)
+    """Race the command `align`, from JPEG files to crops on disk, against decoding and detection alone."""
+    gc.set_threshold(50_000)  # as the command does
+    files = [file.read_bytes() for file in photo_files(FILES)] or [encode_image(image) for image in photos(FILES)]
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "in"
+        source, runs = Path(folder) / "in", itertools.count()
         source.mkdir()
-        for index, image in enumerate(images):
-            (source / f"{index:04}.jpg").write_bytes(encode_image(image, ".jpg", 95))
-        seconds, _ = in_own_process(_align, source, Path(folder) / "out")
-        alone, _ = in_own_process(_detect_files, source)
+        for index, data in enumerate(files):
+            (source / f"{index:04}.jpg").write_bytes(data)
+
+        def align_files() -> None:
+            home = Path(folder) / str(next(runs))
+            os.environ["SFPLUS_HOME"] = str(home)  # without what was detected in earlier runs
+            align_folder(source, home / "out", "auto")
+
+        alone = {"alone": lambda: Detector().detect([read_photo(source / name) for name in list_photos(source)])}
+        seconds = race({**alone, "files": align_files})
         in_own_process(_print_limit, source)
-    rate, share = len(images) / seconds, alone / seconds
+    rate, share = len(files) / seconds["files"], seconds["alone"] / seconds["files"]
     print(f"  files   {'JPEG files to crops on disk':<52} {rate:7.1f} crops/s  {share:5.2f} of decoding and detection")
 
 
-def _align(source: Path, out: Path) -> None:
-    from sfplus.cli.align import align_folder
-
-    os.environ["SFPLUS_HOME"] = str(out.with_name("home"))  # without what was detected in earlier runs
-    align_folder(source, out, "auto")
-
-
-def _detect_files(source: Path) -> None:
-    Detector().detect([read_photo(source / name) for name in list_photos(source)])
-
-
 def _print_limit(source: Path) -> None:
-    """Print the seconds of the processor for each part, and the rate if all but the start is shared by all threads."""
+    """Print the seconds of the processor for each part, and the rate if all threads share them and never wait."""
     seconds: dict[str, float] = {}
 
     def timed(name: str, run: Callable[[], Any]) -> Any:
@@ -173,7 +175,6 @@ def _print_limit(source: Path) -> None:
         seconds[name] = time.process_time() - clock
         return result
 
-    timed("start", lambda: importlib.import_module("sfplus.cli.align"))
     images = timed("decode", lambda: [read_photo(source / name) for name in list_photos(source)])
     faces = timed("detect", lambda: Detector().detect(images))
     chosen = [(image, found.landmarks[0]) for image, found in zip(images, faces, strict=True) if len(found)]
@@ -181,7 +182,7 @@ def _print_limit(source: Path) -> None:
     timed("encode", lambda: [encode_image(crop) for crop in crops])
     threads, twice = torch.get_num_threads(), seconds["decode"]  # the stage `align` decodes each photo again
     alone = seconds["decode"] + seconds["detect"] / threads
-    rate = alone / (seconds["start"] + (sum(seconds.values()) - seconds["start"] + twice) / threads)
+    rate = alone / ((sum(seconds.values()) + twice) / threads)
     parts = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
     print(f"  files   seconds of the processor: {parts}; with nothing else and no waiting {rate:.2f}", flush=True)
 
