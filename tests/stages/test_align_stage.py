@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sfplus.artifacts.work_sharing import SharedWork
 from sfplus.errors import PhotoError
+from sfplus.images import Pixels, read_photo
 from sfplus.stages.align import crop_names
 
 Command = Callable[..., object]
@@ -45,3 +48,26 @@ def test_a_read_error_of_the_disk_stops_alignment_and_is_not_recorded(
     monkeypatch.undo()
     assert not list((tmp_path / "out").glob(".sfplus/cache/align/*/manifest.json"))
     assert sfplus("align", drawn, tmp_path / "out").code == 0
+
+
+def test_a_crop_of_an_interrupted_run_goes_if_its_photo_fails_in_the_next_run(
+    drawn: Path, tmp_path: Path, sfplus: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(SharedWork):
+        def finish(self, *_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+    def read(path: Path, **options: Any) -> Pixels:
+        if path.stem == lost:
+            raise PhotoError("has too many pixels", where=path)
+        return read_photo(path, **options)
+
+    monkeypatch.setattr("sfplus.stages.align.SharedWork", Interrupted)
+    assert sfplus("align", drawn, tmp_path / "out").code == 130
+    crops = sorted((tmp_path / "out").glob(".sfplus/cache/align/*.parts/crops/**/*.jpg"))
+    lost = crops[0].stem
+    monkeypatch.undo()
+    monkeypatch.setattr("sfplus.stages.align.read_photo", read)
+    assert sfplus("align", drawn, tmp_path / "out").code == 1
+    kept = {crop.name for crop in (tmp_path / "out").glob(".sfplus/cache/align/*/crops/**/*.jpg")}
+    assert kept == {crop.name for crop in crops[1:]}
