@@ -7,7 +7,9 @@ Run on an otherwise idle machine: make bench
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
 import itertools
 import os
 import sys
@@ -156,7 +158,8 @@ def race_files() -> None:
         def align_files() -> None:
             home = Path(folder) / str(next(runs))
             os.environ["SFPLUS_HOME"] = str(home)  # without what was detected in earlier runs
-            align_folder(source, home / "out", "auto")
+            with contextlib.redirect_stdout(io.StringIO()):
+                align_folder(source, home / "out", "auto")
 
         alone = {"alone": lambda: Detector().detect([read_photo(source / name) for name in list_photos(source)])}
         seconds = race({**alone, "files": align_files})
