@@ -53,4 +53,4 @@ def sizes_for(device: Device) -> Sizes:
     decoders = count_decoders(device.is_cuda)
     if device.is_cuda:
         return Sizes(512, 1 << 24, 1 << 30, 512, decoders, 1 << 18, 1 << 21, 1 << 23, 1024, 256, 256, 1 << 30, 0)
-    return Sizes(64, 1 << 22, 200_000_000, max(32, decoders), decoders, 1 << 17, 0, 0, 64, 12, 4, 64 << 20, 28_000_000)
+    return Sizes(64, 1 << 22, 200_000_000, max(8, decoders), decoders, 1 << 17, 0, 0, 64, 12, 4, 64 << 20, 28_000_000)

@@ -118,7 +118,7 @@ def _read_item(root: Path, item: Item, reserve: Reserve) -> tuple[int, NamedPhot
 def _decode(root: Path, items: Iterator[Item], sizes: Sizes) -> Iterator[list[tuple[int, NamedPhoto]]]:
     """Decode photos in threads, and yield as many as are detected together; memory is bounded by their pixels."""
     return prefetch_batches(
-        partial(_read_item, root), items, sizes.prefetched, sizes.decoders, _known_item,
+        partial(_read_item, root), items, max(sizes.prefetched, BATCH), sizes.decoders, _known_item,
         size=_count_bytes, memory=sizes.memory, batch_size=3 * sizes.pixels, max_items=sizes.photos,
     )  # fmt: skip
 
