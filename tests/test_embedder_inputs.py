@@ -174,6 +174,7 @@ def test_frames_of_opencv_can_be_streamed(embedder: Embedder, photos: list[Path]
     np.testing.assert_array_equal(list(embedder.stream(frames, channels="bgr")), embedder(photos))
 
 
+@pytest.mark.slow
 def test_similarity_subtracts_the_mean_of_the_model(embedder: Embedder, photos: list[Path]) -> None:
     assert embedder.decision_rule is not None
     a, b = embedder(photos[:2]).astype(np.float64) - embedder.decision_rule.mean

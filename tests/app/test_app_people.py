@@ -87,6 +87,7 @@ def test_changes_of_what_is_not_there_are_refused_and_nothing_is_written(
     assert (grouped / "people.csv").read_bytes() == before and not (grouped / "corrections.csv").exists()
 
 
+@pytest.mark.slow
 def test_photos_of_the_folder_are_served_smaller(people: PeopleFolder) -> None:
     table = people.grouped.table
     Image.new("RGB", (4000, 2000), "red").save(people.grouped.photos / "two faces.png")

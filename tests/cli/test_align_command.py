@@ -85,6 +85,7 @@ def test_crops_of_deleted_photos_are_deleted(drawn: Path, tmp_path: Path, sfplus
     assert len(list((tmp_path / "out/.sfplus/cache/align").glob("*/manifest.json"))) == 1
 
 
+@pytest.mark.slow
 def test_aligning_crops_again_gives_a_warning(drawn: Path, tmp_path: Path, sfplus: Command) -> None:
     sfplus("align", drawn, tmp_path / "crops")
     answer = sfplus("align", tmp_path / "crops", tmp_path / "twice")

@@ -56,6 +56,7 @@ def expected_rule(task: Path, drawn: Path) -> DecisionRule:
     return DecisionRule.from_pairs(embedder(left), embedder(right), np.array(same))
 
 
+@pytest.mark.slow
 def test_a_folder_gets_a_threshold_and_keeps_its_other_facts(
     task: Path, drawn: Path, calibrate: Callable, sfplus: Callable, tmp_path: Path
 ) -> None:

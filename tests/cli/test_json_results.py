@@ -105,6 +105,7 @@ def test_any_name_and_number_becomes_json(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == "one\ntwo\n"
 
 
+@pytest.mark.slow
 def test_quiet_leaves_the_results_only(sfplus: Callable, drawn: Path, tmp_path: Path) -> None:
     loud = sfplus("group", drawn, tmp_path / "loud", "--json")
     quiet = sfplus("-q", "group", drawn, tmp_path / "quiet", "--json")

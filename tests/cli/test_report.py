@@ -42,6 +42,7 @@ def report(sfplus: Callable, tmp_path: Path, *runs: object) -> tuple[dict, str]:
     return data, (tmp_path / "out/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_runs_of_the_same_pairs_are_compared(tmp_path: Path, sfplus: Callable) -> None:
     poor = write_run(tmp_path / "data/runs/poor", 3, 0)
     good = write_run(tmp_path / "elsewhere/good", 0.7, 1)

@@ -104,6 +104,7 @@ def test_known_photos_are_not_written_to_the_index_again(
     assert len(set(written)) == 13
 
 
+@pytest.mark.slow
 def test_crops_and_tables_are_those_of_a_run_from_nothing(
     photos: Path, work: dict[str, int], tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ def test_crops_and_tables_are_those_of_a_run_from_nothing(
     assert first == second
 
 
+@pytest.mark.slow
 def test_detections_are_shared_by_commands_recipes_and_choices(
     photos: Path, work: dict[str, int], tmp_path: Path, sfplus: Callable
 ) -> None:

@@ -39,6 +39,7 @@ def test_crops_are_written_unchanged_or_narrowed(
         assert (narrow[:, 0] == 255).all()
 
 
+@pytest.mark.slow
 def test_unpacked_crops_are_embedded_and_verified(
     packed: tuple[Path, list[np.ndarray]], sfplus: Callable[..., Any], tmp_path: Path, monkeypatch: Any
 ) -> None:

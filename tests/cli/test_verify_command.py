@@ -225,6 +225,7 @@ def test_invalid_arguments_are_reported_in_one_line_and_write_nothing(
     assert "Traceback" not in answer.err and sorted(Path().rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_only_the_photos_of_the_pairs_are_worked_on_and_another_list_reuses_nothing_wrong(
     task: Path, drawn: Path, tmp_path: Path, sfplus: Callable
 ) -> None:

@@ -24,6 +24,7 @@ def check(plan: Plan, height: int, width: int, device: torch.device) -> None:
             np.testing.assert_array_equal(table.cpu().numpy(), values.numpy())
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(20, 300), width=st.integers(20, 300), factor=st.floats(0.3, 0.9),

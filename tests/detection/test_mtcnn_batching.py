@@ -54,6 +54,7 @@ class Synchronisations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_the_number_of_synchronisations_does_not_grow_with_the_photos(
     gpu_batching: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def report(name: str) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_the_stage_measures_what_the_command_does(task: Path, sfplus: Sfplus) -> None:
     answer = sfplus("run", "who.yaml", "--json", "--device", "cpu")
     assert answer.code == 0, answer.err

@@ -151,6 +151,7 @@ def test_a_timm_network_is_exported_and_loaded(tmp_path: Path) -> None:
     assert error < 1e-4 and torch.equal(loaded(x), net(x))
 
 
+@pytest.mark.slow
 def test_a_file_that_computes_different_features_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network("sphereface4", 0.05, 6)
     run = onnxruntime.InferenceSession.run

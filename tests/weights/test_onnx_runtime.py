@@ -110,6 +110,7 @@ def test_unsuitable_graphs_are_refused_in_one_line(data: bytes, message: str, tm
     assert "\n" not in str(caught.value) and "onnxruntime_src" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_weights_in_a_file_beside_the_graph_are_read(tmp_path: Path) -> None:
     source = tmp_path / "x.onnx"
     network = torch.nn.Sequential(
