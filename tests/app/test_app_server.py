@@ -127,6 +127,7 @@ def test_a_rate_that_the_pairs_cannot_resolve_is_explained(far: float, client: A
     assert answer.status_code == 422 and answer.text.startswith(f"FAR {far:g}: ")
 
 
+@pytest.mark.slow
 def test_slow_uploads_do_not_block_pages_and_other_uploads(
     client: Any, reader: UploadReader, two_faces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

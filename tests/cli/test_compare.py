@@ -117,6 +117,7 @@ def test_two_photos_are_compared_and_one_without_a_face_is_an_error(
     assert "does not exist" in sfplus("compare", photo, tmp_path / "gone.jpg", "--model", tmp_path / "model").err
 
 
+@pytest.mark.slow
 def test_of_several_faces_the_compared_one_is_named_and_the_others_have_numbers(
     drawn: Path, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

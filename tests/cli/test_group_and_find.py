@@ -42,6 +42,7 @@ def test_a_folder_is_grouped_named_and_grouped_again(sfplus: Callable, photos: P
     assert (out / "people" / "Anna").is_dir()
 
 
+@pytest.mark.slow
 def test_a_person_is_found_in_a_folder_and_in_grouped_photos(sfplus: Callable, photos: Path, tmp_path: Path) -> None:
     (photos / "damaged.jpg").unlink()
     out, found = tmp_path / "out", tmp_path / "found"

@@ -52,6 +52,7 @@ def test_features_give_a_table_a_report_and_a_line_per_photo(tmp_path: Path, sfp
     assert float(rows[0]["mate_score"]) == pytest.approx(np.cos(np.radians(10)), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_photos_are_detected_and_embedded_once(drawn: Path, tmp_path: Path, sfplus: Sfplus) -> None:
     save_untrained(tmp_path / "model")
     others = tmp_path / "others"

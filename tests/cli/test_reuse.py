@@ -152,6 +152,7 @@ def test_nothing_is_read_or_fitted_again_for_known_crops(
     assert read[12:] == [photos / "new.jpg"] and sum(fitted) == 13
 
 
+@pytest.mark.slow
 def test_known_crops_are_neither_digested_nor_flushed_again(
     photos: Path, tmp_path: Path, sfplus: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,7 @@ def test_two_models_are_verified_on_the_same_photos(task: Path, drawn: Path, sfp
     )  # only the report is new, since it names another folder
 
 
+@pytest.mark.slow
 def test_features_give_the_same_scores_as_their_photos(
     task: Path, drawn: Path, embedded: dict[str, Path], sfplus: Callable
 ) -> None:
@@ -273,6 +274,7 @@ def test_layouts_of_photos_give_the_same_scores(
     np.testing.assert_allclose(read_report(tmp_path / "photos")["results"]["one"]["scores"], scores[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_crops_are_verified_without_detection(task: Path, drawn: Path, tmp_path: Path, sfplus: Callable) -> None:
     assert sfplus("align", drawn, tmp_path / "crops").code == 0
     words = ("--model", task / "models/one", "--protocol", "exact", "--out")
@@ -285,6 +287,7 @@ def test_crops_are_verified_without_detection(task: Path, drawn: Path, tmp_path:
     assert crops["undetected"] is None and "<img src=" in (tmp_path / "a/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_bin_file_is_verified_in_one_step(task: Path, tmp_path: Path, sfplus: Callable) -> None:
     """Its 112x112 crops are cut to 112x96 for such a model; the scores are those of the three commands."""
     rng = np.random.default_rng(0)

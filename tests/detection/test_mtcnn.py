@@ -63,6 +63,7 @@ def test_the_astronaut_is_detected(detector: Detector) -> None:
     assert best.scores[0] > 0.99
 
 
+@pytest.mark.slow
 def test_order_and_other_photos_do_not_change_a_bit(detector: Detector) -> None:
     expected = [detector.detect([photo])[0] for photo in PHOTOS]
     assert sum(map(len, expected)) >= 5

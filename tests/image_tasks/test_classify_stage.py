@@ -46,6 +46,7 @@ def make_settings(root: Path, **options: Any) -> ClassifySettings:
     return ClassifySettings.model_validate(SMALL | {"data": data} | options)
 
 
+@pytest.mark.slow
 def test_artefact_is_complete_and_built_once(
     folders: Path, run: RunContext, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,7 @@ def test_the_stage_measures_what_the_command_does(task: Path, sfplus: Sfplus) ->
     assert len(list(csv.DictReader(of_stage.splitlines()))) == 8
 
 
+@pytest.mark.slow
 def test_a_second_run_is_fresh_and_a_changed_folder_recomputes_only_its_part(task: Path, sfplus: Sfplus) -> None:
     assert sfplus("run", "who.yaml", "--device", "cpu").code == 0
     first = artefacts()
