@@ -110,11 +110,9 @@ class _EarlierCrops:
 
     def link(self, photos: Sequence[list[Row]]) -> list[list[Row]]:
         """Link the crops that exist, and return the photos of which crops are missing, with the rows of these."""
-        keys = [[self._key(row) for row in rows] for rows in photos]
-        known = self._index.get([key for keys_of_photo in keys for key in keys_of_photo])
-        for rows, keys_of_photo in zip(photos, keys, strict=True):
-            for row, key in zip(rows, keys_of_photo, strict=True):
-                self._link(known.get(key, ""), row)
+        known = self._index.get([self._key(row) for row in chain(*photos)])
+        for row in chain(*photos):
+            self._link(known.get(self._key(row), ""), row)
         missing = ([row for row in rows if "sha256" not in row] for rows in photos)
         return [rows for rows in missing if rows]
 

@@ -116,7 +116,10 @@ def _read_item(root: Path, item: Item, reserve: Reserve) -> tuple[int, NamedPhot
 
 
 def _decode(root: Path, items: Iterator[Item], sizes: Sizes) -> Iterator[list[tuple[int, NamedPhoto]]]:
-    """Decode photos in threads, and yield as many as are detected together; memory is bounded by their pixels."""
+    """Decode photos in threads, and yield as many as are detected together; memory is bounded by their pixels.
+
+    A part is decoded in advance; more would take parts from other processes long before their turn.
+    """
     return prefetch_batches(
         partial(_read_item, root), items, max(sizes.prefetched, BATCH), sizes.decoders, _known_item,
         size=_count_bytes, memory=sizes.memory, batch_size=3 * sizes.pixels, max_items=sizes.photos,

@@ -161,8 +161,10 @@ def race_files() -> None:
             with contextlib.redirect_stdout(io.StringIO()):
                 align_folder(source, home / "out", "auto")
 
-        alone = {"alone": lambda: Detector().detect([read_photo(source / name) for name in list_photos(source)])}
-        seconds = race({**alone, "files": align_files})
+        def detect_alone() -> None:
+            Detector().detect([read_photo(source / name) for name in list_photos(source)])
+
+        seconds = race({"alone": detect_alone, "files": align_files})
         in_own_process(_print_limit, source)
     rate, share = len(files) / seconds["files"], seconds["alone"] / seconds["files"]
     print(f"  files   {'JPEG files to crops on disk':<52} {rate:7.1f} crops/s  {share:5.2f} of decoding and detection")
