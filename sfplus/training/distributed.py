@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -21,6 +22,7 @@ from sfplus.hypersphere.collectives import all_gather
 from sfplus.io.prefetch import batch_by_size
 
 _BUCKET = 1 << 24  # numbers in a broadcast
+_RELEASE_SECONDS = 0.2  # a thread that is ready waits some milliseconds for a core, also on a busy machine
 
 
 class ProcessGroup:
@@ -210,9 +212,14 @@ class ProcessGroup:
 
 
 def _leave() -> None:
-    """Destroy the process group before Python ends, because its threads would sometimes abort the process."""
+    """Destroy the process group, and let its threads finish before Python ends.
+
+    DDP keeps the threads of gloo alive. One that releases a tensor while Python ends would abort the process: wait()
+    returns before the thread has released the tensors of that exchange.
+    """
     if distributed.is_initialized():
         distributed.destroy_process_group()
+        time.sleep(_RELEASE_SECONDS)
 
 
 class _Rehearsable(nn.Module):

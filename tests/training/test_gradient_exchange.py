@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import copy
 import os
 import shutil
 import subprocess
 import sys
+import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import pytest
 import safetensors.torch
 import torch
 from tiny import SETTINGS, is_equal, run, write_crops
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.amp.grad_scaler import GradScaler
 
 from sfplus.datasets.crops import CropDataset
@@ -26,6 +29,7 @@ from sfplus.image_tasks.gan import Discriminator, Generator
 from sfplus.image_tasks.generation import GanTask
 from sfplus.recipes.settings.generate import GenerateSettings
 from sfplus.recipes.settings.train import TrainSettings
+from sfplus.training import distributed as training
 from sfplus.training.distributed import ProcessGroup, has_unused_parameters
 from sfplus.training.engine import train
 
@@ -191,6 +195,50 @@ def test_processes_exchange_gradients(count: int, tmp_path: Path) -> None:
         state = safetensors.torch.load_file(tmp_path / f"gan{rank}.safetensors")
         for name, tensor in one.items():
             torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+
+
+class SlowToEnd:
+    """An object that holds up the end of Python, after which no thread can run it."""
+
+    def __del__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        sleep(1)
+
+
+def end_while_a_thread_holds_a_tensor() -> None:
+    """End while a thread of gloo, which gets little time, has still to release the tensor of the last exchange."""
+    global kept
+    tasks = Path("/proc/self/task")
+    before = set(tasks.iterdir())
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    training._RELEASE_SECONDS = 3  # the thread gets a hundredth of the usual time or less
+    atexit.register(training._leave)
+    kept = distributed.group.WORLD, SlowToEnd()  # DDP keeps the group in the same way
+    distributed.all_reduce(torch.ones(5))
+    for task in set(tasks.iterdir()) - before:
+        os.sched_setscheduler(int(task.name), os.SCHED_IDLE, os.sched_param(0))
+    for _ in range(20_000):
+        tensor = torch.ones(5)
+        reference = weakref.ref(tensor)
+        distributed.all_reduce(tensor)
+        del tensor
+        if reference() is not None:
+            print("held")
+            return
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="threads are slowed down by the scheduler of Linux")
+def test_python_does_not_end_while_a_thread_holds_a_tensor() -> None:
+    """The process would be aborted in most runs."""
+    script = "from test_gradient_exchange import end_while_a_thread_holds_a_tensor; end_while_a_thread_holds_a_tensor()"
+    folders = [ROOT, Path(__file__).parent, Path(__file__).parents[1]]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", script]
+    answer = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=100)
+    assert answer.returncode == 0, answer.stderr.decode()
+    if b"held" not in answer.stdout:
+        pytest.skip("no thread was slow enough")
 
 
 class Failing(nn.Module):
