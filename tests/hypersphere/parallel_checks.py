@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -205,3 +206,4 @@ def work(rank: int, folder: str) -> None:
             errors[name] = traceback.format_exc()
     Path(folder, f"{rank}.json").write_text(json.dumps(errors))
     dist.destroy_process_group()
+    time.sleep(0.2)  # a thread of gloo that releases a tensor while Python ends would abort the process

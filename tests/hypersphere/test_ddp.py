@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def _rank(rank: int, folder: str) -> None:
         model(x[4 * rank : 4 * rank + 4], labels[4 * rank : 4 * rank + 4]).backward()
     torch.save([p.grad for p in loss.network.parameters()], f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+    time.sleep(0.2)  # a thread of gloo that releases a tensor while Python ends would abort the process
 
 
 @pytest.mark.slow
