@@ -138,10 +138,10 @@ class PeopleFolder:
         matches = search_faces(feature, grouped.features, grouped.rule).best_by_photo(photos, _LISTED).first(_MATCHES)
         best = []
         for row, similarity, probability in matches:
-            face, known = table["face"][row], matches.has_probabilities
+            face, is_rated = table["face"][row], matches.has_probabilities
             best.append(FaceView(
                 photos[row], -1 if face is None else face, grouped.folder / table["crop"][row],
-                self._address(photos[row]), probability if known else None, similarity=similarity,
+                self._address(photos[row]), probability if is_rated else None, similarity=similarity,
             ))  # fmt: skip
         return render_match_list(best, more=len(set(photos)) - len(best))
 

@@ -82,9 +82,9 @@ class RunContext:
 
     def is_new(self, *words: str) -> bool:
         """Return whether this is the first call with these words in the run, for what is logged once."""
-        known = words in self._logged
+        was_logged = words in self._logged
         self._logged.add(words)
-        return not known
+        return not was_logged
 
     @property
     def progress(self) -> ProgressLine:

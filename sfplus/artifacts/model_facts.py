@@ -143,11 +143,11 @@ def name_models(models: Mapping[str, ModelFacts]) -> dict[str, str]:
     for key, facts in models.items():
         if counts[names[key]] > 1 and facts.label and facts.description:
             names[key] = one_line(f"{facts.label}: {facts.description}")
-    counts, seen = Counter(names.values()), Counter[str]()
+    counts, occurrences = Counter(names.values()), Counter[str]()
     for key, name in names.items():
-        seen[name] += 1
+        occurrences[name] += 1
         if counts[name] > 1:
-            names[key] = f"{name} [{seen[name]}]"
+            names[key] = f"{name} [{occurrences[name]}]"
     return names
 
 
@@ -156,21 +156,21 @@ def control_of(name: str, models: Mapping[str, ModelFacts]) -> str | None:
     facts = models.get(name, ModelFacts())
     if not (facts.energy and facts.training):
         return None
-    twins = (other for other, about in models.items() if about.training == facts.training and not about.energy)
-    return next(twins, None)
+    controls = (model for model, about in models.items() if about.training == facts.training and not about.energy)
+    return next(controls, None)
 
 
 def start_of(name: str, models: Mapping[str, ModelFacts]) -> str | None:
     """Return the model that this one was fine-tuned from; None if there is none among these models."""
     start = models.get(name, ModelFacts()).start
-    return next((other for other, about in models.items() if start and about.content == start), None)
+    return next((model for model, about in models.items() if start and about.content == start), None)
 
 
 def _of_artefact(artefact: Artefact) -> ModelFacts:
     """Return the facts of a model that sfplus trained, from its manifest."""
     manifest = artefact.manifest
     settings, inputs = manifest["settings"], manifest["inputs"]
-    others = {key: value for key, value in settings.items() if key != "energy"}
+    training = {key: value for key, value in settings.items() if key != "energy"}
     config = _read_config(artefact.folder)
     return ModelFacts(
         head={} if config.get("head", {}) is None else _mapping(settings.get("head")),
@@ -178,7 +178,7 @@ def _of_artefact(artefact: Artefact) -> ModelFacts:
         finetuned="start" in inputs,
         content=artefact.content,
         start=str(inputs.get("start", "")),
-        training=digest_json([manifest["stage"], manifest["version"], others, inputs]),
+        training=digest_json([manifest["stage"], manifest["version"], training, inputs]),
         teachers=read_teachers(config),
         config=config,
     )

@@ -84,8 +84,8 @@ def compare_photos(
     score = embedder.similarity(left, right)
     lines = [rule.explain(score, far) if rule else explain_similarity(score, model)]
     compared = []
-    for letter, path, (faces, used), other in zip("AB", paths, photos, (right, left), strict=True):
-        photo = _describe_photo(path, faces, used, embedder.similarity(faces.features, other))
+    for letter, path, (faces, used), opposite in zip("AB", paths, photos, (right, left), strict=True):
+        photo = _describe_photo(path, faces, used, embedder.similarity(faces.features, opposite))
         if out:
             out.mkdir(parents=True, exist_ok=True)
             crop = out / f"{letter}-{path.stem}.png"
@@ -135,10 +135,10 @@ def _describe_other_faces(photo: ComparedPhoto, choose: Rule) -> list[str]:
         return []
     (used,) = (describe_box(face.box) for face in photo.faces if face.compared)
     compared = f"the one of {used} was compared (--choose {choose})"
-    others = [face for face in photo.faces if not face.compared]
+    ignored_faces = [face for face in photo.faces if not face.compared]
     return [
         f"{one_line(photo.photo)} has {len(photo.faces)} faces; {compared}. The others:",
-        *(f"  {describe_box(face.box)}: similarity {face.similarity:.3f}" for face in others),
+        *(f"  {describe_box(face.box)}: similarity {face.similarity:.3f}" for face in ignored_faces),
     ]
 
 

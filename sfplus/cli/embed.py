@@ -153,5 +153,5 @@ def number_faces(photos: Sequence[str], faces: Mapping[str, Sequence[Any]]) -> l
             numbers[photo].append(number)
     counts = Counter(photos)
     # where one of several faces could not be aligned, the others of this photo are not numbered
-    unused = {photo: iter(found) for photo, found in numbers.items() if len(found) == counts[photo]}
+    unused = {photo: iter(indices) for photo, indices in numbers.items() if len(indices) == counts[photo]}
     return [next(unused[photo]) if photo in unused else None for photo in photos]

@@ -128,9 +128,9 @@ def find_person(
             grouped = stack.enter_context(embed_all_faces(inputs, out, source, device, "find", detect))
         if not is_first():  # the first process searches for all
             return 0
-        found = _best_faces(grouped, np.stack([example.feature for example in examples]))
-        _write(grouped, found, examples, out)
-        print_result(_describe(found, grouped, out), _lines(found, grouped, out), as_json)
+        matches = _best_faces(grouped, np.stack([example.feature for example in examples]))
+        _write(grouped, matches, examples, out)
+        print_result(_describe(matches, grouped, out), _lines(matches, grouped, out), as_json)
         return 1 if grouped.folder == out and read_failures(out)[1] else 0
 
 
@@ -168,19 +168,19 @@ def _best_faces(faces: GroupedPhotos, features: NDArray[np.float32]) -> Matches:
     return matches if matches.has_probabilities else matches.first(_SHOWN)
 
 
-def _write(faces: GroupedPhotos, found: Matches, examples: Sequence[_Example], out: Path) -> None:
+def _write(faces: GroupedPhotos, matches: Matches, examples: Sequence[_Example], out: Path) -> None:
     (out / CACHE).mkdir(parents=True, exist_ok=True)  # first: it marks OUT as one of sfplus
     table, text = faces.table, io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["photo", "face", "similarity", "probability"])
     views = []
-    for row, similarity, probability in found:
-        known = found.has_probabilities
+    for row, similarity, probability in matches:
+        is_rated = matches.has_probabilities
         photo, face = table["photo"][row], table["face"][row]
-        writer.writerow([photo, face, f"{similarity:.4f}", f"{probability:.4f}" if known else ""])
+        writer.writerow([photo, face, f"{similarity:.4f}", f"{probability:.4f}" if is_rated else ""])
         link = photo_link((faces.photos / photo).resolve(), out.resolve())
         crop = faces.folder / table["crop"][row]
-        views.append(FaceView(photo, face or 0, crop, link, probability if known else None, similarity=similarity))
+        views.append(FaceView(photo, face or 0, crop, link, probability if is_rated else None, similarity=similarity))
     write_atomically(out / FOUND_CSV, text.getvalue().encode())
     tiles = []
     for number, example in enumerate(examples):
@@ -192,18 +192,18 @@ def _write(faces: GroupedPhotos, found: Matches, examples: Sequence[_Example], o
     write_atomically(out / FOUND_HTML, render_matches(title, tiles, views[:_SHOWN], more=more).encode())
 
 
-def _describe(found: Matches, faces: GroupedPhotos, out: Path) -> FoundPhotos:
-    names, numbers, known = faces.table["photo"], faces.table["face"], found.has_probabilities
+def _describe(matches: Matches, faces: GroupedPhotos, out: Path) -> FoundPhotos:
+    names, numbers, is_rated = faces.table["photo"], faces.table["face"], matches.has_probabilities
     photos = [
-        FoundPhoto(names[row], numbers[row], float(similarity), float(probability) if known else None)
-        for row, similarity, probability in found
+        FoundPhoto(names[row], numbers[row], float(similarity), float(probability) if is_rated else None)
+        for row, similarity, probability in matches
     ]
     return FoundPhotos(photos, out / FOUND_HTML)
 
 
-def _lines(found: Matches, faces: GroupedPhotos, out: Path) -> Iterator[str]:
-    has_scores, likely = found.has_probabilities, int((found.probabilities >= 0.5).sum())
-    for row, similarity, probability in found.first(min(max(likely, 5), _PRINTED) if has_scores else _PRINTED):
+def _lines(matches: Matches, faces: GroupedPhotos, out: Path) -> Iterator[str]:
+    has_scores, likely = matches.has_probabilities, int((matches.probabilities >= 0.5).sum())
+    for row, similarity, probability in matches.first(min(max(likely, 5), _PRINTED) if has_scores else _PRINTED):
         chance = f"{100 * probability:3.0f} %  " if has_scores else ""
         yield f"{chance}{similarity:6.3f}  {one_line(faces.table['photo'][row])}"
     if has_scores:

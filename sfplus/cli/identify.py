@@ -219,8 +219,8 @@ def identify_people(
     sets += [sources.load(path) for path in distractors]
     if not is_first():
         return None
-    known, *crowds = (FeatureSet(part.path, part.names, part.features, len(part.missed)) for part in sets)
-    rates, probes = identify_sets(known, crowds, people, enrolled)
+    searched, *crowds = (FeatureSet(part.path, part.names, part.features, len(part.missed)) for part in sets)
+    rates, probes = identify_sets(searched, crowds, people, enrolled)
     missed = [name for part in sets for name in part.missed]
     left_out = "They are left out: neither searched nor in the gallery."
     is_embedded = any(part.device for part in sets)

@@ -217,11 +217,11 @@ def print_summary(artefact: Artefact, out: Path, faces: Path | None = None, reme
 
 def _describe_other_faces(faces: Path) -> str:
     table = read_parquet(faces / FACES, FACE_COLUMNS)
-    other = [photo for photo, chosen in zip(table["photo"], table["chosen"], strict=True) if not chosen]
-    if not other:
+    unchosen = [photo for photo, chosen in zip(table["photo"], table["chosen"], strict=True) if not chosen]
+    if not unchosen:
         return ""
-    verb = "was" if len(other) == 1 else "were"
-    return f"{quantity(len(other), 'more face')} in {quantity(len(set(other)), 'photo')} {verb} left out"
+    verb = "was" if len(unchosen) == 1 else "were"
+    return f"{quantity(len(unchosen), 'more face')} in {quantity(len(set(unchosen)), 'photo')} {verb} left out"
 
 
 def _is_copy(source: Path, target: Path) -> bool:

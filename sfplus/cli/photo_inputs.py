@@ -68,14 +68,14 @@ def list_inputs(photos: Path, out: Path) -> PhotoInput:
     if str(photos) != "-" and not photos.exists():
         return PhotoInput(photos, photos)  # which `check_inputs` reports
     listed = _read_list(photos)
-    known = [path for path in dict.fromkeys(listed.paths) if not _is_below(path, out)]
+    existing = [path for path in dict.fromkeys(listed.paths) if not _is_below(path, out)]
     missing = [name for name in dict.fromkeys(listed.missing) if not _is_below(name, out)]
-    if not known and 2 * sum(bool(_kind(name)) for name in missing) <= len(missing):  # any other text
+    if not existing and 2 * sum(bool(_kind(name)) for name in missing) <= len(missing):  # any other text
         named = f", its first line is {missing[0]!r}" if missing else ""
         raise UsageError(f"names no photo{named}", where=photos, remedy="give one photo per line, none of them in OUT")
     failures = [{"photo": name, "stage": "list", **_MISSING} for name in missing]
     paths, left_out = [], LeftOut()
-    for path, name in zip(known, _below_common_parent(known), strict=True):
+    for path, name in zip(existing, _below_common_parent(existing), strict=True):
         hidden_by, kind = system_name(PurePath(name).parts), _kind(path.name)
         if path.is_dir():
             left_out.folders.append(str(path))

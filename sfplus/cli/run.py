@@ -191,8 +191,8 @@ def run_recipe(
     _log_curves(artefacts, shlex.join(["sfplus", "board", name, *overrides]))
     names = _model_names(steps, artefacts, context)
     models = [_verified(names[key], artefacts[f"verify/{key}"]) for key in names if f"verify/{key}" in artefacts]
-    found = {key: artefacts[f"identify/{key}"] for key in names if f"identify/{key}" in artefacts}
-    identified = [_identified(names[key], artefact) for key, artefact in found.items()]
+    identifications = {key: artefacts[f"identify/{key}"] for key in names if f"identify/{key}" in artefacts}
+    identified = [_identified(names[key], artefact) for key, artefact in identifications.items()]
     folders = {step: artefact.folder for step, artefact in artefacts.items()}
     result = RunResult(models, artefacts=folders, identified=identified)
     last = steps[-1].name

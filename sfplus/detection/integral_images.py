@@ -122,8 +122,8 @@ def area_means(sums: Tensor, corners: Tensor, weight: Tensor, offset: Tensor) ->
     """
     count, _, height, _, width = corners.shape
     pixels = sums.view(torch.complex128)[:, 0]  # 16 bytes, moved as one
-    found = pixels.index_select(0, corners.flatten()).view(torch.int32).view(count, 2, height, 2, width * 4)
-    rows = found[:, 1].sub_(found[:, 0])
+    corner_sums = pixels.index_select(0, corners.flatten()).view(torch.int32).view(count, 2, height, 2, width * 4)
+    rows = corner_sums[:, 1].sub_(corner_sums[:, 0])
     means = torch.addcmul(offset, rows[:, :, 1].sub_(rows[:, :, 0]).float(), weight)
     return means.view(count, height, width, 4)
 

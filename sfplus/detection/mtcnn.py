@@ -170,8 +170,8 @@ class Detector(PhotoDetector):
             groups = batch_by_size(batches, attrgetter("pixels"), self.sizes.search, 1 << 10)
         empty = torch.empty(0, dtype=torch.float32, device=self.device.torch)
         cells: list[Tensors] = [(*[empty.long()] * 3, empty.view(0, 4), empty, empty.view(0, 4))]
-        for number, found in enumerate(workers.map(functools.partial(self._search, integrals), groups), 1):
-            cells += found
+        for number, group_cells in enumerate(workers.map(functools.partial(self._search, integrals), groups), 1):
+            cells += group_cells
             if len(photos) == 1 and number % _CANVASES == 0:
                 return_freed_memory()
         candidates = [torch.cat(column) for column in zip(*cells, strict=True)]

@@ -85,14 +85,14 @@ def plan_pyramid(
     pieces = [piece for level, size in enumerate(sides) for piece in _tiles(level, *size, max_pixels)]
     alone = [piece for piece in pieces if piece.height * piece.width > _ALONE * max_pixels]
     canvases = [(piece.height + piece.height % 2, piece.width + piece.width % 2, [piece]) for piece in alone]
-    others = [piece for piece in pieces if piece.height * piece.width <= _ALONE * max_pixels]
-    others.sort(key=lambda piece: (-piece.height, piece.level, piece.top, piece.left))
-    if others:
-        widest = max(piece.width for piece in others)
+    shared = [piece for piece in pieces if piece.height * piece.width <= _ALONE * max_pixels]
+    shared.sort(key=lambda piece: (-piece.height, piece.level, piece.top, piece.left))
+    if shared:
+        widest = max(piece.width for piece in shared)
         best: Layout = []
         pixels = math.inf
         for stretch in range(8, 17):
-            if packed := _pack(others, widest * stretch // 8, max_pixels, pixels):
+            if packed := _pack(shared, widest * stretch // 8, max_pixels, pixels):
                 best, pixels = packed, sum(h * w for h, w, _ in packed)
         canvases += best
     return Plan(sides, scales, canvases)
@@ -158,10 +158,10 @@ def _find_place(skyline: Skyline, columns: int, width: int) -> tuple[int, int]:
     for index, (x, rows) in enumerate(skyline):
         if x + columns > width:
             break
-        for first, others in skyline[index + 1 :]:
+        for first, edge in skyline[index + 1 :]:
             if first >= x + columns:
                 break
-            rows = max(rows, others)
+            rows = max(rows, edge)
         if not best or rows < best[0]:
             best = rows, x
     return best or (0, 0)

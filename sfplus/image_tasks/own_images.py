@@ -25,8 +25,8 @@ def find_own_images(
         UsageError: If the code does not exist, or does not take these arguments.
     """
     function = import_object(path)
-    given = {"root": root, "download": download}
-    supplied = {name: value for name, value in given.items() if name in argument_names(function)}
+    arguments = {"root": root, "download": download}
+    supplied = {name: value for name, value in arguments.items() if name in argument_names(function)}
     bound = bind_options(function, options, path, ("train", *supplied))
     return lambda train: function(train=train, **supplied, **bound)
 

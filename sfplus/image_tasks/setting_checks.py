@@ -36,15 +36,15 @@ def check_classifier(settings: ClassifySettings) -> None:
         UsageError: If one of them does not exist, does not take its options or does not work.
     """
     check_images(settings.data)
-    known = _SIZES | {"files": (3, settings.data.crop)}
-    if settings.data.name not in known:
+    sizes = _SIZES | {"files": (3, settings.data.crop)}
+    if settings.data.name not in sizes:
         if is_function(settings.network):
             options = settings.model_dump(include={"width", "weight_norm"})
             bind_classifier(settings.network, settings.network_options, **options)
         if isinstance(settings.energy, OwnEnergySettings):
             find_energy(settings.energy)
         return
-    channels, size = known[settings.data.name]
+    channels, size = sizes[settings.data.name]
     with torch.random.fork_rng(devices=[]):
         is_own = is_function(settings.network) or isinstance(settings.energy, OwnEnergySettings)
         try:

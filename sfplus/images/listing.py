@@ -132,8 +132,8 @@ def _left_out(count: int, noun: str, plural: str = "") -> str:
 
 def _list_counts(counts: Counter[str]) -> str:
     by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shown = [f"{name} {count}" for name, count in by_count[:_SHOWN]]
-    return ", ".join([*shown, "..."] if len(counts) > _SHOWN else shown)
+    examples = [f"{name} {count}" for name, count in by_count[:_SHOWN]]
+    return ", ".join([*examples, "..."] if len(counts) > _SHOWN else examples)
 
 
 def _hidden_by(name: str) -> str:

@@ -52,13 +52,13 @@ def check_tags(file: BinaryIO, where: Path) -> None:
     if len(start) < 2 * inline:
         return
     pending = list(struct.unpack_from(order + "LQ"[big], start, inline))
-    seen: set[int] = set()
+    visited: set[int] = set()
     tags = size = 0
     while pending:
         position = pending.pop()
-        if position in seen or position + count_layout.size > end:
+        if position in visited or position + count_layout.size > end:
             continue
-        seen.add(position)
+        visited.add(position)
         file.seek(position)
         (count,) = count_layout.unpack(file.read(count_layout.size))
         count = min(count, (end - file.tell()) // layout.size)  # Pillow reads no further

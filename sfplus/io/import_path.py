@@ -63,7 +63,7 @@ def import_object(path: str) -> Any:
         raise UsageError(reason, where=path, remedy="mend this module") from error
     for part in name.split("."):
         if not hasattr(target, part):
-            names = [known for known in vars(target) if not known.startswith("_")]
+            names = [attribute for attribute in vars(target) if not attribute.startswith("_")]
             remedy = suggest(part, names) or "check the name"
             raise UsageError(f"{module} has no '{name}'", where=path, remedy=remedy)
         target = getattr(target, part)
@@ -173,14 +173,16 @@ def bind_options(
     if lacking := [name for name in supplied if name not in named and not takes_any]:
         needed = ", ".join(f"{name}=..." for name in supplied)
         raise UsageError(f"does not take '{lacking[0]}'", where=where, remedy=f"it is called with {needed}")
-    known = {name: parameter for name, parameter in named.items() if name not in supplied}
+    allowed = {name: parameter for name, parameter in named.items() if name not in supplied}
     for name in options:
         if name in supplied:
             raise UsageError(f"is given '{name}' by sfplus", where=where, remedy="leave it out of the options")
-        if not (name in known or takes_any):
-            remedy = suggest(name, known) or (f"its options: {', '.join(known)}" if known else "it has no options")
+        if not (name in allowed or takes_any):
+            remedy = suggest(name, allowed) or (
+                f"its options: {', '.join(allowed)}" if allowed else "it has no options"
+            )
             raise UsageError(f"has no option '{name}'", where=where, remedy=remedy)
-    required = [name for name, parameter in known.items() if parameter.default is parameter.empty]
+    required = [name for name, parameter in allowed.items() if parameter.default is parameter.empty]
     if missing := [name for name in required if name not in options]:
         raise UsageError(f"needs the option '{missing[0]}'", where=where, remedy=f"give {', '.join(missing)}")
     return _convert(target, options, where)

@@ -27,8 +27,8 @@ class _TerminalHandler(logging.Handler):
     """Prints records on standard error, in colour on a terminal; those of other libraries with `--verbose` only."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        own = record.name.split(".")[0] in ("sfplus", _WARNINGS.name)
-        return own or self.level <= logging.DEBUG
+        is_own = record.name.split(".")[0] in ("sfplus", _WARNINGS.name)
+        return is_own or self.level <= logging.DEBUG
 
     def emit(self, record: logging.LogRecord) -> None:
         from sfplus.io.console import plain, standard_error  # rich is slow to import, and most help needs none of it

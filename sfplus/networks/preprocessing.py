@@ -130,9 +130,9 @@ def read_preprocessing(config: dict[str, Any]) -> Preprocessing:
         UsageError: If a key or a value is not valid.
     """
     values = config.get("preprocessing", {})
-    known = {field.name for field in fields(Preprocessing)}
-    if not isinstance(values, dict) or not values.keys() <= known:
-        raise _invalid("the key preprocessing is not valid", f"its keys are {', '.join(sorted(known))}")
+    keys = {field.name for field in fields(Preprocessing)}
+    if not isinstance(values, dict) or not values.keys() <= keys:
+        raise _invalid("the key preprocessing is not valid", f"its keys are {', '.join(sorted(keys))}")
     result: dict[str, Any] = dict(values)
     for key in ("mean", "scale"):
         numbers = result.get(key, [0.0])

@@ -77,13 +77,13 @@ def hold_out(recipe: Recipe, workspace: Path, context: RunContext | None = None)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_plain(file, pairs)
     if context:
-        others = quantity(len(usable) - len(people), "person", "people")
+        remaining = quantity(len(usable) - len(people), "person", "people")
         held_out = f"{quantity(len(people), 'person', 'people')} with {quantity(len(chosen), 'photo')}"
         of_pairs = f"{quantity(len(pairs), 'pair')} in {quantity(folds, 'fold')}"
         if context.is_new(str(root), held_out):
             _log.info(
                 "%s: %s are held out for the verdict, chosen by seed %d, for %s; %s to train on",
-                root, held_out, verify.seed, of_pairs, others,
+                root, held_out, verify.seed, of_pairs, remaining,
             )  # fmt: skip
             if text := describe_ineligible(ineligible):
                 _log.info("%s: not eligible for the verdict, and trained on: %s", root, text)
@@ -106,8 +106,10 @@ def _ineligible(
     training = [settings for settings in (recipe.train, recipe.finetune) if settings]
     models = [settings.teacher.model for settings in training if settings.teacher]
     models += [recipe.finetune.model] if recipe.finetune and recipe.finetune.model else []
-    known = {person for model in models for person in _people_of(Path(model))}
-    trained_on = {person for person, photos in by_person.items() if known and not known.isdisjoint(_names_of(photos))}
+    learned = {person for model in models for person in _people_of(Path(model))}
+    trained_on = {
+        person for person, photos in by_person.items() if learned and not learned.isdisjoint(_names_of(photos))
+    }
     several = {person: photos for person, photos in by_person.items() if len(photos) > 1}
     unlisted = {person for person, photos in several.items() if sum(photo in names for photo in photos) < 2}
     of_models = " and ".join(dict.fromkeys(model for model in models if (Path(model) / PEOPLE).is_file()))

@@ -195,8 +195,8 @@ def _find_missing(references: Sequence[InputReference]) -> dict[Path, str]:
 
 def _missing_error(missing: Mapping[Path, str]) -> UsageError:
     """Return the error that names all missing paths in one line, with what is known about them."""
-    first, *others = missing
-    reason = "does not exist" + (f", nor {'does' if len(others) == 1 else 'do'} {_join(others)}" if others else "")
+    first, *further = missing
+    reason = "does not exist" + (f", nor {'does' if len(further) == 1 else 'do'} {_join(further)}" if further else "")
     remedies = list(dict.fromkeys(missing.values()))
     return UsageError(reason, where=first, remedy="; ".join(filter(None, [*remedies, describe_missing(missing)])))
 

@@ -67,7 +67,7 @@ def _check(step: Step, steps: Sequence[Step]) -> None:
     if isinstance(settings, SolverSettings):
         from sfplus.training.setting_checks import check_training  # start-up time: imports torch
 
-        networks = [other.settings for other in steps if isinstance(other.settings, TrainSettings)]
+        networks = [planned.settings for planned in steps if isinstance(planned.settings, TrainSettings)]
         own_start = isinstance(settings, FinetuneSettings) and settings.model
         train = None if own_start or not networks else networks[0]
         check_training(settings, train, _crop_size(step, steps), _feature_size(step))
@@ -98,6 +98,6 @@ def _crop_size(step: Step, steps: Sequence[Step]) -> str:
     if isinstance(crops, UserPack) and crops.root.is_dir():
         manifest = read_manifest(crops.root)
         return f"{manifest['height']}x{manifest['width']}"
-    aligned = (other.settings for other in steps if isinstance(crops, StepOutput) and other.name == crops.step)
-    template = next((found.find_template() for found in aligned if isinstance(found, AlignSettings)), None)
+    aligned = (planned.settings for planned in steps if isinstance(crops, StepOutput) and planned.name == crops.step)
+    template = next((align.find_template() for align in aligned if isinstance(align, AlignSettings)), None)
     return f"{template.height}x{template.width}" if template else DEFAULT_INPUT

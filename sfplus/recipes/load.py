@@ -162,7 +162,7 @@ def _get(data: Mapping[str, Any], keys: Sequence[str]) -> Any:
 def _causes(override: str, overrides: Sequence[str], data: Mapping[str, Any], error: ValidationError) -> bool:
     """Return whether an error would not be without one override."""
     try:
-        Recipe.model_validate(_apply(data, [other for other in overrides if other != override]))
+        Recipe.model_validate(_apply(data, [kept for kept in overrides if kept != override]))
     except ValidationError as other_error:
         return _first(other_error) != _first(error)
     return True

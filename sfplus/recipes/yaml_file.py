@@ -85,19 +85,19 @@ def parse_yaml(text: str, where: str, *, has_lines: bool = True) -> tuple[Any, y
         return loader.construct_document(node), node
 
 
-def _measure(node: yaml.Node, fail: Fail, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+def _measure(node: yaml.Node, fail: Fail, sizes: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
     """Check a node and all that it holds, and return their number and depth, each alias as what it repeats.
 
     Args:
         node: The node.
         fail: Makes the exception from a reason and the mark of its line.
-        known: The results by the identity of the node; None while a node is being measured.
+        sizes: The results by the identity of the node; None while a node is being measured.
     """
-    if id(node) in known:
-        if (measured := known[id(node)]) is None:
+    if id(node) in sizes:
+        if (measured := sizes[id(node)]) is None:
             raise fail("contains itself", node.start_mark, "remove the anchor")
         return measured
-    known[id(node)] = None
+    sizes[id(node)] = None
     size, depth = 1, 1
     if isinstance(node, yaml.ScalarNode):
         _check_scalar(node, fail)
@@ -107,11 +107,11 @@ def _measure(node: yaml.Node, fail: Fail, known: dict[int, tuple[int, int] | Non
     if isinstance(node, yaml.MappingNode):
         _check_keys(node, fail)
     for child in _children(node):
-        child_size, child_depth = _measure(child, fail, known)
+        child_size, child_depth = _measure(child, fail, sizes)
         size, depth = size + child_size, max(depth, 1 + child_depth)
     if depth > _MAX_DEPTH:
         raise fail("is nested too deeply", node.start_mark)
-    known[id(node)] = size, depth
+    sizes[id(node)] = size, depth
     return size, depth
 
 
@@ -143,8 +143,8 @@ def _check_keys(node: yaml.MappingNode, fail: Fail) -> None:
     names: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag not in (f"{_TAG}str", f"{_TAG}merge"):
-            shown = f" '{cut(key.value, 80)}'" if isinstance(key, yaml.ScalarNode) else ""
-            raise fail(f"the key{shown} is not a name", key.start_mark, "use a name, or put it in quotes")
+            quoted = f" '{cut(key.value, 80)}'" if isinstance(key, yaml.ScalarNode) else ""
+            raise fail(f"the key{quoted} is not a name", key.start_mark, "use a name, or put it in quotes")
         if key.value in names:
             raise fail(f"the key '{cut(key.value, 80)}' is given twice", key.start_mark, "remove one")
         names.add(key.value)

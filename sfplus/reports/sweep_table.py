@@ -241,8 +241,8 @@ def to_html(table: SweepTable, plots: Mapping[str, bytes | None]) -> bytes:
         table: the results.
         plots: PNG images by their titles; None for a plot that there is not.
     """
-    shown = {title: image for title, image in plots.items() if image}
-    page = page_templates().get_template("sweep.html.jinja").render(sweep=table, plots=shown, **_HELPERS)
+    images = {title: image for title, image in plots.items() if image}
+    page = page_templates().get_template("sweep.html.jinja").render(sweep=table, plots=images, **_HELPERS)
     return page.encode()
 
 

@@ -110,9 +110,9 @@ class _EarlierCrops:
 
     def link(self, photos: Sequence[list[Row]]) -> list[list[Row]]:
         """Link the crops that exist, and return the photos of which crops are missing, with the rows of these."""
-        known = self._index.get([self._key(row) for row in chain(*photos)])
+        earlier = self._index.get([self._key(row) for row in chain(*photos)])
         for row in chain(*photos):
-            self._link(known.get(self._key(row), ""), row)
+            self._link(earlier.get(self._key(row), ""), row)
         missing = ([row for row in rows if "sha256" not in row] for rows in photos)
         return [rows for rows in missing if rows]
 

@@ -95,13 +95,13 @@ def _add_known(index: ResultIndex, digests: Mapping[str, str], items: Iterator[t
     """Add to each photo what the index knows about its content, part by part."""
     for part, group in groupby(items, itemgetter(0)):
         names = [name for _, name in group]
-        known = index.get([digests[name] for name in names])
-        yield from ((part, name, known.get(digests[name]) if is_utf8(name) else None) for name in names)
+        results = index.get([digests[name] for name in names])
+        yield from ((part, name, results.get(digests[name]) if is_utf8(name) else None) for name in names)
 
 
 def _known_item(item: Item) -> tuple[int, NamedPhoto] | None:
-    part, name, known = item
-    return None if known is None else (part, (name, json.loads(known)))
+    part, name, result = item
+    return None if result is None else (part, (name, json.loads(result)))
 
 
 def _read_item(root: Path, item: Item, reserve: Reserve) -> tuple[int, NamedPhoto]:

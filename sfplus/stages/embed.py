@@ -72,7 +72,7 @@ def build(job: Job[EmbedSettings]) -> dict[str, Any]:
     return {"crops": len(features), "feature": features.shape[1], "failures": len(failures)}
 
 
-def _compute(job: Job[EmbedSettings], reader: _CropReader, known: Mapping[int, Features]) -> SharedWork:
+def _compute(job: Job[EmbedSettings], reader: _CropReader, reused: Mapping[int, Features]) -> SharedWork:
     """Compute features part by part, so that a run that is killed leaves the finished parts to the next one."""
     model, device, dtype = job.load_model("model"), job.context.device, job.settings.dtype
     size = default_batch_size(device, model.preprocessing.mirror)
@@ -80,12 +80,12 @@ def _compute(job: Job[EmbedSettings], reader: _CropReader, known: Mapping[int, F
         for items in work.rounds():
             for part, group in groupby(items, itemgetter(0)):
                 rows = [row for _, row in group]
-                unknown = [row for row in rows if row not in known]
+                unknown = [row for row in rows if row not in reused]
                 batches = reader.batches(unknown, size, count_decoders(device.is_cuda))
                 computed = embed_batches(model.network, batches, device, model.preprocessing, dtype) if unknown else ()
                 features = list(chain.from_iterable(computed))  # before the failures are known
                 new = dict(zip((row for row in unknown if row not in reader.failures), features, strict=True))
-                used = [known[row] if row in known else new[row] for row in rows if row not in reader.failures]
+                used = [reused[row] if row in reused else new[row] for row in rows if row not in reader.failures]
                 if used:
                     buffer = io.BytesIO()
                     np.save(buffer, np.stack(used))
@@ -108,9 +108,9 @@ class _EarlierFeatures:
 
     def find(self) -> dict[int, Features]:
         """Return the features that are known, by the row of their crop."""
-        known, loaded, features = self._index.get(self._keys), dict[str, Features | None](), dict[int, Features]()
+        places, loaded, features = self._index.get(self._keys), dict[str, Features | None](), dict[int, Features]()
         for row, key in enumerate(self._keys):
-            folder, _, index = known.get(key, "").partition("/")
+            folder, _, index = places.get(key, "").partition("/")
             if folder and folder not in loaded:
                 artefact = open_earlier(self._folder.parent / folder)
                 loaded[folder] = None
@@ -167,8 +167,8 @@ class _CropReader:
         if isinstance(self._source, PhotoFolder):
             return list(self._source.digests.values())
         assert isinstance(self._source, Artefact)
-        known = read_digests(self._source.folder)
-        return [known.get(f"{CROPS}/{name}") or file_digest(self._root / name) for name in self._files]
+        digests = read_digests(self._source.folder)
+        return [digests.get(f"{CROPS}/{name}") or file_digest(self._root / name) for name in self._files]
 
     def index(self, rows: Sequence[int]) -> dict[str, list[str]]:
         """Return the columns `photo` and `how` of some rows."""

@@ -141,9 +141,9 @@ def _load_models(
     inputs: Mapping[str, StageInput],
 ) -> tuple[dict[str, _Model], dict[str, _Verified], dict[str, Artefact]]:
     """Load the models, their verifications, and the artefacts of identifications, by name (see `name_models`)."""
-    found = {name.removeprefix("model/"): value for name, value in inputs.items() if name.startswith("model/")}
+    inputs_by_name = {name.removeprefix("model/"): value for name, value in inputs.items() if name.startswith("model/")}
     models = {}
-    for key, model in found.items():
+    for key, model in inputs_by_name.items():
         assert isinstance(model, Artefact | ModelInput)
         models[key] = _Model(ModelFacts.read(model), model.folder)
     names = name_models({key: model.facts for key, model in models.items()})

@@ -132,8 +132,8 @@ class FaceTask(Task):
         if teacher is not None and teacher.map is not None:
             self.trained["teacher_map"] = teacher.map
         processes.device.move(self.trained)
-        own = settings.energy if isinstance(settings.energy, OwnEnergySettings) and head is not None else None
-        self.own_energy = None if own is None else OwnEnergy(own, self.measured)
+        own_settings = settings.energy if isinstance(settings.energy, OwnEnergySettings) and head is not None else None
+        self.own_energy = None if own_settings is None else OwnEnergy(own_settings, self.measured)
         modules = nn.ModuleDict(dict(self.trained.items()))
         self.average: RunningAverage | None = None
         if settings.ema:
@@ -197,8 +197,12 @@ class FaceTask(Task):
                 features, losses = self._losses(*part)
                 total = torch.stack(list(losses.values())).sum() / passes
                 if number == 0 and self.settings.energy is not None and self.head is not None:
-                    own, chosen = self.own_energy, self.settings.energy
-                    energy = own.unweighted() if own else head_energy(self.head, batch[1], chosen, self.processes)
+                    regulariser, chosen = self.own_energy, self.settings.energy
+                    energy = (
+                        regulariser.unweighted()
+                        if regulariser
+                        else head_energy(self.head, batch[1], chosen, self.processes)
+                    )
                     total = total + self.settings.energy.weight * energy
                 if measure:  # before the step changes the classifier weights
                     taught = None if self.teacher is None else part[-1]

@@ -132,17 +132,17 @@ def _choose(
     arrays: Mapping[str, NDArray[Any]], words: Iterable[str], fits: Callable[[NDArray[Any]], bool]
 ) -> NDArray[Any] | None:
     """Return the array that is called by one of the words, or else the only one that fits."""
-    if found := find_word(arrays, words):
-        return arrays[found]
+    if name := find_word(arrays, words):
+        return arrays[name]
     fitting = [array for array in arrays.values() if fits(array)]
     return fitting[0] if len(fitting) == 1 else None
 
 
 def _names_beside(path: Path) -> list[str]:
     """Read the names of features from a file beside theirs."""
-    own = [path.with_suffix(".txt"), path.with_suffix(".json"), path.with_suffix(".names.npy")]
+    own_files = [path.with_suffix(".txt"), path.with_suffix(".json"), path.with_suffix(".names.npy")]
     shared = [path.with_name(name) for name in ("names.txt", "names.json", "names.npy", _INDEX)]
-    file = next((file for file in (*own, *shared) if file.is_file()), None)
+    file = next((file for file in (*own_files, *shared) if file.is_file()), None)
     if file is None:
         remedy = _BESIDE.format(stem=path.stem)
         raise DatasetError("does not name the photos of its features", where=path, remedy=remedy)

@@ -139,7 +139,7 @@ def _is_list(kind: Any) -> bool:
 def find_word(keys: Iterable[str], words: Iterable[str]) -> str | None:
     """Return the key that is called by the first of the words, or None."""
     by_word = {word(key): key for key in keys}
-    return next((by_word[wanted] for wanted in words if wanted in by_word), None)
+    return next((by_word[candidate] for candidate in words if candidate in by_word), None)
 
 
 def word(key: str) -> str:

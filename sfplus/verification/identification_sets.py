@@ -75,8 +75,8 @@ def identify_sets(
         if crowd.features.shape[1] != width:
             reason = f"its features have {crowd.features.shape[1]} numbers, those of {photos.path} {width}"
             raise DatasetError(reason, where=crowd.path, remedy="make both with the same model: sfplus embed")
-    others = _leave_out_known(photos, distractors)
-    crowd_features = np.concatenate(others) if others else None
+    new_features = _leave_out_known(photos, distractors)
+    crowd_features = np.concatenate(new_features) if new_features else None
     rates = measure_identification(photos.features, names, crowd_features, enrolled, ranks=ranks)
     rates = replace(rates, left_out=sum(part.left_out for part in (photos, *distractors)))
     return rates, _list_probes(rates, photos.names, names)
@@ -88,11 +88,11 @@ def _leave_out_known(photos: FeatureSet, distractors: Sequence[FeatureSet]) -> l
     Raises:
         DatasetError: If none remain.
     """
-    known, kept = set(feature_digests(photos.features)), []
+    known_digests, kept = set(feature_digests(photos.features)), []
     for crowd in distractors:
         digests = feature_digests(crowd.features)
-        is_new = np.array([digest not in known for digest in digests])
-        known.update(digests)
+        is_new = np.array([digest not in known_digests for digest in digests])
+        known_digests.update(digests)
         equal = quantity(int((~is_new).sum()), "distractor")
         if not is_new.any():
             reason = f"holds no photo that is not in {photos.path} or in earlier distractors ({equal})"

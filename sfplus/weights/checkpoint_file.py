@@ -90,10 +90,10 @@ class CheckpointFile:
         except KeyError:
             raise ValueError("a storage is missing") from None
 
-    def _open(self, place: Any) -> Any:
+    def _open(self, storage: Any) -> Any:
         if self._archive is not None:
-            return self._archive.open(place)
-        self._file.seek(place)
+            return self._archive.open(storage)
+        self._file.seek(storage)
         return nullcontext(self._file)
 
     def _read_archive(self, archive: zipfile.ZipFile) -> Any:

@@ -44,10 +44,10 @@ def listable_photos(photos: Iterable[str]) -> dict[str, str]:
     groups = defaultdict(list)
     for photo in sorted(photos):
         groups[unicodedata.normalize("NFC", without_suffix(photo))].append(photo)
-    for first, *others in groups.values():
+    for first, *duplicates in groups.values():
         stem = without_suffix(first)
-        if can_write(stem) and all(without_suffix(photo) == stem for photo in others):
-            names[first] = first if others else stem
+        if can_write(stem) and all(without_suffix(photo) == stem for photo in duplicates):
+            names[first] = first if duplicates else stem
     return names
 
 

@@ -52,11 +52,11 @@ class Match:
             examples, available = first_names(self.missing), first_names(_unused(photos, self.photo.values()))
             verb = "matches" if len(self.missing) == 1 else "match"
             reason = f"{len(self.missing)} {count} {verb} no photo of {listed}: {examples}"
-            other = f" (it also holds {available})" if self.photo and available else f" (it holds {available})"
+            contents = f" (it also holds {available})" if self.photo and available else f" (it holds {available})"
             remedy = "give the folder or the file that the names belong to"
             if self.photo:
                 remedy = "add these photos, or leave their pairs out with --undetected skip (verify.undetected=skip)"
-            raise PairsError(reason + (other if available else ""), where=str(where), remedy=remedy)
+            raise PairsError(reason + (contents if available else ""), where=str(where), remedy=remedy)
 
 
 def match_photos(names: Iterable[str], photos: Sequence[str]) -> Match:
@@ -77,10 +77,10 @@ def match_photos(names: Iterable[str], photos: Sequence[str]) -> Match:
         names: names in a list of pairs, or any other names of photos.
         photos: paths of photos, relative to one folder, or the names of features.
     """
-    wanted = sorted(set(names))
+    listed = sorted(set(names))
     best: Match | None = None
-    for rule, of_photos in _rules(wanted, photos):
-        match = _match(wanted, photos, rule, of_photos)
+    for rule, of_photos in _rules(listed, photos):
+        match = _match(listed, photos, rule, of_photos)
         if not match.ambiguous and not match.missing:
             return match
         if best is None or len(match.photo) > len(best.photo) or (not best.photo and match.ambiguous):

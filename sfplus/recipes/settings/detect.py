@@ -73,6 +73,6 @@ class DetectSettings(StageKey, BaseModel):
 
 def settings_of_others(detector: Any, settings: Mapping[str, Any]) -> list[str]:
     """Return the names of those settings that only another detector has, and that are not at their defaults."""
-    others = [name for owner, names in _OWN_SETTINGS.items() if owner != detector for name in names]
+    unused = [name for owner, names in _OWN_SETTINGS.items() if owner != detector for name in names]
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    return [name for name in others if name in values and values[name] != DetectSettings.model_fields[name].default]
+    return [name for name in unused if name in values and values[name] != DetectSettings.model_fields[name].default]

@@ -86,11 +86,11 @@ def _inherits(init: ast.FunctionDef | None, base: ast.FunctionDef | None) -> boo
     """Return True for a class without signature, with `**options`, or that repeats all options of its base."""
     if init is None or init.args.kwarg:
         return True
-    own, options = (
+    arguments, options = (
         {(name, *map(ast.dump, filter(None, option))) for name, option in _arguments(signature).items()}
         for signature in (init, base)
     )
-    return options <= own
+    return options <= arguments
 
 
 def _create_settings(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> type[StrictSettings]:

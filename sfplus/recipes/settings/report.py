@@ -55,17 +55,17 @@ class ReportSettings(StageKey, BaseModel):
         """Report the models that the recipe verifies, or identifies with."""
         verify, identify = request.find(VerifySettings), request.find(IdentifySettings)
         sets = identify.photo_folders if identify else {}
-        shown: InputReference
+        photo_folder: InputReference
         if verify:
             drawn = not (verify.pairs or verify.photos)
             dataset = dataset_name(verify.pairs, verify.photos) if verify.pairs else DRAWN
-            shown, name, has_crops = verify.photo_folder, "verify", verify.has_crops
+            photo_folder, name, has_crops = verify.photo_folder, "verify", verify.has_crops
         elif identify:
             drawn, dataset = False, identify.photos.resolve().name
-            shown, name, has_crops = sets.pop(SET), SET, identify.crops
+            photo_folder, name, has_crops = sets.pop(SET), SET, identify.crops
         else:
             return []
-        inputs: dict[str, InputReference] = {"photos": shown}
+        inputs: dict[str, InputReference] = {"photos": photo_folder}
         inputs |= {f"photos/{key}": photos for key, photos in sets.items()}
         if not has_crops:
             inputs |= {"crops": StepOutput(f"align/{name}"), "faces": StepOutput(f"detect/{name}")}

@@ -103,12 +103,12 @@ class TeacherSettings(TeachSettings):
         steps = []
         if aligned:
             student = request.get(AlignSettings)
-            own = {
+            changes = {
                 "template": _described_template(self.input) or model.template,
                 "fit": "source",
                 "first_pixel": "source",
             }
-            align = AlignStageSettings(**{**student.model_dump(), **own})
+            align = AlignStageSettings(**{**student.model_dump(), **changes})
             if align.model_dump(exclude={"undetected"}) != student.model_dump():
                 crops = StepOutput(f"align/{align.template}")
                 steps = [Step(crops.step, align.stage, align, aligned.inputs)]

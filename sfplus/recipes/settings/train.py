@@ -46,8 +46,8 @@ def _read_people(value: Any) -> Any:
 def _check_network(name: str) -> str:
     if not (is_network(name) or is_function(name)):
         names = ", ".join(network_names())
-        others = "timm:NAME, torchvision:NAME or package.module:function"
-        raise ValueError(suggest(name, network_names()) or f"use one of {names}, {others}")
+        alternatives = "timm:NAME, torchvision:NAME or package.module:function"
+        raise ValueError(suggest(name, network_names()) or f"use one of {names}, {alternatives}")
     return name
 
 
@@ -224,8 +224,8 @@ class TrainSettings(StageKey, SolverSettings):
 
     @model_validator(mode="after")
     def _check_network_options(self) -> Self:
-        if known := sorted({"feature_size", "crop_size", "width", "block", "batch_norm"} & self.network_options.keys()):
-            raise ValueError(f"network_options: {known[0]} is a key of train, or follows from the crops")
+        if taken := sorted({"feature_size", "crop_size", "width", "block", "batch_norm"} & self.network_options.keys()):
+            raise ValueError(f"network_options: {taken[0]} is a key of train, or follows from the crops")
         if self.network_options and is_network(self.network):
             raise ValueError(f"network_options are for networks of your own; {self.network} has none")
         return self

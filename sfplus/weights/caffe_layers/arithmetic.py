@@ -165,10 +165,10 @@ class Eltwise(nn.Module):
         super().__init__()
         self.operation, self.coefficients = operation, tuple(coefficients)
 
-    def forward(self, first: Tensor, *others: Tensor) -> Tensor:
+    def forward(self, first: Tensor, *rest: Tensor) -> Tensor:
         """Combine the inputs."""
         result = first if self._coefficient(0) == 1 else first * self._coefficient(0)
-        for index, x in enumerate(others, start=1):
+        for index, x in enumerate(rest, start=1):
             if self.operation == "SUM":
                 result = result + (x if self._coefficient(index) == 1 else x * self._coefficient(index))
             else:

@@ -127,9 +127,9 @@ def _reshape(layer: Any, shapes: list[Shape]) -> Layer:
     if any(not size and start + i >= len(shape) for i, size in enumerate(sizes)):
         raise LayerError(f"keeps more dimensions than {shape} has")
     after = [size or shape[start + i] for i, size in enumerate(sizes)]
-    known = math.prod(shape[:start]) * math.prod(size for size in after if size > 0) * math.prod(shape[end:])
-    if -1 in after and known:
-        after[after.index(-1)] = math.prod(shape) // known
+    kept_numbers = math.prod(shape[:start]) * math.prod(size for size in after if size > 0) * math.prod(shape[end:])
+    if -1 in after and kept_numbers:
+        after[after.index(-1)] = math.prod(shape) // kept_numbers
     result = (*shape[:start], *after, *shape[end:])
     if math.prod(result) != math.prod(shape) or not result:
         raise LayerError(f"reshapes {shape} to {sizes}, which is not possible")
