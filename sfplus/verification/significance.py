@@ -63,7 +63,7 @@ class Comparison:
         points = (
             f"{100 * self.difference:+.2f} points ({100 * self.level:g} % interval {100 * self.low:+.2f} to "
             f"{100 * self.high:+.2f}, McNemar's p {_p_value(self.p)}; one pair is {100 / self.pairs:.4f} points)"
-        )
+        ).replace("-", "−")
         counts = (
             f"{self.second} is right on {_pairs(self.won)} that {self.first} gets wrong, and wrong on "
             f"{_pairs(self.lost)} that {self.first} gets right"

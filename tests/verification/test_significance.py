@@ -109,6 +109,8 @@ def test_a_difference_that_is_not_significant() -> None:
     assert comparison.verdict.startswith(f"{counts}: +0.17 points (95 % interval ")
     assert "McNemar's p = 1.000; one pair is 0.1667 points" in comparison.verdict
     assert comparison.verdict.endswith("The difference is not significant.")
+    reverse = compare(result(second, pairs), result(first, pairs), pairs)
+    assert " gets right: −0.17 points (95 % interval −" in reverse.verdict and "-" not in reverse.verdict
 
 
 def test_models_with_equal_decisions() -> None:
