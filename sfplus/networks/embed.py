@@ -54,7 +54,7 @@ def embed_crops(
         float32 (N, 2 F), or (N, F) without mirror images; not normalised.
 
     Raises:
-        UsageError: If the dtype is unknown.
+        UsageError: If the dtype is unknown, or has no effect on the network.
         WeightsError: If a feature is not finite, which the similarity would hide as "different people".
     """
     batches = torch.split(crops, batch_size or default_batch_size(device, preprocessing.mirror))
@@ -85,12 +85,15 @@ def embed_batches(
         remedy: advice for the message about a lack of memory; by default about the device alone.
 
     Raises:
-        UsageError: If the dtype is unknown.
+        UsageError: If the dtype is unknown, or has no effect on the network.
         SfplusError: If the memory of the device is not enough.
         WeightsError: If a feature is not finite.
     """
     if dtype not in get_args(Dtype):
         raise UsageError(f"no dtype is called '{dtype}'", where="dtype", remedy="use float32 or bfloat16")
+    if dtype != "float32" and next(network.parameters(), None) is None:
+        reason = f"{dtype} has no effect on a model that does not compute in torch, such as an ONNX file"
+        raise UsageError(reason, where="dtype", remedy="use float32")
     was_training = network.training
     device.move(network).eval()
     try:

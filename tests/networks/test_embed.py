@@ -101,6 +101,8 @@ def test_bfloat16_is_close_to_float32_but_not_equal(network: torch.nn.Module, cr
     assert error.min() > 1e-4 and error.max() < 0.01
     with pytest.raises(UsageError, match="use float32 or bfloat16"):
         embed_crops(network, crops, CPU, dtype="float16")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="has no effect on a model"):
+        embed_crops(torch.nn.Flatten(), crops, CPU, dtype="bfloat16")
 
 
 class LoggingDevice(Device):
