@@ -46,11 +46,15 @@ class EnergyDose:
         """Return the dose in one line."""
         text = (
             f"energy: a weight of {self.weight:g} can turn each of {self.classes:,} classifiers by about "
-            f"{self.degrees:.2g} degrees in {self.steps:,} steps"
+            f"{_two_digits(self.degrees)} degrees in {self.steps:,} steps"
         )
         if 0 < self.degrees < 1:
-            return f"{text}; for one degree: {self.weight_for(1):.2g}"
+            return f"{text}; for one degree: {_two_digits(self.weight_for(1))}"
         return text
+
+
+def _two_digits(number: float) -> str:
+    return f"{float(f'{number:.2g}'):,g}"  # 880, where the format .2g alone gives 8.8e+02
 
 
 def energy_dose(classifiers: Tensor, settings: SolverSettings) -> EnergyDose | None:

@@ -104,6 +104,8 @@ def test_a_small_dose_names_the_weight_of_one_degree() -> None:
         "for one degree: 40"
     )
     assert "for one degree" not in EnergyDose(12.0, 10.0, 300, 623).describe()
+    assert "by about 880 degrees in" in EnergyDose(881.2, 100.0, 2400, 623).describe()
+    assert EnergyDose(1e-4, 1.0, 10, 20).describe().endswith("for one degree: 10,000")
 
 
 @pytest.mark.parametrize(("m", "rates", "degrees"), [(1, 390, 0.205), (2, 530, 0.28), (3, 453, 0.24), (4, 42.2, 0.022)])
