@@ -197,12 +197,8 @@ class FaceTask(Task):
                 features, losses = self._losses(*part)
                 total = torch.stack(list(losses.values())).sum() / passes
                 if number == 0 and self.settings.energy is not None and self.head is not None:
-                    regulariser, chosen = self.own_energy, self.settings.energy
-                    energy = (
-                        regulariser.unweighted()
-                        if regulariser
-                        else head_energy(self.head, batch[1], chosen, self.processes)
-                    )
+                    custom, chosen = self.own_energy, self.settings.energy
+                    energy = custom.unweighted() if custom else head_energy(self.head, batch[1], chosen, self.processes)
                     total = total + self.settings.energy.weight * energy
                 if measure:  # before the step changes the classifier weights
                     taught = None if self.teacher is None else part[-1]
